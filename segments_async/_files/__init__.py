@@ -1,0 +1,1 @@
+"""Files: fetched from storage, whole under their name or not at all."""

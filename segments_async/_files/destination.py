@@ -1,0 +1,101 @@
+"""Where the files of a run go, checked before anything is asked of the vendor.
+
+An export whose file can't be put anywhere is a POST, and perhaps hours of the vendor's work, for
+nothing. Synchronous, for worker threads.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from segments_async._sansio.naming import file_names
+from segments_async.errors import ConfigurationError
+
+MANIFEST = "manifest.jsonl"
+
+
+class Destination:
+    """A directory, and the name of each segment's file in it.
+
+    Args:
+        directory: made if it doesn't exist.
+        segments: ids, each with its segment's name where that is known.
+        overwrite: whether files that are there already may be replaced.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        segments: Iterable[tuple[str, str | None]],
+        *,
+        overwrite: bool,
+    ) -> None:
+        self._directory = Path(directory).absolute()
+        self._names = file_names(segments)
+        self._overwrite = overwrite
+
+    @property
+    def manifest(self) -> Path:
+        return self._directory / MANIFEST
+
+    def path(self, segment_id: str) -> Path:
+        """Where this segment's file goes."""
+        return self._directory / self._names[segment_id]
+
+    def prepare(self) -> Mapping[str, ConfigurationError]:
+        """Make the directory, and find what can't be exported into it.
+
+        Returns: an error for each segment whose file would replace a foreign one.
+
+        Raises:
+            ConfigurationError: nothing can be written there.
+        """
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._directory):
+                pass
+            present = {entry.name for entry in os.scandir(self._directory)}
+        except OSError as exc:
+            raise ConfigurationError(
+                f"can't write into {self._directory}: {exc.strerror or exc}"
+            ) from exc
+        return {
+            segment_id: problem
+            for segment_id, name in self._names.items()
+            if name in present
+            and (problem := _obstacle(self._directory / name, overwrite=self._overwrite))
+        }
+
+
+def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
+    """The absolute path of a single file that may be written; ConfigurationError where it may not."""
+    path = Path(target).absolute()
+    problem = _obstacle(path, overwrite=overwrite) if os.path.lexists(path) else None
+    if problem is not None:
+        raise problem
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path
+    except OSError as exc:
+        raise ConfigurationError(f"can't write into {path.parent}: {exc.strerror or exc}") from exc
+
+
+def _obstacle(path: Path, *, overwrite: bool) -> ConfigurationError | None:
+    if path.is_dir() and not path.is_symlink():
+        return ConfigurationError(f"{path} is a directory")
+    if not overwrite:
+        return ConfigurationError(f"{path} exists; overwrite=True (--overwrite) replaces it")
+    return None
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Append lines in one write, so that two processes' lines don't mix."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o666)
+    try:
+        os.write(descriptor, "".join(line + "\n" for line in lines).encode())
+    finally:
+        os.close(descriptor)

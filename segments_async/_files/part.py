@@ -1,0 +1,80 @@
+"""One file on its way: written and hashed as a `.part` beside its target, then renamed.
+
+Synchronous, for worker threads: hashing and writing release the GIL and must not hold the loop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class PartFile:
+    """A file that appears under its name only when it is whole.
+
+    Its methods are called one at a time, each in a worker thread.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._part = target.with_name(target.name + ".part")
+        self._descriptor: int | None = None
+        self._digest = hashlib.sha256()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something to discard."""
+        return self._descriptor is not None
+
+    def write(self, chunks: Sequence[bytes]) -> None:
+        """Append the chunks."""
+        descriptor = self._open()
+        for chunk in chunks:
+            self._digest.update(chunk)
+            _write_all(descriptor, chunk)
+
+    def finish(self, chunks: Sequence[bytes]) -> str:
+        """Append the last chunks, make all durable, put the file in place. Returns its sha256."""
+        self.write(chunks)
+        os.fsync(self._open())
+        os.replace(self._part, self._target)
+        self._close()
+        _sync_directory(self._target.parent)
+        return self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._close()
+        with contextlib.suppress(FileNotFoundError):
+            self._part.unlink()
+
+    def _open(self) -> int:
+        if self._descriptor is None:
+            # A symbolic link in the part's place would be written through: O_NOFOLLOW refuses it.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._descriptor = os.open(self._part, flags, 0o666)
+        return self._descriptor
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, chunk: bytes) -> None:
+    """os.write may write less than it was given, on a full disk or a network file system."""
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the rename durable (POSIX promises it only once the directory itself is synced)."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

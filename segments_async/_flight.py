@@ -1,0 +1,463 @@
+"""One export at the vendor, shared by everyone on this client who waits for it.
+
+*Single flight*: callers of `export()` and bulk runs that want the same segment share the vendor's
+export, and nothing else: each keeps its destination, its timeout and its cancellation. No task
+belongs to a flight. Its requests go to whichever of its parties the gate hands the ticket to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import random
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+import anyio
+
+from segments_async._gate import Gate, Inbox, Target, Ticket
+from segments_async._sansio.lifecycle import Event, State, advance
+from segments_async._sansio.retry import full_jitter
+from segments_async._sansio.schedule import Kind, Want, next_poll_at
+from segments_async._sansio.wire import (
+    ApiAnswer,
+    ApiRequest,
+    checked_id,
+    poll_request,
+    read_export,
+    status_error,
+    submit_request,
+)
+from segments_async.errors import (
+    APIConnectionError,
+    APIStatusError,
+    AuthenticationError,
+    DecodeError,
+    ExportFailedError,
+    PermissionDeniedError,
+    SegmentsError,
+    SubmitUnknownError,
+)
+from segments_async.models import Export, ExportStatus, OutputFormat
+
+logger = logging.getLogger("segments_async")
+
+#: Seconds that a POST on the wire goes on after its caller was cancelled, so that its id is kept.
+POST_GRACE = 1.0
+
+#: Seconds during which a 404 to a poll may mean that the vendor's left hand doesn't know yet, and
+#: a COMPLETE without a link that the upload isn't listed yet.
+MISSING_GRACE = 10.0
+LINK_GRACE = 60.0
+
+#: Seconds for which an export that everybody stopped waiting for is still joined by the next
+#: caller, rather than run twice. Longer, and a service's next night would get last night's users.
+ABANDONED_JOIN = 3600.0
+
+Submitted = Literal["no", "yes", "maybe"]
+
+
+class Party(Protocol):
+    """Somebody who waits for a flight: a single caller, or a run."""
+
+    @property
+    def inbox(self) -> Inbox: ...
+    async def record(self, flight: Flight, event: Event) -> None:
+        """Keep the event, durably where that is promised, before anything follows from it."""
+        ...
+
+    def unfinished(self, flight: Flight) -> None:
+        """A poll came back, and the export goes on."""
+        ...
+
+
+class Flight:
+    """One export at the vendor, from the first wish for it to its end there."""
+
+    __slots__ = (
+        "abandoned_at",
+        "error",
+        "export",
+        "export_id",
+        "missing_since",
+        "output_format",
+        "parties",
+        "resumable",
+        "segment_id",
+        "setbacks",
+        "state",
+        "submitted",
+        "submitted_at",
+        "want",
+    )
+
+    def __init__(self, segment_id: str | None, output_format: OutputFormat) -> None:
+        #: None until an answer tells, where only an export id was given.
+        self.segment_id = segment_id
+        self.output_format = output_format
+        self.state = State.NEW
+        self.export_id: str | None = None
+        self.export: Export | None = None
+        self.error: SegmentsError | None = None
+        #: Whether going on later costs no second export; meant for flights that ended in an error.
+        self.resumable = False
+        self.submitted: Submitted = "no"
+        self.submitted_at = math.nan
+        self.parties: dict[Party, None] = {}
+        self.abandoned_at: float | None = None
+        #: Polls in a row that brought no status.
+        self.setbacks = 0
+        self.missing_since: float | None = None
+        self.want: Want[Target] = Want(Kind.SUBMIT, self)
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will be asked of the vendor."""
+        return self.state not in (State.NEW, State.INTENT, State.SUBMITTED)
+
+    def deliver(self, ticket: Ticket) -> None:
+        """The gate grants this flight's request: any of its parties may send it."""
+        next(iter(self.parties)).inbox.deliver(ticket)
+
+    def fresh_error(self) -> SegmentsError:
+        """The error, anew for each caller: a shared one would collect all their tracebacks."""
+        if self.error is None:
+            raise AssertionError("a flight without an error was asked for it")
+        error = copy.copy(self.error)
+        error.__cause__ = self.error.__cause__
+        return error
+
+
+class Flights:
+    """The flights of one client, and how their requests are sent."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._by_segment: dict[str, Flight] = {}
+        self._by_export: dict[str, Flight] = {}
+        self._unknown_statuses: set[str] = set()
+
+    def join_segment(
+        self,
+        party: Party,
+        segment_id: str,
+        *,
+        expected_seconds: float = 0.0,
+        output_format: OutputFormat = OutputFormat.CSV,
+    ) -> Flight:
+        """Join the segment's flight, or start one."""
+        flight = self._by_segment.get(segment_id)
+        if flight is None or flight.ended or self._stale(flight):
+            flight = self._by_segment[segment_id] = Flight(segment_id, output_format)
+            flight.want.key = -expected_seconds
+        self._board(party, flight)
+        return flight
+
+    def join_export(self, party: Party, export_id: str, export: Export | None) -> Flight:
+        """Join the flight of an export that was asked for before, here or elsewhere."""
+        flight = self._by_export.get(checked_id("export", export_id))
+        if flight is None or flight.ended:
+            flight = self._adopted(export_id, export)
+        self._board(party, flight)
+        return flight
+
+    def leave(self, party: Party, flight: Flight) -> None:
+        """No more waiting for it. Without parties, nothing more is sent for it."""
+        flight.parties.pop(party, None)
+        if flight.parties or flight.ended:
+            return
+        self._gate.discard(flight.want)
+        if flight.state is State.SUBMITTED:
+            flight.abandoned_at = anyio.current_time()
+            self._gate.pending_ended()
+        else:
+            self._forget(flight)
+
+    @contextlib.contextmanager
+    def waiting(self, inbox: Inbox, party: Party, flight: Flight) -> Iterator[None]:
+        """Leave the flight at the end, and give back its tickets that nobody spent."""
+        try:
+            yield
+        finally:
+            self.leave(party, flight)
+            self.hand_back(inbox)
+
+    def hand_back(self, inbox: Inbox) -> None:
+        """Give unspent tickets back; flights that others wait for want their request again."""
+        items = list(inbox.items)
+        inbox.items.clear()
+        for ticket in items:
+            if isinstance(ticket, Ticket):
+                flight = ticket.want.target
+                if isinstance(flight, Flight):
+                    self._requeue(flight, ticket.want.key)
+                self._gate.hand_back(ticket)
+
+    async def perform(self, ticket: Ticket) -> None:
+        """Send the request that was granted, and draw the conclusions."""
+        flight = ticket.want.target
+        if not isinstance(flight, Flight):
+            raise AssertionError("a ticket for something else")
+        if flight.state is State.NEW:
+            await self._submit(flight, ticket)
+        else:
+            await self._poll(flight, ticket)
+
+    # ----------------------------------------------------------------- coming and going
+
+    def _adopted(self, export_id: str, export: Export | None) -> Flight:
+        segment_id = None if export is None else export.segment.segment_id
+        flight = Flight(segment_id, OutputFormat.CSV)
+        flight.state = advance(flight.state, Event.ADOPTED)
+        flight.submitted = "yes"
+        flight.submitted_at = flight.want.key = anyio.current_time()
+        flight.want.kind = Kind.POLL
+        flight.export_id = export_id
+        flight.export = export
+        flight.abandoned_at = flight.submitted_at
+        self._by_export[export_id] = flight
+        if segment_id is not None:
+            self._by_segment.setdefault(segment_id, flight)
+        return flight
+
+    def _board(self, party: Party, flight: Flight) -> None:
+        first = not flight.parties
+        flight.parties[party] = None
+        if not first:
+            return
+        if flight.abandoned_at is not None:
+            flight.abandoned_at = None
+            self._gate.pending_began()
+        self._gate.add(flight.want)
+
+    def _stale(self, flight: Flight) -> bool:
+        left = flight.abandoned_at
+        return left is not None and anyio.current_time() - left > ABANDONED_JOIN
+
+    def _forget(self, flight: Flight) -> None:
+        if flight.segment_id and self._by_segment.get(flight.segment_id) is flight:
+            del self._by_segment[flight.segment_id]
+        if flight.export_id and self._by_export.get(flight.export_id) is flight:
+            del self._by_export[flight.export_id]
+
+    def _requeue(self, flight: Flight, key: float) -> None:
+        """Want the flight's next request, at its place among the others (see `Want.key`)."""
+        if flight.state is State.NEW and flight.want.kind is Kind.SUBMIT:
+            self._gate.pending_ended()
+        flight.want.key = key
+        if flight.parties:
+            self._gate.add(flight.want)
+
+    async def _advance(self, flight: Flight, event: Event) -> None:
+        flight.state = advance(flight.state, event)
+        for party in tuple(flight.parties):
+            await party.record(flight, event)
+
+    async def _end(
+        self,
+        flight: Flight,
+        event: Event,
+        error: SegmentsError | None,
+        *,
+        resumable: bool = False,
+    ) -> None:
+        flight.error = error
+        flight.resumable = resumable
+        if flight.state is not State.SUBMITTED or flight.parties:
+            self._gate.pending_ended()
+        self._forget(flight)
+        await self._advance(flight, event)
+        for party in flight.parties:
+            party.inbox.deliver(flight)
+
+    # ----------------------------------------------------------------- submitting
+
+    async def _submit(self, flight: Flight, ticket: Ticket) -> None:
+        if flight.segment_id is None:
+            raise AssertionError("a submit without a segment")
+        request = submit_request(flight.segment_id, flight.output_format)
+        try:
+            await self._advance(flight, Event.INTENT)
+        except BaseException:
+            self._gate.hand_back(ticket)
+            raise
+        try:
+            answer = await self._gate.send(ticket, request)
+        except APIConnectionError as exc:
+            await self._on_submit_broken(flight, exc)
+        except DecodeError as exc:
+            await self._on_submit_lost(flight, exc)
+        except anyio.get_cancelled_exc_class():
+            with anyio.CancelScope(shield=True):
+                await self._on_submit_lost(flight, None)
+            raise
+        else:
+            await self._on_submit_answer(flight, request, answer)
+
+    async def _on_submit_broken(self, flight: Flight, exc: APIConnectionError) -> None:
+        if exc.sent:
+            await self._on_submit_lost(flight, exc)
+            return
+        await self._advance(flight, Event.NOT_SENT)
+        if self._gate.outage.hopeless(anyio.current_time()):
+            await self._end(flight, Event.GAVE_UP, exc, resumable=True)
+        else:
+            self._requeue(flight, flight.want.key)
+
+    async def _on_submit_answer(
+        self, flight: Flight, request: ApiRequest, answer: ApiAnswer
+    ) -> None:
+        if answer.status == 429:
+            await self._advance(flight, Event.NOT_SENT)
+            self._requeue(flight, flight.want.key)
+            return
+        try:
+            export = read_export(request, answer, segment_id=flight.segment_id)
+        except DecodeError as exc:
+            await self._on_submit_lost(flight, exc)
+        except APIStatusError as exc:
+            if exc.status_code in (502, 503, 504):
+                # From a gateway in front of the vendor: the vendor may have acted.
+                await self._on_submit_lost(flight, exc)
+            else:
+                flight.submitted = "maybe" if exc.status_code >= 500 else "no"
+                await self._end(flight, Event.REFUSED, exc)
+        else:
+            await self._on_submitted(flight, export)
+
+    async def _on_submitted(self, flight: Flight, export: Export) -> None:
+        now = anyio.current_time()
+        flight.export = export
+        flight.export_id = export.export_id
+        flight.submitted = "yes"
+        flight.submitted_at = now
+        self._by_export[export.export_id] = flight
+        await self._advance(flight, Event.ACCEPTED)
+        flight.want.kind = Kind.POLL
+        if not await self._on_status(flight, export):
+            self._poll_again(flight)
+
+    async def _on_submit_lost(self, flight: Flight, cause: SegmentsError | None) -> None:
+        flight.submitted = "maybe"
+        error = SubmitUnknownError(
+            f"segment {flight.segment_id}: the answer to the export request was lost; the export "
+            "may be running at the vendor, so the request was not repeated",
+            segment_id=flight.segment_id,
+        )
+        error.__cause__ = cause
+        await self._end(flight, Event.LOST, error)
+
+    # ----------------------------------------------------------------- polling
+
+    async def _poll(self, flight: Flight, ticket: Ticket) -> None:
+        export_id = flight.export_id
+        if export_id is None:
+            raise AssertionError("a poll without an export")
+        request = poll_request(export_id)
+        try:
+            answer = await self._gate.send(ticket, request)
+        except (APIConnectionError, DecodeError):
+            self._poll_after_setback(flight)
+            return
+        except anyio.get_cancelled_exc_class():
+            self._requeue(flight, flight.want.key)
+            raise
+        if answer.status == 429:
+            # No setback of the export's: the pacer holds everybody, and this poll is still due.
+            self._requeue(flight, flight.want.key)
+            return
+        await self._on_poll_answer(flight, request, answer, export_id)
+
+    async def _on_poll_answer(
+        self, flight: Flight, request: ApiRequest, answer: ApiAnswer, export_id: str
+    ) -> None:
+        if answer.status in (401, 403):
+            await self._end(
+                flight, Event.GAVE_UP, status_error(request, answer), resumable=True
+            )
+            return
+        if answer.status == 404 and self._missing_too_long(flight, MISSING_GRACE):
+            await self._end(flight, Event.GAVE_UP, status_error(request, answer))
+            return
+        try:
+            export = read_export(
+                request, answer, export_id=export_id, segment_id=flight.segment_id
+            )
+        except (APIStatusError, DecodeError) as exc:
+            # "A failing poll never ends the wait": ask again later.
+            logger.info("%s; asking again later", exc)
+            self._poll_after_setback(flight)
+            return
+        flight.setbacks = 0
+        self._learn(flight, export)
+        if not await self._on_status(flight, export, request):
+            self._poll_again(flight)
+
+    async def _on_status(
+        self, flight: Flight, export: Export, request: ApiRequest | None = None
+    ) -> bool:
+        """Whether the status ends the flight."""
+        flight.export = export
+        if export.status == ExportStatus.FAILED:
+            error = ExportFailedError(
+                f"segment {flight.segment_id}: the vendor says that export {export.export_id} "
+                "failed",
+                segment_id=flight.segment_id,
+                export=export,
+            )
+            await self._end(flight, Event.FAILED, error)
+            return True
+        if export.status != ExportStatus.COMPLETE:
+            self._warn_of_unknown(export.status)
+            flight.missing_since = None
+            return False
+        if export.filename:
+            await self._end(flight, Event.COMPLETED, None)
+            return True
+        if not self._missing_too_long(flight, LINK_GRACE):
+            return False
+        path = poll_request(export.export_id)
+        missing = DecodeError(
+            f"{path.method} {path.path}: COMPLETE without a link at $.filename",
+            method=path.method,
+            path=path.path,
+            where="$.filename",
+        )
+        await self._end(flight, Event.GAVE_UP, missing)
+        return True
+
+    def _poll_again(self, flight: Flight, pause: float = 0.0) -> None:
+        now = anyio.current_time()
+        self._requeue(flight, max(now + pause, next_poll_at(now, flight.submitted_at)))
+        for party in flight.parties:
+            party.unfinished(flight)
+
+    def _poll_after_setback(self, flight: Flight) -> None:
+        pause = full_jitter(flight.setbacks, random.random())
+        flight.setbacks += 1
+        self._poll_again(flight, pause)
+
+    def _missing_too_long(self, flight: Flight, grace: float) -> bool:
+        now = anyio.current_time()
+        if flight.missing_since is None:
+            flight.missing_since = now
+        return now - flight.missing_since > grace
+
+    def _learn(self, flight: Flight, export: Export) -> None:
+        """Of an export known by its id alone, the first answer tells the segment."""
+        if flight.segment_id is None:
+            flight.segment_id = export.segment.segment_id
+            self._by_segment.setdefault(flight.segment_id, flight)
+
+    def _warn_of_unknown(self, status: str) -> None:
+        if status == ExportStatus.PENDING or status in self._unknown_statuses:
+            return
+        self._unknown_statuses.add(status)
+        logger.warning("unknown export status %r: taken as not finished", status)
+
+
+def fatal(error: SegmentsError | None) -> bool:
+    """Whether the error is about the account, and so about every export of it."""
+    return isinstance(error, AuthenticationError | PermissionDeniedError)

@@ -1,0 +1,308 @@
+"""Who may send now: slots, the pacer's grants, and the leader among the callers that wait.
+
+There is no background task. Whoever waits may lead: the leader sleeps until the next request may
+go, and hands grants to whoever they belong to; when its own comes, the lead passes on. Everything
+that decides is synchronous: *check and take in one step*, or two tasks would take the same grant.
+
+The order for every request is: slot, then grant, then INTENT, then send.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import random
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import anyio
+import attrs
+
+from segments_async._http import SLOTS, STATUS_CAP, Api
+from segments_async._sansio.outage import Outage
+from segments_async._sansio.pacer import Pacer
+from segments_async._sansio.retry import TicketGuard, retry_after_seconds
+from segments_async._sansio.schedule import Kind, PollScheduler, Want
+from segments_async._sansio.wire import ApiAnswer, ApiRequest
+from segments_async.errors import APIConnectionError
+
+logger = logging.getLogger("segments_async")
+
+#: Seconds by which a timer may be early. Without it, a clock that is a rounding error short of the
+#: time waited for would be asked again and again.
+TICK = 1e-6
+
+
+class Target(Protocol):
+    """Who a granted request goes to."""
+
+    def deliver(self, ticket: Ticket) -> None: ...
+
+
+@attrs.frozen(eq=False)
+class Ticket:
+    """A slot and a grant, for one request. Spend it with `Gate.send`, or `Gate.hand_back` it."""
+
+    want: Want[Target]
+    epoch: int
+    guard_probe: bool
+
+
+class Inbox:
+    """What a waiting task is handed: tickets to spend, and other news."""
+
+    __slots__ = ("_alarm", "_woken", "items")
+
+    def __init__(self) -> None:
+        self.items: deque[Any] = deque()
+        self._woken: anyio.Event | None = None
+        self._alarm: anyio.CancelScope | None = None
+
+    def deliver(self, item: object) -> None:
+        self.items.append(item)
+        self.wake()
+
+    def wake(self) -> None:
+        """Wake the task that waits or sleeps here, if one does."""
+        if self._woken is not None:
+            self._woken.set()
+        if self._alarm is not None:
+            self._alarm.cancel()
+
+    async def wait(self) -> None:
+        """Wait until woken, with or without news."""
+        self._woken = anyio.Event()
+        try:
+            await self._woken.wait()
+        finally:
+            self._woken = None
+
+    async def sleep_until(self, at: float) -> None:
+        """Sleep until then, or until woken.
+
+        By a timer that is cancelled in the rare case, and not by an event with a timeout: that
+        would raise a cancellation for every request that goes at its time.
+        """
+        try:
+            with anyio.CancelScope() as self._alarm:
+                if at == math.inf:
+                    await anyio.sleep_forever()
+                await anyio.sleep_until(at)
+        finally:
+            self._alarm = None
+
+
+class Gate:
+    """Every API request of one client passes here."""
+
+    def __init__(self, api: Api, pacer: Pacer, scheduler: PollScheduler[Target]) -> None:
+        self._api = api
+        self._pacer = pacer
+        self._scheduler = scheduler
+        self.guard = TicketGuard()
+        self.outage = Outage()
+        self._free = SLOTS
+        self._waiters: dict[Inbox, None] = {}
+        self._leader: Inbox | None = None
+        #: Until when the leader sleeps; None while it is awake.
+        self._asleep_until: float | None = None
+        #: API requests sent so far, whatever came of them.
+        self.requests = 0
+
+    @property
+    def rate(self) -> float | None:
+        return self._pacer.rate
+
+    @property
+    def throttled(self) -> int:
+        return self._pacer.throttled
+
+    def add(self, want: Want[Target]) -> None:
+        """Queue a want; its target gets a ticket when it is its turn."""
+        self._scheduler.add(want)
+        self._poke()
+
+    def discard(self, want: Want[Target]) -> None:
+        self._scheduler.discard(want)
+
+    def pending_began(self) -> None:
+        """An export is at work at the vendor that no submit of this gate has counted."""
+        self._scheduler.pending += 1
+
+    def pending_ended(self) -> None:
+        """An export counts no more among those at work."""
+        self._scheduler.ended()
+        self._poke()
+
+    async def next(self, inbox: Inbox) -> Any:
+        """Wait for the next item in the inbox, leading the gate meanwhile if nobody does."""
+        while not inbox.items:
+            if self._leader is None:
+                await self._lead(inbox)
+            else:
+                self._waiters[inbox] = None
+                try:
+                    await inbox.wait()
+                finally:
+                    del self._waiters[inbox]
+                    if self._leader is None:
+                        self._appoint()
+        return inbox.items.popleft()
+
+    @contextlib.contextmanager
+    def inbox(self) -> Iterator[Inbox]:
+        """An inbox whose unspent tickets go back when its owner leaves, cancelled or not."""
+        inbox = Inbox()
+        try:
+            yield inbox
+        finally:
+            for item in inbox.items:
+                if isinstance(item, Ticket):
+                    self.hand_back(item)
+            inbox.items.clear()
+
+    async def call(self, request: ApiRequest, *, after: float = -math.inf, cap: int) -> ApiAnswer:
+        """Send one request that is nobody else's business; not before `after`.
+
+        Raises:
+            APIConnectionError: no whole answer came.
+            DecodeError: the answer was too large.
+        """
+        with self.inbox() as inbox:
+            want: Want[Target] = Want(Kind.CALL, inbox, after)
+            self.add(want)
+            try:
+                ticket = await self.next(inbox)
+            finally:
+                self.discard(want)
+            return await self.send(ticket, request, cap=cap)
+
+    async def send(
+        self, ticket: Ticket, request: ApiRequest, *, cap: int = STATUS_CAP
+    ) -> ApiAnswer:
+        """Spend a ticket: send the request, tell pacer and guard what came, free the slot."""
+        self.requests += 1
+        try:
+            answer = await self._api.send(request, cap=cap)
+        except APIConnectionError as exc:
+            self._on_broken(ticket, exc)
+            raise
+        except BaseException:
+            self._on_no_answer(ticket)
+            raise
+        else:
+            self._on_answer(ticket, request, answer)
+            return answer
+        finally:
+            self._release()
+
+    def hand_back(self, ticket: Ticket) -> None:
+        """Return a ticket unspent. Its grant is gone, its slot is free again."""
+        self._on_no_answer(ticket)
+        self._release()
+
+    async def _lead(self, inbox: Inbox) -> None:
+        self._leader = inbox
+        try:
+            while True:
+                at = self._dispatch()
+                if inbox.items:
+                    return
+                self._asleep_until = at
+                await inbox.sleep_until(at)
+                self._asleep_until = None
+        finally:
+            self._leader = self._asleep_until = None
+            self._appoint()
+
+    def _appoint(self) -> None:
+        """Wake the caller that has waited longest: it finds no leader, and leads."""
+        for inbox in self._waiters:
+            inbox.wake()
+            break
+
+    def _poke(self) -> None:
+        """Something changed while the leader sleeps: grant what can be granted now.
+
+        The leader is woken only if it was granted something, or must get up earlier.
+        """
+        if self._leader is None or self._asleep_until is None:
+            return
+        at = self._dispatch()
+        if at < self._asleep_until - TICK:
+            self._leader.wake()
+
+    def _dispatch(self) -> float:
+        """Hand out every grant that is due. Returns when to look again."""
+        now = anyio.current_time() + TICK
+        while True:
+            wanted = self._scheduler.next_at(now)
+            if wanted > now or self._free == 0:
+                # Nobody waits, or not for the pacer. A slot that is freed looks again by itself.
+                self._pacer.on_idle()
+                return wanted if self._free else math.inf
+            held = max(self.guard.next_at(), self.outage.next_at())
+            if held > now:
+                self._pacer.on_idle()
+                return held
+            at = self._pacer.next_at(now)
+            if at > now:
+                self._pacer.on_waiting()
+                return at
+            self._grant(now)
+
+    def _grant(self, now: float) -> None:
+        want = self._scheduler.pop(now, harmless=self.guard.armed)
+        if want is None:
+            raise AssertionError("the scheduler said that a request is due")
+        self._free -= 1
+        ticket = Ticket(want, self._pacer.take(now), self.guard.on_sent())
+        want.target.deliver(ticket)
+
+    def _release(self) -> None:
+        self._free += 1
+        self._poke()
+
+    def _on_answer(self, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
+        now = anyio.current_time()
+        self.outage.on_answer()
+        if answer.status == 429:
+            pause = retry_after_seconds(answer.status, answer.headers)
+            self._pacer.on_throttled(
+                now, ticket.epoch, retry_after=pause, chance=random.random()
+            )
+            logger.info(
+                "429 on %s %s%s; now at most %.3g requests/s",
+                request.method,
+                request.path,
+                "" if pause is None else f", asked to wait {pause:g} s",
+                self._pacer.rate or math.inf,
+            )
+        else:
+            self._pacer.on_accepted(now, ticket.epoch)
+        if answer.status == 500:
+            self.guard.on_internal_error(now)
+            logger.warning(
+                "500 on %s %s: the vendor has raised a ticket by itself; nothing is sent for %.0f s",
+                request.method,
+                request.path,
+                max(0.0, self.guard.next_at() - now),
+            )
+        elif ticket.guard_probe:
+            self.guard.on_probe_answer(passed=answer.status != 429)
+
+    def _on_broken(self, ticket: Ticket, exc: APIConnectionError) -> None:
+        self._on_no_answer(ticket)
+        if not exc.sent:
+            now = anyio.current_time()
+            self.outage.on_unsent(now, random.random())
+            logger.warning("%s; next try in %.1f s", exc, max(0.0, self.outage.next_at() - now))
+        else:
+            logger.info("%s", exc)
+
+    def _on_no_answer(self, ticket: Ticket) -> None:
+        self._pacer.on_lost(anyio.current_time(), ticket.epoch, random.random())
+        if ticket.guard_probe:
+            self.guard.on_probe_answer(passed=False)

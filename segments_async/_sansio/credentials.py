@@ -1,0 +1,92 @@
+"""Who asks, and where: checked before anything is sent, and shown nowhere."""
+
+from __future__ import annotations
+
+import base64
+from typing import NoReturn
+from urllib.parse import urlsplit
+
+import attrs
+
+from segments_async._sansio.links import is_loopback
+from segments_async.errors import ConfigurationError
+
+
+class Secret:
+    """A text that no repr, log line, format string or pickle shows."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled")
+
+
+def authorization(api_key: object, access_token: object) -> Secret:
+    """The Authorization header: "API Key as the username and Access Token as the password".
+
+    RFC 7617: a colon would move the border between the two. A newline, usually from reading a
+    file, is refused and not cut off, so that what is configured is what is sent.
+    """
+    key = _checked("api_key", api_key)
+    token = _checked("access_token", access_token)
+    if ":" in key:
+        raise ConfigurationError("api_key: a colon can't stand in a Basic authentication user name")
+    return Secret("Basic " + base64.b64encode(f"{key}:{token}".encode("ascii")).decode("ascii"))
+
+
+def _checked(what: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError(f"{what}: missing or empty")
+    if value != value.strip():
+        raise ConfigurationError(f"{what}: begins or ends with white space (a trailing newline?)")
+    if not value.isascii() or not value.isprintable():
+        raise ConfigurationError(f"{what}: only printable ASCII characters can be sent")
+    return value
+
+
+@attrs.frozen
+class Origin:
+    """The vendor's place: what credentials are bound to."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str
+
+    @property
+    def loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    @property
+    def secure(self) -> bool:
+        """Whether credentials may travel there: over TLS, or not leaving this machine."""
+        return self.scheme == "https" or self.loopback
+
+
+def parse_base_url(base_url: object) -> Origin:
+    """The origin and path prefix of a base URL; ConfigurationError where it isn't one."""
+    try:
+        parts = urlsplit(base_url) if isinstance(base_url, str) else None
+        port = parts.port if parts else None
+    except ValueError:
+        parts = port = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"base_url: not an http(s) URL: {_shown(base_url)}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError("base_url: no user information, query or fragment")
+    default = 443 if parts.scheme == "https" else 80
+    return Origin(parts.scheme, parts.hostname, port or default, parts.path.rstrip("/"))
+
+
+def _shown(base_url: object) -> str:
+    """What may be shown of something that isn't a URL, and may be a misplaced credential."""
+    return f"{len(base_url)} characters" if isinstance(base_url, str) else type(base_url).__name__

@@ -1,0 +1,56 @@
+"""File names from segment names.
+
+A segment's name is free text from a server: it may hold slashes, `..`, NUL, right-to-left marks, or
+nothing at all (CVE-2019-20916: a path from server text). What remains of it here is for people;
+what tells files apart is the id.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+
+_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+_SLUG_LENGTH = 80
+
+
+def slug(name: str) -> str:
+    """The name in `[A-Za-z0-9._-]{1,80}`, neither hidden nor looking like an option."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    fit = re.sub(r"\.{2,}", ".", _UNFIT.sub("-", plain))
+    return fit[:_SLUG_LENGTH].strip(".-_") or "segment"
+
+
+def file_name(segment_id: str, name: str | None, *, whole_id: bool = False) -> str:
+    """``{slug}-{first 8 of the id}.csv``, or with the whole id; just the id where no name is known."""
+    if name is None:
+        return f"{segment_id}.csv"
+    return f"{slug(name)}-{segment_id if whole_id else segment_id[:8]}.csv"
+
+
+def file_names(segments: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """A name for each (segment id, segment name), no two alike, also where case doesn't count.
+
+    A name depends on the others only where two would collide: both then get the whole id.
+    """
+    pairs = list(segments)
+    short = {sid: file_name(sid, name) for sid, name in pairs}
+    taken = Counter(value.casefold() for value in short.values())
+    names = {
+        sid: short[sid] if taken[short[sid].casefold()] == 1 else file_name(sid, name, whole_id=True)
+        for sid, name in pairs
+    }
+    return _apart(names)
+
+
+def _apart(names: dict[str, str]) -> dict[str, str]:
+    """Number what still collides: ids that differ only in case, on a file system that ignores it."""
+    seen: Counter[str] = Counter()
+    apart: dict[str, str] = {}
+    for sid, name in sorted(names.items()):
+        seen[name.casefold()] += 1
+        count = seen[name.casefold()]
+        apart[sid] = name if count == 1 else f"{name.removesuffix('.csv')}~{count}.csv"
+    return apart

@@ -1,0 +1,260 @@
+"""When the next request may go: finding the limit that the vendor doesn't tell.
+
+The page says 429 and no number. So the pacer sends evenly, a little faster with every accepted
+request, until a 429 says that it was too fast; then it holds everybody, asks with single probes
+until one passes, and goes on at the rate that was evidently granted. docs/design.md has the
+reasoning, docs/pacing.md the measurements.
+
+Two words: a *run* is the time between the end of one block and the next 429; a *block* is the time
+from a 429 to the first success after it.
+"""
+
+from __future__ import annotations
+
+import math
+
+from segments_async.errors import ConfigurationError
+
+#: Requests/s before anything is known. Doubled once a second at most, it takes 3 s to reach 100/s.
+FIRST_RATE = 10.0
+LOWEST_RATE = 0.05
+HIGHEST_RATE = 2000.0
+
+#: Seconds of lateness that may be caught up at once: timers and answers jitter by about as much.
+CATCH_UP = 0.03
+
+#: How far below the estimate a run starts and, at the plateau's end, how far above it has grown.
+PROBING = 0.03
+
+#: Accepted requests from the start of a run to the plateau, and its bounds.
+SHORTEST_PLATEAU = 200.0
+LONGEST_PLATEAU = 5000.0
+
+#: Gaps between the probes of a block, in seconds.
+SHORTEST_GAP = 0.02
+LONGEST_GAP = 5.0
+
+#: A block shorter than this says that the limiter refills continuously; a longer one is a window,
+#: or a Retry-After. In seconds.
+SHORT_BLOCK = 2.0
+
+#: After a 429 early in a run, the estimate falls to this part of itself, or to what was accepted.
+CUT = 0.85
+
+
+class Pacer:
+    """Paces every request of one account, and learns how fast that may be.
+
+    One pacer may be given to several clients of one account in one event loop.
+
+    Args:
+        rate: requests/s. None: learn it. A number: start there and never exceed it; 429s still
+            lower it. ``math.inf``: no pacing until the first 429.
+
+    Raises:
+        ConfigurationError: a rate that is zero, negative or NaN.
+    """
+
+    def __init__(self, *, rate: float | None = None) -> None:
+        if rate is not None and not rate > 0:
+            raise ConfigurationError(f"rate: requests/s above zero, not {rate!r}")
+        told = rate is not None and rate < math.inf
+        self._ceiling: float = rate if rate is not None and told else HIGHEST_RATE
+        self._rate: float = FIRST_RATE if rate is None else rate
+        # What the vendor is believed to grant; None until two 429s have framed a run.
+        self._granted: float | None = rate if told else None
+        self._next = self._hold = -math.inf
+        self._epoch = 0
+        #: Answers of 429 so far.
+        self.throttled = 0
+
+        # The run: accepted requests and the seconds between them, while somebody was waiting.
+        self._accepted = 0
+        self._span = 0.0
+        self._last_accepted: float | None = None
+        self._waiting = False
+        self._plateau = SHORTEST_PLATEAU
+
+        # The block.
+        self._blocked = False
+        self._block_began = 0.0
+        self._probe_sent: float | None = None
+        self._gap = 0.0
+        self._cut_rate = self._rate
+        self._told_to_wait = False
+
+        # Goodput of the last few runs, blocks included: requests and seconds, decaying.
+        self._blocks = 0
+        self._recent_requests = self._recent_seconds = 0.0
+
+    @property
+    def rate(self) -> float | None:
+        """Requests/s that are being sent at most now; None while nothing limits them."""
+        return None if self._rate == math.inf else self._rate
+
+    def next_at(self, now: float) -> float:
+        """The earliest time at which the next request may go."""
+        if self._blocked and self._probe_sent is not None:
+            # One probe at a time; let it lapse, or one hung request would stop the account.
+            return max(self._hold, self._probe_sent + max(LONGEST_GAP, self._gap))
+        return max(self._next, self._hold)
+
+    def take(self, now: float) -> int:
+        """Send one request now. Returns the epoch to hand back with its answer."""
+        if self._blocked:
+            self._probe_sent = now
+        self._next = max(self._next, now - CATCH_UP) + 1 / self._rate
+        return self._epoch
+
+    def on_waiting(self) -> None:
+        """Somebody waits for the pacer, and for nothing else: what is accepted now is evidence."""
+        self._waiting = True
+
+    def on_idle(self) -> None:
+        """Nobody waits, or not for the pacer: the clock of the run stops.
+
+        An estimate that spans idle time would take the callers' pauses for the vendor's limit.
+        """
+        self._waiting = False
+        self._last_accepted = None
+
+    def on_accepted(self, now: float, epoch: int) -> None:
+        """An answer that isn't 429: the request was granted, whatever else came of it."""
+        if self._blocked:
+            if epoch == self._epoch:
+                self._close_block(now)
+        elif self._waiting:
+            self._count(now)
+            self._grow()
+        else:
+            self._last_accepted = None
+
+    def on_lost(self, now: float, epoch: int, chance: float) -> None:
+        """No answer came. A lost probe is no evidence; the next one goes after a longer gap."""
+        if self._blocked and epoch == self._epoch:
+            self._widen_gap(now, chance)
+
+    def on_throttled(
+        self, now: float, epoch: int, *, retry_after: float | None, chance: float
+    ) -> None:
+        """A 429: hold everybody.
+
+        Those of requests sent before the last cut only extend the pause: a burst cuts once.
+
+        Args:
+            now: seconds.
+            epoch: what `take` returned for the request.
+            retry_after: seconds that the vendor asks to wait, if it does.
+            chance: a random number from [0, 1), so that processes don't come back together.
+        """
+        self.throttled += 1
+        if retry_after is not None:
+            self._told_to_wait = True
+            self._hold = max(self._hold, now + retry_after + min(1.0, retry_after) * 0.02 * chance)
+        if epoch != self._epoch:
+            return
+        if self._blocked:
+            self._widen_gap(now, chance)
+        else:
+            self._open_block(now, chance)
+        self._epoch += 1
+
+    def _count(self, now: float) -> None:
+        if self._last_accepted is not None:
+            self._span += now - self._last_accepted
+        self._last_accepted = now
+        self._accepted += 1
+
+    def _grow(self) -> None:
+        """A little faster: doubling a second at first, then CUBIC in the number of requests.
+
+        In the count and not in time, so that it is as careful at 1/s as at 1 000/s.
+        """
+        if self._rate == math.inf:
+            return
+        if self._granted is None:
+            rate = self._rate * 2 ** (1 / max(10.0, self._rate))
+        else:
+            x = (self._accepted - self._plateau) / self._plateau
+            if x <= 1.5:
+                rate = self._granted * (1 + PROBING * x**3)
+            else:
+                rate = self._rate * (1 + 1 / self._plateau)
+        self._rate = min(self._ceiling, rate)
+
+    def _open_block(self, now: float, chance: float) -> None:
+        if self._rate == math.inf:
+            self._rate = max(FIRST_RATE, self._accepted / max(self._span, 0.1))
+        self._blocked = True
+        self._block_began = now
+        self._cut_rate = self._rate
+        self._probe_sent = None
+        self._gap = max(1.5 / self._rate, SHORTEST_GAP)
+        self._hold = max(self._hold, now + self._gap * (1 + 0.1 * chance))
+
+    def _widen_gap(self, now: float, chance: float) -> None:
+        """A refused or lost probe says nothing about the rate; it only doubles the gap."""
+        self._probe_sent = None
+        self._gap = min(LONGEST_GAP, max(0.05, 2 * self._gap))
+        self._hold = max(self._hold, now + self._gap * (1 + 0.1 * chance))
+
+    def _close_block(self, now: float) -> None:
+        """A probe passed: the next run starts, at what the last one and its block taught."""
+        blocked_for = now - self._block_began
+        self._granted = self._estimate(blocked_for)
+        if self._granted is not None:
+            self._granted = min(self._ceiling, max(LOWEST_RATE, self._granted))
+            self._plateau = min(
+                LONGEST_PLATEAU,
+                max(
+                    SHORTEST_PLATEAU,
+                    2 * self._granted,
+                    0.8 * self._plateau,
+                    1.5 * self._granted * blocked_for,
+                ),
+            )
+            self._rate = self._granted * (1 - PROBING)
+        self._blocks += 1
+        self._epoch += 1
+        self._blocked, self._probe_sent, self._told_to_wait = False, None, False
+        self._accepted, self._span, self._last_accepted = 0, 0.0, now
+        # Never at once: the bucket is empty right now, and sending the moment a block closes is
+        # a death spiral (3.6 times slower in simulation).
+        self._next = now + 1 / self._rate
+
+    def _estimate(self, blocked_for: float) -> float | None:
+        """What the vendor grants, in requests/s, from the run that the block ended.
+
+        The mean is taken from closing to cut: the bucket was empty, or the window fresh, at the
+        run's beginning. `recent` is from closing to closing over the last few runs.
+        """
+        n, span, short = self._accepted, self._span, blocked_for < SHORT_BLOCK
+        mean = n / span if n >= 20 and span > 0 else 0.0
+        self._recent_requests = 0.7 * self._recent_requests + n + 1
+        self._recent_seconds = 0.7 * self._recent_seconds + span + blocked_for
+        recent = self._recent_requests / max(self._recent_seconds, 1e-3)
+        if self._granted is None:
+            return self._first_estimate(blocked_for, mean, recent)
+        if n < self._plateau / 4 and short:
+            return max(CUT * self._granted, min(self._granted, recent))
+        estimate = max(mean, recent)
+        if short and estimate < 0.75 * self._cut_rate:
+            # The rate had grown far beyond the estimate before it was refused: the limit rose.
+            self._recent_requests = self._recent_seconds = 0.0
+            return 0.75 * self._cut_rate
+        return estimate
+
+    def _first_estimate(self, blocked_for: float, mean: float, recent: float) -> float | None:
+        """Before two 429s have framed a run, the first run proves nothing: it drank the burst."""
+        n, seconds = self._accepted, self._span + blocked_for
+        if self._blocks and n >= 8:
+            return min(self._cut_rate, max((n + 1) / seconds, mean))
+        if self._blocks >= 3:
+            return 1.2 * recent
+        if blocked_for >= SHORT_BLOCK and not self._told_to_wait:
+            return max(0.2, min(0.5 * self._cut_rate, n / seconds))
+        if not self._blocks:
+            self._recent_requests = self._recent_seconds = 0.0
+        slower = 0.5 * self._cut_rate
+        self._rate = slower if self._told_to_wait else max(0.2, min(slower, 4 / blocked_for))
+        return None

@@ -1,0 +1,141 @@
+"""Which request goes next, when one may go.
+
+There is no timer per export: a grant of the pacer pulls the next best request among all that this
+client wants. Order among them:
+
+1. Calls (a list, a status, a single submit) in the order they came, but never two in a row while
+   submits or polls wait, so that neither side starves.
+2. While submits wait, polls get every 1/`poll_share`-th of the other grants.
+3. Submits by expected duration, longest first, then in the order they came; polls by due time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from enum import Enum, auto
+from typing import Generic, TypeVar
+
+from segments_async.errors import ConfigurationError
+
+Target = TypeVar("Target")
+
+#: Between two polls of one export: at least this many seconds, and this part of its age. So an
+#: export of an hour is noticed within 72 s, and costs about 250 polls rather than 7 200.
+SHORTEST_POLL_GAP = 0.5
+POLL_GAP_BY_AGE = 0.02
+
+
+class Kind(Enum):
+    """What a request is for."""
+
+    CALL = auto()
+    SUBMIT = auto()
+    POLL = auto()
+
+
+class Want(Generic[Target]):
+    """A request that somebody waits for; `target` says who and what."""
+
+    __slots__ = ("entry", "key", "kind", "target")
+
+    def __init__(self, kind: Kind, target: Target, key: float = 0.0) -> None:
+        self.kind = kind
+        self.target = target
+        #: A call's and a poll's earliest time; a submit's expected seconds, negated.
+        self.key = key
+        #: Number of its entry in the scheduler; 0 while it has none.
+        self.entry = 0
+
+
+class PollScheduler(Generic[Target]):
+    """Every request that one client wants, and the order among them.
+
+    Args:
+        poll_share: share of the grants that polls may take while submits wait, from 0 (the
+            shortest run) to 1 (the earliest results).
+        max_pending: exports at work at the vendor at once; None for no cap of ours.
+    """
+
+    def __init__(self, *, poll_share: float = 0.2, max_pending: int | None = None) -> None:
+        if not 0 <= poll_share <= 1:
+            raise ConfigurationError(f"poll_share: from 0 to 1, not {poll_share!r}")
+        if max_pending is not None and max_pending < 1:
+            raise ConfigurationError(f"max_pending: at least 1, not {max_pending!r}")
+        self._share = poll_share
+        self._most_pending = math.inf if max_pending is None else max_pending
+        self._queues: dict[Kind, list[tuple[float, int, Want[Target]]]] = {k: [] for k in Kind}
+        self._entries = 0
+        self._poll_credit = 0.0
+        self._called_last = False
+        #: Exports submitted, or being submitted, and not known to have ended.
+        self.pending = 0
+
+    def add(self, want: Want[Target]) -> None:
+        """Queue a want. A submit that comes back after a 429 goes last among its equals."""
+        self._entries += 1
+        want.entry = self._entries
+        heapq.heappush(self._queues[want.kind], (want.key, want.entry, want))
+
+    def discard(self, want: Want[Target]) -> None:
+        """Forget a want, if it is queued; its entry is dropped when it comes up."""
+        want.entry = 0
+
+    def next_at(self, now: float) -> float:
+        """When the next request wants to go: in the past if one is overdue, inf if there is none."""
+        submit = self._head(Kind.SUBMIT)
+        if submit is not None and self.pending < self._most_pending:
+            return now
+        times = [head[0] for kind in (Kind.CALL, Kind.POLL) if (head := self._head(kind))]
+        return min(times, default=math.inf)
+
+    def pop(self, now: float, *, harmless: bool = False) -> Want[Target] | None:
+        """Take the next request, or None where none is due.
+
+        Args:
+            now: seconds.
+            harmless: prefer whatever isn't a submit (for the ticket guard's probe).
+        """
+        call, poll = self._due(Kind.CALL, now), self._due(Kind.POLL, now)
+        submit = self._head(Kind.SUBMIT) if self.pending < self._most_pending else None
+        if call and (harmless or not self._called_last or not (poll or submit)):
+            kind = Kind.CALL
+        elif poll and (harmless or not submit or self._polls_turn()):
+            kind = Kind.POLL
+        elif submit:
+            kind = Kind.SUBMIT
+            self.pending += 1
+        else:
+            return None
+        self._called_last = kind is Kind.CALL
+        want = heapq.heappop(self._queues[kind])[2]
+        want.entry = 0
+        return want
+
+    def ended(self) -> None:
+        """An export that was popped as a submit has ended, was refused, or is nobody's any more."""
+        self.pending -= 1
+
+    def _polls_turn(self) -> bool:
+        """Submits and polls both wait: whether this grant is a poll's."""
+        self._poll_credit += self._share
+        # Tenths don't add up to one in binary; a share of 0.2 is every fifth grant all the same.
+        if self._poll_credit < 1.0 - 1e-9:
+            return False
+        self._poll_credit -= 1.0
+        return True
+
+    def _head(self, kind: Kind) -> tuple[float, int, Want[Target]] | None:
+        queue = self._queues[kind]
+        while queue and queue[0][1] != queue[0][2].entry:
+            heapq.heappop(queue)
+        return queue[0] if queue else None
+
+    def _due(self, kind: Kind, now: float) -> tuple[float, int, Want[Target]] | None:
+        head = self._head(kind)
+        return head if head is not None and head[0] <= now else None
+
+
+def next_poll_at(now: float, submitted_at: float) -> float:
+    """When an export whose answer has just come is worth asking about again."""
+    return now + max(SHORTEST_POLL_GAP, POLL_GAP_BY_AGE * (now - submitted_at))

@@ -1,0 +1,37 @@
+"""The command ``segments-async``. Needs the extra ``cli``; see ``docs/cli.md``."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+_EXTRAS = {
+    "cyclopts": "cli",
+    "rich": "cli",
+    "starlette": "sandbox",
+    "uvicorn": "sandbox",
+}
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    try:
+        # Imported here, so that a missing extra or Ctrl-C while Python loads it is one sentence.
+        from segments_async.cli.app import run
+
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)  # noqa: T201
+        code = 130
+    except ModuleNotFoundError as missing:
+        extra = _EXTRAS.get((missing.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(  # noqa: T201
+            f"segments-async: {missing.name} is not installed. "
+            f"Run: pip install 'segments-async[{extra}]'",
+            file=sys.stderr,
+        )
+        code = 2
+    sys.exit(code)

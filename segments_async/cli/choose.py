@@ -1,0 +1,60 @@
+"""Which segments an `export` is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import attrs
+
+from segments_async.cli.exits import UsageError
+from segments_async.models import Segment
+
+
+@attrs.frozen(kw_only=True)
+class Choice:
+    """What the command line says about segments.
+
+    Attributes:
+        ids: segments named by their id.
+        names: shell patterns for names.
+        every: all of the account's.
+    """
+
+    ids: Sequence[str] = ()
+    names: Sequence[str] = ()
+    every: bool = False
+
+    def check(self) -> None:
+        """Find what no list of segments could make right, before one is asked for.
+
+        Raises:
+            UsageError: nothing is chosen, or everything and something.
+        """
+        if self.every and (self.ids or self.names):
+            raise UsageError("--all already means every segment: give it alone")
+        if not (self.every or self.ids or self.names):
+            raise UsageError("which segments? Give their ids, --name GLOB, or --all")
+
+    def among(self, segments: Sequence[Segment]) -> dict[str, Segment | str]:
+        """The chosen segments by id, in the account's order; ids it doesn't list come last.
+
+        An id that isn't listed is exported all the same: the vendor says what is wrong with it.
+
+        Raises:
+            UsageError: a pattern matches nothing.
+        """
+        for pattern in self.names:
+            if not any(fnmatchcase(segment.name, pattern) for segment in segments):
+                raise UsageError(f"--name {pattern!r} matches none of {len(segments)} segments")
+        chosen: dict[str, Segment | str] = {
+            segment.segment_id: segment for segment in segments if self._means(segment)
+        }
+        return chosen | {one: one for one in self.ids if one not in chosen}
+
+    def _means(self, segment: Segment) -> bool:
+        return (
+            self.every
+            or segment.segment_id in self.ids
+            or any(fnmatchcase(segment.name, pattern) for pattern in self.names)
+        )

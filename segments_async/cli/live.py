@@ -1,0 +1,115 @@
+"""Progress on a terminal: the exports under way, and the whole, in at most a screenful."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from segments_async.cli.screen import counted, in_bytes, in_time, plain
+from segments_async.models import Exported
+from segments_async.report import Progress
+from segments_async.run import Activity, BulkRun
+
+_SECONDS_A_FRAME = 0.125
+_LINES_OF_THE_WHOLE = 6  # two lines of totals, what is hidden, blank lines, the cursor's
+_WIDEST_NAME = 48
+#: A run's states in the words of its progress, and their colours.
+_STATES = {
+    "intent": ("submitting", "dim"),
+    "submitted": ("pending", "cyan"),
+    "complete": ("ready", "green"),
+    "fetching": ("fetching", "green"),
+}
+
+
+class View:
+    """Draws a run until it is cancelled; on what isn't a terminal, nothing."""
+
+    def __init__(self, run: BulkRun[Exported], console: Console) -> None:
+        self._run = run
+        self._console = console
+        self._spinner = Spinner("dots", style="cyan")
+        self._began = anyio.current_time()
+
+    async def show(self) -> None:
+        """Redraw a few times a second, and clear away what was drawn at the end."""
+        if not self._console.is_terminal:
+            return
+        # Without rich's refreshing thread: it would read the run while the run changes.
+        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+            while True:
+                live.update(self._picture(), refresh=True)
+                await anyio.sleep(_SECONDS_A_FRAME)
+
+    def _picture(self) -> RenderableType:
+        elapsed = anyio.current_time() - self._began
+        room = max(0, self._console.height - _LINES_OF_THE_WHOLE)
+        progress = self._run.progress
+        return Group(
+            _exports(self._run.activity(limit=room), progress, self._spinner),
+            _bar(progress),
+            Text(_totals(progress, elapsed), style="dim"),
+        )
+
+
+def _exports(shown: Sequence[Activity], progress: Progress, spinner: Spinner) -> RenderableType:
+    table = Table.grid(padding=(0, 2), pad_edge=False)
+    table.add_column(width=1)
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=_WIDEST_NAME)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for export in shown:
+        state, style = _STATES.get(export.state, (export.state, ""))
+        table.add_row(
+            spinner,
+            plain(export.name or export.segment_id),
+            Text(state, style=style),
+            in_time(export.age),
+            in_bytes(export.bytes) if export.bytes else "",
+        )
+    hidden = progress.pending + progress.fetching - len(shown)
+    if hidden > 0:
+        return Group(table, Text(f"   and {hidden} more under way", style="dim"))
+    return table
+
+
+def _bar(progress: Progress) -> RenderableType:
+    ended = progress.exported + progress.unchanged + progress.not_exported
+    line = Table.grid(padding=(0, 2))
+    line.add_row(
+        ProgressBar(total=max(1, progress.total), completed=ended, width=30),
+        Text(f"{ended} of {progress.total}", style="bold"),
+        Text.assemble(*_counts(progress)),
+    )
+    return line
+
+
+def _counts(progress: Progress) -> list[tuple[str, str]]:
+    counts = [
+        (f"{progress.waiting} waiting", "dim"),
+        (f"{progress.pending} pending", "cyan"),
+        (f"{progress.fetching} fetching", "green"),
+    ]
+    if progress.not_exported:
+        counts.append((f"{progress.not_exported} not exported", "red"))
+    return [part for count in counts for part in (count, ("  ", ""))]
+
+
+def _totals(progress: Progress, elapsed: float) -> str:
+    parts = [in_bytes(progress.bytes), counted(progress.requests, "request")]
+    if progress.throttled:
+        parts.append(f"{progress.throttled} throttled")
+    if progress.rate is not None:
+        parts.append(f"at most {progress.rate:.1f}/s")
+    parts.append(in_time(elapsed))
+    if progress.eta_seconds is not None:
+        parts.append(f"about {in_time(progress.eta_seconds)} left")
+    return " · ".join(parts)

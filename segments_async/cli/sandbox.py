@@ -1,0 +1,161 @@
+"""The embedded stand-in for the vendor: `sandbox`, and `export --sandbox`. Needs its extra."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Literal
+
+import attrs
+from rich.text import Text
+
+from segments_async.cli import lines
+from segments_async.cli.account import ACCESS_TOKEN, API_KEY, BASE_URL, Account
+from segments_async.cli.exits import UsageError
+from segments_async.cli.screen import Screen
+from segments_async.models import Exported
+from segments_async.report import BulkReport
+from segments_async.sandbox import (
+    PAGE_ACCESS_TOKEN,
+    PAGE_API_KEY,
+    PAGE_EXPORT_ID,
+    PAGE_SEGMENT_ID,
+    Durations,
+    FixedWindow,
+    Sandbox,
+    TokenBucket,
+)
+from segments_async.sandbox.server import SandboxServer, serve
+
+#: What `export --sandbox` exports: done in seconds, and long enough to watch.
+_DEMONSTRATION = {"segments": 12, "rows": 5000}
+
+
+@attrs.frozen(kw_only=True)
+class Behaviour:
+    """How the stand-in behaves; see `segments-async sandbox --help`."""
+
+    segments: int
+    rows: int
+    seed: int
+    duration: float
+    rate: float | None
+    burst: float
+    window: str | None
+    retry_after: Literal["seconds", "date"] | None
+    failed: float
+    internal_errors: float
+    gateway_errors: float
+    lost_before: float
+    lost_after: float
+    latency: float
+
+    def sandbox(self) -> Sandbox:
+        """The vendor that behaves so.
+
+        Raises:
+            UsageError: it can't.
+        """
+        try:
+            return Sandbox(
+                segments=self.segments,
+                rows=self.rows,
+                seed=self.seed,
+                durations=Durations(median=self.duration),
+                limit=self._limit(),
+                retry_after=self.retry_after,
+                failed=self.failed,
+                internal_errors=self.internal_errors,
+                gateway_errors=self.gateway_errors,
+                lost_before=self.lost_before,
+                lost_after=self.lost_after,
+                latency=self.latency,
+            )
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def _limit(self) -> TokenBucket | FixedWindow | None:
+        if self.window is not None:
+            if self.rate is not None:
+                raise UsageError("--rate and --window are two kinds of limit: give one")
+            return _window(self.window)
+        return None if self.rate is None else TokenBucket(rate=self.rate, burst=self.burst)
+
+
+def _window(text: str) -> FixedWindow:
+    requests, _, seconds = text.partition("/")
+    try:
+        return FixedWindow(int(requests), float(seconds))
+    except ValueError:
+        raise UsageError(f"--window is REQUESTS/SECONDS, such as 600/60, not {text!r}") from None
+
+
+def demonstration() -> SandboxServer:
+    """A vendor to try `export` on."""
+    return SandboxServer(Sandbox(**_DEMONSTRATION))
+
+
+def account(server: SandboxServer) -> Account:
+    """The page's account, at the stand-in."""
+    return Account(PAGE_API_KEY, PAGE_ACCESS_TOKEN, server.base_url)
+
+
+def differing(report: BulkReport[Exported], sandbox: Sandbox) -> list[str]:
+    """The exported segments whose file isn't what the vendor's side says it is."""
+    return [
+        outcome.segment_id
+        for outcome in report.exported
+        if outcome.file.sha256 != sandbox.sha256(outcome.segment_id)
+    ]
+
+
+def run(behaviour: Behaviour, *, port: int, files_port: int, screen: Screen) -> int:
+    """Serve until a signal, and return its exit code."""
+    sandbox = behaviour.sandbox()
+    try:
+        number = serve(
+            sandbox,
+            port=port,
+            files_port=files_port,
+            ready=lambda server: _announce(server, screen),
+        )
+    except OSError as error:
+        raise UsageError(f"can't listen: {error.strerror or error}") from error
+    screen.say(f"Stopped after {len(sandbox.record)} requests.")
+    return 128 + number
+
+
+def _announce(server: SandboxServer, screen: Screen) -> None:
+    if screen.piped:
+        lines.write(
+            {
+                "base_url": server.base_url,
+                "files_url": server.files_url,
+                "api_key": PAGE_API_KEY,
+                "access_token": PAGE_ACCESS_TOKEN,
+            }
+        )
+    screen.people.print(Text(_manual(server)), soft_wrap=True)
+
+
+def _manual(server: SandboxServer) -> str:
+    """How to use it; the curl commands are the vendor's page's, but for the host."""
+    base = server.base_url
+    user = shlex.quote(f"{PAGE_API_KEY}:{PAGE_ACCESS_TOKEN}")
+    body = shlex.quote(f'{{"segmentId": "{PAGE_SEGMENT_ID}", "outputFormat": "csv"}}')
+    return f"""\
+The sandbox serves the API at {base}, its files at {server.files_url}. Ctrl-C stops it.
+
+  export {BASE_URL}={base}
+  export {API_KEY}={PAGE_API_KEY}
+  export {ACCESS_TOKEN}={PAGE_ACCESS_TOKEN}
+  segments-async list
+
+The vendor's three examples:
+
+  curl -s -u {user} {base}/service/v1/segments/list
+
+  curl -s -u {user} -H 'Content-Type: application/json' \\
+    {base}/service/v1/segments/export/ -d {body}
+
+  curl -s -u {user} {base}/service/v1/segments/export/{PAGE_EXPORT_ID}
+"""

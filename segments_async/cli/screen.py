@@ -1,0 +1,111 @@
+"""What a person sees: two consoles, and values in words."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import unicodedata
+from datetime import datetime
+from typing import TextIO
+
+import attrs
+from rich.console import Console
+from rich.text import Text
+
+_WIDTH_OF_A_LOG = 110
+
+
+@attrs.frozen
+class Screen:
+    """Where a command writes.
+
+    Attributes:
+        people: results for a person: stdout where that is a terminal, else stderr.
+        err: progress, log lines and complaints: stderr.
+        piped: stdout is read by a program, and gets JSON lines and nothing else.
+    """
+
+    people: Console
+    err: Console
+    piped: bool
+
+    @classmethod
+    def open(cls, *, no_color: bool = False, json: bool = False) -> Screen:
+        """The screen of this process. `json`: as if stdout were read by a program."""
+        # Asked of the streams, not of rich: FORCE_COLOR makes rich see a terminal in a pipe.
+        piped = json or not sys.stdout.isatty()
+        err = _console(sys.stderr, no_color=no_color)
+        return cls(err if piped else _console(sys.stdout, no_color=no_color), err, piped)
+
+    def say(self, sentence: str, style: str = "") -> None:
+        """A sentence on stderr."""
+        self.err.print(Text(plain(sentence), style=style), soft_wrap=True)
+
+
+def _console(stream: TextIO, *, no_color: bool) -> Console:
+    # No markup, emoji or highlighting: most of what is printed comes from a server.
+    return Console(
+        file=stream,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        no_color=no_color or None,
+        width=None if stream.isatty() else _WIDTH_OF_A_LOG,
+    )
+
+
+class LogLines(logging.Handler):
+    """The library's log on the screen, above the live view where there is one."""
+
+    def __init__(self, screen: Screen) -> None:
+        super().__init__()
+        self._screen = screen
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record in one line."""
+        try:
+            moment = datetime.fromtimestamp(record.created).astimezone()
+            style = "yellow" if record.levelno >= logging.WARNING else "dim"
+            line = f"{moment:%H:%M:%S} {plain(record.getMessage())}"
+            self._screen.err.print(Text(line, style=style), soft_wrap=True)
+        except Exception:  # noqa: BLE001 - as logging's own handlers: a log line ends no program
+            self.handleError(record)
+
+
+def plain(text: str) -> str:
+    """The text with control characters escaped: names come from a server, a terminal obeys."""
+    return "".join(
+        char if char.isprintable() or unicodedata.category(char) == "Zs" else _escaped(char)
+        for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def in_bytes(count: int) -> str:
+    """``0 B``, ``12.3 kB``, ``4.5 GB``."""
+    if count < 1000:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("kB", "MB", "GB"):
+        amount /= 1000
+        if amount < 999.95:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1000:.1f} TB"
+
+
+def in_time(seconds: float) -> str:
+    """``7 s``, ``3 min 20 s``, ``2 h 05 min``."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole // 60 % 60:02d} min"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """``1 segment``, ``2 segments``."""
+    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -1,0 +1,158 @@
+"""What a person reads when a command has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segments_async.cli.lines import unsigned
+from segments_async.cli.screen import counted, in_bytes, in_time, plain
+from segments_async.errors import ExportTimeoutError
+from segments_async.models import Export, Exported, ExportedFile, NotExported, Segment
+from segments_async.report import BulkReport
+
+_MOST_ROWS = 40
+_SHA256_SHOWN = 12
+
+
+def segments_table(segments: Sequence[Segment]) -> Table:
+    """The table of `list`."""
+    table = _table("Id", "Name", "Type", "Category", "Last run")
+    table.columns[0].no_wrap = True
+    for segment in segments:
+        table.add_row(
+            plain(segment.segment_id),
+            plain(segment.name),
+            plain(segment.type),
+            plain(segment.category or ""),
+            _moment(segment.last_run),
+        )
+    return table
+
+
+def export_table(export: Export) -> Table:
+    """The table of `status`."""
+    table = Table.grid(padding=(0, 2))
+    facts = {
+        "Export": export.export_id,
+        "Segment": f"{export.segment.name} ({export.segment.segment_id})",
+        "Status": export.status,
+        "Started": _moment(export.start_time),
+        "Completed": _moment(export.end_time),
+        "File": unsigned(export.filename) or "not yet",
+    }
+    for name, fact in facts.items():
+        table.add_row(Text(name, style="bold"), Text(plain(fact), overflow="fold"))
+    return table
+
+
+def plan_table(names: Mapping[str, str], files: Mapping[str, Path]) -> Table:
+    """What `export --dry-run` would do."""
+    table = _table("Segment", "Id", "File")
+    for segment_id, name in names.items():
+        table.add_row(plain(name), plain(segment_id), str(files[segment_id]))
+    return table
+
+
+def file_line(file: ExportedFile) -> str:
+    """What `download` did."""
+    unverified = "" if file.verified else ", length not told by the server: unverified"
+    return f"{file.path}: {in_bytes(file.size)}, sha256 {file.sha256}{unverified}"
+
+
+def print_report(
+    report: BulkReport[Exported], names: Mapping[str, str], console: Console, *, elapsed: float
+) -> None:
+    """The files, the segments without one and why, and the totals."""
+    if report.exported:
+        console.print(_files(report.exported, names))
+        _say_hidden(len(report.exported), console)
+    if report.not_exported:
+        console.print(_failures(report.not_exported, names))
+        _say_hidden(len(report.not_exported), console)
+        for hint in _hints(report.not_exported):
+            console.print(Text(hint), soft_wrap=True)
+    console.print(Text(_totals(report, elapsed), style="bold"), soft_wrap=True)
+
+
+def unfinished_names(names: Iterable[str]) -> str:
+    """The names of a few, and how many more."""
+    every = [plain(name) for name in names]
+    shown = ", ".join(every[:10])
+    return f"{shown} and {len(every) - 10} more" if len(every) > 10 else shown
+
+
+def _files(exported: Sequence[Exported], names: Mapping[str, str]) -> Table:
+    table = _table("Segment", "File", "Size", f"sha256 (first {_SHA256_SHOWN})")
+    table.columns[2].justify = "right"
+    table.columns[3].no_wrap = True
+    for outcome in exported[:_MOST_ROWS]:
+        file = outcome.file
+        table.add_row(
+            plain(names[outcome.segment_id]),
+            _here(file.path),
+            in_bytes(file.size),
+            file.sha256[:_SHA256_SHOWN] + ("" if file.verified else " unverified"),
+        )
+    return table
+
+
+def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str]) -> Table:
+    table = _table("Not exported", "Why", "Export")
+    table.columns[2].overflow = "fold"
+    for outcome in not_exported[:_MOST_ROWS]:
+        export_id = outcome.export.export_id if outcome.export else ""
+        why = f"{type(outcome.error).__name__}: {outcome.error}"
+        table.add_row(
+            Text(plain(names[outcome.segment_id]), style="red"), plain(why), plain(export_id)
+        )
+    return table
+
+
+def _hints(not_exported: Sequence[NotExported]) -> Iterable[str]:
+    if any(isinstance(outcome.error, ExportTimeoutError) for outcome in not_exported):
+        yield (
+            "An export that ran out of time goes on at the vendor: "
+            "segments-async download EXPORT --to FILE fetches it when it is complete."
+        )
+    if any(outcome.submitted == "maybe" for outcome in not_exported):
+        yield "Where an answer was lost, an export may be running at the vendor; none is asked for twice."
+
+
+def _say_hidden(count: int, console: Console) -> None:
+    if count > _MOST_ROWS:
+        hidden = count - _MOST_ROWS
+        console.print(Text(f"and {hidden} more: see manifest.jsonl beside the files", style="dim"))
+
+
+def _totals(report: BulkReport[Exported], elapsed: float) -> str:
+    progress = report.progress
+    size = sum(outcome.file.size for outcome in report.exported)
+    count = f"{len(report.exported)} of {counted(progress.total, 'segment')} exported"
+    return (
+        f"{count}, {in_bytes(size)}, in {in_time(elapsed)}: "
+        f"{counted(progress.requests, 'request')}, {progress.throttled} answered 429."
+    )
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _here(path: Path) -> str:
+    """The path as a person in this directory would write it."""
+    here = Path.cwd()
+    return plain(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+def _moment(moment: datetime | None) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "-"

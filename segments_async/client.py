@@ -1,0 +1,725 @@
+"""`SegmentsClient`: one method for each operation of the vendor, and bulk exports."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import random
+import ssl
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal, Self, TypeVar, overload
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+
+from segments_async._files.destination import Destination, check_target
+from segments_async._files.fetch import fetch_file, open_file
+from segments_async._files.rows import Rows
+from segments_async._flight import POST_GRACE, Flight, Flights
+from segments_async._gate import Gate, Inbox, Target, Ticket
+from segments_async._http import (
+    LIST_CAP,
+    STATUS_CAP,
+    Api,
+    HttpClient,
+    Storage,
+    StorageBroken,
+    api_client,
+    storage_client,
+)
+from segments_async._sansio.credentials import Origin, authorization, parse_base_url
+from segments_async._sansio.lifecycle import Event, State
+from segments_async._sansio.links import MOST_REDIRECTS, check_link
+from segments_async._sansio.pacer import Pacer
+from segments_async._sansio.retry import RetryQuota, full_jitter
+from segments_async._sansio.schedule import PollScheduler
+from segments_async._sansio.wire import (
+    ApiAnswer,
+    ApiRequest,
+    checked_id,
+    list_request,
+    poll_request,
+    read_export,
+    read_segments,
+    submit_request,
+)
+from segments_async.errors import (
+    APIConnectionError,
+    APIStatusError,
+    ConfigurationError,
+    DecodeError,
+    DownloadError,
+    ExportTimeoutError,
+    NotSubmittedError,
+    ServerError,
+    SubmitUnknownError,
+)
+from segments_async.models import (
+    Completed,
+    Export,
+    Exported,
+    ExportedFile,
+    ExportStatus,
+    OutputFormat,
+    Segment,
+)
+from segments_async.report import BulkReport
+from segments_async.run import BulkRun, RunOptions
+
+BASE_URL = "https://query.indicative-prod.mparticle.com"
+
+#: A single call is tried this often, where trying again is safe.
+ATTEMPTS = 5
+
+#: Bytes of JSON above which decoding would hold the event loop for longer than a few milliseconds.
+DECODE_IN_THREAD = 256 * 1024
+
+#: Segment lists and statuses are read with httpx's defaults; storage gets this many seconds for
+#: connecting, and between two chunks.
+STORAGE_TIMEOUT = 60.0
+
+StrPath = str | os.PathLike[str]
+T = TypeVar("T")
+
+
+class SegmentsClient:
+    """A client for mParticle Analytics' User Segments Export API.
+
+    Use it in one event loop, asyncio's or trio's; ``async with`` closes its connections at the
+    end, and :meth:`aclose` does the same. It has no background tasks.
+
+    All its calls share one request budget: a 429 to any of them holds all of them, and a hundred
+    concurrent :meth:`export` calls behave as one bulk run.
+
+    Args:
+        api_key: the project's API key.
+        access_token: its access token; kept out of every repr, log and error.
+        base_url: the vendor's place. ``https://``, or ``http://`` on loopback. Credentials are
+            sent there and nowhere else.
+        pacer: None learns the rate. ``Pacer(rate=20)`` starts at 20 requests/s and never sends
+            faster; ``Pacer(rate=math.inf)`` doesn't pace before the first 429. May be given to
+            several clients of one account in one event loop.
+        poll_share: share of requests that polls may take while exports wait to be submitted:
+            0 gives the shortest run, 1 the earliest results.
+        max_pending: exports at work at the vendor at once; None for no cap of ours.
+        downloads: files fetched at once.
+        request_timeout: seconds for one API request, from connecting to the answer's last byte.
+        file_hosts: hosts that links to files may name, as patterns.
+        http_client: an ``httpx.AsyncClient`` for the API: used, never closed, never changed.
+        file_http_client: one for storage, likewise. It should send no credentials of its own.
+        ssl_context: for both of the library's own clients; None for the system's trust.
+        allow_insecure: admit plain ``http://`` beyond loopback, with a warning.
+
+    Raises:
+        ConfigurationError: something of the above can't work.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        access_token: str,
+        *,
+        base_url: str = BASE_URL,
+        pacer: Pacer | None = None,
+        poll_share: float = 0.2,
+        max_pending: int | None = None,
+        downloads: int = 8,
+        request_timeout: float = 30.0,
+        file_hosts: Sequence[str] = ("*.amazonaws.com",),
+        http_client: HttpClient | None = None,
+        file_http_client: HttpClient | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        allow_insecure: bool = False,
+    ) -> None:
+        header = authorization(api_key, access_token)
+        origin = parse_base_url(base_url)
+        _check_transport(origin, allow_insecure=allow_insecure)
+        _positive("request_timeout", request_timeout)
+        _at_least_one("downloads", downloads)
+        scheduler: PollScheduler[Target] = PollScheduler(
+            poll_share=poll_share, max_pending=max_pending
+        )
+        check = partial(check_link, file_hosts=_patterns(file_hosts), loopback=origin.loopback)
+        self._closing: list[Callable[[], Awaitable[None]]] = []
+        api_http = http_client or self._owned(api_client(ssl_context))
+        file_http = file_http_client or self._owned(storage_client(ssl_context, downloads))
+        self._gate = Gate(
+            Api(api_http, origin, header, request_timeout), pacer or Pacer(), scheduler
+        )
+        self._storage = Storage(
+            file_http, check, redirects=MOST_REDIRECTS, timeout=STORAGE_TIMEOUT
+        )
+        self._flights = Flights(self._gate)
+        self._quota = RetryQuota()
+        self._downloads = downloads
+        self._download_slots = anyio.Semaphore(downloads)
+
+    @classmethod
+    def from_env(cls, **keywords: Any) -> Self:
+        """A client with credentials from the environment.
+
+        Reads ``SEGMENTS_API_KEY``, ``SEGMENTS_ACCESS_TOKEN`` and, if set, ``SEGMENTS_BASE_URL``.
+
+        Args:
+            **keywords: the constructor's; ``base_url`` here beats the environment's.
+
+        Raises:
+            ConfigurationError: a credential is missing or malformed.
+        """
+        values = {}
+        for name in ("SEGMENTS_API_KEY", "SEGMENTS_ACCESS_TOKEN"):
+            values[name] = os.environ.get(name, "")
+            if not values[name]:
+                raise ConfigurationError(f"{name} is not set")
+        if base_url := os.environ.get("SEGMENTS_BASE_URL"):
+            keywords.setdefault("base_url", base_url)
+        return cls(values["SEGMENTS_API_KEY"], values["SEGMENTS_ACCESS_TOKEN"], **keywords)
+
+    def _owned(self, client: HttpClient) -> HttpClient:
+        self._closing.append(client.aclose)
+        return client
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections of the library's own HTTP clients. May be called twice."""
+        with anyio.CancelScope(shield=True):
+            while self._closing:
+                await self._closing.pop()()
+
+    # ----------------------------------------------------------------- the vendor's operations
+
+    async def list_segments(self) -> list[Segment]:
+        """List the account's user segments, in the vendor's order.
+
+        Raises:
+            APIError: see :mod:`segments_async.errors`.
+        """
+        return await self._call(list_request(), read_segments, cap=LIST_CAP)
+
+    async def request_export(
+        self, segment: Segment | str, *, output_format: OutputFormat = OutputFormat.CSV
+    ) -> Export:
+        """Ask for an export. Always asks: a running export of the segment isn't joined.
+
+        Args:
+            segment: a segment, or its id.
+            output_format: of the file.
+
+        Raises:
+            SubmitUnknownError: the answer was lost, so the export may be running. The API has no
+                idempotency key; asking again is the caller's decision.
+            APIError: it was refused.
+        """
+        segment_id = _segment_id(segment)
+        request = submit_request(segment_id, output_format)
+        return await _shielded(partial(self._submit, request, segment_id))
+
+    async def get_export(self, export: Export | str) -> Export:
+        """Ask once where an export stands.
+
+        Raises:
+            NotFoundError: no such export in this account.
+            APIError: see :mod:`segments_async.errors`.
+        """
+        export_id = _export_id(export)
+        read = partial(read_export, export_id=export_id)
+        return await self._call(poll_request(export_id), read, cap=STATUS_CAP)
+
+    async def wait_for_export(
+        self, export: Export | str, *, timeout: float | None = None
+    ) -> Export:
+        """Wait until an export is COMPLETE, and return it with its link.
+
+        A failing poll doesn't end the wait: the vendor's 429 and 5xx, a broken link and an
+        unreadable answer mean "ask again later".
+
+        Args:
+            export: an export, or its id, of this process or another.
+            timeout: seconds; None waits for as long as it takes.
+
+        Raises:
+            ExportFailedError: the vendor says FAILED.
+            ExportTimeoutError: not finished in time. It goes on at the vendor: wait again.
+            NotFoundError: no such export, and not only for a moment.
+        """
+        _optional_positive("timeout", timeout)
+        export_id = _export_id(export)
+        if isinstance(export, Export) and export.status == ExportStatus.COMPLETE:
+            if export.filename:
+                return export
+        waiter = _Waiter()
+        join = partial(
+            self._flights.join_export,
+            waiter,
+            export_id,
+            export if isinstance(export, Export) else None,
+        )
+        with anyio.move_on_after(timeout):
+            return await self._fly(waiter, join)
+        raise self._out_of_time(waiter, timeout)
+
+    async def download_export(
+        self, export: Export | str, to: StrPath, *, overwrite: bool = False
+    ) -> ExportedFile:
+        """Fetch the file of a COMPLETE export.
+
+        Args:
+            export: an export, or its id. Without a link in it, the vendor is asked once.
+            to: the file's path. It appears there only when it is whole.
+            overwrite: replace what is there.
+
+        Raises:
+            ConfigurationError: the path can't be written, or the export isn't COMPLETE.
+            DownloadError: with its reason.
+            ExportExpiredError: the file is gone, after 48 hours.
+        """
+        target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
+        return await self._fetch(await self._with_link(export), target)
+
+    @contextlib.asynccontextmanager
+    async def open_export(self, export: Export | str) -> AsyncIterator[ExportBody]:
+        """Read the file of a COMPLETE export without storing it::
+
+            async with client.open_export(export) as body:
+                async for row in body.rows(): ...
+
+        Raises:
+            DownloadError: with its reason; also while reading.
+            ExportExpiredError: the file is gone, after 48 hours.
+        """
+        found = await self._with_link(export)
+        async with self._download_slots, open_file(self._storage, found) as answer:
+            yield ExportBody(answer.chunks, found)
+
+    async def export(
+        self,
+        segment: Segment | str,
+        to: StrPath,
+        *,
+        timeout: float | None = None,
+        overwrite: bool = False,
+    ) -> ExportedFile:
+        """Export a segment to a file: ask, wait, fetch.
+
+        Joins an export of the same segment that this client already waits for.
+
+        Args:
+            segment: a segment, or its id.
+            to: the file's path, checked before anything is asked of the vendor.
+            timeout: seconds for all of it; None for as long as it takes.
+            overwrite: replace what is there.
+
+        Raises:
+            ExportError: the export came to nothing; see its subclasses.
+            DownloadError: its file could not be fetched.
+            APIError: the vendor refused.
+            ConfigurationError: the path can't be written.
+        """
+        _optional_positive("timeout", timeout)
+        segment_id = _segment_id(segment)
+        target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
+        waiter = _Waiter()
+        with anyio.move_on_after(timeout):
+            join = partial(self._flights.join_segment, waiter, segment_id)
+            complete = await self._fly(waiter, join)
+            return await self._fetch(complete, target)
+        raise self._out_of_time(waiter, timeout)
+
+    # ----------------------------------------------------------------- bulk
+
+    @overload
+    def open_bulk_export(
+        self,
+        segments: Iterable[Segment | str],
+        to: StrPath,
+        *,
+        timeout: float | None = None,
+        export_timeout: float = 86_400.0,
+        expected_seconds: Mapping[str, float] | None = None,
+        overwrite: bool = False,
+    ) -> BulkRun[Exported]: ...
+    @overload
+    def open_bulk_export(
+        self,
+        segments: Iterable[Segment | str],
+        to: None,
+        *,
+        timeout: float | None = None,
+        export_timeout: float = 86_400.0,
+        expected_seconds: Mapping[str, float] | None = None,
+        overwrite: bool = False,
+    ) -> BulkRun[Completed]: ...
+    def open_bulk_export(
+        self,
+        segments: Iterable[Segment | str],
+        to: StrPath | None,
+        *,
+        timeout: float | None = None,
+        export_timeout: float = 86_400.0,
+        expected_seconds: Mapping[str, float] | None = None,
+        overwrite: bool = False,
+    ) -> BulkRun[Any]:
+        """Export many segments at once::
+
+            async with client.open_bulk_export(segments, "exports/") as run:
+                async for outcome in run: ...
+
+        Args:
+            segments: segments or their ids; one given twice is exported once. Segments get
+                readable file names, ids only their id.
+            to: a directory for the files and `manifest.jsonl`; None fetches nothing, and yields
+                :class:`Completed` with the link.
+            timeout: seconds for the whole call, None for as long as it takes; what is unfinished
+                then is reported as resumable.
+            export_timeout: seconds for one export, from its accepted POST; looked at whenever it
+                is polled.
+            expected_seconds: how long exports may take, by segment id: the longest are submitted
+                first, which shortens the run. Rough guesses do.
+            overwrite: replace files that are there already; otherwise their segments are not
+                exported, and nothing is asked of the vendor for them.
+
+        Raises:
+            ConfigurationError: an id that can't be one, or seconds that make no sense; on
+                entering, a directory that can't be written.
+        """
+        _optional_positive("timeout", timeout)
+        _positive("export_timeout", export_timeout)
+        hints = dict(expected_seconds or {})
+        for segment_id, seconds in hints.items():
+            _positive(f"expected_seconds[{segment_id!r}]", seconds)
+        named: dict[str, str | None] = {}
+        for segment in segments:
+            name = segment.name if isinstance(segment, Segment) else None
+            named[_segment_id(segment)] = name or named.get(_segment_id(segment))
+        pairs = list(named.items())
+        return BulkRun(
+            self._gate,
+            self._flights,
+            self._storage,
+            self._download_slots,
+            pairs,
+            None if to is None else Destination(to, pairs, overwrite=overwrite),
+            RunOptions(
+                name=datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ"),
+                timeout=timeout,
+                export_timeout=export_timeout,
+                expected_seconds=hints,
+                downloads=self._downloads,
+            ),
+        )
+
+    @overload
+    async def bulk_export(
+        self,
+        segments: Iterable[Segment | str],
+        to: StrPath,
+        *,
+        timeout: float | None = None,
+        export_timeout: float = 86_400.0,
+        expected_seconds: Mapping[str, float] | None = None,
+        overwrite: bool = False,
+    ) -> BulkReport[Exported]: ...
+    @overload
+    async def bulk_export(
+        self,
+        segments: Iterable[Segment | str],
+        to: None,
+        *,
+        timeout: float | None = None,
+        export_timeout: float = 86_400.0,
+        expected_seconds: Mapping[str, float] | None = None,
+        overwrite: bool = False,
+    ) -> BulkReport[Completed]: ...
+    async def bulk_export(
+        self,
+        segments: Iterable[Segment | str],
+        to: StrPath | None,
+        *,
+        timeout: float | None = None,
+        export_timeout: float = 86_400.0,
+        expected_seconds: Mapping[str, float] | None = None,
+        overwrite: bool = False,
+    ) -> BulkReport[Any]:
+        """Export many segments, and return only the result.
+
+        The arguments are those of :meth:`open_bulk_export`.
+
+        Raises:
+            AuthenticationError, PermissionDeniedError: the account ended the run.
+            ConfigurationError: as in :meth:`open_bulk_export`.
+        """
+        run: BulkRun[Any] = self.open_bulk_export(
+            segments,
+            to,
+            timeout=timeout,
+            export_timeout=export_timeout,
+            expected_seconds=expected_seconds,
+            overwrite=overwrite,
+        )
+        async with run:
+            return await run.report()
+
+    # ----------------------------------------------------------------- how
+
+    async def _call(
+        self, request: ApiRequest, read: Callable[[ApiRequest, ApiAnswer], T], *, cap: int
+    ) -> T:
+        """Send a harmless request, again where that may help, and read its answer."""
+        after = -math.inf
+        for attempt in range(ATTEMPTS):
+            try:
+                answer = await self._gate.call(request, after=after, cap=cap)
+                if len(answer.body) > DECODE_IN_THREAD:
+                    return await anyio.to_thread.run_sync(read, request, answer)
+                value = read(request, answer)
+            except (APIConnectionError, APIStatusError) as exc:
+                if attempt + 1 == ATTEMPTS or not self._worth_another(exc):
+                    raise
+                after = anyio.current_time() + _pause(exc, attempt)
+            else:
+                self._quota.on_success()
+                return value
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _worth_another(self, exc: APIConnectionError | APIStatusError) -> bool:
+        if isinstance(exc, APIStatusError) and exc.status_code == 429:
+            return True  # not refused, only put off; the pacer decides when
+        passing = isinstance(exc, APIConnectionError | ServerError)
+        return passing and self._quota.take()
+
+    async def _submit(self, request: ApiRequest, segment_id: str) -> Export:
+        """One POST: repeated only where it provably had no effect."""
+        for attempt in range(ATTEMPTS):
+            try:
+                answer = await self._gate.call(request, cap=STATUS_CAP)
+                return read_export(request, answer, segment_id=segment_id)
+            except (APIConnectionError, DecodeError, APIStatusError) as exc:
+                if _may_have_arrived(exc):
+                    raise SubmitUnknownError(
+                        f"segment {segment_id}: the answer to the export request was lost; the "
+                        "export may be running at the vendor",
+                        segment_id=segment_id,
+                    ) from exc
+                harmless = isinstance(exc, APIConnectionError) or (
+                    isinstance(exc, APIStatusError) and exc.status_code == 429
+                )
+                if attempt + 1 == ATTEMPTS or not harmless:
+                    raise
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _fly(self, waiter: _Waiter, join: Callable[[], Flight]) -> Export:
+        """Wait for a flight's end, sending its requests when they are granted to this caller."""
+        with self._gate.inbox() as waiter.own_inbox:
+            flight = waiter.flight = join()
+            with self._flights.waiting(waiter.inbox, waiter, flight):
+                while not flight.ended:
+                    item = await self._gate.next(waiter.inbox)
+                    if isinstance(item, Ticket):
+                        await self._perform(flight, item)
+        if flight.error is not None:
+            raise flight.fresh_error()
+        if flight.export is None:
+            raise AssertionError("a flight that ended well has an export")
+        return flight.export
+
+    async def _perform(self, flight: Flight, ticket: Ticket) -> None:
+        if flight.state is State.NEW:
+            await _shielded(partial(self._flights.perform, ticket))
+        else:
+            await self._flights.perform(ticket)
+
+    async def _fetch(self, export: Export, target: Any) -> ExportedFile:
+        async with self._download_slots:
+            return await fetch_file(self._storage, export, target)
+
+    async def _with_link(self, export: Export | str) -> Export:
+        if isinstance(export, Export) and export.filename:
+            return export
+        found = await self.get_export(export)
+        if found.status != ExportStatus.COMPLETE or not found.filename:
+            raise ConfigurationError(
+                f"export {found.export_id} is {found.status}: wait_for_export() waits for its file"
+            )
+        return found
+
+    def _out_of_time(self, waiter: _Waiter, timeout: float | None) -> Exception:
+        flight = waiter.flight
+        facts: dict[str, Any] = {
+            "segment_id": flight and flight.segment_id,
+            "export": flight and flight.export,
+        }
+        text = f"segment {facts['segment_id']}: no end within {timeout:g} s"
+        if flight is None or flight.submitted == "no":
+            return NotSubmittedError(f"{text}; nothing was submitted", **facts)
+        if flight.state is State.UNKNOWN:
+            return flight.fresh_error()
+        return ExportTimeoutError(f"{text}; the export goes on, wait_for_export() too", **facts)
+
+
+class ExportBody:
+    """The body of a file, read once, as it arrives.
+
+    Attributes:
+        export: the export it is of.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:
+        self._chunks = chunks
+        self.export = export
+
+    def iter_bytes(self) -> AsyncIterator[bytes]:
+        """The bytes as served, in pieces of any size.
+
+        Raises:
+            DownloadError: the link broke off.
+        """
+        return _Bytes(self._chunks, self.export)
+
+    def rows(self) -> AsyncIterator[dict[str, str]]:
+        """The rows of the CSV file, each a dict from the header's names to the fields.
+
+        Raises:
+            DownloadError: the link broke off, or what came isn't CSV.
+        """
+        return Rows(self.iter_bytes(), self.export)
+
+
+class _Bytes:
+    """Chunks, with a broken link as the public error."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:
+        self._chunks = chunks
+        self._export = export
+
+    def __aiter__(self) -> _Bytes:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._chunks.__anext__()
+        except StorageBroken as exc:
+            raise DownloadError(
+                f"file of export {self._export.export_id}: {exc}",
+                reason="broken",
+                export=self._export,
+            ) from None
+
+
+class _Waiter:
+    """A single caller, as a party of a flight."""
+
+    def __init__(self) -> None:
+        self.own_inbox: Inbox | None = None
+        self.flight: Flight | None = None
+
+    @property
+    def inbox(self) -> Inbox:
+        if self.own_inbox is None:
+            raise AssertionError("no inbox before the wait")
+        return self.own_inbox
+
+    async def record(self, flight: Flight, event: Event) -> None:
+        """A single call keeps no journal."""
+
+    def unfinished(self, flight: Flight) -> None:
+        """A single call's timeout is a cancel scope."""
+
+
+async def _shielded(send: Callable[[], Awaitable[T]]) -> T:
+    """Run `send` to its end even where the caller is cancelled, for at most `POST_GRACE` s more.
+
+    A POST that is cut off on the wire may have been acted on, and its id would be lost.
+    """
+    await anyio.lowlevel.checkpoint()
+    results: list[T] = []
+    raised: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        scope = anyio.CancelScope(shield=True)
+
+        async def bound_by_cancellation() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                scope.deadline = anyio.current_time() + POST_GRACE
+
+        tasks.start_soon(bound_by_cancellation)
+        with scope:
+            try:
+                results.append(await send())
+            except Exception as exc:
+                # Not from inside the task group, which would wrap it in an ExceptionGroup.
+                raised = exc
+        tasks.cancel_scope.cancel()
+    if raised is not None:
+        raise raised
+    return results[0]
+
+
+def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:
+    """Seconds before a call is tried again; 429 and outages hold the gate by themselves."""
+    if isinstance(exc, APIStatusError):
+        if exc.status_code == 429:
+            return 0.0
+        if exc.retry_after is not None:
+            return exc.retry_after
+    return full_jitter(attempt, random.random())
+
+
+def _may_have_arrived(exc: APIConnectionError | DecodeError | APIStatusError) -> bool:
+    if isinstance(exc, APIConnectionError):
+        return exc.sent
+    if isinstance(exc, APIStatusError):
+        return exc.status_code in (502, 503, 504)
+    return True
+
+
+def _segment_id(segment: Segment | str) -> str:
+    return checked_id("segment", segment.segment_id if isinstance(segment, Segment) else segment)
+
+
+def _export_id(export: Export | str) -> str:
+    return checked_id("export", export.export_id if isinstance(export, Export) else export)
+
+
+def _check_transport(origin: Origin, *, allow_insecure: bool) -> None:
+    if origin.secure:
+        return
+    if not allow_insecure:
+        raise ConfigurationError(
+            "base_url: plain http:// would send the credentials in the clear; "
+            "allow_insecure=True admits it"
+        )
+    warnings.warn(
+        "the vendor's API requires HTTPS; credentials travel in the clear", stacklevel=3
+    )
+
+
+def _patterns(file_hosts: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(file_hosts, str):
+        raise ConfigurationError("file_hosts: a sequence of patterns, not one string")
+    return tuple(file_hosts)
+
+
+def _positive(what: str, value: float) -> None:
+    if not value > 0:
+        raise ConfigurationError(f"{what}: above zero, not {value!r}")
+
+
+def _optional_positive(what: str, value: float | None) -> None:
+    if value is not None:
+        _positive(what, value)
+
+
+def _at_least_one(what: str, value: int) -> None:
+    if value < 1:
+        raise ConfigurationError(f"{what}: at least 1, not {value!r}")

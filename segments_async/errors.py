@@ -1,0 +1,245 @@
+"""Everything this library raises on purpose, under one root.
+
+::
+
+    SegmentsError
+    ├── ConfigurationError            bad arguments, missing or malformed credentials, plain http
+    ├── APIError                      .method .path
+    │   ├── APIConnectionError        the link broke; .sent
+    │   ├── APIStatusError            .status_code .body .retry_after
+    │   │   ├── AuthenticationError   401
+    │   │   ├── PermissionDeniedError 403
+    │   │   ├── NotFoundError         404
+    │   │   ├── RateLimitedError      429; .scope
+    │   │   └── ServerError           5xx
+    │   └── DecodeError               .where
+    ├── ExportError                   .segment_id .export
+    │   ├── ExportFailedError         the vendor says FAILED
+    │   ├── ExportTimeoutError        our patience ended, the export goes on: resumable
+    │   ├── ExportExpiredError        complete, and its file older than 48 hours
+    │   ├── SubmitUnknownError        the answer to the POST was lost
+    │   └── NotSubmittedError         nothing was asked of the vendor for this segment
+    ├── DownloadError                 .export .reason
+    ├── BulkExportError               .report
+    └── JournalError                  locked, damaged, newer, or another account's
+
+Facts are attributes, so that no program has to read a message. No error holds a request or a
+response: those carry credentials and signed links, and errors end up in logs and pickles.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from segments_async.models import Export
+    from segments_async.report import BulkReport
+
+DownloadReason = Literal[
+    "length", "checksum", "link_refused", "expired_link", "denied", "disk_full", "broken"
+]
+
+
+class SegmentsError(Exception):
+    """The root: whatever this library raises on purpose."""
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        # `None` facts are kept too: an attribute that is sometimes absent is a trap.
+        self.__dict__.update(facts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Keyword-only facts are not in `args`, which is all that BaseException pickles by itself.
+        return partial(type(self), **self.__dict__), self.args
+
+
+class ConfigurationError(SegmentsError):
+    """What the caller gave can't work: bad arguments, missing or malformed credentials, plain http.
+
+    Nothing was sent.
+    """
+
+
+class APIError(SegmentsError):
+    """A request to the vendor's API went wrong.
+
+    Attributes:
+        method: the HTTP method, such as ``"POST"``.
+        path: the path on the API's host, without credentials or query.
+    """
+
+    method: str
+    path: str
+
+    def __init__(self, message: str, *, method: str, path: str, **facts: Any) -> None:
+        super().__init__(message, method=method, path=path, **facts)
+
+
+class APIConnectionError(APIError):
+    """The link to the API broke, or the answer took longer than ``request_timeout``.
+
+    Attributes:
+        sent: whether the request may have arrived. False only where it provably didn't (name
+            resolution, connecting, waiting for a connection).
+    """
+
+    sent: bool
+
+    def __init__(self, message: str, *, method: str, path: str, sent: bool) -> None:
+        super().__init__(message, method=method, path=path, sent=sent)
+
+
+class APIStatusError(APIError):
+    """The API answered with a status code that isn't success.
+
+    Attributes:
+        status_code: as answered.
+        body: an excerpt of the answer (at most 2 KiB), with whatever looks like a secret taken out.
+        retry_after: seconds the vendor asked to wait, or None where it asked nothing. Read on
+            429 and 503 only.
+    """
+
+    status_code: int
+    body: str
+    retry_after: float | None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        method: str,
+        path: str,
+        status_code: int,
+        body: str = "",
+        retry_after: float | None = None,
+        **facts: Any,
+    ) -> None:
+        super().__init__(
+            message,
+            method=method,
+            path=path,
+            status_code=status_code,
+            body=body,
+            retry_after=retry_after,
+            **facts,
+        )
+
+
+class AuthenticationError(APIStatusError):
+    """401: the vendor couldn't validate the API key and access token. Tried once, never again."""
+
+
+class PermissionDeniedError(APIStatusError):
+    """403: the project has no access to the Export API (it takes a Pro or Enterprise plan)."""
+
+
+class NotFoundError(APIStatusError):
+    """404: no such segment or export in this account."""
+
+
+class RateLimitedError(APIStatusError):
+    """429, more often in a row than one call is worth. Its pause already holds for every task.
+
+    Attributes:
+        scope: which limit was hit (``"org"``, ``"account"``, ``"workspace"``...), where the
+            vendor says so in ``X-mp-rate-limit-exceeded``; else None.
+    """
+
+    scope: str | None
+
+
+class ServerError(APIStatusError):
+    """5xx. A 500 "will automatically raise a ticket with the Analytics team"."""
+
+
+class DecodeError(APIError):
+    """The API answered with success and something that isn't what its page describes.
+
+    Attributes:
+        where: a JSON path to the fault, such as ``"$[3].segmentId"``; ``"$"`` is the whole body.
+    """
+
+    where: str
+
+    def __init__(self, message: str, *, method: str, path: str, where: str) -> None:
+        super().__init__(message, method=method, path=path, where=where)
+
+
+class ExportError(SegmentsError):
+    """One export came to no file.
+
+    Attributes:
+        segment_id: the segment, or None where only an export id was known.
+        export: the export as last seen, or None where there is none.
+    """
+
+    segment_id: str | None
+    export: Export | None
+
+    def __init__(
+        self, message: str, *, segment_id: str | None = None, export: Export | None = None
+    ) -> None:
+        super().__init__(message, segment_id=segment_id, export=export)
+
+
+class ExportFailedError(ExportError):
+    """The vendor says FAILED."""
+
+
+class ExportTimeoutError(ExportError):
+    """Time ran out while the vendor was still at work. Not a failure.
+
+    Hand ``.export`` to :meth:`SegmentsClient.wait_for_export` to go on waiting.
+    """
+
+
+class ExportExpiredError(ExportError):
+    """The export is complete and its file is gone: files stay "for no more than 48 hours"."""
+
+
+class SubmitUnknownError(ExportError):
+    """The answer to the POST was lost: the export may or may not be running at the vendor.
+
+    The API has no idempotency key, so the POST is never silently repeated.
+    """
+
+
+class NotSubmittedError(ExportError):
+    """Nothing was asked of the vendor for this segment; asking later is safe."""
+
+
+class DownloadError(SegmentsError):
+    """A file could not be fetched whole. The export itself is fine.
+
+    Attributes:
+        export: the COMPLETE export.
+        reason: ``"length"`` or ``"checksum"`` (what arrived isn't what was announced),
+            ``"link_refused"`` (the link policy), ``"expired_link"``, ``"denied"`` (by storage),
+            ``"disk_full"``, or ``"broken"`` (the link to storage, or the local file system).
+    """
+
+    export: Export | None
+    reason: DownloadReason
+
+    def __init__(
+        self, message: str, *, reason: DownloadReason, export: Export | None = None
+    ) -> None:
+        super().__init__(message, reason=reason, export=export)
+
+
+class BulkExportError(SegmentsError):
+    """Not every segment of a bulk export was exported.
+
+    Attributes:
+        report: who was and who wasn't, and why.
+    """
+
+    report: BulkReport[Any]
+
+    def __init__(self, message: str, *, report: BulkReport[Any]) -> None:
+        super().__init__(message, report=report)
+
+
+class JournalError(SegmentsError):
+    """The journal can't be used: locked, damaged, written by a newer version, another account's."""

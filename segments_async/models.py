@@ -1,0 +1,163 @@
+"""What the vendor's API talks about, as frozen values."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from segments_async.errors import ConfigurationError, SegmentsError
+
+
+class SegmentType(StrEnum):
+    """Whether a segment is refreshed ("One-time" and "Daily" in the vendor's web application)."""
+
+    STATIC = "Static"
+    DYNAMIC = "Dynamic"
+
+
+class ExportStatus(StrEnum):
+    """Where an export stands at the vendor."""
+
+    PENDING = "PENDING"
+    COMPLETE = "COMPLETE"
+    FAILED = "FAILED"
+
+
+class OutputFormat(StrEnum):
+    """The format of the exported file: "currently only CSV is supported"."""
+
+    CSV = "csv"
+
+
+@attrs.frozen
+class Segment:
+    """A saved group of users.
+
+    Attributes:
+        segment_id: the vendor's id.
+        name: for people; not unique.
+        project_id: the project it belongs to.
+        type: a :class:`SegmentType`, or the plain string where the vendor has a new one.
+        description: for people; None where there is none.
+        category: for people; None where there is none.
+        last_run: when it was last refreshed (aware, UTC), or None where it never was.
+    """
+
+    segment_id: str
+    name: str
+    project_id: str
+    type: SegmentType | str
+    description: str | None = None
+    category: str | None = None
+    last_run: datetime | None = None
+
+
+@attrs.frozen
+class Export:
+    """One export of one segment, as the vendor last described it.
+
+    Attributes:
+        export_id: the vendor's id, which :meth:`SegmentsClient.wait_for_export` takes in any process.
+        segment: the segment as it was when the export was asked for.
+        status: an :class:`ExportStatus`, or the plain string where the vendor has a new one (which
+            counts as not finished).
+        start_time: when the vendor started it (aware, UTC).
+        project_id: None where the answer lacks it, as the examples on the vendor's page do.
+        end_time: when it completed, None until then.
+        filename: the link to the file, None until COMPLETE. Not in the repr: a presigned link
+            is a credential.
+    """
+
+    export_id: str
+    segment: Segment
+    status: ExportStatus | str
+    start_time: datetime
+    project_id: str | None = None
+    end_time: datetime | None = None
+    filename: str | None = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen
+class ExportedFile:
+    """A whole file, safely where it was wanted.
+
+    Attributes:
+        location: the absolute path.
+        size: in bytes.
+        sha256: of the bytes as served, in hex.
+        verified: whether the server told a length and it agreed. False where no length was told:
+            the file may be whole, and nobody can know.
+        export: the export it came from.
+    """
+
+    location: str
+    size: int
+    sha256: str
+    verified: bool
+    export: Export
+
+    @property
+    def path(self) -> Path:
+        """The location as a local path.
+
+        Raises:
+            ConfigurationError: the file isn't on this machine.
+        """
+        if "://" in self.location:
+            raise ConfigurationError(f"not a local file: {self.location}")
+        return Path(self.location)
+
+
+@attrs.frozen
+class Exported:
+    """A segment whose file is in place.
+
+    Attributes:
+        segment_id: the segment.
+        export: the COMPLETE export.
+        file: the file.
+        source: ``"exported"`` by this run.
+    """
+
+    segment_id: str
+    export: Export
+    file: ExportedFile
+    source: Literal["exported", "resumed", "unchanged"] = "exported"
+
+
+@attrs.frozen
+class Completed:
+    """A segment whose export is COMPLETE, its file not fetched (a run with ``to=None``).
+
+    Attributes:
+        segment_id: the segment.
+        export: the COMPLETE export, with its link in ``export.filename``.
+    """
+
+    segment_id: str
+    export: Export
+
+
+@attrs.frozen
+class NotExported:
+    """A segment that came to no file.
+
+    Attributes:
+        segment_id: the segment.
+        export: the export as last seen, or None where there is none.
+        error: why.
+        submitted: whether the vendor was asked: ``"no"``, ``"yes"``, or ``"maybe"`` where the
+            answer was lost.
+        resumable: whether going on later costs no second export: the export is still running or
+            complete, or was never asked for.
+    """
+
+    segment_id: str
+    export: Export | None
+    error: SegmentsError
+    submitted: Literal["no", "yes", "maybe"]
+    resumable: bool

@@ -1,0 +1,123 @@
+"""What a bulk export came to, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+import attrs
+
+from segments_async.errors import BulkExportError, SegmentsError
+from segments_async.models import Completed, Export, Exported, ExportedFile, NotExported
+
+OutcomeT = TypeVar("OutcomeT", bound=Exported | Completed, covariant=True)
+
+
+@attrs.frozen
+class Progress:
+    """How far a run is. `waiting` to `not_exported` add up to `total`.
+
+    Attributes:
+        total: segments of the run.
+        waiting: not submitted yet.
+        pending: at work at the vendor.
+        fetching: complete at the vendor, the file not in place yet.
+        exported: done.
+        unchanged: done without an export, the segment being as it was.
+        not_exported: ended without a file.
+        bytes: of files, fetched so far.
+        requests: sent to the API by this client since the run began, by whomever.
+        throttled: how many of those were answered 429.
+        rate: requests/s sent at most at present; None while nothing limits them.
+        oldest_link_age: seconds since the vendor completed the oldest export whose file isn't in
+            place, by this machine's clock; None where there is none. Files stay for 48 hours.
+        eta_seconds: until the last outcome, if all goes on as it went; None while too little is
+            known to say.
+    """
+
+    total: int
+    waiting: int
+    pending: int
+    fetching: int
+    exported: int
+    unchanged: int
+    not_exported: int
+    bytes: int
+    requests: int
+    throttled: int
+    rate: float | None
+    oldest_link_age: float | None
+    eta_seconds: float | None
+
+
+@attrs.frozen
+class BulkReport(Generic[OutcomeT]):
+    """What a run came to.
+
+    Attributes:
+        name: the run's.
+        exported: who was, in the order they ended.
+        not_exported: who wasn't, and why.
+        started_at: aware, UTC.
+        ended_at: aware, UTC.
+        progress: the last.
+    """
+
+    name: str
+    exported: Sequence[OutcomeT]
+    not_exported: Sequence[NotExported]
+    started_at: datetime
+    ended_at: datetime
+    progress: Progress
+
+    @property
+    def ok(self) -> bool:
+        """Whether every segment was exported; of an empty run, too."""
+        return not self.not_exported
+
+    def raise_for_errors(self) -> None:
+        """Raise BulkExportError if a segment was not exported."""
+        if self.not_exported:
+            first = self.not_exported[0]
+            raise BulkExportError(
+                f"{len(self.not_exported)} of {self.progress.total} segments were not exported; "
+                f"the first: {first.error}",
+                report=self,
+            )
+
+
+def outcome_line(
+    outcome: Exported | Completed | NotExported, *, run: str, name: str | None = None
+) -> dict[str, object]:
+    """One outcome as one JSON object: a line of `manifest.jsonl`, and of the CLI's output.
+
+    The same keys on every line, null where there is nothing to say; docs/manifest.md describes
+    them. It holds no link: a presigned one is a credential.
+    """
+    export: Export | None = outcome.export
+    file: ExportedFile | None = outcome.file if isinstance(outcome, Exported) else None
+    missing = outcome if isinstance(outcome, NotExported) else None
+    return {
+        "run": run,
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "outcome": _KINDS[type(outcome)],
+        "segment_id": outcome.segment_id,
+        "name": name if export is None else export.segment.name,
+        "export_id": export and export.export_id,
+        "file": file and file.location,
+        "size": file and file.size,
+        "sha256": file and file.sha256,
+        "verified": file and file.verified,
+        "source": outcome.source if isinstance(outcome, Exported) else None,
+        "submitted": missing.submitted if missing else "yes",
+        "resumable": missing.resumable if missing else None,
+        "error": _error(missing.error) if missing else None,
+    }
+
+
+_KINDS = {Exported: "exported", Completed: "completed", NotExported: "not_exported"}
+
+
+def _error(error: SegmentsError) -> dict[str, str]:
+    return {"type": type(error).__name__, "message": str(error)}

@@ -1,0 +1,51 @@
+"""An honest stand-in for the vendor's User Segments Export API, written from its page.
+
+`Sandbox` is the vendor as a pure function of requests and time, `SandboxTransport` puts it behind
+an `httpx.AsyncClient`, and `segments_async.sandbox.server.SandboxServer` (extra `sandbox`) behind
+two loopback ports. Nothing here knows the client.
+"""
+
+from __future__ import annotations
+
+from .answer import Answer, BrokenBody, Reply
+from .exports import DurationLaw, Durations
+from .faults import Fault
+from .limits import FixedWindow, TokenBucket
+from .model import Sandbox
+from .page import (
+    API_ORIGIN,
+    FILES_ORIGIN,
+    FREE_ACCESS_TOKEN,
+    FREE_API_KEY,
+    PAGE_ACCESS_TOKEN,
+    PAGE_API_KEY,
+    PAGE_EXPORT_ID,
+    PAGE_SEGMENT_ID,
+)
+from .record import Entry, Record
+from .segments import Segment
+from .transport import SandboxTransport
+
+__all__ = [
+    "API_ORIGIN",
+    "FILES_ORIGIN",
+    "FREE_ACCESS_TOKEN",
+    "FREE_API_KEY",
+    "PAGE_ACCESS_TOKEN",
+    "PAGE_API_KEY",
+    "PAGE_EXPORT_ID",
+    "PAGE_SEGMENT_ID",
+    "Answer",
+    "BrokenBody",
+    "DurationLaw",
+    "Durations",
+    "Entry",
+    "Fault",
+    "FixedWindow",
+    "Record",
+    "Reply",
+    "Sandbox",
+    "SandboxTransport",
+    "Segment",
+    "TokenBucket",
+]

@@ -1,0 +1,86 @@
+"""The CSV files, made as they are read: rows of one width, so that any range is cheap."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+
+from attrs import field, frozen
+
+from . import chance
+
+_HEADER = b"user_id,email,last_seen,note\n"
+_BLOCK_ROWS = 1000
+_KEY = b"!!!!!!!!!!!!"  # stands in the template for what is particular to a file
+_BLOCK = b"???????"  # and this for the number of a block of rows
+# Of one width in UTF-8, and each a case a careless CSV reader gets wrong.
+_NOTES = (
+    '"Pro plan, billed yearly   "',
+    '"called it ""great"" twice "',
+    '"Zoë, Malmö och Ærø    "',
+    "first seen in store no 00012",
+)
+
+
+@lru_cache(maxsize=1)
+def _template() -> bytes:
+    """A block of rows with the stand-ins in it."""
+    return b"".join(_row(n) for n in range(_BLOCK_ROWS))
+
+
+def _row(n: int) -> bytes:
+    key, number = _KEY.decode(), f"{_BLOCK.decode()}{n:03d}"
+    seen = f"2025-{n % 12 + 1:02d}-{n % 28 + 1:02d}T{n % 24:02d}:{n % 60:02d}:00.000Z"
+    return f"{key}{number},user-{number}@{key}.example,{seen},{_NOTES[n % 4]}\n".encode()
+
+
+_WIDTH = len(_row(0))
+
+
+@frozen
+class Content:
+    """The bytes of one exported file."""
+
+    rows: int
+    key: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, seed: int, segment_id: str, attempt: int, rows: int) -> Content:
+        """The file of a segment's export; nothing else decides its bytes."""
+        return cls(rows, chance.digest(seed, "file", segment_id, attempt, size=6).hex().encode())
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return len(_HEADER) + self.rows * _WIDTH
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The bytes from `start` to before `stop`, in pieces of about 100 kB."""
+        stop = self.size if stop is None else min(stop, self.size)
+        if start < len(_HEADER):
+            yield _HEADER[start:stop]
+        body_start, body_stop = max(0, start - len(_HEADER)), stop - len(_HEADER)
+        block_size = _BLOCK_ROWS * _WIDTH
+        for number in range(body_start // block_size, -(-body_stop // block_size)):
+            at = number * block_size
+            yield self._block(number)[max(0, body_start - at) : body_stop - at]
+
+    def etag(self) -> str:
+        """As S3 gives it to an object uploaded in one part: the quoted MD5."""
+        return f'"{_hash("md5", self)}"'
+
+    def sha256(self) -> str:
+        """In hexadecimal."""
+        return _hash("sha256", self)
+
+    def _block(self, number: int) -> bytes:
+        return _template().replace(_KEY, self.key).replace(_BLOCK, b"%07d" % number)
+
+
+@lru_cache(maxsize=4096)
+def _hash(algorithm: str, content: Content) -> str:
+    running = hashlib.new(algorithm, usedforsecurity=False)
+    for piece in content.read():
+        running.update(piece)
+    return running.hexdigest()

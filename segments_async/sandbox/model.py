@@ -1,0 +1,443 @@
+"""The vendor's side, from its page: pure, so no clock and no I/O.
+
+What the page doesn't say is marked *assumed*, here and in docs/sandbox.md.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+from attrs import evolve
+
+from . import chance, page
+from .answer import Answer, Reply
+from .clock import Clock, Timeline, http_date
+from .content import Content
+from .exports import DurationLaw, Durations, Export, export_json
+from .faults import Fault, Rule, Script, Shares
+from .limits import FixedWindow, TokenBucket
+from .links import Signer, s3_error
+from .record import Entry, Kind, Origin, Record
+from .request import JSON, Request, basic, error, header, normal_basic
+from .segments import PAGE_SEGMENT, Segment, list_json, make_segments
+from .storage import serve
+
+_LATENCY_SIGMA: Final = 0.35
+_DURATIONS: Final = Durations()
+_EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Sandbox:
+    """An account at the vendor, and the files it exports.
+
+    Answers depend on the options, on `seed` and on the order of the calls; `now` is seconds since
+    `epoch` and never goes back. The options are described in docs/sandbox.md.
+    """
+
+    def __init__(
+        self,
+        *,
+        segments: int = 1,
+        rows: int = 1000,
+        seed: int = 0,
+        durations: DurationLaw = _DURATIONS,
+        limit: TokenBucket | FixedWindow | None = None,
+        retry_after: Literal["seconds", "date"] | None = None,
+        max_pending: int | None = None,
+        failed: float = 0.0,
+        internal_errors: float = 0.0,
+        gateway_errors: float = 0.0,
+        lost_before: float = 0.0,
+        lost_after: float = 0.0,
+        latency: float = 0.0,
+        file_lifetime: float = 48 * 3600.0,
+        link_lifetime: int = 48 * 3600,
+        epoch: datetime = _EPOCH,
+        api_origin: str = page.API_ORIGIN,
+        files_origin: str = page.FILES_ORIGIN,
+    ) -> None:
+        if min(segments, rows, latency, file_lifetime, link_lifetime, max_pending or 0) < 0:
+            raise ValueError("counts and seconds are not negative")
+        if not 0 <= failed <= 1:
+            raise ValueError("failed is a share, from 0 to 1")
+        self.rows = rows
+        self.seed = seed
+        self.durations = durations
+        self.limit = limit
+        self.retry_after = retry_after
+        self.max_pending = max_pending
+        self.failed = failed
+        self.latency = latency
+        self.file_lifetime = file_lifetime
+        self.link_lifetime = link_lifetime
+        self.api_origin = api_origin
+        self.files_origin = files_origin
+        self.clock = Clock(epoch)
+        self.timeline = Timeline()
+        self.record = Record()
+        self._segments = {s.segment_id: s for s in make_segments(segments, seed)}
+        self._list: bytes | None = None
+        self._exports: dict[str, Export] = {}
+        self._attempts: dict[str, int] = {}
+        self._pending: list[float] = []  # ends of running exports, a heap
+        self._counter = limit.counter() if limit is not None else None
+        shares = Shares(internal_errors, gateway_errors, lost_before, lost_after)
+        self._shares = None if shares == Shares(0, 0, 0, 0) else shares
+        self._fault_chance = random.Random(f"{seed} faults")  # noqa: S311 (no secret)
+        self._latency_chance = random.Random(f"{seed} latency")  # noqa: S311
+        self._script = Script()
+        self._signer = Signer.of(seed)
+        self._is_pro = {
+            basic(page.PAGE_API_KEY, page.PAGE_ACCESS_TOKEN): True,
+            basic(page.FREE_API_KEY, page.FREE_ACCESS_TOKEN): False,
+        }
+
+    # What a test asks of the vendor
+
+    @property
+    def epoch(self) -> datetime:
+        """The wall time at `now` 0."""
+        return self.clock.epoch
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The account's segments, in the order of the list."""
+        return list(self._segments.values())
+
+    @property
+    def segment_ids(self) -> list[str]:
+        """Their ids."""
+        return list(self._segments)
+
+    def content(self, segment_id: str, attempt: int = 0) -> bytes:
+        """The whole file of a segment's export; `attempt` 0 is the segment's first."""
+        return b"".join(self._content(segment_id, attempt).read())
+
+    def sha256(self, segment_id: str, attempt: int = 0) -> str:
+        """The SHA-256 of that file, in hexadecimal."""
+        return self._content(segment_id, attempt).sha256()
+
+    def duration(self, segment_id: str, attempt: int = 0) -> float:
+        """Seconds that this export takes."""
+        return self.durations.seconds(chance.uniform(self.seed, "seconds", segment_id, attempt))
+
+    def fails(self, segment_id: str, attempt: int = 0) -> bool:
+        """Whether this export ends FAILED."""
+        return (
+            self.failed > 0
+            and chance.uniform(self.seed, "failed", segment_id, attempt) < self.failed
+        )
+
+    def export_id(self, segment_id: str, attempt: int = 0) -> str:
+        """The id that this export gets."""
+        return chance.uuid(self.seed, "export", segment_id, attempt)
+
+    def link(self, export_id: str, now: float) -> str:
+        """A link to an export's file, signed at `now`."""
+        path = f"{page.FILES_FOLDER}{export_id}.csv"
+        query = self._signer.query(path, self.clock.amz_date(now), self.link_lifetime)
+        return f"{self.files_origin}{path}?{query}"
+
+    def refresh(self, segment_id: str, now: float) -> None:
+        """Run the segment anew, as a Dynamic one is daily: its `lastRun` becomes `now`."""
+        stamp = self.clock.stamp(now)
+        self._segments[segment_id] = evolve(self._segments[segment_id], last_run=stamp)
+        self._list = None
+
+    def inject(
+        self,
+        fault: Fault,
+        *,
+        method: str | None = None,
+        path: str | None = None,
+        segment_id: str | None = None,
+        origin: Origin = "api",
+        times: float = 1,
+        skip: int = 0,
+    ) -> None:
+        """Script a fault for the next `times` matching requests, after the first `skip` of them.
+
+        `path` is a regular expression, looked for anywhere in the path. A request that gets 401,
+        403 or the limiter's 429 uses up no fault but `Fault.UNREACHABLE`.
+        """
+        pattern = re.compile(path) if path is not None else None
+        self._script.add(Rule(fault, origin, method, pattern, segment_id, times, skip))
+
+    def faults_left(self) -> int:
+        """How many scripted faults have not been used up."""
+        return len(self._script)
+
+    def draw_latency(self) -> float:
+        """Seconds the next request to the API takes, there and back."""
+        if not self.latency:
+            return 0.0
+        return self.latency * math.exp(_LATENCY_SIGMA * self._latency_chance.gauss(0.0, 1.0))
+
+    # The API
+
+    def answer(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float
+    ) -> Answer:
+        """What the API answers to this request, which arrives at `now`."""
+        request = Request(method, path, headers, body, now)
+        entry = self._entry(request)
+        rule = self._script.rule_for(entry) if self._script else None
+        if rule is not None and rule.fault.unreachable:
+            if self._script.take(rule) is not None:
+                return _unreachable(entry)
+            rule = None
+        self.record.begin(entry)
+        refused = self._refusal(entry, request)
+        if refused is not None:
+            return self._sent(entry, refused, now)
+        fault = self._script.take(rule) if rule is not None else self._drawn_fault()
+        if fault is None:
+            return self._sent(entry, self._acted(entry, request), now)
+        reply = fault.alter(self._acted(entry, request) if fault.acts else Reply(0))
+        return self._broken(entry, reply, now, fault)
+
+    def _entry(self, request: Request) -> Entry:
+        """The record's view of a request to the API."""
+        method, path, now = request.method, request.path, request.now
+        kind = _kind(method, path)
+        if kind == "poll":
+            export_id = path[len(page.EXPORT_PATH) :]
+            export = self._exports.get(export_id)
+            if export is None:
+                return Entry(now, "api", method, path, kind, None, export_id)
+            known = export.segment.segment_id, export.export_id
+            return Entry(now, "api", "GET", export.path, kind, *known)  # shares its strings
+        segment_id = request.segment_id if kind == "submit" else None
+        return Entry(now, "api", method, path, kind, segment_id)
+
+    def _refusal(self, entry: Entry, request: Request) -> Reply | None:
+        """401, 403 or 429, in this order: a stranger uses nothing of the account's budget."""
+        pro = self._pro(request)
+        if pro is None:
+            challenge = {"www-authenticate": 'Basic realm="Analytics"'}  # RFC 9110, 11.6.1
+            return error(401, "Unauthorized: could not validate your credentials", challenge)
+        entry.authorized = True
+        if not pro:
+            return error(403, "Forbidden: the project does not have access to the Export API")
+        if self._counter is None:
+            return None
+        wait = self._counter.admit(request.now)
+        return None if wait is None else self._throttled(wait, request.now)
+
+    def _pro(self, request: Request) -> bool | None:
+        """Has the account access to the Export API? None: there is no such account."""
+        given = header(request.headers, "authorization")
+        if given is None:
+            return None
+        pro = self._is_pro.get(given)
+        return pro if pro is not None else self._is_pro.get(normal_basic(given))
+
+    def _throttled(self, wait: float, now: float) -> Reply:
+        """429. The page has no header with it; an option adds Retry-After in either form."""
+        more: dict[str, str] = {}
+        if self.retry_after == "seconds":
+            more = {"retry-after": str(max(1, math.ceil(wait)))}
+        elif self.retry_after == "date":
+            more = {"retry-after": http_date(self.clock.second_after(now + wait))}
+        return error(429, "Too Many Requests", more)
+
+    def _drawn_fault(self) -> Fault | None:
+        return None if self._shares is None else self._shares.draw(self._fault_chance)
+
+    def _acted(self, entry: Entry, request: Request) -> Reply:
+        """Do what is asked."""
+        match entry.kind:
+            case "poll":
+                return self._polled(entry, request.now)
+            case "submit":
+                return self._submitted(entry, request)
+            case "list":
+                return self._listed(entry)
+            case "root":  # the page's first curl: "should have a 200 OK status"
+                entry.acted = True
+                return Reply(200, b"{}", JSON)
+            case _:
+                return _misdirected(entry.path)
+
+    def _listed(self, entry: Entry) -> Reply:
+        entry.acted = True
+        if self._list is None:
+            self._list = list_json(self.segments)
+        return Reply(200, self._list, JSON)
+
+    def _polled(self, entry: Entry, now: float) -> Reply:
+        if entry.export_id == page.PAGE_EXPORT_ID:
+            entry.acted, entry.segment_id = True, page.PAGE_SEGMENT_ID
+            return Reply(200, _PAGE_EXPORT, JSON)
+        export = self._exports.get(entry.export_id or "")
+        if export is None:
+            return error(404, "No such export")  # assumed
+        entry.acted = True
+        return Reply(200, self._export_json(export, now), JSON)
+
+    def _submitted(self, entry: Entry, request: Request) -> Reply:
+        malformed = request.malformed()
+        if malformed is not None:
+            return malformed
+        segment = self._segments.get(entry.segment_id or "")
+        if segment is None:
+            return error(404, "No such segment")  # assumed
+        if self.max_pending is not None and self._running(request.now) >= self.max_pending:
+            wait = self._pending[0] - request.now if self._pending else 1.0
+            return self._throttled(wait, request.now)  # assumed
+        export = self._new_export(segment, request.now)
+        entry.acted, entry.export_id = True, export.export_id
+        # PENDING even where it takes no time: the answer is about "the newly created export".
+        body = export_json(export.export_id, segment, "PENDING", export.started, None, None)
+        return Reply(200, body, JSON)
+
+    def _running(self, now: float) -> int:
+        while self._pending and self._pending[0] <= now:
+            heapq.heappop(self._pending)
+        return len(self._pending)
+
+    def _new_export(self, segment: Segment, now: float) -> Export:
+        attempt = self._attempts.get(segment.segment_id, 0)
+        self._attempts[segment.segment_id] = attempt + 1
+        export_id = self.export_id(segment.segment_id, attempt)
+        export = self._exports[export_id] = Export(
+            export_id,
+            path=page.EXPORT_PATH + export_id,
+            segment=segment,
+            attempt=attempt,
+            started=self.clock.stamp(now),
+            ends_at=now + self.duration(segment.segment_id, attempt),
+            fails=self.fails(segment.segment_id, attempt),
+        )
+        if self.max_pending is not None:
+            heapq.heappush(self._pending, export.ends_at)
+        return export
+
+    def _export_json(self, export: Export, now: float) -> bytes:
+        status = export.status(now)
+        # "This field will remain null until the export is completed."
+        ended = None if status == "PENDING" else self.clock.stamp(export.ends_at)
+        filename = self.link(export.export_id, now) if status == "COMPLETE" else None
+        return export_json(
+            export.export_id, export.segment, status, export.started, ended, filename
+        )
+
+    # The file host
+
+    def answer_file(self, method: str, path: str, headers: Mapping[str, str], now: float) -> Answer:
+        """What the file host answers to this request; `path` comes with its query."""
+        entry = Entry(now, "files", method, path, "file")
+        entry.headers = {name.lower(): value for name, value in headers.items()}
+        key = path.partition("?")[0]
+        export = self._exports.get(key.removeprefix(page.FILES_FOLDER).removesuffix(".csv"))
+        if export is not None:
+            entry.segment_id, entry.export_id = export.segment.segment_id, export.export_id
+        rule = self._script.rule_for(entry)
+        fault = self._script.take(rule) if rule is not None else None
+        if fault is not None and fault.unreachable:
+            return _unreachable(entry)
+        self.record.begin(entry)
+        if fault is None:
+            return self._sent(entry, self._fetched(entry, export, now), now)
+        reply = fault.alter(self._fetched(entry, export, now) if fault.acts else Reply(0))
+        return self._broken(entry, reply, now, fault)
+
+    def _fetched(self, entry: Entry, export: Export | None, now: float) -> Reply:
+        reply = self._file_refusal(entry, now) or self._stored(entry, export, now)
+        entry.acted = reply.status < 300
+        return evolve(reply, body=b"") if entry.method == "HEAD" else reply
+
+    def _file_refusal(self, entry: Entry, now: float) -> Reply | None:
+        if "authorization" in (entry.headers or ()):  # S3's own words
+            return s3_error(400, "InvalidArgument", "Only one auth mechanism allowed")
+        key, _, query = entry.path.partition("?")
+        refused = self._signer.refusal(entry.method, key, query, self.clock.moment(now))
+        entry.authorized = refused is None
+        return refused
+
+    def _stored(self, entry: Entry, export: Export | None, now: float) -> Reply:
+        """The file, for as long as it "will remain in Amazon"."""
+        if (
+            export is None
+            or export.status(now) != "COMPLETE"
+            or now >= export.ends_at + self.file_lifetime
+        ):
+            return s3_error(404, "NoSuchKey", "The specified key does not exist.")
+        content = self._content(export.segment.segment_id, export.attempt)
+        return serve(content, self.clock.moment(export.ends_at), entry.headers or {})
+
+    def _content(self, segment_id: str, attempt: int) -> Content:
+        return Content.of(self.seed, segment_id, attempt, self.rows)
+
+    # Answers
+
+    def _sent(self, entry: Entry, reply: Reply, now: float) -> Answer:
+        entry.status = reply.status
+        return Answer(reply.status, self._headers(reply, now), reply.body, entry)
+
+    def _broken(self, entry: Entry, reply: Reply, now: float, fault: Fault) -> Answer:
+        """An answer that a fault has been at."""
+        entry.status, entry.lost = reply.status or None, fault.lost
+        headers = self._headers(reply, now)
+        if fault.length != "true":
+            headers.pop("content-length", None)
+            headers |= {} if fault.length is None else {"content-length": str(fault.length)}
+        return Answer(
+            reply.status,
+            headers,
+            reply.body,
+            entry,
+            lost=fault.lost,
+            cut_after=fault.cut_after,
+            delay=fault.delay,
+        )
+
+    def _headers(self, reply: Reply, now: float) -> dict[str, str]:
+        headers = {"date": self.clock.http_date(now), **reply.headers}
+        if isinstance(reply.body, bytes):
+            headers.setdefault("content-length", str(len(reply.body)))
+        return headers
+
+
+_PAGE_EXPORT: Final = export_json(
+    page.PAGE_EXPORT_ID,
+    PAGE_SEGMENT,
+    "COMPLETE",
+    page.PAGE_STARTED,
+    page.PAGE_ENDED,
+    page.PAGE_FILENAME,
+)
+
+
+def _kind(method: str, path: str) -> Kind:
+    """What is asked for, by the page's exact paths: only the POST's ends in a slash."""
+    match method:
+        case "GET" if path == page.LIST_PATH:
+            return "list"
+        case "GET" if path in ("", "/"):
+            return "root"
+        case "GET" if path.startswith(page.EXPORT_PATH):
+            export_id = path[len(page.EXPORT_PATH) :]
+            return "poll" if export_id and "/" not in export_id else "other"
+        case "POST" if path == page.EXPORT_PATH:
+            return "submit"
+        case _:
+            return "other"
+
+
+def _misdirected(path: str) -> Reply:
+    """404 for a path that isn't the page's, 405 for another method on one that is (assumed)."""
+    for method in ("GET", "POST"):
+        if _kind(method, path) != "other":
+            return error(405, "Method Not Allowed", {"allow": method})
+    return error(404, "Not Found")
+
+
+def _unreachable(entry: Entry) -> Answer:
+    return Answer(0, {}, b"", entry, unreachable=True)

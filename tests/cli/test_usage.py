@@ -1,0 +1,137 @@
+"""Help, wrong arguments, missing credentials, missing extras: nothing here sends a request."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXPORT = ("export", "--to", "exports")
+
+
+@pytest.mark.parametrize("command", ["list", "export", "status", "download", "sandbox"])
+def test_every_command_has_help_with_examples(run, command: str) -> None:
+    """`--help` explains a command with an example, and succeeds."""
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert f"segments-async {command}" in done.stdout
+    assert "Examples:" in done.stdout
+
+
+def test_help_lists_every_command(run) -> None:
+    """Without arguments the commands are listed, and the exit codes explained."""
+    done = run()
+    assert done.returncode == 0
+    for word in ["list", "export", "status", "download", "sandbox", "Exit codes"]:
+        assert word in done.stdout
+
+
+def test_version(run) -> None:
+    """`--version` names the program."""
+    done = run("--version")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "segments-async")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["nonsense"], "nonsense"),
+        (["list", "--nonsense"], "--nonsense"),
+        (["list", "extra"], "extra"),
+        (["export", "--all"], "--to"),
+        (["status"], "EXPORT_ID"),
+        (["download", "some-export"], "--to"),
+        ([*EXPORT], "which segments"),
+        ([*EXPORT, "--all", "--name", "x*"], "--all"),
+        ([*EXPORT, "--all", "--timeout", "0"], "--timeout"),
+        ([*EXPORT, "--all", "--timeout", "soon"], "--timeout"),
+        ([*EXPORT, "--all", "--rate", "-1"], "--rate"),
+        ([*EXPORT, "--all", "--downloads", "0"], "--downloads"),
+        ([*EXPORT, "--all", "--max-pending", "0"], "--max-pending"),
+        ([*EXPORT, "--all", "--poll-share", "1.5"], "--poll-share"),
+        (["sandbox", "--port", "70000"], "--port"),
+        (["sandbox", "--window", "many"], "--window"),
+        (["sandbox", "--window", "0/60"], "--window"),
+        (["sandbox", "--rate", "5", "--window", "600/60"], "--window"),
+        (["sandbox", "--lost-before", "0.6", "--lost-after", "0.6"], "shares"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_argument_is_one_sentence(run, arguments: list[str], word: str) -> None:
+    """A wrong argument ends with 2 and a sentence that names it; stdout stays empty."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert word in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["list"], ["status", "x"], [*EXPORT, "--all"], ["download", "x", "--to", "f"]]
+)
+def test_missing_credentials_are_named(run, arguments: list[str]) -> None:
+    """Without credentials, and nobody to ask, the variable that is missing is named."""
+    done = run(*arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "SEGMENTS_API_KEY" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "word"),
+    [
+        ({"SEGMENTS_ACCESS_TOKEN": "token\n"}, "access_token"),
+        ({"SEGMENTS_API_KEY": "a:b"}, "api_key"),
+        ({"SEGMENTS_BASE_URL": "http://vendor.example"}, "http"),
+        ({"SEGMENTS_BASE_URL": "nonsense"}, "base_url"),
+    ],
+)
+def test_malformed_configuration_is_usage(
+    run, account, variables: dict[str, str], word: str
+) -> None:
+    """What can't work is refused before anything is sent, and no secret is in the sentence."""
+    secrets = {"SEGMENTS_API_KEY": "key", "SEGMENTS_ACCESS_TOKEN": "s3cret"}
+    done = run("list", env=account(**(secrets | variables)))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert word in done.stderr
+    assert "s3cret" not in done.stderr
+
+
+@pytest.mark.parametrize("variable", ["--api-key", "--access-token", "--token", "--password"])
+def test_credentials_are_no_arguments(run, variable: str) -> None:
+    """No option takes a credential: arguments are readable by every user of the machine."""
+    done = run("list", variable, "secret")
+    assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra", "arguments"),
+    [
+        ("cyclopts", "cli", ["list"]),
+        ("rich", "cli", ["--help"]),
+        ("starlette", "sandbox", ["sandbox"]),
+        ("uvicorn", "sandbox", [*EXPORT, "--sandbox", "--all"]),
+    ],
+)
+def test_missing_extra_is_named(
+    account, tmp_path: Path, missing: str, extra: str, arguments: list[str]
+) -> None:
+    """Without an extra's packages, one sentence says which extra to install."""
+    program = (
+        "import sys\n"
+        f"sys.modules[{missing!r}] = None\n"
+        f"sys.argv[1:] = {arguments!r}\n"
+        "from segments_async.cli import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=account(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"pip install 'segments-async[{extra}]'" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

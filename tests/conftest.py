@@ -1,0 +1,58 @@
+"""What every test shares: the two backends, their clocks, and parts that pip can't bring."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import virtual_time
+
+#: Set by ``.ci/run``: a test that would skip for want of a part fails instead.
+_ALL_PARTS = os.environ.get("SEGMENTS_ASYNC_TEST_ALL") == "1"
+
+
+def _on_path(*programs: str) -> Callable[[], bool]:
+    return lambda: any(shutil.which(program) for program in programs)
+
+
+def _postgresql() -> bool:
+    # Debian keeps the server out of PATH, in a folder per version.
+    return _on_path("postgres")() or any(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+
+
+_PARTS: dict[str, Callable[[], bool]] = {
+    "curl": _on_path("curl"),
+    "nginx": _on_path("nginx"),
+    "PostgreSQL": _postgresql,
+    "Chromium": _on_path("chromium", "chromium-browser", "google-chrome"),
+    "root": lambda: os.geteuid() == 0,
+}
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Each async test twice, in virtual time; in real time where it is marked ``real_time``."""
+    if request.node.get_closest_marker("real_time"):
+        return request.param, {}
+    return virtual_time.backend(request.param)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or fail under SEGMENTS_ASYNC_TEST_ALL=1, a test whose ``needs`` aren't met."""
+    for marker in item.iter_markers("needs"):
+        for part in marker.args:
+            _need(part)
+
+
+def _need(part: str) -> None:
+    if part not in _PARTS:
+        raise pytest.UsageError(f"needs({part!r}): not one of {', '.join(_PARTS)}")
+    if _PARTS[part]():
+        return
+    if _ALL_PARTS:
+        pytest.fail(f"needs {part}, and SEGMENTS_ASYNC_TEST_ALL=1 allows no skip", pytrace=False)
+    pytest.skip(f"needs {part}")

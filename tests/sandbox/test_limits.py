@@ -1,0 +1,67 @@
+"""The limiters, and the bounds they give."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segments_async.sandbox import FixedWindow, TokenBucket
+
+LIMITS = [
+    TokenBucket(rate=10, burst=20),
+    TokenBucket(rate=50, burst=5, steps=((2.0, 5), (4.0, 100))),
+    FixedWindow(limit=30, seconds=2.0),
+    FixedWindow(limit=30, seconds=2.0, phase=1.5),
+]
+
+
+def admitted(limit: TokenBucket | FixedWindow, until: float, every: float = 0.001) -> int:
+    counter = limit.counter()
+    got = 0
+    for n in range(int(until / every) + 1):
+        while counter.admit(n * every) is None:
+            got += 1
+    return got
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("t", [0.0, 0.4, 1.9, 3.0, 5.0])
+def test_bound_is_what_a_greedy_client_gets(limit: TokenBucket | FixedWindow, t: float) -> None:
+    """`admitted_by` is reached by asking all the time, and not passed."""
+    got = admitted(limit, t)
+    assert got <= limit.admitted_by(t) + 1e-6
+    assert got >= limit.admitted_by(t) - 1.2
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_told_wait_is_right(limit: TokenBucket | FixedWindow) -> None:
+    """A refused request passes after the wait it was told, and not before."""
+    early, late = limit.counter(), limit.counter()
+    for counter in (early, late):
+        while counter.admit(1.0) is None:
+            pass
+    wait = early.admit(1.0)
+    assert wait is not None
+    assert early.admit(1.0 + wait * 0.99) is not None
+    assert late.admit(1.0 + wait + 1e-9) is None
+
+
+def test_refused_requests_take_nothing() -> None:
+    """Hammering doesn't move the next admission."""
+    counter = TokenBucket(rate=1, burst=1).counter()
+    counter.admit(0.0)
+    assert [counter.admit(n / 10) is None for n in range(1, 11)] == [False] * 9 + [True]
+
+
+@given(st.integers(1, 1000), st.integers(1, 500))
+def test_a_client_on_time_is_never_refused(rate: int, requests: int) -> None:
+    """Requests exactly 1/rate apart pass, whatever the rounding."""
+    counter = TokenBucket(rate=rate, burst=1).counter()
+    assert all(counter.admit(n / rate) is None for n in range(requests))
+
+
+def test_steps_must_rise() -> None:
+    """A step into the past is a mistake."""
+    with pytest.raises(ValueError, match="rising"):
+        TokenBucket(rate=1, steps=((5.0, 2.0), (1.0, 3.0)))

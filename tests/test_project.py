@@ -1,0 +1,215 @@
+"""Claims about the project itself: its README, its front door, and which way its imports point."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import segments_async
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "segments_async"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+#: From the bottom up: a module imports from its own layer and from those before it.
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"errors"}),
+    frozenset({"models"}),
+    frozenset({"_sansio"}),
+    frozenset({"_http"}),
+    frozenset({"_gate"}),
+    frozenset({"_files", "_journal"}),
+    frozenset({"_flight", "report"}),
+    frozenset({"run"}),
+    frozenset({"client"}),
+    frozenset({"__init__"}),
+    frozenset({"cli"}),
+)
+
+#: Decisions have no clock, no chance, no I/O and no log.
+BANNED_IN_SANSIO = frozenset(
+    {"anyio", "asyncio", "httpx", "logging", "os", "random", "secrets", "socket", "time", "trio"}
+)
+
+
+def layer_of(module: str) -> str:
+    """``segments_async._files.part`` and ``segments_async/_files/part.py`` are of ``_files``."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def dotted(path: Path) -> str:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The absolute names of the modules that a file imports when it runs, wherever it does so."""
+    package = dotted(path) if path.name == "__init__.py" else dotted(path).rpartition(".")[0]
+    for node in _when_it_runs(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from _imported_from(node, package)
+
+
+def _when_it_runs(node: ast.AST) -> Iterator[ast.AST]:
+    """As `ast.walk`, without what stands under `if TYPE_CHECKING:`."""
+    yield node
+    children = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        children = iter(node.orelse)
+    for child in children:
+        yield from _when_it_runs(child)
+
+
+def _imported_from(node: ast.ImportFrom, package: str) -> Iterator[str]:
+    parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+    module = ".".join([*(parents if node.level else []), *filter(None, [node.module])])
+    yield module
+    if module == "segments_async":  # `from segments_async import errors` imports that module too
+        stems = {path.stem for path in PACKAGE.iterdir()}
+        yield from (f"{module}.{alias.name}" for alias in node.names if alias.name in stems)
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def readme_command(heading: str) -> str:
+    """The first fenced block under a heading of the README."""
+    match = re.search(
+        rf"^## {heading}\n(?:(?!^## |^```).*\n)*?^```\w*\n(.*?)^```",
+        (ROOT / "README.md").read_text(),
+        re.MULTILINE | re.DOTALL,
+    )
+    assert match, f"no fenced block under '## {heading}'"
+    return match[1].strip()
+
+
+@pytest.mark.parametrize("heading", ["Run it", "Test it"])
+def test_readme_has_one_command_of_one_line(heading: str) -> None:
+    """The README's "Run it" and "Test it" are one line each, and make their own environment."""
+    command = readme_command(heading)
+    assert "\n" not in command
+    assert command.startswith("python3 -m venv .venv && .venv/bin/pip install -q ")
+
+
+def test_the_tested_package_is_the_tree() -> None:
+    """The imported package has the tree's text (else: a stale install; use `pip install -e`)."""
+    installed = Path(segments_async.__file__).parent
+    stale = [
+        ids(path)
+        for path in MODULES
+        if not (copy := installed / path.relative_to(PACKAGE)).exists()
+        or copy.read_bytes() != path.read_bytes()
+    ]
+    assert stale == []
+    assert (installed / "py.typed").exists()
+
+
+def test_all_is_sorted_and_true() -> None:
+    """`__all__` is sorted, every name in it exists, and no public name is missing."""
+    names = segments_async.__all__
+    modules = {path.stem for path in PACKAGE.iterdir()}
+    public = {name for name in vars(segments_async) if not name.startswith("_")}
+    assert list(names) == sorted(names)
+    assert set(names) >= public - modules - {"annotations"}
+    assert all(hasattr(segments_async, name) for name in names)
+
+
+def test_core_needs_no_extra() -> None:
+    """Importing the package loads none of what only an extra brings, nor another event loop."""
+    extras = ["cyclopts", "rich", "starlette", "trio", "uvicorn"]
+    program = (
+        "import sys, segments_async\n"
+        f"print(*[name for name in {extras!r} if name in sys.modules], sep=',')"
+    )
+    path = str(Path(segments_async.__file__).parent.parent)
+    program = f"import sys; sys.path.insert(0, {path!r})\n{program}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.returncode) == ("", 0), done.stderr
+
+
+def test_core_imports_only_its_four_dependencies() -> None:
+    """The core imports the standard library and httpx, attrs, cattrs, anyio; extras import more."""
+    allowed = {"anyio", "attr", "attrs", "cattrs", "httpx", "segments_async", "__future__"}
+    foreign = {
+        (ids(path), name)
+        for path in MODULES
+        if layer_of(dotted(path)) not in {"cli", "sandbox"}
+        for name in imports(path)
+        if (root := name.partition(".")[0]) not in allowed and root not in sys.stdlib_module_names
+    }
+    assert foreign == set()
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "_sansio").rglob("*.py")), ids=ids)
+def test_decisions_do_nothing(path: Path) -> None:
+    """A module of `_sansio` has no coroutine, no clock, no chance, no I/O and no log."""
+    waits = [
+        node.lineno
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
+    ]
+    banned = {name for name in imports(path) if name.partition(".")[0] in BANNED_IN_SANSIO}
+    assert (waits, banned) == ([], set())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=ids)
+def test_imports_point_one_way(path: Path) -> None:
+    """errors, models, _sansio, _http, _gate, _files and _journal, run, client, cli: only back."""
+    own = layer_of(dotted(path))
+    if own == "sandbox":
+        pytest.skip("the vendor's side has a claim of its own")
+    order = {name: height for height, names in enumerate(LAYERS) for name in names}
+    assert own in order, f"in which layer is {own}?"
+    above = {
+        name
+        for name in imports(path)
+        if name.partition(".")[0] == "segments_async"
+        and not _optional_sandbox(own, name)
+        and order.get(layer_of(name), len(LAYERS)) > order[own]
+    }
+    assert above == set()
+
+
+def _optional_sandbox(layer: str, name: str) -> bool:
+    return layer == "cli" and layer_of(name) == "sandbox"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "sandbox").rglob("*.py")), ids=ids)
+def test_sandbox_knows_nothing_of_the_client(path: Path) -> None:
+    """The sandbox imports nothing of the library: a misreading of the page isn't made twice."""
+    ours = {
+        name
+        for name in imports(path)
+        if name.partition(".")[0] == "segments_async" and layer_of(name) != "sandbox"
+    }
+    assert ours == set()
+
+
+def test_httpx_is_imported_in_one_place() -> None:
+    """Only `_http.py` and the sandbox's transport import httpx."""
+    users = {
+        ids(path)
+        for path in MODULES
+        if any(name.partition(".")[0] == "httpx" for name in imports(path))
+    }
+    assert users <= {"segments_async/_http.py", "segments_async/sandbox/transport.py"}
+
+
+def test_no_path_of_one_machine() -> None:
+    """No file names a path that exists only where it was written."""
+    home = re.compile(r"(?<![\w.])/(?:home|root|Users)/[a-z]|[A-Z]:\\Users\\")
+    texts = [ROOT / "pyproject.toml", *ROOT.glob("*.md"), *PACKAGE.rglob("*.py")]
+    texts += [*(ROOT / "tests").rglob("*.py"), *(ROOT / "docs").rglob("*.md")]
+    found = [ids(path) for path in texts if home.search(path.read_text())]
+    assert str(ROOT) not in "".join(path.read_text() for path in texts)
+    assert found == []
