@@ -34,6 +34,7 @@ from segments_async.errors import (
     APIConnectionError,
     APIStatusError,
     AuthenticationError,
+    ConfigurationError,
     DecodeError,
     ExportFailedError,
     PermissionDeniedError,
@@ -68,8 +69,12 @@ class Party(Protocol):
         """Keep the event, durably where that is promised, before anything follows from it."""
         ...
 
-    def unfinished(self, flight: Flight) -> None:
+    async def unfinished(self, flight: Flight) -> None:
         """A poll came back, and the export goes on."""
+        ...
+
+    async def ended(self, flight: Flight) -> None:
+        """Nothing more will be asked of the vendor. Never raises: the task may be another's."""
         ...
 
 
@@ -269,8 +274,8 @@ class Flights:
             self._gate.pending_ended()
         self._forget(flight)
         await self._advance(flight, event)
-        for party in flight.parties:
-            party.inbox.deliver(flight)
+        for party in tuple(flight.parties):
+            await party.ended(flight)
 
     # ----------------------------------------------------------------- submitting
 
@@ -289,7 +294,12 @@ class Flights:
             await self._on_submit_broken(flight, exc)
         except DecodeError as exc:
             await self._on_submit_lost(flight, exc)
-        except anyio.get_cancelled_exc_class():
+        except ConfigurationError:  # the client is closed, and nothing was sent
+            await self._advance(flight, Event.NOT_SENT)
+            self._requeue(flight, flight.want.key)
+            raise
+        except BaseException:
+            # Cancelled, or a fault of a caller's HTTP client: others wait for this flight's end.
             with anyio.CancelScope(shield=True):
                 await self._on_submit_lost(flight, None)
             raise
@@ -337,7 +347,7 @@ class Flights:
         await self._advance(flight, Event.ACCEPTED)
         flight.want.kind = Kind.POLL
         if not await self._on_status(flight, export):
-            self._poll_again(flight)
+            await self._poll_again(flight)
 
     async def _on_submit_lost(self, flight: Flight, cause: SegmentsError | None) -> None:
         flight.submitted = "maybe"
@@ -359,10 +369,12 @@ class Flights:
         try:
             answer = await self._gate.send(ticket, request)
         except (APIConnectionError, DecodeError):
-            self._poll_after_setback(flight)
+            await self._poll_after_setback(flight)
             return
-        except anyio.get_cancelled_exc_class():
-            self._requeue(flight, flight.want.key)
+        except BaseException:
+            # Cancelled, or a fault of a caller's HTTP client. This poll has gone out: whoever else
+            # waits asks no sooner than after another.
+            self._requeue(flight, next_poll_at(anyio.current_time(), flight.submitted_at))
             raise
         if answer.status == 429:
             # No setback of the export's: the pacer holds everybody, and this poll is still due.
@@ -388,12 +400,12 @@ class Flights:
         except (APIStatusError, DecodeError) as exc:
             # "A failing poll never ends the wait": ask again later.
             logger.info("%s; asking again later", exc)
-            self._poll_after_setback(flight)
+            await self._poll_after_setback(flight)
             return
         flight.setbacks = 0
         self._learn(flight, export)
         if not await self._on_status(flight, export, request):
-            self._poll_again(flight)
+            await self._poll_again(flight)
 
     async def _on_status(
         self, flight: Flight, export: Export, request: ApiRequest | None = None
@@ -428,16 +440,16 @@ class Flights:
         await self._end(flight, Event.GAVE_UP, missing)
         return True
 
-    def _poll_again(self, flight: Flight, pause: float = 0.0) -> None:
+    async def _poll_again(self, flight: Flight, pause: float = 0.0) -> None:
         now = anyio.current_time()
         self._requeue(flight, max(now + pause, next_poll_at(now, flight.submitted_at)))
-        for party in flight.parties:
-            party.unfinished(flight)
+        for party in tuple(flight.parties):
+            await party.unfinished(flight)
 
-    def _poll_after_setback(self, flight: Flight) -> None:
+    async def _poll_after_setback(self, flight: Flight) -> None:
         pause = full_jitter(flight.setbacks, random.random())
         flight.setbacks += 1
-        self._poll_again(flight, pause)
+        await self._poll_again(flight, pause)
 
     def _missing_too_long(self, flight: Flight, grace: float) -> bool:
         now = anyio.current_time()

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 import attrs
 
 from segments_async._http import SLOTS, STATUS_CAP, Api
@@ -108,6 +109,8 @@ class Gate:
         self._leader: Inbox | None = None
         #: Until when the leader sleeps; None while it is awake.
         self._asleep_until: float | None = None
+        #: Until when the pacer holds whatever is wanted; None while something else is short.
+        self._paced_until: float | None = None
         #: API requests sent so far, whatever came of them.
         self.requests = 0
 
@@ -149,6 +152,9 @@ class Gate:
                     del self._waiters[inbox]
                     if self._leader is None:
                         self._appoint()
+        # A caller cancelled meanwhile must not send. The ticket stays in the inbox, whose owner
+        # gives it back.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         return inbox.items.popleft()
 
     @contextlib.contextmanager
@@ -170,14 +176,18 @@ class Gate:
             APIConnectionError: no whole answer came.
             DecodeError: the answer was too large.
         """
+        return await self.send(await self.grant(after), request, cap=cap)
+
+    async def grant(self, after: float = -math.inf) -> Ticket:
+        """Wait for the ticket of a single request; not before `after`."""
         with self.inbox() as inbox:
             want: Want[Target] = Want(Kind.CALL, inbox, after)
             self.add(want)
             try:
-                ticket = await self.next(inbox)
+                ticket: Ticket = await self.next(inbox)
             finally:
                 self.discard(want)
-            return await self.send(ticket, request, cap=cap)
+            return ticket
 
     async def send(
         self, ticket: Ticket, request: ApiRequest, *, cap: int = STATUS_CAP
@@ -230,6 +240,9 @@ class Gate:
         """
         if self._leader is None or self._asleep_until is None:
             return
+        if self._paced_until is not None and self._paced_until <= self._pacer.next_at():
+            # Whatever it is, it can't go before the time at which the leader gets up anyway.
+            return
         at = self._dispatch()
         if at < self._asleep_until - TICK:
             self._leader.wake()
@@ -237,6 +250,7 @@ class Gate:
     def _dispatch(self) -> float:
         """Hand out every grant that is due. Returns when to look again."""
         now = anyio.current_time() + TICK
+        self._paced_until = None
         while True:
             wanted = self._scheduler.next_at(now)
             if wanted > now or self._free == 0:
@@ -247,9 +261,10 @@ class Gate:
             if held > now:
                 self._pacer.on_idle()
                 return held
-            at = self._pacer.next_at(now)
+            at = self._pacer.next_at()
             if at > now:
                 self._pacer.on_waiting()
+                self._paced_until = at
                 return at
             self._grant(now)
 

@@ -21,16 +21,18 @@ import httpx
 from segments_async._sansio.credentials import Origin, Secret
 from segments_async._sansio.links import redact
 from segments_async._sansio.wire import ApiAnswer, ApiRequest
-from segments_async.errors import APIConnectionError, DecodeError
+from segments_async.errors import APIConnectionError, ConfigurationError, DecodeError
 
 #: Requests under way at once. 32 slots cap answers of 0.57 s at 56/s; 64 carry 100/s, and 128
-#: doubled the 429s of a cut (docs/design.md). httpx's pool gets as many connections, so that no
-#: request waits inside it: its cost grows with connections x queued requests.
+#: doubled the 429s of a cut (docs/design.md). No request ever waits inside httpx.
 SLOTS = 64
 
 #: Seconds an idle connection is kept. A POST sent into a connection that the server is just closing
 #: ends as "unknown", so ours close before the common 5 s of servers do.
 KEEPALIVE = 4.0
+
+#: The same for storage, where a request can be repeated.
+STORAGE_KEEPALIVE = 15.0
 
 #: Largest bodies read, in bytes. 100 000 segments are 32 MB.
 LIST_CAP = 64 * 1024 * 1024
@@ -61,44 +63,94 @@ class HttpClient(Protocol):
     async def aclose(self) -> None: ...
 
 
-def api_client(ssl_context: ssl.SSLContext | None) -> HttpClient:
-    """Our own client for the API."""
-    limits = httpx.Limits(
-        max_connections=SLOTS, max_keepalive_connections=SLOTS, keepalive_expiry=KEEPALIVE
-    )
-    return cast(HttpClient, httpx.AsyncClient(verify=ssl_context or True, limits=limits))
+class Clients(Protocol):
+    """Where a request gets its client from, and gives it back to."""
+
+    def borrow(self) -> HttpClient: ...
+    def give_back(self, client: HttpClient) -> None: ...
 
 
-def storage_client(ssl_context: ssl.SSLContext | None, downloads: int) -> HttpClient:
-    """Our own client for storage: no credentials, and no cookies kept."""
-    limits = httpx.Limits(max_connections=downloads, max_keepalive_connections=downloads)
-    return cast(HttpClient, httpx.AsyncClient(verify=ssl_context or True, limits=limits))
+class CallersClient:
+    """The caller's own client: used, never closed, never changed."""
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+
+    def borrow(self) -> HttpClient:
+        return self._client
+
+    def give_back(self, client: HttpClient) -> None:
+        """It never left."""
+
+
+class OwnClients:
+    """Clients of our own, each with one connection, each for one request at a time.
+
+    httpx's pool looks at all its connections, and at all of them again for each idle one, twice a
+    request: with 64 it falls from 600 requests/s to 130. A pool of one has nothing to look at. The
+    gate's slots say how many there are; the one used last goes first, so that no more
+    connections are kept warm than are needed.
+    """
+
+    def __init__(self, ssl_context: ssl.SSLContext | None, keepalive: float) -> None:
+        self._ssl_context = ssl_context
+        self._limits = httpx.Limits(max_connections=1, keepalive_expiry=keepalive)
+        self._headers = {"User-Agent": USER_AGENT}
+        self._idle: list[HttpClient] = []
+        self._all: list[HttpClient] = []
+        self._closed = False
+
+    def borrow(self) -> HttpClient:
+        if self._closed:
+            raise ConfigurationError("the client is closed")
+        return self._idle.pop() if self._idle else self._new()
+
+    def give_back(self, client: HttpClient) -> None:
+        self._idle.append(client)
+
+    def _new(self) -> HttpClient:
+        if self._ssl_context is None:
+            # Reading the system's certificates takes some 20 ms, so once for all.
+            self._ssl_context = httpx.create_ssl_context()
+        client: Any = httpx.AsyncClient(
+            verify=self._ssl_context, limits=self._limits, headers=self._headers
+        )
+        self._all.append(client)
+        return cast(HttpClient, client)
+
+    async def aclose(self) -> None:
+        """Close all connections. Requests fail from now on."""
+        self._closed = True
+        while self._all:
+            await self._all.pop().aclose()
 
 
 class Api:
     """The vendor's API: sends one request, and reads its whole answer.
 
     Args:
-        client: an httpx or httpx2 ``AsyncClient``.
+        clients: httpx's or httpx2's.
         origin: where requests, and so credentials, go.
         authorization: the header's value.
         timeout: seconds for one request, from connecting to the last byte of the answer.
     """
 
     def __init__(
-        self, client: HttpClient, origin: Origin, authorization: Secret, timeout: float
+        self, clients: Clients, origin: Origin, authorization: Secret, timeout: float
     ) -> None:
-        self._client = client
-        self._origin = origin
+        self._clients = clients
         self._authorization = authorization
         self._timeout = timeout
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{origin.scheme}://{host}:{origin.port}{origin.prefix}"
+        # httpx parses a URL object once and a string twice; the class is the client's own.
+        self._url: Callable[[str], Any] = str
+        # Credentials are set per request and never on a client: this class builds each URL from
+        # the origin, and follows no redirect, so there is nowhere else for them to go.
         self._headers = {
-            "Accept": "application/json",
             # A compressed body is a bomb until its end is seen, and these bodies are small.
             "Accept-Encoding": "identity",
-            "User-Agent": USER_AGENT,
+            "Authorization": authorization.reveal(),
         }
         self._post_headers = {**self._headers, "Content-Type": "application/json"}
 
@@ -110,55 +162,49 @@ class Api:
             DecodeError: the answer was larger than `cap` bytes, or compressed unasked.
         """
         wire = _Wire()
+        client = self._clients.borrow()
         try:
-            with anyio.fail_after(self._timeout):
-                return await self._exchange(request, cap, wire)
-        except TimeoutError as exc:
-            sent = wire.sent is not False
-            self._broken(request, f"no answer within {self._timeout:g} s", sent, exc)
+            with anyio.CancelScope(deadline=anyio.current_time() + self._timeout):
+                return await self._exchange(client, request, cap, wire)
         except Exception as exc:
-            sent_by_type = _sent(exc)
-            if sent_by_type is None:
+            sent = _sent(exc)
+            if sent is None:
                 raise
-            self._broken(request, _described(exc), sent_by_type and wire.sent is not False, exc)
+            # The cause may hold the request, and that the Authorization header.
+            _forget_request(exc)
+            raise self._broken(request, _described(exc), sent and wire.sent is not False) from exc
+        finally:
+            self._clients.give_back(client)
+        what = f"no answer within {self._timeout:g} s"
+        raise self._broken(request, what, wire.sent is not False)
 
-    async def _exchange(self, request: ApiRequest, cap: int, wire: _Wire) -> ApiAnswer:
+    async def _exchange(
+        self, client: HttpClient, request: ApiRequest, cap: int, wire: _Wire
+    ) -> ApiAnswer:
         post = request.body is not None
-        outgoing = self._client.build_request(
+        outgoing = client.build_request(
             request.method,
-            self._base + request.path,
+            self._url(self._base + request.path),
             headers=self._post_headers if post else self._headers,
             content=request.body,
             timeout=self._timeout,
             # Only a POST needs to know whether it went out; for the rest the trace is dead weight.
             extensions={"trace": wire.trace} if post else None,
         )
-        response: Response = await self._client.send(
-            outgoing, stream=True, auth=self._authorize, follow_redirects=False
+        self._url = type(outgoing.url)
+        response: Response = await client.send(
+            outgoing, stream=True, auth=None, follow_redirects=False
         )
         try:
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            body = await self._read(request, response, headers, cap)
-            return ApiAnswer(response.status_code, headers, body)
-        finally:
+            body = await self._read(request, response, cap)
+        except BaseException:
+            # Otherwise httpx has closed it with its last byte.
             await _close(response)
+            raise
+        return ApiAnswer(response.status_code, response.headers, body)
 
-    def _authorize(self, outgoing: Any) -> Any:
-        """httpx calls this last, on every hop: credentials go to the vendor's origin only."""
-        url = outgoing.url
-        port = url.port or {"https": 443, "http": 80}.get(url.scheme)
-        if (url.scheme, url.host, port) == (
-            self._origin.scheme,
-            self._origin.host,
-            self._origin.port,
-        ):
-            outgoing.headers["Authorization"] = self._authorization.reveal()
-        return outgoing
-
-    async def _read(
-        self, request: ApiRequest, response: Response, headers: Mapping[str, str], cap: int
-    ) -> bytes:
-        if headers.get("content-encoding", "identity").lower() != "identity":
+    async def _read(self, request: ApiRequest, response: Response, cap: int) -> bytes:
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
             self._undecodable(request, "a compressed answer, which was not asked for")
         parts: list[bytes] = []
         size = 0
@@ -181,20 +227,13 @@ class Api:
             where="$",
         )
 
-    def _broken(
-        self, request: ApiRequest, what: str, sent: bool, cause: BaseException
-    ) -> NoReturn:
-        # The cause may hold the request, and that the Authorization header.
-        _forget_request(cause)
-        raise APIConnectionError(
+    def _broken(self, request: ApiRequest, what: str, sent: bool) -> APIConnectionError:
+        return APIConnectionError(
             f"{request.method} {request.path}: {what}",
             method=request.method,
             path=request.path,
             sent=sent,
-        ) from cause
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
+        )
 
 
 class _Wire:
@@ -262,16 +301,16 @@ class Storage:
     """Storage, asked without credentials and cookies.
 
     Args:
-        client: an httpx or httpx2 ``AsyncClient``.
+        clients: httpx's or httpx2's.
         check: raises where the link policy refuses a link; asked again for each redirect.
         redirects: how many are followed.
         timeout: seconds for connecting, and between two chunks.
     """
 
     def __init__(
-        self, client: HttpClient, check: Callable[[str], str], *, redirects: int, timeout: float
+        self, clients: Clients, check: Callable[[str], str], *, redirects: int, timeout: float
     ) -> None:
-        self._client = client
+        self._clients = clients
         self._check = check
         self._redirects = redirects
         self._timeout = timeout
@@ -284,47 +323,44 @@ class Storage:
             LinkRefused: by the link policy, here or on the way.
             StorageBroken: no answer, or its body broke off.
         """
-        response = await self._follow(link)
+        client = self._clients.borrow()
         try:
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            chunks = _Chunks(response.aiter_raw())
-            yield StorageAnswer(response.status_code, headers, chunks)
+            response = await self._follow(client, link)
+            try:
+                chunks = _Chunks(response.aiter_raw())
+                yield StorageAnswer(response.status_code, response.headers, chunks)
+            finally:
+                await _close(response)
         finally:
-            await _close(response)
+            self._clients.give_back(client)
 
-    async def _follow(self, link: str) -> Response:
+    async def _follow(self, client: HttpClient, link: str) -> Response:
         for _ in range(self._redirects + 1):
-            response = await self._request(self._check(link))
+            response = await self._request(client, self._check(link))
             location = response.headers.get("location")
             if response.status_code not in (301, 302, 303, 307, 308) or location is None:
                 return response
             await _close(response)
-            link = urljoin(link, location)
+            try:
+                link = urljoin(link, location)
+            except ValueError:
+                link = location  # no URL, which the policy refuses
         raise StorageBroken(f"more than {self._redirects} redirects")
 
-    async def _request(self, link: str) -> Response:
-        outgoing = self._client.build_request(
-            "GET",
-            link,
-            headers={"Accept-Encoding": "identity", "User-Agent": USER_AGENT},
-            timeout=self._timeout,
-        )
+    async def _request(self, client: HttpClient, link: str) -> Response:
+        headers = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+        outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
         outgoing.headers.pop("cookie", None)
         private = _link_in_flight.set(True)
         try:
-            return cast(
-                Response,
-                await self._client.send(
-                    outgoing, stream=True, auth=_no_credentials, follow_redirects=False
-                ),
+            answer = await client.send(
+                outgoing, stream=True, auth=_no_credentials, follow_redirects=False
             )
+            return cast(Response, answer)
         except Exception as exc:
             _raise_storage_broken(exc)
         finally:
             _link_in_flight.reset(private)
-
-    async def aclose(self) -> None:
-        await self._client.aclose()
 
 
 def _no_credentials(outgoing: Any) -> Any:
@@ -365,7 +401,10 @@ _link_in_flight: ContextVar[bool] = ContextVar("segments_async_link_in_flight", 
 
 
 class _HideLinks(logging.Filter):
-    """httpx logs each full URL at INFO; of ours to storage, the query is a credential."""
+    """httpx logs each full URL at INFO; of ours to storage, the query is a credential.
+
+    httpcore logs the headers of answers at DEBUG, and a redirect's Location is such a URL too.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if _link_in_flight.get():
@@ -373,5 +412,5 @@ class _HideLinks(logging.Filter):
         return True
 
 
-for _name in ("httpx", "httpx2"):
+for _name in ("httpx", "httpx2", "httpcore.http11", "httpcore.http2"):
     logging.getLogger(_name).addFilter(_HideLinks())

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any, Literal, Self, TypeVar, overload
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 
 from segments_async._files.destination import Destination, check_target
@@ -23,14 +22,17 @@ from segments_async._files.rows import Rows
 from segments_async._flight import POST_GRACE, Flight, Flights
 from segments_async._gate import Gate, Inbox, Target, Ticket
 from segments_async._http import (
+    KEEPALIVE,
     LIST_CAP,
     STATUS_CAP,
+    STORAGE_KEEPALIVE,
     Api,
+    CallersClient,
+    Clients,
     HttpClient,
+    OwnClients,
     Storage,
     StorageBroken,
-    api_client,
-    storage_client,
 )
 from segments_async._sansio.credentials import Origin, authorization, parse_base_url
 from segments_async._sansio.lifecycle import Event, State
@@ -145,14 +147,16 @@ class SegmentsClient:
             poll_share=poll_share, max_pending=max_pending
         )
         check = partial(check_link, file_hosts=_patterns(file_hosts), loopback=origin.loopback)
-        self._closing: list[Callable[[], Awaitable[None]]] = []
-        api_http = http_client or self._owned(api_client(ssl_context))
-        file_http = file_http_client or self._owned(storage_client(ssl_context, downloads))
-        self._gate = Gate(
-            Api(api_http, origin, header, request_timeout), pacer or Pacer(), scheduler
+        self._own: list[OwnClients] = []
+        api = Api(
+            self._clients(http_client, ssl_context, KEEPALIVE), origin, header, request_timeout
         )
+        self._gate = Gate(api, pacer or Pacer(), scheduler)
         self._storage = Storage(
-            file_http, check, redirects=MOST_REDIRECTS, timeout=STORAGE_TIMEOUT
+            self._clients(file_http_client, ssl_context, STORAGE_KEEPALIVE),
+            check,
+            redirects=MOST_REDIRECTS,
+            timeout=STORAGE_TIMEOUT,
         )
         self._flights = Flights(self._gate)
         self._quota = RetryQuota()
@@ -180,9 +184,14 @@ class SegmentsClient:
             keywords.setdefault("base_url", base_url)
         return cls(values["SEGMENTS_API_KEY"], values["SEGMENTS_ACCESS_TOKEN"], **keywords)
 
-    def _owned(self, client: HttpClient) -> HttpClient:
-        self._closing.append(client.aclose)
-        return client
+    def _clients(
+        self, callers: HttpClient | None, ssl_context: ssl.SSLContext | None, keepalive: float
+    ) -> Clients:
+        if callers is not None:
+            return CallersClient(callers)
+        own = OwnClients(ssl_context, keepalive)
+        self._own.append(own)
+        return own
 
     async def __aenter__(self) -> Self:
         return self
@@ -193,8 +202,8 @@ class SegmentsClient:
     async def aclose(self) -> None:
         """Close the connections of the library's own HTTP clients. May be called twice."""
         with anyio.CancelScope(shield=True):
-            while self._closing:
-                await self._closing.pop()()
+            for clients in self._own:
+                await clients.aclose()
 
     # ----------------------------------------------------------------- the vendor's operations
 
@@ -221,8 +230,7 @@ class SegmentsClient:
             APIError: it was refused.
         """
         segment_id = _segment_id(segment)
-        request = submit_request(segment_id, output_format)
-        return await _shielded(partial(self._submit, request, segment_id))
+        return await self._submit(submit_request(segment_id, output_format), segment_id)
 
     async def get_export(self, export: Export | str) -> Export:
         """Ask once where an export stands.
@@ -501,7 +509,8 @@ class SegmentsClient:
         """One POST: repeated only where it provably had no effect."""
         for attempt in range(ATTEMPTS):
             try:
-                answer = await self._gate.call(request, cap=STATUS_CAP)
+                ticket = await self._gate.grant()
+                answer = await _shielded(partial(self._gate.send, ticket, request))
                 return read_export(request, answer, segment_id=segment_id)
             except (APIConnectionError, DecodeError, APIStatusError) as exc:
                 if _may_have_arrived(exc):
@@ -559,10 +568,10 @@ class SegmentsClient:
             "export": flight and flight.export,
         }
         text = f"segment {facts['segment_id']}: no end within {timeout:g} s"
+        if flight is not None and flight.error is not None:
+            return flight.fresh_error()  # it came within the grace of a POST
         if flight is None or flight.submitted == "no":
             return NotSubmittedError(f"{text}; nothing was submitted", **facts)
-        if flight.state is State.UNKNOWN:
-            return flight.fresh_error()
         return ExportTimeoutError(f"{text}; the export goes on, wait_for_export() too", **facts)
 
 
@@ -631,20 +640,23 @@ class _Waiter:
     async def record(self, flight: Flight, event: Event) -> None:
         """A single call keeps no journal."""
 
-    def unfinished(self, flight: Flight) -> None:
+    async def unfinished(self, flight: Flight) -> None:
         """A single call's timeout is a cancel scope."""
+
+    async def ended(self, flight: Flight) -> None:
+        self.inbox.deliver(flight)
 
 
 async def _shielded(send: Callable[[], Awaitable[T]]) -> T:
     """Run `send` to its end even where the caller is cancelled, for at most `POST_GRACE` s more.
 
-    A POST that is cut off on the wire may have been acted on, and its id would be lost.
+    A POST that is cut off on the wire may have been acted on, and its id would be lost. It goes in
+    a task of its own, which asyncio's `Task.cancel()` of the caller doesn't reach.
     """
-    await anyio.lowlevel.checkpoint()
     results: list[T] = []
-    raised: Exception | None = None
+    raised: list[Exception] = []
+    scope = anyio.CancelScope(shield=True)
     async with anyio.create_task_group() as tasks:
-        scope = anyio.CancelScope(shield=True)
 
         async def bound_by_cancellation() -> None:
             try:
@@ -652,16 +664,19 @@ async def _shielded(send: Callable[[], Awaitable[T]]) -> T:
             finally:
                 scope.deadline = anyio.current_time() + POST_GRACE
 
+        async def shielded() -> None:
+            with scope:
+                try:
+                    results.append(await send())
+                except Exception as exc:
+                    # Not from inside the task group, which would wrap it in an ExceptionGroup.
+                    raised.append(exc)
+            tasks.cancel_scope.cancel()
+
         tasks.start_soon(bound_by_cancellation)
-        with scope:
-            try:
-                results.append(await send())
-            except Exception as exc:
-                # Not from inside the task group, which would wrap it in an ExceptionGroup.
-                raised = exc
-        tasks.cancel_scope.cancel()
-    if raised is not None:
-        raise raised
+        tasks.start_soon(shielded)
+    if raised:
+        raise raised[0]
     return results[0]
 
 

@@ -29,7 +29,7 @@ response: those carry credentials and signed links, and errors end up in logs an
 
 from __future__ import annotations
 
-from functools import partial
+import copyreg
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ class SegmentsError(Exception):
         self.__dict__.update(facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Keyword-only facts are not in `args`, which is all that BaseException pickles by itself.
-        return partial(type(self), **self.__dict__), self.args
+        # BaseException would call the class with `args` alone, and the facts are keyword-only.
+        # __dict__ has more than the facts once somebody calls add_note().
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__
 
 
 class ConfigurationError(SegmentsError):

@@ -55,6 +55,7 @@ class Activity:
 
     Attributes:
         segment_id: the segment.
+        export_id: the vendor's id; None before its POST is accepted.
         name: the segment's, where known.
         state: ``"intent"``, ``"submitted"``, ``"complete"`` (waiting to be fetched) or
             ``"fetching"``.
@@ -63,6 +64,7 @@ class Activity:
     """
 
     segment_id: str
+    export_id: str | None
     name: str | None
     state: str
     age: float
@@ -185,6 +187,7 @@ class BulkRun(Generic[OutcomeT]):
         return [
             Activity(
                 item.segment_id,
+                item.flight.export_id if item.flight else None,
                 item.name,
                 self._journal.state(item.segment_id).value,
                 _age(item, now),
@@ -219,7 +222,7 @@ class BulkRun(Generic[OutcomeT]):
             await self._wait()
         self._raise_fatal()
         missing = [o for o in self._outcomes if isinstance(o, NotExported)]
-        exported = [cast(OutcomeT, o) for o in self._outcomes if not isinstance(o, NotExported)]
+        exported = [o for o in self._outcomes if not isinstance(o, NotExported)]
         return BulkReport(
             name=self.name,
             exported=tuple(exported),
@@ -280,10 +283,39 @@ class BulkRun(Generic[OutcomeT]):
             raise AssertionError("a run's flights have segments")
         await self._record(self._items[flight.segment_id], event)
 
-    def unfinished(self, flight: Flight) -> None:
+    async def unfinished(self, flight: Flight) -> None:
         """A poll brought no end; `export_timeout` is looked at here, and needs no timer."""
-        if anyio.current_time() - flight.submitted_at > self._options.export_timeout:
-            self.inbox.deliver(_TimedOut(flight))
+        item = self._items[flight.segment_id or ""]
+        patience = self._options.export_timeout
+        if anyio.current_time() - flight.submitted_at > patience and item.flight is flight:
+            error = ExportTimeoutError(
+                f"segment {item.segment_id}: not finished within {patience:g} s; the export goes "
+                "on at the vendor",
+                segment_id=item.segment_id,
+                export=flight.export,
+            )
+            await self._give_up(item, error)
+
+    async def ended(self, flight: Flight) -> None:
+        """A flight of this run ended, perhaps in another caller's task."""
+        item = self._items[flight.segment_id or ""]
+        if item.flight is not flight:
+            return
+        if flight.error is not None:
+            error = flight.fresh_error()
+            outcome = NotExported(
+                item.segment_id, flight.export, error, flight.submitted, flight.resumable
+            )
+            self._settle(item, outcome)
+            if fatal(error):
+                self._fatal = self._fatal or error
+                self._patience.cancel()
+        elif self._destination is None:
+            await self._record(item, Event.FETCHED)
+            completed = Completed(item.segment_id, _export_of(item))
+            self._settle(item, cast(OutcomeT, completed))
+        else:
+            self._queue_fetch(item)
 
     # ----------------------------------------------------------------- the engine
 
@@ -294,7 +326,7 @@ class BulkRun(Generic[OutcomeT]):
                 with self._scope:
                     with anyio.move_on_after(self._options.timeout) as self._patience:
                         await self._work(obstacles)
-                    if self._patience.cancelled_caught:
+                    if self._patience.cancelled_caught and self._fatal is None:
                         await self._give_up_rest()
             except BaseExceptionGroup as group:
                 self._fatal = _sole(group)
@@ -304,17 +336,25 @@ class BulkRun(Generic[OutcomeT]):
                 await self._finish()
 
     async def _work(self, obstacles: Mapping[str, SegmentsError]) -> None:
-        async with anyio.create_task_group() as self._workers:
-            try:
-                await self._start_all(obstacles)
-                while self._open:
-                    await self._handle(await self._gate.next(self.inbox))
-            except anyio.get_cancelled_exc_class():
-                # POSTs on the wire are shielded: what they bring is an id that must not be lost.
-                until = anyio.current_time() + POST_GRACE
-                for scope in self._posts:
-                    scope.deadline = min(scope.deadline, until)
-                raise
+        try:
+            async with anyio.create_task_group() as self._workers:
+                await self._dispatch(obstacles)
+        finally:
+            self._workers = None
+
+    async def _dispatch(self, obstacles: Mapping[str, SegmentsError]) -> None:
+        try:
+            await self._start_all(obstacles)
+            while self._open:
+                ticket = await self._gate.next(self.inbox)
+                if ticket is not None:  # None wakes: the last outcome came from a worker
+                    self._spawn(self._perform, ticket)
+        except anyio.get_cancelled_exc_class():
+            # POSTs on the wire are shielded: what they bring is an id that must not be lost.
+            until = anyio.current_time() + POST_GRACE
+            for scope in self._posts:
+                scope.deadline = min(scope.deadline, until)
+            raise
 
     async def _finish(self) -> None:
         """Whatever ended the run: leave the flights, write the last lines, tell who waits."""
@@ -345,21 +385,10 @@ class BulkRun(Generic[OutcomeT]):
         elif flight.state is State.SUBMITTED:
             await self._record(item, Event.ADOPTED)
 
-    async def _handle(self, news: object) -> None:
-        match news:
-            case Ticket():
-                self._spawn(self._perform, news)
-            case Flight():
-                await self._on_flight_ended(news)
-            case _TimedOut(flight=flight):
-                await self._on_export_timeout(flight)
-            case _:
-                pass  # only a wake-up: the last outcome came from a worker
-
     def _spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
-        if self._workers is None:
-            raise AssertionError("no workers before the run starts")
-        self._workers.start_soon(function, *args)
+        """Start a worker. None is started any more once the run's time is up."""
+        if self._workers is not None:
+            self._workers.start_soon(function, *args)
 
     async def _perform(self, ticket: Ticket) -> None:
         """Send one granted request. At most as many at once as the gate has slots."""
@@ -382,37 +411,6 @@ class BulkRun(Generic[OutcomeT]):
                 await self._flights.perform(ticket)
             finally:
                 self._posts.discard(scope)
-
-    async def _on_flight_ended(self, flight: Flight) -> None:
-        item = self._items[flight.segment_id or ""]
-        if item.flight is not flight:
-            return
-        if flight.error is not None:
-            error = flight.fresh_error()
-            outcome = NotExported(
-                item.segment_id, flight.export, error, flight.submitted, flight.resumable
-            )
-            self._settle(item, outcome)
-            if fatal(error):
-                raise error
-        elif self._destination is None:
-            await self._record(item, Event.FETCHED)
-            completed = Completed(item.segment_id, _export_of(item))
-            self._settle(item, cast(OutcomeT, completed))
-        else:
-            self._queue_fetch(item)
-
-    async def _on_export_timeout(self, flight: Flight) -> None:
-        item = self._items[flight.segment_id or ""]
-        if item.flight is not flight or flight.ended:
-            return
-        error = ExportTimeoutError(
-            f"segment {item.segment_id}: not finished within {self._options.export_timeout:g} s; "
-            "the export goes on at the vendor",
-            segment_id=item.segment_id,
-            export=flight.export,
-        )
-        await self._give_up(item, error)
 
     # ----------------------------------------------------------------- fetching
 
@@ -478,9 +476,6 @@ class BulkRun(Generic[OutcomeT]):
         """Time is up: what is unfinished ends, as resumable as it is."""
         for item in self._items.values():
             if item.flight is None:
-                continue
-            if item.flight.ended and item.flight.error is not None:
-                await self._on_flight_ended(item.flight)
                 continue
             kind = NotSubmittedError if item.flight.submitted == "no" else ExportTimeoutError
             state = "not submitted" if kind is NotSubmittedError else "the export is not lost"
@@ -577,11 +572,6 @@ class BulkRun(Generic[OutcomeT]):
     def _raise_fatal(self) -> None:
         if self._fatal is not None:
             raise self._fatal
-
-
-@attrs.frozen
-class _TimedOut:
-    flight: Flight
 
 
 class _Outcomes(Generic[OutcomeT]):

@@ -83,14 +83,12 @@ def ids(path: Path) -> str:
 
 
 def readme_command(heading: str) -> str:
-    """The first fenced block under a heading of the README."""
-    match = re.search(
-        rf"^## {heading}\n(?:(?!^## |^```).*\n)*?^```\w*\n(.*?)^```",
-        (ROOT / "README.md").read_text(),
-        re.MULTILINE | re.DOTALL,
-    )
-    assert match, f"no fenced block under '## {heading}'"
-    return match[1].strip()
+    """The first fenced block under a heading of the README, as `.ci/run` reads it."""
+    _, found, section = (ROOT / "README.md").read_text().partition(f"\n## {heading}\n")
+    assert found, f"no heading '## {heading}'"
+    blocks = re.findall(r"^```.*\n([^`]*)^```", section.partition("\n## ")[0], re.MULTILINE)
+    assert blocks, f"no fenced block under '## {heading}'"
+    return str(blocks[0]).strip()
 
 
 @pytest.mark.parametrize("heading", ["Run it", "Test it"])
@@ -125,16 +123,17 @@ def test_all_is_sorted_and_true() -> None:
 
 
 def test_core_needs_no_extra() -> None:
-    """Importing the package loads none of what only an extra brings, nor another event loop."""
-    extras = ["cyclopts", "rich", "starlette", "trio", "uvicorn"]
-    program = (
-        "import sys, segments_async\n"
-        f"print(*[name for name in {extras!r} if name in sys.modules], sep=',')"
-    )
+    """The package can be imported where nothing of any extra is installed."""
     path = str(Path(segments_async.__file__).parent.parent)
-    program = f"import sys; sys.path.insert(0, {path!r})\n{program}"
+    program = (
+        "import sys\n"
+        f"sys.path.insert(0, {path!r})\n"
+        "for name in ['cyclopts', 'rich', 'starlette', 'trio', 'uvicorn']:\n"
+        "    sys.modules[name] = None\n"  # as if it were not installed
+        "import segments_async"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (done.stdout.strip(), done.returncode) == ("", 0), done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_core_imports_only_its_four_dependencies() -> None:
@@ -162,12 +161,12 @@ def test_decisions_do_nothing(path: Path) -> None:
     assert (waits, banned) == ([], set())
 
 
-@pytest.mark.parametrize("path", MODULES, ids=ids)
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if layer_of(dotted(path)) != "sandbox"], ids=ids
+)
 def test_imports_point_one_way(path: Path) -> None:
     """errors, models, _sansio, _http, _gate, _files and _journal, run, client, cli: only back."""
     own = layer_of(dotted(path))
-    if own == "sandbox":
-        pytest.skip("the vendor's side has a claim of its own")
     order = {name: height for height, names in enumerate(LAYERS) for name in names}
     assert own in order, f"in which layer is {own}?"
     above = {

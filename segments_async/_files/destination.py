@@ -6,11 +6,13 @@ nothing. Synchronous, for worker threads.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from segments_async._files.part import part_of, write_all
 from segments_async._sansio.naming import file_names
 from segments_async.errors import ConfigurationError
 
@@ -58,10 +60,8 @@ class Destination:
             with tempfile.TemporaryFile(dir=self._directory):
                 pass
             present = {entry.name for entry in os.scandir(self._directory)}
-        except OSError as exc:
-            raise ConfigurationError(
-                f"can't write into {self._directory}: {exc.strerror or exc}"
-            ) from exc
+        except (OSError, ValueError) as exc:
+            raise _unwritable(self._directory, exc) from exc
         return {
             segment_id: problem
             for segment_id, name in self._names.items()
@@ -77,10 +77,17 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     if problem is not None:
         raise problem
     try:
+        with contextlib.suppress(FileNotFoundError):
+            part_of(path).lstat()  # fails where the name can't be one: too long, or with a NUL
         with tempfile.TemporaryFile(dir=path.parent):
             return path
-    except OSError as exc:
-        raise ConfigurationError(f"can't write into {path.parent}: {exc.strerror or exc}") from exc
+    except (OSError, ValueError) as exc:
+        raise _unwritable(path, exc) from exc
+
+
+def _unwritable(path: Path, exc: OSError | ValueError) -> ConfigurationError:
+    reason = exc.strerror if isinstance(exc, OSError) else None
+    return ConfigurationError(f"can't write {str(path)!r}: {reason or exc}")
 
 
 def _obstacle(path: Path, *, overwrite: bool) -> ConfigurationError | None:
@@ -96,6 +103,6 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666)
     try:
-        os.write(descriptor, "".join(line + "\n" for line in lines).encode())
+        write_all(descriptor, "".join(line + "\n" for line in lines).encode())
     finally:
         os.close(descriptor)

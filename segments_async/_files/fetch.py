@@ -165,7 +165,8 @@ async def _check_status(export: Export, answer: StorageAnswer) -> None:
     if answer.status in (429, 500, 502, 503, 504):
         raise _TryAgain(f"storage answered {answer.status}")
     page = await _error_page(answer)
-    if answer.status in (404, 410) and _expired(export, answer):
+    gone = answer.status in (404, 410) or (answer.status == 403 and "expired" in page.lower())
+    if gone and _expired(export, answer):
         raise ExportExpiredError(
             f"the file of export {export.export_id} is gone: files stay for no more than 48 hours",
             segment_id=export.segment.segment_id,

@@ -12,6 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def part_of(target: Path) -> Path:
+    """Where a file is while it is on its way."""
+    return target.with_name(target.name + ".part")
+
+
 class PartFile:
     """A file that appears under its name only when it is whole.
 
@@ -20,7 +25,7 @@ class PartFile:
 
     def __init__(self, target: Path) -> None:
         self._target = target
-        self._part = target.with_name(target.name + ".part")
+        self._part = part_of(target)
         self._descriptor: int | None = None
         self._digest = hashlib.sha256()
 
@@ -34,7 +39,7 @@ class PartFile:
         descriptor = self._open()
         for chunk in chunks:
             self._digest.update(chunk)
-            _write_all(descriptor, chunk)
+            write_all(descriptor, chunk)
 
     def finish(self, chunks: Sequence[bytes]) -> str:
         """Append the last chunks, make all durable, put the file in place. Returns its sha256."""
@@ -46,7 +51,9 @@ class PartFile:
         return self._digest.hexdigest()
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove what was written. A part that another process left is not this one's to remove."""
+        if self._descriptor is None:
+            return
         self._close()
         with contextlib.suppress(FileNotFoundError):
             self._part.unlink()
@@ -64,7 +71,7 @@ class PartFile:
             os.close(descriptor)
 
 
-def _write_all(descriptor: int, chunk: bytes) -> None:
+def write_all(descriptor: int, chunk: bytes) -> None:
     """os.write may write less than it was given, on a full disk or a network file system."""
     view = memoryview(chunk)
     while view:

@@ -6,47 +6,47 @@ a record ends at a newline only where the quotes so far are even in number.
 
 from __future__ import annotations
 
-import codecs
 import csv
 from collections.abc import AsyncIterator, Iterator
 
 from segments_async.errors import DownloadError
 from segments_async.models import Export
 
-#: Largest record, in characters. An unbalanced quote would otherwise gather the rest of the file.
+#: Largest record, in bytes. An unbalanced quote would otherwise gather the rest of the file.
 LARGEST_RECORD = 16 * 1024 * 1024
 
 
 class RecordSplitter:
-    """Cuts text that arrives in pieces, cut anywhere, into whole records."""
+    """Cuts bytes that arrive in pieces, cut anywhere, into whole records.
+
+    Before decoding: in UTF-8 no part of another character looks like a quote or a newline, and a
+    fault is found in the record that has it.
+    """
 
     def __init__(self) -> None:
-        # utf-8-sig: a byte order mark is not part of the first column's name.
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
-        self._rest = ""
-        self._open: list[str] = []
+        self._rest = b""
+        self._open: list[bytes] = []
         self._open_size = 0
         self._quotes = 0
 
-    def feed(self, data: bytes, *, final: bool = False) -> Iterator[str]:
+    def feed(self, data: bytes, *, final: bool = False) -> Iterator[bytes]:
         """The records that are whole now; with `final`, what remains is one too."""
-        text = self._rest + self._decoder.decode(data, final)
-        lines = text.split("\n")
+        lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         for line in lines:
-            record = self._line(line + "\n")
+            record = self._line(line + b"\n")
             if record is not None:
                 yield record
         if self._open_size + len(self._rest) > LARGEST_RECORD:
-            raise ValueError(f"a record of more than {LARGEST_RECORD} characters")
+            raise ValueError(f"a record of more than {LARGEST_RECORD} bytes")
         if final:
-            last = "".join(self._open) + self._rest
-            self._rest, self._open = "", []
+            last = b"".join(self._open) + self._rest
+            self._rest, self._open = b"", []
             if last:
                 yield last
 
-    def _line(self, line: str) -> str | None:
-        self._quotes += line.count('"')
+    def _line(self, line: bytes) -> bytes | None:
+        self._quotes += line.count(b'"')
         if not self._open and self._quotes % 2 == 0:
             self._quotes = 0
             return line
@@ -54,7 +54,7 @@ class RecordSplitter:
         self._open_size += len(line)
         if self._quotes % 2:
             return None
-        record = "".join(self._open)
+        record = b"".join(self._open)
         self._open, self._open_size, self._quotes = [], 0, 0
         return record
 
@@ -63,17 +63,18 @@ class Rows:
     """An async iterator of rows, each a dict from the header's names to the fields.
 
     Raises:
-        DownloadError: the file isn't CSV: not UTF-8, a row of another length than the header's, or
-            a record larger than 16 Mi characters; the message has the record's number.
+        DownloadError: the file isn't CSV: not UTF-8, a row of another length than the header's, a
+            field larger than `csv.field_size_limit()`, or a record larger than 16 MiB. The message
+            has the record's number; the header is record 1.
     """
 
     def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:
         self._chunks = chunks
         self._export = export
         self._splitter = RecordSplitter()
-        self._ready: Iterator[str] = iter(())
+        self._ready: Iterator[bytes] = iter(())
         self._header: list[str] | None = None
-        self._record = 0
+        self._record = 1
         self._ended = False
 
     def __aiter__(self) -> Rows:
@@ -84,6 +85,7 @@ class Rows:
             try:
                 for record in self._ready:
                     row = self._row(record)
+                    self._record += 1
                     if row is not None:
                         return row
             except (ValueError, csv.Error) as exc:
@@ -101,9 +103,10 @@ class Rows:
         else:
             self._ready = self._splitter.feed(chunk)
 
-    def _row(self, record: str) -> dict[str, str] | None:
-        self._record += 1
-        fields = next(csv.reader([record], strict=True))
+    def _row(self, record: bytes) -> dict[str, str] | None:
+        # A byte order mark is not part of the first column's name.
+        text = record.decode("utf-8-sig" if self._header is None else "utf-8")
+        fields = next(csv.reader([text], strict=True))
         if self._header is None:
             self._header = fields
             return None

@@ -16,6 +16,10 @@ from urllib.parse import SplitResult, urlsplit
 #: Hosts that storage redirects may chain through before it is a loop.
 MOST_REDIRECTS = 3
 
+#: A host's name (RFC 1123, and the underscore of old bucket names) in lower case. What it leaves out
+#: some resolver or URL parser reads in its own way: `\`, `%2f`, an empty or overlong label.
+_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+
 _QUERY = re.compile(r"\?[^\s\"'<>]+")
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]+")
 _USERINFO = re.compile(r"://[^\s/@\"'<>]+@")
@@ -56,7 +60,7 @@ def check_link(link: str, *, file_hosts: Sequence[str], loopback: bool) -> str:
     """
     try:
         parts = urlsplit(link)
-        host = (parts.hostname or "").rstrip(".")
+        host = (parts.hostname or "").removesuffix(".")
         _ = parts.port
     except ValueError:
         raise LinkRefused("not a URL") from None
@@ -75,6 +79,8 @@ def _check_public(parts: SplitResult, host: str, file_hosts: Sequence[str]) -> N
         raise LinkRefused(f"only https:// links are followed, not {parts.scheme or 'no scheme'!r}")
     if _is_address(host):
         raise LinkRefused("a link to an IP address instead of a host")
+    if not _HOST.fullmatch(host):
+        raise LinkRefused("not a host's name")
     if is_loopback(host) or not any(fnmatchcase(host, p.lower()) for p in file_hosts):
         raise LinkRefused(
             f"the host {host!r} is not among file_hosts; to admit it, "

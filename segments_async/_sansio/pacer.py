@@ -92,7 +92,7 @@ class Pacer:
         """Requests/s that are being sent at most now; None while nothing limits them."""
         return None if self._rate == math.inf else self._rate
 
-    def next_at(self, now: float) -> float:
+    def next_at(self) -> float:
         """The earliest time at which the next request may go."""
         if self._blocked and self._probe_sent is not None:
             # One probe at a time; let it lapse, or one hung request would stop the account.

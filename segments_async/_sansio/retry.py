@@ -7,6 +7,7 @@ things: what they share is only the gate through which both pass.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -24,6 +25,9 @@ LONGEST_BACKOFF = 30.0
 FIRST_GUARD = 60.0
 LONGEST_GUARD = 900.0
 MOST_INTERNAL_ERRORS = 6
+
+#: Python's float() would also take "inf", "1_000" and "1e9".
+_NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
 
 
 def retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None:
@@ -43,13 +47,12 @@ def retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None
 
 
 def _seconds(value: str, date: str | None) -> float:
-    try:
-        return float(value) if len(value) <= 32 else math.nan
-    except ValueError:
-        until, since = _moment(value), _moment(date)
-        if until is None or since is None:
-            return math.nan
-        return (until - since).total_seconds()
+    if _NUMBER.fullmatch(value):
+        return float(value)
+    until, since = _moment(value), _moment(date)
+    if until is None or since is None:
+        return math.nan
+    return (until - since).total_seconds()
 
 
 def _moment(value: str | None) -> datetime | None:
@@ -85,7 +88,7 @@ class RetryQuota:
 
     def take(self) -> bool:
         """Take one retry, if there is one."""
-        if self._left < 1.0:
+        if self._left < 1.0 - 1e-9:  # ten tenths don't add up to one in binary
             return False
         self._left -= 1.0
         return True

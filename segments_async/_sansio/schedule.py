@@ -64,7 +64,9 @@ class PollScheduler(Generic[Target]):
             raise ConfigurationError(f"max_pending: at least 1, not {max_pending!r}")
         self._share = poll_share
         self._most_pending = math.inf if max_pending is None else max_pending
-        self._queues: dict[Kind, list[tuple[float, int, Want[Target]]]] = {k: [] for k in Kind}
+        self._calls: _Queue[Target] = []
+        self._submits: _Queue[Target] = []
+        self._polls: _Queue[Target] = []
         self._entries = 0
         self._poll_credit = 0.0
         self._called_last = False
@@ -75,7 +77,11 @@ class PollScheduler(Generic[Target]):
         """Queue a want. A submit that comes back after a 429 goes last among its equals."""
         self._entries += 1
         want.entry = self._entries
-        heapq.heappush(self._queues[want.kind], (want.key, want.entry, want))
+        if want.kind is Kind.POLL:
+            queue = self._polls
+        else:
+            queue = self._submits if want.kind is Kind.SUBMIT else self._calls
+        heapq.heappush(queue, (want.key, want.entry, want))
 
     def discard(self, want: Want[Target]) -> None:
         """Forget a want, if it is queued; its entry is dropped when it comes up."""
@@ -83,11 +89,11 @@ class PollScheduler(Generic[Target]):
 
     def next_at(self, now: float) -> float:
         """When the next request wants to go: in the past if one is overdue, inf if there is none."""
-        submit = self._head(Kind.SUBMIT)
-        if submit is not None and self.pending < self._most_pending:
+        if self.pending < self._most_pending and _has_head(self._submits):
             return now
-        times = [head[0] for kind in (Kind.CALL, Kind.POLL) if (head := self._head(kind))]
-        return min(times, default=math.inf)
+        call = self._calls[0][0] if _has_head(self._calls) else math.inf
+        poll = self._polls[0][0] if _has_head(self._polls) else math.inf
+        return call if call < poll else poll
 
     def pop(self, now: float, *, harmless: bool = False) -> Want[Target] | None:
         """Take the next request, or None where none is due.
@@ -96,19 +102,19 @@ class PollScheduler(Generic[Target]):
             now: seconds.
             harmless: prefer whatever isn't a submit (for the ticket guard's probe).
         """
-        call, poll = self._due(Kind.CALL, now), self._due(Kind.POLL, now)
-        submit = self._head(Kind.SUBMIT) if self.pending < self._most_pending else None
+        call, poll = _is_due(self._calls, now), _is_due(self._polls, now)
+        submit = self.pending < self._most_pending and _has_head(self._submits)
         if call and (harmless or not self._called_last or not (poll or submit)):
-            kind = Kind.CALL
+            queue = self._calls
         elif poll and (harmless or not submit or self._polls_turn()):
-            kind = Kind.POLL
+            queue = self._polls
         elif submit:
-            kind = Kind.SUBMIT
+            queue = self._submits
             self.pending += 1
         else:
             return None
-        self._called_last = kind is Kind.CALL
-        want = heapq.heappop(self._queues[kind])[2]
+        self._called_last = queue is self._calls
+        want = heapq.heappop(queue)[2]
         want.entry = 0
         return want
 
@@ -125,15 +131,23 @@ class PollScheduler(Generic[Target]):
         self._poll_credit -= 1.0
         return True
 
-    def _head(self, kind: Kind) -> tuple[float, int, Want[Target]] | None:
-        queue = self._queues[kind]
-        while queue and queue[0][1] != queue[0][2].entry:
-            heapq.heappop(queue)
-        return queue[0] if queue else None
 
-    def _due(self, kind: Kind, now: float) -> tuple[float, int, Want[Target]] | None:
-        head = self._head(kind)
-        return head if head is not None and head[0] <= now else None
+#: Entries (key, number, want), as a heap; an entry counts while its want still has its number.
+_Queue = list[tuple[float, int, Want[Target]]]
+
+
+def _has_head(queue: _Queue[Target]) -> bool:
+    """Whether the queue holds a want, once what was discarded is dropped from its head."""
+    while queue:
+        _, entry, want = queue[0]
+        if entry == want.entry:
+            return True
+        heapq.heappop(queue)
+    return False
+
+
+def _is_due(queue: _Queue[Target], now: float) -> bool:
+    return _has_head(queue) and queue[0][0] <= now
 
 
 def next_poll_at(now: float, submitted_at: float) -> float:

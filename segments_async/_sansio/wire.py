@@ -56,7 +56,7 @@ class ApiRequest:
 
 @attrs.frozen
 class ApiAnswer:
-    """One whole answer. Header names are in lower case."""
+    """One whole answer. Its headers are found by their names in lower case."""
 
     status: int
     headers: Mapping[str, str]

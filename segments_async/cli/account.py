@@ -34,7 +34,7 @@ class Account:
 
     def client(self, **options: Any) -> SegmentsClient:
         """A client for it; an option that is None is left to its default."""
-        told = {"base_url": self.base_url, **options}
+        told: dict[str, Any] = {"base_url": self.base_url, **options}
         return SegmentsClient(
             self.api_key,
             self.access_token,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from enum import IntEnum
+from typing import Any
 
 import anyio
 
@@ -61,7 +62,7 @@ def sentence(error: SegmentsError | UsageError) -> str:
 
 
 @asynccontextmanager
-async def alongside(task: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+async def alongside(task: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None]:
     """Run a task for as long as the block lasts; what the block raises comes out bare."""
     try:
         async with anyio.create_task_group() as group:

@@ -62,7 +62,7 @@ class View:
 def _exports(shown: Sequence[Activity], progress: Progress, spinner: Spinner) -> RenderableType:
     table = Table.grid(padding=(0, 2), pad_edge=False)
     table.add_column(width=1)
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=_WIDEST_NAME)
+    table.add_column(no_wrap=True, overflow="ellipsis", min_width=24, max_width=_WIDEST_NAME)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True)

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from segments_async.cli import lines
 from segments_async.cli.account import ACCESS_TOKEN, API_KEY, BASE_URL, Account
-from segments_async.cli.exits import UsageError
-from segments_async.cli.screen import Screen
+from segments_async.cli.exits import Interrupted, UsageError
+from segments_async.cli.screen import Screen, counted
 from segments_async.models import Exported
 from segments_async.report import BulkReport
 from segments_async.sandbox import (
@@ -25,9 +25,6 @@ from segments_async.sandbox import (
     TokenBucket,
 )
 from segments_async.sandbox.server import SandboxServer, serve
-
-#: What `export --sandbox` exports: done in seconds, and long enough to watch.
-_DEMONSTRATION = {"segments": 12, "rows": 5000}
 
 
 @attrs.frozen(kw_only=True)
@@ -90,8 +87,8 @@ def _window(text: str) -> FixedWindow:
 
 
 def demonstration() -> SandboxServer:
-    """A vendor to try `export` on."""
-    return SandboxServer(Sandbox(**_DEMONSTRATION))
+    """A vendor to try `export` on: done in seconds, and long enough to watch."""
+    return SandboxServer(Sandbox(segments=12, rows=5000))
 
 
 def account(server: SandboxServer) -> Account:
@@ -120,8 +117,9 @@ def run(behaviour: Behaviour, *, port: int, files_port: int, screen: Screen) -> 
         )
     except OSError as error:
         raise UsageError(f"can't listen: {error.strerror or error}") from error
-    screen.say(f"Stopped after {len(sandbox.record)} requests.")
-    return 128 + number
+    stop = Interrupted(number)
+    screen.say(f"{stop.sentence} {counted(len(sandbox.record), 'request')} served.")
+    return stop.exit_code
 
 
 def _announce(server: SandboxServer, screen: Screen) -> None:

@@ -18,6 +18,7 @@ from segments_async.models import Export, Exported, ExportedFile, NotExported, S
 from segments_async.report import BulkReport
 
 _MOST_ROWS = 40
+_WIDEST_NAME = 36
 _SHA256_SHOWN = 12
 
 
@@ -90,13 +91,16 @@ def unfinished_names(names: Iterable[str]) -> str:
 
 def _files(exported: Sequence[Exported], names: Mapping[str, str]) -> Table:
     table = _table("Segment", "File", "Size", f"sha256 (first {_SHA256_SHOWN})")
+    # A file's name says much of the segment's again, and must be whole: people copy it.
+    table.columns[0].no_wrap, table.columns[0].overflow = True, "ellipsis"
+    table.columns[0].max_width = _WIDEST_NAME
     table.columns[2].justify = "right"
     table.columns[3].no_wrap = True
     for outcome in exported[:_MOST_ROWS]:
         file = outcome.file
         table.add_row(
             plain(names[outcome.segment_id]),
-            _here(file.path),
+            plain(file.path.name),
             in_bytes(file.size),
             file.sha256[:_SHA256_SHOWN] + ("" if file.verified else " unverified"),
         )
@@ -122,7 +126,7 @@ def _hints(not_exported: Sequence[NotExported]) -> Iterable[str]:
             "segments-async download EXPORT --to FILE fetches it when it is complete."
         )
     if any(outcome.submitted == "maybe" for outcome in not_exported):
-        yield "Where an answer was lost, an export may be running at the vendor; none is asked for twice."
+        yield "Where an answer was lost, an export may be running; it is not asked for again."
 
 
 def _say_hidden(count: int, console: Console) -> None:
@@ -135,6 +139,8 @@ def _totals(report: BulkReport[Exported], elapsed: float) -> str:
     progress = report.progress
     size = sum(outcome.file.size for outcome in report.exported)
     count = f"{len(report.exported)} of {counted(progress.total, 'segment')} exported"
+    if report.exported:
+        count += f" to {_here(report.exported[0].file.path.parent)}"
     return (
         f"{count}, {in_bytes(size)}, in {in_time(elapsed)}: "
         f"{counted(progress.requests, 'request')}, {progress.throttled} answered 429."

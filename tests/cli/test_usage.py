@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from launch import Environment, Run
 
 EXPORT = ("export", "--to", "exports")
 
 
 @pytest.mark.parametrize("command", ["list", "export", "status", "download", "sandbox"])
-def test_every_command_has_help_with_examples(run, command: str) -> None:
+def test_every_command_has_help_with_examples(run: Run, command: str) -> None:
     """`--help` explains a command with an example, and succeeds."""
     done = run(command, "--help")
     assert done.returncode == 0
@@ -20,7 +21,7 @@ def test_every_command_has_help_with_examples(run, command: str) -> None:
     assert "Examples:" in done.stdout
 
 
-def test_help_lists_every_command(run) -> None:
+def test_help_lists_every_command(run: Run) -> None:
     """Without arguments the commands are listed, and the exit codes explained."""
     done = run()
     assert done.returncode == 0
@@ -28,7 +29,7 @@ def test_help_lists_every_command(run) -> None:
         assert word in done.stdout
 
 
-def test_version(run) -> None:
+def test_version(run: Run) -> None:
     """`--version` names the program."""
     done = run("--version")
     assert (done.returncode, done.stdout.split()[0]) == (0, "segments-async")
@@ -57,9 +58,9 @@ def test_version(run) -> None:
         (["sandbox", "--rate", "5", "--window", "600/60"], "--window"),
         (["sandbox", "--lost-before", "0.6", "--lost-after", "0.6"], "shares"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
-def test_wrong_argument_is_one_sentence(run, arguments: list[str], word: str) -> None:
+def test_wrong_argument_is_one_sentence(run: Run, arguments: list[str], word: str) -> None:
     """A wrong argument ends with 2 and a sentence that names it; stdout stays empty."""
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -70,7 +71,7 @@ def test_wrong_argument_is_one_sentence(run, arguments: list[str], word: str) ->
 @pytest.mark.parametrize(
     "arguments", [["list"], ["status", "x"], [*EXPORT, "--all"], ["download", "x", "--to", "f"]]
 )
-def test_missing_credentials_are_named(run, arguments: list[str]) -> None:
+def test_missing_credentials_are_named(run: Run, arguments: list[str]) -> None:
     """Without credentials, and nobody to ask, the variable that is missing is named."""
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
@@ -87,18 +88,18 @@ def test_missing_credentials_are_named(run, arguments: list[str]) -> None:
     ],
 )
 def test_malformed_configuration_is_usage(
-    run, account, variables: dict[str, str], word: str
+    run: Run, account: Environment, variables: dict[str, str], word: str
 ) -> None:
     """What can't work is refused before anything is sent, and no secret is in the sentence."""
     secrets = {"SEGMENTS_API_KEY": "key", "SEGMENTS_ACCESS_TOKEN": "s3cret"}
-    done = run("list", env=account(**(secrets | variables)))
+    done = run("list", env=account() | secrets | variables)
     assert (done.returncode, done.stdout) == (2, "")
     assert word in done.stderr
     assert "s3cret" not in done.stderr
 
 
 @pytest.mark.parametrize("variable", ["--api-key", "--access-token", "--token", "--password"])
-def test_credentials_are_no_arguments(run, variable: str) -> None:
+def test_credentials_are_no_arguments(run: Run, variable: str) -> None:
     """No option takes a credential: arguments are readable by every user of the machine."""
     done = run("list", variable, "secret")
     assert done.returncode == 2
@@ -114,7 +115,7 @@ def test_credentials_are_no_arguments(run, variable: str) -> None:
     ],
 )
 def test_missing_extra_is_named(
-    account, tmp_path: Path, missing: str, extra: str, arguments: list[str]
+    account: Environment, tmp_path: Path, missing: str, extra: str, arguments: list[str]
 ) -> None:
     """Without an extra's packages, one sentence says which extra to install."""
     program = (

@@ -1,0 +1,60 @@
+"""How tests start the command, and the types of the fixtures that do it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import segments_async
+from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
+from segments_async.sandbox.server import SandboxServer
+
+COMMAND = (sys.executable, "-W", "error", "-m", "segments_async.cli")
+PATIENCE = 30.0  # seconds
+
+
+def environment(server: SandboxServer | None = None, **more: str) -> dict[str, str]:
+    """What the command is to see: the package under test, and a server's account or none."""
+    package = Path(segments_async.__file__).parent.parent
+    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
+    account = {}
+    if server is not None:
+        account = {
+            "SEGMENTS_BASE_URL": server.base_url,
+            "SEGMENTS_API_KEY": PAGE_API_KEY,
+            "SEGMENTS_ACCESS_TOKEN": PAGE_ACCESS_TOKEN,
+        }
+    return {**kept, "PYTHONPATH": str(package), "COLUMNS": "100", **account, **more}
+
+
+class Run(Protocol):
+    """Run the command to its end, without a terminal."""
+
+    def __call__(
+        self, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+class Start(Protocol):
+    """Start the command, without a terminal; what is still running afterwards is killed."""
+
+    def __call__(
+        self, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[str]: ...
+
+
+class Environment(Protocol):
+    """The environment of a command: a server's account, and more variables."""
+
+    def __call__(self, server: SandboxServer | None = None, **more: str) -> dict[str, str]: ...
+
+
+#: The JSON objects of an output that is nothing but JSON lines.
+Parsed = Callable[[str], list[dict[str, Any]]]
+
+#: Wait for another process to get somewhere.
+Until = Callable[[Callable[[], object]], None]

@@ -1,0 +1,167 @@
+"""The command in a terminal: progress, tables, colours, prompts, and names that attack it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from launch import COMMAND, PATIENCE, Environment, Run, Until
+
+from segments_async.cli.screen import counted, in_bytes, in_time, plain
+from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Fault, Sandbox
+from segments_async.sandbox.server import SandboxServer
+
+
+class Terminal:
+    """A command whose stdin, stdout and stderr are a pseudo-terminal."""
+
+    def __init__(self, *arguments: str, env: dict[str, str], cwd: Path) -> None:
+        self._ours, theirs = pty.openpty()
+        self._process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env={**env, "TERM": "xterm-256color", "LINES": "30"},
+            cwd=cwd,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        self._shown = b""
+        self._reader = Thread(target=self._read)
+        self._reader.start()
+
+    def answer(self, prompt: str, text: str, until: Until) -> None:
+        """Type once the prompt is there: what was typed before is thrown away, for safety."""
+        until(lambda: prompt.encode() in self._shown)
+        os.write(self._ours, f"{text}\n".encode())
+
+    def end(self) -> tuple[int, str]:
+        """Its exit code, and everything it showed."""
+        try:
+            code = self._process.wait(PATIENCE)
+        finally:
+            self._process.kill()
+            self._reader.join(PATIENCE)
+            os.close(self._ours)
+        return code, self._shown.decode()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                piece = os.read(self._ours, 4096)
+            except OSError:  # Linux says so that nobody writes any more
+                return
+            if not piece:
+                return
+            self._shown += piece
+
+
+def test_export_shows_progress_and_a_table(account: Environment, tmp_path: Path) -> None:
+    """In a terminal an export is drawn while it goes on, and summed up in a table; no JSON."""
+    with SandboxServer(Sandbox(segments=3, durations=Durations(median=0.5, sigma=0))) as server:
+        terminal = Terminal("export", "--all", "--to", "exports", env=account(server), cwd=tmp_path)
+        code, shown = terminal.end()
+    assert code == 0
+    assert "pending" in shown
+    assert "of 3" in shown
+    assert "3 of 3 segments exported" in shown
+    assert server.sandbox.sha256(server.sandbox.segment_ids[0])[:12] in shown
+    assert '{"run"' not in shown
+
+
+def test_list_is_a_table(account: Environment, server: SandboxServer, tmp_path: Path) -> None:
+    """In a terminal the list is a table with headings."""
+    code, shown = Terminal("list", env=account(server), cwd=tmp_path).end()
+    assert code == 0
+    assert "Last run" in shown
+    assert "My Segment" in shown
+
+
+@pytest.mark.parametrize("how", [["--no-color"], []], ids=["--no-color", "NO_COLOR"])
+def test_no_color(
+    account: Environment, server: SandboxServer, tmp_path: Path, how: list[str]
+) -> None:
+    """`--no-color` and NO_COLOR leave out colours."""
+    variables = {} if how else {"NO_COLOR": "1"}
+    env = account(server, SEGMENTS_API_KEY="wrong", **variables)
+    code, shown = Terminal("list", *how, env=env, cwd=tmp_path).end()
+    assert code == 3
+    assert "\x1b[31m" not in shown
+
+
+def test_missing_credentials_are_asked_for(
+    account: Environment, server: SandboxServer, until: Until, tmp_path: Path
+) -> None:
+    """In a terminal what is missing is asked for, and what is typed isn't shown."""
+    env = account(server, SEGMENTS_API_KEY="", SEGMENTS_ACCESS_TOKEN="")
+    terminal = Terminal("list", env=env, cwd=tmp_path)
+    terminal.answer("API key", PAGE_API_KEY, until)
+    terminal.answer("Access token", PAGE_ACCESS_TOKEN, until)
+    code, shown = terminal.end()
+    assert code == 0
+    assert PAGE_ACCESS_TOKEN not in shown
+    assert "My Segment" in shown
+
+
+@pytest.mark.parametrize("command", [["list"], ["export", "--all", "--to", "exports"]])
+def test_names_cannot_command_the_terminal(
+    account: Environment, server: SandboxServer, tmp_path: Path, command: list[str]
+) -> None:
+    """Control characters in a segment's name reach the terminal escaped."""
+
+    def rename(body: bytes) -> bytes:
+        return body.replace(b'"My Segment"', b'"My \\u001b]0;owned\\u0007\\u202eSegment"')
+
+    server.sandbox.inject(Fault.changed(rename), path="list")
+    _, shown = Terminal(*command, env=account(server), cwd=tmp_path).end()
+    assert "\x1b]0;owned" not in shown
+    assert "\u202e" not in shown
+    assert "\\x1b]0;owned" in shown
+
+
+def test_json_in_a_terminal_on_demand(
+    account: Environment, server: SandboxServer, tmp_path: Path
+) -> None:
+    """`list --json` is JSON lines in a terminal too."""
+    code, shown = Terminal("list", "--json", env=account(server), cwd=tmp_path).end()
+    assert code == 0
+    assert all(line.startswith("{") for line in shown.splitlines())
+
+
+def test_colours_are_not_forced_into_a_pipe(
+    run: Run, account: Environment, server: SandboxServer
+) -> None:
+    """FORCE_COLOR doesn't make a pipe a terminal: stdout stays JSON lines."""
+    done = run("list", env=account(server, FORCE_COLOR="1"))
+    assert done.stdout.startswith('{"segment_id"')
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Köln & 日本", "Köln & 日本"),
+        ("a\x1b[31mb", "a\\x1b[31mb"),
+        ("a\nb\tc", "a\\nb\\tc"),
+        ("a\u202eb", "a\\u202eb"),
+        ("a\u00a0b", "a\u00a0b"),
+    ],
+)
+def test_plain(text: str, shown: str) -> None:
+    """What a terminal would obey is escaped; what a person reads stays."""
+    assert plain(text) == shown
+
+
+def test_values_in_words() -> None:
+    """Sizes, times and counts as a person would write them."""
+    assert [in_bytes(n) for n in (0, 999, 1000, 999_999, 12_345_678)] == [
+        "0 B", "999 B", "1.0 kB", "1.0 MB", "12.3 MB",
+    ]  # fmt: skip
+    assert [in_time(s) for s in (0.4, 59, 61, 3600, 7500)] == [
+        "0 s", "59 s", "1 min 01 s", "1 h 00 min", "2 h 05 min",
+    ]  # fmt: skip
+    assert [counted(1, "file"), counted(2, "file")] == ["1 file", "2 files"]

@@ -1,0 +1,347 @@
+"""Credentials and signed links: where they go, where they never show, and what a refusal does."""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+import math
+import pickle
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from client.vendor import connected, names_in, told
+from segments_async import (
+    APIStatusError,
+    AuthenticationError,
+    BulkExportError,
+    ConfigurationError,
+    DownloadError,
+    NotExported,
+    Pacer,
+    PermissionDeniedError,
+    SegmentsClient,
+    SegmentsError,
+)
+from segments_async.sandbox import (
+    API_ORIGIN,
+    FREE_ACCESS_TOKEN,
+    FREE_API_KEY,
+    PAGE_ACCESS_TOKEN,
+    PAGE_API_KEY,
+    PAGE_SEGMENT_ID,
+    Durations,
+    Fault,
+    Sandbox,
+    SandboxTransport,
+)
+from segments_async.sandbox.server import SandboxServer
+
+BASIC = base64.b64encode(f"{PAGE_API_KEY}:{PAGE_ACCESS_TOKEN}".encode()).decode()
+SECRETS = (PAGE_ACCESS_TOKEN, BASIC, "X-Amz-Signature", "X-Amz-Credential")
+FREE: dict[str, Any] = {"api_key": FREE_API_KEY, "access_token": FREE_ACCESS_TOKEN}
+
+Call = Callable[[SegmentsClient, Path], Any]
+CALLS: dict[str, Call] = {
+    "list": lambda client, _: client.list_segments(),
+    "request": lambda client, _: client.request_export(PAGE_SEGMENT_ID),
+    "get": lambda client, _: client.get_export("an-export"),
+    "wait": lambda client, _: client.wait_for_export("an-export"),
+    "export": lambda client, to: client.export(PAGE_SEGMENT_ID, to / "a.csv"),
+    "bulk": lambda client, to: client.bulk_export([PAGE_SEGMENT_ID], to / "out"),
+    "links": lambda client, _: client.bulk_export([PAGE_SEGMENT_ID], None),
+}
+every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+
+
+@every_call
+async def test_refused_credentials_are_tried_once(call: Call, tmp_path: Path) -> None:
+    """A 401 to any call is an AuthenticationError, raised bare after one request."""
+    sandbox = Sandbox()
+    async with connected(sandbox, access_token="wrong") as client:
+        with pytest.raises(AuthenticationError) as caught:
+            await call(client, tmp_path)
+    assert type(caught.value) is AuthenticationError
+    assert [e.status for e in sandbox.record] == [401]
+
+
+@every_call
+async def test_retry_after_on_a_401_is_no_invitation(call: Call, tmp_path: Path) -> None:
+    """A 401 that names a time to come back isn't sent again."""
+    sandbox = Sandbox()
+    sandbox.inject(Fault.status(401, headers={"retry-after": "1"}))
+    async with connected(sandbox) as client:
+        with pytest.raises(AuthenticationError) as caught:
+            await call(client, tmp_path)
+    assert caught.value.retry_after is None
+    assert len(sandbox.record) == 1
+
+
+@every_call
+async def test_a_403_says_what_the_page_says(call: Call, tmp_path: Path) -> None:
+    """A plan without the Export API is a PermissionDeniedError with the page's advice."""
+    sandbox = Sandbox()
+    async with connected(sandbox, **FREE) as client:
+        with pytest.raises(PermissionDeniedError, match="upgrade the account.*support"):
+            await call(client, tmp_path)
+    assert [e.status for e in sandbox.record] == [403]
+
+
+async def test_a_refused_run_ends_its_iteration_bare() -> None:
+    """The iteration yields the segment that met the 401, and then ends with the error itself."""
+    sandbox = Sandbox(segments=5)
+    outcomes: list[NotExported] = []
+    async with connected(sandbox, access_token="wrong") as client:
+        async with client.open_bulk_export(sandbox.segment_ids, None) as run:
+            with pytest.raises(AuthenticationError) as caught:
+                async for outcome in run:
+                    assert isinstance(outcome, NotExported)
+                    outcomes.append(outcome)
+    assert type(caught.value) is AuthenticationError
+    assert [o.submitted for o in outcomes] == ["no"]
+
+
+@pytest.mark.parametrize("segments", [5, 64, 200])
+async def test_a_refused_run_sends_nothing_after_the_refusal(segments: int) -> None:
+    """Nothing goes out beyond what was under way when the first 401 came: 64 at most."""
+    sandbox = Sandbox(segments=segments, latency=1.0)
+    async with connected(sandbox, access_token="wrong", pacer=Pacer(rate=math.inf)) as client:
+        with pytest.raises(AuthenticationError):
+            await client.bulk_export(sandbox.segment_ids, None)
+    assert len(sandbox.record) == min(segments, 64)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("", "token"), ("key", ""), ("key\n", "token"), ("key", "token\n"), ("k:y", "token")]
+    + [("kéy", "token"), ("key", "tok\x07en"), ("key", " token"), (None, "token")],
+)
+def test_malformed_credentials_are_refused_unsent(pair: tuple[Any, Any]) -> None:
+    """Keys that can't be sent as they are end in the constructor, and aren't repeated there."""
+    with pytest.raises(ConfigurationError) as caught:
+        SegmentsClient(*pair)
+    assert not any(str(part) in str(caught.value) for part in pair if part and len(part) > 3)
+
+
+@pytest.mark.parametrize("missing", ["SEGMENTS_API_KEY", "SEGMENTS_ACCESS_TOKEN"])
+def test_the_environment_has_to_have_both(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`from_env` names the variable that isn't set."""
+    monkeypatch.setenv("SEGMENTS_API_KEY", PAGE_API_KEY)
+    monkeypatch.setenv("SEGMENTS_ACCESS_TOKEN", PAGE_ACCESS_TOKEN)
+    monkeypatch.delenv(missing)
+    with pytest.raises(ConfigurationError, match=missing):
+        SegmentsClient.from_env()
+
+
+async def test_the_environment_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`from_env` reads credentials and place; the vendor lets such a client in."""
+    sandbox = Sandbox(api_origin="https://vendor.example")
+    monkeypatch.setenv("SEGMENTS_API_KEY", PAGE_API_KEY)
+    monkeypatch.setenv("SEGMENTS_ACCESS_TOKEN", PAGE_ACCESS_TOKEN)
+    monkeypatch.setenv("SEGMENTS_BASE_URL", "https://vendor.example/")
+    async with httpx.AsyncClient(transport=SandboxTransport(sandbox)) as http:
+        async with SegmentsClient.from_env(http_client=http) as client:
+            assert len(await client.list_segments()) == 1
+    assert [e.authorized for e in sandbox.record] == [True]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://vendor.example", "http://10.0.0.1", "ftp://vendor.example", "vendor.example", ""]
+    + ["https://user:pass@vendor.example", "https://vendor.example/?a=b", "https://[::1", 7],
+)
+def test_bad_places_are_refused(url: Any) -> None:
+    """Plain http beyond loopback, and what isn't an API's URL, end in the constructor."""
+    with pytest.raises(ConfigurationError):
+        SegmentsClient("key", "token", base_url=url)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "[::1]"])
+def test_plain_http_on_loopback_needs_nothing(host: str) -> None:
+    """A vendor on this machine (the sandbox) is admitted without a warning."""
+    SegmentsClient("key", "token", base_url=f"http://{host}:8420")
+
+
+def test_insecure_is_admitted_aloud() -> None:
+    """`allow_insecure` admits plain http, and warns at the caller's own line."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        SegmentsClient("key", "token", base_url="http://vendor.example", allow_insecure=True)
+    assert [(w.filename, "clear" in str(w.message)) for w in seen] == [(__file__, True)]
+
+
+class _Recorded(httpx.AsyncBaseTransport):
+    """Notes where each request went, and whether credentials were on it."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self.inner = inner
+        self.seen: list[tuple[str, bool]] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append((request.url.host, "authorization" in request.headers))
+        return await self.inner.handle_async_request(request)
+
+
+async def test_credentials_stay_at_the_vendor(tmp_path: Path) -> None:
+    """Every request to the API carries them and none to the file host does."""
+    sandbox = Sandbox(segments=8, rows=5)
+    both = _Recorded(SandboxTransport(sandbox))
+    async with httpx.AsyncClient(transport=both) as http:
+        async with connected(sandbox, http_client=http, file_http_client=http) as client:
+            report = await client.bulk_export(await client.list_segments(), tmp_path)
+    assert len(report.exported) == 8
+    assert sandbox.record.credentials_seen_by_files() == []
+    assert set(both.seen) == {
+        ("query.indicative-prod.mparticle.com", True),
+        ("s3.us-east-1.amazonaws.com", False),
+    }
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_of_the_api_is_not_followed(status: int) -> None:
+    """Not even by a caller's own client that follows redirects: it is an unexpected answer."""
+    sandbox = Sandbox()
+    sandbox.inject(Fault.status(status, headers={"location": "https://elsewhere.example/x"}))
+    seen = _Recorded(SandboxTransport(sandbox))
+    async with httpx.AsyncClient(transport=seen, follow_redirects=True) as http:
+        async with connected(sandbox, http_client=http) as client:
+            with pytest.raises(APIStatusError) as caught:
+                await client.list_segments()
+    assert caught.value.status_code == status
+    assert [host for host, _ in seen.seen] == [API_ORIGIN.removeprefix("https://")]
+
+
+async def test_a_callers_own_authorization_stays_off_the_file_host(tmp_path: Path) -> None:
+    """A file client with credentials and cookies of its own sends neither to storage."""
+    sandbox = Sandbox(rows=5)
+    async with httpx.AsyncClient(
+        transport=SandboxTransport(sandbox), auth=("user", "secret"), cookies={"session": "1"}
+    ) as http:
+        async with connected(sandbox, file_http_client=http) as client:
+            await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+    assert sandbox.record.credentials_seen_by_files() == []
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[io.StringIO]:
+    """All that a program sees that logs everything: formatted, tracebacks included."""
+    text = io.StringIO()
+    handler = logging.StreamHandler(text)
+    handler.setFormatter(logging.Formatter("%(name)s %(message)s %(args)s"))
+    root = logging.getLogger()
+    caplog.set_level(logging.DEBUG)
+    for name in ("segments_async", "httpx", "httpcore"):
+        caplog.set_level(logging.DEBUG, logger=name)
+    root.addHandler(handler)
+    yield text
+    root.removeHandler(handler)
+
+
+def _troubled(sandbox: Sandbox) -> Sandbox:
+    """Whatever makes a client talk: refusals, lost answers, broken and refused files."""
+    ids = sandbox.segment_ids
+    sandbox.inject(Fault.status(429, headers={"retry-after": "1"}))
+    sandbox.inject(Fault.status(502, body="<html>bad gateway</html>"), method="GET")
+    sandbox.inject(Fault.LOST_AFTER, method="POST", segment_id=ids[1])
+    sandbox.inject(Fault.LOST_BEFORE, method="GET", path="export/")
+    sandbox.inject(Fault.status(200, body="<html>portal</html>"), method="GET", path="export/")
+    sandbox.inject(Fault.cut(100), origin="files")
+    sandbox.inject(Fault.status(503), origin="files", segment_id=ids[2])
+    sandbox.inject(Fault.status(403, body="Request has expired"), origin="files", skip=3)
+    elsewhere = f"{sandbox.files_origin}/moved?X-Amz-Signature=0badc0de"
+    sandbox.inject(Fault.status(307, headers={"location": elsewhere}), origin="files", skip=1)
+    return sandbox
+
+
+async def test_no_log_line_has_a_secret(log: io.StringIO, tmp_path: Path) -> None:
+    """At DEBUG level a troubled bulk run logs neither credentials nor signed links."""
+    sandbox = _troubled(Sandbox(segments=10, rows=5))
+    async with connected(sandbox) as client:
+        await client.bulk_export(await client.list_segments(), tmp_path)
+    assert sandbox.faults_left() == 0
+    assert "429 on" in log.getvalue()
+    assert [secret for secret in SECRETS if secret in log.getvalue()] == []
+
+
+@pytest.mark.real_time
+async def test_no_log_line_has_a_secret_over_sockets(log: io.StringIO, tmp_path: Path) -> None:
+    """Nor do httpx's and httpcore's own loggers, with redirects of signed links among them."""
+    sandbox = Sandbox(segments=10, rows=5, durations=Durations(median=0.5))
+    with SandboxServer(sandbox) as server:
+        _troubled(sandbox)
+        async with SegmentsClient(
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url
+        ) as client:
+            await client.bulk_export(await client.list_segments(), tmp_path)
+    assert sandbox.faults_left() == 0
+    assert "httpcore" in log.getvalue()
+    assert [secret for secret in SECRETS if secret in log.getvalue()] == []
+
+
+FAULTS = {
+    "401": Fault.status(401, body=f"no such user: Basic {BASIC}"),
+    "echo": Fault.status(400, body=f"you sent Authorization: Basic {BASIC} to https://a/b?c=d"),
+    "lost": Fault.LOST_AFTER,
+    "unreachable": Fault.UNREACHABLE,
+    "html": Fault.status(200, body="<html>"),
+    "cut": Fault.cut(7),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_no_error_shows_credentials(fault: Fault) -> None:
+    """Not in an error's text, facts, chained tracebacks or pickle, though the answer repeats them."""
+    sandbox = Sandbox()
+    sandbox.inject(fault, times=5)
+    async with connected(sandbox) as client:
+        with pytest.raises(SegmentsError) as caught:
+            await client.list_segments()
+        shown = told(caught.value) + repr(client) + repr(vars(client))
+    shown += repr(pickle.dumps(caught.value)) + repr(vars(caught.value.__cause__ or caught.value))
+    assert [secret for secret in SECRETS if secret in shown] == []
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), vars(again), again.args) == (
+        type(caught.value),
+        vars(caught.value),
+        caught.value.args,
+    )
+
+
+FILE_FAULTS = {
+    "cut": Fault.cut(10),
+    "lost": Fault.LOST_AFTER,
+    "unreachable": Fault.UNREACHABLE,
+    "denied": Fault.status(403, body="<Error>AccessDenied</Error>"),
+    "redirect": Fault.status(302, headers={"location": "https://evil.example/?X-Amz-Signature=1"}),
+}
+
+
+@pytest.mark.parametrize("fault", FILE_FAULTS.values(), ids=FILE_FAULTS)
+async def test_no_error_shows_a_signed_link(fault: Fault, tmp_path: Path) -> None:
+    """A download that fails says so without the link's query, its causes included."""
+    sandbox = Sandbox(rows=50)
+    sandbox.inject(fault, origin="files", times=5)
+    async with connected(sandbox) as client:
+        with pytest.raises(DownloadError) as caught:
+            await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+    shown = told(caught.value)
+    assert [secret for secret in SECRETS if secret in shown] == []
+    assert names_in(tmp_path) == []
+
+
+async def test_a_run_shows_no_secret(tmp_path: Path) -> None:
+    """Reprs of outcomes and reports, the manifest, and BulkExportError have none."""
+    sandbox = Sandbox(segments=6, rows=5, failed=0.3)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path)
+        links = await client.bulk_export(sandbox.segment_ids[:1], None)
+        with pytest.raises(BulkExportError) as caught:
+            report.raise_for_errors()
+    shown = repr(report) + repr(links) + told(caught.value)
+    shown += (tmp_path / "manifest.jsonl").read_text()
+    assert [secret for secret in SECRETS if secret in shown] == []

@@ -1,0 +1,107 @@
+"""A sandbox, and clients that talk to it in the test's own process."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import traceback
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+
+from segments_async import Exported, Progress, SegmentsClient
+from segments_async._http import SLOTS
+from segments_async.sandbox import (
+    API_ORIGIN,
+    PAGE_ACCESS_TOKEN,
+    PAGE_API_KEY,
+    Durations,
+    Entry,
+    Sandbox,
+    SandboxTransport,
+)
+
+LIST = "/service/v1/segments/list"
+EXPORT = "/service/v1/segments/export/"
+
+#: All exports take as long as each other.
+STEADY = Durations(median=4.0, sigma=0)
+
+
+@contextlib.asynccontextmanager
+async def connected(sandbox: Sandbox, **options: Any) -> AsyncIterator[SegmentsClient]:
+    """A client of the sandbox, which is at rest when the block ends without an exception."""
+    transport = SandboxTransport(sandbox)
+    async with (
+        httpx.AsyncClient(transport=transport) as http,
+        httpx.AsyncClient(transport=transport) as files,
+    ):
+        places: dict[str, Any] = {
+            "api_key": PAGE_API_KEY,
+            "access_token": PAGE_ACCESS_TOKEN,
+            "base_url": API_ORIGIN,
+            "http_client": http,
+            "file_http_client": files,
+        }
+        async with SegmentsClient(**places | options) as client:
+            yield client
+            assert_at_rest(client, sandbox)
+
+
+def assert_at_rest(client: SegmentsClient, sandbox: Sandbox) -> None:
+    """Nobody waits in the gate, nothing is queued, all slots are free, and no request is open."""
+    gate = client._gate
+    assert gate._scheduler.next_at(0.0) == math.inf
+    assert (gate._free, gate._leader, len(gate._waiters)) == (SLOTS, None, 0)
+    assert gate._scheduler.pending == 0
+    assert client._download_slots.value == client._downloads
+    assert sandbox.record.under_way() == 0
+
+
+def is_whole(sandbox: Sandbox, path: Path, segment_id: str, attempt: int = 0) -> bool:
+    """Whether the file has the sandbox's own bytes, all of them."""
+    return path.read_bytes() == sandbox.content(segment_id, attempt)
+
+
+def all_whole(sandbox: Sandbox, exported: Any) -> bool:
+    """The same of all the files of a report."""
+    return all(
+        isinstance(o, Exported) and is_whole(sandbox, o.file.path, o.segment_id) for o in exported
+    )
+
+
+def names_in(directory: Path) -> list[str]:
+    """What is in a directory, by name; nothing in one that isn't there."""
+    return sorted(entry.name for entry in directory.iterdir()) if directory.exists() else []
+
+
+def told(error: BaseException) -> str:
+    """All that a log would show of an error, its causes included."""
+    return "".join(traceback.format_exception(error)) + repr(error) + str(vars(error))
+
+
+def gaps(entries: list[Entry]) -> list[float]:
+    """Seconds between one request and the next."""
+    return [later.at - earlier.at for earlier, later in zip(entries, entries[1:], strict=False)]
+
+
+def adds_up(progress: Progress) -> bool:
+    """Whether each segment of the run is in exactly one place."""
+    places = (
+        progress.waiting,
+        progress.pending,
+        progress.fetching,
+        progress.exported,
+        progress.unchanged,
+        progress.not_exported,
+    )
+    return min(places) >= 0 and sum(places) == progress.total
+
+
+async def turns(count: int) -> None:
+    """Let all other tasks have so many turns."""
+    for _ in range(count):
+        await anyio.lowlevel.checkpoint()

@@ -1,0 +1,240 @@
+"""Where files go: what can't be written is found before anything is asked of the vendor."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from segments_async._files import destination
+from segments_async._files.destination import Destination, append_lines, check_target
+from segments_async.errors import ConfigurationError
+
+ONE = "82200474-c131-4f7b-a35e-381469af31a7"
+TWO = "11111111-c131-4f7b-a35e-381469af31a7"
+ONE_FILE = "My-Segment-82200474.csv"
+
+
+def prepare(directory: Path | str, *, overwrite: bool = False) -> dict[str, str]:
+    """Each segment that can't be exported there, with the reason."""
+    segments = [(ONE, "My Segment"), (TWO, "Other")]
+    problems = Destination(directory, segments, overwrite=overwrite).prepare()
+    return {segment_id: str(error) for segment_id, error in problems.items()}
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No file can be made anywhere. (Permissions wouldn't do: root may write where none may.)"""
+
+    def refuse(**_: object) -> NoReturn:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+
+
+# A directory.
+
+
+def test_a_read_only_directory_is_found(tmp_path: Path, read_only: None) -> None:
+    """Where no file can be made, the whole destination is refused, with the system's reason."""
+    with pytest.raises(ConfigurationError, match="Read-only file system"):
+        prepare(tmp_path)
+
+
+@pytest.mark.parametrize("below", ["", "a", "a/b"])
+def test_a_file_in_the_directorys_place_is_found(tmp_path: Path, below: str) -> None:
+    """A destination that is a file, or would be below one, is refused."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="can't write"):
+        prepare(tmp_path / "file" / below)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 300])
+def test_a_directory_that_can_not_be_is_found(tmp_path: Path, name: str) -> None:
+    """A name that no directory can have, too long or with a NUL, is refused."""
+    with pytest.raises(ConfigurationError, match="can't write"):
+        prepare(f"{tmp_path}/{name}")
+
+
+def test_a_symlink_to_nowhere_is_found(tmp_path: Path) -> None:
+    """A dangling symbolic link in the directory's place is refused, and left as it is."""
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(ConfigurationError, match="can't write"):
+        prepare(tmp_path / "link")
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_foreign_file_concerns_its_segment_only(tmp_path: Path) -> None:
+    """A file that would be replaced is a problem of its segment, and nobody else's."""
+    (tmp_path / ONE_FILE).write_bytes(b"precious")
+    assert list(prepare(tmp_path)) == [ONE]
+
+
+def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
+    """Preparing changes nothing of a file that is there, with and without `overwrite`."""
+    (tmp_path / ONE_FILE).write_bytes(b"precious")
+    for overwrite in (False, True):
+        prepare(tmp_path, overwrite=overwrite)
+    assert (tmp_path / ONE_FILE).read_bytes() == b"precious"
+
+
+def test_a_foreign_file_names_what_would_replace_it(tmp_path: Path) -> None:
+    """The reason says which option admits it, in Python and on the command line."""
+    (tmp_path / ONE_FILE).touch()
+    assert "overwrite=True (--overwrite)" in prepare(tmp_path)[ONE]
+
+
+def test_overwrite_admits_a_foreign_file(tmp_path: Path) -> None:
+    """With `overwrite`, a file that is there is no problem."""
+    (tmp_path / ONE_FILE).touch()
+    assert prepare(tmp_path, overwrite=True) == {}
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_directory_in_a_files_place_is_found(tmp_path: Path, overwrite: bool) -> None:
+    """A directory where a file should go is a problem that `overwrite` doesn't solve."""
+    (tmp_path / ONE_FILE).mkdir()
+    assert "is a directory" in prepare(tmp_path, overwrite=overwrite)[ONE]
+
+
+@pytest.mark.parametrize("target", ["nowhere", "."])
+def test_a_symlink_in_a_files_place(tmp_path: Path, target: str) -> None:
+    """A symbolic link, dangling or to a directory, is a foreign file like any other."""
+    (tmp_path / ONE_FILE).symlink_to(tmp_path / target)
+    assert "exists" in prepare(tmp_path)[ONE]
+    assert prepare(tmp_path, overwrite=True) == {}
+
+
+def test_a_new_directory_is_made(tmp_path: Path) -> None:
+    """A directory that doesn't exist is made, with those above it."""
+    assert prepare(tmp_path / "a" / "b") == {}
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_preparing_leaves_nothing(tmp_path: Path) -> None:
+    """What preparing writes to see whether it can is gone afterwards."""
+    prepare(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unrelated_files_are_no_problem(tmp_path: Path) -> None:
+    """Other files in the directory don't matter."""
+    (tmp_path / "notes.csv").touch()
+    assert prepare(tmp_path) == {}
+
+
+def test_every_segment_has_its_path(tmp_path: Path) -> None:
+    """A segment's file is in the directory, under its name."""
+    there = Destination(tmp_path, [(ONE, "My Segment"), (TWO, None)], overwrite=False)
+    assert there.path(ONE) == tmp_path / ONE_FILE
+    assert there.path(TWO) == tmp_path / f"{TWO}.csv"
+
+
+def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative destination stays where it was meant when the process changes its directory."""
+    monkeypatch.chdir(tmp_path)
+    there = Destination("exports", [(ONE, "My Segment")], overwrite=False)
+    monkeypatch.chdir("/")
+    assert there.path(ONE) == tmp_path / "exports" / ONE_FILE
+    assert there.manifest == tmp_path / "exports" / "manifest.jsonl"
+
+
+# A single file.
+
+
+def test_a_read_only_target_is_found(tmp_path: Path, read_only: None) -> None:
+    """Where no file can be made beside the target, it is refused."""
+    with pytest.raises(ConfigurationError, match="Read-only file system"):
+        check_target(tmp_path / "a.csv", overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["nowhere/a.csv", "file/a.csv", "a\0b.csv", "a" * 252, "a" * 300])
+def test_a_target_that_can_not_be_is_found(tmp_path: Path, name: str) -> None:
+    """No directory, a file as the directory, a NUL, a name too long for itself or its part."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match="can't write"):
+        check_target(f"{tmp_path}/{name}", overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("target", ["", ".", "/"])
+def test_a_directory_is_no_target(target: str, overwrite: bool) -> None:
+    """A target that is a directory is refused, with `overwrite` too."""
+    with pytest.raises(ConfigurationError, match="is a directory"):
+        check_target(target, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_foreign_target_takes_overwrite(tmp_path: Path, link: bool) -> None:
+    """A file, or a dangling link, that is there already is refused without `overwrite`."""
+    target = tmp_path / "a.csv"
+    target.symlink_to("nowhere") if link else target.touch()
+    with pytest.raises(ConfigurationError, match="overwrite=True"):
+        check_target(target, overwrite=False)
+    assert check_target(target, overwrite=True) == target
+
+
+def test_a_target_comes_back_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative target that may be written is returned as an absolute path, and not made."""
+    monkeypatch.chdir(tmp_path)
+    assert check_target("a.csv", overwrite=False) == tmp_path / "a.csv"
+    assert list(tmp_path.iterdir()) == []
+
+
+# Lines.
+
+
+def test_lines_are_not_written_through_a_symlink(tmp_path: Path) -> None:
+    """A symbolic link in the manifest's place is refused, not followed."""
+    (tmp_path / "elsewhere").write_text("precious\n")
+    (tmp_path / "manifest.jsonl").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic link"):
+        append_lines(tmp_path / "manifest.jsonl", ["{}"])
+    assert (tmp_path / "elsewhere").read_text() == "precious\n"
+
+
+def test_a_short_write_loses_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system takes less than it was given, the rest follows."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:5]))
+    append_lines(tmp_path / "lines", ["one line", "another line"])
+    assert (tmp_path / "lines").read_text() == "one line\nanother line\n"
+
+
+def test_lines_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All lines of a call go in one write, so that two processes' lines don't mix."""
+    sizes: list[int] = []
+    write = os.write
+
+    def counted(descriptor: int, data: bytes) -> int:
+        sizes.append(len(data))
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", counted)
+    append_lines(tmp_path / "lines", ["one", "two", "three"])
+    assert sizes == [len("one\ntwo\nthree\n")]
+
+
+def test_lines_are_appended(tmp_path: Path) -> None:
+    """What was there stays, and each line ends with a newline."""
+    for line in ("caf\u00e9", "two"):
+        append_lines(tmp_path / "lines", [line])
+    assert (tmp_path / "lines").read_bytes() == "caf\u00e9\ntwo\n".encode()
+
+
+def test_no_descriptor_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write that fails leaves no open file behind."""
+    closed: list[int] = []
+    close = os.close
+    monkeypatch.setattr(os, "close", lambda fd: (closed.append(fd), close(fd))[1])
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(destination, "write_all", full)
+    with pytest.raises(OSError, match="No space"):
+        append_lines(tmp_path / "lines", ["one"])
+    assert len(closed) == 1

@@ -1,0 +1,286 @@
+"""Rows of a file that is still arriving: the same wherever it is cut, or an error with a number."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segments_async._files import rows
+from segments_async._files.rows import RecordSplitter, Rows
+from segments_async.errors import DownloadError
+from segments_async.models import Export, ExportStatus, Segment, SegmentType
+
+EXPORT = Export(
+    export_id="an-export",
+    segment=Segment("a-segment", "A Segment", "a-project", SegmentType.STATIC),
+    status=ExportStatus.COMPLETE,
+    start_time=datetime(2026, 11, 23, tzinfo=UTC),
+    filename="https://bucket.s3.amazonaws.com/key?X-Amz-Signature=5ec4e7",
+)
+Row = dict[str, str]
+
+# Quotes, doubled quotes, commas and both newlines in fields; two and four bytes to a character.
+TRICKY = (
+    '\ufeffuser id,"a ""quoted"" name",note\r\n'
+    '1,Ren\u00e9,"two\nlines"\r\n'
+    '2,"x, y","""all"" quoted"\n'
+    '3,\U0001f600,"crlf\r\nwithin"\r\n'
+    '4,"",\n'
+    '5,last,"no newline at the end"'
+).encode()
+TRICKY_ROWS = [
+    {"user id": "1", 'a "quoted" name': "Ren\u00e9", "note": "two\nlines"},
+    {"user id": "2", 'a "quoted" name': "x, y", "note": '"all" quoted'},
+    {"user id": "3", 'a "quoted" name': "\U0001f600", "note": "crlf\r\nwithin"},
+    {"user id": "4", 'a "quoted" name': "", "note": ""},
+    {"user id": "5", 'a "quoted" name': "last", "note": "no newline at the end"},
+]
+
+
+async def arriving(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def read(*chunks: bytes) -> list[Row]:
+    """The rows of a file that arrives in these pieces."""
+
+    async def collect() -> list[Row]:
+        return [row async for row in Rows(arriving(chunks), EXPORT)]
+
+    return anyio.run(collect)
+
+
+def fault(*chunks: bytes) -> DownloadError:
+    with pytest.raises(DownloadError) as caught:
+        read(*chunks)
+    return caught.value
+
+
+def records(*chunks: bytes) -> list[bytes]:
+    splitter = RecordSplitter()
+    whole = [record for chunk in chunks for record in splitter.feed(chunk)]
+    return whole + list(splitter.feed(b"", final=True))
+
+
+# What is no CSV.
+
+
+@pytest.mark.parametrize("row", [b"1", b"1,2,3,4", b"1,2,"])
+def test_a_ragged_row_is_an_error_with_its_number(row: bytes) -> None:
+    """A row of another length than the header's is named by its record's number."""
+    error = fault(b"a,b\n1,2\n" + (row if row != b"1,2," else b"1,2,3") + b"\n5,6\n")
+    assert "record 3: " in str(error)
+
+
+def test_records_are_counted_and_not_lines() -> None:
+    """A newline within quotes doesn't count: the number is that of a spreadsheet's row."""
+    assert "record 4: " in str(fault(b'a,b\n1,"\n\n\n"\n3,4\nragged\n'))
+
+
+@pytest.mark.parametrize("cut", range(1, 30))
+def test_the_number_does_not_depend_on_the_cuts(cut: int) -> None:
+    """A fault has the same number however many records arrive with it, invalid UTF-8 included."""
+    body = b"a,b\n1,2\n3,4\n5,\xff\n7,8\n9,10\n"
+    assert "record 4: " in str(fault(body[:cut], body[cut:]))
+
+
+@pytest.mark.parametrize(
+    "value", [b"\xff", b"\xc3", b"\xc3\x28", b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xc0\xaf", b"\xfe\xff"]
+)
+def test_invalid_utf_8_is_an_error(value: bytes) -> None:
+    """Bytes that are no UTF-8, a character cut off at the end included, are an error."""
+    assert "record 2: 'utf-8' codec" in str(fault(b"a,b\n1," + value))
+
+
+@pytest.mark.parametrize(
+    "body", [b'a,b\n1,"open', b'a,b\n1,"open\n2,3\n4,5\n', b'a,b\n1,"x"y\n', b"a,b\n1,2\r3,4\r"]
+)
+def test_broken_quotes_and_old_line_ends_are_errors(body: bytes) -> None:
+    """A quote that isn't closed, text after a closed one, and a lone CR are no CSV."""
+    assert "record 2: " in str(fault(body))
+
+
+def test_a_quote_within_a_plain_field_is_an_error_rather_than_a_wrong_row() -> None:
+    """Two fields with a stray quote each never become one field with a newline."""
+    assert "record 2: " in str(fault(b'a,b\n5" disc,1\n7" disc,2\n'))
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        pytest.param([b"a\n", b"x" * 60, b"x" * 60], id="a long line"),
+        pytest.param([b"a\n", b'"', *[b"x\n" * 10] * 12], id="a quote that is never closed"),
+        pytest.param([b"a\n", b'"' + b"x" * 60 + b"\n", b"x" * 60], id="both"),
+    ],
+)
+def test_a_record_has_a_limit(monkeypatch: pytest.MonkeyPatch, chunks: list[bytes]) -> None:
+    """A record that grows beyond the limit is an error before the rest of the file is gathered."""
+    monkeypatch.setattr(rows, "LARGEST_RECORD", 100)
+    error = fault(*chunks, b"\xff" * 1000)  # which would be another error, were it looked at
+    assert "record 2: a record of more than 100 bytes" in str(error)
+
+
+def test_records_below_the_limit_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is a record's, and not the file's."""
+    monkeypatch.setattr(rows, "LARGEST_RECORD", 100)
+    assert len(read(b"a\n", *[b'"' + b"x" * 50 + b"\n", b"x" * 40 + b'"\n'] * 20)) == 20
+
+
+def test_a_field_has_the_csv_modules_limit() -> None:
+    """A field above csv.field_size_limit(), which is the process's own setting, is an error."""
+    body = b"a,b\n1," + b"x" * (csv.field_size_limit() + 1)
+    assert "field larger than field limit" in str(fault(body))
+
+
+def test_an_error_has_the_export_and_a_reason() -> None:
+    """What can't be read is a DownloadError with its export, and reason "broken"."""
+    error = fault(b"a,b\n1\n")
+    assert error.export is EXPORT
+    assert error.reason == "broken"
+
+
+def test_an_error_has_no_link_and_no_field() -> None:
+    """The message holds neither the signed link nor what a row says of a user."""
+    message = str(fault(b"a,b\nsomebody@example.com\n"))
+    assert "5ec4e7" not in message
+    assert "somebody" not in message
+
+
+def test_rows_before_a_fault_come() -> None:
+    """What was whole before the faulty record is delivered first."""
+
+    async def collect() -> list[Row]:
+        got = []
+        with pytest.raises(DownloadError):
+            async for row in Rows(arriving([b"a\n1\n2\n\xff\n4\n"]), EXPORT):
+                got.append(row)
+        return got
+
+    assert anyio.run(collect) == [{"a": "1"}, {"a": "2"}]
+
+
+async def test_what_breaks_the_stream_passes_unchanged() -> None:
+    """An error of the chunks' own comes out as it is, after the rows that were whole."""
+
+    async def breaking() -> AsyncIterator[bytes]:
+        yield b"a\n1\n2"
+        raise DownloadError("the link broke", reason="length")
+
+    got = []
+    with pytest.raises(DownloadError, match="the link broke"):
+        async for row in Rows(breaking(), EXPORT):
+            got.append(row)
+    assert got == [{"a": "1"}]
+
+
+# What has no rows.
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xef\xbb\xbf", b"\n", b"a,b", b"a,b\n", b"a,b\r\n", b"\xef\xbb\xbfa,b\n"]
+)
+def test_a_file_without_rows(body: bytes) -> None:
+    """An empty file, a mark alone, and a header alone have no rows, and are whole."""
+    assert read(body) == []
+
+
+async def test_no_chunk_at_all() -> None:
+    """A body that ends before its first chunk has no rows."""
+    assert [row async for row in Rows(arriving([]), EXPORT)] == []
+
+
+# Cuts.
+
+
+@pytest.mark.parametrize("cut", range(len(TRICKY) + 1))
+def test_a_cut_anywhere_changes_nothing(cut: int) -> None:
+    """Cut at any byte, within a character, a quote or a newline, the rows are the same."""
+    assert read(TRICKY[:cut], TRICKY[cut:]) == TRICKY_ROWS
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_small_pieces_change_nothing(size: int) -> None:
+    """Arriving byte by byte, or in small pieces, the rows are the same."""
+    pieces = [TRICKY[n : n + size] for n in range(0, len(TRICKY), size)]
+    assert read(*pieces) == TRICKY_ROWS
+
+
+def test_empty_pieces_change_nothing() -> None:
+    """A chunk of no bytes is no end."""
+    assert read(b"", TRICKY[:9], b"", b"", TRICKY[9:], b"") == TRICKY_ROWS
+
+
+async def test_a_row_comes_before_the_next_chunk() -> None:
+    """A whole row is delivered without waiting for more of the file."""
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"a\n1\n2"
+        raise AssertionError("asked for more than it needed")
+
+    assert await anext(Rows(chunks(), EXPORT)) == {"a": "1"}
+
+
+@given(st.binary(), st.lists(st.integers(0, 200), max_size=5))
+def test_records_lose_nothing(body: bytes, cuts: list[int]) -> None:
+    """Of any bytes, cut anywhere, the records are the whole, and the same as without the cuts."""
+    edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    pieces = [body[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    assert b"".join(records(*pieces)) == body
+    assert records(*pieces) == records(body)
+
+
+FIELDS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\n\ufeff'))
+TABLES = st.integers(1, 4).flatmap(
+    lambda width: st.lists(st.lists(FIELDS, min_size=width, max_size=width), max_size=6)
+)
+
+
+@given(TABLES, st.sampled_from(["\r\n", "\n"]), st.integers(0, 1000), st.booleans())
+def test_what_csv_wrote_is_read(
+    table: list[list[str]], newline: str, cut: int, mark: bool
+) -> None:
+    """Whatever fields Python's csv writes, with or without a mark, cut anywhere, come back."""
+    header = [f"column {n}" for n in range(len(table[0]))] if table else ["column 0"]
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator=newline, quoting=csv.QUOTE_ALL).writerows([header, *table])
+    body = text.getvalue().encode("utf-8-sig" if mark else "utf-8")
+    expected = [dict(zip(header, fields, strict=True)) for fields in table]
+    assert read(body[:cut], body[cut:]) == expected
+
+
+@given(st.lists(st.binary(), max_size=4))
+def test_any_bytes_are_rows_or_an_error(chunks: list[bytes]) -> None:
+    """Of any bytes come rows, or DownloadError; nothing else is raised."""
+    try:
+        got = read(*chunks)
+    except DownloadError as error:
+        assert error.reason == "broken"
+    else:
+        assert all(isinstance(row, dict) for row in got)
+
+
+# What else is read.
+
+
+def test_blank_lines_are_no_rows() -> None:
+    """A line of nothing, at the end or between two rows, is passed over."""
+    assert read(b"a,b\n1,2\n\n3,4\r\n\r\n") == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+
+
+def test_fields_are_strings_as_they_stand() -> None:
+    """Nothing is stripped, converted or taken for a formula."""
+    body = b"a,b,c,d\n 1 ,007,=1+1,null\n"
+    assert read(body) == [{"a": " 1 ", "b": "007", "c": "=1+1", "d": "null"}]
+
+
+def test_a_mark_within_the_file_is_text() -> None:
+    """Only at the file's beginning is a byte order mark dropped."""
+    assert read("a\n\ufeffx\n".encode()) == [{"a": "\ufeffx"}]

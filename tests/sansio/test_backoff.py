@@ -1,0 +1,276 @@
+"""Whether again, and after how long: jitter, quota, the ticket guard, an outage."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segments_async._sansio.outage import LONGEST_OUTAGE, Outage
+from segments_async._sansio.retry import (
+    FIRST_BACKOFF,
+    LONGEST_BACKOFF,
+    RetryQuota,
+    TicketGuard,
+    full_jitter,
+)
+
+CHANCES = st.floats(0, 1, exclude_max=True)
+
+
+# Full jitter.
+
+
+@given(st.integers(0, 10_000), CHANCES)
+def test_jitter_has_bounds(attempt: int, chance: float) -> None:
+    """No backoff is negative, above 30 s, or above 1 s doubled once per attempt before."""
+    pause = full_jitter(attempt, chance)
+    assert 0 <= pause <= LONGEST_BACKOFF == 30.0
+    assert pause <= FIRST_BACKOFF * 2 ** min(attempt, 100)
+
+
+@given(st.integers(0, 100), CHANCES, CHANCES)
+def test_jitter_is_full(attempt: int, one: float, other: float) -> None:
+    """The pause is spread evenly from zero: it grows with the chance, and is 0 where that is."""
+    assert full_jitter(attempt, 0.0) == 0.0
+    assert (full_jitter(attempt, one) <= full_jitter(attempt, other)) or one > other
+
+
+def test_jitter_doubles() -> None:
+    """The upper ends are 1, 2, 4, 8, 16 s, and 30 s from then on."""
+    assert [2 * full_jitter(n, 0.5) for n in range(7)] == [1, 2, 4, 8, 16, 30, 30]
+
+
+# The retry quota.
+
+
+def test_a_quota_ends() -> None:
+    """Where nothing succeeds, there are as many retries as the bucket holds, and then none."""
+    quota = RetryQuota(size=3)
+    assert [quota.take() for _ in range(5)] == [True, True, True, False, False]
+
+
+def test_a_refused_retry_takes_nothing() -> None:
+    """Asking an empty bucket doesn't put it into debt."""
+    quota = RetryQuota(size=1, refill=1.0)
+    quota.take()
+    for _ in range(100):
+        quota.take()
+    quota.on_success()
+    assert quota.take()
+
+
+def test_nine_successes_are_no_retry() -> None:
+    """A success gives back a tenth: nine aren't enough."""
+    quota = RetryQuota(size=1)
+    quota.take()
+    for _ in range(9):
+        quota.on_success()
+    assert not quota.take()
+
+
+@pytest.mark.parametrize("size", [1, 2, 50])
+def test_ten_successes_are_a_retry(size: int) -> None:
+    """Ten are enough, also where ten tenths don't add up to one in binary."""
+    quota = RetryQuota(size=size)
+    while quota.take():
+        pass
+    for _ in range(10):
+        quota.on_success()
+    assert quota.take()
+
+
+def test_successes_are_not_saved_up() -> None:
+    """A full bucket stays as large as it is, however long everything went well."""
+    quota = RetryQuota(size=2)
+    for _ in range(1000):
+        quota.on_success()
+    assert [quota.take() for _ in range(3)] == [True, True, False]
+
+
+@given(st.integers(1, 50), st.lists(st.booleans(), max_size=300))
+def test_retries_are_bounded_by_successes(size: int, events: list[bool]) -> None:
+    """Of any history, the retries are at most the size and a tenth of the successes."""
+    quota = RetryQuota(size=size)
+    taken = successes = 0
+    for success in events:
+        if success:
+            quota.on_success()
+            successes += 1
+        else:
+            taken += quota.take()
+        assert taken <= size + successes / 10 + 1e-6
+
+
+# The ticket guard.
+
+
+def test_a_new_guard_is_open_to_all() -> None:
+    """Before any 500, nothing is held, and no request is a probe."""
+    guard = TicketGuard()
+    assert guard.next_at() == -math.inf
+    assert not guard.on_sent()
+
+
+def test_a_500_holds_everything_for_a_minute() -> None:
+    """After the first 500, the next request may go after 60 s."""
+    guard = TicketGuard()
+    guard.on_internal_error(100.0)
+    assert guard.next_at() == 160.0
+
+
+def test_a_burst_of_500s_counts_once_for_the_pause() -> None:
+    """500s to requests that were under way when the first one came don't lengthen the pause."""
+    guard = TicketGuard()
+    for late in range(10):
+        guard.on_internal_error(100.0 + late)
+    assert guard.next_at() == 160.0
+
+
+def test_every_500_is_counted() -> None:
+    """The pause counts a burst once, the run's budget of 500s counts each answer."""
+    guard = TicketGuard()
+    for _ in range(10):
+        guard.on_internal_error(100.0)
+    assert guard.internal_errors == 10
+
+
+def test_one_probe_at_a_time() -> None:
+    """While the probe is under way, nothing else may go, however late it gets."""
+    guard = TicketGuard()
+    guard.on_internal_error(0.0)
+    assert guard.on_sent()
+    assert guard.next_at() == math.inf
+
+
+def test_the_pause_doubles_up_to_15_minutes() -> None:
+    """Each probe that gets a 500 doubles the pause: 1, 2, 4, 8 and then 15 minutes."""
+    guard = TicketGuard()
+    now, pauses = 0.0, []
+    for _ in range(7):
+        guard.on_internal_error(now)
+        pauses.append(guard.next_at() - now)
+        now = guard.next_at()
+        guard.on_sent()
+    assert pauses == [60, 120, 240, 480, 900, 900, 900]
+
+
+def test_a_lost_probe_leaves_the_guard_armed() -> None:
+    """A probe whose answer was lost says nothing: the next request is a probe again."""
+    guard = TicketGuard()
+    guard.on_internal_error(0.0)
+    guard.on_sent()
+    guard.on_probe_answer(passed=False)
+    assert guard.armed
+    assert guard.next_at() == 60.0
+    assert guard.on_sent()
+
+
+def test_a_passed_probe_closes_the_guard() -> None:
+    """After a probe that passed, everybody may go."""
+    guard = TicketGuard()
+    guard.on_internal_error(0.0)
+    guard.on_sent()
+    guard.on_probe_answer(passed=True)
+    assert not guard.armed
+    assert guard.next_at() == -math.inf
+    assert not guard.on_sent()
+
+
+def test_a_closed_guard_begins_anew() -> None:
+    """The next 500 after a passed probe holds everything for a minute again, not for two."""
+    guard = TicketGuard()
+    guard.on_internal_error(0.0)
+    guard.on_sent()
+    guard.on_probe_answer(passed=True)
+    guard.on_internal_error(1000.0)
+    assert guard.next_at() == 1060.0
+
+
+def test_an_answer_to_what_is_no_probe_closes_nothing() -> None:
+    """A success of a request sent before the 500 doesn't end the pause."""
+    guard = TicketGuard()
+    guard.on_internal_error(0.0)
+    guard.on_probe_answer(passed=True)
+    assert guard.armed
+    assert guard.next_at() == 60.0
+
+
+@given(st.lists(st.sampled_from(["500", "send", "pass", "lose"]), max_size=60))
+def test_a_guard_never_admits_two_requests_while_armed(events: list[str]) -> None:
+    """Of any history: armed, requests go one at a time, and a 500 is followed by its pause."""
+    guard, now, flying = TicketGuard(), 0.0, 0
+    for event in events:
+        if event == "send":
+            if guard.next_at() == math.inf:
+                assert flying == 1
+                continue
+            now = max(now, guard.next_at())
+            if guard.on_sent():
+                flying += 1
+                assert flying == 1
+        elif event == "500":
+            guard.on_internal_error(now)
+            flying = 0
+            assert guard.armed
+            assert guard.next_at() <= now + 900
+        elif flying:
+            guard.on_probe_answer(passed=event == "pass")
+            flying = 0
+            assert guard.armed == (event == "lose")
+
+
+# An outage.
+
+
+def test_no_outage_holds_nothing() -> None:
+    """Before any failure, everybody may go, and there is hope for ever."""
+    outage = Outage()
+    assert outage.next_at() == -math.inf
+    assert not outage.hopeless(1e9)
+
+
+@given(CHANCES)
+def test_failures_together_count_as_one(chance: float) -> None:
+    """64 requests that fail at the same moment make the pause of one."""
+    one, many = Outage(), Outage()
+    one.on_unsent(0.0, chance)
+    for _ in range(64):
+        many.on_unsent(0.0, chance)
+    assert many.next_at() == one.next_at()
+
+
+@given(st.lists(CHANCES, min_size=1, max_size=40))
+def test_an_outages_pause_is_never_short_nor_long(chances: list[float]) -> None:
+    """No streak of lucky draws makes a busy loop: from half the doubled pause to 30 s at most."""
+    outage, now = Outage(), 0.0
+    for n, chance in enumerate(chances):
+        outage.on_unsent(now, chance)
+        full = min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(n, 30))
+        assert full / 2 - 1e-6 <= outage.next_at() - now <= full + 1e-6
+        now = outage.next_at()
+
+
+@given(st.lists(CHANCES, min_size=1, max_size=20))
+def test_any_answer_ends_an_outage(chances: list[float]) -> None:
+    """After an answer nothing is held, and the next failure begins with the shortest pause."""
+    outage, now = Outage(), 0.0
+    for chance in chances:
+        outage.on_unsent(now, chance)
+        now = outage.next_at()
+    outage.on_answer()
+    assert outage.next_at() == -math.inf
+    assert not outage.hopeless(now + 10 * LONGEST_OUTAGE)
+    outage.on_unsent(now, 0.0)
+    assert outage.next_at() <= now + FIRST_BACKOFF
+
+
+def test_hope_ends_after_ten_minutes() -> None:
+    """An outage is hopeless once it has lasted longer than 600 s since its first failure."""
+    outage = Outage()
+    outage.on_unsent(100.0, 0.5)
+    outage.on_unsent(500.0, 0.5)
+    assert not outage.hopeless(700.0)
+    assert outage.hopeless(700.1)

@@ -1,0 +1,348 @@
+"""Which link may be followed, and what of a link may be shown."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segments_async._sansio.links import LinkRefused, check_link, is_loopback, redact
+
+S3 = ("*.amazonaws.com",)
+SIGNED = "https://bucket.s3.eu-west-1.amazonaws.com/a/b.csv?X-Amz-Signature=5ec4e7&X-Amz-Date=1"
+ANY_HOST = ("*",)
+
+
+def check(
+    link: str, file_hosts: tuple[str, ...] | list[str] = S3, *, loopback: bool = False
+) -> str:
+    return check_link(link, file_hosts=file_hosts, loopback=loopback)
+
+
+def refusal(
+    link: str, file_hosts: tuple[str, ...] | list[str] = S3, *, loopback: bool = False
+) -> str:
+    with pytest.raises(LinkRefused) as caught:
+        check(link, file_hosts, loopback=loopback)
+    return str(caught.value)
+
+
+# What no setting admits.
+
+ADDRESSES = [
+    "169.254.169.254",
+    "127.0.0.1",
+    "10.0.0.1",
+    "8.8.8.8",
+    "2130706433",
+    "017700000001",
+    "0177.0.0.1",
+    "127.1",
+    "127.0.1",
+    "0x7f000001",
+    "0X7F000001",
+    "0x7f.1",
+    "127.0.0.0x1",
+    "1.2.3.4.",
+    "0",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[fd00:ec2::254]",
+    "[fe80::1%25eth0]",
+]
+
+
+@pytest.mark.parametrize("host", ADDRESSES)
+@pytest.mark.parametrize("port", ["", ":443", ":8080"])
+def test_an_address_is_no_host(host: str, port: str) -> None:
+    """An IP address is refused in all its shorthands, also where every host is admitted."""
+    assert "address" in refusal(f"https://{host}{port}/key", ANY_HOST)
+
+
+@pytest.mark.parametrize("scheme", ["http", "s3", "ftp", "file", "javascript", "data", "gopher"])
+def test_only_https(scheme: str) -> None:
+    """A link of another scheme is refused by its scheme, whatever the host."""
+    assert repr(scheme) in refusal(f"{scheme}://bucket.s3.amazonaws.com/key", ANY_HOST)
+
+
+@pytest.mark.parametrize("link", ["", "key.csv", "/key.csv", "//bucket.s3.amazonaws.com/key"])
+def test_a_link_is_absolute(link: str) -> None:
+    """What has no scheme is refused."""
+    assert "no scheme" in refusal(link)
+
+
+@pytest.mark.parametrize("user", ["user@", "user:password@", ":@", "@", "bucket.amazonaws.com@"])
+@pytest.mark.parametrize("loopback", [False, True])
+def test_no_user_information(user: str, loopback: bool) -> None:
+    """A link with user information is refused: what is before the @ looks like the host."""
+    host = "127.0.0.1" if loopback else "bucket.s3.amazonaws.com"
+    assert "user information" in refusal(f"https://{user}{host}/key", loopback=loopback)
+
+
+@pytest.mark.parametrize("character", [*map(chr, range(33)), "\x7f", "\x85", "\u2028", "\u202e"])
+@pytest.mark.parametrize("place", ["{}https://b.amazonaws.com/k", "https://b{}.amazonaws.com/k"])
+def test_no_control_character(character: str, place: str) -> None:
+    """White space and control characters are refused, which URL parsers drop without a word."""
+    refusal(place.format(character), ANY_HOST)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "b\u00fccket.amazonaws.com",
+        "bucket.amazonaws\u3002com",  # an ideographic full stop
+        "bucket\uff0eamazonaws.com",  # a full-width one
+        "\uff42ucket.amazonaws.com",
+        "\u0661\u0662\u0667.1",
+        "bucket.amazonaws.com\u2100",  # becomes a/c under NFKC
+        "\ud800.amazonaws.com",
+    ],
+)
+def test_no_character_beyond_ascii(host: str) -> None:
+    """A host that another parser might normalize into another host is refused."""
+    assert refusal(f"https://{host}/key", ANY_HOST) == "not a URL"
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "https://[::1/key",
+        "https://bucket.s3.amazonaws.com:http/key",
+        "https://bucket.s3.amazonaws.com:99999/key",
+        "https://bucket.s3.amazonaws.com:-1/key",
+    ],
+)
+def test_what_does_not_parse(link: str) -> None:
+    """A link that can't be taken apart is refused, not raised as a ValueError."""
+    assert refusal(link, ANY_HOST) == "not a URL"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        ".amazonaws.com",
+        "bucket..amazonaws.com",
+        "bucket.amazonaws.com..",
+        "evil.example\\.amazonaws.com",
+        "evil.example%2f.amazonaws.com",
+        "evil.example%00.amazonaws.com",
+        "*.amazonaws.com",
+        "a,b.amazonaws.com",
+        "a;b.amazonaws.com",
+        "a" * 64 + ".amazonaws.com",
+        "a." * 130 + "amazonaws.com",
+    ],
+    ids=lambda host: host[:40],
+)
+def test_a_host_is_a_name(host: str) -> None:
+    """A host that no resolver should be asked for is refused, though a pattern would match it."""
+    assert refusal(f"https://{host}/key", ANY_HOST) == "not a host's name"
+
+
+# What the patterns don't admit.
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "amazonaws.com",
+        "evilamazonaws.com",
+        "bucket.amazonaws.com.evil.example",
+        "bucket.amazonaws.com-evil.example",
+        "bucket.amazonaws.co",
+        "bucket.amazonaws.comx",
+        "xn--bucket-.example",
+        "metadata.google.internal",
+        "localhost",
+    ],
+)
+def test_a_host_beside_the_patterns(host: str) -> None:
+    """A host that no pattern matches as a whole is refused, and named with its option."""
+    message = refusal(f"https://{host}/key")
+    assert repr(host) in message
+    assert "file_hosts" in message
+
+
+@pytest.mark.parametrize("link", ["https://amazonaws.com?bucket.s3.amazonaws.com",
+                                  "https://evil.example#.amazonaws.com",
+                                  "https://evil.example/.amazonaws.com",
+                                  "https:/bucket.amazonaws.com/", "https:bucket.amazonaws.com"])
+def test_only_the_host_counts(link: str) -> None:
+    """The path, query or fragment of a link doesn't make its host."""
+    refusal(link)
+
+
+def test_no_pattern_admits_nothing() -> None:
+    """Without patterns, no link is followed."""
+    assert "file_hosts" in refusal(SIGNED, ())
+
+
+def test_a_pattern_for_every_host_does_not_admit_this_machine() -> None:
+    """Even `*` doesn't mean localhost: that takes a vendor that is there itself."""
+    refusal("https://localhost/key", ANY_HOST)
+    refusal("https://localhost./key", ANY_HOST)
+
+
+def test_a_refusal_has_no_query() -> None:
+    """The message says which host, and nothing of the path or query: that is a credential."""
+    message = refusal("https://files.example/path?X-Amz-Signature=5ec4e7")
+    assert "5ec4e7" not in message
+    assert "path" not in message
+
+
+# Loopback.
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "LOCALHOST", "[::1]"])
+def test_loopback_needs_a_loopback_vendor(scheme: str, host: str) -> None:
+    """A link to this machine is followed where the vendor is on loopback, and only there."""
+    link = f"{scheme}://{host}:8080/key"
+    assert check(link, loopback=True) == link
+    refusal(link, ANY_HOST, loopback=False)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "http://bucket.s3.amazonaws.com/key",
+        "http://10.0.0.1/key",
+        "http://localhost.evil.example/key",
+        "http://127.0.0.1.evil.example/key",
+        "http://0.0.0.0/key",
+        "http://127.1/key",
+        "ftp://127.0.0.1/key",
+        "file://localhost/etc/passwd",
+    ],
+)
+def test_a_loopback_vendor_admits_nothing_else(link: str) -> None:
+    """A vendor on loopback may link to loopback; to others by the same rules as any vendor."""
+    refusal(link, ANY_HOST, loopback=True)
+
+
+@pytest.mark.parametrize("host", ["", "localhost.", "localhost.localdomain", "0.0.0.0", "127.1"])
+def test_what_is_not_known_to_be_loopback(host: str) -> None:
+    """Only `localhost` and whole loopback addresses count as this machine."""
+    assert not is_loopback(host)
+
+
+# What is admitted.
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        SIGNED,
+        "https://bucket.s3.amazonaws.com/key",
+        "https://my_old_bucket.s3.amazonaws.com/key",
+        "https://bucket.s3.amazonaws.com./key",
+        "https://BUCKET.S3.AmazonAWS.com/key",
+        "HTTPS://bucket.s3.amazonaws.com/key",
+        "https://bucket.s3.amazonaws.com:443/key",
+        "https://bucket.s3.amazonaws.com:8443/key",
+        "https://bucket.s3.amazonaws.com:/key",
+        "https://bucket.s3.amazonaws.com",
+    ],
+)
+def test_a_link_to_s3_is_returned_as_it_is(link: str) -> None:
+    """Whatever case, port or one trailing dot its host has, an admitted link isn't changed."""
+    assert check(link) == link
+
+
+@pytest.mark.parametrize(
+    ("pattern", "host"),
+    [
+        ("files.example", "files.example"),
+        ("FILES.Example", "files.example"),
+        ("files.example", "Files.EXAMPLE"),
+        ("*.files.example", "a.b.files.example"),
+        ("eu-?.files.example", "eu-1.files.example"),
+    ],
+)
+def test_patterns(pattern: str, host: str) -> None:
+    """A pattern matches the whole host, without regard to case."""
+    link = f"https://{host}/key"
+    assert check(link, [*S3, pattern]) == link
+
+
+# Anything at all.
+
+LINKS = st.one_of(
+    st.text(),
+    st.builds(
+        "{}://{}{}{}".format,
+        st.sampled_from(["https", "http", "s3", ""]),
+        st.sampled_from(["", "user@", "user:pw@"]),
+        st.one_of(st.sampled_from([*ADDRESSES, "localhost", "b.amazonaws.com"]), st.text()),
+        st.one_of(st.just(""), st.text().map("/{}".format), st.text().map(":{}".format)),
+    ),
+)
+
+
+@given(LINKS, st.booleans(), st.sampled_from([S3, ANY_HOST, ()]))
+def test_anything_is_a_link_or_refused(
+    text: str, loopback: bool, file_hosts: tuple[str, ...]
+) -> None:
+    """Of any text, either the link itself comes back, or LinkRefused; nothing else is raised."""
+    try:
+        assert check(text, file_hosts, loopback=loopback) == text
+    except LinkRefused as refused:
+        assert str(refused)
+
+
+@given(LINKS)
+def test_what_is_admitted_is_https_and_ascii(text: str) -> None:
+    """Whatever is admitted from a vendor on the internet is printable ASCII over https."""
+    try:
+        link = check(text, ANY_HOST)
+    except LinkRefused:
+        return
+    assert link.isascii()
+    assert link.isprintable()
+    assert link.lower().startswith("https://")
+
+
+# What may be shown.
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (SIGNED, "https://bucket.s3.eu-west-1.amazonaws.com/a/b.csv?..."),
+        (f"GET {SIGNED} failed", "GET https://bucket.s3.eu-west-1.amazonaws.com/a/b.csv?... failed"),
+        ('{"url": "https:\\/\\/b\\/k?sig=5ec4e7"}', '{"url": "https:\\/\\/b\\/k?..."}'),
+        ("<a href='https://b/k?sig=5ec4e7'>", "<a href='https://b/k?...'>"),
+        ("https://user:5ec4e7@host/k", "https://...@host/k"),
+        ("Authorization: Basic NWVjNGU3Og==", "Authorization: Basic ..."),
+        ('"authorization":"bearer 5ec4e7.x-y_z"', '"authorization":"bearer ..."'),
+        ("two: https://a/k?x=1 https://b/k?y=2", "two: https://a/k?... https://b/k?..."),
+    ],
+)
+def test_redacted(text: str, shown: str) -> None:
+    """Queries, user information and Authorization's credentials go, and the rest stays."""
+    assert redact(text) == shown
+
+
+def test_what_has_no_secret_is_shown_as_it_is() -> None:
+    """A plain sentence, and a link without a query, pass unchanged."""
+    text = "What? No such segment; see https://docs.example/help"
+    assert redact(text) == text
+
+
+@given(st.text(), st.from_regex(r"[A-Za-z0-9&=%._-]{12,40}", fullmatch=True), st.text())
+def test_a_query_is_never_shown(before: str, query: str, after: str) -> None:
+    """Whatever stands around a link, no query of it is left."""
+    assert query not in redact(f"{before} https://host/key?{query} {after}") or (
+        query in before or query in after
+    )
+
+
+PIECES = ["?", "://", "@", "basic ", "Bearer ", "a", "b=", " ", "/", '"', "..."]
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=16).map("".join))
+def test_redacting_twice_is_redacting_once(text: str) -> None:
+    """What was redacted is stable: messages pass several hands."""
+    assert redact(redact(text)) == redact(text)

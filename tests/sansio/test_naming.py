@@ -1,0 +1,138 @@
+"""File names from segment names: for people, and harmless."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segments_async._sansio.naming import file_name, file_names, slug
+
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
+IDS = st.text(ALPHABET, min_size=1, max_size=128)
+# Few letters, so that ids share their first eight characters and differ in case only.
+CLOSE_IDS = st.text("aA-", min_size=1, max_size=12)
+CLOSE_NAMES = st.none() | st.sampled_from(["a", "A", "\u00e1", "b", "a-aaaaaaaa", "", "..", "segment"])
+UUIDS = st.builds(
+    "{}-{}".format,
+    st.sampled_from(["82200474", "11111111"]),
+    st.uuids().map(lambda uuid: str(uuid).partition("-")[2]),
+)
+SEGMENTS = st.dictionaries(IDS | CLOSE_IDS, CLOSE_NAMES | st.text(), max_size=12)
+
+ONE = "82200474-c131-4f7b-a35e-381469af31a7"
+TWIN = "82200474-c131-4f7b-a35e-000000000000"  # the first eight characters are the same
+OTHER = "11111111-c131-4f7b-a35e-381469af31a7"
+
+
+@given(st.text())
+def test_a_slug_is_harmless(name: str) -> None:
+    """Of any text, a slug is 1 to 80 of `A-Za-z0-9._-`, without `..`, neither hidden nor an option."""
+    made = slug(name)
+    assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", made)
+    assert ".." not in made
+    assert made[0] not in ".-_"
+    assert made[-1] not in ".-_"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("", "segment"),
+        ("..", "segment"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("/", "segment"),
+        ("\0", "segment"),
+        ("C:\\Windows\\win.ini", "C-Windows-win.ini"),
+        (".bashrc", "bashrc"),
+        ("-rf", "rf"),
+        ("\u202egnp.exe", "gnp.exe"),
+        ("\x1b[31mred", "31mred"),
+        ("line\nbreak", "line-break"),
+        ("a" * 300, "a" * 80),
+        ("\u65e5\u672c", "segment"),
+        ("\ud800", "segment"),
+        ("Caf\u00e9 M\u00fcnchen", "Cafe-Munchen"),
+        ("\uff21\uff22", "AB"),
+        ("\u2024\u2024", "segment"),  # one-dot leaders, which become dots
+        ("a...b", "a.b"),
+        ("Recent Registrants", "Recent-Registrants"),
+        ("v1.2_final-3", "v1.2_final-3"),
+    ],
+)
+def test_slugs(name: str, expected: str) -> None:
+    """What could do harm goes, what can be read stays."""
+    assert slug(name) == expected
+
+
+@given(IDS, st.none() | st.text(), st.booleans())
+def test_a_file_name_stays_in_its_directory(
+    segment_id: str, name: str | None, whole_id: bool
+) -> None:
+    """Any name is one plain component of a path, with room for `.part` in a file system's 255."""
+    made = file_name(segment_id, name, whole_id=whole_id)
+    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv", made)
+    assert len(made) <= 255 - len(".part")
+
+
+def test_a_file_name_has_the_name_and_the_ids_beginning() -> None:
+    """The rule is `{slug}-{first 8 of the id}.csv`."""
+    assert file_name(ONE, "My Segment") == "My-Segment-82200474.csv"
+
+
+def test_without_a_name_there_is_the_id() -> None:
+    """A segment whose name isn't known is named by its whole id."""
+    assert file_name(ONE, None) == f"{ONE}.csv"
+
+
+@given(SEGMENTS)
+def test_every_segment_has_a_name(segments: dict[str, str | None]) -> None:
+    """There is a name for each segment, and for nothing else."""
+    assert file_names(segments.items()).keys() == segments.keys()
+
+
+@given(SEGMENTS)
+def test_no_two_names_are_alike(segments: dict[str, str | None]) -> None:
+    """No two segments share a file, also on a file system where case doesn't count."""
+    names = file_names(segments.items())
+    assert len({name.casefold() for name in names.values()}) == len(segments)
+
+
+@given(SEGMENTS)
+def test_names_do_not_depend_on_order(segments: dict[str, str | None]) -> None:
+    """The same segments in another order have the same names."""
+    assert file_names(reversed(segments.items())) == file_names(segments.items())
+
+
+@given(st.dictionaries(UUIDS, CLOSE_NAMES, max_size=12), UUIDS, CLOSE_NAMES)
+def test_another_segment_changes_only_what_collides(
+    segments: dict[str, str | None], segment_id: str, name: str | None
+) -> None:
+    """A segment more leaves every name as it was, but those of the same slug and short id."""
+    before = file_names(segments.items())
+    after = file_names(({segment_id: name} | segments).items())
+    alike = file_name(segment_id, name).casefold()
+    apart = {i for i, other in segments.items() if file_name(i, other).casefold() != alike}
+    assert {i: after[i] for i in apart} == {i: before[i] for i in apart}
+
+
+def test_two_that_collide_have_their_whole_ids() -> None:
+    """Where slug and short id are the same, both names get the whole id; a third one doesn't."""
+    names = file_names([(ONE, "My Segment"), (TWIN, "my segment"), (OTHER, "My Segment")])
+    assert names == {
+        ONE: f"My-Segment-{ONE}.csv",
+        TWIN: f"my-segment-{TWIN}.csv",
+        OTHER: "My-Segment-11111111.csv",
+    }
+
+
+def test_ids_that_differ_in_case_only_are_numbered() -> None:
+    """Where not even the whole id tells two apart on every file system, a number does."""
+    assert file_names([("abc", "n"), ("ABC", "n")]) == {"ABC": "n-ABC.csv", "abc": "n-abc~2.csv"}
+
+
+def test_the_same_segment_twice_has_one_name() -> None:
+    """A segment given twice doesn't collide with itself."""
+    assert file_names([(ONE, "My Segment")] * 2) == {ONE: "My-Segment-82200474.csv"}

@@ -1,0 +1,436 @@
+"""When the next request may go: what holds of any pacing, whatever its constants.
+
+The vendor is simulated: a limiter that admits or refuses, a fixed time per answer, and callers who
+always want more.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segments_async._sansio.pacer import CATCH_UP, Pacer
+from segments_async.errors import ConfigurationError
+
+SLOTS = 64
+CHANCES = st.floats(0, 1, exclude_max=True)
+
+
+class Bucket:
+    """A token bucket: `rate` tokens/s up to `burst`; a refused request takes none."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate, self.burst = rate, burst
+        self._level, self._at = burst, 0.0
+
+    def admit(self, now: float) -> bool:
+        self._level = min(self.burst, self._level + (now - self._at) * self.rate)
+        self._at = now
+        if self._level < 1 - 1e-9:
+            return False
+        self._level -= 1
+        return True
+
+    def wait(self) -> float:
+        return (1 - self._level) / self.rate
+
+
+@attrs.define
+class Record:
+    """When what was sent, and the numbers of the answers."""
+
+    sent: list[float] = attrs.field(factory=list)
+    accepted: list[float] = attrs.field(factory=list)
+    throttled: list[float] = attrs.field(factory=list)
+
+    def between(self, start: float, end: float) -> tuple[int, int]:
+        return (
+            sum(start <= at < end for at in self.accepted),
+            sum(start <= at < end for at in self.throttled),
+        )
+
+
+def drive(
+    pacer: Pacer,
+    admit: Callable[[float], bool],
+    *,
+    start: float = 0.0,
+    until: float,
+    latency: float = 0.1,
+    retry_after: Callable[[], float] | None = None,
+    seed: int = 0,
+) -> Record:
+    """Callers who always want more, on a vendor that answers each request after `latency`."""
+    record, chance = Record(), random.Random(seed)
+    flying: deque[tuple[float, int, bool, float | None]] = deque()
+    now = start
+    while now < until:
+        at = pacer.next_at() if len(flying) < SLOTS else math.inf
+        answered = flying[0][0] if flying else math.inf
+        if at <= now and answered > now:
+            epoch = pacer.take(now)
+            admitted = admit(now)
+            pause = None if admitted or retry_after is None else retry_after()
+            flying.append((now + latency, epoch, admitted, pause))
+            record.sent.append(now)
+            continue
+        if len(flying) < SLOTS:
+            pacer.on_waiting()
+        else:
+            pacer.on_idle()
+        assert min(at, answered) < math.inf, "nobody will ever send again"
+        now = max(now, min(at, answered))
+        if now == answered:
+            _, epoch, admitted, pause = flying.popleft()
+            if admitted:
+                record.accepted.append(now)
+                pacer.on_accepted(now, epoch)
+            else:
+                record.throttled.append(now)
+                pacer.on_throttled(now, epoch, retry_after=pause, chance=chance.random())
+    return record
+
+
+def most_in(times: list[float], seconds: float) -> int:
+    """The most of these within any window of so many seconds."""
+    most = first = 0
+    for n, at in enumerate(times):
+        while at - times[first] > seconds:
+            first += 1
+        most = max(most, n - first + 1)
+    return most
+
+
+def throttle(
+    pacer: Pacer, now: float, epoch: int, *, retry_after: float | None = None, chance: float = 0.5
+) -> None:
+    pacer.on_throttled(now, epoch, retry_after=retry_after, chance=chance)
+
+
+# What a pacer doesn't take.
+
+
+@pytest.mark.parametrize("rate", [0, 0.0, -0.0, -1, -0.5, math.nan, -math.inf])
+def test_a_rate_is_above_zero(rate: float) -> None:
+    """Zero, a negative rate and NaN are refused."""
+    with pytest.raises(ConfigurationError, match="rate"):
+        Pacer(rate=rate)
+
+
+# A 429.
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 5), st.none() | st.floats(0.01, 3600), CHANCES), max_size=30),
+    st.sampled_from([None, 1.0, 20.0, math.inf]),
+)
+def test_everybody_waits_for_the_longest_retry_after(
+    refusals: list[tuple[float, float | None, float]], rate: float | None
+) -> None:
+    """After any 429s of any epoch, nothing goes before the end of every Retry-After among them."""
+    pacer, now, hold = Pacer(rate=rate), 0.0, -math.inf
+    epochs = [pacer.take(now)]
+    for n, (later, retry_after, chance) in enumerate(refusals):
+        now += later
+        throttle(pacer, now, epochs[n // 2], retry_after=retry_after, chance=chance)
+        hold = max(hold, now + (retry_after or 0.0))
+        assert pacer.next_at() >= hold
+        epochs.append(pacer.take(now))
+
+
+def test_a_success_does_not_end_a_retry_after() -> None:
+    """Answers that come during the pause, also of requests sent after the 429, don't end it."""
+    pacer = Pacer(rate=10)
+    old = pacer.take(0.0)
+    throttle(pacer, 1.0, old, retry_after=30.0)
+    new = pacer.take(1.0)
+    pacer.on_accepted(2.0, old)
+    pacer.on_accepted(3.0, new)
+    assert pacer.next_at() >= 31.0
+
+
+@pytest.mark.parametrize("rate", [None, 0.5, 20.0, math.inf])
+def test_a_429_without_retry_after_holds_too(rate: float | None) -> None:
+    """A 429 alone makes everybody wait, and by how much depends on chance."""
+    ends = set()
+    for chance in (0.0, 0.9):
+        pacer = Pacer(rate=rate)
+        throttle(pacer, 100.0, pacer.take(99.9), chance=chance)
+        ends.add(pacer.next_at())
+    assert min(ends) > 100.0
+    assert len(ends) == 2
+
+
+@given(st.integers(0, 63), CHANCES)
+def test_a_burst_cuts_once(more: int, chance: float) -> None:
+    """429s of requests that were sent before the first one came don't cut again."""
+    one, many = Pacer(), Pacer()
+    for pacer, refusals in ((one, 1), (many, 1 + more)):
+        epochs = [pacer.take(n / 100) for n in range(64)]
+        for epoch in epochs[:refusals]:
+            throttle(pacer, 1.0, epoch, chance=chance)
+        at = pacer.next_at()
+        pacer.on_accepted(at + 0.1, pacer.take(at))
+    assert many.rate == one.rate
+    assert many.next_at() == one.next_at()
+
+
+def test_every_429_is_counted() -> None:
+    """`throttled` counts answers, not cuts."""
+    pacer = Pacer()
+    epochs = [pacer.take(0.0) for _ in range(10)]
+    for epoch in epochs:
+        throttle(pacer, 1.0, epoch)
+    assert pacer.throttled == 10
+
+
+def test_a_block_has_one_probe() -> None:
+    """Between a 429 and the first success after it, one request is under way at a time."""
+    pacer = Pacer(rate=1000)
+    throttle(pacer, 0.0, pacer.take(0.0))
+    probed = pacer.next_at()
+    pacer.take(probed)
+    assert pacer.next_at() > probed + 1.0
+
+
+@given(st.integers(1, 40), st.booleans(), CHANCES)
+def test_a_lost_probe_does_not_stop_it_for_ever(probes: int, told: bool, chance: float) -> None:
+    """Whether a probe's loss is told or the probe just hangs, another goes within 10 s."""
+    pacer = Pacer()
+    throttle(pacer, 0.0, pacer.take(0.0))
+    now = pacer.next_at()
+    for _ in range(probes):
+        epoch = pacer.take(now)
+        if told:
+            pacer.on_lost(now + 0.1, epoch, chance)
+        after = pacer.next_at()
+        assert now < after <= now + 10.0
+        now = after
+
+
+def test_a_lost_request_is_no_evidence() -> None:
+    """Outside of a block, an answer that was lost changes neither rate nor time."""
+    pacer, twin = Pacer(), Pacer()
+    pacer.on_lost(1.0, pacer.take(0.0), 0.5)
+    twin.take(0.0)
+    assert (pacer.rate, pacer.next_at()) == (twin.rate, twin.next_at())
+
+
+def test_never_at_once_after_a_block() -> None:
+    """The first success after a 429 lets the next request go at the new spacing, not at once."""
+    pacer = Pacer()
+    throttle(pacer, 0.0, pacer.take(0.0))
+    at = pacer.next_at()
+    pacer.on_accepted(at + 0.1, pacer.take(at))
+    assert pacer.rate is not None
+    assert pacer.next_at() == pytest.approx(at + 0.1 + 1 / pacer.rate)
+
+
+# Growth.
+
+
+@given(st.lists(st.floats(0.001, 10), min_size=1, max_size=200), st.sampled_from([None, 5.0]))
+def test_it_never_grows_while_nobody_waits(gaps: list[float], rate: float | None) -> None:
+    """However many requests are accepted, without anybody waiting the rate stays where it was."""
+    pacer, now = Pacer(rate=rate), 0.0
+    pacer.on_waiting()
+    pacer.on_accepted(0.0, pacer.take(0.0))
+    before = pacer.rate
+    pacer.on_idle()
+    for gap in gaps:
+        now = max(now + gap, pacer.next_at())
+        pacer.on_accepted(now, pacer.take(now))
+        assert pacer.rate == before
+
+
+def test_it_grows_while_somebody_waits() -> None:
+    """With callers waiting and no 429, the rate grows beyond ten times the first within 20 s."""
+    pacer = Pacer()
+    first = pacer.rate
+    drive(pacer, lambda _: True, until=20.0)
+    assert first is not None
+    assert pacer.rate is not None
+    assert pacer.rate > 10 * first
+
+
+# Spacing.
+
+
+def test_idleness_saves_up_no_burst() -> None:
+    """After an idle hour, requests are as far apart as ever, but for a timer's lateness."""
+    pacer = Pacer(rate=10)
+    pacer.take(0.0)
+    record = drive(pacer, lambda _: True, start=3600.0, until=3610.0)
+    assert most_in(record.sent, 1.0) <= 12
+
+
+def test_a_late_timer_is_caught_up() -> None:
+    """Timers that are a little late each time don't slow the whole down."""
+    pacer, now = Pacer(rate=20), 0.0
+    for _ in range(1000):
+        now = max(now, pacer.next_at()) + 0.01
+        pacer.take(now)
+    assert now <= 1000 / 20 * 1.01
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rate=st.floats(0.3, 200),
+    limit=st.floats(0.2, 300),
+    burst=st.integers(1, 100),
+    latency=st.floats(0.001, 2),
+    pause=st.none() | st.floats(0.1, 20),
+    seed=st.integers(0, 1000),
+)
+def test_a_told_rate_is_never_exceeded(
+    rate: float, limit: float, burst: int, latency: float, pause: float | None, seed: int
+) -> None:
+    """Over any window, no more go than the told rate allows, whatever the vendor answers."""
+    record = drive(
+        Pacer(rate=rate),
+        Bucket(limit, burst).admit,
+        until=min(300 / rate, 120),
+        latency=latency,
+        retry_after=None if pause is None else lambda: pause,
+        seed=seed,
+    )
+    for window in (1 / rate, 1.0, 10.0, 60.0):
+        assert most_in(record.sent, window) <= rate * (window + CATCH_UP) + 1 + 1e-6
+
+
+@given(st.floats(0.1, 1000))
+def test_a_told_rate_is_used(rate: float) -> None:
+    """On a vendor without a limit, what was told is what is sent, to within 5 %."""
+    until = 500 / rate
+    latency = min(0.1, 10 / rate)  # 64 slots would be the limit else
+    record = drive(Pacer(rate=rate), lambda _: True, until=until, latency=latency)
+    assert len(record.sent) >= 0.95 * rate * until - 1
+
+
+def test_a_told_rate_is_shown() -> None:
+    """`rate` is what is sent at most now: at first, what was told."""
+    assert Pacer(rate=20).rate == 20
+
+
+@given(st.lists(st.floats(0, 1), max_size=200))
+def test_no_pacing_before_the_first_429(gaps: list[float]) -> None:
+    """With `rate=math.inf`, every request may go at once, and no rate is shown."""
+    pacer, now = Pacer(rate=math.inf), 0.0
+    for gap in gaps:
+        now += gap
+        assert pacer.next_at() <= now
+        pacer.on_accepted(now, pacer.take(now))
+        assert pacer.rate is None
+
+
+def test_the_first_429_ends_unpaced_sending() -> None:
+    """With `rate=math.inf`, a 429 makes the rate a finite one from then on."""
+    pacer = Pacer(rate=math.inf)
+    throttle(pacer, 1.0, pacer.take(0.0))
+    assert pacer.rate is not None
+    assert pacer.rate < math.inf
+
+
+# Learning.
+
+LIMITS = [(1, 5), (10, 20), (23, 46), (50, 100), (100, 200)]
+
+
+@pytest.mark.parametrize(("rate", "burst"), LIMITS)
+@pytest.mark.parametrize("retry_after", [False, True])
+def test_the_limit_is_found_and_used(rate: int, burst: int, retry_after: bool) -> None:
+    """After some hundreds of requests, at least 0.9 of what a token bucket grants is used."""
+    bucket, learnt = Bucket(rate, burst), 600 / rate
+    pause = bucket.wait if retry_after else None
+    record = drive(Pacer(), bucket.admit, until=3 * learnt, retry_after=pause)
+    accepted, _ = record.between(learnt, 3 * learnt)
+    assert accepted >= 0.9 * rate * 2 * learnt
+
+
+@pytest.mark.parametrize(("rate", "burst"), LIMITS)
+@pytest.mark.parametrize("retry_after", [False, True])
+def test_the_limit_is_kept(rate: int, burst: int, retry_after: bool) -> None:
+    """By then, at most every twentieth request is refused."""
+    bucket, learnt = Bucket(rate, burst), 600 / rate
+    pause = bucket.wait if retry_after else None
+    record = drive(Pacer(), bucket.admit, until=3 * learnt, retry_after=pause)
+    accepted, throttled = record.between(learnt, 3 * learnt)
+    assert throttled <= 0.05 * (accepted + throttled)
+
+
+@pytest.mark.parametrize("start", [5.0, 400.0, math.inf])
+def test_any_start_finds_the_limit(start: float) -> None:
+    """Told too little it keeps to that; told far too much, or nothing at all, it learns."""
+    bucket = Bucket(50, 100)
+    record = drive(Pacer(rate=start), bucket.admit, until=60.0)
+    accepted, throttled = record.between(20.0, 60.0)
+    assert accepted >= 0.85 * min(50, start) * 40
+    assert throttled <= 0.05 * (accepted + throttled)
+
+
+@pytest.mark.parametrize(("before", "after"), [(50, 10), (10, 50)])
+def test_a_limit_that_moves_is_followed(before: int, after: int) -> None:
+    """Two minutes after the limit has fallen or risen fivefold, 0.8 of the new one is used."""
+    pacer, bucket = Pacer(), Bucket(before, 2 * before)
+    drive(pacer, bucket.admit, until=120.0)
+    bucket.rate, bucket.burst = after, 2 * after
+    record = drive(pacer, bucket.admit, start=120.0, until=420.0)
+    accepted, _ = record.between(240.0, 420.0)
+    assert accepted >= 0.8 * after * 180
+
+
+def test_an_idle_hour_is_not_taken_for_a_limit() -> None:
+    """A second run an hour after the first goes on at the first one's rate."""
+    pacer, bucket = Pacer(), Bucket(50, 100)
+    drive(pacer, bucket.admit, until=60.0)
+    pacer.on_idle()
+    record = drive(pacer, bucket.admit, start=3660.0, until=3720.0)
+    assert len(record.accepted) >= 0.9 * 50 * 60
+
+
+# Anything at all.
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["take", "accepted", "throttled", "lost", "waiting", "idle"]),
+            st.floats(0, 20),
+            CHANCES,
+            st.none() | st.floats(0.01, 3600),
+        ),
+        max_size=80,
+    ),
+    st.sampled_from([None, 0.01, 3.0, 500.0, math.inf]),
+)
+def test_any_history_leaves_a_rate_and_a_time(
+    events: list[tuple[str, float, float, float | None]], rate: float | None
+) -> None:
+    """Whatever happens in whatever order, the rate is above zero, within what was told, and the
+    next request's time is finite."""
+    pacer, now, epochs = Pacer(rate=rate), 0.0, [0]
+    for event, later, chance, pause in events:
+        now += later
+        epoch = epochs[int(chance * len(epochs))]
+        if event == "take":
+            now = max(now, pacer.next_at())
+            epochs.append(pacer.take(now))
+        elif event == "accepted":
+            pacer.on_accepted(now, epoch)
+        elif event == "throttled":
+            throttle(pacer, now, epoch, retry_after=pause, chance=chance)
+        elif event == "lost":
+            pacer.on_lost(now, epoch, chance)
+        elif event == "waiting":
+            pacer.on_waiting()
+        else:
+            pacer.on_idle()
+        assert pacer.next_at() < math.inf
+        assert pacer.rate is None or 0 < pacer.rate <= (rate or math.inf)

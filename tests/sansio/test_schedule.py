@@ -1,0 +1,401 @@
+"""Which request goes next: the order's rules, and that nothing is lost or comes twice."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segments_async._sansio.schedule import (
+    POLL_GAP_BY_AGE,
+    SHORTEST_POLL_GAP,
+    Kind,
+    PollScheduler,
+    Want,
+    next_poll_at,
+)
+from segments_async.errors import ConfigurationError
+
+NOW = 100.0
+CALL, SUBMIT, POLL = Kind.CALL, Kind.SUBMIT, Kind.POLL
+
+
+def filled(*kinds: Kind, **options: Any) -> PollScheduler[str]:
+    """A scheduler with one want per kind given, all of them due."""
+    scheduler: PollScheduler[str] = PollScheduler(**options)
+    for n, kind in enumerate(kinds):
+        scheduler.add(Want(kind, f"{kind.name}{n}"))
+    return scheduler
+
+
+def pop_all(scheduler: PollScheduler[str], now: float = NOW) -> list[str]:
+    popped = []
+    while (want := scheduler.pop(now)) is not None:
+        popped.append(want.target)
+    return popped
+
+
+def pop_kinds(scheduler: PollScheduler[str], grants: int) -> list[Kind]:
+    """The kinds of the next wants, each of them added again at once."""
+    kinds = []
+    for _ in range(grants):
+        want = scheduler.pop(NOW)
+        assert want is not None
+        kinds.append(want.kind)
+        scheduler.add(want)
+    return kinds
+
+
+# What it doesn't take.
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan, math.inf])
+def test_a_share_is_from_0_to_1(share: float) -> None:
+    """A poll share below 0, above 1 or NaN is refused."""
+    with pytest.raises(ConfigurationError, match="poll_share"):
+        PollScheduler[str](poll_share=share)
+
+
+@pytest.mark.parametrize("cap", [0, -1])
+def test_a_cap_is_at_least_1(cap: int) -> None:
+    """With a cap below 1, nothing could ever be submitted: it is refused."""
+    with pytest.raises(ConfigurationError, match="max_pending"):
+        PollScheduler[str](max_pending=cap)
+
+
+# Nothing, and not yet.
+
+
+def test_an_empty_scheduler_wants_nothing() -> None:
+    """Without wants there is nothing to pop, now or ever."""
+    scheduler: PollScheduler[str] = PollScheduler()
+    assert scheduler.pop(NOW) is None
+    assert scheduler.next_at(NOW) == math.inf
+
+
+@pytest.mark.parametrize("kind", [CALL, POLL])
+@pytest.mark.parametrize("harmless", [False, True])
+def test_nothing_goes_before_its_time(kind: Kind, harmless: bool) -> None:
+    """A call or poll that isn't due is not popped, not even where nothing else is wanted."""
+    scheduler: PollScheduler[str] = PollScheduler()
+    scheduler.add(Want(kind, "later", NOW + 0.001))
+    assert scheduler.pop(NOW, harmless=harmless) is None
+    assert scheduler.next_at(NOW) == NOW + 0.001
+
+
+def test_a_call_that_is_not_due_holds_nobody() -> None:
+    """What isn't due doesn't stand in the way of what is."""
+    scheduler = filled(POLL)
+    scheduler.add(Want(CALL, "later", NOW + 1))
+    assert pop_all(scheduler) == ["POLL0"]
+
+
+# Discarding, and adding again.
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_what_is_discarded_does_not_come(kind: Kind) -> None:
+    """A discarded want is neither popped nor waited for."""
+    scheduler: PollScheduler[str] = PollScheduler()
+    want = Want(kind, "dropped")
+    scheduler.add(want)
+    scheduler.discard(want)
+    assert scheduler.next_at(NOW) == math.inf
+    assert scheduler.pop(NOW) is None
+
+
+def test_a_discarded_submit_is_not_pending() -> None:
+    """Only a submit that was popped counts against max_pending."""
+    scheduler = filled(SUBMIT, max_pending=1)
+    want: Want[str] = Want(SUBMIT, "dropped", -1000.0)
+    scheduler.add(want)
+    scheduler.discard(want)
+    assert pop_all(scheduler) == ["SUBMIT0"]
+
+
+def test_discarding_what_is_not_queued_does_nothing() -> None:
+    """A want that was never added, or was popped already, may be discarded all the same."""
+    scheduler = filled(POLL)
+    scheduler.discard(Want(POLL, "stranger"))
+    popped = scheduler.pop(NOW)
+    assert popped is not None
+    scheduler.discard(popped)
+    assert scheduler.pop(NOW) is None
+
+
+def test_what_is_discarded_may_come_back() -> None:
+    """A want that is added again after it was discarded comes once."""
+    scheduler = filled()
+    want: Want[str] = Want(POLL, "back")
+    for _ in range(3):
+        scheduler.add(want)
+        scheduler.discard(want)
+    scheduler.add(want)
+    assert pop_all(scheduler) == ["back"]
+
+
+def test_adding_again_replaces() -> None:
+    """A want added twice, with another time, comes once and at the later one's time."""
+    scheduler = filled()
+    want: Want[str] = Want(POLL, "moved", NOW)
+    scheduler.add(want)
+    want.key = NOW + 5
+    scheduler.add(want)
+    assert scheduler.next_at(NOW) == NOW + 5
+    assert pop_all(scheduler) == []
+    assert pop_all(scheduler, NOW + 5) == ["moved"]
+
+
+def test_a_submit_that_comes_back_goes_last_among_its_equals() -> None:
+    """After a 429, a submit is behind those that expect as long and came meanwhile or before."""
+    scheduler = filled(SUBMIT, SUBMIT, SUBMIT)
+    first = scheduler.pop(NOW)
+    assert first is not None
+    scheduler.add(first)
+    assert pop_all(scheduler) == ["SUBMIT1", "SUBMIT2", "SUBMIT0"]
+
+
+# The order.
+
+
+@given(st.lists(st.floats(0, 1e5), max_size=30))
+def test_longest_expected_first(seconds: list[float]) -> None:
+    """Submits go by expected duration, longest first, and equals in the order they came."""
+    scheduler = filled()
+    for n, expected in enumerate(seconds):
+        scheduler.add(Want(SUBMIT, str(n), -expected))
+    order = sorted(range(len(seconds)), key=lambda n: (-seconds[n], n))
+    assert pop_all(scheduler) == [str(n) for n in order]
+
+
+@given(st.lists(st.floats(0, NOW), max_size=30))
+def test_polls_by_due_time(times: list[float]) -> None:
+    """Polls go by the time they are due, the most overdue first."""
+    scheduler = filled()
+    for n, due in enumerate(times):
+        scheduler.add(Want(POLL, str(n), due))
+    order = sorted(range(len(times)), key=lambda n: (times[n], n))
+    assert pop_all(scheduler) == [str(n) for n in order]
+
+
+def test_calls_in_the_order_they_came() -> None:
+    """Calls that may go at once go first come, first served."""
+    scheduler = filled()
+    for n in range(10):
+        scheduler.add(Want(CALL, str(n), -math.inf))
+    assert pop_all(scheduler) == [str(n) for n in range(10)]
+
+
+@pytest.mark.parametrize("others", [(SUBMIT,), (POLL,), (SUBMIT, POLL)])
+def test_a_call_goes_first(others: tuple[Kind, ...]) -> None:
+    """A call that comes while submits or polls wait is the next to go."""
+    scheduler = filled(*others)
+    scheduler.add(Want(CALL, "call"))
+    assert pop_kinds(scheduler, 1) == [CALL]
+
+
+@pytest.mark.parametrize("others", [(SUBMIT,), (POLL,), (SUBMIT, POLL)])
+def test_calls_never_starve_others(others: tuple[Kind, ...]) -> None:
+    """However many calls wait, at least every other grant is a submit's or a poll's."""
+    kinds = pop_kinds(filled(*[CALL] * 5, *others), 100)
+    assert kinds.count(CALL) == 50
+    assert all(CALL in pair and pair != (CALL, CALL) for pair in zip(kinds, kinds[1:], strict=False))
+
+
+@pytest.mark.parametrize("share", [0, 0.2, 1])
+def test_calls_never_starve(share: float) -> None:
+    """However many submits and polls wait, every other grant is a call's, whatever the share."""
+    kinds = pop_kinds(filled(CALL, *[SUBMIT, POLL] * 50, poll_share=share), 100)
+    assert kinds.count(CALL) == 50
+
+
+def test_calls_alone_go_one_after_another() -> None:
+    """Where nothing else waits, calls need not take turns."""
+    assert pop_kinds(filled(CALL, CALL), 10) == [CALL] * 10
+
+
+# The poll share.
+
+
+@pytest.mark.parametrize("share", [n / 20 for n in range(21)])
+def test_shares_are_exact(share: float) -> None:
+    """While submits wait, of 2 000 grants the polls get exactly their share."""
+    kinds = pop_kinds(filled(SUBMIT, POLL, poll_share=share), 2000)
+    assert kinds.count(POLL) == round(2000 * share)
+
+
+@given(st.floats(0, 1), st.integers(1, 500))
+def test_shares_are_spread_evenly(share: float, grants: int) -> None:
+    """After any number of grants, the polls have had their share of them, rounded down."""
+    polls = pop_kinds(filled(SUBMIT, POLL, poll_share=share), grants).count(POLL)
+    assert share * grants - 1 <= polls + 1e-6
+    assert polls <= share * grants + 1e-6
+
+
+def test_every_fifth_grant_is_a_polls() -> None:
+    """With the default share, four submits are followed by a poll."""
+    assert pop_kinds(filled(SUBMIT, POLL), 10) == ([SUBMIT] * 4 + [POLL]) * 2
+
+
+def test_calls_take_nothing_of_the_polls_share() -> None:
+    """The share is of the grants that aren't calls."""
+    kinds = pop_kinds(filled(CALL, SUBMIT, POLL), 400)
+    assert Counter(kinds) == {CALL: 200, SUBMIT: 160, POLL: 40}
+
+
+def test_polls_alone_take_every_grant() -> None:
+    """With nothing to submit, polls go whatever their share."""
+    assert pop_kinds(filled(POLL, poll_share=0), 10) == [POLL] * 10
+
+
+def test_submits_alone_take_every_grant() -> None:
+    """With nothing to poll, submits go whatever the polls' share."""
+    assert pop_kinds(filled(SUBMIT, poll_share=1), 10) == [SUBMIT] * 10
+
+
+def test_no_credit_is_saved_while_no_poll_waits() -> None:
+    """Polls that become due after a hundred submits have no claim to the grants before."""
+    scheduler = filled(SUBMIT)
+    pop_kinds(scheduler, 100)
+    for n in range(100):
+        scheduler.add(Want(POLL, str(n)))
+    assert pop_kinds(scheduler, 100).count(POLL) == 20
+
+
+# The cap.
+
+
+def test_no_more_are_pending_than_the_cap() -> None:
+    """With max_pending exports at work, submits wait, and are not waited for."""
+    scheduler = filled(*[SUBMIT] * 5, max_pending=2)
+    assert pop_all(scheduler) == ["SUBMIT0", "SUBMIT1"]
+    assert scheduler.next_at(NOW) == math.inf
+
+
+def test_each_end_lets_one_in() -> None:
+    """An export that ends makes room for the next submit, and for one only."""
+    scheduler = filled(*[SUBMIT] * 5, max_pending=2)
+    pop_all(scheduler)
+    scheduler.ended()
+    assert scheduler.next_at(NOW) <= NOW
+    assert pop_all(scheduler) == ["SUBMIT2"]
+
+
+def test_capped_submits_leave_the_grants_to_polls() -> None:
+    """Submits that may not go don't count as waiting: polls take every grant, whatever the share."""
+    scheduler = filled(SUBMIT, SUBMIT, *[POLL] * 5, max_pending=1, poll_share=0)
+    kinds = [want.kind for _ in range(6) if (want := scheduler.pop(NOW))]
+    assert kinds == [SUBMIT] + [POLL] * 5
+
+
+# The guard's probe.
+
+
+@pytest.mark.parametrize(
+    ("others", "kind"), [([CALL], CALL), ([POLL], POLL), ([CALL, POLL], CALL), ([], SUBMIT)]
+)
+def test_a_harmless_request_is_preferred(others: list[Kind], kind: Kind) -> None:
+    """For the guard's probe anything goes before a submit; a submit where there is nothing else."""
+    scheduler = filled(SUBMIT, *others, poll_share=0)
+    for _ in range(3):
+        want = scheduler.pop(NOW, harmless=True)
+        assert want is not None
+        assert want.kind is kind
+        scheduler.add(want)
+
+
+# Anything at all.
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.sampled_from(Kind), st.floats(-100, 100)),
+        st.tuples(st.just("pop"), st.booleans(), st.floats(0, 5)),
+        st.tuples(st.just("discard"), st.integers(0, 200), st.just(0.0)),
+        st.tuples(st.just("again"), st.integers(0, 200), st.floats(-100, 100)),
+        st.tuples(st.just("ended"), st.none(), st.just(0.0)),
+    ),
+    max_size=120,
+)
+
+
+@given(OPERATIONS, st.floats(0, 1), st.none() | st.integers(1, 5))
+def test_nothing_is_lost_and_nothing_comes_twice(
+    operations: list[tuple[str, Any, float]], share: float, cap: int | None
+) -> None:
+    """Every want that was added comes exactly once unless discarded, never before its time, never
+    above the cap; and `next_at` says whether there is one to pop."""
+    scheduler: PollScheduler[int] = PollScheduler(poll_share=share, max_pending=cap)
+    wants: list[Want[int]] = []
+    queued: set[int] = set()
+    now, pending = 0.0, 0
+
+    def pop(*, harmless: bool) -> bool:
+        nonlocal pending
+        due = scheduler.next_at(now) <= now
+        want = scheduler.pop(now, harmless=harmless)
+        assert (want is not None) == due
+        if want is None:
+            return False
+        queued.remove(want.target)  # KeyError where it comes twice, or was discarded
+        if want.kind is SUBMIT:
+            pending += 1
+            assert pending <= (cap or math.inf)
+        else:
+            assert want.key <= now
+        return True
+
+    def end_all() -> None:
+        nonlocal pending
+        for _ in range(pending):
+            scheduler.ended()
+        pending = 0
+
+    for operation, what, number in operations:
+        if operation == "add":
+            wants.append(Want(what, len(wants), number))
+            scheduler.add(wants[-1])
+            queued.add(wants[-1].target)
+        elif operation == "pop":
+            now += number
+            pop(harmless=what)
+        elif operation == "ended" and pending:
+            pending -= 1
+            scheduler.ended()
+        elif operation in ("discard", "again") and wants:
+            want = wants[what % len(wants)]
+            if operation == "discard":
+                scheduler.discard(want)
+                queued.discard(want.target)
+            else:
+                want.key = number
+                scheduler.add(want)
+                queued.add(want.target)
+    now += 1000.0
+    end_all()
+    while pop(harmless=False):
+        end_all()
+    assert queued == set()
+
+
+# When to ask again.
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+def test_the_gap_between_polls_grows_with_age(submitted_at: float, age: float) -> None:
+    """The next poll is half a second away, or a fiftieth of the export's age where that is more."""
+    now = submitted_at + age
+    gap = next_poll_at(now, submitted_at) - now
+    assert gap >= SHORTEST_POLL_GAP - 1e-6
+    assert gap == pytest.approx(max(SHORTEST_POLL_GAP, POLL_GAP_BY_AGE * age), abs=1e-6)
+
+
+def test_a_long_export_takes_few_polls() -> None:
+    """Asked whenever it is worth it, an export of an hour takes some hundred polls, not thousands."""
+    now, polls = 0.0, 0
+    while now < 3600:
+        now, polls = next_poll_at(now, 0.0), polls + 1
+    assert polls < 400
