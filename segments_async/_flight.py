@@ -12,7 +12,7 @@ import copy
 import logging
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Literal, Protocol
 
 import anyio
@@ -122,7 +122,7 @@ class Flight:
         """Nothing more will be asked of the vendor."""
         return self.state not in (State.NEW, State.INTENT, State.SUBMITTED)
 
-    def deliver(self, ticket: Ticket) -> None:
+    def deliver(self, ticket: Ticket, /) -> None:
         """The gate grants this flight's request: any of its parties may send it."""
         next(iter(self.parties)).inbox.deliver(ticket)
 
@@ -181,7 +181,7 @@ class Flights:
             self._forget(flight)
 
     @contextlib.contextmanager
-    def waiting(self, inbox: Inbox, party: Party, flight: Flight) -> Iterator[None]:
+    def waiting(self, inbox: Inbox, party: Party, flight: Flight) -> Generator[None]:
         """Leave the flight at the end, and give back its tickets that nobody spent."""
         try:
             yield
@@ -386,17 +386,13 @@ class Flights:
         self, flight: Flight, request: ApiRequest, answer: ApiAnswer, export_id: str
     ) -> None:
         if answer.status in (401, 403):
-            await self._end(
-                flight, Event.GAVE_UP, status_error(request, answer), resumable=True
-            )
+            await self._end(flight, Event.GAVE_UP, status_error(request, answer), resumable=True)
             return
         if answer.status == 404 and self._missing_too_long(flight, MISSING_GRACE):
             await self._end(flight, Event.GAVE_UP, status_error(request, answer))
             return
         try:
-            export = read_export(
-                request, answer, export_id=export_id, segment_id=flight.segment_id
-            )
+            export = read_export(request, answer, export_id=export_id, segment_id=flight.segment_id)
         except (APIStatusError, DecodeError) as exc:
             # "A failing poll never ends the wait": ask again later.
             logger.info("%s; asking again later", exc)
@@ -404,12 +400,10 @@ class Flights:
             return
         flight.setbacks = 0
         self._learn(flight, export)
-        if not await self._on_status(flight, export, request):
+        if not await self._on_status(flight, export):
             await self._poll_again(flight)
 
-    async def _on_status(
-        self, flight: Flight, export: Export, request: ApiRequest | None = None
-    ) -> bool:
+    async def _on_status(self, flight: Flight, export: Export) -> bool:
         """Whether the status ends the flight."""
         flight.export = export
         if export.status == ExportStatus.FAILED:

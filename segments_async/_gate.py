@@ -14,7 +14,7 @@ import logging
 import math
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Protocol
 
 import anyio
@@ -39,7 +39,7 @@ TICK = 1e-6
 class Target(Protocol):
     """Who a granted request goes to."""
 
-    def deliver(self, ticket: Ticket) -> None: ...
+    def deliver(self, ticket: Ticket, /) -> None: ...
 
 
 @attrs.frozen(eq=False)
@@ -61,7 +61,7 @@ class Inbox:
         self._woken: anyio.Event | None = None
         self._alarm: anyio.CancelScope | None = None
 
-    def deliver(self, item: object) -> None:
+    def deliver(self, item: object, /) -> None:
         self.items.append(item)
         self.wake()
 
@@ -150,15 +150,14 @@ class Gate:
                     await inbox.wait()
                 finally:
                     del self._waiters[inbox]
-                    if self._leader is None:
-                        self._appoint()
+                    self._appoint()
         # A caller cancelled meanwhile must not send. The ticket stays in the inbox, whose owner
         # gives it back.
         await anyio.lowlevel.checkpoint_if_cancelled()
         return inbox.items.popleft()
 
     @contextlib.contextmanager
-    def inbox(self) -> Iterator[Inbox]:
+    def inbox(self) -> Generator[Inbox]:
         """An inbox whose unspent tickets go back when its owner leaves, cancelled or not."""
         inbox = Inbox()
         try:
@@ -181,7 +180,7 @@ class Gate:
     async def grant(self, after: float = -math.inf) -> Ticket:
         """Wait for the ticket of a single request; not before `after`."""
         with self.inbox() as inbox:
-            want: Want[Target] = Want(Kind.CALL, inbox, after)
+            want = Want[Target](Kind.CALL, inbox, after)
             self.add(want)
             try:
                 ticket: Ticket = await self.next(inbox)
@@ -228,10 +227,9 @@ class Gate:
             self._appoint()
 
     def _appoint(self) -> None:
-        """Wake the caller that has waited longest: it finds no leader, and leads."""
-        for inbox in self._waiters:
-            inbox.wake()
-            break
+        """If nobody leads, wake the caller that has waited longest: it will."""
+        if self._leader is None and self._waiters:
+            next(iter(self._waiters)).wake()
 
     def _poke(self) -> None:
         """Something changed while the leader sleeps: grant what can be granted now.
@@ -285,9 +283,7 @@ class Gate:
         self.outage.on_answer()
         if answer.status == 429:
             pause = retry_after_seconds(answer.status, answer.headers)
-            self._pacer.on_throttled(
-                now, ticket.epoch, retry_after=pause, chance=random.random()
-            )
+            self._pacer.on_throttled(now, ticket.epoch, retry_after=pause, chance=random.random())
             logger.info(
                 "429 on %s %s%s; now at most %.3g requests/s",
                 request.method,
@@ -300,7 +296,7 @@ class Gate:
         if answer.status == 500:
             self.guard.on_internal_error(now)
             logger.warning(
-                "500 on %s %s: the vendor has raised a ticket by itself; nothing is sent for %.0f s",
+                "500 on %s %s: the vendor has raised a ticket; nothing is sent for %.0f s",
                 request.method,
                 request.path,
                 max(0.0, self.guard.next_at() - now),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol, cast
 from urllib.parse import urljoin
@@ -58,8 +58,9 @@ class Response(Protocol):
 class HttpClient(Protocol):
     """What is used of an ``AsyncClient``: httpx's, or httpx2's."""
 
-    def build_request(self, method: str, url: Any, **options: Any) -> Any: ...
-    async def send(self, request: Any, **options: Any) -> Any: ...
+    # To type checkers, these two take any arguments: httpx names more than we use.
+    def build_request(self, *args: Any, **kwargs: Any) -> Any: ...
+    async def send(self, *args: Any, **kwargs: Any) -> Any: ...
     async def aclose(self) -> None: ...
 
 
@@ -316,7 +317,7 @@ class Storage:
         self._timeout = timeout
 
     @contextlib.asynccontextmanager
-    async def get(self, link: str) -> AsyncIterator[StorageAnswer]:
+    async def get(self, link: str) -> AsyncGenerator[StorageAnswer]:
         """Follow the link, and whatever redirects the policy admits.
 
         Raises:
@@ -357,7 +358,7 @@ class Storage:
                 outgoing, stream=True, auth=_no_credentials, follow_redirects=False
             )
             return cast(Response, answer)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - raised again, as ours or as itself
             _raise_storage_broken(exc)
         finally:
             _link_in_flight.reset(private)

@@ -8,10 +8,18 @@ import os
 import random
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import anyio
 import anyio.to_thread
@@ -175,7 +183,7 @@ class SegmentsClient:
         Raises:
             ConfigurationError: a credential is missing or malformed.
         """
-        values = {}
+        values: dict[str, str] = {}
         for name in ("SEGMENTS_API_KEY", "SEGMENTS_ACCESS_TOKEN"):
             values[name] = os.environ.get(name, "")
             if not values[name]:
@@ -262,9 +270,8 @@ class SegmentsClient:
         """
         _optional_positive("timeout", timeout)
         export_id = _export_id(export)
-        if isinstance(export, Export) and export.status == ExportStatus.COMPLETE:
-            if export.filename:
-                return export
+        if isinstance(export, Export) and _complete(export):
+            return export
         waiter = _Waiter()
         join = partial(
             self._flights.join_export,
@@ -295,8 +302,10 @@ class SegmentsClient:
         return await self._fetch(await self._with_link(export), target)
 
     @contextlib.asynccontextmanager
-    async def open_export(self, export: Export | str) -> AsyncIterator[ExportBody]:
-        """Read the file of a COMPLETE export without storing it::
+    async def open_export(self, export: Export | str) -> AsyncGenerator[ExportBody]:
+        """Read the file of a COMPLETE export without storing it.
+
+        ::
 
             async with client.open_export(export) as body:
                 async for row in body.rows(): ...
@@ -377,7 +386,9 @@ class SegmentsClient:
         expected_seconds: Mapping[str, float] | None = None,
         overwrite: bool = False,
     ) -> BulkRun[Any]:
-        """Export many segments at once::
+        """Export many segments at once.
+
+        ::
 
             async with client.open_bulk_export(segments, "exports/") as run:
                 async for outcome in run: ...
@@ -555,7 +566,7 @@ class SegmentsClient:
         if isinstance(export, Export) and export.filename:
             return export
         found = await self.get_export(export)
-        if found.status != ExportStatus.COMPLETE or not found.filename:
+        if not _complete(found):
             raise ConfigurationError(
                 f"export {found.export_id} is {found.status}: wait_for_export() waits for its file"
             )
@@ -668,7 +679,7 @@ async def _shielded(send: Callable[[], Awaitable[T]]) -> T:
             with scope:
                 try:
                     results.append(await send())
-                except Exception as exc:
+                except Exception as exc:  # noqa: BLE001 - raised below, as itself
                     # Not from inside the task group, which would wrap it in an ExceptionGroup.
                     raised.append(exc)
             tasks.cancel_scope.cancel()
@@ -698,6 +709,10 @@ def _may_have_arrived(exc: APIConnectionError | DecodeError | APIStatusError) ->
     return True
 
 
+def _complete(export: Export) -> bool:
+    return export.status == ExportStatus.COMPLETE and bool(export.filename)
+
+
 def _segment_id(segment: Segment | str) -> str:
     return checked_id("segment", segment.segment_id if isinstance(segment, Segment) else segment)
 
@@ -714,9 +729,7 @@ def _check_transport(origin: Origin, *, allow_insecure: bool) -> None:
             "base_url: plain http:// would send the credentials in the clear; "
             "allow_insecure=True admits it"
         )
-    warnings.warn(
-        "the vendor's API requires HTTPS; credentials travel in the clear", stacklevel=3
-    )
+    warnings.warn("the vendor's API requires HTTPS; credentials travel in the clear", stacklevel=3)
 
 
 def _patterns(file_hosts: Sequence[str]) -> tuple[str, ...]:

@@ -29,7 +29,6 @@ response: those carry credentials and signed links, and errors end up in logs an
 
 from __future__ import annotations
 
-import copyreg
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -52,7 +51,11 @@ class SegmentsError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # BaseException would call the class with `args` alone, and the facts are keyword-only.
         # __dict__ has more than the facts once somebody calls add_note().
-        return copyreg.__newobj__, (type(self), *self.args), self.__dict__
+        return _revive, (type(self), *self.args), self.__dict__
+
+
+def _revive(cls: type[SegmentsError], *args: object) -> SegmentsError:
+    return cls.__new__(cls, *args)
 
 
 class ConfigurationError(SegmentsError):

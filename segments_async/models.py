@@ -61,7 +61,7 @@ class Export:
     """One export of one segment, as the vendor last described it.
 
     Attributes:
-        export_id: the vendor's id, which :meth:`SegmentsClient.wait_for_export` takes in any process.
+        export_id: the vendor's id; :meth:`SegmentsClient.wait_for_export` takes it in any process.
         segment: the segment as it was when the export was asked for.
         status: an :class:`ExportStatus`, or the plain string where the vendor has a new one (which
             counts as not finished).

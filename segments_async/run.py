@@ -34,6 +34,7 @@ from segments_async.errors import (
     ExportTimeoutError,
     NotSubmittedError,
     SegmentsError,
+    SubmitUnknownError,
 )
 from segments_async.models import Completed, Export, Exported, NotExported
 from segments_async.report import BulkReport, OutcomeT, Progress, outcome_line
@@ -273,6 +274,7 @@ class BulkRun(Generic[OutcomeT]):
 
     @property
     def inbox(self) -> Inbox:
+        """Where the gate puts the run's tickets."""
         if self._inbox is None:
             raise AssertionError("the run has no inbox before it starts")
         return self._inbox
@@ -392,9 +394,12 @@ class BulkRun(Generic[OutcomeT]):
 
     async def _perform(self, ticket: Ticket) -> None:
         """Send one granted request. At most as many at once as the gate has slots."""
-        if self._scope.cancel_called or self._patience.cancel_called:
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+        except anyio.get_cancelled_exc_class():
             self.inbox.items.append(ticket)  # `_finish` hands it back
-        elif ticket.want.kind is Kind.SUBMIT:
+            raise
+        if ticket.want.kind is Kind.SUBMIT:
             await self._perform_post(ticket)
         else:
             await self._flights.perform(ticket)
@@ -477,6 +482,9 @@ class BulkRun(Generic[OutcomeT]):
         for item in self._items.values():
             if item.flight is None:
                 continue
+            if item.flight.state is State.INTENT:
+                await self._leave_post(item)
+                continue
             kind = NotSubmittedError if item.flight.submitted == "no" else ExportTimeoutError
             state = "not submitted" if kind is NotSubmittedError else "the export is not lost"
             error = kind(
@@ -485,6 +493,15 @@ class BulkRun(Generic[OutcomeT]):
                 export=item.flight.export,
             )
             await self._give_up(item, error)
+
+    async def _leave_post(self, item: _Item) -> None:
+        """Time is up in mid-POST of another caller, who shares the export: no grace is ours."""
+        error = SubmitUnknownError(
+            f"segment {item.segment_id}: {self._why}; the export may be running at the vendor",
+            segment_id=item.segment_id,
+        )
+        await self._record(item, Event.LOST)
+        self._settle(item, NotExported(item.segment_id, None, error, "maybe", resumable=False))
 
     async def _give_up(self, item: _Item, error: SegmentsError) -> None:
         """End an export of which nothing is lost."""
@@ -520,16 +537,16 @@ class BulkRun(Generic[OutcomeT]):
         self._tell()
 
     async def _write_manifest(self) -> None:
-        """Append the lines of outcomes: one writer at a time, and as many lines as have gathered."""
+        """Append the outcomes' lines: one writer at a time, as many lines as have gathered."""
         if self._destination is None or self._writing:
             return
         self._writing = True
         try:
             while self._unwritten:
                 lines, self._unwritten = self._unwritten, []
-                await anyio.to_thread.run_sync(
-                    append_lines, self._destination.manifest, lines
-                )
+                # Cancelled before it starts, the thread would never write these lines.
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(append_lines, self._destination.manifest, lines)
         except OSError as exc:
             logger.error("can't write %s: %s", self._destination.manifest, exc)
         finally:
@@ -596,10 +613,11 @@ class _Outcomes(Generic[OutcomeT]):
         return outcome
 
 
-def _sole(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _sole(exc: BaseException) -> BaseException:
     """The first exception in a group that is no group itself."""
-    first = group.exceptions[0]
-    return _sole(first) if isinstance(first, BaseExceptionGroup) else first
+    while isinstance(exc, BaseExceptionGroup):
+        exc = cast(BaseException, exc.exceptions[0])
+    return exc
 
 
 def _export_of(item: _Item) -> Export:

@@ -71,7 +71,7 @@ class Destination:
 
 
 def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """The absolute path of a single file that may be written; ConfigurationError where it may not."""
+    """The absolute path of a single file that may be written, else ConfigurationError."""
     path = Path(target).absolute()
     problem = _obstacle(path, overwrite=overwrite) if os.path.lexists(path) else None
     if problem is not None:

@@ -10,8 +10,8 @@ import contextlib
 import errno
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
-from datetime import datetime, timedelta
+from collections.abc import AsyncGenerator, Callable
+from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import NoReturn
@@ -82,7 +82,7 @@ async def fetch_file(
 
 
 @contextlib.asynccontextmanager
-async def open_file(storage: Storage, export: Export) -> AsyncIterator[StorageAnswer]:
+async def open_file(storage: Storage, export: Export) -> AsyncGenerator[StorageAnswer]:
     """The export's file as a stream, once.
 
     Raises:

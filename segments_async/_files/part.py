@@ -45,7 +45,7 @@ class PartFile:
         """Append the last chunks, make all durable, put the file in place. Returns its sha256."""
         self.write(chunks)
         os.fsync(self._open())
-        os.replace(self._part, self._target)
+        self._part.replace(self._target)
         self._close()
         _sync_directory(self._target.parent)
         return self._digest.hexdigest()

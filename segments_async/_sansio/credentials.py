@@ -83,7 +83,7 @@ def parse_base_url(base_url: object) -> Origin:
         raise ConfigurationError(f"base_url: not an http(s) URL: {_shown(base_url)}")
     if not str(base_url).isprintable() or " " in str(base_url):
         # urlsplit() drops some of them without a word, and keeps others in the host.
-        raise ConfigurationError("base_url: white space or control characters (a trailing newline?)")
+        raise ConfigurationError("base_url: white space or a control character (a newline?)")
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError("base_url: no user information, query or fragment")
     default = 443 if parts.scheme == "https" else 80

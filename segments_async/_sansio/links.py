@@ -16,8 +16,8 @@ from urllib.parse import SplitResult, urlsplit
 #: Hosts that storage redirects may chain through before it is a loop.
 MOST_REDIRECTS = 3
 
-#: A host's name (RFC 1123, and the underscore of old bucket names) in lower case. What it leaves out
-#: some resolver or URL parser reads in its own way: `\`, `%2f`, an empty or overlong label.
+#: A host's name (RFC 1123, and the underscore of old bucket names) in lower case. What it leaves
+#: out some resolver or URL parser reads in its own way: `\`, `%2f`, an empty or overlong label.
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
 _QUERY = re.compile(r"\?[^\s\"'<>]+")

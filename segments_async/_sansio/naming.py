@@ -24,7 +24,7 @@ def slug(name: str) -> str:
 
 
 def file_name(segment_id: str, name: str | None, *, whole_id: bool = False) -> str:
-    """``{slug}-{first 8 of the id}.csv``, or with the whole id; just the id where no name is known."""
+    """``{slug}-{first 8 of the id}.csv``, or with the whole id; without a name just the id."""
     if name is None:
         return f"{segment_id}.csv"
     return f"{slug(name)}-{segment_id if whole_id else segment_id[:8]}.csv"
@@ -38,15 +38,16 @@ def file_names(segments: Iterable[tuple[str, str | None]]) -> dict[str, str]:
     pairs = list(segments)
     short = {sid: file_name(sid, name) for sid, name in pairs}
     taken = Counter(value.casefold() for value in short.values())
-    names = {
-        sid: short[sid] if taken[short[sid].casefold()] == 1 else file_name(sid, name, whole_id=True)
-        for sid, name in pairs
-    }
-    return _apart(names)
+    return _apart(
+        {
+            sid: file_name(sid, name, whole_id=taken[short[sid].casefold()] > 1)
+            for sid, name in pairs
+        }
+    )
 
 
 def _apart(names: dict[str, str]) -> dict[str, str]:
-    """Number what still collides: ids that differ only in case, on a file system that ignores it."""
+    """Number what still collides: ids that differ in case only, where a file system ignores it."""
     seen: Counter[str] = Counter()
     apart: dict[str, str] = {}
     for sid, name in sorted(names.items()):

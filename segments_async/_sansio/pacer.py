@@ -32,11 +32,15 @@ LONGEST_PLATEAU = 5000.0
 
 #: Gaps between the probes of a block, in seconds.
 SHORTEST_GAP = 0.02
-LONGEST_GAP = 5.0
+LONGEST_GAP = 7.0
 
 #: A block shorter than this says that the limiter refills continuously; a longer one is a window,
 #: or a Retry-After. In seconds.
 SHORT_BLOCK = 2.0
+
+#: A plateau lasts at least this many times as long as the block before it, so that finding the
+#: limit again costs a bounded part of the time.
+BLOCK_WEIGHT = 3.0
 
 #: After a 429 early in a run, the estimate falls to this part of itself, or to what was accepted.
 CUT = 0.85
@@ -210,7 +214,7 @@ class Pacer:
                     SHORTEST_PLATEAU,
                     2 * self._granted,
                     0.8 * self._plateau,
-                    1.5 * self._granted * blocked_for,
+                    BLOCK_WEIGHT * self._granted * blocked_for,
                 ),
             )
             self._rate = self._granted * (1 - PROBING)

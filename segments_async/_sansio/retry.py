@@ -31,7 +31,7 @@ _NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
 
 
 def retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None:
-    """The pause that an answer asks for, in seconds, or None where it asks for none that makes sense.
+    """The pause that an answer asks for, in seconds; None where it asks for none that makes sense.
 
     RFC 9110 section 10.2.3: seconds (fractions are seen too) or a date, which is read against the
     answer's own ``Date``, since neither clock need be right. Only on 429 and 503: a 401 with a
@@ -117,7 +117,7 @@ class TicketGuard:
         return math.inf if self._probing else self._until
 
     def on_internal_error(self, now: float) -> None:
-        """A 500. Those of requests sent before the first one's answer came don't double the pause."""
+        """A 500. Those of requests sent before the first one's answer don't double the pause."""
         self.internal_errors += 1
         if self.armed and not self._probing:
             return
@@ -131,7 +131,7 @@ class TicketGuard:
         return self._probing
 
     def on_probe_answer(self, *, passed: bool) -> None:
-        """The probe's answer came, or was lost; a 500 is told to :meth:`on_internal_error` first."""
+        """The probe's answer came, or was lost; a 500 is told to :meth:`on_internal_error`."""
         if not self._probing:
             return
         self._probing = False

@@ -88,12 +88,12 @@ class PollScheduler(Generic[Target]):
         want.entry = 0
 
     def next_at(self, now: float) -> float:
-        """When the next request wants to go: in the past if one is overdue, inf if there is none."""
+        """When the next request wants to go: the past if one is overdue, inf if there is none."""
         if self.pending < self._most_pending and _has_head(self._submits):
             return now
         call = self._calls[0][0] if _has_head(self._calls) else math.inf
         poll = self._polls[0][0] if _has_head(self._polls) else math.inf
-        return call if call < poll else poll
+        return min(call, poll)
 
     def pop(self, now: float, *, harmless: bool = False) -> Want[Target] | None:
         """Take the next request, or None where none is due.

@@ -1,8 +1,9 @@
 """What to send to the vendor, and what an answer means.
 
 Paths, fields and codes are those of the vendor's page, "User Segments Export API". Answers are
-converted once, here, strictly: a number where the page has a string is a fault with a path, never a
-quiet conversion. Unknown fields are ignored and unknown enum values kept, so that the vendor may add.
+converted once, here, strictly: a number where the page has a string is a fault with a path, never
+a quiet conversion. Unknown fields are ignored and unknown enum values kept, so that the vendor may
+add.
 """
 
 from __future__ import annotations
@@ -164,7 +165,10 @@ _MEANINGS: dict[int, tuple[type[APIStatusError], str]] = {
 
 
 def _structure(
-    request: ApiRequest, answer: ApiAnswer, shape: type[T], outermost: type[list[Any] | dict[str, Any]]
+    request: ApiRequest,
+    answer: ApiAnswer,
+    shape: type[T],
+    outermost: type[list[Any] | dict[str, Any]],
 ) -> T:
     try:
         value = json.loads(answer.body)
@@ -175,7 +179,7 @@ def _structure(
     except (ValueError, RecursionError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         kind = answer.headers.get("content-type", "no content type")
         _undecodable(request, "$", f"not JSON ({redact(kind):.80})")
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001
         # The input is the vendor's and cattrs raises what its hooks raise: whatever it is, it
         # means that this body is not the page's.
         where, what = _fault(exc, "$")

@@ -89,8 +89,8 @@ class Sandbox:
         self._counter = limit.counter() if limit is not None else None
         shares = Shares(internal_errors, gateway_errors, lost_before, lost_after)
         self._shares = None if shares == Shares(0, 0, 0, 0) else shares
-        self._fault_chance = random.Random(f"{seed} faults")  # noqa: S311 (no secret)
-        self._latency_chance = random.Random(f"{seed} latency")  # noqa: S311
+        self._fault_chance = random.Random(f"{seed} faults")
+        self._latency_chance = random.Random(f"{seed} latency")
         self._script = Script()
         self._signer = Signer.of(seed)
         self._is_pro = {

@@ -87,7 +87,7 @@ async def test_a_403_says_what_the_page_says(call: Call, tmp_path: Path) -> None
     """A plan without the Export API is a PermissionDeniedError with the page's advice."""
     sandbox = Sandbox()
     async with connected(sandbox, **FREE) as client:
-        with pytest.raises(PermissionDeniedError, match="upgrade the account.*support"):
+        with pytest.raises(PermissionDeniedError, match=r"upgrade the account.*support"):
             await call(client, tmp_path)
     assert [e.status for e in sandbox.record] == [403]
 
@@ -96,12 +96,14 @@ async def test_a_refused_run_ends_its_iteration_bare() -> None:
     """The iteration yields the segment that met the 401, and then ends with the error itself."""
     sandbox = Sandbox(segments=5)
     outcomes: list[NotExported] = []
-    async with connected(sandbox, access_token="wrong") as client:
-        async with client.open_bulk_export(sandbox.segment_ids, None) as run:
-            with pytest.raises(AuthenticationError) as caught:
-                async for outcome in run:
-                    assert isinstance(outcome, NotExported)
-                    outcomes.append(outcome)
+    async with (
+        connected(sandbox, access_token="wrong") as client,
+        client.open_bulk_export(sandbox.segment_ids, None) as run,
+    ):
+        with pytest.raises(AuthenticationError) as caught:  # noqa: PT012 (the loop raises)
+            async for outcome in run:
+                assert isinstance(outcome, NotExported)
+                outcomes.append(outcome)
     assert type(caught.value) is AuthenticationError
     assert [o.submitted for o in outcomes] == ["no"]
 
@@ -118,8 +120,17 @@ async def test_a_refused_run_sends_nothing_after_the_refusal(segments: int) -> N
 
 @pytest.mark.parametrize(
     "pair",
-    [("", "token"), ("key", ""), ("key\n", "token"), ("key", "token\n"), ("k:y", "token")]
-    + [("kéy", "token"), ("key", "tok\x07en"), ("key", " token"), (None, "token")],
+    [
+        ("", "token"),
+        ("key", ""),
+        ("key\n", "token"),
+        ("key", "token\n"),
+        ("k:y", "token"),
+        ("kéy", "token"),
+        ("key", "tok\x07en"),
+        ("key", " token"),
+        (None, "token"),
+    ],
 )
 def test_malformed_credentials_are_refused_unsent(pair: tuple[Any, Any]) -> None:
     """Keys that can't be sent as they are end in the constructor, and aren't repeated there."""
@@ -144,16 +155,27 @@ async def test_the_environment_is_enough(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("SEGMENTS_API_KEY", PAGE_API_KEY)
     monkeypatch.setenv("SEGMENTS_ACCESS_TOKEN", PAGE_ACCESS_TOKEN)
     monkeypatch.setenv("SEGMENTS_BASE_URL", "https://vendor.example/")
-    async with httpx.AsyncClient(transport=SandboxTransport(sandbox)) as http:
-        async with SegmentsClient.from_env(http_client=http) as client:
-            assert len(await client.list_segments()) == 1
+    async with (
+        httpx.AsyncClient(transport=SandboxTransport(sandbox)) as http,
+        SegmentsClient.from_env(http_client=http) as client,
+    ):
+        assert len(await client.list_segments()) == 1
     assert [e.authorized for e in sandbox.record] == [True]
 
 
 @pytest.mark.parametrize(
     "url",
-    ["http://vendor.example", "http://10.0.0.1", "ftp://vendor.example", "vendor.example", ""]
-    + ["https://user:pass@vendor.example", "https://vendor.example/?a=b", "https://[::1", 7],
+    [
+        "http://vendor.example",
+        "http://10.0.0.1",
+        "ftp://vendor.example",
+        "vendor.example",
+        "",
+        "https://user:pass@vendor.example",
+        "https://vendor.example/?a=b",
+        "https://[::1",
+        7,
+    ],
 )
 def test_bad_places_are_refused(url: Any) -> None:
     """Plain http beyond loopback, and what isn't an API's URL, end in the constructor."""
@@ -191,9 +213,11 @@ async def test_credentials_stay_at_the_vendor(tmp_path: Path) -> None:
     """Every request to the API carries them and none to the file host does."""
     sandbox = Sandbox(segments=8, rows=5)
     both = _Recorded(SandboxTransport(sandbox))
-    async with httpx.AsyncClient(transport=both) as http:
-        async with connected(sandbox, http_client=http, file_http_client=http) as client:
-            report = await client.bulk_export(await client.list_segments(), tmp_path)
+    async with (
+        httpx.AsyncClient(transport=both) as http,
+        connected(sandbox, http_client=http, file_http_client=http) as client,
+    ):
+        report = await client.bulk_export(await client.list_segments(), tmp_path)
     assert len(report.exported) == 8
     assert sandbox.record.credentials_seen_by_files() == []
     assert set(both.seen) == {
@@ -208,10 +232,12 @@ async def test_a_redirect_of_the_api_is_not_followed(status: int) -> None:
     sandbox = Sandbox()
     sandbox.inject(Fault.status(status, headers={"location": "https://elsewhere.example/x"}))
     seen = _Recorded(SandboxTransport(sandbox))
-    async with httpx.AsyncClient(transport=seen, follow_redirects=True) as http:
-        async with connected(sandbox, http_client=http) as client:
-            with pytest.raises(APIStatusError) as caught:
-                await client.list_segments()
+    async with (
+        httpx.AsyncClient(transport=seen, follow_redirects=True) as http,
+        connected(sandbox, http_client=http) as client,
+    ):
+        with pytest.raises(APIStatusError) as caught:
+            await client.list_segments()
     assert caught.value.status_code == status
     assert [host for host, _ in seen.seen] == [API_ORIGIN.removeprefix("https://")]
 
@@ -219,11 +245,13 @@ async def test_a_redirect_of_the_api_is_not_followed(status: int) -> None:
 async def test_a_callers_own_authorization_stays_off_the_file_host(tmp_path: Path) -> None:
     """A file client with credentials and cookies of its own sends neither to storage."""
     sandbox = Sandbox(rows=5)
-    async with httpx.AsyncClient(
-        transport=SandboxTransport(sandbox), auth=("user", "secret"), cookies={"session": "1"}
-    ) as http:
-        async with connected(sandbox, file_http_client=http) as client:
-            await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+    async with (
+        httpx.AsyncClient(
+            transport=SandboxTransport(sandbox), auth=("user", "secret"), cookies={"session": "1"}
+        ) as http,
+        connected(sandbox, file_http_client=http) as client,
+    ):
+        await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
     assert sandbox.record.credentials_seen_by_files() == []
 
 
@@ -295,7 +323,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_no_error_shows_credentials(fault: Fault) -> None:
-    """Not in an error's text, facts, chained tracebacks or pickle, though the answer repeats them."""
+    """Not in its text, facts, causes' tracebacks or pickle, though the answer repeats them."""
     sandbox = Sandbox()
     sandbox.inject(fault, times=5)
     async with connected(sandbox) as client:

@@ -97,7 +97,9 @@ async def test_a_segment_given_twice_is_exported_once(tmp_path: Path) -> None:
         report = await client.bulk_export(given, tmp_path)
     assert sorted(o.segment_id for o in report.exported) == sorted(sandbox.segment_ids)
     assert len(sandbox.record.submits()) == 2
-    assert all("-" in o.file.path.stem and o.file.path.stem != o.segment_id for o in report.exported)
+    assert all(
+        "-" in o.file.path.stem and o.file.path.stem != o.segment_id for o in report.exported
+    )
 
 
 async def test_a_generator_of_segments_will_do(tmp_path: Path) -> None:
@@ -211,7 +213,7 @@ BAD_LISTS: dict[str, tuple[Fault, str]] = {
 
 @pytest.mark.parametrize(("fault", "where"), BAD_LISTS.values(), ids=BAD_LISTS)
 async def test_an_unreadable_list_says_where(fault: Fault, where: str) -> None:
-    """What isn't the page's JSON is a DecodeError with the path to the fault, never a short list."""
+    """What isn't the page's is a DecodeError with the path to the fault, never a short list."""
     sandbox = Sandbox(segments=3)
     sandbox.inject(fault)
     async with connected(sandbox) as client:
@@ -259,7 +261,7 @@ BAD_SUBMITS: dict[str, tuple[Fault, str]] = {
 
 @pytest.mark.parametrize(("fault", "where"), BAD_SUBMITS.values(), ids=BAD_SUBMITS)
 async def test_an_unreadable_answer_to_a_post_is_unknown(fault: Fault, where: str) -> None:
-    """The vendor may have acted: SubmitUnknownError, its cause a DecodeError, and no second POST."""
+    """The vendor may have acted: SubmitUnknownError from a DecodeError, and no second POST."""
     sandbox = Sandbox()
     sandbox.inject(fault)
     async with connected(sandbox) as client:

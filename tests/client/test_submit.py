@@ -46,7 +46,9 @@ async def test_a_lost_answer_is_unknown_and_never_repeated(fault: Fault) -> None
 
 
 @every_unknown
-async def test_a_lost_answer_is_unknown_in_a_run_and_in_export(fault: Fault, tmp_path: Path) -> None:
+async def test_a_lost_answer_is_unknown_in_a_run_and_in_export(
+    fault: Fault, tmp_path: Path
+) -> None:
     """`export` and bulk runs don't repeat it either, and say that it may be running."""
     sandbox = Sandbox(segments=2)
     sandbox.inject(fault, method="POST", times=2)
@@ -95,7 +97,7 @@ async def test_a_run_gives_unreachable_exports_back() -> None:
 
 
 async def test_a_429_is_only_put_off() -> None:
-    """A POST refused by the limiter goes again, after the pause it was told, and once with effect."""
+    """A POST refused by the limiter goes again after the pause, and once with effect."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(429, headers={"retry-after": "7"}), times=2)
     async with connected(sandbox) as client:
@@ -282,6 +284,8 @@ async def test_a_hundred_posts_under_faults_make_no_duplicate() -> None:
     unknown = {o.segment_id for o in report.not_exported}
     assert all(isinstance(o.error, SubmitUnknownError) for o in report.not_exported)
     repeated = {
-        e.segment_id for e in sandbox.record.submits() if e.lost != "no" or e.status in range(502, 505)
+        e.segment_id
+        for e in sandbox.record.submits()
+        if e.lost != "no" or e.status in range(502, 505)
     }
     assert unknown == repeated

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from typing import Any
 
 import anyio
 import pytest
@@ -22,7 +23,7 @@ from segments_async import (
 )
 from segments_async.sandbox import PAGE_SEGMENT_ID, Durations, Fault, Sandbox
 
-POLL = {"method": "GET", "path": "export/"}
+POLL: dict[str, Any] = {"method": "GET", "path": "export/"}
 
 SETBACKS = {
     "429": Fault.status(429),
@@ -98,7 +99,7 @@ async def test_500s_in_a_row_double_the_pause() -> None:
 
 
 async def test_an_unknown_status_is_not_finished(caplog: pytest.LogCaptureFixture) -> None:
-    """ "QUEUED" counts as at work, and is warned of once per client."""
+    """A new status ("QUEUED") counts as at work, and is warned of once per client."""
     sandbox = Sandbox(segments=2, durations=STEADY)
     sandbox.inject(Fault.changed(other(status="QUEUED")), **POLL, times=5)
     async with connected(sandbox) as client:

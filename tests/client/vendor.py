@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import traceback
 from collections.abc import AsyncIterator
@@ -85,7 +86,7 @@ def told(error: BaseException) -> str:
 
 def gaps(entries: list[Entry]) -> list[float]:
     """Seconds between one request and the next."""
-    return [later.at - earlier.at for earlier, later in zip(entries, entries[1:], strict=False)]
+    return [later.at - earlier.at for earlier, later in itertools.pairwise(entries)]
 
 
 def adds_up(progress: Progress) -> bool:

@@ -27,7 +27,7 @@ def prepare(directory: Path | str, *, overwrite: bool = False) -> dict[str, str]
 
 @pytest.fixture
 def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No file can be made anywhere. (Permissions wouldn't do: root may write where none may.)"""
+    """No file can be made anywhere. Permissions wouldn't do: root may write where none may."""
 
     def refuse(**_: object) -> NoReturn:
         raise OSError(30, "Read-only file system")
@@ -229,7 +229,12 @@ def test_no_descriptor_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A write that fails leaves no open file behind."""
     closed: list[int] = []
     close = os.close
-    monkeypatch.setattr(os, "close", lambda fd: (closed.append(fd), close(fd))[1])
+
+    def closing(descriptor: int) -> None:
+        closed.append(descriptor)
+        close(descriptor)
+
+    monkeypatch.setattr(os, "close", closing)
 
     def full(*_: object) -> NoReturn:
         raise OSError(28, "No space left on device")

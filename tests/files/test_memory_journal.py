@@ -38,9 +38,7 @@ async def test_an_event_is_kept() -> None:
     assert (journal.count(State.NEW), journal.count(State.INTENT)) == (0, 1)
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(Event)), max_size=60)
-)
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(Event)), max_size=60))
 def test_counts_agree_with_states(events: list[tuple[str, Event]]) -> None:
     """After any events, legal or not, each state's count is the number of exports in it."""
     journal = MemoryJournal()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
 
@@ -44,16 +45,28 @@ TRICKY_ROWS = [
 ]
 
 
-async def arriving(chunks: Iterable[bytes]) -> AsyncIterator[bytes]:
-    for chunk in chunks:
-        yield chunk
+class Arriving:
+    """The chunks of a body; no generator, which would have to be closed where a test ends early."""
+
+    def __init__(self, chunks: Iterable[bytes | Exception]) -> None:
+        self._chunks = iter(chunks)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for chunk in self._chunks:
+            if isinstance(chunk, Exception):
+                raise chunk
+            return chunk
+        raise StopAsyncIteration
 
 
 def read(*chunks: bytes) -> list[Row]:
     """The rows of a file that arrives in these pieces."""
 
     async def collect() -> list[Row]:
-        return [row async for row in Rows(arriving(chunks), EXPORT)]
+        return [row async for row in Rows(Arriving(chunks), EXPORT)]
 
     return anyio.run(collect)
 
@@ -73,11 +86,10 @@ def records(*chunks: bytes) -> list[bytes]:
 # What is no CSV.
 
 
-@pytest.mark.parametrize("row", [b"1", b"1,2,3,4", b"1,2,"])
+@pytest.mark.parametrize("row", [b"1", b"1,2,3", b"1,2,", b'"1,2"'])
 def test_a_ragged_row_is_an_error_with_its_number(row: bytes) -> None:
     """A row of another length than the header's is named by its record's number."""
-    error = fault(b"a,b\n1,2\n" + (row if row != b"1,2," else b"1,2,3") + b"\n5,6\n")
-    assert "record 3: " in str(error)
+    assert "record 3: " in str(fault(b"a,b\n1,2\n" + row + b"\n5,6\n"))
 
 
 def test_records_are_counted_and_not_lines() -> None:
@@ -93,7 +105,8 @@ def test_the_number_does_not_depend_on_the_cuts(cut: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"\xff", b"\xc3", b"\xc3\x28", b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xc0\xaf", b"\xfe\xff"]
+    "value",
+    [b"\xff", b"\xc3", b"\xc3\x28", b"\xed\xa0\x80", b"\xf0\x9f\x98", b"\xc0\xaf", b"\xfe\xff"],
 )
 def test_invalid_utf_8_is_an_error(value: bytes) -> None:
     """Bytes that are no UTF-8, a character cut off at the end included, are an error."""
@@ -154,31 +167,21 @@ def test_an_error_has_no_link_and_no_field() -> None:
     assert "somebody" not in message
 
 
-def test_rows_before_a_fault_come() -> None:
+async def test_rows_before_a_fault_come() -> None:
     """What was whole before the faulty record is delivered first."""
-
-    async def collect() -> list[Row]:
-        got = []
-        with pytest.raises(DownloadError):
-            async for row in Rows(arriving([b"a\n1\n2\n\xff\n4\n"]), EXPORT):
-                got.append(row)
-        return got
-
-    assert anyio.run(collect) == [{"a": "1"}, {"a": "2"}]
+    rows_of = Rows(Arriving([b"a\n1\n2\n\xff\n4\n"]), EXPORT)
+    assert [await anext(rows_of), await anext(rows_of)] == [{"a": "1"}, {"a": "2"}]
+    with pytest.raises(DownloadError):
+        await anext(rows_of)
 
 
 async def test_what_breaks_the_stream_passes_unchanged() -> None:
     """An error of the chunks' own comes out as it is, after the rows that were whole."""
-
-    async def breaking() -> AsyncIterator[bytes]:
-        yield b"a\n1\n2"
-        raise DownloadError("the link broke", reason="length")
-
-    got = []
+    broken = DownloadError("the link broke", reason="length")
+    rows_of = Rows(Arriving([b"a\n1\n2", broken]), EXPORT)
+    assert await anext(rows_of) == {"a": "1"}
     with pytest.raises(DownloadError, match="the link broke"):
-        async for row in Rows(breaking(), EXPORT):
-            got.append(row)
-    assert got == [{"a": "1"}]
+        await anext(rows_of)
 
 
 # What has no rows.
@@ -194,7 +197,7 @@ def test_a_file_without_rows(body: bytes) -> None:
 
 async def test_no_chunk_at_all() -> None:
     """A body that ends before its first chunk has no rows."""
-    assert [row async for row in Rows(arriving([]), EXPORT)] == []
+    assert [row async for row in Rows(Arriving([]), EXPORT)] == []
 
 
 # Cuts.
@@ -220,19 +223,15 @@ def test_empty_pieces_change_nothing() -> None:
 
 async def test_a_row_comes_before_the_next_chunk() -> None:
     """A whole row is delivered without waiting for more of the file."""
-
-    async def chunks() -> AsyncIterator[bytes]:
-        yield b"a\n1\n2"
-        raise AssertionError("asked for more than it needed")
-
-    assert await anext(Rows(chunks(), EXPORT)) == {"a": "1"}
+    chunks = Arriving([b"a\n1\n2", AssertionError("asked for more than it needed")])
+    assert await anext(Rows(chunks, EXPORT)) == {"a": "1"}
 
 
 @given(st.binary(), st.lists(st.integers(0, 200), max_size=5))
 def test_records_lose_nothing(body: bytes, cuts: list[int]) -> None:
     """Of any bytes, cut anywhere, the records are the whole, and the same as without the cuts."""
     edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
-    pieces = [body[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
     assert b"".join(records(*pieces)) == body
     assert records(*pieces) == records(body)
 
@@ -244,9 +243,7 @@ TABLES = st.integers(1, 4).flatmap(
 
 
 @given(TABLES, st.sampled_from(["\r\n", "\n"]), st.integers(0, 1000), st.booleans())
-def test_what_csv_wrote_is_read(
-    table: list[list[str]], newline: str, cut: int, mark: bool
-) -> None:
+def test_what_csv_wrote_is_read(table: list[list[str]], newline: str, cut: int, mark: bool) -> None:
     """Whatever fields Python's csv writes, with or without a mark, cut anywhere, come back."""
     header = [f"column {n}" for n in range(len(table[0]))] if table else ["column 0"]
     text = io.StringIO(newline="")
@@ -261,10 +258,9 @@ def test_any_bytes_are_rows_or_an_error(chunks: list[bytes]) -> None:
     """Of any bytes come rows, or DownloadError; nothing else is raised."""
     try:
         got = read(*chunks)
-    except DownloadError as error:
-        assert error.reason == "broken"
-    else:
-        assert all(isinstance(row, dict) for row in got)
+    except DownloadError:
+        return
+    assert all(isinstance(row, dict) for row in got)
 
 
 # What else is read.

@@ -190,7 +190,9 @@ def test_no_base_url(url: object) -> None:
         parse_base_url(url)
 
 
-@pytest.mark.parametrize("url", ["sesame", "https://sesame@host", "https://host?sesame", "x:sesame"])
+@pytest.mark.parametrize(
+    "url", ["sesame", "https://sesame@host", "https://host?sesame", "x:sesame"]
+)
 def test_a_refused_base_url_is_not_shown(url: str) -> None:
     """What was given as a base URL may be a misplaced credential: the message hasn't it."""
     with pytest.raises(ConfigurationError) as caught:
@@ -222,7 +224,7 @@ def test_any_text_is_an_origin_or_refused(url: str) -> None:
     ],
 )
 def test_origins(url: str, origin: Origin) -> None:
-    """Scheme and host in lower case, the scheme's port where none is given, the path as a prefix."""
+    """Scheme and host in lower case, the scheme's port by default, the path as a prefix."""
     assert parse_base_url(url) == origin
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,10 +57,11 @@ def reachable(start: State, without: frozenset[State] = frozenset()) -> set[Stat
 @pytest.mark.parametrize(("state", "event"), ALL)
 def test_an_event_leads_to_a_state_or_raises(state: State, event: Event) -> None:
     """The table is closed: every event in every state has a state as its target, or raises."""
-    try:
+    if target(state, event) is None:
+        with pytest.raises(IllegalTransition, match=f"^{event} in state {state}$"):
+            advance(state, event)
+    else:
         assert advance(state, event) in set(State)
-    except IllegalTransition as exc:
-        assert str(exc) == f"{event} in state {state}"
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,7 @@ def test_replay_is_advance_repeated(events: list[Event]) -> None:
 
 @given(EVENTS)
 def test_replay_of_anything_is_a_state_or_illegal(events: list[Event]) -> None:
-    """Of any events, replay either raises IllegalTransition or ends in a state that they lead to."""
+    """Of any events, replay raises IllegalTransition or ends in a state that they lead to."""
     try:
         state = replay(events)
     except IllegalTransition:
@@ -168,7 +171,7 @@ def test_replay_of_anything_is_a_state_or_illegal(events: list[Event]) -> None:
 def test_between_two_posts_one_was_not_sent(events: list[Event]) -> None:
     """In any life, each INTENT but the first comes after a POST that provably never arrived."""
     posts = [n for n, event in enumerate(events) if event is Event.INTENT]
-    for before, after in zip(posts, posts[1:], strict=False):
+    for before, after in itertools.pairwise(posts):
         assert events[before + 1 : after] == [Event.NOT_SENT]
 
 

@@ -14,7 +14,9 @@ ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 IDS = st.text(ALPHABET, min_size=1, max_size=128)
 # Few letters, so that ids share their first eight characters and differ in case only.
 CLOSE_IDS = st.text("aA-", min_size=1, max_size=12)
-CLOSE_NAMES = st.none() | st.sampled_from(["a", "A", "\u00e1", "b", "a-aaaaaaaa", "", "..", "segment"])
+CLOSE_NAMES = st.none() | st.sampled_from(
+    ["a", "A", "\u00e1", "b", "a-aaaaaaaa", "", "..", "segment"]
+)
 UUIDS = st.builds(
     "{}-{}".format,
     st.sampled_from(["82200474", "11111111"]),
@@ -29,7 +31,7 @@ OTHER = "11111111-c131-4f7b-a35e-381469af31a7"
 
 @given(st.text())
 def test_a_slug_is_harmless(name: str) -> None:
-    """Of any text, a slug is 1 to 80 of `A-Za-z0-9._-`, without `..`, neither hidden nor an option."""
+    """Of any text, a slug is 1 to 80 of `A-Za-z0-9._-`, no `..`, not hidden, no option."""
     made = slug(name)
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", made)
     assert ".." not in made

@@ -413,8 +413,7 @@ def test_an_idle_hour_is_not_taken_for_a_limit() -> None:
 def test_any_history_leaves_a_rate_and_a_time(
     events: list[tuple[str, float, float, float | None]], rate: float | None
 ) -> None:
-    """Whatever happens in whatever order, the rate is above zero, within what was told, and the
-    next request's time is finite."""
+    """In any history, the rate is above zero and within what was told, the next time finite."""
     pacer, now, epochs = Pacer(rate=rate), 0.0, [0]
     for event, later, chance, pause in events:
         now += later

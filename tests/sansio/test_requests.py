@@ -55,13 +55,13 @@ def test_an_unfit_id_is_refused(value: object) -> None:
 @pytest.mark.parametrize("value", [v for v in UNFIT.values() if isinstance(v, str)])
 def test_no_poll_is_made_of_an_unfit_id(value: str) -> None:
     """There is no request for an export whose id doesn't fit."""
-    with pytest.raises(ConfigurationError, match="not a export id|not an export id"):
+    with pytest.raises(ConfigurationError, match="export id"):
         poll_request(value)
 
 
 @given(st.text() | st.from_regex(r"[a-z0-9_%./-]{1,130}"))
 def test_what_is_admitted_stays_in_its_place(value: str) -> None:
-    """Of any text, either it is refused, or it is of the harmless 64 characters, 1 to 128 of them."""
+    """Any text is refused, or is of the harmless 64 characters, 1 to 128 of them."""
     try:
         admitted = checked_id("segment", value)
     except ConfigurationError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from typing import Any
@@ -203,7 +204,7 @@ def test_calls_never_starve_others(others: tuple[Kind, ...]) -> None:
     """However many calls wait, at least every other grant is a submit's or a poll's."""
     kinds = pop_kinds(filled(*[CALL] * 5, *others), 100)
     assert kinds.count(CALL) == 50
-    assert all(CALL in pair and pair != (CALL, CALL) for pair in zip(kinds, kinds[1:], strict=False))
+    assert all(CALL in pair and pair != (CALL, CALL) for pair in itertools.pairwise(kinds))
 
 
 @pytest.mark.parametrize("share", [0, 0.2, 1])
@@ -286,7 +287,7 @@ def test_each_end_lets_one_in() -> None:
 
 
 def test_capped_submits_leave_the_grants_to_polls() -> None:
-    """Submits that may not go don't count as waiting: polls take every grant, whatever the share."""
+    """Submits that may not go don't wait: polls take every grant, whatever the share."""
     scheduler = filled(SUBMIT, SUBMIT, *[POLL] * 5, max_pending=1, poll_share=0)
     kinds = [want.kind for _ in range(6) if (want := scheduler.pop(NOW))]
     assert kinds == [SUBMIT] + [POLL] * 5
@@ -326,8 +327,7 @@ OPERATIONS = st.lists(
 def test_nothing_is_lost_and_nothing_comes_twice(
     operations: list[tuple[str, Any, float]], share: float, cap: int | None
 ) -> None:
-    """Every want that was added comes exactly once unless discarded, never before its time, never
-    above the cap; and `next_at` says whether there is one to pop."""
+    """Every want comes once unless discarded, when due, within the cap, as `next_at` says."""
     scheduler: PollScheduler[int] = PollScheduler(poll_share=share, max_pending=cap)
     wants: list[Want[int]] = []
     queued: set[int] = set()
@@ -394,7 +394,7 @@ def test_the_gap_between_polls_grows_with_age(submitted_at: float, age: float) -
 
 
 def test_a_long_export_takes_few_polls() -> None:
-    """Asked whenever it is worth it, an export of an hour takes some hundred polls, not thousands."""
+    """Asked whenever it is worth it, an export of an hour takes some hundred polls."""
     now, polls = 0.0, 0
     while now < 3600:
         now, polls = next_poll_at(now, 0.0), polls + 1

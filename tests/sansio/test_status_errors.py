@@ -73,7 +73,7 @@ def test_200_raises_nothing() -> None:
 
 @pytest.mark.parametrize("status", [201, 202, 204, 301, 302, 303, 307, 308])
 def test_a_redirect_is_an_unexpected_answer(status: int) -> None:
-    """A redirect of the API isn't followed, nor another success read: it is a plain status error."""
+    """A redirect isn't followed, nor another success read: it is a plain status error."""
     headers = {"location": "https://elsewhere.example/"}
     with pytest.raises(APIStatusError, match="unexpected") as caught:
         read_export(poll_request("an-export"), ApiAnswer(status, headers, b"{}"))

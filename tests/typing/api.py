@@ -1,0 +1,149 @@
+"""Uses of the public API, for type checkers; never run."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, assert_type
+
+import httpx
+
+from segments_async import (
+    Activity,
+    APIStatusError,
+    BulkExportError,
+    BulkReport,
+    BulkRun,
+    Completed,
+    DownloadError,
+    Export,
+    ExportBody,
+    Exported,
+    ExportedFile,
+    ExportStatus,
+    ExportTimeoutError,
+    NotExported,
+    OutputFormat,
+    Pacer,
+    Progress,
+    RateLimitedError,
+    Segment,
+    SegmentsClient,
+    SegmentsError,
+    SegmentType,
+)
+
+
+async def make() -> None:
+    SegmentsClient("key", "token")
+    SegmentsClient.from_env()
+    SegmentsClient.from_env(base_url="http://127.0.0.1:8420", poll_share=0.5)
+    SegmentsClient(
+        "key",
+        "token",
+        base_url="https://vendor.example",
+        pacer=Pacer(rate=math.inf),
+        poll_share=0.0,
+        max_pending=10,
+        downloads=4,
+        request_timeout=10,
+        file_hosts=["files.example"],
+        http_client=httpx.AsyncClient(),
+        file_http_client=httpx.AsyncClient(),
+        ssl_context=ssl.create_default_context(),
+        allow_insecure=True,
+    )
+    client = SegmentsClient("key", "token", pacer=None, max_pending=None, ssl_context=None)
+    async with client as same:
+        assert_type(same, SegmentsClient)
+    await client.aclose()
+
+
+async def single(client: SegmentsClient, segment: Segment, export: Export) -> None:
+    assert_type(await client.list_segments(), list[Segment])
+    assert_type(await client.request_export(segment), Export)
+    assert_type(await client.request_export("id", output_format=OutputFormat.CSV), Export)
+    assert_type(await client.get_export(export), Export)
+    assert_type(await client.get_export("id"), Export)
+    assert_type(await client.wait_for_export(export, timeout=3600), Export)
+    assert_type(await client.wait_for_export("id"), Export)
+    assert_type(await client.download_export(export, "a.csv"), ExportedFile)
+    assert_type(await client.download_export("id", Path("a.csv"), overwrite=True), ExportedFile)
+    assert_type(await client.export(segment, "a.csv"), ExportedFile)
+    assert_type(
+        await client.export("id", Path("a.csv"), timeout=None, overwrite=True), ExportedFile
+    )
+    async with client.open_export(export) as body:
+        assert_type(body, ExportBody)
+        assert_type(body.export, Export)
+        assert_type(body.iter_bytes(), AsyncIterator[bytes])
+        async for row in body.rows():
+            assert_type(row, dict[str, str])
+
+
+async def bulk_to_files(client: SegmentsClient, segments: list[Segment]) -> None:
+    run = client.open_bulk_export(
+        segments,
+        Path("exports"),
+        timeout=3600,
+        export_timeout=600,
+        expected_seconds={"id": 60.0},
+        overwrite=True,
+    )
+    assert_type(run, BulkRun[Exported])
+    async with run as entered:
+        assert_type(entered, BulkRun[Exported])
+        assert_type(entered.progress, Progress)
+        assert_type(entered.name, str)
+        assert_type(entered.activity(), list[Activity])
+        async for outcome in entered:
+            assert_type(outcome, Exported | NotExported)
+            match outcome:
+                case Exported(segment_id=segment_id, file=file):
+                    assert_type(segment_id, str)
+                    assert_type(file, ExportedFile)
+                case NotExported(submitted=submitted):
+                    assert_type(submitted, Literal["no", "yes", "maybe"])
+                    assert_type(outcome.error, SegmentsError)
+        assert_type(await entered.report(), BulkReport[Exported])
+    report = await client.bulk_export((s.segment_id for s in segments), "exports")
+    assert_type(report, BulkReport[Exported])
+    assert_type([done.file.path for done in report.exported], list[Path])
+    assert_type(report.ok, bool)
+    assert_type(report.started_at, datetime)
+    report.raise_for_errors()
+
+
+async def bulk_to_links(client: SegmentsClient, segments: list[Segment | str]) -> None:
+    async with client.open_bulk_export(segments, None) as run:
+        assert_type(run, BulkRun[Completed])
+        async for outcome in run:
+            assert_type(outcome, Completed | NotExported)
+    assert_type(await client.bulk_export(segments, None), BulkReport[Completed])
+
+
+def values(segment: Segment, export: Export, file: ExportedFile) -> None:
+    assert_type(segment.type, SegmentType | str)
+    assert_type(segment.last_run, datetime | None)
+    assert_type(export.status, ExportStatus | str)
+    assert_type(export.end_time, datetime | None)
+    assert_type(export.filename, str | None)
+    assert_type((file.size, file.sha256, file.verified), tuple[int, str, bool])
+
+
+def errors(error: Exception) -> None:
+    if isinstance(error, RateLimitedError):
+        assert_type(error.scope, str | None)
+    if isinstance(error, APIStatusError):
+        assert_type((error.status_code, error.body), tuple[int, str])
+        assert_type(error.retry_after, float | None)
+    if isinstance(error, ExportTimeoutError):
+        assert_type(error.export, Export | None)
+    if isinstance(error, DownloadError):
+        assert_type(error.export, Export | None)
+        assert_type(error.reason == "disk_full", bool)
+    if isinstance(error, BulkExportError):
+        assert_type(error.report.not_exported, Sequence[NotExported])
