@@ -305,6 +305,15 @@ def test_a_told_rate_is_never_exceeded(
         assert most_in(record.sent, window) <= rate * (window + CATCH_UP) + 1 + 1e-6
 
 
+def test_a_told_rate_does_not_grow() -> None:
+    """However long everybody waits and all goes well, what was told stays the upper end."""
+    pacer = Pacer(rate=20)
+    record = drive(pacer, lambda _: True, until=500.0)
+    assert pacer.rate is not None
+    assert pacer.rate <= 20
+    assert most_in(record.sent, 60.0) <= 20 * (60.0 + CATCH_UP) + 1
+
+
 @given(st.floats(0.1, 1000))
 def test_a_told_rate_is_used(rate: float) -> None:
     """On a vendor without a limit, what was told is what is sent, to within 5 %."""

@@ -1,0 +1,69 @@
+"""What an answer's headers say about the limit. Used where they come, relied on nowhere.
+
+The vendor's page names none. Its other APIs document ``X-mp-rate-limit-percentage-used`` on good
+answers; common elsewhere are ``RateLimit-Remaining`` with ``RateLimit-Reset`` (also with ``X-``),
+and the ``RateLimit`` field of draft-ietf-httpapi-ratelimit-headers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+
+import attrs
+
+#: A Reset above this many seconds is taken as a moment since 1970 (which it is at some vendors),
+#: and not used: it would have to be read against a clock that need not be right.
+_LONGEST_RESET = 3600.0
+
+#: From this share of the budget on, there is no reason to ask for more of it.
+_NEARLY_USED = 95.0
+
+_REMAINING = ("ratelimit-remaining", "x-ratelimit-remaining", "x-rate-limit-remaining")
+_RESET = ("ratelimit-reset", "x-ratelimit-reset", "x-rate-limit-reset")
+_PARAMETER = re.compile(r";\s*([rt])\s*=\s*(\d{1,10})\b")
+
+
+@attrs.frozen
+class Hint:
+    """What the headers of a good answer advise.
+
+    Attributes:
+        wait: seconds until the budget is refilled, where it is used up; else 0.
+        steady: the budget is nearly used up: don't grow now.
+    """
+
+    wait: float = 0.0
+    steady: bool = False
+
+
+def read_hint(headers: Mapping[str, str]) -> Hint | None:
+    """The hint of a good answer, or None where it has none, or none that makes sense."""
+    remaining, reset = _structured(headers.get("ratelimit"))
+    if remaining is None:
+        remaining, reset = _first(headers, _REMAINING), _first(headers, _RESET)
+    if remaining is not None and remaining < 1 and reset is not None:
+        return Hint(wait=reset, steady=True) if 0 < reset <= _LONGEST_RESET else None
+    used = _number(headers.get("x-mp-rate-limit-percentage-used"))
+    if used is not None and used >= _NEARLY_USED:
+        return Hint(steady=True)
+    return None
+
+
+def _structured(value: str | None) -> tuple[float | None, float | None]:
+    """``"default";r=0;t=12``: what remains, and the seconds until it is refilled."""
+    found = {name: float(number) for name, number in _PARAMETER.findall(value or "")}
+    return found.get("r"), found.get("t")
+
+
+def _first(headers: Mapping[str, str], names: tuple[str, ...]) -> float | None:
+    return next((n for name in names if (n := _number(headers.get(name))) is not None), None)
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None and len(value) <= 32 else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

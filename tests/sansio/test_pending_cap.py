@@ -1,0 +1,71 @@
+"""Claims about a cap on running jobs, learnt from 429s that come to submits only."""
+
+from __future__ import annotations
+
+import math
+
+from segments_async._sansio.pending_cap import PendingCap
+
+
+def refused_among_polls(cap: PendingCap, others: int, times: int) -> list[bool]:
+    """Submits refused so often, each after a few polls that passed."""
+    verdicts = []
+    for _ in range(times):
+        for _ in range(3):
+            cap.on_poll_granted()
+        verdicts.append(cap.on_submit_refused(others))
+    return verdicts
+
+
+def test_one_refused_submit_is_a_limit_on_requests() -> None:
+    """A single 429 to a submit says nothing of a cap."""
+    cap = PendingCap()
+    assert refused_among_polls(cap, 10, 1) == [False]
+    assert cap.jobs == math.inf
+
+
+def test_refusals_without_polls_between_are_a_limit_on_requests() -> None:
+    """Where polls don't pass either, it is the rate."""
+    cap = PendingCap()
+    assert [cap.on_submit_refused(10) for _ in range(10)] == [False] * 10
+    assert cap.jobs == math.inf
+
+
+def test_an_accepted_submit_ends_the_suspicion() -> None:
+    """Refusals that aren't in a row are no cap."""
+    cap = PendingCap()
+    for _ in range(10):
+        assert refused_among_polls(cap, 10, 2) == [False, False]
+        cap.on_submit_granted()
+    assert cap.jobs == math.inf
+
+
+def test_submits_refused_while_polls_pass_are_a_cap() -> None:
+    """Three refusals in a row, with polls granted in between: as many jobs as were at work."""
+    cap = PendingCap()
+    assert refused_among_polls(cap, 10, 3) == [False, False, True]
+    assert cap.jobs == 10
+
+
+def test_without_other_jobs_there_is_no_cap() -> None:
+    """A vendor that refuses the only job can't be at a cap of ours: submits must not stop for it."""
+    cap = PendingCap()
+    assert not any(refused_among_polls(cap, 0, 10))
+    assert cap.jobs == math.inf
+
+
+def test_a_refusal_below_the_cap_lowers_it() -> None:
+    """The first guess counts jobs that had ended unnoticed; the next refusal corrects it."""
+    cap = PendingCap()
+    refused_among_polls(cap, 10, 3)
+    assert cap.on_submit_refused(9)
+    assert cap.jobs == 9
+
+
+def test_the_cap_is_tried_again() -> None:
+    """After submits accepted at the cap, one more job is tried."""
+    cap = PendingCap()
+    refused_among_polls(cap, 10, 3)
+    for _ in range(20):
+        cap.on_submit_granted()
+    assert cap.jobs == 11
