@@ -12,6 +12,7 @@ import copy
 import logging
 import math
 import random
+from collections import deque
 from collections.abc import Generator
 from typing import Literal, Protocol
 
@@ -142,6 +143,7 @@ class Flights:
         self._gate = gate
         self._by_segment: dict[str, Flight] = {}
         self._by_export: dict[str, Flight] = {}
+        self._abandoned: deque[Flight] = deque()
         self._unknown_statuses: set[str] = set()
 
     def join_segment(
@@ -153,8 +155,9 @@ class Flights:
         output_format: OutputFormat = OutputFormat.CSV,
     ) -> Flight:
         """Join the segment's flight, or start one."""
+        self._sweep()
         flight = self._by_segment.get(segment_id)
-        if flight is None or flight.ended or self._stale(flight):
+        if flight is None or flight.ended:
             flight = self._by_segment[segment_id] = Flight(segment_id, output_format)
             flight.want.key = -expected_seconds
         self._board(party, flight)
@@ -176,7 +179,9 @@ class Flights:
         self._gate.discard(flight.want)
         if flight.state is State.SUBMITTED:
             flight.abandoned_at = anyio.current_time()
+            self._abandoned.append(flight)
             self._gate.pending_ended()
+            self._sweep()
         else:
             self._forget(flight)
 
@@ -237,9 +242,16 @@ class Flights:
             self._gate.pending_began()
         self._gate.add(flight.want)
 
-    def _stale(self, flight: Flight) -> bool:
-        left = flight.abandoned_at
-        return left is not None and anyio.current_time() - left > ABANDONED_JOIN
+    def _sweep(self) -> None:
+        """Forget the flights that were abandoned too long ago to be joined."""
+        before = anyio.current_time() - ABANDONED_JOIN
+        while self._abandoned:
+            left = self._abandoned[0].abandoned_at
+            if left is not None and left > before:
+                return
+            flight = self._abandoned.popleft()
+            if left is not None:  # None: somebody came back to it
+                self._forget(flight)
 
     def _forget(self, flight: Flight) -> None:
         if flight.segment_id and self._by_segment.get(flight.segment_id) is flight:
@@ -357,6 +369,7 @@ class Flights:
             segment_id=flight.segment_id,
         )
         error.__cause__ = cause
+        logger.warning("%s", error)
         await self._end(flight, Event.LOST, error)
 
     # ----------------------------------------------------------------- polling

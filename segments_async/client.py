@@ -578,7 +578,8 @@ class SegmentsClient:
             "segment_id": flight and flight.segment_id,
             "export": flight and flight.export,
         }
-        text = f"segment {facts['segment_id']}: no end within {timeout:g} s"
+        known = facts["segment_id"] or (flight and flight.export_id) or "no segment yet"
+        text = f"{known}: no end within {timeout:g} s"
         if flight is not None and flight.error is not None:
             return flight.fresh_error()  # it came within the grace of a POST
         if flight is None or flight.submitted == "no":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 import attrs
 
@@ -79,6 +79,17 @@ class Export:
     project_id: str | None = None
     end_time: datetime | None = None
     filename: str | None = attrs.field(default=None, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without its link, which `get_export()` brings again: pickles end up in caches."""
+        known = attrs.evolve(self, filename=None)
+        return type(self), tuple(getattr(known, a.name) for a in attrs.fields(type(self)))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Self:
+        return self
 
 
 @attrs.frozen

@@ -8,8 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import virtual_time
+
+# A busy machine is no reason for a claim to fail.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 #: Set by ``.ci/run``: a test that would skip for want of a part fails instead.
 _ALL_PARTS = os.environ.get("SEGMENTS_ASYNC_TEST_ALL") == "1"

@@ -93,9 +93,19 @@ def test_what_may_be_unknown_is_none() -> None:
 
 @pytest.mark.parametrize("value", VALUES[:5], ids=lambda value: type(value).__name__)
 def test_a_copy_is_equal(value: Any) -> None:
-    """A value that is pickled for another process, or copied, is equal to the first."""
-    assert pickle.loads(pickle.dumps(value)) == value
+    """A value that is copied is equal to the first, its link included."""
+    assert copy.copy(value) == value
     assert copy.deepcopy(value) == value
+
+
+def test_a_pickled_export_lacks_its_link_and_nothing_else() -> None:
+    """A presigned link is a credential, and pickles end up in caches and queues."""
+    export = attrs.evolve(
+        EXPORT, filename="https://bucket.s3.amazonaws.com/a.csv?X-Amz-Signature=5"
+    )
+    data = pickle.dumps(ExportedFile("/a.csv", 1, "", verified=True, export=export))
+    assert b"X-Amz-Signature" not in data
+    assert pickle.loads(data).export == attrs.evolve(export, filename=None)
 
 
 @pytest.mark.parametrize("value", [SEGMENT, EXPORT, FILE], ids=lambda value: type(value).__name__)

@@ -59,14 +59,15 @@ class Destination:
             self._directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._directory):
                 pass
-            present = {entry.name for entry in os.scandir(self._directory)}
+            _check_manifest(self.manifest)
         except (OSError, ValueError) as exc:
             raise _unwritable(self._directory, exc) from exc
+        # Asked of the file system one by one, which knows whether case counts.
         return {
             segment_id: problem
             for segment_id, name in self._names.items()
-            if name in present
-            and (problem := _obstacle(self._directory / name, overwrite=self._overwrite))
+            if os.path.lexists(path := self._directory / name)
+            and (problem := _obstacle(path, overwrite=self._overwrite))
         }
 
 
@@ -83,6 +84,12 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
             return path
     except (OSError, ValueError) as exc:
         raise _unwritable(path, exc) from exc
+
+
+def _check_manifest(path: Path) -> None:
+    """Found now, rather than with the first outcome, for which there would be no line."""
+    if os.path.lexists(path):
+        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC))
 
 
 def _unwritable(path: Path, exc: OSError | ValueError) -> ConfigurationError:

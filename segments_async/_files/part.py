@@ -6,6 +6,7 @@ Synchronous, for worker threads: hashing and writing release the GIL and must no
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 from collections.abc import Sequence
@@ -54,21 +55,50 @@ class PartFile:
         """Remove what was written. A part that another process left is not this one's to remove."""
         if self._descriptor is None:
             return
-        self._close()
+        # While the lock is held: afterwards the part may be another download's.
         with contextlib.suppress(FileNotFoundError):
             self._part.unlink()
+        self._close()
 
     def _open(self) -> int:
         if self._descriptor is None:
-            # A symbolic link in the part's place would be written through: O_NOFOLLOW refuses it.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._descriptor = os.open(self._part, flags, 0o666)
+            self._descriptor = _open_alone(self._part)
         return self._descriptor
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _open_alone(part: Path) -> int:
+    """Open the part empty, for this download alone.
+
+    Two that write one part would mix their bytes under one name. The lock ends with the
+    descriptor, and so with the process. A symbolic link in the part's place is refused.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    while True:
+        descriptor = os.open(part, flags, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(descriptor, part):
+                os.ftruncate(descriptor, 0)
+                return descriptor
+            # Renamed or removed by its last owner between the two calls: open the next one.
+            os.close(descriptor)
+        except BaseException as exc:
+            os.close(descriptor)
+            if isinstance(exc, BlockingIOError):
+                raise OSError(exc.errno, "another download is writing this file") from exc
+            raise
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def write_all(descriptor: int, chunk: bytes) -> None:

@@ -77,6 +77,7 @@ class Pacer:
         self._span = 0.0
         self._last_accepted: float | None = None
         self._waiting = False
+        self._first_sent: float | None = None
         self._plateau = SHORTEST_PLATEAU
 
         # The block.
@@ -100,13 +101,16 @@ class Pacer:
         """The earliest time at which the next request may go."""
         if self._blocked and self._probe_sent is not None:
             # One probe at a time; let it lapse, or one hung request would stop the account.
-            return max(self._hold, self._probe_sent + max(LONGEST_GAP, self._gap))
+            lapse = self._probe_sent + max(LONGEST_GAP, self._gap)
+            return max(self._next, self._hold, lapse)
         return max(self._next, self._hold)
 
     def take(self, now: float) -> int:
         """Send one request now. Returns the epoch to hand back with its answer."""
         if self._blocked:
             self._probe_sent = now
+        if self._first_sent is None:
+            self._first_sent = now
         self._next = max(self._next, now - CATCH_UP) + 1 / self._rate
         return self._epoch
 
@@ -127,6 +131,8 @@ class Pacer:
         if self._blocked:
             if epoch == self._epoch:
                 self._close_block(now)
+        elif self._rate == math.inf:
+            self._accepted += 1  # nobody ever waits for it, so `_waiting` says nothing
         elif self._waiting:
             self._count(now)
             self._grow()
@@ -174,8 +180,6 @@ class Pacer:
 
         In the count and not in time, so that it is as careful at 1/s as at 1 000/s.
         """
-        if self._rate == math.inf:
-            return
         if self._granted is None:
             rate = self._rate * 2 ** (1 / max(10.0, self._rate))
         else:
@@ -188,7 +192,8 @@ class Pacer:
 
     def _open_block(self, now: float, chance: float) -> None:
         if self._rate == math.inf:
-            self._rate = max(FIRST_RATE, self._accepted / max(self._span, 0.1))
+            seconds = now - (now if self._first_sent is None else self._first_sent)
+            self._rate = max(FIRST_RATE, self._accepted / max(seconds, 0.1))
         self._blocked = True
         self._block_began = now
         self._cut_rate = self._rate
@@ -199,7 +204,7 @@ class Pacer:
     def _widen_gap(self, now: float, chance: float) -> None:
         """A refused or lost probe says nothing about the rate; it only doubles the gap."""
         self._probe_sent = None
-        self._gap = min(LONGEST_GAP, max(0.05, 2 * self._gap))
+        self._gap = max(self._gap, min(LONGEST_GAP, max(0.05, 2 * self._gap)))
         self._hold = max(self._hold, now + self._gap * (1 + 0.1 * chance))
 
     def _close_block(self, now: float) -> None:

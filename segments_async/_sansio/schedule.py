@@ -21,7 +21,7 @@ from segments_async.errors import ConfigurationError
 Target = TypeVar("Target")
 
 #: Between two polls of one export: at least this many seconds, and this part of its age. So an
-#: export of an hour is noticed within 72 s, and costs about 250 polls rather than 7 200.
+#: export of an hour is noticed within 72 s, and costs about 300 polls rather than 7 200.
 SHORTEST_POLL_GAP = 0.5
 POLL_GAP_BY_AGE = 0.02
 
