@@ -262,7 +262,7 @@ class Flights:
     def _requeue(self, flight: Flight, key: float) -> None:
         """Want the flight's next request, at its place among the others (see `Want.key`)."""
         if flight.state is State.NEW and flight.want.kind is Kind.SUBMIT:
-            self._gate.pending_ended()
+            self._gate.submit_undone()
         flight.want.key = key
         if flight.parties:
             self._gate.add(flight.want)

@@ -22,6 +22,7 @@ import anyio.lowlevel
 import attrs
 
 from segments_async._http import SLOTS, STATUS_CAP, Api
+from segments_async._sansio.hints import read_hint
 from segments_async._sansio.outage import Outage
 from segments_async._sansio.pacer import Pacer
 from segments_async._sansio.retry import TicketGuard, retry_after_seconds
@@ -113,14 +114,12 @@ class Gate:
         self._paced_until: float | None = None
         #: API requests sent so far, whatever came of them.
         self.requests = 0
+        #: How many were answered 429.
+        self.throttled = 0
 
     @property
     def rate(self) -> float | None:
         return self._pacer.rate
-
-    @property
-    def throttled(self) -> int:
-        return self._pacer.throttled
 
     def add(self, want: Want[Target]) -> None:
         """Queue a want; its target gets a ticket when it is its turn."""
@@ -138,6 +137,10 @@ class Gate:
         """An export counts no more among those at work."""
         self._scheduler.ended()
         self._poke()
+
+    def submit_undone(self) -> None:
+        """A submit came to nothing: refused, or never sent."""
+        self._scheduler.not_started()
 
     async def next(self, inbox: Inbox) -> Any:
         """Wait for the next item in the inbox, leading the gate meanwhile if nobody does."""
@@ -282,17 +285,10 @@ class Gate:
         now = anyio.current_time()
         self.outage.on_answer()
         if answer.status == 429:
-            pause = retry_after_seconds(answer.status, answer.headers)
-            self._pacer.on_throttled(now, ticket.epoch, retry_after=pause, chance=random.random())
-            logger.info(
-                "429 on %s %s%s; now at most %.3g requests/s",
-                request.method,
-                request.path,
-                "" if pause is None else f", asked to wait {pause:g} s",
-                self._pacer.rate or math.inf,
-            )
+            self._on_throttled(now, ticket, request, answer)
         else:
-            self._pacer.on_accepted(now, ticket.epoch)
+            self._scheduler.on_granted(ticket.want.kind)
+            self._pacer.on_accepted(now, ticket.epoch, read_hint(answer.headers))
         if answer.status == 500:
             self.guard.on_internal_error(now)
             logger.warning(
@@ -303,6 +299,24 @@ class Gate:
             )
         elif ticket.guard_probe:
             self.guard.on_probe_answer(passed=answer.status != 429)
+
+    def _on_throttled(
+        self, now: float, ticket: Ticket, request: ApiRequest, answer: ApiAnswer
+    ) -> None:
+        pause = retry_after_seconds(answer.status, answer.headers)
+        asked = "" if pause is None else f", asked to wait {pause:g} s"
+        self.throttled += 1
+        if self._scheduler.on_refused(
+            now, ticket.want.kind, retry_after=pause, rate=self._pacer.rate
+        ):
+            # The request itself was granted: what the vendor has no room for is the job.
+            self._pacer.on_mistaken(now, self._scheduler.rate_before_cap)
+            logger.info("429 on submits alone%s: taken as a cap on running exports", asked)
+            return
+        self._pacer.on_throttled(now, ticket.epoch, retry_after=pause, chance=random.random())
+        rate = self._pacer.rate or math.inf
+        at_most = f"{rate:.3g} requests/s"
+        logger.info("429 on %s %s%s; now %s", request.method, request.path, asked, at_most)
 
     def _on_broken(self, ticket: Ticket, exc: APIConnectionError) -> None:
         self._on_no_answer(ticket)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 
+from segments_async._sansio.hints import Hint
 from segments_async.errors import ConfigurationError
 
 #: Requests/s before anything is known. Doubled once a second at most, it takes 3 s to reach 100/s.
@@ -126,8 +127,16 @@ class Pacer:
         self._waiting = False
         self._last_accepted = None
 
-    def on_accepted(self, now: float, epoch: int) -> None:
-        """An answer that isn't 429: the request was granted, whatever else came of it."""
+    def on_accepted(self, now: float, epoch: int, hint: Hint | None = None) -> None:
+        """An answer that isn't 429: the request was granted, whatever else came of it.
+
+        Args:
+            now: seconds.
+            epoch: what `take` returned for the request.
+            hint: what the answer's headers advise, if they do.
+        """
+        if hint is not None:
+            self._hold = max(self._hold, now + hint.wait)
         if self._blocked:
             if epoch == self._epoch:
                 self._close_block(now)
@@ -135,9 +144,25 @@ class Pacer:
             self._accepted += 1  # nobody ever waits for it, so `_waiting` says nothing
         elif self._waiting:
             self._count(now)
-            self._grow()
+            if hint is None or not hint.steady:
+                self._grow()
         else:
             self._last_accepted = None
+
+    def on_mistaken(self, now: float, rate: float | None) -> None:
+        """A 429 was no word on the rate, and those before it weren't either: start again there.
+
+        Args:
+            now: seconds.
+            rate: requests/s before the first of them; None for no pacing.
+        """
+        before = math.inf if rate is None else rate
+        if self._blocked or self._rate < before:
+            self._epoch += 1
+            self._blocked, self._probe_sent, self._granted, self._blocks = False, None, None, 0
+            self._rate = min(self._ceiling, before)
+            self._accepted, self._span, self._last_accepted = 0, 0.0, None
+            self._hold = now
 
     def on_lost(self, now: float, epoch: int, chance: float) -> None:
         """No answer came. A lost probe is no evidence; the next one goes after a longer gap."""

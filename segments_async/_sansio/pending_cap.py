@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import math
 
-#: Submits refused in a row, with polls granted in between each time, before it is taken for a cap.
-#: Under a limit on requests that has just refused one submit and then granted polls, the next
-#: submit passes too.
-_REFUSALS = 3
-_POLLS_BETWEEN = 2
+#: After a refused submit, so many polls go first. Under a limit on requests that has granted those,
+#: the next submit at the same pace passes too; one that is refused again is evidence of a cap.
+POLLS_BETWEEN = 3
+
+#: So much evidence is enough. One that passes although no job was seen to end is evidence enough
+#: to the contrary; one that passes after an end says little, and only lets the evidence fade.
+ENOUGH = 1.0
+FADING = 0.8
 
 #: After so many submits accepted at the cap, one more job is tried: caps move, and the first guess
 #: counts jobs that had ended unnoticed.
-_PATIENCE = 20
+PATIENCE = 20
 
 
 class PendingCap:
@@ -26,38 +29,60 @@ class PendingCap:
     def __init__(self) -> None:
         #: Jobs at work at once; infinite while nothing suggests a cap.
         self.jobs = math.inf
-        self._refusals = 0
-        self._polls = 0
+        #: Requests/s at the first of the refusals that were taken for a cap; None for no pacing.
+        self.rate_before: float | None = None
+        self._evidence = 0.0
+        self._asking = False  # since a refused submit, none was granted
+        self._ends = 0  # jobs seen to end since then
+        self._polls = 0  # granted since then
         self._accepted = 0
+
+    @property
+    def suspected(self) -> bool:
+        """A submit was refused, and too few polls have passed since to tell why."""
+        return self._asking and self._polls < POLLS_BETWEEN
 
     def on_poll_granted(self) -> None:
         """A poll got an answer that isn't 429."""
         self._polls += 1
 
+    def on_poll_refused(self) -> None:
+        """Polls don't pass either: it was the rate."""
+        self._evidence, self._asking = 0.0, False
+        self.jobs = math.inf
+
+    def on_job_ended(self) -> None:
+        """A job was seen to end."""
+        self._ends += 1
+
     def on_submit_granted(self) -> None:
         """A submit got an answer that isn't 429."""
-        self._refusals = 0
-        self._polls = 0
+        if self._asking:
+            self._evidence = self._evidence * FADING if self._ends else 0.0
+            self._asking = False
         if self.jobs < math.inf:
             self._accepted += 1
-            if self._accepted >= _PATIENCE:
+            if self._accepted >= PATIENCE:
                 self._accepted = 0
                 self.jobs += 1
 
-    def on_submit_refused(self, others: int) -> bool:
+    def on_submit_refused(self, others: int, rate: float | None) -> bool:
         """A submit got a 429. Whether that was the cap, and so no word on the rate.
 
         Args:
             others: jobs that were at work at the vendor, as far as was known, besides this one.
+            rate: requests/s that are being sent at most; None while nothing limits them.
         """
-        between, self._polls = self._polls, 0
         if self.jobs < math.inf and others >= self.jobs - 1:
-            self.jobs = max(1, others)
-            self._accepted = 0
-            return True
-        self._refusals = self._refusals + 1 if between >= _POLLS_BETWEEN else 1
-        if self._refusals < _REFUSALS or others < 1:
-            return False
-        self.jobs = others
-        self._accepted = 0
+            return self._lower(others)
+        if self._asking and self._polls >= POLLS_BETWEEN:
+            self._evidence += 1.0
+        elif self._evidence == 0.0:
+            self.rate_before = rate
+        self._asking, self._ends, self._polls = True, 0, 0
+        return self._evidence >= ENOUGH and others >= 1 and self._lower(others)
+
+    def _lower(self, jobs: int) -> bool:
+        self.jobs = max(1, jobs)
+        self._accepted, self._evidence, self._asking = 0, 0.0, False
         return True

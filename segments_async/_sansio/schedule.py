@@ -5,7 +5,8 @@ client wants. Order among them:
 
 1. Calls (a list, a status, a single submit) in the order they came, but never two in a row while
    submits or polls wait, so that neither side starves.
-2. While submits wait, polls get every 1/`poll_share`-th of the other grants.
+2. While submits wait, polls get every 1/`poll_share`-th of the other grants; after a refused
+   submit the next few, to tell a cap on running jobs from a limit on requests.
 3. Submits by expected duration, longest first, then in the order they came; polls by due time.
 """
 
@@ -16,6 +17,7 @@ import math
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
+from segments_async._sansio.pending_cap import PendingCap
 from segments_async.errors import ConfigurationError
 
 Target = TypeVar("Target")
@@ -64,6 +66,8 @@ class PollScheduler(Generic[Target]):
             raise ConfigurationError(f"max_pending: at least 1, not {max_pending!r}")
         self._share = poll_share
         self._most_pending = math.inf if max_pending is None else max_pending
+        self._cap = PendingCap()
+        self._submits_held_until = -math.inf
         self._calls: _Queue[Target] = []
         self._submits: _Queue[Target] = []
         self._polls: _Queue[Target] = []
@@ -89,11 +93,14 @@ class PollScheduler(Generic[Target]):
 
     def next_at(self, now: float) -> float:
         """When the next request wants to go: the past if one is overdue, inf if there is none."""
-        if self.pending < self._most_pending and _has_head(self._submits):
-            return now
+        submit = math.inf
+        if self._has_room() and _has_head(self._submits):
+            if self._submits_held_until <= now:
+                return now
+            submit = self._submits_held_until
         call = self._calls[0][0] if _has_head(self._calls) else math.inf
         poll = self._polls[0][0] if _has_head(self._polls) else math.inf
-        return min(call, poll)
+        return min(call, poll, submit)
 
     def pop(self, now: float, *, harmless: bool = False) -> Want[Target] | None:
         """Take the next request, or None where none is due.
@@ -103,10 +110,10 @@ class PollScheduler(Generic[Target]):
             harmless: prefer whatever isn't a submit (for the ticket guard's probe).
         """
         call, poll = _is_due(self._calls, now), _is_due(self._polls, now)
-        submit = self.pending < self._most_pending and _has_head(self._submits)
+        submit = self._submits_held_until <= now and self._has_room() and _has_head(self._submits)
         if call and (harmless or not self._called_last or not (poll or submit)):
             queue = self._calls
-        elif poll and (harmless or not submit or self._polls_turn()):
+        elif poll and (harmless or not submit or self._cap.suspected or self._polls_turn()):
             queue = self._polls
         elif submit:
             queue = self._submits
@@ -119,8 +126,43 @@ class PollScheduler(Generic[Target]):
         return want
 
     def ended(self) -> None:
-        """An export that was popped as a submit has ended, was refused, or is nobody's any more."""
+        """An export that was at work has ended, or is nobody's any more."""
         self.pending -= 1
+        self._cap.on_job_ended()
+
+    def not_started(self) -> None:
+        """A submit that was popped came to nothing: refused, or never sent."""
+        self.pending -= 1
+
+    def on_granted(self, kind: Kind) -> None:
+        """A request got an answer that isn't 429."""
+        if kind is Kind.POLL:
+            self._cap.on_poll_granted()
+        elif kind is Kind.SUBMIT:
+            self._cap.on_submit_granted()
+
+    @property
+    def rate_before_cap(self) -> float | None:
+        """Requests/s before 429s were first met that turned out to be a cap's."""
+        return self._cap.rate_before
+
+    def on_refused(
+        self, now: float, kind: Kind, *, retry_after: float | None, rate: float | None
+    ) -> bool:
+        """A request got a 429. Whether it was a cap on running jobs, and no word on the rate.
+
+        Then submits wait for a job to end, and as long as the answer asks; polls go on.
+        """
+        if kind is Kind.POLL:
+            self._cap.on_poll_refused()
+        if kind is not Kind.SUBMIT or not self._cap.on_submit_refused(self.pending - 1, rate):
+            return False
+        if retry_after is not None:
+            self._submits_held_until = max(self._submits_held_until, now + retry_after)
+        return True
+
+    def _has_room(self) -> bool:
+        return self.pending < self._most_pending and self.pending < self._cap.jobs
 
     def _polls_turn(self) -> bool:
         """Submits and polls both wait: whether this grant is a poll's."""

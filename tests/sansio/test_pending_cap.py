@@ -13,7 +13,7 @@ def refused_among_polls(cap: PendingCap, others: int, times: int) -> list[bool]:
     for _ in range(times):
         for _ in range(3):
             cap.on_poll_granted()
-        verdicts.append(cap.on_submit_refused(others))
+        verdicts.append(cap.on_submit_refused(others, 10.0))
     return verdicts
 
 
@@ -27,28 +27,47 @@ def test_one_refused_submit_is_a_limit_on_requests() -> None:
 def test_refusals_without_polls_between_are_a_limit_on_requests() -> None:
     """Where polls don't pass either, it is the rate."""
     cap = PendingCap()
-    assert [cap.on_submit_refused(10) for _ in range(10)] == [False] * 10
+    assert [cap.on_submit_refused(10, 10.0) for _ in range(10)] == [False] * 10
     assert cap.jobs == math.inf
 
 
 def test_an_accepted_submit_ends_the_suspicion() -> None:
-    """Refusals that aren't in a row are no cap."""
+    """A submit that passes although no job was seen to end was not at a cap before."""
     cap = PendingCap()
     for _ in range(10):
-        assert refused_among_polls(cap, 10, 2) == [False, False]
+        assert refused_among_polls(cap, 10, 1) == [False]
         cap.on_submit_granted()
     assert cap.jobs == math.inf
 
 
-def test_submits_refused_while_polls_pass_are_a_cap() -> None:
-    """Three refusals in a row, with polls granted in between: as many jobs as were at work."""
+def test_a_submit_refused_again_while_polls_pass_is_at_a_cap() -> None:
+    """Refused, three polls granted, refused again: as many jobs as were at work are the cap."""
     cap = PendingCap()
-    assert refused_among_polls(cap, 10, 3) == [False, False, True]
+    assert refused_among_polls(cap, 10, 2) == [False, True]
     assert cap.jobs == 10
 
 
+def test_polls_go_first_while_a_cap_is_suspected() -> None:
+    """After a refused submit, three polls tell more than another submit."""
+    cap = PendingCap()
+    cap.on_submit_refused(10, 10.0)
+    asked = 0
+    while cap.suspected:
+        cap.on_poll_granted()
+        asked += 1
+    assert asked == 3
+
+
+def test_a_refused_poll_undoes_a_cap() -> None:
+    """Where polls are refused as well it is the rate, and submits need wait for no end."""
+    cap = PendingCap()
+    refused_among_polls(cap, 10, 2)
+    cap.on_poll_refused()
+    assert cap.jobs == math.inf
+
+
 def test_without_other_jobs_there_is_no_cap() -> None:
-    """A vendor that refuses the only job can't be at a cap of ours: submits must not stop for it."""
+    """Where no other job runs, none will end and make room: submits must not wait for it."""
     cap = PendingCap()
     assert not any(refused_among_polls(cap, 0, 10))
     assert cap.jobs == math.inf
@@ -57,15 +76,15 @@ def test_without_other_jobs_there_is_no_cap() -> None:
 def test_a_refusal_below_the_cap_lowers_it() -> None:
     """The first guess counts jobs that had ended unnoticed; the next refusal corrects it."""
     cap = PendingCap()
-    refused_among_polls(cap, 10, 3)
-    assert cap.on_submit_refused(9)
+    refused_among_polls(cap, 10, 2)
+    assert cap.on_submit_refused(9, 10.0)
     assert cap.jobs == 9
 
 
 def test_the_cap_is_tried_again() -> None:
     """After submits accepted at the cap, one more job is tried."""
     cap = PendingCap()
-    refused_among_polls(cap, 10, 3)
+    refused_among_polls(cap, 10, 2)
     for _ in range(20):
         cap.on_submit_granted()
     assert cap.jobs == 11

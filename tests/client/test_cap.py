@@ -1,0 +1,47 @@
+"""Claims about a vendor that caps the jobs at work, and about hints in headers."""
+
+from __future__ import annotations
+
+import anyio
+
+from client.vendor import connected
+from segments_async.sandbox import Fault, Sandbox, TokenBucket
+
+
+async def test_a_cap_on_jobs_is_not_taken_for_a_low_rate() -> None:
+    """Where submits are refused and polls pass, submits wait for ends and polls keep their pace."""
+    sandbox = Sandbox(segments=100, max_pending=10, limit=TokenBucket(50, 100), latency=0.08)
+    async with connected(sandbox) as client:
+        began = anyio.current_time()
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        took = anyio.current_time() - began
+    assert report.ok
+    work = sum(sandbox.duration(segment_id) for segment_id in sandbox.segment_ids)
+    # Ten at a time; taken for a rate, the refusals make it 1.7 times as long.
+    assert took < 1.4 * work / 10
+    assert len(sandbox.record.throttled()) <= 20
+
+
+async def test_a_told_cap_is_never_exceeded() -> None:
+    """With max_pending, no submit is refused by a cap that the caller knows."""
+    sandbox = Sandbox(segments=40, max_pending=10, latency=0.08)
+    async with connected(sandbox, max_pending=10) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    assert report.ok
+    assert sandbox.record.throttled() == []
+
+
+async def test_a_used_up_budget_is_waited_for() -> None:
+    """An answer that says that nothing remains for 30 s holds the next request for 30 s."""
+    sandbox = Sandbox(segments=1)
+    sandbox.inject(
+        Fault.status(
+            200, headers={"ratelimit-remaining": "0", "ratelimit-reset": "30"}, body=b"[]"
+        ),
+        path="list",
+    )
+    async with connected(sandbox) as client:
+        await client.list_segments()
+        await client.list_segments()
+    first, second = sandbox.record.lists()
+    assert second.at - first.at >= 30
