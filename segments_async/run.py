@@ -6,6 +6,7 @@ import heapq
 import json
 import logging
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -24,6 +25,7 @@ from segments_async._flight import POST_GRACE, Flight, Flights, fatal
 from segments_async._gate import Gate, Inbox, Ticket
 from segments_async._http import Storage
 from segments_async._journal.memory import MemoryJournal
+from segments_async._sansio.eta import eta_seconds
 from segments_async._sansio.lifecycle import Event, State
 from segments_async._sansio.retry import MOST_INTERNAL_ERRORS
 from segments_async._sansio.schedule import Kind
@@ -41,8 +43,8 @@ from segments_async.report import BulkReport, OutcomeT, Progress, outcome_line
 
 logger = logging.getLogger("segments_async")
 
-#: Outcomes before a time of arrival is more than a guess.
-_ENOUGH_TO_TELL = 3
+#: Of the exports that ended last, so many durations tell how long the next ones may take.
+_DURATIONS_KEPT = 500
 
 _ACTIVE = frozenset({State.INTENT, State.SUBMITTED, State.COMPLETE, State.FETCHING})
 
@@ -146,8 +148,12 @@ class BulkRun(Generic[OutcomeT]):
         self._writing = False
 
         self._bytes = 0
+        self._durations: deque[float] = deque(maxlen=_DURATIONS_KEPT)
+        self._fetching: set[_Item] = set()
+        self._fetched = 0
+        self._fetch_time = 0.0
         self._started_at = self._ended_at = datetime.now(UTC)
-        self._began = 0.0
+        self._submitted_at = self._ended = 0.0
         self._requests_before = self._throttled_before = self._internal_errors_before = 0
 
     # ----------------------------------------------------------------- what callers use
@@ -165,6 +171,8 @@ class BulkRun(Generic[OutcomeT]):
         fetching = count(State.COMPLETE, State.FETCHING)
         waiting, pending = count(State.NEW, State.INTENT), count(State.SUBMITTED)
         total = len(self._items)
+        now = self._now()
+        requests = self._gate.requests - self._requests_before
         return Progress(
             total=total,
             waiting=waiting,
@@ -174,11 +182,21 @@ class BulkRun(Generic[OutcomeT]):
             unchanged=0,
             not_exported=total - waiting - pending - fetching - exported,
             bytes=self._bytes,
-            requests=self._gate.requests - self._requests_before,
+            requests=requests,
             throttled=self._gate.throttled - self._throttled_before,
             rate=self._gate.rate,
             oldest_link_age=self._oldest_link_age(),
-            eta_seconds=self._eta(),
+            eta_seconds=eta_seconds(
+                waiting=waiting,
+                pending=pending,
+                fetching=fetching,
+                rate=self._gate.rate,
+                requests=requests,
+                durations=self._durations,
+                oldest=self._oldest_pending(now),
+                newest=now - self._submitted_at,
+                fetch_seconds=self._fetch_seconds(),
+            ),
         )
 
     def activity(self, limit: int = 20) -> list[Activity]:
@@ -243,7 +261,6 @@ class BulkRun(Generic[OutcomeT]):
         if self._destination is not None:
             obstacles = await anyio.to_thread.run_sync(self._destination.prepare)
         self._started_at = datetime.now(UTC)
-        self._began = anyio.current_time()
         self._requests_before = self._gate.requests
         self._throttled_before = self._gate.throttled
         self._internal_errors_before = self._gate.guard.internal_errors
@@ -283,6 +300,8 @@ class BulkRun(Generic[OutcomeT]):
         """A flight of this run moved on."""
         if flight.segment_id is None:
             raise AssertionError("a run's flights have segments")
+        if event is Event.ACCEPTED:
+            self._submitted_at = flight.submitted_at
         await self._record(self._items[flight.segment_id], event)
 
     async def unfinished(self, flight: Flight) -> None:
@@ -312,7 +331,11 @@ class BulkRun(Generic[OutcomeT]):
             if fatal(error):
                 self._fatal = self._fatal or error
                 self._patience.cancel()
-        elif self._destination is None:
+            return
+        export = _export_of(item)
+        if export.end_time is not None:
+            self._durations.append((export.end_time - export.start_time).total_seconds())
+        if self._destination is None:
             await self._record(item, Event.FETCHED)
             completed = Completed(item.segment_id, _export_of(item))
             self._settle(item, cast(OutcomeT, completed))
@@ -364,6 +387,7 @@ class BulkRun(Generic[OutcomeT]):
             self._leave(item)
         self._flights.hand_back(self.inbox)
         self._over = True
+        self._ended = anyio.current_time()
         self._ended_at = datetime.now(UTC)
         with anyio.CancelScope(shield=True):
             await self._write_manifest()
@@ -445,6 +469,8 @@ class BulkRun(Generic[OutcomeT]):
         export = _export_of(item)
         target = self._destination.path(item.segment_id)
         await self._record(item, Event.FETCH)
+        began = anyio.current_time()
+        self._fetching.add(item)
         try:
             file = await fetch_file(
                 self._storage, export, target, progress=partial(self._on_bytes, item)
@@ -458,8 +484,12 @@ class BulkRun(Generic[OutcomeT]):
             if exc.reason == "link_refused":
                 await self._stop_submits(exc)
         else:
+            self._fetched += 1
+            self._fetch_time += anyio.current_time() - began
             await self._record(item, Event.FETCHED)
             self._settle(item, cast(OutcomeT, Exported(item.segment_id, export, file)))
+        finally:
+            self._fetching.discard(item)
 
     def _on_bytes(self, item: _Item, size: int) -> None:
         self._bytes += size - item.bytes
@@ -568,23 +598,32 @@ class BulkRun(Generic[OutcomeT]):
     def _oldest_link_age(self) -> float | None:
         """Of the exports that are complete and not fetched; those being fetched are a few."""
         waiting = [self._to_fetch[0][0]] if self._to_fetch else []
-        fetching = [
-            _export_of(item).end_time
-            for item in self._active.values()
-            if item.flight and self._journal.state(item.segment_id) is State.FETCHING
-        ]
+        fetching = [_export_of(item).end_time for item in self._fetching if item.flight]
         since = min((moment for moment in waiting + fetching if moment), default=None)
         if since is None:
             return None
         return max(0.0, (datetime.now(UTC) - since).total_seconds())
 
-    def _eta(self) -> float | None:
-        done = len(self._outcomes)
-        if self._over or self._open == 0:
+    def _oldest_pending(self, now: float) -> float:
+        """How long the first of the pending exports is known to have taken; 0 without one."""
+        # In the order in which something happened to them last, and to pending ones that was
+        # their submit: only the few that are being submitted or fetched stand before the oldest.
+        for item in self._active.values():
+            if item.flight and item.flight.state is State.SUBMITTED:
+                # When it was last asked about, its next poll was put a little later than that.
+                known = item.flight.want.key - item.flight.submitted_at
+                return min(known, _age(item, now))
+        return 0.0
+
+    def _now(self) -> float:
+        """Seconds; of the run's end once it is over, when no event loop need be running."""
+        return self._ended if self._over else anyio.current_time()
+
+    def _fetch_seconds(self) -> float:
+        """Seconds for one file on average, several being fetched at once."""
+        if not self._fetched:
             return 0.0
-        if done < _ENOUGH_TO_TELL:
-            return None
-        return (anyio.current_time() - self._began) / done * self._open
+        return self._fetch_time / self._fetched / self._options.downloads
 
     def _raise_fatal(self) -> None:
         if self._fatal is not None:
