@@ -51,7 +51,10 @@ class Response(Protocol):
     def status_code(self) -> int: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
+    @property
+    def is_stream_consumed(self) -> bool: ...
     def aiter_raw(self) -> AsyncIterator[bytes]: ...
+    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
     async def aclose(self) -> None: ...
 
 
@@ -209,7 +212,7 @@ class Api:
             self._undecodable(request, "a compressed answer, which was not asked for")
         parts: list[bytes] = []
         size = 0
-        async for part in response.aiter_raw():
+        async for part in _pieces(response):
             size += len(part)
             if size > cap:
                 self._undecodable(request, f"an answer of more than {cap} bytes")
@@ -279,6 +282,14 @@ def _forget_request(exc: BaseException) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
+def _pieces(response: Response) -> AsyncIterator[bytes]:
+    """The body as served; or, where a transport has read it already, what it read.
+
+    ``httpx.MockTransport`` and others that make a response from a whole body do that.
+    """
+    return response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
+
+
 async def _close(response: Response) -> None:
     # Under cancellation, closing must still give the connection back to the pool.
     with anyio.CancelScope(shield=True), contextlib.suppress(OSError):
@@ -328,7 +339,7 @@ class Storage:
         try:
             response = await self._follow(client, link)
             try:
-                chunks = _Chunks(response.aiter_raw())
+                chunks = _Chunks(_pieces(response))
                 yield StorageAnswer(response.status_code, response.headers, chunks)
             finally:
                 await _close(response)

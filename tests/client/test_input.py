@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from client.vendor import EXPORT, STEADY, connected, names_in
@@ -23,7 +24,14 @@ from segments_async import (
     SubmitUnknownError,
 )
 from segments_async._http import STATUS_CAP
-from segments_async.sandbox import PAGE_EXPORT_ID, PAGE_SEGMENT_ID, Fault, Sandbox
+from segments_async.sandbox import (
+    PAGE_ACCESS_TOKEN,
+    PAGE_API_KEY,
+    PAGE_EXPORT_ID,
+    PAGE_SEGMENT_ID,
+    Fault,
+    Sandbox,
+)
 
 BAD_IDS = ["", ".", "..", "a/b", "a?b", "a#b", "a b", "a%2fb", "é", "a\n", "a" * 129, None, 7]
 #: httpx's generators of a body that isn't read to its end can't be closed from outside.
@@ -349,3 +357,13 @@ async def test_errors_of_single_calls_and_of_runs_are_alike(tmp_path: Path) -> N
     assert isinstance(report.not_exported[0], NotExported)
     assert not any(isinstance(o, Exported) for o in report.exported)
     assert names_in(tmp_path) == []
+
+
+async def test_a_transport_may_have_read_the_body_already() -> None:
+    """Answers of httpx.MockTransport, made from a whole body, are answers like any other."""
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json=[]))
+    async with (
+        httpx.AsyncClient(transport=transport) as http,
+        SegmentsClient(PAGE_API_KEY, PAGE_ACCESS_TOKEN, http_client=http) as client,
+    ):
+        assert await client.list_segments() == []
