@@ -165,7 +165,7 @@ class Flights:
 
     def join_export(self, party: Party, export_id: str, export: Export | None) -> Flight:
         """Join the flight of an export that was asked for before, here or elsewhere."""
-        flight = self._by_export.get(checked_id("export", export_id))
+        flight = self._by_export.get(checked_id("an export", export_id))
         if flight is None or flight.ended:
             flight = self._adopted(export_id, export)
         self._board(party, flight)

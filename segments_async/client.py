@@ -411,6 +411,9 @@ class SegmentsClient:
             ConfigurationError: an id that can't be one, or seconds that make no sense; on
                 entering, a directory that can't be written.
         """
+        if isinstance(segments, str):
+            # To a type checker a string is an iterable of strings; here each of them is a POST.
+            raise ConfigurationError("segments: an iterable of segments or ids, not one string")
         _optional_positive("timeout", timeout)
         _positive("export_timeout", export_timeout)
         hints = dict(expected_seconds or {})
@@ -596,20 +599,26 @@ class ExportBody:
 
     def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:
         self._chunks = chunks
+        self._taken = False
         self.export = export
 
     def iter_bytes(self) -> AsyncIterator[bytes]:
         """The bytes as served, in pieces of any size.
 
         Raises:
+            ConfigurationError: the body is being read already; it is there once.
             DownloadError: the link broke off.
         """
+        if self._taken:
+            raise ConfigurationError("the body of a file is read once; open the export again")
+        self._taken = True
         return _Bytes(self._chunks, self.export)
 
     def rows(self) -> AsyncIterator[dict[str, str]]:
         """The rows of the CSV file, each a dict from the header's names to the fields.
 
         Raises:
+            ConfigurationError: the body is being read already; it is there once.
             DownloadError: the link broke off, or what came isn't CSV.
         """
         return Rows(self.iter_bytes(), self.export)
@@ -715,11 +724,11 @@ def _complete(export: Export) -> bool:
 
 
 def _segment_id(segment: Segment | str) -> str:
-    return checked_id("segment", segment.segment_id if isinstance(segment, Segment) else segment)
+    return checked_id("a segment", segment.segment_id if isinstance(segment, Segment) else segment)
 
 
 def _export_id(export: Export | str) -> str:
-    return checked_id("export", export.export_id if isinstance(export, Export) else export)
+    return checked_id("an export", export.export_id if isinstance(export, Export) else export)
 
 
 def _check_transport(origin: Origin, *, allow_insecure: bool) -> None:

@@ -353,6 +353,10 @@ class BulkRun(Generic[OutcomeT]):
                         await self._work(obstacles)
                     if self._patience.cancelled_caught and self._fatal is None:
                         await self._give_up_rest()
+                if self._scope.cancelled_caught and self._fatal is None:
+                    self._why = "the run was left before its end"
+                    with anyio.CancelScope(shield=True):
+                        await self._give_up_rest()
             except BaseExceptionGroup as group:
                 self._fatal = _sole(group)
                 if not isinstance(self._fatal, SegmentsError):

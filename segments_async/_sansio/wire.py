@@ -67,7 +67,7 @@ class ApiAnswer:
 def checked_id(kind: str, value: object) -> str:
     """Return the id if it can go into a URL, else refuse it before anything is sent."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise ConfigurationError(f"not a {kind} id: {value!r:.160}")
+        raise ConfigurationError(f"not the id of {kind}: {value!r:.160}")
     return value
 
 
@@ -81,7 +81,7 @@ def submit_request(segment_id: str, output_format: OutputFormat) -> ApiRequest:
 
 
 def poll_request(export_id: str) -> ApiRequest:
-    return ApiRequest("GET", EXPORT_PATH + checked_id("export", export_id))
+    return ApiRequest("GET", EXPORT_PATH + checked_id("an export", export_id))
 
 
 def read_segments(request: ApiRequest, answer: ApiAnswer) -> list[Segment]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from getpass import getpass
 from typing import Any
 
 import attrs
 
 from segments_async import SegmentsClient
-from segments_async.cli.exits import UsageError
+from segments_async.cli.exits import Interrupted, UsageError
 
 API_KEY = "SEGMENTS_API_KEY"
 ACCESS_TOKEN = "SEGMENTS_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
@@ -65,6 +67,25 @@ def _given(environment: Mapping[str, str], variable: str, what: str) -> str:
         )
     try:
         # Not shown while it is typed, and on stderr: stdout may be a pipe.
-        return getpass(f"{what} ({variable} is not set): ", stream=sys.stderr).strip()
+        with _signals_at_once():
+            value = getpass(f"{what} ({variable} is not set): ", stream=sys.stderr).strip()
     except EOFError:
-        raise UsageError(f"{variable}: nothing was entered") from None
+        value = ""
+    if not value:
+        raise UsageError(f"{variable}: nothing was entered")
+    return value
+
+
+@contextmanager
+def _signals_at_once() -> Generator[None]:
+    """Let SIGINT and SIGTERM end a prompt: the event loop, which waits for it, can't."""
+
+    def leave(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

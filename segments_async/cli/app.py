@@ -249,7 +249,7 @@ def sandbox(
     *,
     port: Annotated[_Port, Parameter(metavar="N")] = 8420,
     files_port: Annotated[_Port, Parameter(metavar="N")] = 0,
-    segments: Annotated[_Positive, Parameter(metavar="N")] = 12,
+    segments: Annotated[_Positive, Parameter(metavar="N")] = 1,
     rows: Annotated[_Count, Parameter(metavar="N")] = 1000,
     seed: Annotated[int, Parameter(metavar="N")] = 0,
     duration: Annotated[
@@ -277,7 +277,8 @@ def sandbox(
     Args:
         port: Of the API; 8420 by default, 0 for any that is free.
         files_port: Of the files; any that is free by default.
-        segments: How many the account has; 12 by default, the page's among them.
+        segments: How many the account has, the page's first; 1 by default, so that the page's
+            commands answer as the page prints them.
         rows: Of each file; 1000 by default.
         seed: What is drawn by chance follows from it; 0 by default.
         duration: Seconds an export takes, as a median; 4 by default.

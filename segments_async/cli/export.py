@@ -8,7 +8,7 @@ from time import monotonic
 
 import attrs
 
-from segments_async import Pacer, SegmentsClient
+from segments_async import BulkRun, Pacer, SegmentsClient
 from segments_async._sansio.naming import file_names
 from segments_async.cli import account, lines, summary
 from segments_async.cli.choose import Choice
@@ -43,6 +43,8 @@ class ExportCommand:
         self._screen = screen
         self._names: dict[str, str] = {}
         self._unfinished: dict[str, str] = {}
+        #: Names of the segments that a signal cut off, by the ids of their exports.
+        self._at_work: dict[str, str] = {}
 
     async def run(self) -> Exit:
         """List, choose, export, sum up."""
@@ -60,6 +62,13 @@ class ExportCommand:
                 f"{done} of {counted(len(self._names), 'segment')} had ended; unfinished: "
                 f"{summary.unfinished_names(self._unfinished.values())}."
             )
+        if self._at_work:
+            self._screen.say(
+                f"{counted(len(self._at_work), 'export')} at the vendor; "
+                "`segments-async download EXPORT_ID --to FILE` fetches one that is complete:"
+            )
+            for export_id, name in self._at_work.items():
+                self._screen.say(f"  {export_id}  {name}")
 
     async def _run_on_sandbox(self) -> Exit:
         # Its extra may be missing, and is needed here only.
@@ -115,15 +124,29 @@ class ExportCommand:
         options = self._options
         self._unfinished = dict(self._names)
         began = monotonic()
-        async with client.open_bulk_export(
+        run = client.open_bulk_export(
             chosen.values(), options.to, timeout=options.timeout, overwrite=options.overwrite
-        ) as run:
-            async with alongside(View(run, self._screen.err).show):
+        )
+        try:
+            async with run, alongside(View(run, self._screen.err).show):
                 async for outcome in run:
                     await self._note(outcome, run.name)
-            report = await run.report()
+        finally:
+            await self._note_rest(run)
+        report = await run.report()
         summary.print_report(report, self._names, self._screen.people, elapsed=monotonic() - began)
         return report
+
+    async def _note_rest(self, run: BulkRun[Exported]) -> None:
+        """Of a run that was left early: what it left at the vendor. Never waits, for it is over."""
+        seen = len(self._names) - len(self._unfinished)
+        while outcome := await run.outcome(seen):
+            seen += 1
+            if self._screen.piped:
+                name = self._names[outcome.segment_id]
+                lines.write(outcome_line(outcome, run=run.name, name=name))
+            if isinstance(outcome, NotExported) and outcome.export and outcome.resumable:
+                self._at_work[outcome.export.export_id] = self._names[outcome.segment_id]
 
     async def _note(self, outcome: Exported | NotExported, run_name: str) -> None:
         name = self._names[outcome.segment_id]

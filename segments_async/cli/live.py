@@ -43,7 +43,10 @@ class View:
         if not self._console.is_terminal:
             return
         # Without rich's refreshing thread: it would read the run while the run changes.
-        with Live(console=self._console, auto_refresh=False, transient=True) as live:
+        # And without its hold on stdout, which is JSON lines for another program.
+        with Live(
+            console=self._console, auto_refresh=False, transient=True, redirect_stdout=False
+        ) as live:
             while True:
                 live.update(self._picture(), refresh=True)
                 await anyio.sleep(_SECONDS_A_FRAME)

@@ -19,6 +19,7 @@ from segments_async.report import BulkReport
 
 _MOST_ROWS = 40
 _WIDEST_NAME = 36
+_NARROW = 110
 _SHA256_SHOWN = 12
 
 
@@ -72,7 +73,7 @@ def print_report(
 ) -> None:
     """The files, the segments without one and why, and the totals."""
     if report.exported:
-        console.print(_files(report.exported, names))
+        console.print(_files(report.exported, names, narrow=console.width < _NARROW))
         _say_hidden(len(report.exported), console)
     if report.not_exported:
         console.print(_failures(report.not_exported, names))
@@ -89,17 +90,19 @@ def unfinished_names(names: Iterable[str]) -> str:
     return f"{shown} and {len(every) - 10} more" if len(every) > 10 else shown
 
 
-def _files(exported: Sequence[Exported], names: Mapping[str, str]) -> Table:
-    table = _table("Segment", "File", "Size", f"sha256 (first {_SHA256_SHOWN})")
+def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bool) -> Table:
     # A file's name says much of the segment's again, and must be whole: people copy it.
-    table.columns[0].no_wrap, table.columns[0].overflow = True, "ellipsis"
-    table.columns[0].max_width = _WIDEST_NAME
-    table.columns[2].justify = "right"
-    table.columns[3].no_wrap = True
+    first = [] if narrow else ["Segment"]
+    table = _table(*first, "File", "Size", f"sha256 (first {_SHA256_SHOWN})")
+    if not narrow:
+        table.columns[0].no_wrap, table.columns[0].overflow = True, "ellipsis"
+        table.columns[0].max_width = _WIDEST_NAME
+    table.columns[-2].justify = "right"
+    table.columns[-2].no_wrap = table.columns[-1].no_wrap = True
     for outcome in exported[:_MOST_ROWS]:
         file = outcome.file
         table.add_row(
-            plain(names[outcome.segment_id]),
+            *([] if narrow else [plain(names[outcome.segment_id])]),
             plain(file.path.name),
             in_bytes(file.size),
             file.sha256[:_SHA256_SHOWN] + ("" if file.verified else " unverified"),
@@ -109,7 +112,7 @@ def _files(exported: Sequence[Exported], names: Mapping[str, str]) -> Table:
 
 def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str]) -> Table:
     table = _table("Not exported", "Why", "Export")
-    table.columns[2].overflow = "fold"
+    table.columns[2].no_wrap = True  # for `download EXPORT`, in one piece
     for outcome in not_exported[:_MOST_ROWS]:
         export_id = outcome.export.export_id if outcome.export else ""
         why = f"{type(outcome.error).__name__}: {outcome.error}"

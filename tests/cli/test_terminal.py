@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
+import signal
 import subprocess
 from pathlib import Path
 from threading import Thread
@@ -19,12 +21,14 @@ from segments_async.sandbox.server import SandboxServer
 class Terminal:
     """A command whose stdin, stdout and stderr are a pseudo-terminal."""
 
-    def __init__(self, *arguments: str, env: dict[str, str], cwd: Path) -> None:
+    def __init__(
+        self, *arguments: str, env: dict[str, str], cwd: Path, stdout: int | None = None
+    ) -> None:
         self._ours, theirs = pty.openpty()
         self._process = subprocess.Popen(
             [*COMMAND, *arguments],
             stdin=theirs,
-            stdout=theirs,
+            stdout=theirs if stdout is None else stdout,
             stderr=theirs,
             env={**env, "TERM": "xterm-256color", "LINES": "30"},
             cwd=cwd,
@@ -39,6 +43,11 @@ class Terminal:
         """Type once the prompt is there: what was typed before is thrown away, for safety."""
         until(lambda: prompt.encode() in self._shown)
         os.write(self._ours, f"{text}\n".encode())
+
+    def interrupt(self, prompt: str, until: Until) -> None:
+        """Press Ctrl-C once the prompt is there."""
+        until(lambda: prompt.encode() in self._shown)
+        self._process.send_signal(signal.SIGINT)
 
     def end(self) -> tuple[int, str]:
         """Its exit code, and everything it showed."""
@@ -165,3 +174,33 @@ def test_values_in_words() -> None:
         "0 s", "59 s", "1 min 01 s", "1 h 00 min", "2 h 05 min",
     ]  # fmt: skip
     assert [counted(1, "file"), counted(2, "file")] == ["1 file", "2 files"]
+
+
+def test_a_piped_stdout_gets_its_lines_from_a_terminal_too(
+    account: Environment, server: SandboxServer, tmp_path: Path
+) -> None:
+    """With progress drawn on the terminal, stdout into a file is still JSON lines, all of them."""
+    with (tmp_path / "lines").open("wb") as lines:
+        terminal = Terminal(
+            *("export", "--all", "--to", "exports"),
+            env=account(server),
+            cwd=tmp_path,
+            stdout=lines.fileno(),
+        )
+        code, shown = terminal.end()
+    written = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
+    assert code == 0
+    assert len(written) == len(server.sandbox.segment_ids)
+    assert '{"run"' not in shown
+
+
+def test_a_prompt_can_be_interrupted(
+    account: Environment, server: SandboxServer, until: Until, tmp_path: Path
+) -> None:
+    """Ctrl-C at the prompt for credentials ends the command at once, with 130."""
+    env = account(server, SEGMENTS_API_KEY="", SEGMENTS_ACCESS_TOKEN="")
+    terminal = Terminal("list", env=env, cwd=tmp_path)
+    terminal.interrupt("API key", until)
+    code, shown = terminal.end()
+    assert code == 130
+    assert "Traceback" not in shown

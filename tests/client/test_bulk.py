@@ -482,3 +482,18 @@ async def test_one_of_two_runs_may_be_left(tmp_path: Path) -> None:
     assert report.ok
     assert len(report.exported) == 20
     assert sandbox.record.duplicates() == {}
+
+
+async def test_a_run_left_early_still_says_what_became_of_each(tmp_path: Path) -> None:
+    """Left in the middle, every segment has its manifest line; those at the vendor their ids."""
+    sandbox = Sandbox(segments=20, durations=STEADY, limit=TokenBucket(5, 5))
+    async with connected(sandbox) as client:
+        async with client.open_bulk_export(sandbox.segment_ids, tmp_path) as run:
+            await anyio.sleep(2)
+        outcomes = [outcome async for outcome in run]
+    made = {entry.export_id for entry in sandbox.record.submits() if entry.acted}
+    named = {outcome.export.export_id for outcome in outcomes if outcome.export}
+    assert len(outcomes) == 20
+    assert named == made
+    lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
+    assert {json.loads(line)["export_id"] for line in lines} - {None} == made

@@ -628,3 +628,15 @@ async def test_a_refused_outcome_is_of_its_own_segment(tmp_path: Path) -> None:
     assert [o.segment_id for o in report.not_exported] == [bad]
     assert isinstance(report.not_exported[0], NotExported)
     assert len(report.exported) == 4
+
+
+async def test_a_body_is_read_once() -> None:
+    """A second reader would begin in the middle, and take a row for the header: it is refused."""
+    sandbox = Sandbox()
+    async with connected(sandbox) as client:
+        export = await client.wait_for_export(await client.request_export(PAGE_SEGMENT_ID))
+        async with client.open_export(export) as body:
+            rows = body.rows()
+            with pytest.raises(ConfigurationError, match="read once"):
+                body.rows()
+            assert len([row async for row in rows]) == 1000

@@ -53,7 +53,7 @@ async def test_ids_that_could_leave_their_place_are_refused(bad: Any, tmp_path: 
             lambda i: client.bulk_export([PAGE_SEGMENT_ID, i], tmp_path / "out"),
             lambda i: client.open_export(i).__aenter__(),
         ):
-            with pytest.raises(ConfigurationError, match="not a"):
+            with pytest.raises(ConfigurationError, match="not the id of"):
                 await call(bad)
     assert len(sandbox.record) == 0
     assert names_in(tmp_path) == []
@@ -367,3 +367,12 @@ async def test_a_transport_may_have_read_the_body_already() -> None:
         SegmentsClient(PAGE_API_KEY, PAGE_ACCESS_TOKEN, http_client=http) as client,
     ):
         assert await client.list_segments() == []
+
+
+async def test_one_string_is_not_many_segments(tmp_path: Path) -> None:
+    """A string given for the segments is refused: each of its characters would be a POST."""
+    sandbox = Sandbox()
+    async with connected(sandbox) as client:
+        with pytest.raises(ConfigurationError, match="not one string"):
+            await client.bulk_export(PAGE_SEGMENT_ID, tmp_path)
+    assert sandbox.record.submits() == []

@@ -48,14 +48,14 @@ UNFIT = {
 @pytest.mark.parametrize("value", UNFIT.values(), ids=list(UNFIT))
 def test_an_unfit_id_is_refused(value: object) -> None:
     """An id that could leave its place in a URL, or is no string, is refused before sending."""
-    with pytest.raises(ConfigurationError, match="not a segment id"):
-        checked_id("segment", value)
+    with pytest.raises(ConfigurationError, match="not the id of a segment"):
+        checked_id("a segment", value)
 
 
 @pytest.mark.parametrize("value", [v for v in UNFIT.values() if isinstance(v, str)])
 def test_no_poll_is_made_of_an_unfit_id(value: str) -> None:
     """There is no request for an export whose id doesn't fit."""
-    with pytest.raises(ConfigurationError, match="export id"):
+    with pytest.raises(ConfigurationError, match="id of an export"):
         poll_request(value)
 
 
@@ -63,7 +63,7 @@ def test_no_poll_is_made_of_an_unfit_id(value: str) -> None:
 def test_what_is_admitted_stays_in_its_place(value: str) -> None:
     """Any text is refused, or is of the harmless 64 characters, 1 to 128 of them."""
     try:
-        admitted = checked_id("segment", value)
+        admitted = checked_id("a segment", value)
     except ConfigurationError:
         assert not (1 <= len(value) <= 128 and set(value) <= set(FIT))
     else:
@@ -75,7 +75,7 @@ def test_what_is_admitted_stays_in_its_place(value: str) -> None:
 def test_a_refused_id_of_any_length_makes_a_short_message() -> None:
     """A megabyte handed in as an id doesn't come back in the error's message."""
     with pytest.raises(ConfigurationError) as caught:
-        checked_id("segment", "/" * 1_000_000)
+        checked_id("a segment", "/" * 1_000_000)
     assert len(str(caught.value)) < 200
 
 
