@@ -12,7 +12,6 @@ import copy
 import logging
 import math
 import random
-from collections import deque
 from collections.abc import Generator
 from typing import Literal, Protocol
 
@@ -20,7 +19,7 @@ import anyio
 
 from segments_async._gate import Gate, Inbox, Target, Ticket
 from segments_async._sansio.lifecycle import Event, State, advance
-from segments_async._sansio.retry import full_jitter
+from segments_async._sansio.retry import full_jitter, may_have_acted
 from segments_async._sansio.schedule import Kind, Want, next_poll_at
 from segments_async._sansio.wire import (
     ApiAnswer,
@@ -143,7 +142,7 @@ class Flights:
         self._gate = gate
         self._by_segment: dict[str, Flight] = {}
         self._by_export: dict[str, Flight] = {}
-        self._abandoned: deque[Flight] = deque()
+        self._abandoned: dict[Flight, None] = {}
         self._unknown_statuses: set[str] = set()
 
     def join_segment(
@@ -179,7 +178,7 @@ class Flights:
         self._gate.discard(flight.want)
         if flight.state is State.SUBMITTED:
             flight.abandoned_at = anyio.current_time()
-            self._abandoned.append(flight)
+            self._abandoned[flight] = None
             self._gate.pending_ended()
             self._sweep()
         else:
@@ -210,7 +209,11 @@ class Flights:
         flight = ticket.want.target
         if not isinstance(flight, Flight):
             raise AssertionError("a ticket for something else")
-        if flight.state is State.NEW:
+        if not flight.parties:
+            # Left by everybody between the grant and now: nothing more is sent for it.
+            self._requeue(flight, ticket.want.key)
+            self._gate.hand_back(ticket)
+        elif flight.state is State.NEW:
             await self._submit(flight, ticket)
         else:
             await self._poll(flight, ticket)
@@ -228,9 +231,18 @@ class Flights:
         flight.export = export
         flight.abandoned_at = flight.submitted_at
         self._by_export[export_id] = flight
-        if segment_id is not None:
-            self._by_segment.setdefault(segment_id, flight)
         return flight
+
+    def remember(self, export: Export) -> None:
+        """An export that a single call has just asked for: the next `export()` may join it.
+
+        One that is only waited for by its id isn't joined: it may be yesterday's.
+        """
+        if export.status in (ExportStatus.COMPLETE, ExportStatus.FAILED):
+            return
+        flight = self._adopted(export.export_id, export)
+        self._abandoned[flight] = None
+        self._by_segment.setdefault(export.segment.segment_id, flight)
 
     def _board(self, party: Party, flight: Flight) -> None:
         first = not flight.parties
@@ -239,19 +251,18 @@ class Flights:
             return
         if flight.abandoned_at is not None:
             flight.abandoned_at = None
+            self._abandoned.pop(flight, None)
             self._gate.pending_began()
         self._gate.add(flight.want)
 
     def _sweep(self) -> None:
         """Forget the flights that were abandoned too long ago to be joined."""
         before = anyio.current_time() - ABANDONED_JOIN
-        while self._abandoned:
-            left = self._abandoned[0].abandoned_at
-            if left is not None and left > before:
+        while flight := next(iter(self._abandoned), None):  # the one that was left first
+            if flight.abandoned_at is not None and flight.abandoned_at > before:
                 return
-            flight = self._abandoned.popleft()
-            if left is not None:  # None: somebody came back to it
-                self._forget(flight)
+            del self._abandoned[flight]
+            self._forget(flight)
 
     def _forget(self, flight: Flight) -> None:
         if flight.segment_id and self._by_segment.get(flight.segment_id) is flight:
@@ -300,6 +311,7 @@ class Flights:
         except BaseException:
             self._gate.hand_back(ticket)
             raise
+        flight.submitted = "maybe"
         try:
             answer = await self._gate.send(ticket, request)
         except APIConnectionError as exc:
@@ -322,7 +334,7 @@ class Flights:
         if exc.sent:
             await self._on_submit_lost(flight, exc)
             return
-        await self._advance(flight, Event.NOT_SENT)
+        await self._not_sent(flight)
         if self._gate.outage.hopeless(anyio.current_time()):
             await self._end(flight, Event.GAVE_UP, exc, resumable=True)
         else:
@@ -332,7 +344,7 @@ class Flights:
         self, flight: Flight, request: ApiRequest, answer: ApiAnswer
     ) -> None:
         if answer.status == 429:
-            await self._advance(flight, Event.NOT_SENT)
+            await self._not_sent(flight)
             self._requeue(flight, flight.want.key)
             return
         try:
@@ -340,14 +352,17 @@ class Flights:
         except DecodeError as exc:
             await self._on_submit_lost(flight, exc)
         except APIStatusError as exc:
-            if exc.status_code in (502, 503, 504):
-                # From a gateway in front of the vendor: the vendor may have acted.
+            if exc.status_code != 500 and may_have_acted(exc.status_code):
                 await self._on_submit_lost(flight, exc)
             else:
-                flight.submitted = "maybe" if exc.status_code >= 500 else "no"
+                flight.submitted = "maybe" if may_have_acted(exc.status_code) else "no"
                 await self._end(flight, Event.REFUSED, exc)
         else:
             await self._on_submitted(flight, export)
+
+    async def _not_sent(self, flight: Flight) -> None:
+        flight.submitted = "no"
+        await self._advance(flight, Event.NOT_SENT)
 
     async def _on_submitted(self, flight: Flight, export: Export) -> None:
         now = anyio.current_time()
@@ -409,7 +424,8 @@ class Flights:
         except (APIStatusError, DecodeError) as exc:
             # "A failing poll never ends the wait": ask again later.
             logger.info("%s; asking again later", exc)
-            await self._poll_after_setback(flight)
+            asked = exc.retry_after if isinstance(exc, APIStatusError) else None
+            await self._poll_after_setback(flight, asked or 0.0)
             return
         flight.setbacks = 0
         self._learn(flight, export)
@@ -453,8 +469,8 @@ class Flights:
         for party in tuple(flight.parties):
             await party.unfinished(flight)
 
-    async def _poll_after_setback(self, flight: Flight) -> None:
-        pause = full_jitter(flight.setbacks, random.random())
+    async def _poll_after_setback(self, flight: Flight, asked: float = 0.0) -> None:
+        pause = max(asked, full_jitter(flight.setbacks, random.random()))
         flight.setbacks += 1
         await self._poll_again(flight, pause)
 
@@ -468,7 +484,6 @@ class Flights:
         """Of an export known by its id alone, the first answer tells the segment."""
         if flight.segment_id is None:
             flight.segment_id = export.segment.segment_id
-            self._by_segment.setdefault(flight.segment_id, flight)
 
     def _warn_of_unknown(self, status: str) -> None:
         if status == ExportStatus.PENDING or status in self._unknown_statuses:

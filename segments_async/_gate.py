@@ -183,7 +183,7 @@ class Gate:
     async def grant(self, after: float = -math.inf) -> Ticket:
         """Wait for the ticket of a single request; not before `after`."""
         with self.inbox() as inbox:
-            want = Want[Target](Kind.CALL, inbox, after)
+            want = Want[Target](Kind.CALL, inbox, max(after, anyio.current_time()))
             self.add(want)
             try:
                 ticket: Ticket = await self.next(inbox)
@@ -212,7 +212,9 @@ class Gate:
 
     def hand_back(self, ticket: Ticket) -> None:
         """Return a ticket unspent. Its grant is gone, its slot is free again."""
-        self._on_no_answer(ticket)
+        self._pacer.on_lost(anyio.current_time(), ticket.epoch, random.random())
+        if ticket.guard_probe:
+            self.guard.on_probe_unsent()
         self._release()
 
     async def _lead(self, inbox: Inbox) -> None:
@@ -298,7 +300,8 @@ class Gate:
                 max(0.0, self.guard.next_at() - now),
             )
         elif ticket.guard_probe:
-            self.guard.on_probe_answer(passed=answer.status != 429)
+            passed = answer.status < 500 and answer.status != 429
+            self.guard.on_probe_answer(now, passed=passed)
 
     def _on_throttled(
         self, now: float, ticket: Ticket, request: ApiRequest, answer: ApiAnswer
@@ -328,6 +331,7 @@ class Gate:
             logger.info("%s", exc)
 
     def _on_no_answer(self, ticket: Ticket) -> None:
-        self._pacer.on_lost(anyio.current_time(), ticket.epoch, random.random())
+        now = anyio.current_time()
+        self._pacer.on_lost(now, ticket.epoch, random.random())
         if ticket.guard_probe:
-            self.guard.on_probe_answer(passed=False)
+            self.guard.on_probe_answer(now, passed=False)

@@ -96,8 +96,12 @@ class OwnClients:
     connections are kept warm than are needed.
     """
 
-    def __init__(self, ssl_context: ssl.SSLContext | None, keepalive: float) -> None:
+    def __init__(
+        self, ssl_context: ssl.SSLContext | None, keepalive: float, *, loopback: bool
+    ) -> None:
         self._ssl_context = ssl_context
+        # httpx sends loopback, too, to the environment's proxy: off this machine, in the clear.
+        self._trust_env = not loopback
         self._limits = httpx.Limits(max_connections=1, keepalive_expiry=keepalive)
         self._headers = {"User-Agent": USER_AGENT}
         self._idle: list[HttpClient] = []
@@ -117,7 +121,10 @@ class OwnClients:
             # Reading the system's certificates takes some 20 ms, so once for all.
             self._ssl_context = httpx.create_ssl_context()
         client: Any = httpx.AsyncClient(
-            verify=self._ssl_context, limits=self._limits, headers=self._headers
+            verify=self._ssl_context,
+            limits=self._limits,
+            headers=self._headers,
+            trust_env=self._trust_env,
         )
         self._all.append(client)
         return cast(HttpClient, client)
@@ -257,7 +264,7 @@ class _Wire:
 
 
 #: httpx's errors that come before the first byte of the request. ProxyError: the tunnel failed.
-_UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError"})
+_UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "InvalidURL"})
 _TRANSPORT = frozenset({"TransportError", "RequestError", "StreamError", "InvalidURL"})
 
 
@@ -361,10 +368,10 @@ class Storage:
 
     async def _request(self, client: HttpClient, link: str) -> Response:
         headers = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-        outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
-        outgoing.headers.pop("cookie", None)
         private = _link_in_flight.set(True)
         try:
+            outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
+            outgoing.headers.pop("cookie", None)
             answer = await client.send(
                 outgoing, stream=True, auth=_no_credentials, follow_redirects=False
             )

@@ -46,7 +46,7 @@ from segments_async._sansio.credentials import Origin, authorization, parse_base
 from segments_async._sansio.lifecycle import Event, State
 from segments_async._sansio.links import MOST_REDIRECTS, check_link
 from segments_async._sansio.pacer import Pacer
-from segments_async._sansio.retry import RetryQuota, full_jitter
+from segments_async._sansio.retry import RetryQuota, full_jitter, may_have_acted
 from segments_async._sansio.schedule import PollScheduler
 from segments_async._sansio.wire import (
     ApiAnswer,
@@ -64,6 +64,7 @@ from segments_async.errors import (
     ConfigurationError,
     DecodeError,
     DownloadError,
+    ExportFailedError,
     ExportTimeoutError,
     NotSubmittedError,
     ServerError,
@@ -89,8 +90,7 @@ ATTEMPTS = 5
 #: Bytes of JSON above which decoding would hold the event loop for longer than a few milliseconds.
 DECODE_IN_THREAD = 256 * 1024
 
-#: Segment lists and statuses are read with httpx's defaults; storage gets this many seconds for
-#: connecting, and between two chunks.
+#: Storage gets this many seconds for connecting, and between two chunks.
 STORAGE_TIMEOUT = 60.0
 
 StrPath = str | os.PathLike[str]
@@ -157,11 +157,14 @@ class SegmentsClient:
         check = partial(check_link, file_hosts=_patterns(file_hosts), loopback=origin.loopback)
         self._own: list[OwnClients] = []
         api = Api(
-            self._clients(http_client, ssl_context, KEEPALIVE), origin, header, request_timeout
+            self._clients(http_client, ssl_context, KEEPALIVE, origin),
+            origin,
+            header,
+            request_timeout,
         )
         self._gate = Gate(api, pacer or Pacer(), scheduler)
         self._storage = Storage(
-            self._clients(file_http_client, ssl_context, STORAGE_KEEPALIVE),
+            self._clients(file_http_client, ssl_context, STORAGE_KEEPALIVE, origin),
             check,
             redirects=MOST_REDIRECTS,
             timeout=STORAGE_TIMEOUT,
@@ -193,11 +196,15 @@ class SegmentsClient:
         return cls(values["SEGMENTS_API_KEY"], values["SEGMENTS_ACCESS_TOKEN"], **keywords)
 
     def _clients(
-        self, callers: HttpClient | None, ssl_context: ssl.SSLContext | None, keepalive: float
+        self,
+        callers: HttpClient | None,
+        ssl_context: ssl.SSLContext | None,
+        keepalive: float,
+        origin: Origin,
     ) -> Clients:
         if callers is not None:
             return CallersClient(callers)
-        own = OwnClients(ssl_context, keepalive)
+        own = OwnClients(ssl_context, keepalive, loopback=origin.loopback)
         self._own.append(own)
         return own
 
@@ -294,7 +301,8 @@ class SegmentsClient:
             overwrite: replace what is there.
 
         Raises:
-            ConfigurationError: the path can't be written, or the export isn't COMPLETE.
+            ConfigurationError: the path can't be written, or the export isn't COMPLETE yet.
+            ExportFailedError: the vendor says FAILED.
             DownloadError: with its reason.
             ExportExpiredError: the file is gone, after 48 hours.
         """
@@ -524,8 +532,7 @@ class SegmentsClient:
         for attempt in range(ATTEMPTS):
             try:
                 ticket = await self._gate.grant()
-                answer = await _shielded(partial(self._gate.send, ticket, request))
-                return read_export(request, answer, segment_id=segment_id)
+                return await _shielded(partial(self._post, ticket, request, segment_id))
             except (APIConnectionError, DecodeError, APIStatusError) as exc:
                 if _may_have_arrived(exc):
                     raise SubmitUnknownError(
@@ -539,6 +546,13 @@ class SegmentsClient:
                 if attempt + 1 == ATTEMPTS or not harmless:
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _post(self, ticket: Ticket, request: ApiRequest, segment_id: str) -> Export:
+        """Send a single POST; its export is kept, also for a caller who has gone by then."""
+        answer = await self._gate.send(ticket, request)
+        export = read_export(request, answer, segment_id=segment_id)
+        self._flights.remember(export)
+        return export
 
     async def _fly(self, waiter: _Waiter, join: Callable[[], Flight]) -> Export:
         """Wait for a flight's end, sending its requests when they are granted to this caller."""
@@ -569,6 +583,12 @@ class SegmentsClient:
         if isinstance(export, Export) and export.filename:
             return export
         found = await self.get_export(export)
+        if found.status == ExportStatus.FAILED:
+            raise ExportFailedError(
+                f"the vendor says that export {found.export_id} failed",
+                segment_id=found.segment.segment_id,
+                export=found,
+            )
         if not _complete(found):
             raise ConfigurationError(
                 f"export {found.export_id} is {found.status}: wait_for_export() waits for its file"
@@ -715,7 +735,7 @@ def _may_have_arrived(exc: APIConnectionError | DecodeError | APIStatusError) ->
     if isinstance(exc, APIConnectionError):
         return exc.sent
     if isinstance(exc, APIStatusError):
-        return exc.status_code in (502, 503, 504)
+        return exc.status_code != 500 and may_have_acted(exc.status_code)
     return True
 
 

@@ -487,6 +487,11 @@ class BulkRun(Generic[OutcomeT]):
             await self._give_up(item, exc)
             if exc.reason == "link_refused":
                 await self._stop_submits(exc)
+        except Exception as exc:
+            # Nobody else is harmed by what one file's link or storage's answer can still hold.
+            logger.exception("fetching the file of export %s", export.export_id)
+            text = f"file of export {export.export_id}: {type(exc).__name__}"
+            await self._give_up(item, DownloadError(text, reason="broken", export=export))
         else:
             self._fetched += 1
             self._fetch_time += anyio.current_time() - began
@@ -562,7 +567,7 @@ class BulkRun(Generic[OutcomeT]):
         self._outcomes.append(outcome)
         if self._destination is not None:
             line = outcome_line(outcome, run=self.name, name=item.name)
-            self._unwritten.append(json.dumps(line, ensure_ascii=False))
+            self._unwritten.append(json.dumps(line))
             if not self._writing:
                 self._spawn(self._write_manifest)
         self._open -= 1

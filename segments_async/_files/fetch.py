@@ -192,7 +192,7 @@ def _expired(export: Export, answer: StorageAnswer) -> bool:
     """Whether the file's 48 hours are over, by storage's clock."""
     try:
         now = parsedate_to_datetime(answer.headers.get("date", ""))
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return False
     since = export.end_time or export.start_time
     return now.tzinfo is not None and now - since >= LIFETIME

@@ -66,6 +66,14 @@ def _moment(value: str | None) -> datetime | None:
     return moment if moment.tzinfo else None
 
 
+def may_have_acted(status: int) -> bool:
+    """Whether a POST that was answered so may have had an effect: all but the 4xx, which refuse.
+
+    502, 503 and 504 come from a gateway, behind which the vendor may have acted.
+    """
+    return not 400 <= status <= 499
+
+
 def full_jitter(attempt: int, chance: float) -> float:
     """Seconds to wait before attempt number `attempt` + 1 (0: the first has just failed).
 
@@ -130,10 +138,19 @@ class TicketGuard:
         self._probing = self.armed
         return self._probing
 
-    def on_probe_answer(self, *, passed: bool) -> None:
-        """The probe's answer came, or was lost; a 500 is told to :meth:`on_internal_error`."""
+    def on_probe_answer(self, now: float, *, passed: bool) -> None:
+        """The probe's answer came, or was lost; a 500 is told to :meth:`on_internal_error`.
+
+        One that didn't pass is no reason for a longer pause, and none to go on either.
+        """
         if not self._probing:
             return
         self._probing = False
         if passed:
             self.armed, self._until, self._pause = False, -math.inf, FIRST_GUARD
+        else:
+            self._until = now + LONGEST_BACKOFF
+
+    def on_probe_unsent(self) -> None:
+        """The probe never went: the next request is it."""
+        self._probing = False

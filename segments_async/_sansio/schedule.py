@@ -111,7 +111,9 @@ class PollScheduler(Generic[Target]):
         """
         call, poll = _is_due(self._calls, now), _is_due(self._polls, now)
         submit = self._submits_held_until <= now and self._has_room() and _has_head(self._submits)
-        if call and (harmless or not self._called_last or not (poll or submit)):
+        # A call may be a POST too; a poll never is.
+        calls_turn = not poll if harmless else not self._called_last or not (poll or submit)
+        if call and calls_turn:
             queue = self._calls
         elif poll and (harmless or not submit or self._cap.suspected or self._polls_turn()):
             queue = self._polls

@@ -114,8 +114,8 @@ def read_export(
 
 
 def raise_for_status(request: ApiRequest, answer: ApiAnswer) -> None:
-    """Raise the error that a status code other than 200 stands for."""
-    if answer.status != 200:
+    """Raise the error that a status code stands for. The page knows 200 alone; 201 would do."""
+    if not 200 <= answer.status <= 299:
         raise status_error(request, answer)
 
 
@@ -170,20 +170,31 @@ def _structure(
     shape: type[T],
     outermost: type[list[Any] | dict[str, Any]],
 ) -> T:
+    value = _parsed(answer.body)
+    if value is _NOT_JSON:
+        kind = answer.headers.get("content-type", "no content type")
+        _undecodable(request, "$", f"not JSON ({redact(kind):.80})")
     try:
-        value = json.loads(answer.body)
         if not isinstance(value, outermost):
             # cattrs takes any iterable for a list, so an object's keys would do.
             raise _Mismatch(f"expected {_JSON_NAMES[outermost]}, found {type(value).__name__}")
         return _converter.structure(value, shape)
-    except (ValueError, RecursionError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
-        kind = answer.headers.get("content-type", "no content type")
-        _undecodable(request, "$", f"not JSON ({redact(kind):.80})")
     except Exception as exc:  # noqa: BLE001
         # The input is the vendor's and cattrs raises what its hooks raise: whatever it is, it
         # means that this body is not the page's.
         where, what = _fault(exc, "$")
         _undecodable(request, where, what, exc)
+
+
+_NOT_JSON = object()
+
+
+def _parsed(body: bytes) -> Any:
+    """The JSON value, or _NOT_JSON. Returned, since the parser's error holds the whole body."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        return _NOT_JSON
 
 
 def _undecodable(

@@ -158,13 +158,13 @@ def test_the_pause_doubles_up_to_15_minutes() -> None:
 
 
 def test_a_lost_probe_leaves_the_guard_armed() -> None:
-    """A probe whose answer was lost says nothing: the next request is a probe again."""
+    """A probe whose answer was lost says nothing: after half a minute the next one goes."""
     guard = TicketGuard()
     guard.on_internal_error(0.0)
     guard.on_sent()
-    guard.on_probe_answer(passed=False)
+    guard.on_probe_answer(60.0, passed=False)
     assert guard.armed
-    assert guard.next_at() == 60.0
+    assert guard.next_at() == 90.0
     assert guard.on_sent()
 
 
@@ -173,7 +173,7 @@ def test_a_passed_probe_closes_the_guard() -> None:
     guard = TicketGuard()
     guard.on_internal_error(0.0)
     guard.on_sent()
-    guard.on_probe_answer(passed=True)
+    guard.on_probe_answer(60.0, passed=True)
     assert not guard.armed
     assert guard.next_at() == -math.inf
     assert not guard.on_sent()
@@ -184,7 +184,7 @@ def test_a_closed_guard_begins_anew() -> None:
     guard = TicketGuard()
     guard.on_internal_error(0.0)
     guard.on_sent()
-    guard.on_probe_answer(passed=True)
+    guard.on_probe_answer(60.0, passed=True)
     guard.on_internal_error(1000.0)
     assert guard.next_at() == 1060.0
 
@@ -193,7 +193,7 @@ def test_an_answer_to_what_is_no_probe_closes_nothing() -> None:
     """A success of a request sent before the 500 doesn't end the pause."""
     guard = TicketGuard()
     guard.on_internal_error(0.0)
-    guard.on_probe_answer(passed=True)
+    guard.on_probe_answer(60.0, passed=True)
     assert guard.armed
     assert guard.next_at() == 60.0
 
@@ -217,7 +217,7 @@ def test_a_guard_never_admits_two_requests_while_armed(events: list[str]) -> Non
             assert guard.armed
             assert guard.next_at() <= now + 900
         elif flying:
-            guard.on_probe_answer(passed=event == "pass")
+            guard.on_probe_answer(now, passed=event == "pass")
             flying = 0
             assert guard.armed == (event == "lose")
 

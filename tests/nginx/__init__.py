@@ -1,0 +1,1 @@
+"""The client behind a real nginx, whose access log is the judge."""
