@@ -112,7 +112,7 @@ class _Cubic:
     async def acquire(self) -> None:
         while self.enabled:
             self._fill(anyio.current_time())
-            if self._tokens >= 1:
+            if self._tokens >= 1 - 1e-9:  # a rounding error short would be slept for for ever
                 self._tokens -= 1
                 return
             await anyio.sleep((1 - self._tokens) / self._rate)

@@ -144,6 +144,8 @@ class Flights:
         self._by_export: dict[str, Flight] = {}
         self._abandoned: dict[Flight, None] = {}
         self._unknown_statuses: set[str] = set()
+        #: Seconds that the last export of each segment took: a guess at the next one's.
+        self._durations: dict[str, float] = {}
 
     def join_segment(
         self,
@@ -158,7 +160,7 @@ class Flights:
         flight = self._by_segment.get(segment_id)
         if flight is None or flight.ended:
             flight = self._by_segment[segment_id] = Flight(segment_id, output_format)
-            flight.want.key = -expected_seconds
+            flight.want.key = -(expected_seconds or self._durations.get(segment_id, 0.0))
         self._board(party, flight)
         return flight
 
@@ -449,6 +451,9 @@ class Flights:
             flight.missing_since = None
             return False
         if export.filename:
+            if export.end_time is not None:
+                took = (export.end_time - export.start_time).total_seconds()
+                self._durations[export.segment.segment_id] = took
             await self._end(flight, Event.COMPLETED, None)
             return True
         if not self._missing_too_long(flight, LINK_GRACE):
