@@ -40,7 +40,8 @@ async def test_a_hundred_callers_are_one_run(tmp_path: Path) -> None:
         random.seed(1)
         sandbox = Sandbox(
             segments=100, rows=2, seed=5, limit=TokenBucket(20, 20), latency=0.1,
-            durations=Durations(median=8.0, sigma=0.8),
+            # All alike: trio shuffles tasks, and who submits the longest last polls the longest.
+            durations=Durations(median=8.0, sigma=0),
         )  # fmt: skip
         async with connected(sandbox) as client:
             if way == "run":
