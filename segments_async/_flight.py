@@ -43,7 +43,7 @@ from segments_async.errors import (
 )
 from segments_async.models import Export, ExportStatus, OutputFormat
 
-logger = logging.getLogger("segments_async")
+logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Seconds that a POST on the wire goes on after its caller was cancelled, so that its id is kept.
 POST_GRACE = 1.0
@@ -100,20 +100,20 @@ class Flight:
 
     def __init__(self, segment_id: str | None, output_format: OutputFormat) -> None:
         #: None until an answer tells, where only an export id was given.
-        self.segment_id = segment_id
-        self.output_format = output_format
-        self.state = State.NEW
+        self.segment_id: str | None = segment_id
+        self.output_format: OutputFormat = output_format
+        self.state: State = State.NEW
         self.export_id: str | None = None
         self.export: Export | None = None
         self.error: SegmentsError | None = None
         #: Whether going on later costs no second export; meant for flights that ended in an error.
-        self.resumable = False
+        self.resumable: bool = False
         self.submitted: Submitted = "no"
-        self.submitted_at = math.nan
+        self.submitted_at: float = math.nan
         self.parties: dict[Party, None] = {}
         self.abandoned_at: float | None = None
         #: Polls in a row that brought no status.
-        self.setbacks = 0
+        self.setbacks: int = 0
         self.missing_since: float | None = None
         self.want: Want[Target] = Want(Kind.SUBMIT, self)
 

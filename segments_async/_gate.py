@@ -30,7 +30,7 @@ from segments_async._sansio.schedule import Kind, PollScheduler, Want
 from segments_async._sansio.wire import ApiAnswer, ApiRequest
 from segments_async.errors import APIConnectionError
 
-logger = logging.getLogger("segments_async")
+logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Seconds by which a timer may be early. Without it, a clock that is a rounding error short of the
 #: time waited for would be asked again and again.
@@ -103,8 +103,8 @@ class Gate:
         self._api = api
         self._pacer = pacer
         self._scheduler = scheduler
-        self.guard = TicketGuard()
-        self.outage = Outage()
+        self.guard: TicketGuard = TicketGuard()
+        self.outage: Outage = Outage()
         self._free = SLOTS
         self._waiters: dict[Inbox, None] = {}
         self._leader: Inbox | None = None
@@ -113,9 +113,9 @@ class Gate:
         #: Until when the pacer holds whatever is wanted; None while something else is short.
         self._paced_until: float | None = None
         #: API requests sent so far, whatever came of them.
-        self.requests = 0
+        self.requests: int = 0
         #: How many were answered 429.
-        self.throttled = 0
+        self.throttled: int = 0
 
     @property
     def rate(self) -> float | None:

@@ -41,7 +41,7 @@ from segments_async.errors import (
 from segments_async.models import Completed, Export, Exported, NotExported
 from segments_async.report import BulkReport, OutcomeT, Progress, outcome_line
 
-logger = logging.getLogger("segments_async")
+logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Of the exports that ended last, so many durations tell how long the next ones may take.
 _DURATIONS_KEPT = 500

@@ -26,7 +26,7 @@ from segments_async._sansio.retry import full_jitter
 from segments_async.errors import DownloadError, DownloadReason, ExportExpiredError
 from segments_async.models import Export, ExportedFile
 
-logger = logging.getLogger("segments_async")
+logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Bytes gathered before they are written and hashed in a worker thread.
 BATCH = 4 * 1024 * 1024

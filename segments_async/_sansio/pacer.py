@@ -71,7 +71,7 @@ class Pacer:
         self._next = self._hold = -math.inf
         self._epoch = 0
         #: Answers of 429 so far.
-        self.throttled = 0
+        self.throttled: int = 0
 
         # The run: accepted requests and the seconds between them, while somebody was waiting.
         self._accepted = 0

@@ -116,9 +116,9 @@ class TicketGuard:
         self._until = -math.inf
         self._pause = FIRST_GUARD
         self._probing = False
-        self.armed = False
+        self.armed: bool = False
         #: Answers of 500 since the client was made.
-        self.internal_errors = 0
+        self.internal_errors: int = 0
 
     def next_at(self) -> float:
         """When the next request may go; never, while the probe is under way."""

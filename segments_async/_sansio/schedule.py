@@ -42,12 +42,12 @@ class Want(Generic[Target]):
     __slots__ = ("entry", "key", "kind", "target")
 
     def __init__(self, kind: Kind, target: Target, key: float = 0.0) -> None:
-        self.kind = kind
-        self.target = target
+        self.kind: Kind = kind
+        self.target: Target = target
         #: A call's and a poll's earliest time; a submit's expected seconds, negated.
-        self.key = key
+        self.key: float = key
         #: Number of its entry in the scheduler; 0 while it has none.
-        self.entry = 0
+        self.entry: int = 0
 
 
 class PollScheduler(Generic[Target]):
@@ -75,7 +75,7 @@ class PollScheduler(Generic[Target]):
         self._poll_credit = 0.0
         self._called_last = False
         #: Exports submitted, or being submitted, and not known to have ended.
-        self.pending = 0
+        self.pending: int = 0
 
     def add(self, want: Want[Target]) -> None:
         """Queue a want. A submit that comes back after a 429 goes last among its equals."""

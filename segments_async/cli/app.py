@@ -51,7 +51,7 @@ def _version() -> str:
         return f"{_PROGRAM} (not installed)"
 
 
-app = App(
+app: App = App(
     name=_PROGRAM,
     help="Export user segments of mParticle Analytics: many at once, as verified CSV files.",
     help_format="plaintext",

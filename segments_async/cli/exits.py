@@ -39,7 +39,7 @@ class Interrupted(Exception):
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
+        self.exit_code: int = 128 + number
         self.sentence = "Interrupted." if number == signal.SIGINT else "Terminated."
 
 

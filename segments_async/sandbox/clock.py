@@ -28,7 +28,7 @@ class Clock:
     def __init__(self, epoch: datetime) -> None:
         if epoch.tzinfo is None:
             raise ValueError("epoch must be an aware datetime")
-        self.epoch = epoch.astimezone(UTC)
+        self.epoch: datetime = epoch.astimezone(UTC)
         self._printed = (-1, "", "")
 
     def moment(self, now: float) -> datetime:

@@ -78,9 +78,9 @@ class Sandbox:
         self.link_lifetime = link_lifetime
         self.api_origin = api_origin
         self.files_origin = files_origin
-        self.clock = Clock(epoch)
-        self.timeline = Timeline()
-        self.record = Record()
+        self.clock: Clock = Clock(epoch)
+        self.timeline: Timeline = Timeline()
+        self.record: Record = Record()
         self._segments = {s.segment_id: s for s in make_segments(segments, seed)}
         self._list: bytes | None = None
         self._exports: dict[str, Export] = {}

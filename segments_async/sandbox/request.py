@@ -24,12 +24,12 @@ class Request:
     def __init__(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float
     ) -> None:
-        self.method = method
-        self.path = path.partition("?")[0]
-        self.headers = headers
-        self.body = body
-        self.now = now
-        self.document = _object(body) if body else None
+        self.method: str = method
+        self.path: str = path.partition("?")[0]
+        self.headers: Mapping[str, str] = headers
+        self.body: bytes = body
+        self.now: float = now
+        self.document: Mapping[str, object] | None = _object(body) if body else None
 
     @property
     def segment_id(self) -> str | None:

@@ -41,7 +41,7 @@ class SandboxServer:
     ) -> None:
         """Port 0: any that is free."""
         self.sandbox = sandbox
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self._host = host
         self._ports = port, files_port
         self._start = 0.0
