@@ -69,7 +69,7 @@ class Party(Protocol):
         """Keep the event, durably where that is promised, before anything follows from it."""
         ...
 
-    async def unfinished(self, flight: Flight) -> None:
+    async def unfinished(self, flight: Flight, now: float) -> None:
         """A poll came back, and the export goes on."""
         ...
 
@@ -360,14 +360,13 @@ class Flights:
                 flight.submitted = "maybe" if may_have_acted(exc.status_code) else "no"
                 await self._end(flight, Event.REFUSED, exc)
         else:
-            await self._on_submitted(flight, export)
+            await self._on_submitted(flight, export, answer.at)
 
     async def _not_sent(self, flight: Flight) -> None:
         flight.submitted = "no"
         await self._advance(flight, Event.NOT_SENT)
 
-    async def _on_submitted(self, flight: Flight, export: Export) -> None:
-        now = anyio.current_time()
+    async def _on_submitted(self, flight: Flight, export: Export, now: float) -> None:
         flight.export = export
         flight.export_id = export.export_id
         flight.submitted = "yes"
@@ -375,8 +374,8 @@ class Flights:
         self._by_export[export.export_id] = flight
         await self._advance(flight, Event.ACCEPTED)
         flight.want.kind = Kind.POLL
-        if not await self._on_status(flight, export):
-            await self._poll_again(flight)
+        if not await self._on_status(flight, export, now):
+            await self._poll_again(flight, now)
 
     async def _on_submit_lost(self, flight: Flight, cause: SegmentsError | None) -> None:
         flight.submitted = "maybe"
@@ -418,7 +417,7 @@ class Flights:
         if answer.status in (401, 403):
             await self._end(flight, Event.GAVE_UP, status_error(request, answer), resumable=True)
             return
-        if answer.status == 404 and self._missing_too_long(flight, MISSING_GRACE):
+        if answer.status == 404 and self._missing_too_long(flight, MISSING_GRACE, answer.at):
             await self._end(flight, Event.GAVE_UP, status_error(request, answer))
             return
         try:
@@ -431,10 +430,10 @@ class Flights:
             return
         flight.setbacks = 0
         self._learn(flight, export)
-        if not await self._on_status(flight, export):
-            await self._poll_again(flight)
+        if not await self._on_status(flight, export, answer.at):
+            await self._poll_again(flight, answer.at)
 
-    async def _on_status(self, flight: Flight, export: Export) -> bool:
+    async def _on_status(self, flight: Flight, export: Export, now: float) -> bool:
         """Whether the status ends the flight."""
         flight.export = export
         if export.status == ExportStatus.FAILED:
@@ -456,7 +455,7 @@ class Flights:
                 self._durations[export.segment.segment_id] = took
             await self._end(flight, Event.COMPLETED, None)
             return True
-        if not self._missing_too_long(flight, LINK_GRACE):
+        if not self._missing_too_long(flight, LINK_GRACE, now):
             return False
         path = poll_request(export.export_id)
         missing = DecodeError(
@@ -468,19 +467,17 @@ class Flights:
         await self._end(flight, Event.GAVE_UP, missing)
         return True
 
-    async def _poll_again(self, flight: Flight, pause: float = 0.0) -> None:
-        now = anyio.current_time()
+    async def _poll_again(self, flight: Flight, now: float, pause: float = 0.0) -> None:
         self._requeue(flight, max(now + pause, next_poll_at(now, flight.submitted_at)))
         for party in tuple(flight.parties):
-            await party.unfinished(flight)
+            await party.unfinished(flight, now)
 
     async def _poll_after_setback(self, flight: Flight, asked: float = 0.0) -> None:
         pause = max(asked, full_jitter(flight.setbacks, random.random()))
         flight.setbacks += 1
-        await self._poll_again(flight, pause)
+        await self._poll_again(flight, anyio.current_time(), pause)
 
-    def _missing_too_long(self, flight: Flight, grace: float) -> bool:
-        now = anyio.current_time()
+    def _missing_too_long(self, flight: Flight, grace: float, now: float) -> bool:
         if flight.missing_since is None:
             flight.missing_since = now
         return now - flight.missing_since > grace

@@ -20,7 +20,7 @@ import httpx
 
 from segments_async._sansio.credentials import Origin, Secret
 from segments_async._sansio.links import redact
-from segments_async._sansio.wire import ApiAnswer, ApiRequest
+from segments_async._sansio.wire import FIXED_PATHS, ApiAnswer, ApiRequest
 from segments_async.errors import APIConnectionError, ConfigurationError, DecodeError
 
 #: Requests under way at once. 32 slots cap answers of 0.57 s at 56/s; 64 carry 100/s, and 128
@@ -44,13 +44,21 @@ STORAGE_ERROR_CAP = 16 * 1024
 USER_AGENT = "segments-async"
 
 
+class Headers(Protocol):
+    """What is used of an answer's headers."""
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]: ...
+    def get(self, key: str, default: Any = None) -> Any: ...
+
+
 class Response(Protocol):
     """What is used of a response."""
 
     @property
     def status_code(self) -> int: ...
     @property
-    def headers(self) -> Mapping[str, str]: ...
+    def headers(self) -> Headers: ...
     @property
     def is_stream_consumed(self) -> bool: ...
     def aiter_raw(self) -> AsyncIterator[bytes]: ...
@@ -154,8 +162,8 @@ class Api:
         self._timeout = timeout
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{origin.scheme}://{host}:{origin.port}{origin.prefix}"
-        # httpx parses a URL object once and a string twice; the class is the client's own.
-        self._url: Callable[[str], Any] = str
+        # Parsing a URL is a tenth of what httpx costs, and every POST's and list's is the same.
+        self._urls: dict[str, Any] = {}
         # Credentials are set per request and never on a client: this class builds each URL from
         # the origin, and follows no redirect, so there is nowhere else for them to go.
         self._headers = {
@@ -164,9 +172,11 @@ class Api:
             "Authorization": authorization.reveal(),
         }
         self._post_headers = {**self._headers, "Content-Type": "application/json"}
+        # As httpx's Timeout gives it to its transports, which it would make anew each time.
+        self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
 
-    async def send(self, request: ApiRequest, *, cap: int = STATUS_CAP) -> ApiAnswer:
-        """Send the request once.
+    async def send(self, request: ApiRequest, now: float, *, cap: int = STATUS_CAP) -> ApiAnswer:
+        """Send the request once, at `now`.
 
         Raises:
             APIConnectionError: no whole answer came; `sent` says whether the request may have.
@@ -175,7 +185,7 @@ class Api:
         wire = _Wire()
         client = self._clients.borrow()
         try:
-            with anyio.CancelScope(deadline=anyio.current_time() + self._timeout):
+            with anyio.CancelScope(deadline=now + self._timeout):
                 return await self._exchange(client, request, cap, wire)
         except Exception as exc:
             sent = _sent(exc)
@@ -195,27 +205,38 @@ class Api:
         post = request.body is not None
         outgoing = client.build_request(
             request.method,
-            self._url(self._base + request.path),
+            self._urls.get(request.path) or self._base + request.path,
             headers=self._post_headers if post else self._headers,
             content=request.body,
-            timeout=self._timeout,
             # Only a POST needs to know whether it went out; for the rest the trace is dead weight.
-            extensions={"trace": wire.trace} if post else None,
+            extensions=(
+                {"timeout": self._timeouts, "trace": wire.trace}
+                if post
+                else {"timeout": self._timeouts}
+            ),
         )
-        self._url = type(outgoing.url)
+        if request.path in FIXED_PATHS:
+            self._urls[request.path] = outgoing.url
         response: Response = await client.send(
             outgoing, stream=True, auth=None, follow_redirects=False
         )
+        # One pass over them; httpx's own mapping decodes all of them at each look-up.
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in response.headers.raw
+        }
         try:
-            body = await self._read(request, response, cap)
+            body = await self._read(request, response, headers, cap)
         except BaseException:
             # Otherwise httpx has closed it with its last byte.
             await _close(response)
             raise
-        return ApiAnswer(response.status_code, response.headers, body)
+        return ApiAnswer(response.status_code, headers, body, anyio.current_time())
 
-    async def _read(self, request: ApiRequest, response: Response, cap: int) -> bytes:
-        if response.headers.get("content-encoding", "identity").lower() != "identity":
+    async def _read(
+        self, request: ApiRequest, response: Response, headers: Mapping[str, str], cap: int
+    ) -> bytes:
+        if headers.get("content-encoding", "identity").lower() != "identity":
             self._undecodable(request, "a compressed answer, which was not asked for")
         parts: list[bytes] = []
         size = 0

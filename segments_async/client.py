@@ -24,6 +24,7 @@ from typing import Any, Self, TypeVar, overload
 import anyio
 import anyio.to_thread
 
+from segments_async._engine import Engine, RunOptions
 from segments_async._files.destination import Destination, check_target
 from segments_async._files.fetch import fetch_file, open_file
 from segments_async._files.rows import Rows
@@ -80,7 +81,7 @@ from segments_async.models import (
     Segment,
 )
 from segments_async.report import BulkReport
-from segments_async.run import BulkRun, RunOptions
+from segments_async.run import BulkRun
 
 BASE_URL = "https://query.indicative-prod.mparticle.com"
 
@@ -432,13 +433,14 @@ class SegmentsClient:
             name = segment.name if isinstance(segment, Segment) else None
             named[_segment_id(segment)] = name or named.get(_segment_id(segment))
         pairs = list(named.items())
-        return BulkRun(
+        destination = None if to is None else Destination(to, pairs, overwrite=overwrite)
+        engine: Engine[Any] = Engine(
             self._gate,
             self._flights,
             self._storage,
             self._download_slots,
             pairs,
-            None if to is None else Destination(to, pairs, overwrite=overwrite),
+            destination,
             RunOptions(
                 name=datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ"),
                 timeout=timeout,
@@ -447,6 +449,7 @@ class SegmentsClient:
                 downloads=self._downloads,
             ),
         )
+        return BulkRun(engine, destination)
 
     @overload
     async def bulk_export(
@@ -681,7 +684,7 @@ class _Waiter:
     async def record(self, flight: Flight, event: Event) -> None:
         """A single call keeps no journal."""
 
-    async def unfinished(self, flight: Flight) -> None:
+    async def unfinished(self, flight: Flight, now: float) -> None:
         """A single call's timeout is a cancel scope."""
 
     async def ended(self, flight: Flight) -> None:

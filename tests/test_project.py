@@ -26,6 +26,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_gate"}),
     frozenset({"_files", "_journal"}),
     frozenset({"_flight", "report"}),
+    frozenset({"_workers", "_fetches", "_manifest"}),
+    frozenset({"_engine"}),
     frozenset({"run"}),
     frozenset({"client"}),
     frozenset({"__init__"}),

@@ -93,14 +93,16 @@ class PollScheduler(Generic[Target]):
 
     def next_at(self, now: float) -> float:
         """When the next request wants to go: the past if one is overdue, inf if there is none."""
-        submit = math.inf
-        if self._has_room() and _has_head(self._submits):
+        at = math.inf
+        if _has_head(self._submits) and self._has_room():
             if self._submits_held_until <= now:
                 return now
-            submit = self._submits_held_until
-        call = self._calls[0][0] if _has_head(self._calls) else math.inf
-        poll = self._polls[0][0] if _has_head(self._polls) else math.inf
-        return min(call, poll, submit)
+            at = self._submits_held_until
+        if _has_head(self._polls):
+            at = min(at, self._polls[0][0])
+        if _has_head(self._calls):
+            at = min(at, self._calls[0][0])
+        return at
 
     def pop(self, now: float, *, harmless: bool = False) -> Want[Target] | None:
         """Take the next request, or None where none is due.

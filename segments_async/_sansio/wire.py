@@ -36,6 +36,9 @@ from segments_async.models import Export, ExportStatus, OutputFormat, Segment, S
 LIST_PATH = "/service/v1/segments/list"
 EXPORT_PATH = "/service/v1/segments/export/"
 
+#: Paths without an id in them.
+FIXED_PATHS = frozenset({LIST_PATH, EXPORT_PATH})
+
 #: Of an error page, this much is kept: enough to read, too little to fill a log.
 EXCERPT_CHARACTERS = 2048
 
@@ -57,11 +60,15 @@ class ApiRequest:
 
 @attrs.frozen
 class ApiAnswer:
-    """One whole answer. Its headers are found by their names in lower case."""
+    """One whole answer. Its headers are found by their names in lower case.
+
+    `at` is when it was whole, in seconds of the event loop's clock.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    at: float = 0.0
 
 
 def checked_id(kind: str, value: object) -> str:
@@ -244,6 +251,10 @@ def _timestamp(value: object, _: object) -> datetime:
         raise _Mismatch("expected a date and time") from exc
 
 
+def _nullable(hook: Callable[[object, object], T]) -> Callable[[object, object], T | None]:
+    return lambda value, shape: None if value is None else hook(value, shape)
+
+
 def _open_enum(members: type[StrEnum]) -> Callable[[object, object], StrEnum | str]:
     """A known value becomes the member, an unknown one stays the plain string."""
     known: dict[str, StrEnum] = {member.value: member for member in members}
@@ -277,6 +288,9 @@ def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook(str, _string)
     converter.register_structure_hook(datetime, _timestamp)
+    # cattrs has its own way with optional values: through two more calls for each.
+    converter.register_structure_hook(str | None, _nullable(_string))
+    converter.register_structure_hook(datetime | None, _nullable(_timestamp))
     converter.register_structure_hook(SegmentType | str, _open_enum(SegmentType))
     converter.register_structure_hook(ExportStatus | str, _open_enum(ExportStatus))
     converter.register_structure_hook(Segment, _mapping_of(Segment, converter))

@@ -140,8 +140,11 @@ class ExportCommand:
     async def _note_rest(self, run: BulkRun[Exported]) -> None:
         """Of a run that was left early: what it left at the vendor. Never waits, for it is over."""
         seen = len(self._names) - len(self._unfinished)
-        while outcome := await run.outcome(seen):
-            seen += 1
+        number = 0
+        async for outcome in run:
+            number += 1
+            if number <= seen:
+                continue
             if self._screen.piped:
                 name = self._names[outcome.segment_id]
                 lines.write(outcome_line(outcome, run=run.name, name=name))

@@ -1,4 +1,4 @@
-"""A journal that lasts as long as the process."""
+"""Where each export of one run stands, and how many stand where."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections import Counter
 from segments_async._sansio.lifecycle import Event, State, advance
 
 
-class MemoryJournal:
-    """Where each export of one run stands, and how many stand where."""
+class Tally:
+    """The states of a run's exports, by segment id, and their counts."""
 
     def __init__(self) -> None:
         self._states: dict[str, State] = {}
@@ -19,13 +19,14 @@ class MemoryJournal:
         self._states[segment_id] = State.NEW
         self._counts[State.NEW] += 1
 
-    async def record(self, segment_id: str, event: Event) -> None:
-        """Keep the event; IllegalTransition where it can't happen, and then nothing changes."""
+    def record(self, segment_id: str, event: Event) -> State:
+        """The state after the event; IllegalTransition where it can't happen, changing nothing."""
         before = self._states[segment_id]
         after = advance(before, event)
         self._states[segment_id] = after
         self._counts[before] -= 1
         self._counts[after] += 1
+        return after
 
     def state(self, segment_id: str) -> State:
         return self._states[segment_id]

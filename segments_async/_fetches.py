@@ -1,0 +1,82 @@
+"""The files of one run: what is complete and not fetched yet, and the tasks that fetch it."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from segments_async.models import Export
+
+ItemT = TypeVar("ItemT")
+
+
+class Fetches(Generic[ItemT]):
+    """Fetches the oldest first, since files stay for 48 hours.
+
+    Args:
+        fetch: fetches one, and never raises but when it is cancelled.
+        slots: of the whole client, for connections to storage.
+        at_once: files of this run fetched at once.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[ItemT, Export], Awaitable[None]],
+        slots: anyio.Semaphore,
+        at_once: int,
+    ) -> None:
+        self._fetch = fetch
+        self._slots = slots
+        self._at_once = at_once
+        self._queue: list[tuple[datetime, int, ItemT, Export]] = []
+        self._added = 0
+        self._fetchers = 0
+        self._under_way: dict[int, datetime] = {}
+        self._done = 0
+        self._seconds = 0.0
+
+    def add(self, item: ItemT, export: Export, tasks: TaskGroup | None) -> None:
+        """Queue a file. None is fetched any more once the run's time is up."""
+        self._added += 1
+        since = export.end_time or export.start_time
+        heapq.heappush(self._queue, (since, self._added, item, export))
+        if tasks is not None and self._fetchers < self._at_once:
+            self._fetchers += 1
+            tasks.start_soon(self._fetch_all)
+
+    @property
+    def oldest_link_age(self) -> float | None:
+        """Seconds, by this machine's clock; None while nothing waits to be fetched, or is."""
+        since = min((entry[0] for entry in self._queue[:1]), default=None)
+        oldest = min([*self._under_way.values(), *([since] if since else [])], default=None)
+        return oldest and max(0.0, (datetime.now(UTC) - oldest).total_seconds())
+
+    @property
+    def seconds_each(self) -> float:
+        """Seconds for one file on average, several being fetched at once; 0 before the first."""
+        return self._seconds / self._done / self._at_once if self._done else 0.0
+
+    async def _fetch_all(self) -> None:
+        """Fetch until nothing waits to be fetched."""
+        try:
+            while self._queue:
+                async with self._slots:
+                    if self._queue:
+                        await self._fetch_one(*heapq.heappop(self._queue))
+        finally:
+            self._fetchers -= 1
+
+    async def _fetch_one(self, since: datetime, number: int, item: ItemT, export: Export) -> None:
+        began = anyio.current_time()
+        self._under_way[number] = since
+        try:
+            await self._fetch(item, export)
+        finally:
+            del self._under_way[number]
+        self._done += 1
+        self._seconds += anyio.current_time() - began
