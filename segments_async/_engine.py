@@ -118,7 +118,7 @@ class Engine(Generic[OutcomeT]):
         self._patience = anyio.CancelScope()
         self._why = f"no time left after {options.timeout} s"
         self._tasks: TaskGroup | None = None
-        self._posts: set[anyio.CancelScope] = set()
+        self._posts: set[Ticket] = set()
         self._fetches: Fetches[Item] = Fetches(self._fetch, download_slots, options.downloads)
         self._active: dict[str, Item] = {}
 
@@ -236,8 +236,8 @@ class Engine(Generic[OutcomeT]):
     def _bound_posts(self) -> None:
         """POSTs on the wire are shielded: what they bring is an id that must not be lost."""
         until = anyio.current_time() + POST_GRACE
-        for scope in self._posts:
-            scope.deadline = min(scope.deadline, until)
+        for ticket in self._posts:
+            ticket.bound(until)
 
     async def _finish(self) -> None:
         """Whatever ended the run: leave the flights, write the last lines, tell who waits."""
@@ -272,29 +272,19 @@ class Engine(Generic[OutcomeT]):
 
     async def _perform(self, ticket: Ticket) -> None:
         """Send one granted request, in a worker: at most as many at once as the gate has slots."""
-        if ticket.want.kind is Kind.SUBMIT:
-            await self._perform_post(ticket)
-        else:
+        post = ticket.want.kind is Kind.SUBMIT
+        if post:
+            self._posts.add(ticket)
+        try:
             await self._flights.perform(ticket)
+        finally:
+            if post:
+                self._posts.discard(ticket)
         count = self._gate.guard.internal_errors - self._internal_errors_before
         if count >= MOST_INTERNAL_ERRORS:
             # Each 500 raises a ticket with the vendor: six of them are enough for one run.
             self._why = f"the vendor answered {count} requests with 500"
             self._patience.cancel()
-
-    async def _perform_post(self, ticket: Ticket) -> None:
-        try:
-            # Shielded from here on: a run that is over already sends no POST.
-            await anyio.lowlevel.checkpoint_if_cancelled()
-        except anyio.get_cancelled_exc_class():
-            self._desk.items.append(ticket)  # `_finish` hands it back
-            raise
-        with anyio.CancelScope(shield=True) as scope:
-            self._posts.add(scope)
-            try:
-                await self._flights.perform(ticket)
-            finally:
-                self._posts.discard(scope)
 
     # ----------------------------------------------------------------- fetching
 

@@ -16,6 +16,7 @@ from collections.abc import Generator
 from typing import Literal, Protocol
 
 import anyio
+import anyio.lowlevel
 
 from segments_async._gate import Gate, Inbox, Target, Ticket
 from segments_async._sansio.lifecycle import Event, State, advance
@@ -310,8 +311,10 @@ class Flights:
         request = submit_request(flight.segment_id, flight.output_format)
         try:
             await self._advance(flight, Event.INTENT)
+            # From here on it is shielded: who was cancelled already sends no POST.
+            await anyio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
-            self._gate.hand_back(ticket)
+            await self._unsent(flight, ticket)
             raise
         flight.submitted = "maybe"
         try:
@@ -361,6 +364,15 @@ class Flights:
                 await self._end(flight, Event.REFUSED, exc)
         else:
             await self._on_submitted(flight, export, answer.at)
+
+    async def _unsent(self, flight: Flight, ticket: Ticket) -> None:
+        """Something came between INTENT and the first byte."""
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._not_sent(flight)
+        finally:
+            self._requeue(flight, flight.want.key)
+            self._gate.hand_back(ticket)
 
     async def _not_sent(self, flight: Flight) -> None:
         flight.submitted = "no"

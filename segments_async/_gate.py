@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 import anyio
 import anyio.lowlevel
-import attrs
 
 from segments_async._http import SLOTS, STATUS_CAP, Api
 from segments_async._sansio.hints import read_hint
@@ -47,14 +46,30 @@ class Target(Protocol):
     def deliver(self, ticket: Ticket, /) -> None: ...
 
 
-@attrs.frozen(eq=False)
 class Ticket:
     """A slot and a grant, for one request. Spend it with `Gate.send`, or `Gate.hand_back` it."""
 
-    want: Want[Target]
-    epoch: int
-    guard_probe: bool
-    at: float
+    __slots__ = ("_scope", "_until", "at", "epoch", "guard_probe", "want")
+
+    def __init__(self, want: Want[Target], epoch: int, *, guard_probe: bool, at: float) -> None:
+        self.want: Want[Target] = want
+        self.epoch: int = epoch
+        self.guard_probe: bool = guard_probe
+        #: When it was granted.
+        self.at: float = at
+        self._until = math.inf
+        self._scope: anyio.CancelScope | None = None
+
+    def bound(self, until: float) -> None:
+        """Whoever spends it was cancelled: a POST on the wire goes on until then and no longer."""
+        self._until = min(self._until, until)
+        if self._scope is not None:
+            self._scope.deadline = min(self._scope.deadline, until)
+
+    def scope(self, deadline: float, *, shield: bool) -> anyio.CancelScope:
+        """The scope for its request."""
+        self._scope = anyio.CancelScope(deadline=min(deadline, self._until), shield=shield)
+        return self._scope
 
 
 class Inbox:
@@ -199,10 +214,15 @@ class Gate:
     async def send(
         self, ticket: Ticket, request: ApiRequest, *, cap: int = STATUS_CAP
     ) -> ApiAnswer:
-        """Spend a ticket: send the request, tell pacer and guard what came, free the slot."""
+        """Spend a ticket: send the request, tell pacer and guard what came, free the slot.
+
+        A POST is shielded from cancellation: cut off on the wire, it may have been acted on, and
+        its id would be lost. `Ticket.bound` says how long it goes on all the same.
+        """
         self.requests += 1
+        scope = ticket.scope(ticket.at + self._api.timeout, shield=request.body is not None)
         try:
-            answer = await self._api.send(request, ticket.at, cap=cap)
+            answer = await self._api.send(request, scope, cap=cap)
         except APIConnectionError as exc:
             self._on_broken(ticket, exc)
             raise
@@ -285,8 +305,8 @@ class Gate:
         if want is None:
             raise AssertionError("the scheduler said that a request is due")
         self._free -= 1
-        ticket = Ticket(want, self._pacer.take(now), self.guard.on_sent(), now)
-        want.target.deliver(ticket)
+        epoch, guard_probe = self._pacer.take(now), self.guard.on_sent()
+        want.target.deliver(Ticket(want, epoch, guard_probe=guard_probe, at=now))
 
     def _release(self) -> None:
         self._free += 1

@@ -159,24 +159,28 @@ class Api:
     ) -> None:
         self._clients = clients
         self._authorization = authorization
-        self._timeout = timeout
+        self.timeout: float = timeout
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{origin.scheme}://{host}:{origin.port}{origin.prefix}"
         # Parsing a URL is a tenth of what httpx costs, and every POST's and list's is the same.
         self._urls: dict[str, Any] = {}
         # Credentials are set per request and never on a client: this class builds each URL from
         # the origin, and follows no redirect, so there is nowhere else for them to go.
-        self._headers = {
+        headers = {
             # A compressed body is a bomb until its end is seen, and these bodies are small.
             "Accept-Encoding": "identity",
             "Authorization": authorization.reveal(),
         }
-        self._post_headers = {**self._headers, "Content-Type": "application/json"}
+        # httpx takes its own class as it is, and encodes any other mapping anew each time.
+        self._headers = httpx.Headers(headers)
+        self._post_headers = httpx.Headers({**headers, "Content-Type": "application/json"})
         # As httpx's Timeout gives it to its transports, which it would make anew each time.
         self._timeouts = dict.fromkeys(("connect", "read", "write", "pool"), timeout)
 
-    async def send(self, request: ApiRequest, now: float, *, cap: int = STATUS_CAP) -> ApiAnswer:
-        """Send the request once, at `now`.
+    async def send(
+        self, request: ApiRequest, scope: anyio.CancelScope, *, cap: int = STATUS_CAP
+    ) -> ApiAnswer:
+        """Send the request once, in a scope that ends with its time.
 
         Raises:
             APIConnectionError: no whole answer came; `sent` says whether the request may have.
@@ -185,7 +189,7 @@ class Api:
         wire = _Wire()
         client = self._clients.borrow()
         try:
-            with anyio.CancelScope(deadline=now + self._timeout):
+            with scope:
                 return await self._exchange(client, request, cap, wire)
         except Exception as exc:
             sent = _sent(exc)
@@ -196,7 +200,7 @@ class Api:
             raise self._broken(request, _described(exc), sent and wire.sent is not False) from exc
         finally:
             self._clients.give_back(client)
-        what = f"no answer within {self._timeout:g} s"
+        what = f"no answer within {self.timeout:g} s"
         raise self._broken(request, what, wire.sent is not False)
 
     async def _exchange(

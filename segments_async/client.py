@@ -535,7 +535,7 @@ class SegmentsClient:
         for attempt in range(ATTEMPTS):
             try:
                 ticket = await self._gate.grant()
-                return await _shielded(partial(self._post, ticket, request, segment_id))
+                return await _shielded(ticket, partial(self._post, ticket, request, segment_id))
             except (APIConnectionError, DecodeError, APIStatusError) as exc:
                 if _may_have_arrived(exc):
                     raise SubmitUnknownError(
@@ -574,7 +574,7 @@ class SegmentsClient:
 
     async def _perform(self, flight: Flight, ticket: Ticket) -> None:
         if flight.state is State.NEW:
-            await _shielded(partial(self._flights.perform, ticket))
+            await _shielded(ticket, partial(self._flights.perform, ticket))
         else:
             await self._flights.perform(ticket)
 
@@ -691,7 +691,7 @@ class _Waiter:
         self.inbox.deliver(flight)
 
 
-async def _shielded(send: Callable[[], Awaitable[T]]) -> T:
+async def _shielded(ticket: Ticket, send: Callable[[], Awaitable[T]]) -> T:
     """Run `send` to its end even where the caller is cancelled, for at most `POST_GRACE` s more.
 
     A POST that is cut off on the wire may have been acted on, and its id would be lost. It goes in
@@ -699,17 +699,16 @@ async def _shielded(send: Callable[[], Awaitable[T]]) -> T:
     """
     results: list[T] = []
     raised: list[Exception] = []
-    scope = anyio.CancelScope(shield=True)
     async with anyio.create_task_group() as tasks:
 
         async def bound_by_cancellation() -> None:
             try:
                 await anyio.sleep_forever()
             finally:
-                scope.deadline = anyio.current_time() + POST_GRACE
+                ticket.bound(anyio.current_time() + POST_GRACE)
 
         async def shielded() -> None:
-            with scope:
+            with anyio.CancelScope(shield=True):
                 try:
                     results.append(await send())
                 except Exception as exc:  # noqa: BLE001 - raised below, as itself

@@ -246,6 +246,8 @@ def _timestamp(value: object, _: object) -> datetime:
     """The page's ``2019-04-09T12:25:06.000Z``. Without an offset it is taken as UTC."""
     try:
         moment = datetime.fromisoformat(_string(value, None))
+        if moment.tzinfo is UTC:
+            return moment
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError) as exc:
         raise _Mismatch("expected a date and time") from exc
