@@ -209,9 +209,7 @@ class Engine(Generic[OutcomeT]):
             except BaseExceptionGroup as group:
                 self.fatal = _sole(group)
                 if not isinstance(self.fatal, SegmentsError):
-                    logger.error(
-                        "bulk export %s broke off", self.options.name, exc_info=self.fatal
-                    )
+                    logger.error("bulk export %s broke off", self.options.name, exc_info=self.fatal)
             finally:
                 await self._finish()
 
@@ -299,9 +297,7 @@ class Engine(Generic[OutcomeT]):
             )
         except ExportExpiredError as exc:
             await self._record(item, Event.EXPIRED)
-            self._settle(
-                item, NotExported(item.segment_id, export, exc, "yes", resumable=False)
-            )
+            self._settle(item, NotExported(item.segment_id, export, exc, "yes", resumable=False))
         except DownloadError as exc:
             await self._give_up(item, exc)
             if exc.reason == "link_refused":
@@ -480,5 +476,3 @@ def _export_of(flight: Flight) -> Export:
     if flight.export is None:
         raise AssertionError("an export that is complete has an answer")
     return flight.export
-
-

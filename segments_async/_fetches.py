@@ -52,9 +52,11 @@ class Fetches(Generic[ItemT]):
     @property
     def oldest_link_age(self) -> float | None:
         """Seconds, by this machine's clock; None while nothing waits to be fetched, or is."""
-        since = min((entry[0] for entry in self._queue[:1]), default=None)
-        oldest = min([*self._under_way.values(), *([since] if since else [])], default=None)
-        return oldest and max(0.0, (datetime.now(UTC) - oldest).total_seconds())
+        waiting = [entry[0] for entry in self._queue[:1]]
+        oldest = min([*self._under_way.values(), *waiting], default=None)
+        if oldest is None:
+            return None
+        return max(0.0, (datetime.now(UTC) - oldest).total_seconds())
 
     @property
     def seconds_each(self) -> float:

@@ -298,15 +298,12 @@ class Gate:
                 self._pacer.on_waiting()
                 self._paced_until = at
                 return at
-            self._grant(now)
-
-    def _grant(self, now: float) -> None:
-        want = self._scheduler.pop(now, harmless=self.guard.armed)
-        if want is None:
-            raise AssertionError("the scheduler said that a request is due")
-        self._free -= 1
-        epoch, guard_probe = self._pacer.take(now), self.guard.on_sent()
-        want.target.deliver(Ticket(want, epoch, guard_probe=guard_probe, at=now))
+            want = self._scheduler.pop(now, harmless=self.guard.armed)
+            if want is None:
+                raise AssertionError("the scheduler said that a request is due")
+            self._free -= 1
+            epoch, guard_probe = self._pacer.take(now), self.guard.on_sent()
+            want.target.deliver(Ticket(want, epoch, guard_probe=guard_probe, at=now))
 
     def _release(self) -> None:
         self._free += 1

@@ -44,21 +44,13 @@ STORAGE_ERROR_CAP = 16 * 1024
 USER_AGENT = "segments-async"
 
 
-class Headers(Protocol):
-    """What is used of an answer's headers."""
-
-    @property
-    def raw(self) -> list[tuple[bytes, bytes]]: ...
-    def get(self, key: str, default: Any = None) -> Any: ...
-
-
 class Response(Protocol):
     """What is used of a response."""
 
     @property
     def status_code(self) -> int: ...
     @property
-    def headers(self) -> Headers: ...
+    def headers(self) -> Any: ...  # a mapping of strings that has `raw`, too
     @property
     def is_stream_consumed(self) -> bool: ...
     def aiter_raw(self) -> AsyncIterator[bytes]: ...
@@ -222,7 +214,7 @@ class Api:
         if request.path in FIXED_PATHS:
             self._urls[request.path] = outgoing.url
         response: Response = await client.send(
-            outgoing, stream=True, auth=None, follow_redirects=False
+            outgoing, stream=True, auth=_as_it_is, follow_redirects=False
         )
         # One pass over them; httpx's own mapping decodes all of them at each look-up.
         headers = {
@@ -270,6 +262,11 @@ class Api:
             path=request.path,
             sent=sent,
         )
+
+
+def _as_it_is(outgoing: Any) -> Any:
+    """The request brings its credentials; `auth=None` has httpx look for some in the URL."""
+    return outgoing
 
 
 class _Wire:

@@ -83,7 +83,9 @@ def list_request() -> ApiRequest:
 
 
 def submit_request(segment_id: str, output_format: OutputFormat) -> ApiRequest:
-    body = json.dumps({"segmentId": segment_id, "outputFormat": output_format.value})
+    # Of characters that JSON takes as they are, both of them.
+    known = checked_id("a segment", segment_id)
+    body = f'{{"segmentId": "{known}", "outputFormat": "{output_format.value}"}}'
     return ApiRequest("POST", EXPORT_PATH, body.encode())
 
 

@@ -127,12 +127,15 @@ class ExportCommand:
         run = client.open_bulk_export(
             chosen.values(), options.to, timeout=options.timeout, overwrite=options.overwrite
         )
+        entered = False
         try:
             async with run, alongside(View(run, self._screen.err).show):
+                entered = True
                 async for outcome in run:
                     await self._note(outcome, run.name)
         finally:
-            await self._note_rest(run)
+            if entered:
+                await self._note_rest(run)
         report = await run.report()
         summary.print_report(report, self._names, self._screen.people, elapsed=monotonic() - began)
         return report
