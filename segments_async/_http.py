@@ -211,7 +211,7 @@ class Api:
                 else {"timeout": self._timeouts}
             ),
         )
-        if request.path in FIXED_PATHS:
+        if request.path in FIXED_PATHS and request.path not in self._urls:
             self._urls[request.path] = outgoing.url
         response: Response = await client.send(
             outgoing, stream=True, auth=_as_it_is, follow_redirects=False

@@ -16,8 +16,10 @@ import math
 from segments_async._sansio.hints import Hint
 from segments_async.errors import ConfigurationError
 
-#: Requests/s before anything is known. Doubled once a second at most, it takes 3 s to reach 100/s.
+#: Requests/s before anything is known, and how often it may double in a second while nothing is
+#: refused: 2.2 s to reach 100/s. Twice a second found the limit no better, at more 429s.
 FIRST_RATE = 10.0
+DOUBLINGS = 1.5
 LOWEST_RATE = 0.05
 HIGHEST_RATE = 2000.0
 
@@ -27,24 +29,32 @@ CATCH_UP = 0.03
 #: How far below the estimate a run starts and, at the plateau's end, how far above it has grown.
 PROBING = 0.03
 
-#: Accepted requests from the start of a run to the plateau, and its bounds.
+#: Accepted requests from the start of a run to the plateau, and its bounds. At low rates a cut
+#: costs few 429s, since few requests are on their way, and 200 requests would be a long time.
+FEWEST_AT_LOW_RATES = 80.0
+FEWEST_MORE_PER_RATE = 5.0
 SHORTEST_PLATEAU = 200.0
 LONGEST_PLATEAU = 5000.0
 
-#: Gaps between the probes of a block, in seconds.
+#: Gaps between the probes of a block, in seconds; in a long block, this part of it: an hour's
+#: window is worth a hundred probes, not five hundred.
 SHORTEST_GAP = 0.02
 LONGEST_GAP = 7.0
+GAP_BY_BLOCK = 0.1
 
 #: A block shorter than this says that the limiter refills continuously; a longer one is a window,
 #: or a Retry-After. In seconds.
 SHORT_BLOCK = 2.0
 
 #: A plateau lasts at least this many times as long as the block before it, so that finding the
-#: limit again costs a bounded part of the time.
-BLOCK_WEIGHT = 3.0
+#: limit again costs a bounded part of the time. A Retry-After of a second wastes whatever the
+#: limiter can't save up in it, so it must be rarer still.
+BLOCK_WEIGHT = 5.0
+TOLD_BLOCK_WEIGHT = 8.0
 
-#: After a 429 early in a run, the estimate falls to this part of itself, or to what was accepted.
-CUT = 0.85
+#: After a 429 early in a run, the estimate falls to this part of itself, or to what was accepted;
+#: further after each one more in a row, since then the limit itself has fallen.
+CUTS = (0.85, 0.8, 0.7, 0.6)
 
 
 class Pacer:
@@ -79,6 +89,7 @@ class Pacer:
         self._last_accepted: float | None = None
         self._waiting = False
         self._first_sent: float | None = None
+        self._accepted_in_all = 0
         self._plateau = SHORTEST_PLATEAU
 
         # The block.
@@ -92,6 +103,14 @@ class Pacer:
         # Goodput of the last few runs, blocks included: requests and seconds, decaying.
         self._blocks = 0
         self._recent_requests = self._recent_seconds = 0.0
+        # The same of the runs in a row that were cut early.
+        self._early_cuts = 0
+        self._early_requests = self._early_seconds = 0.0
+
+    @property
+    def blocked(self) -> bool:
+        """Whether a 429 holds everybody, and no probe has passed yet."""
+        return self._blocked
 
     @property
     def rate(self) -> float | None:
@@ -137,6 +156,7 @@ class Pacer:
         """
         if hint is not None:
             self._hold = max(self._hold, now + hint.wait)
+        self._accepted_in_all += 1
         if self._blocked:
             if epoch == self._epoch:
                 self._close_block(now)
@@ -167,7 +187,7 @@ class Pacer:
     def on_lost(self, now: float, epoch: int, chance: float) -> None:
         """No answer came. A lost probe is no evidence; the next one goes after a longer gap."""
         if self._blocked and epoch == self._epoch:
-            self._widen_gap(now, chance)
+            self._widen_gap(now, LONGEST_GAP, chance)
 
     def on_throttled(
         self, now: float, epoch: int, *, retry_after: float | None, chance: float
@@ -189,7 +209,8 @@ class Pacer:
         if epoch != self._epoch:
             return
         if self._blocked:
-            self._widen_gap(now, chance)
+            longest = max(LONGEST_GAP, GAP_BY_BLOCK * (now - self._block_began))
+            self._widen_gap(now, longest, chance)
         else:
             self._open_block(now, chance)
         self._epoch += 1
@@ -201,12 +222,12 @@ class Pacer:
         self._accepted += 1
 
     def _grow(self) -> None:
-        """A little faster: doubling a second at first, then CUBIC in the number of requests.
+        """A little faster: doubling at first, then CUBIC in the number of requests.
 
         In the count and not in time, so that it is as careful at 1/s as at 1 000/s.
         """
         if self._granted is None:
-            rate = self._rate * 2 ** (1 / max(10.0, self._rate))
+            rate = self._rate * 2 ** (DOUBLINGS / max(10.0, self._rate))
         else:
             x = (self._accepted - self._plateau) / self._plateau
             if x <= 1.5:
@@ -226,27 +247,19 @@ class Pacer:
         self._gap = max(1.5 / self._rate, SHORTEST_GAP)
         self._hold = max(self._hold, now + self._gap * (1 + 0.1 * chance))
 
-    def _widen_gap(self, now: float, chance: float) -> None:
+    def _widen_gap(self, now: float, longest: float, chance: float) -> None:
         """A refused or lost probe says nothing about the rate; it only doubles the gap."""
         self._probe_sent = None
-        self._gap = max(self._gap, min(LONGEST_GAP, max(0.05, 2 * self._gap)))
+        self._gap = max(self._gap, min(longest, max(0.05, 2 * self._gap)))
         self._hold = max(self._hold, now + self._gap * (1 + 0.1 * chance))
 
     def _close_block(self, now: float) -> None:
         """A probe passed: the next run starts, at what the last one and its block taught."""
         blocked_for = now - self._block_began
-        self._granted = self._estimate(blocked_for)
-        if self._granted is not None:
-            self._granted = min(self._ceiling, max(LOWEST_RATE, self._granted))
-            self._plateau = min(
-                LONGEST_PLATEAU,
-                max(
-                    SHORTEST_PLATEAU,
-                    2 * self._granted,
-                    0.8 * self._plateau,
-                    BLOCK_WEIGHT * self._granted * blocked_for,
-                ),
-            )
+        estimate = self._estimate(now, blocked_for)
+        if estimate is not None:
+            self._granted = min(self._ceiling, max(LOWEST_RATE, estimate))
+            self._plateau = self._next_plateau(self._granted, blocked_for)
             self._rate = self._granted * (1 - PROBING)
         self._blocks += 1
         self._epoch += 1
@@ -256,7 +269,13 @@ class Pacer:
         # a death spiral (3.6 times slower in simulation).
         self._next = now + 1 / self._rate
 
-    def _estimate(self, blocked_for: float) -> float | None:
+    def _next_plateau(self, granted: float, blocked_for: float) -> float:
+        weight = TOLD_BLOCK_WEIGHT if self._told_to_wait else BLOCK_WEIGHT
+        shortest = min(SHORTEST_PLATEAU, FEWEST_AT_LOW_RATES + FEWEST_MORE_PER_RATE * granted)
+        longest = max(shortest, 2 * granted, 0.8 * self._plateau, weight * granted * blocked_for)
+        return min(LONGEST_PLATEAU, longest)
+
+    def _estimate(self, now: float, blocked_for: float) -> float | None:
         """What the vendor grants, in requests/s, from the run that the block ended.
 
         The mean is taken from closing to cut: the bucket was empty, or the window fresh, at the
@@ -268,9 +287,10 @@ class Pacer:
         self._recent_seconds = 0.7 * self._recent_seconds + span + blocked_for
         recent = self._recent_requests / max(self._recent_seconds, 1e-3)
         if self._granted is None:
-            return self._first_estimate(blocked_for, mean, recent)
+            return self._first_estimate(now, blocked_for, mean, recent)
         if n < self._plateau / 4 and short:
-            return max(CUT * self._granted, min(self._granted, recent))
+            return self._estimate_after_early_cut(self._granted, n, span + blocked_for, recent)
+        self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
         estimate = max(mean, recent)
         if short and estimate < 0.75 * self._cut_rate:
             # The rate had grown far beyond the estimate before it was refused: the limit rose.
@@ -278,7 +298,21 @@ class Pacer:
             return 0.75 * self._cut_rate
         return estimate
 
-    def _first_estimate(self, blocked_for: float, mean: float, recent: float) -> float | None:
+    def _estimate_after_early_cut(
+        self, granted: float, n: int, seconds: float, recent: float
+    ) -> float:
+        """Refused before the plateau: by jitter once, and again and again by a limit that fell."""
+        self._early_requests += n + 1
+        self._early_seconds += seconds
+        if self._early_cuts:
+            recent = self._early_requests / max(self._early_seconds, 1e-3)
+        cut = CUTS[min(self._early_cuts, len(CUTS) - 1)]
+        self._early_cuts += 1
+        return max(cut * granted, min(granted, recent))
+
+    def _first_estimate(
+        self, now: float, blocked_for: float, mean: float, recent: float
+    ) -> float | None:
         """Before two 429s have framed a run, the first run proves nothing: it drank the burst."""
         n, seconds = self._accepted, self._span + blocked_for
         if self._blocks and n >= 8:
@@ -286,7 +320,9 @@ class Pacer:
         if self._blocks >= 3:
             return 1.2 * recent
         if blocked_for >= SHORT_BLOCK and not self._told_to_wait:
-            return max(0.2, min(0.5 * self._cut_rate, n / seconds))
+            # A window, of which what was accepted in all is known, whether anybody waited or not.
+            since = now - (now if self._first_sent is None else self._first_sent)
+            return min(0.5 * self._cut_rate, self._accepted_in_all / since)
         if not self._blocks:
             self._recent_requests = self._recent_seconds = 0.0
         slower = 0.5 * self._cut_rate

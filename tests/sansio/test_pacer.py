@@ -374,6 +374,20 @@ def test_the_limit_is_kept(rate: int, burst: int, retry_after: bool) -> None:
     assert throttled <= 0.05 * (accepted + throttled)
 
 
+@given(st.integers(2, 100), st.floats(0.5, 2.0), st.integers(0, 2**16))
+def test_once_learnt_no_window_has_more_than_is_granted(rate: int, saved: float, seed: int) -> None:
+    """After that, no second and no ten have more than a tenth more than the rate, and a burst.
+
+    Refused requests count too: what is sent is what the vendor bears.
+    """
+    burst = max(2.0, saved * rate)
+    learnt = 5 + 600 / rate
+    record = drive(Pacer(), Bucket(rate, burst).admit, until=2 * learnt, seed=seed)
+    sent = [at for at in record.sent if at >= learnt]
+    for seconds in (1.0, 10.0):
+        assert most_in(sent, seconds) <= 1.1 * rate * seconds + burst
+
+
 @pytest.mark.parametrize("start", [5.0, 400.0, math.inf])
 def test_any_start_finds_the_limit(start: float) -> None:
     """Told too little it keeps to that; told far too much, or nothing at all, it learns."""

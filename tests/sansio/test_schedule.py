@@ -381,6 +381,60 @@ def test_nothing_is_lost_and_nothing_comes_twice(
     assert queued == set()
 
 
+# How long a poll waits.
+
+
+@given(
+    st.lists(st.floats(0, NOW), min_size=1, max_size=40),
+    st.integers(0, 60),
+    st.floats(0.05, 1),
+    st.booleans(),
+)
+def test_a_poll_waits_for_those_due_before_it(
+    times: list[float], submits: int, share: float, calling: bool
+) -> None:
+    """The k-th poll by due time gets one of the next k/share grants, of twice that beside calls."""
+    scheduler = filled(*[SUBMIT] * submits, poll_share=share)
+    if calling:
+        scheduler.add(Want(CALL, "call"))
+    for time in times:
+        scheduler.add(Want(POLL, "poll", time))
+    seen = 0
+    for grant in itertools.count(1):
+        want = scheduler.pop(NOW)
+        assert want is not None
+        if want.kind is POLL:
+            seen += 1
+            most = math.ceil(seen / share + 1e-6) * (2 if calling else 1) + calling
+            assert grant <= most
+        else:
+            scheduler.add(want)  # the stream of submits and calls never ends
+        if seen == len(times):
+            break
+
+
+@given(st.lists(st.floats(0, 4), min_size=2, max_size=30), st.floats(0.5, 50))
+def test_every_export_is_polled_again(ages: list[float], rate: float) -> None:
+    """Of n waiting exports, each is asked about again within its floor and n + 1 grants."""
+    scheduler: PollScheduler[float] = PollScheduler()
+    asked: dict[float, float] = {}
+    for number, age in enumerate(ages):
+        submitted_at = NOW - age - number * 1e-3
+        scheduler.add(Want(POLL, submitted_at, next_poll_at(NOW, submitted_at)))
+        asked[submitted_at] = NOW
+    now = NOW
+    for _ in range(10 * len(ages)):
+        now = max(now + 1 / rate, scheduler.next_at(now))
+        want = scheduler.pop(now)
+        assert want is not None
+        last = asked[want.target]
+        floor = max(SHORTEST_POLL_GAP, POLL_GAP_BY_AGE * (last - want.target))
+        assert floor - 1e-6 <= now - last <= floor + (len(ages) + 1) / rate + 1e-6
+        asked[want.target] = now
+        want.key = next_poll_at(now, want.target)
+        scheduler.add(want)
+
+
 # When to ask again.
 
 
