@@ -1,7 +1,8 @@
 """What fetching files costs: throughput beside curl, resident memory, and rows/s.
 
 Starts its own nginx, which serves one CSV file on loopback: over HTTP, over TLS with a certificate
-made for the occasion, and over HTTP with 50 MiB/s for each connection, as storage has its limits.
+made for the occasion, and over HTTP with 50 MiB/s for each connection, as storage has its limits
+(by nginx for each request, and on Linux by the kernel for each connection).
 Everybody writes to one disk, in interleaved rounds; a ratio is the median of the rounds'. Before
 each download the disk has finished what was written before. Prints one table, and exits 1 when a
 goal is missed. Needs nginx, curl and openssl, ten times `--size` on the disk, and for all of it
@@ -13,8 +14,7 @@ some 15 minutes.
     python benchmarks/download.py --size 512 --repeat 5 --directory /mnt/disk
 
 Ours syncs its file, which the others don't: on a slow disk that is much of the difference; "curl,
-then fsync" shows how much. nginx's limit is one for each request, and lets 50 MiB pass in the first
-second, so that parts much smaller than that would not be held up at all.
+then fsync" shows how much.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Generator, Sequence
+from collections.abc import AsyncIterator, Generator, Mapping, Sequence
 from pathlib import Path
 
 import anyio
@@ -49,8 +49,11 @@ MIB = 1024 * 1024
 #: Ours over curl, at least; the last one with eight connections to curl's one.
 LEAST_OVER_CURL = {"http": 0.6, "tls": 0.4, "parts": 6.0}
 
-#: MiB/s that nginx gives each connection for `parts`.
+#: MiB/s that each connection gets for `parts`.
 LIMITED = 50
+
+#: Bytes/s of a socket (Linux: asm-generic/socket.h); Python's socket module hasn't got it.
+SO_MAX_PACING_RATE = 47
 
 #: Peak resident MiB of a process that downloads so many files at once, at most.
 MOST_RESIDENT = 120
@@ -70,10 +73,12 @@ TITLES = {
 
 # --------------------------------------------------------------------- storage
 
-# As in tests/nginx/proxy.py: one process in the foreground, and every path below the prefix.
+# As in tests/nginx/proxy.py, every path is below the prefix. With a master process, though: nginx
+# 1.22 crashes where it inherits sockets without one. Its worker keeps the user who started it.
 _CONFIG = """\
 daemon off;
-master_process off;
+worker_processes 1;
+{user}
 pid nginx.pid;
 error_log error.log;
 events {{ worker_connections 256; }}
@@ -120,18 +125,48 @@ def storage(prefix: Path, size: int) -> Generator[Storage]:
     file = prefix / "served" / "file.csv"
     write_csv(file, size)
     certificate = make_certificate(prefix)
-    ports = dict(zip(LEAST_OVER_CURL, free_ports(len(LEAST_OVER_CURL)), strict=True))
-    (prefix / "nginx.conf").write_text(_CONFIG.format(limited=LIMITED, **ports))
-    # Debian keeps it where only root looks.
-    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    command = [program or "nginx", "-e", "stderr", "-p", f"{prefix}{os.sep}", "-c", "nginx.conf"]
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    with contextlib.ExitStack() as listening:
+        sockets = {way: listening.enter_context(listener(way)) for way in LEAST_OVER_CURL}
+        ports = {way: found.getsockname()[1] for way, found in sockets.items()}
+        process = start_nginx(prefix, ports, [found.fileno() for found in sockets.values()])
     try:
-        wait_until_it_listens(process, ports["tls"])
         yield Storage(file, certificate, ports)
     finally:
         process.terminate()
         process.wait(10)
+
+
+def listener(way: str) -> socket.socket:
+    """A socket for nginx to accept from; it waits for nobody, who comes early is in its backlog."""
+    listening = socket.socket()
+    if way == "parts" and sys.platform == "linux":
+        # Connections inherit it. nginx's own limit is one for each request, and lets a second's
+        # worth pass at once: requests for less than 50 MiB would not be held up at all.
+        listening.setsockopt(socket.SOL_SOCKET, SO_MAX_PACING_RATE, LIMITED * MIB)
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(511)
+    listening.setblocking(False)
+    return listening
+
+
+def start_nginx(
+    prefix: Path, ports: Mapping[str, int], descriptors: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    user = "user root;" if os.geteuid() == 0 else ""  # which others may not even say
+    (prefix / "nginx.conf").write_text(_CONFIG.format(user=user, limited=LIMITED, **ports))
+    # Debian keeps it where only root looks.
+    program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    command = [program or "nginx", "-e", "stderr", "-p", f"{prefix}{os.sep}", "-c", "nginx.conf"]
+    # As it hands its sockets to its successor when it is upgraded.
+    inherited = {"NGINX": "".join(f"{descriptor};" for descriptor in descriptors)}
+    with (prefix / "stderr.log").open("wb") as complaints:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stderr=complaints,
+            pass_fds=descriptors,
+            env=os.environ | inherited,
+        )
 
 
 def write_csv(path: Path, size: int) -> None:
@@ -158,28 +193,6 @@ def make_certificate(prefix: Path) -> Path:
         ["openssl", "req", "-x509", *kind, *names, *files], check=True, capture_output=True
     )
     return prefix / "certificate.pem"
-
-
-def free_ports(count: int) -> list[int]:
-    """Of the system's choice, all different, free a moment ago."""
-    with contextlib.ExitStack() as open_until_all_are_known:
-        listeners = [open_until_all_are_known.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in listeners]
-
-
-def wait_until_it_listens(process: subprocess.Popen[bytes], port: int) -> None:
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
 
 
 # --------------------------------------------------------------------- the table
