@@ -1,20 +1,24 @@
-"""Rows of a file that is still arriving: the same wherever it is cut, or an error with a number."""
+"""Rows of a file that is still arriving: the same wherever it is cut, or an error with its line."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
-from collections.abc import AsyncIterator, Iterable
+import tracemalloc
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 
 import anyio
+import anyio.lowlevel
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from segments_async._files import rows
-from segments_async._files.rows import RecordSplitter, Rows
+from segments_async._files.rows import PIECE, RowParser, Rows
 from segments_async.errors import DownloadError
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
 
@@ -77,31 +81,85 @@ def fault(*chunks: bytes) -> DownloadError:
     return caught.value
 
 
-def records(*chunks: bytes) -> list[bytes]:
-    splitter = RecordSplitter()
-    whole = [record for chunk in chunks for record in splitter.feed(chunk)]
-    return whole + list(splitter.feed(b"", final=True))
+def cut_at(body: bytes, *cuts: int) -> list[bytes]:
+    edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    return [body[start:end] for start, end in itertools.pairwise(edges)]
+
+
+def parsed(pieces: Iterable[bytes]) -> tuple[list[Row], int | None]:
+    """The rows of a file that comes in these pieces, and the line of its fault."""
+    parser = RowParser()
+    found: deque[Row] = deque()
+    try:
+        for piece in pieces:
+            parser.feed(piece, found)
+        parser.feed(b"", found, final=True)
+    except (ValueError, csv.Error):
+        return list(found), parser.line
+    return list(found), None
+
+
+def judged(text: str) -> tuple[list[Row], int | None]:
+    """The same by `csv.DictReader`, which has the whole file at once.
+
+    What it lets pass and we don't is seen in what it makes of it.
+    """
+    text = text.removeprefix("\ufeff")
+    by_csv = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    names: Sequence[str] | None = None
+    found: list[Row] = []
+    try:
+        while not (names := by_csv.fieldnames) and names is not None:
+            by_csv.fieldnames = None  # type: ignore[assignment] # a blank line: the next, please
+        if len(set(names or ())) < len(names or ()):
+            return [], line_of(text, 0)
+        for row in by_csv:
+            if None in row or None in row.values():
+                return found, line_of(text, len(found) + 1)
+            found.append(row)
+    except csv.Error:
+        return found, line_of(text, len(found) + bool(names))
+    return found, None
+
+
+def line_of(text: str, record: int) -> int:
+    """Where a record begins; blank lines are none."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    with contextlib.suppress(csv.Error):
+        for fields in reader:
+            if fields and not record:
+                break
+            record -= bool(fields)
+            line = reader.line_num + 1
+    return line
 
 
 # What is no CSV.
 
 
 @pytest.mark.parametrize("row", [b"1", b"1,2,3", b"1,2,", b'"1,2"'])
-def test_a_ragged_row_is_an_error_with_its_number(row: bytes) -> None:
-    """A row of another length than the header's is named by its record's number."""
-    assert "record 3: " in str(fault(b"a,b\n1,2\n" + row + b"\n5,6\n"))
+def test_a_ragged_row_is_an_error_with_its_line(row: bytes) -> None:
+    """A row of another length than the header's is named by its line."""
+    assert "line 3: " in str(fault(b"a,b\n1,2\n" + row + b"\n5,6\n"))
 
 
-def test_records_are_counted_and_not_lines() -> None:
-    """A newline within quotes doesn't count: the number is that of a spreadsheet's row."""
-    assert "record 4: " in str(fault(b'a,b\n1,"\n\n\n"\n3,4\nragged\n'))
+def test_lines_are_counted_and_not_records() -> None:
+    """Newlines within quotes and blank lines count: the number is that of an editor's line."""
+    assert "line 8: " in str(fault(b'a,b\n1,"\n\n\n"\n\n3,4\nragged\n'))
+
+
+def test_a_record_of_many_lines_has_the_number_of_its_first() -> None:
+    """An error is named by the line where its record begins, wherever in it the fault is."""
+    assert "line 2: " in str(fault(b'a,b\n1,"\n\n\n"x\n3,4\n'))
+    assert "line 2: " in str(fault(b'a,b\n1,"\n\n\xff\n"\n3,4\n'))
 
 
 @pytest.mark.parametrize("cut", range(1, 30))
 def test_the_number_does_not_depend_on_the_cuts(cut: int) -> None:
     """A fault has the same number however many records arrive with it, invalid UTF-8 included."""
     body = b"a,b\n1,2\n3,4\n5,\xff\n7,8\n9,10\n"
-    assert "record 4: " in str(fault(body[:cut], body[cut:]))
+    assert "line 4: " in str(fault(body[:cut], body[cut:]))
 
 
 @pytest.mark.parametrize(
@@ -110,20 +168,21 @@ def test_the_number_does_not_depend_on_the_cuts(cut: int) -> None:
 )
 def test_invalid_utf_8_is_an_error(value: bytes) -> None:
     """Bytes that are no UTF-8, a character cut off at the end included, are an error."""
-    assert "record 2: 'utf-8' codec" in str(fault(b"a,b\n1," + value))
+    assert "line 2: 'utf-8' codec" in str(fault(b"a,b\n1," + value))
+
+
+@pytest.mark.parametrize("body", [b'a,b\n1,"open', b'a,b\n1,"open\n2,3\n4,5\n', b'a,b\n1,"x"y\n'])
+def test_broken_quotes_are_errors(body: bytes) -> None:
+    """A quote that isn't closed, and text after a closed one, are no CSV."""
+    assert "line 2: " in str(fault(body))
 
 
 @pytest.mark.parametrize(
-    "body", [b'a,b\n1,"open', b'a,b\n1,"open\n2,3\n4,5\n', b'a,b\n1,"x"y\n', b"a,b\n1,2\r3,4\r"]
+    "header", [b"a,b,a", b",x,", b'"a",b,a', b"\n\xef\xbb\xbfa,b,\xef\xbb\xbfa"]
 )
-def test_broken_quotes_and_old_line_ends_are_errors(body: bytes) -> None:
-    """A quote that isn't closed, text after a closed one, and a lone CR are no CSV."""
-    assert "record 2: " in str(fault(body))
-
-
-def test_a_quote_within_a_plain_field_is_an_error_rather_than_a_wrong_row() -> None:
-    """Two fields with a stray quote each never become one field with a newline."""
-    assert "record 2: " in str(fault(b'a,b\n5" disc,1\n7" disc,2\n'))
+def test_two_columns_of_one_name_are_an_error(header: bytes) -> None:
+    """A dict can't hold both, so that one would be lost; the message has their places."""
+    assert "columns 1 and 3 of the header have one name" in str(fault(header + b"\n1,2,3\n"))
 
 
 @pytest.mark.parametrize(
@@ -138,7 +197,7 @@ def test_a_record_has_a_limit(monkeypatch: pytest.MonkeyPatch, chunks: list[byte
     """A record that grows beyond the limit is an error before the rest of the file is gathered."""
     monkeypatch.setattr(rows, "LARGEST_RECORD", 100)
     error = fault(*chunks, b"\xff" * 1000)  # which would be another error, were it looked at
-    assert "record 2: a record of more than 100 bytes" in str(error)
+    assert "line 2: a record of more than 100 bytes" in str(error)
 
 
 def test_records_below_the_limit_do_not_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,11 +227,12 @@ def test_an_error_has_no_link_and_no_field() -> None:
 
 
 async def test_rows_before_a_fault_come() -> None:
-    """What was whole before the faulty record is delivered first."""
+    """What was whole before the faulty record is delivered first; after it comes nothing."""
     rows_of = Rows(Arriving([b"a\n1\n2\n\xff\n4\n"]), EXPORT)
     assert [await anext(rows_of), await anext(rows_of)] == [{"a": "1"}, {"a": "2"}]
     with pytest.raises(DownloadError):
         await anext(rows_of)
+    assert [row async for row in rows_of] == []
 
 
 async def test_what_breaks_the_stream_passes_unchanged() -> None:
@@ -227,13 +287,58 @@ async def test_a_row_comes_before_the_next_chunk() -> None:
     assert await anext(Rows(chunks, EXPORT)) == {"a": "1"}
 
 
-@given(st.binary(), st.lists(st.integers(0, 200), max_size=5))
-def test_records_lose_nothing(body: bytes, cuts: list[int]) -> None:
-    """Of any bytes, cut anywhere, the records are the whole, and the same as without the cuts."""
-    edges = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
-    pieces = [body[a:b] for a, b in itertools.pairwise(edges)]
-    assert b"".join(records(*pieces)) == body
-    assert records(*pieces) == records(body)
+def of_2_000_bytes(fault: bytes = b"") -> bytes:
+    """Rows of every kind, and a fault after them."""
+    header, _, lines = TRICKY.rpartition(b"\n")[0].partition(b"\r\n")
+    body = header + b"\r\n" + 11 * (lines + b"\n\r") + b"0,,\r0,0,0\r\n"
+    last = b'6,,"' + b"x" * (2_000 - len(body) - len(fault) - 7) + b'"\r\n'
+    return body + last + fault
+
+
+@pytest.mark.parametrize("faulty", [b"", b'7,\xff,"\r\n"', b"7,\n", b'7,"\r\n"x,', b'7,,"\r\n'])
+def test_2_000_bytes_cut_everywhere(faulty: bytes) -> None:
+    """Wherever a file is cut in two, or in pieces of any size, its rows and fault are the same."""
+    body = of_2_000_bytes(faulty)
+    assert len(body) == 2_000
+    whole = parsed([body])
+    assert len(whole[0]) == 11 * 4 + 3
+    assert (whole[1] is not None) == bool(faulty)
+    for cut in range(2_001):
+        assert parsed(cut_at(body, cut)) == whole
+    for size in range(1, 40):
+        assert parsed(body[at : at + size] for at in range(0, 2_000, size)) == whole
+
+
+# What separates, what quotes, what is a newline to somebody but not to csv, and cut characters.
+FRAGMENTS = st.sampled_from(
+    [*'a1,,"\n\r \ufeff\u00e9\U0001f600\x00\x0b\x85\u2028', '""', '","', "\r\n"]
+)
+CSV_TEXT = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["", "\ufeff"]),
+        st.sampled_from(["", "a\n", "a,b\r\n", 'a,"\n",c\r', "\n\ra\n"]),
+        st.lists(FRAGMENTS | st.sampled_from(["1\n", "1,2\r\n", '"\n",""\n', '1,"2",3\r'])).map(
+            "".join
+        ),
+    ),
+)
+CUTS = st.lists(st.integers(0, 60), max_size=8)
+
+
+@given(CSV_TEXT, CUTS)
+@example('a\n1"2\n"3"\n', [])  # a quote that opens nothing
+@example('a\n"1\r', [5])
+@example("a\n1\n\ufeff2\n", [4])  # no mark of the file's
+def test_csv_is_the_judge(text: str, cuts: list[int]) -> None:
+    """Of any text, cut anywhere, come the rows, the faults and the lines that csv finds in it."""
+    assert parsed(cut_at(text.encode(), *cuts)) == judged(text)
+
+
+@given(st.binary(), CUTS)
+def test_of_any_bytes_the_cuts_change_nothing(body: bytes, cuts: list[int]) -> None:
+    """Bytes that are no text at all have their fault in the same place, cut or not."""
+    assert parsed(cut_at(body, *cuts)) == parsed([body])
 
 
 FIELDS = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from('",\r\n\ufeff'))
@@ -280,3 +385,84 @@ def test_fields_are_strings_as_they_stand() -> None:
 def test_a_mark_within_the_file_is_text() -> None:
     """Only at the file's beginning is a byte order mark dropped."""
     assert read("a\n\ufeffx\n".encode()) == [{"a": "\ufeffx"}]
+
+
+def test_every_newline_that_csv_knows_ends_a_row() -> None:
+    """LF, CRLF and a lone CR, mixed; what else Unicode calls a line's end is text."""
+    assert read(b"a\n1\r\n2\r3\x0b\xc2\x85\n") == [{"a": "1"}, {"a": "2"}, {"a": "3\x0b\x85"}]
+
+
+def test_a_quote_within_a_plain_field_is_a_quote() -> None:
+    """As for csv: inches stay inches, and never make one field of two rows."""
+    body = b'a,b\n5" disc,1\n7" disc,2\n'
+    assert read(body) == [{"a": '5" disc', "b": "1"}, {"a": '7" disc', "b": "2"}]
+
+
+def test_blank_lines_before_the_header_are_passed_over() -> None:
+    """The header is the first line with something in it."""
+    assert read(b"\r\n\na,b\n1,2\n") == [{"a": "1", "b": "2"}]
+
+
+# What it costs.
+
+
+def lines_of(size: int) -> bytes:
+    return b"name,note\n" + b'somebody,"something, at length"\n' * (size // 32)
+
+
+async def test_others_get_their_turn_while_a_large_chunk_is_read() -> None:
+    """A file that is in memory as one chunk doesn't hold the loop: others run once a piece."""
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        async for _ in Rows(Arriving([lines_of(20 * PIECE)]), EXPORT):
+            pass
+        tasks.cancel_scope.cancel()
+    assert turns >= 20
+
+
+async def test_memory_does_not_grow_with_the_file() -> None:
+    """Of 60 chunks no more is kept than of six."""
+    body = lines_of(PIECE)
+
+    async def most_while_reading(chunks: int) -> int:
+        arriving = Arriving(itertools.chain([body], (body[10:] for _ in range(chunks - 1))))
+        tracemalloc.start()
+        try:
+            async for _ in Rows(arriving, EXPORT):
+                pass
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert await most_while_reading(60) < 1.1 * await most_while_reading(6)
+
+
+class CountingParser(RowParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.looked_at = 0
+
+    def _parse(self, lines: list[bytes], rows: deque[Row], *, final: bool) -> None:
+        self.looked_at += sum(map(len, lines))
+        super()._parse(lines, rows, final=final)
+
+
+def test_a_long_record_is_not_read_again_with_each_piece() -> None:
+    """A record of 100 pieces, with newlines in all of them, is looked at some three times."""
+    parser = CountingParser()
+    found: deque[Row] = deque()
+    names = ",".join(f'"{n}\n"' for n in range(PIECE * 10))
+    body = names.encode() + b"\n"
+    for piece in cut_at(body, *range(0, len(body), PIECE)):
+        parser.feed(piece, found)
+    parser.feed(b"", found, final=True)
+    assert parser.line == PIECE * 10 + 2
+    assert parser.looked_at < 4 * len(body)
