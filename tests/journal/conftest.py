@@ -22,4 +22,4 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return str(tmp_path / "runs.db")
     server: PostgresServer = request.getfixturevalue("postgres")
-    return server.database()
+    return server.schema()

@@ -40,7 +40,7 @@ def binaries() -> Path:
 
 
 class PostgresServer:
-    """A server on a free port of 127.0.0.1; each `database()` is a new one."""
+    """A server on a free port of 127.0.0.1. A journal takes one schema."""
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="journal-postgresql-"))
@@ -50,14 +50,15 @@ class PostgresServer:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
 
-    def url(self, database: str) -> str:
-        return f"postgresql://journal:Very-Secret@127.0.0.1:{self.port}/{database}"
+    def url(self, database: str = "postgres", schema: str = "public") -> str:
+        place = f"127.0.0.1:{self.port}/{database}"
+        return f"postgresql://journal:Very-Secret@{place}?options=-csearch_path%3D{schema}"
 
-    def database(self) -> str:
-        """The URL of a new, empty database."""
+    def schema(self) -> str:
+        """The URL of a new, empty schema."""
         name = f"journal_{next(self._numbers)}"
-        self._execute("postgres", f"CREATE DATABASE {name}")
-        return self.url(name)
+        self._execute(f"CREATE SCHEMA {name}")
+        return self.url(schema=name)
 
     def __enter__(self) -> Self:
         user = _unprivileged()
@@ -85,7 +86,7 @@ class PostgresServer:
         traceback: TracebackType | None,
     ) -> None:
         if self._process is not None:
-            self._process.send_signal(signal.SIGINT)  # "fast": ends its clients' sessions
+            self._process.send_signal(signal.SIGQUIT)  # at once: its data is thrown away
             self._process.wait(_PATIENCE)
         shutil.rmtree(self._directory)
 
@@ -93,7 +94,7 @@ class PostgresServer:
         until = time.monotonic() + _PATIENCE
         while True:
             try:
-                self._execute("postgres", "SELECT 1")
+                self._execute("SELECT 1")
             except sqlalchemy.exc.OperationalError:
                 ended = self._process is None or self._process.poll() is not None
                 if ended or time.monotonic() > until:
@@ -103,8 +104,8 @@ class PostgresServer:
             else:
                 return
 
-    def _execute(self, database: str, statement: str) -> None:
-        url = self.url(database).replace("postgresql:", "postgresql+psycopg:")
+    def _execute(self, statement: str) -> None:
+        url = self.url().replace("postgresql:", "postgresql+psycopg:")
         engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(statement)

@@ -373,7 +373,7 @@ async def test_no_password_in_an_error(postgres: Any) -> None:
 @pytest.mark.needs("PostgreSQL")
 async def test_a_server_that_is_gone_ends_the_log(postgres: Any) -> None:
     """A lost connection is told to whoever records, then and ever after; the run goes on later."""
-    where = postgres.database()
+    where = postgres.schema()
     async with run_of(await opened(where)) as log:
         await live(log, "a", GOES_WELL[:1])
         execute(
@@ -392,6 +392,6 @@ async def test_a_server_that_is_gone_ends_the_log(postgres: Any) -> None:
 @pytest.mark.needs("PostgreSQL")
 async def test_a_commit_waits_for_the_disk(postgres: Any) -> None:
     """Where the server has synchronous_commit off, the journal's connections turn it on."""
-    with backend(postgres.database()).engine.connect() as connection:
+    with backend(postgres.schema()).engine.connect() as connection:
         assert connection.execute(sqlalchemy.text("SHOW synchronous_commit")).scalar() == "on"
 
