@@ -31,6 +31,7 @@ from segments_async._journal.files import (
     put_in_place,
 )
 from segments_async._journal.tables import journal
+from segments_async._journal.wal import lost_commits
 from segments_async.errors import ConfigurationError, JournalError, JournalReason
 
 #: Seconds that one attempt waits for another process's commit. Short, since a cancelled caller
@@ -155,6 +156,8 @@ class Sqlite:
             self._path.parent, os.W_OK | os.X_OK
         ):
             self._refuse("can't be written, or its directory can't", "unavailable")
+        if lost_commits(self._path.with_name(self._path.name + "-wal")):
+            self._refuse("damaged: its write-ahead log lost what had been written")
 
     def _check(self, connection: Connection) -> None:
         if not inspect(connection).has_table(journal.name):

@@ -11,6 +11,7 @@ are numbered, and written at most once, so that a task which doesn't live to see
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from collections.abc import Mapping
@@ -33,8 +34,9 @@ from segments_async.errors import JournalError
 #: Events in one transaction.
 _MOST_AT_ONCE = 1000
 
-#: Attempts of `BUSY_SECONDS` before another process is taken to hold the database for good: 30 s.
-_ATTEMPTS = 60
+#: Seconds until another process is taken to hold the database for good, and between attempts.
+_PATIENCE = 30.0
+_BETWEEN = 0.05
 
 #: Seconds for which a cancelled caller sees to it that an event is written that he handed over.
 _GRACE = 0.5
@@ -66,7 +68,7 @@ class RunLog:
         self._now = MemoryJournal()
         self._queue: deque[_Entry] = deque()
         self._leading = False
-        self._busy = 0
+        self._busy_since: float | None = None
         self._broken: JournalError | None = None
         self._closed = False
         #: Whether the run had ended before it was opened here. Nothing can be recorded in it then.
@@ -144,17 +146,16 @@ class RunLog:
         ended = partial(
             self._run.finish, datetime.now(UTC), {state: self.count(state) for state in State}
         )
-        attempts = 0
+        until = anyio.current_time() + _PATIENCE
         while not self.finished:
             try:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(ended)
                 self.finished = True
             except Locked as exc:
-                attempts += 1
-                if attempts == _ATTEMPTS:
+                if anyio.current_time() > until:
                     raise self._too_busy() from exc
-                await anyio.lowlevel.checkpoint()
+                await anyio.sleep(_BETWEEN)
 
     async def aclose(self) -> None:
         """Write what was handed over, and let go of the run. Never raises for the journal."""
@@ -209,28 +210,32 @@ class RunLog:
         """Write what has gathered, once. At the end nobody leads."""
         self._leading = True
         try:
-            batch = [entry for entry, _ in zip(self._queue, range(_MOST_AT_ONCE), strict=False)]
-            rows = [entry.row for entry in batch if entry.row is not None]
+            if self._busy_since is not None:
+                await anyio.sleep(_BETWEEN)
+            await self._write_batch()
+        finally:
+            self._leading = False
+
+    async def _write_batch(self) -> None:
+        batch = list(itertools.islice(self._queue, _MOST_AT_ONCE))
+        rows = [entry.row for entry in batch if entry.row is not None]
+        try:
             with anyio.CancelScope(shield=True):
                 if rows:
                     await anyio.to_thread.run_sync(self._run.append, rows)
         except Locked as exc:
-            self._busy += 1
-            if self._busy >= _ATTEMPTS:
+            now = anyio.current_time()
+            if self._busy_since is None:
+                self._busy_since = now
+            if now - self._busy_since > _PATIENCE:
                 self._break(self._too_busy(), exc)
         except Exception as exc:  # noqa: BLE001 - whatever it is, what follows can't be logged
-            error = exc if isinstance(exc, JournalError) else self._unwritable(exc)
-            self._break(error, exc)
+            self._break(exc if isinstance(exc, JournalError) else self._unwritable(exc), exc)
         else:
-            self._busy = 0
+            self._busy_since = None
             for entry in batch:
                 self._queue.popleft()
                 _tell(entry)
-        finally:
-            self._leading = False
-        if self._busy:
-            # Between attempts, a cancelled leader leaves.
-            await anyio.lowlevel.checkpoint()
 
     def _hand_on(self) -> None:
         """If nobody leads, whoever waits first does."""
