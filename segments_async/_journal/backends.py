@@ -267,10 +267,13 @@ def is_busy(exc: SQLAlchemyError) -> bool:
 def _reason(exc: SQLAlchemyError) -> JournalReason:
     orig = exc.orig if isinstance(exc, DBAPIError) else None
     if isinstance(orig, sqlite3.Error):
-        name = getattr(orig, "sqlite_errorname", None) or "SQLITE_CORRUPT"
+        name = str(getattr(orig, "sqlite_errorname", None))  # "no such table" has none
         return _SQLITE.get("_".join(name.split("_")[:2]), "damaged")
-    state = getattr(orig, "sqlstate", None) or ""
-    return next((r for prefix, r in _POSTGRESQL.items() if state.startswith(prefix)), "unavailable")
+    state = str(getattr(orig, "sqlstate", None))
+    for prefix, reason in _POSTGRESQL.items():
+        if state.startswith(prefix):
+            return reason
+    return "unavailable"
 
 
 _SQLITE: dict[str, JournalReason] = {

@@ -81,6 +81,7 @@ def hold(path: Path) -> Callable[[], None] | None:
         descriptor = os.open(path, flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fchmod(descriptor, 0o600)
             if _is_at(descriptor, path):
                 return lambda: _let_go(descriptor, path)
         except BlockingIOError:

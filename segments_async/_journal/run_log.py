@@ -14,10 +14,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import anyio.lowlevel
@@ -285,12 +285,13 @@ def _text(facts: Mapping[str, Any]) -> str:
     return json.dumps(facts, separators=(",", ":"), allow_nan=False)
 
 
-def _check(value: object) -> None:
-    if isinstance(value, Mapping):
-        for inner in value.values():
-            _check(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            _check(inner)
-    elif isinstance(value, str):
+def _check(value: Any) -> None:
+    inner: Iterable[Any] = ()
+    if isinstance(value, str):
         check_secrets(value)
+    elif isinstance(value, Mapping):
+        inner = cast(Mapping[str, Any], value).values()
+    elif isinstance(value, list | tuple):
+        inner = cast(Iterable[Any], value)
+    for each in inner:
+        _check(each)

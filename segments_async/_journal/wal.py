@@ -68,7 +68,7 @@ def _frames(header: bytes, log: BinaryIO) -> list[_Frame] | None:
     if order is None or _checksum(order, header[:24], (0, 0)) != (sum_1, sum_2):
         return None
     sums: tuple[int, int] | None = (sum_1, sum_2)
-    frames = []
+    frames: list[_Frame] = []
     while len(frame := log.read(_FRAME_HEADER + page_size)) == _FRAME_HEADER + page_size:
         _, size_after, *frame_salts, sum_1, sum_2 = struct.unpack(">6I", frame[:_FRAME_HEADER])
         ours = frame_salts == salts

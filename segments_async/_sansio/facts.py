@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import attrs
 
@@ -53,7 +52,7 @@ class Ending:
     message: str
     submitted: Submitted
     resumable: bool
-    details: Mapping[str, Any] = attrs.field(factory=dict)
+    details: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
     def error(self, export: Export | None) -> SegmentsError:
         """The error, anew; of a class that this version doesn't know, a plain SegmentsError."""
@@ -187,8 +186,9 @@ def _plain(value: object) -> bool:
 def _redacted(value: Any) -> Any:
     """Texts without what :func:`check_secrets` would refuse."""
     if isinstance(value, dict):
-        return {name: _redacted(inner) for name, inner in value.items()}
-    if isinstance(value, datetime) or not isinstance(value, str):
+        known = cast(dict[str, Any], value)
+        return {name: _redacted(inner) for name, inner in known.items()}
+    if not isinstance(value, str):
         return value
     text = redact(value) if "://" in value else value
     return _SIGNATURE.sub(r"\1: ...", text)

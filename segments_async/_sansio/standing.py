@@ -32,7 +32,7 @@ class Logged:
     segment_id: str
     event: Event
     at: datetime
-    facts: Mapping[str, Any] = attrs.field(factory=dict)
+    facts: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
 
 @attrs.frozen

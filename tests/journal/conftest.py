@@ -16,7 +16,9 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("PostgreSQL"))])
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("PostgreSQL"))]
+)
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where no journal is yet."""
     if request.param == "sqlite":

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 import sqlalchemy
+from sqlalchemy.exc import OperationalError
 
 #: Seconds that the server may take to listen, or to leave.
 _PATIENCE = 60.0
@@ -95,7 +96,7 @@ class PostgresServer:
         while True:
             try:
                 self._execute("SELECT 1")
-            except sqlalchemy.exc.OperationalError:
+            except OperationalError:
                 ended = self._process is None or self._process.poll() is not None
                 if ended or time.monotonic() > until:
                     log = (self._directory / "log").read_text()

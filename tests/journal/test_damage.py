@@ -94,8 +94,7 @@ def read(directory: Path, database: bytes, log: bytes) -> dict[str, Standing] | 
         path.with_name("runs.db-wal").write_bytes(log)
     try:
         run = Database.open(path, ACCOUNT).open_run(DESTINATION, "now", "x")
-    except JournalError as exc:
-        assert exc.reason in ("damaged", "foreign", "newer", "unsupported", "unavailable")
+    except JournalError:
         return None
     try:
         return run.known
@@ -114,7 +113,7 @@ def flips(data: bytes, seed: int) -> list[bytes]:
 
 
 def test_whole(closed: Written, killed: Written, tmp_path: Path) -> None:
-    """Untouched, both are read as they were written; the killed one's last events are in its log."""
+    """Untouched, both are read as they were written, also from a killed process's log."""
     assert read(tmp_path / "a", closed.database, b"") == closed.known[-1]
     assert read(tmp_path / "b", killed.database, killed.log) == killed.known[-1]
     assert len(closed.known) > 150

@@ -74,9 +74,9 @@ async def test_an_illegal_event_changes_nothing(where: str) -> None:
             await log.record("a", Event.COMPLETED)
         with pytest.raises(UnreadableFacts):
             await log.record("a", Event.ACCEPTED)
+        facts = facts_for(Event.ACCEPTED, export_of("a"))
+        facts["export"]["projectId"] = "https://host/?token=1"
         with pytest.raises(SecretInFacts):
-            facts = facts_for(Event.ACCEPTED, export_of("a"))
-            facts["export"]["projectId"] = "https://host/?token=1"
             await log.record("a", Event.ACCEPTED, facts)
         with pytest.raises(KeyError):
             await log.record("stranger", Event.INTENT)
@@ -217,6 +217,19 @@ async def test_what_was_changed_is_damage(where: str, statement: str) -> None:
     assert caught.value.reason == "damaged"
 
 
+@pytest.mark.parametrize("column", ["facts", "at", "segment_id", "seal", "number"])
+async def test_a_value_of_another_type_is_damage(tmp_path: Path, column: str) -> None:
+    """SQLite keeps a type with each value, in which a bit may flip: bytes for a text are found."""
+    where = str(tmp_path / "runs.db")
+    async with run_of(await opened(where), "nightly") as log:
+        await live(log, "a")
+    execute(where, f"UPDATE segments_async_events SET {column} = CAST({column} AS BLOB)")
+    with pytest.raises(JournalError) as caught:
+        async with run_of(await opened(where), "nightly"):
+            pass
+    assert caught.value.reason == "damaged"
+
+
 async def test_durations(where: str) -> None:
     """Of each segment's last COMPLETE export, in whatever run, the seconds that it took."""
     journal = await opened(where)
@@ -314,7 +327,10 @@ async def test_two_runs_at_once(where: str) -> None:
     journals = [await opened(where) for _ in range(2)]
 
     async def run(number: int) -> None:
-        async with run_of(journals[number], f"run-{number}") as log, anyio.create_task_group() as tg:
+        async with (
+            run_of(journals[number], f"run-{number}") as log,
+            anyio.create_task_group() as tg,
+        ):
             for n in range(20):
                 tg.start_soon(live, log, f"{number}-{n}")
 
@@ -394,4 +410,3 @@ async def test_a_commit_waits_for_the_disk(postgres: Any) -> None:
     """Where the server has synchronous_commit off, the journal's connections turn it on."""
     with backend(postgres.schema()).engine.connect() as connection:
         assert connection.execute(sqlalchemy.text("SHOW synchronous_commit")).scalar() == "on"
-

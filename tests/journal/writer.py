@@ -1,8 +1,8 @@
 """A process that forks writers to be killed, so that each of them starts at once.
 
-A line of JSON on stdin, `[where, record, generation]`, forks one; its pid is printed, and "gone" once it
-is. A writer appends a line to the file `record` before it calls record(), and one after it returned:
-what the kernel was given survives the death of the process.
+A line of JSON on stdin, `[where, record, generation]`, forks one; its pid is printed, and "gone"
+once it is. A writer appends a line to the file `record` before it calls record(), and one after it
+returned: what the kernel was given survives the death of the process.
 """
 
 from __future__ import annotations
@@ -52,11 +52,16 @@ def main() -> None:
             try:
                 anyio.run(partial(write, where, record, generation))
             except BaseException as exc:  # noqa: BLE001 - told to the test
-                print(f"writer: {exc!r}", file=sys.stderr, flush=True)
+                sys.stderr.write(f"writer: {exc!r}\n")
             os._exit(1)
-        print(pid, flush=True)
+        tell(str(pid))
         os.waitpid(pid, 0)
-        print("gone", flush=True)
+        tell("gone")
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
