@@ -22,7 +22,7 @@ from sqlalchemy import (
     make_url,
     text,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 
 from segments_async._journal.files import (
     create_private,
@@ -250,51 +250,3 @@ def _on_postgresql_connect(connection: Any, _: object) -> None:
     cursor.execute("SET tcp_keepalives_count = 3")
     cursor.close()
     connection.commit()
-
-
-def journal_error(exc: SQLAlchemyError, location: str) -> JournalError:
-    """What a database's error means for the journal. Its statement and values aren't repeated."""
-    said = exc.orig if isinstance(exc, DBAPIError) and exc.orig is not None else exc
-    first = (str(said).splitlines() or [type(said).__name__])[0]
-    return JournalError(f"{location}: {first:.200}", reason=_reason(exc), location=location)
-
-
-def is_busy(exc: SQLAlchemyError) -> bool:
-    """Whether another process holds what this one needs, for now."""
-    return _reason(exc) == "locked"
-
-
-def _reason(exc: SQLAlchemyError) -> JournalReason:
-    orig = exc.orig if isinstance(exc, DBAPIError) else None
-    if isinstance(orig, sqlite3.Error):
-        name = str(getattr(orig, "sqlite_errorname", None))  # "no such table" has none
-        return _SQLITE.get("_".join(name.split("_")[:2]), "damaged")
-    state = str(getattr(orig, "sqlstate", None))
-    for prefix, reason in _POSTGRESQL.items():
-        if state.startswith(prefix):
-            return reason
-    return "unavailable"
-
-
-_SQLITE: dict[str, JournalReason] = {
-    "SQLITE_BUSY": "locked",
-    "SQLITE_LOCKED": "locked",
-    "SQLITE_PROTOCOL": "locked",
-    "SQLITE_NOTADB": "foreign",
-    "SQLITE_CANTOPEN": "unavailable",
-    "SQLITE_FULL": "unavailable",
-    "SQLITE_IOERR": "unavailable",
-    "SQLITE_NOMEM": "unavailable",
-    "SQLITE_PERM": "unavailable",
-    "SQLITE_READONLY": "unavailable",
-}
-
-#: SQLSTATE classes: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_POSTGRESQL: dict[str, JournalReason] = {
-    "55P03": "locked",  # lock_not_available
-    "40": "locked",  # serialization failure, deadlock
-    "23": "damaged",  # a row that is there already, or refers to none
-    "42": "damaged",  # no such table or column
-    "XX001": "damaged",
-    "XX002": "damaged",
-}

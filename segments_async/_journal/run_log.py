@@ -23,9 +23,9 @@ import anyio
 import anyio.lowlevel
 import anyio.to_thread
 
-from segments_async._journal.database import OpenedRun
 from segments_async._journal.locked import Locked
 from segments_async._journal.memory import MemoryJournal
+from segments_async._journal.opened_run import OpenedRun
 from segments_async._sansio.facts import check_secrets
 from segments_async._sansio.lifecycle import Event, State
 from segments_async._sansio.standing import Logged, Standing, step

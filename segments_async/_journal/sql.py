@@ -18,12 +18,14 @@ import anyio
 import anyio.to_thread
 
 from segments_async._journal.locked import Locked
+from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._sansio.facts import SecretInFacts, check_secrets
 from segments_async.errors import ConfigurationError, JournalError
 from segments_async.models import ExportedFile
 
 if TYPE_CHECKING:
-    from segments_async._journal.database import Database, GuardRecord, OpenedRun, RunSummary
+    from segments_async._journal.database import Database
+    from segments_async._journal.opened_run import OpenedRun
     from segments_async._journal.run_log import RunLog
 
 T = TypeVar("T")

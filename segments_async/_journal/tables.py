@@ -98,6 +98,10 @@ class BrokenSeal(Exception):
     """A row that isn't as it was written."""
 
 
+class Malformed(Exception):
+    """What stands in the tables is sealed, and still nothing that this library writes."""
+
+
 def sealed(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
     """The row with its seal."""
     return {**values, "seal": _seal(table, values)}
@@ -105,7 +109,8 @@ def sealed(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def checked(table: Table, row: Row[Any]) -> dict[str, Any]:
     """The row by its columns' names, if it is as it was written; else BrokenSeal."""
-    values = dict(row._mapping)
+    # Underscored as a namedtuple's fields are, and as public.
+    values = dict(row._mapping)  # pyright: ignore[reportPrivateUsage]
     try:
         whole = _seal(table, values) == values["seal"]
     except TypeError:  # SQLite says of each value of what type it is: no JSON has bytes

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 import attrs
 
-from segments_async import errors
+import segments_async.errors as errors
 from segments_async._sansio.links import redact
 from segments_async._sansio.wire import checked_id, export_from_json, export_to_json
 from segments_async.errors import ConfigurationError, DownloadError, ExportError, SegmentsError

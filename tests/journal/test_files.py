@@ -126,7 +126,7 @@ proc /proc proc rw 0 0
 server:/export /mnt/nfs nfs4 rw 0 0
 //server/share /mnt/a\040share cifs rw 0 0
 /dev/vdb /mnt/nfs/local xfs rw 0 0
-me@host: /home/me/far fuse.sshfs rw 0 0
+me@host: /mnt/far fuse.sshfs rw 0 0
 C:\134 /mnt/c 9p rw 0 0
 /dev/sdb /mnt/twice ext4 rw 0 0
 server:/b /mnt/twice nfs rw 0 0
@@ -142,7 +142,7 @@ short
         ("/mnt/nfs/local/runs.db", None),
         ("/mnt/nfsish/runs.db", None),
         ("/mnt/a share/x/runs.db", "cifs"),
-        ("/home/me/far/runs.db", "fuse.sshfs"),
+        ("/mnt/far/runs.db", "fuse.sshfs"),
         ("/mnt/c/runs.db", "9p"),
         ("/mnt/twice/runs.db", "nfs"),
     ],

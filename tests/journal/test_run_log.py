@@ -15,8 +15,8 @@ import pytest
 from journal.lives import GOES_WELL, export_of, facts_for, opened, run_of
 from segments_async import JournalError
 from segments_async._journal import run_log
-from segments_async._journal.database import OpenedRun
 from segments_async._journal.locked import Locked
+from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.run_log import RunLog
 from segments_async._sansio.lifecycle import Event, State
 

@@ -23,7 +23,7 @@ from journal.lives import (
 )
 from segments_async import ConfigurationError, JournalError
 from segments_async._journal.backends import backend
-from segments_async._journal.database import GuardRecord
+from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
 from segments_async._sansio.facts import SecretInFacts, UnreadableFacts
 from segments_async._sansio.lifecycle import Event, IllegalTransition, State
@@ -366,7 +366,7 @@ async def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     """Where SQLAlchemy isn't installed, the error says how to install it."""
     import sys
 
-    for name in ("database", "backends", "tables"):
+    for name in ("database", "backends", "faults", "opened_run", "tables"):
         monkeypatch.delitem(sys.modules, f"segments_async._journal.{name}")
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'segments-async\[journal\]'"):
