@@ -107,15 +107,8 @@ class Sqlite:
                 reason="unsupported",
                 location=self.location,
             )
-        try:
-            self._create(initialize)
-            self._check_files()
-        except OSError as exc:
-            raise JournalError(
-                f"{self.location}: {exc.strerror or exc}",
-                reason="unavailable",
-                location=self.location,
-            ) from exc
+        self._create(initialize)
+        self._check_files()
         with self.engine.connect().execution_options(**self.reading) as connection:
             self._check(connection)
 

@@ -17,7 +17,7 @@ from segments_async.errors import JournalError, JournalReason
 
 @contextlib.contextmanager
 def mapped_errors(location: str) -> Generator[None]:
-    """Raises Locked or JournalError instead of SQLAlchemy's errors and of what a log can't say."""
+    """Locked or JournalError for the errors of SQLAlchemy and of files, and what no log can say."""
     try:
         yield
     except SQLAlchemyError as exc:
@@ -26,6 +26,10 @@ def mapped_errors(location: str) -> Generator[None]:
             raise Locked("another process is writing without end") from exc
         raise JournalError(
             f"{location}: {_first_line(exc):.200}", reason=reason, location=location
+        ) from exc
+    except OSError as exc:
+        raise JournalError(
+            f"{location}: {exc.strerror or exc}", reason="unavailable", location=location
         ) from exc
     except (BrokenSeal, IllegalTransition, Malformed, UnicodeDecodeError, UnreadableFacts) as exc:
         raise JournalError(
