@@ -1,8 +1,8 @@
 """A process that forks writers to be killed, so that each of them starts at once.
 
-A line of JSON on stdin, `[where, record, generation]`, forks one; its pid is printed, and "gone"
-once it is. A writer appends a line to the file `record` before it calls record(), and one after it
-returned: what the kernel was given survives the death of the process.
+A line of JSON on stdin, `[where, destination, record, generation]`, forks one; its pid is printed,
+and "gone" once it is. A writer appends a line to the file `record` before it calls record(), and
+one after it returned: what the kernel was given survives the death of the process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from segments_async._journal.run_log import RunLog
 TASKS = 6
 
 
-async def write(where: str, record: str, generation: int) -> None:
+async def write(where: str, destination: str, record: str, generation: int) -> None:
     """Write lives until killed."""
     descriptor = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
@@ -38,7 +38,11 @@ async def write(where: str, record: str, generation: int) -> None:
                 await log.record(segment_id, event, facts)
                 tell("returned", segment_id, event.value)
 
-    async with run_of(await opened(where)) as log, anyio.create_task_group() as tasks:
+    journal = await opened(where)
+    async with (
+        run_of(journal, destination=destination) as log,
+        anyio.create_task_group() as tasks,
+    ):
         for task in range(TASKS):
             tasks.start_soon(lives, log, task)
 
@@ -46,11 +50,11 @@ async def write(where: str, record: str, generation: int) -> None:
 def main() -> None:
     """Fork a writer for each line."""
     for line in sys.stdin:
-        where, record, generation = json.loads(line)
+        arguments = json.loads(line)
         pid = os.fork()
         if pid == 0:
             try:
-                anyio.run(partial(write, where, record, generation))
+                anyio.run(partial(write, *arguments))
             except BaseException as exc:  # noqa: BLE001 - told to the test
                 sys.stderr.write(f"writer: {exc!r}\n")
             os._exit(1)
