@@ -21,7 +21,7 @@
     │   └── NotSubmittedError         nothing was asked of the vendor for this segment
     ├── DownloadError                 .export .reason
     ├── BulkExportError               .report
-    └── JournalError                  locked, damaged, newer, or another account's
+    └── JournalError                  .reason: locked, damaged, newer, foreign... .location
 
 Facts are attributes, so that no program has to read a message. No error holds a request or a
 response: those carry credentials and signed links, and errors end up in logs and pickles.
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 DownloadReason = Literal[
     "length", "checksum", "link_refused", "expired_link", "denied", "disk_full", "broken"
 ]
+JournalReason = Literal["locked", "damaged", "newer", "foreign", "unsupported", "unavailable"]
 
 
 class SegmentsError(Exception):
@@ -246,4 +247,19 @@ class BulkExportError(SegmentsError):
 
 
 class JournalError(SegmentsError):
-    """The journal can't be used: locked, damaged, written by a newer version, another account's."""
+    """The journal can't be used. It is never guessed at what it may have said.
+
+    Attributes:
+        reason: ``"locked"`` (a live process has the run, or writes without end), ``"damaged"``,
+            ``"newer"`` (written by a later version of this library), ``"foreign"`` (another
+            account's, or no journal at all), ``"unsupported"`` (a network file system, on which
+            SQLite's WAL loses data), or ``"unavailable"`` (the directory can't be written, the
+            disk is full, the database server is gone).
+        location: the file, or the database server without user and password.
+    """
+
+    reason: JournalReason
+    location: str
+
+    def __init__(self, message: str, *, reason: JournalReason, location: str) -> None:
+        super().__init__(message, reason=reason, location=location)

@@ -50,6 +50,7 @@ FACTS: dict[type[SegmentsError], dict[str, Any]] = {
     APIConnectionError: {**REQUEST, "sent": True},
     DecodeError: {**REQUEST, "where": "$[3].segmentId"},
     RateLimitedError: {**STATUS, "scope": "workspace"},
+    errors.JournalError: {"reason": "newer", "location": "runs.db"},
     DownloadError: {"export": EXPORT, "reason": "checksum"},
     BulkExportError: {"report": REPORT},
 }

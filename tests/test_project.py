@@ -130,7 +130,7 @@ def test_core_needs_no_extra() -> None:
     program = (
         "import sys\n"
         f"sys.path.insert(0, {path!r})\n"
-        "for name in ['cyclopts', 'rich', 'starlette', 'trio', 'uvicorn']:\n"
+        "for name in ['cyclopts', 'rich', 'sqlalchemy', 'starlette', 'trio', 'uvicorn']:\n"
         "    sys.modules[name] = None\n"  # as if it were not installed
         "import segments_async"
     )
@@ -141,12 +141,15 @@ def test_core_needs_no_extra() -> None:
 def test_core_imports_only_its_four_dependencies() -> None:
     """The core imports the standard library and httpx, attrs, cattrs, anyio; extras import more."""
     allowed = {"anyio", "attr", "attrs", "cattrs", "httpx", "segments_async", "__future__"}
+    extras = {"_journal": {"sqlalchemy"}}
     foreign = {
         (ids(path), name)
         for path in MODULES
         if layer_of(dotted(path)) not in {"cli", "sandbox"}
         for name in imports(path)
-        if (root := name.partition(".")[0]) not in allowed and root not in sys.stdlib_module_names
+        if (root := name.partition(".")[0])
+        not in allowed | extras.get(layer_of(dotted(path)), set())
+        and root not in sys.stdlib_module_names
     }
     assert foreign == set()
 

@@ -1,7 +1,12 @@
 """Where one export of one run stands: one table.
 
 Rules, after h11: the state changes only through `advance`, and an event that the table doesn't know
-raises and changes nothing. A restart is a replay of the same events through the same table.
+raises and changes nothing. A restart is a replay of the same events through the same table
+(`standing.py`).
+
+Only NEW may be POSTed, and the table alone decides what may become NEW again: what provably never
+was an export (NOT_SENT, and RESUMED out of UNASKED, REFUSED and UNCHANGED), and what the caller
+opted in to export a second time (OPTED_IN).
 """
 
 from __future__ import annotations
@@ -19,10 +24,12 @@ class State(StrEnum):
     COMPLETE = "complete"  # the vendor is done, the file not fetched
     FETCHING = "fetching"
     DONE = "done"  # the file is in place
-    REFUSED = "refused"  # the vendor answered the POST with an error
-    UNKNOWN = "unknown"  # the answer to the POST was lost
+    UNCHANGED = "unchanged"  # the last run's file is still right: nothing asked
+    REFUSED = "refused"  # the vendor answered the POST with an error, and did nothing
+    UNKNOWN = "unknown"  # whether the POST was acted on can't be known: lost, or answered 5xx
     FAILED = "failed"  # the vendor says FAILED
-    BROKEN_OFF = "broken_off"  # we gave up: deadline, link, file; resumable
+    UNASKED = "unasked"  # we gave up before anything was asked
+    BROKEN_OFF = "broken_off"  # we gave up on an export that was asked for: deadline, link, file
     EXPIRED = "expired"  # complete, and its file gone
 
 
@@ -42,6 +49,9 @@ class Event(StrEnum):
     FETCH_BROKE = "fetch_broke"
     EXPIRED = "expired"
     GAVE_UP = "gave_up"
+    UNCHANGED = "unchanged"
+    RESUMED = "resumed"  # a later session goes on
+    OPTED_IN = "opted_in"  # a second export is wanted: on_unknown, on_expired, retry_failed
 
 
 class IllegalTransition(Exception):
@@ -52,7 +62,8 @@ _TABLE: dict[State, dict[Event, State]] = {
     State.NEW: {
         Event.INTENT: State.INTENT,
         Event.ADOPTED: State.SUBMITTED,
-        Event.GAVE_UP: State.BROKEN_OFF,
+        Event.UNCHANGED: State.UNCHANGED,
+        Event.GAVE_UP: State.UNASKED,
     },
     State.INTENT: {
         Event.NOT_SENT: State.NEW,
@@ -65,27 +76,37 @@ _TABLE: dict[State, dict[Event, State]] = {
         Event.FAILED: State.FAILED,
         Event.GAVE_UP: State.BROKEN_OFF,
     },
+    # Links are kept nowhere. So whatever had come further than SUBMITTED goes on from there: the
+    # vendor is asked for the export's status, and the link, once more.
     State.COMPLETE: {
         Event.FETCH: State.FETCHING,
         Event.FETCHED: State.DONE,  # nothing to fetch: a run that wants only links
+        Event.EXPIRED: State.EXPIRED,
         Event.GAVE_UP: State.BROKEN_OFF,
+        Event.RESUMED: State.SUBMITTED,
     },
     State.FETCHING: {
         Event.FETCHED: State.DONE,
         Event.FETCH_BROKE: State.COMPLETE,
         Event.EXPIRED: State.EXPIRED,
         Event.GAVE_UP: State.BROKEN_OFF,
+        Event.RESUMED: State.SUBMITTED,
     },
-    State.DONE: {},
-    State.REFUSED: {},
-    State.UNKNOWN: {},
-    State.FAILED: {},
-    State.BROKEN_OFF: {},
-    State.EXPIRED: {},
+    State.DONE: {Event.RESUMED: State.SUBMITTED},  # the file is gone, or only the link was wanted
+    State.UNCHANGED: {Event.RESUMED: State.NEW},  # the file is gone
+    State.REFUSED: {Event.RESUMED: State.NEW},
+    State.UNKNOWN: {Event.OPTED_IN: State.NEW},
+    State.FAILED: {Event.OPTED_IN: State.NEW},
+    State.UNASKED: {Event.RESUMED: State.NEW},
+    State.BROKEN_OFF: {Event.RESUMED: State.SUBMITTED},
+    State.EXPIRED: {Event.OPTED_IN: State.NEW},
 }
 
-#: Where nothing more happens.
-ENDS = frozenset(state for state, events in _TABLE.items() if not events)
+#: What doesn't happen by itself.
+_DECIDED = frozenset({Event.RESUMED, Event.OPTED_IN})
+
+#: Where nothing more happens, unless a later session or the caller decides that it goes on.
+ENDS = frozenset(state for state, events in _TABLE.items() if events.keys() <= _DECIDED)
 
 
 def advance(state: State, event: Event) -> State:

@@ -14,19 +14,22 @@ class Tally:
         self._states: dict[str, State] = {}
         self._counts: Counter[State] = Counter()
 
-    def open(self, segment_id: str) -> None:
-        """A segment of the run, of which nothing is known."""
-        self._states[segment_id] = State.NEW
-        self._counts[State.NEW] += 1
+    def open(self, segment_id: str, state: State = State.NEW) -> None:
+        """A segment of the run, of which nothing more is known than its state."""
+        self._states[segment_id] = state
+        self._counts[state] += 1
 
     def record(self, segment_id: str, event: Event) -> State:
         """The state after the event; IllegalTransition where it can't happen, changing nothing."""
-        before = self._states[segment_id]
-        after = advance(before, event)
-        self._states[segment_id] = after
-        self._counts[before] -= 1
-        self._counts[after] += 1
+        after = advance(self._states[segment_id], event)
+        self.move(segment_id, after)
         return after
+
+    def move(self, segment_id: str, state: State) -> None:
+        """The export stands elsewhere now."""
+        self._counts[self._states[segment_id]] -= 1
+        self._counts[state] += 1
+        self._states[segment_id] = state
 
     def state(self, segment_id: str) -> State:
         return self._states[segment_id]

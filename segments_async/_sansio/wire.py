@@ -122,6 +122,30 @@ def read_export(
     return export
 
 
+def export_to_json(value: Export | Segment) -> dict[str, Any]:
+    """An export as the vendor writes it, without what is None."""
+    return {
+        _camel(a.name): _to_json(inner)
+        for a in attrs.fields(type(value))
+        if (inner := getattr(value, a.name)) is not None
+    }
+
+
+def _to_json(value: str | datetime | Segment) -> Any:
+    if isinstance(value, Segment):
+        return export_to_json(value)
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+def export_from_json(value: Any) -> Export:
+    """What :func:`export_to_json` wrote; ValueError, with a JSON path, where it isn't that."""
+    try:
+        return _converter.structure(value, Export)
+    except Exception as exc:
+        where, what = _fault(exc, "$")
+        raise ValueError(f"{what} at {where}") from exc
+
+
 def raise_for_status(request: ApiRequest, answer: ApiAnswer) -> None:
     """Raise the error that a status code stands for. The page knows 200 alone; 201 would do."""
     if not 200 <= answer.status <= 299:

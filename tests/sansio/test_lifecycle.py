@@ -83,6 +83,11 @@ def test_an_event_leads_to_a_state_or_raises(state: State, event: Event) -> None
         (State.UNKNOWN, Event.INTENT),
         (State.DONE, Event.FETCH),
         (State.BROKEN_OFF, Event.INTENT),
+        (State.BROKEN_OFF, Event.OPTED_IN),
+        (State.SUBMITTED, Event.OPTED_IN),
+        (State.INTENT, Event.RESUMED),
+        (State.UNKNOWN, Event.RESUMED),
+        (State.UNASKED, Event.ACCEPTED),
     ],
 )
 def test_illegal_events_raise(state: State, event: Event) -> None:
@@ -102,34 +107,52 @@ def test_new_leads_to_intent_by_intent_alone() -> None:
     assert [e for e in Event if target(State.NEW, e) is State.INTENT] == [Event.INTENT]
 
 
-def test_only_what_never_arrived_may_be_posted_again() -> None:
-    """NEW comes back by NOT_SENT out of INTENT, and in no other way."""
-    back = [(state, event) for state, event in ALL if target(state, event) is State.NEW]
-    assert back == [(State.INTENT, Event.NOT_SENT)]
+def test_only_what_never_was_or_what_was_opted_in_may_be_posted_again() -> None:
+    """NEW comes back where no export can be, and else by the caller's opting in alone."""
+    back = {(state, event) for state, event in ALL if target(state, event) is State.NEW}
+    assert {state for state, event in back if event is not Event.OPTED_IN} == {
+        State.INTENT,
+        State.UNASKED,
+        State.REFUSED,
+        State.UNCHANGED,
+    }
+    assert {state for state, event in back if event is Event.OPTED_IN} == {
+        State.UNKNOWN,
+        State.FAILED,
+        State.EXPIRED,
+    }
 
 
 def test_a_lost_answer_is_the_end() -> None:
-    """UNKNOWN leads nowhere: a POST whose answer was lost is never repeated by the table."""
+    """UNKNOWN leads nowhere by itself: a POST whose answer was lost is repeated on request only."""
     assert advance(State.INTENT, Event.LOST) is State.UNKNOWN
-    assert reachable(State.UNKNOWN) == {State.UNKNOWN}
+    assert [event for event in Event if target(State.UNKNOWN, event)] == [Event.OPTED_IN]
+
+
+def test_what_was_submitted_is_never_new_again_by_resuming() -> None:
+    """RESUMED leads a submitted export to SUBMITTED, from wherever it had come to."""
+    submitted = {State.COMPLETE, State.FETCHING, State.DONE, State.BROKEN_OFF}
+    assert {target(state, Event.RESUMED) for state in submitted} == {State.SUBMITTED}
 
 
 def test_the_ends() -> None:
-    """The ends are DONE and the five ways not to get there."""
+    """The ends are DONE, UNCHANGED and the six ways not to get there."""
     assert {
         State.DONE,
+        State.UNCHANGED,
         State.REFUSED,
         State.UNKNOWN,
         State.FAILED,
+        State.UNASKED,
         State.BROKEN_OFF,
         State.EXPIRED,
     } == ENDS
 
 
 @pytest.mark.parametrize("state", ENDS)
-@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("event", set(Event) - {Event.RESUMED, Event.OPTED_IN})
 def test_after_an_end_nothing_happens(state: State, event: Event) -> None:
-    """No event is legal where an export has ended."""
+    """Where an export has ended nothing happens, unless it is decided that it goes on."""
     with pytest.raises(IllegalTransition):
         advance(state, event)
 
@@ -168,11 +191,12 @@ def test_replay_of_anything_is_a_state_or_illegal(events: list[Event]) -> None:
 
 
 @given(WALKS)
-def test_between_two_posts_one_was_not_sent(events: list[Event]) -> None:
-    """In any life, each INTENT but the first comes after a POST that provably never arrived."""
+def test_between_two_posts_no_export_was_or_one_was_opted_in(events: list[Event]) -> None:
+    """Each INTENT but the first comes after a POST that made nothing, or after an opting in."""
     posts = [n for n, event in enumerate(events) if event is Event.INTENT]
     for before, after in itertools.pairwise(posts):
-        assert events[before + 1 : after] == [Event.NOT_SENT]
+        between = events[before + 1 : after]
+        assert between[0] in (Event.NOT_SENT, Event.REFUSED) or Event.OPTED_IN in between
 
 
 def test_replay_of_nothing() -> None:

@@ -1,0 +1,108 @@
+"""Where a SQLite journal may be, and which process has one of its runs. No SQL."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+#: Kinds of file systems on which several machines may see one file, and SQLite's shared memory
+#: doesn't ("WAL does not work over a network filesystem", sqlite.org/wal.html).
+_NETWORK = re.compile(
+    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|ncpfs|webdav|davfs\d?"
+    r"|fuse\.(sshfs|glusterfs\w*|ceph\w*|s3fs|rclone|gcsfuse|davfs\d?|smbnetfs|goofys|mount-s3|juicefs)"
+)
+
+_MOUNTS = Path("/proc/mounts")
+
+
+def network_file_system(path: Path) -> str | None:
+    """The kind of network file system that the path is on; None where it is on none.
+
+    Linux tells; elsewhere it isn't known, and None.
+    """
+    try:
+        mounts = _MOUNTS.read_text(errors="surrogateescape")
+    except OSError:
+        return None
+    return kind_of_network(mounts, path.resolve())
+
+
+def kind_of_network(mounts: str, path: Path) -> str | None:
+    """As :func:`network_file_system`, from the text of /proc/mounts."""
+    place, kind = Path(), ""
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[1]))
+        # Of two at one place, the later one hides the other.
+        if path.is_relative_to(point) and len(point.parts) >= len(place.parts):
+            place, kind = point, fields[2]
+    return kind if _NETWORK.fullmatch(kind) else None
+
+
+def create_private(path: Path) -> None:
+    """Make an empty file that its owner alone can read, whatever the umask.
+
+    SQLite gives its -wal and -shm the mode of the database.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def put_in_place(new: Path, path: Path) -> None:
+    """Give a finished file its name, unless another process was faster; then drop it."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(new, path)
+    finally:
+        new.unlink()
+    descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hold(path: Path) -> Callable[[], None] | None:
+    """Hold the lock file for this process alone; None where another holds it.
+
+    The lock ends with the process, however that ends. What is returned lets go of it.
+    """
+    while True:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fchmod(descriptor, 0o600)
+            if _is_at(descriptor, path):
+                return lambda: _let_go(descriptor, path)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Removed by its last holder between the two calls: make the next one.
+        os.close(descriptor)
+
+
+def _let_go(descriptor: int, path: Path) -> None:
+    # Removed while it is held, or it might be another process's by then.
+    with contextlib.suppress(OSError):
+        path.unlink()
+    os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False

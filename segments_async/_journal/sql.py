@@ -1,0 +1,187 @@
+"""The durable journal: opened once for a client, it gives each run its log.
+
+Only here, and behind here, is SQLAlchemy: imported when a journal is opened, called in worker
+threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import unicodedata
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from segments_async._journal.locked import Locked
+from segments_async._journal.records import GuardRecord, RunSummary
+from segments_async._sansio.facts import SecretInFacts, check_secrets
+from segments_async.errors import ConfigurationError, JournalError
+from segments_async.models import ExportedFile
+
+if TYPE_CHECKING:
+    from segments_async._journal.database import Database
+    from segments_async._journal.opened_run import OpenedRun
+    from segments_async._journal.run_log import RunLog
+
+T = TypeVar("T")
+
+#: Attempts to come by a run, or by the database, and the seconds between them: a process that was
+#: just killed may take a moment to die.
+_ATTEMPTS = 20
+_BETWEEN = 0.1
+
+_LONGEST_NAME = 200
+
+
+class SqlJournal:
+    """A journal in SQLite or PostgreSQL, of one account."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @classmethod
+    async def open(cls, where: str | os.PathLike[str], *, account: str) -> Self:
+        """Open the journal; make it where there is none.
+
+        Args:
+            where: the path of a SQLite file, or a SQLAlchemy URL (``sqlite:///PATH``,
+                ``postgresql://...``).
+            account: the SHA-256, in hex, of base URL and API key.
+
+        Raises:
+            ConfigurationError: there can't be one, or SQLAlchemy isn't installed.
+            JournalError: with its reason.
+        """
+        return cls(await _patiently(lambda: _open(where, account), _shown(where)))
+
+    async def open_run(self, *, destination: str | None, name: str | None, now_name: str) -> RunLog:
+        """The log of a run, held for this process alone until it is closed.
+
+        Args:
+            destination: where the files go; None where only links are wanted.
+            name: that run, finished or not, or a new one; None for the unfinished run without a
+                name of the caller's to this destination, or a new one.
+            now_name: what a new one without a name is called, with a number where that is taken.
+
+        Raises:
+            ConfigurationError: not a name, or the run goes to another destination.
+            JournalError: a live process has the run (``locked``), or its log is damaged.
+        """
+        from segments_async._journal.run_log import RunLog
+
+        _check_text("a run's name", name if name is not None else now_name)
+        if destination is not None:
+            _check_text("a destination", destination, longest=4096)
+        handover = _Handover(lambda: self._database.open_run(destination, name, now_name))
+        return RunLog(await handover.taken(self._database.location))
+
+    async def durations(self, segment_ids: Sequence[str]) -> dict[str, float]:
+        """Seconds that each segment's last COMPLETE export took, where one is known."""
+        return await self._ask(lambda: self._database.durations(segment_ids))
+
+    async def last_files(
+        self, segment_ids: Sequence[str], destination: str
+    ) -> dict[str, ExportedFile]:
+        """Each segment's last file in the destination, and the export that it came from.
+
+        ``file.export.segment.last_run`` is what `only_changed` compares.
+        """
+        return await self._ask(lambda: self._database.last_files(segment_ids, destination))
+
+    async def guard(self) -> GuardRecord | None:
+        """The account's ticket guard; None where it is closed."""
+        return await self._ask(self._database.guard)
+
+    async def set_guard(self, record: GuardRecord | None) -> None:
+        """Remember the ticket guard; None closes it. The last to tell is believed."""
+        await self._ask(lambda: self._database.set_guard(record))
+
+    async def runs(self) -> list[RunSummary]:
+        """Every run, the latest first."""
+        return await self._ask(self._database.runs)
+
+    async def prune(self, before: datetime) -> int:
+        """Forget runs to which nothing has happened since; how many they were.
+
+        Runs of live processes stay. With a run, what `only_changed` knows of its files is gone.
+        """
+        return await self._ask(lambda: self._database.prune(before))
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        return await _patiently(question, self._database.location)
+
+
+def _open(where: str | os.PathLike[str], account: str) -> Database:
+    try:
+        from segments_async._journal.database import Database
+    except ModuleNotFoundError as exc:
+        if exc.name and exc.name.partition(".")[0] == "segments_async":
+            raise
+        raise ConfigurationError(
+            f"a journal needs {exc.name}: pip install 'segments-async[journal]'"
+        ) from exc
+    return Database.open(where, account)
+
+
+async def _patiently(question: Callable[[], T], location: str) -> T:
+    """Ask in a worker thread, again while another process holds what it takes."""
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(Locked):
+            return await anyio.to_thread.run_sync(question)
+        await anyio.sleep(_BETWEEN)
+    try:
+        return await anyio.to_thread.run_sync(question)
+    except Locked as exc:
+        raise JournalError(f"{location}: {exc}", reason="locked", location=location) from exc
+
+
+class _Handover:
+    """A run that a worker thread opens, and that is closed if its task doesn't live to take it.
+
+    asyncio's own `Task.cancel()` leaves the thread alone with what it opens.
+    """
+
+    def __init__(self, open_run: Callable[[], OpenedRun]) -> None:
+        self._open_run = open_run
+        self._lock = threading.Lock()
+        self._opened: OpenedRun | None = None
+        self._abandoned = False
+
+    async def taken(self, location: str) -> OpenedRun:
+        try:
+            return await _patiently(self._open, location)
+        except BaseException:
+            with self._lock:
+                self._abandoned = True
+                if self._opened is not None:
+                    self._opened.close()
+            raise
+
+    def _open(self) -> OpenedRun:
+        opened = self._open_run()
+        with self._lock:
+            self._opened = opened
+            if self._abandoned:
+                opened.close()
+        return opened
+
+
+def _check_text(what: str, text: str, *, longest: int = _LONGEST_NAME) -> None:
+    """Refuse what no database keeps, no terminal shows, or nobody should find in a journal."""
+    try:
+        check_secrets(text)
+        text.encode()
+    except (SecretInFacts, UnicodeEncodeError) as exc:
+        raise ConfigurationError(f"{what} that can't stand in a journal: {exc}") from None
+    if not text or len(text) > longest or any(unicodedata.category(c) == "Cc" for c in text):
+        raise ConfigurationError(f"not {what}: {text!r:.80}")
+
+
+def _shown(where: str | os.PathLike[str]) -> str:
+    """The place without what may be a password."""
+    return os.fspath(where).rpartition("@")[2].partition("?")[0]

@@ -1,0 +1,141 @@
+"""The journal's tables, one text for SQLite and PostgreSQL, and the seals of their rows.
+
+Every row carries a checksum of itself, its *seal*: SQLite checks its pages' structure and nothing
+of what stands in them, so a flipped byte in a fact would be read as another fact. Events are
+numbered within their run from 1 on, so that a missing row is found, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Row,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from segments_async._sansio.lifecycle import Event
+
+#: Of the tables as they stand here. A journal with a higher one is refused.
+SCHEMA = 1
+
+#: Events that tell of an export's end at the vendor, or of its file: asked for across runs.
+LASTING = (Event.COMPLETED, Event.FETCHED, Event.UNCHANGED)
+
+metadata = MetaData()
+
+# SQLite counts rows by itself in an INTEGER column only.
+_RowId = BigInteger().with_variant(Integer, "sqlite")
+
+journal = Table(
+    "segments_async_journal",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("account", Text, nullable=False),
+    Column("seal", Text, nullable=False),
+)
+
+runs = Table(
+    "segments_async_runs",
+    metadata,
+    Column("id", _RowId, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False, unique=True),
+    Column("named", Boolean, nullable=False),  # by the caller
+    Column("destination", Text),
+    Column("started_at", Text, nullable=False),
+    Column("ended_at", Text),
+    Column("states", Text),  # of a run that ended: how many exports ended how, as JSON
+    Column("seal", Text, nullable=False),
+)
+
+events = Table(
+    "segments_async_events",
+    metadata,
+    Column("id", _RowId, primary_key=True),
+    Column("run_id", _RowId, ForeignKey(runs.c.id, ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("segment_id", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("seal", Text, nullable=False),
+    UniqueConstraint("run_id", "number"),
+)
+
+_lasting = events.c.event.in_([event.value for event in LASTING])
+Index(
+    "segments_async_lasting",
+    events.c.segment_id,
+    events.c.event,
+    sqlite_where=_lasting,
+    postgresql_where=_lasting,
+)
+
+guard = Table(
+    "segments_async_guard",
+    metadata,
+    Column("until", Text, primary_key=True),
+    Column("pause", Text, nullable=False),
+    Column("internal_errors", Integer, nullable=False),
+    Column("seal", Text, nullable=False),
+)
+
+
+class BrokenSeal(Exception):
+    """A row that isn't as it was written."""
+
+
+class Malformed(Exception):
+    """What stands in the tables is sealed, and still nothing that this library writes."""
+
+
+def sealed(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with its seal."""
+    return {**values, "seal": _seal(table, values)}
+
+
+def checked(table: Table, row: Row[Any]) -> dict[str, Any]:
+    """The row by its columns' names, if it is as it was written; else BrokenSeal."""
+    # Underscored as a namedtuple's fields are, and as public.
+    values = dict(row._mapping)  # pyright: ignore[reportPrivateUsage]
+    try:
+        whole = _seal(table, values) == values["seal"]
+    except TypeError:  # SQLite says of each value of what type it is: no JSON has bytes
+        whole = False
+    if not whole:
+        raise BrokenSeal(f"a row of {table.name} is not as it was written")
+    return values
+
+
+def _seal(table: Table, values: Mapping[str, Any]) -> str:
+    # An event's id is the database's to give, and only orders the runs' events.
+    names = [
+        c.name
+        for c in table.columns
+        if c.name != "seal" and not (table is events and c.name == "id")
+    ]
+    text = json.dumps([table.name, *(values.get(name) for name in names)])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def stamp(at: datetime) -> str:
+    """Always of one length and in UTC, so that texts are ordered as the moments are."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def moment(text: str) -> datetime:
+    """What :func:`stamp` wrote."""
+    return datetime.fromisoformat(text)

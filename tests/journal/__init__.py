@@ -1,0 +1,1 @@
+"""The durable journal, on SQLite and on PostgreSQL."""

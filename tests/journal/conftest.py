@@ -1,0 +1,27 @@
+"""A place for a journal, on both backends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from journal.server import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("PostgreSQL"))]
+)
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where no journal is yet."""
+    if request.param == "sqlite":
+        return str(tmp_path / "runs.db")
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.schema()

@@ -1,0 +1,224 @@
+"""The SQLite journal's files: who may read them, where they may be, which process has a run."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import segments_async
+from journal.lives import ACCOUNT, DESTINATION, live, opened, run_of
+from segments_async import JournalError
+from segments_async._journal import files
+from segments_async._journal.database import Database
+from segments_async._journal.files import hold, kind_of_network
+from segments_async._journal.wal import lost_commits
+from segments_async._sansio.lifecycle import Event
+
+
+@pytest.fixture(params=[0o000, 0o022, 0o777], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def modes(directory: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+
+
+async def test_only_the_owner_reads_the_files(umask: int, tmp_path: Path) -> None:
+    """Whatever the umask, the database and what SQLite puts beside it are 0600 while in use."""
+    directory = tmp_path / "j"
+    directory.mkdir()
+    directory.chmod(0o755)
+    async with run_of(await opened(directory / "runs.db")) as log:
+        await live(log, "a", [Event.INTENT])
+        found = modes(directory)
+    names = ["runs.db", "runs.db-wal", "runs.db-shm", "runs.db.run-1.lock"]
+    assert found == dict.fromkeys(names, 0o600)
+    assert modes(directory) == {"runs.db": 0o600}
+
+
+async def test_a_directory_is_made(tmp_path: Path) -> None:
+    """The journal's directory is made where it isn't there."""
+    await opened(tmp_path / "a" / "b" / "runs.db")
+    assert modes(tmp_path / "a" / "b") == {"runs.db": 0o600}
+
+
+async def test_odd_names(tmp_path: Path) -> None:
+    """Characters that mean something in a URI are a part of the name; a URL names a path, too."""
+    path = tmp_path / "a b%20#?.db"
+    async with run_of(await opened(path)) as log:
+        await live(log, "a", [Event.INTENT])
+    assert path.exists()
+    await opened(f"sqlite:///{tmp_path / 'plain.db'}")
+    assert modes(tmp_path).keys() == {path.name, "plain.db"}
+
+
+async def test_a_path_below_a_file(tmp_path: Path) -> None:
+    """Where no file can be made, the journal is unavailable, and its place is said."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(JournalError, match="file") as caught:
+        await opened(tmp_path / "file" / "runs.db")
+    assert caught.value.reason == "unavailable"
+
+
+async def test_what_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that can't be written is refused at the start, not at the first event."""
+    path = tmp_path / "runs.db"
+    await opened(path)
+    # root may write anywhere, so the answer is made up
+    monkeypatch.setattr(os, "access", lambda where, mode: Path(where) != tmp_path)
+    with pytest.raises(JournalError) as caught:
+        await opened(path)
+    assert (caught.value.reason, caught.value.location) == ("unavailable", str(path))
+
+
+def test_many_create_it_at_once(tmp_path: Path) -> None:
+    """Of several that find no journal, one makes it, and all use that one; nothing is left over."""
+    path = tmp_path / "runs.db"
+    ready = threading.Barrier(6)
+    names = []
+
+    def open_run(number: int) -> None:
+        ready.wait()
+        run = Database.open(path, ACCOUNT).open_run(DESTINATION, f"run-{number}", "x")
+        names.append(run.name)
+        run.close()
+
+    threads = [threading.Thread(target=open_run, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(names) == [f"run-{n}" for n in range(6)]
+    assert len(Database.open(path, ACCOUNT).runs()) == 6
+    assert [p.name for p in tmp_path.iterdir()] == ["runs.db"]
+
+
+def test_a_database_of_something_else(tmp_path: Path) -> None:
+    """A SQLite file of another program is refused, and gets no tables."""
+    import sqlite3
+
+    path = tmp_path / "browser.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE places (url TEXT)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(JournalError, match="no journal") as caught:
+        Database.open(path, ACCOUNT)
+    assert caught.value.reason == "foreign"
+    assert path.read_bytes() == before
+
+
+# --------------------------------------------------------------------- network file systems
+
+MOUNTS = r"""
+/dev/vda / ext4 rw 0 0
+proc /proc proc rw 0 0
+server:/export /mnt/nfs nfs4 rw 0 0
+//server/share /mnt/a\040share cifs rw 0 0
+/dev/vdb /mnt/nfs/local xfs rw 0 0
+me@host: /mnt/far fuse.sshfs rw 0 0
+C:\134 /mnt/c 9p rw 0 0
+/dev/sdb /mnt/twice ext4 rw 0 0
+server:/b /mnt/twice nfs rw 0 0
+short
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/var/runs.db", None),
+        ("/mnt/nfs/runs.db", "nfs4"),
+        ("/mnt/nfs/local/runs.db", None),
+        ("/mnt/nfsish/runs.db", None),
+        ("/mnt/a share/x/runs.db", "cifs"),
+        ("/mnt/far/runs.db", "fuse.sshfs"),
+        ("/mnt/c/runs.db", "9p"),
+        ("/mnt/twice/runs.db", "nfs"),
+    ],
+)
+def test_which_file_systems_are_far(path: str, kind: str | None) -> None:
+    """The mount nearest to the path counts, and of two at one place the later one."""
+    assert kind_of_network(MOUNTS, Path(path)) == kind
+
+
+async def test_a_network_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network file system no journal is made, nor is one that is there opened."""
+    mounts = tmp_path / "mounts"
+    place = tmp_path / "far"
+    mounts.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/x {place} nfs rw 0 0\n")
+    monkeypatch.setattr(files, "_MOUNTS", mounts)
+    with pytest.raises(JournalError, match="network file system") as caught:
+        await opened(place / "runs.db")
+    assert caught.value.reason == "unsupported"
+    assert not place.exists()
+
+
+def test_where_mounts_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without /proc/mounts, nothing is known of file systems and none is refused."""
+    monkeypatch.setattr(files, "_MOUNTS", tmp_path / "none")
+    assert files.network_file_system(tmp_path) is None
+
+
+# --------------------------------------------------------------------- who holds a run
+
+
+def test_one_holds_a_run(tmp_path: Path) -> None:
+    """A lock is one's own until it is let go of; its file is gone afterwards."""
+    path = tmp_path / "lock"
+    first = hold(path)
+    assert first is not None
+    assert hold(path) is None
+    first()
+    assert not path.exists()
+    second = hold(path)
+    assert second is not None
+    second()
+
+
+def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
+    """A process that is killed leaves a lock file, and holds nothing: the next one has the run."""
+    path = tmp_path / "lock"
+    program = (
+        "import sys, pathlib\n"
+        "from segments_async._journal.files import hold\n"
+        "assert hold(pathlib.Path(sys.argv[1]))\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    package = str(Path(segments_async.__file__).parent.parent)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": package},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        assert hold(path) is None
+        process.kill()
+        process.wait()
+    assert path.exists()
+    let_go = hold(path)
+    assert let_go is not None
+    let_go()
+
+
+def test_no_log_lost_nothing(tmp_path: Path) -> None:
+    """Where SQLite left no write-ahead log, or an empty one, none is damaged."""
+    path = tmp_path / "runs.db-wal"
+    assert not lost_commits(path)
+    path.write_bytes(b"")
+    assert not lost_commits(path)
+    path.write_bytes(b"x" * 31)
+    assert not lost_commits(path)

@@ -1,0 +1,139 @@
+"""kill -9 of a process that writes: whatever record() returned for is there, in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import segments_async
+from journal.lives import ACCOUNT, DESTINATION
+from segments_async._journal.backends import backend
+from segments_async._journal.database import Database
+
+#: Seconds of a writer's life, at the most. It writes from some 50 ms on; on PostgreSQL, 150.
+LONGEST = 0.4
+
+KILLS = 30
+
+TESTS = Path(__file__).resolve().parent.parent
+
+
+class Nursery:
+    """The process that forks writers."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def kill_one(
+        self, where: str, record: Path, generation: int, after: float, to: str = DESTINATION
+    ) -> None:
+        """Let a writer live for so many seconds."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(
+            json.dumps([where, to, str(record), generation]), file=self._process.stdin, flush=True
+        )
+        pid = int(self._process.stdout.readline())
+        time.sleep(after)  # chance decides where it dies, and nothing is claimed of when
+        os.kill(pid, signal.SIGKILL)
+        assert self._process.stdout.readline() == "gone\n"
+
+
+@contextmanager
+def a_nursery() -> Iterator[Nursery]:
+    package = Path(segments_async.__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{TESTS}"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "journal.writer"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=TESTS,
+    ) as process:  # fmt: skip
+        yield Nursery(process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture
+def nursery() -> Iterator[Nursery]:
+    with a_nursery() as found:
+        yield found
+
+
+def replayed(where: str, destination: str = DESTINATION) -> list[list[str]]:
+    """The log as it is, once a later session has opened it and found it whole."""
+    run = Database.open(where, ACCOUNT).open_run(destination, None, "unexpected")
+    try:
+        assert run.name != "unexpected"
+        with backend(where).engine.connect() as connection:
+            query = (
+                "SELECT segment_id, event FROM segments_async_events JOIN segments_async_runs r "
+                f"ON r.id = run_id WHERE r.name = '{run.name}' ORDER BY number"
+            )
+            rows = [list(row) for row in connection.exec_driver_sql(query)]
+        assert run.known.keys() == {segment_id for segment_id, _ in rows}
+        return rows
+    finally:
+        run.close()
+
+
+def told(record: Path, word: str) -> list[list[str]]:
+    """The events that a writer called record() for, or that this returned for."""
+    lines = record.read_text().splitlines() if record.exists() else []
+    return [line.split()[1:] for line in lines if line.startswith(word)]
+
+
+@pytest.mark.parametrize("seed", [20261124])
+def test_killed_at_any_time(where: str, seed: int, nursery: Nursery, tmp_path: Path) -> None:
+    """After each of 30 kills: the log is what was there, and a beginning of what was called since.
+
+    That beginning has every event for which record() returned. The same run is gone on with at
+    once, each time.
+    """
+    chance = random.Random(seed)
+    before: list[list[str]] = []
+    returned_at_all = 0
+    for generation in range(KILLS):
+        record = tmp_path / f"record-{generation}"
+        nursery.kill_one(where, record, generation, chance.uniform(0.0, LONGEST))
+        called, returned = told(record, "called"), told(record, "returned")
+        if not before and not called:
+            continue  # it died before there was a run
+        log = replayed(where)
+        new = log[len(before) :]
+        assert log[: len(before)] == before
+        assert new == called[: len(new)]
+        assert [entry for entry in returned if entry not in new] == []
+        before, returned_at_all = log, returned_at_all + len(returned)
+    assert returned_at_all > 10 * KILLS
+
+
+def test_two_processes_on_one_database(where: str, nursery: Nursery, tmp_path: Path) -> None:
+    """Two processes write a run each, side by side, and are killed: each log is whole."""
+    with a_nursery() as other:
+        writers = [
+            threading.Thread(
+                target=one.kill_one, args=(where, tmp_path / f"record-{n}", n, 1.5, f"/to-{n}")
+            )
+            for n, one in enumerate([nursery, other])
+        ]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+    for number in range(2):
+        called = told(tmp_path / f"record-{number}", "called")
+        returned = told(tmp_path / f"record-{number}", "returned")
+        log = replayed(where, f"/to-{number}")
+        assert log == called[: len(log)]
+        assert [entry for entry in returned if entry not in log] == []
+        assert len(returned) > 50

@@ -1,0 +1,72 @@
+"""A process that forks writers to be killed, so that each of them starts at once.
+
+A line of JSON on stdin, `[where, destination, record, generation]`, forks one; its pid is printed,
+and "gone" once it is. A writer appends a line to the file `record` before it calls record(), and
+one after it returned: what the kernel was given survives the death of the process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from functools import partial
+
+import anyio
+
+from journal.lives import GOES_WELL, export_of, facts_for, opened, run_of
+from segments_async._journal import database  # noqa: F401 - imported once, before the forks
+from segments_async._journal.run_log import RunLog
+
+TASKS = 6
+
+
+async def write(where: str, destination: str, record: str, generation: int) -> None:
+    """Write lives until killed."""
+    descriptor = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def tell(*words: str) -> None:
+        os.write(descriptor, (" ".join(words) + "\n").encode())
+
+    async def lives(log: RunLog, task: int) -> None:
+        for number in range(1_000_000):
+            segment_id = f"g{generation}-{task}-{number}"
+            log.open(segment_id)
+            for event in GOES_WELL:
+                facts = facts_for(event, export_of(segment_id))
+                tell("called", segment_id, event.value)
+                await log.record(segment_id, event, facts)
+                tell("returned", segment_id, event.value)
+
+    journal = await opened(where)
+    async with (
+        run_of(journal, destination=destination) as log,
+        anyio.create_task_group() as tasks,
+    ):
+        for task in range(TASKS):
+            tasks.start_soon(lives, log, task)
+
+
+def main() -> None:
+    """Fork a writer for each line."""
+    for line in sys.stdin:
+        arguments = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                anyio.run(partial(write, *arguments))
+            except BaseException as exc:  # noqa: BLE001 - told to the test
+                sys.stderr.write(f"writer: {exc!r}\n")
+            os._exit(1)
+        tell(str(pid))
+        os.waitpid(pid, 0)
+        tell("gone")
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

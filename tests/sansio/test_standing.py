@@ -1,0 +1,415 @@
+"""What a log of events says of an export, and what a later session does with it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from segments_async import errors
+from segments_async._sansio.facts import (
+    SecretInFacts,
+    UnreadableFacts,
+    check_secrets,
+    facts_of,
+    read_facts,
+)
+from segments_async._sansio.lifecycle import Event, IllegalTransition, State, advance
+from segments_async._sansio.standing import Logged, Standing, resumption, standings, step
+from segments_async.models import (
+    Export,
+    ExportedFile,
+    ExportStatus,
+    NotExported,
+    Segment,
+    SegmentType,
+)
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LINK = "https://bucket.s3.amazonaws.com/f.csv?X-Amz-Signature=cafe&X-Amz-Credential=AKIA"
+SEGMENTS = ["a", "b", "c"]
+
+
+def export_of(segment_id: str, number: int = 1) -> Export:
+    return Export(
+        export_id=f"{segment_id}-{number}",
+        segment=Segment(segment_id, "Buyers", "p", SegmentType.DYNAMIC, last_run=NOON),
+        status=ExportStatus.COMPLETE,
+        start_time=NOON,
+        end_time=NOON + timedelta(seconds=90),
+        filename=LINK,
+    )
+
+
+def file_of(export: Export) -> ExportedFile:
+    return ExportedFile(f"/exports/{export.export_id}.csv", 7, "ab" * 32, True, export)
+
+
+def outcome_of(segment_id: str, *, submitted: Any = "yes", resumable: bool = True) -> NotExported:
+    error = errors.ExportTimeoutError("no time left", segment_id=segment_id)
+    return NotExported(segment_id, None, error, submitted, resumable)
+
+
+def facts_for(event: Event, segment_id: str, number: int = 1) -> dict[str, Any]:
+    """What the run tells with the event."""
+    export = export_of(segment_id, number)
+    match event:
+        case Event.ACCEPTED | Event.ADOPTED | Event.COMPLETED:
+            return facts_of(export=export)
+        case Event.FETCHED | Event.UNCHANGED:
+            return facts_of(file=file_of(export))
+        case Event.GAVE_UP | Event.FAILED | Event.EXPIRED:
+            return facts_of(outcome=outcome_of(segment_id))
+        case Event.REFUSED:
+            return facts_of(outcome=outcome_of(segment_id, submitted="no"))
+        case _:
+            return {}
+
+
+def logged(*events: Event, segment_id: str = "a") -> list[Logged]:
+    return [
+        Logged(segment_id, event, NOON + timedelta(seconds=n), facts_for(event, segment_id))
+        for n, event in enumerate(events)
+    ]
+
+
+SUBMITTED = (Event.INTENT, Event.ACCEPTED)
+COMPLETE = (*SUBMITTED, Event.COMPLETED)
+FETCHING = (*COMPLETE, Event.FETCH)
+
+#: Some way to each state.
+WAYS: dict[State, tuple[Event, ...]] = {
+    State.NEW: (),
+    State.INTENT: (Event.INTENT,),
+    State.SUBMITTED: SUBMITTED,
+    State.COMPLETE: COMPLETE,
+    State.FETCHING: FETCHING,
+    State.DONE: (*FETCHING, Event.FETCHED),
+    State.UNCHANGED: (Event.UNCHANGED,),
+    State.REFUSED: (Event.INTENT, Event.REFUSED),
+    State.UNKNOWN: (Event.INTENT, Event.LOST),
+    State.FAILED: (*SUBMITTED, Event.FAILED),
+    State.UNASKED: (Event.GAVE_UP,),
+    State.BROKEN_OFF: (*SUBMITTED, Event.GAVE_UP),
+    State.EXPIRED: (*FETCHING, Event.EXPIRED),
+}
+
+
+def standing_in(state: State) -> Standing:
+    return standings(logged(*WAYS[state])).get("a", Standing())
+
+
+def taken_up(state: State, **options: Any) -> State:
+    """Where the export stands after a later session took it up."""
+    standing = standing_in(state)
+    for event in resumption(standing, **options):
+        standing = step(standing, Logged("a", event, NOON))
+    return standing.state
+
+
+@pytest.mark.parametrize("state", State)
+def test_there_is_a_way_to_each_state(state: State) -> None:
+    """The tests below start in the states that they name."""
+    assert standing_in(state).state is state
+
+
+@pytest.mark.parametrize(
+    ("found", "after"),
+    [
+        (State.NEW, State.NEW),
+        (State.INTENT, State.UNKNOWN),
+        (State.SUBMITTED, State.SUBMITTED),
+        (State.COMPLETE, State.SUBMITTED),
+        (State.FETCHING, State.SUBMITTED),
+        (State.DONE, State.DONE),
+        (State.UNCHANGED, State.UNCHANGED),
+        (State.REFUSED, State.NEW),
+        (State.UNKNOWN, State.UNKNOWN),
+        (State.FAILED, State.FAILED),
+        (State.UNASKED, State.NEW),
+        (State.BROKEN_OFF, State.SUBMITTED),
+        (State.EXPIRED, State.EXPIRED),
+    ],
+)
+def test_a_later_session(found: State, after: State) -> None:
+    """Without opting in: what was asked for is never asked for again, all else goes on."""
+    assert taken_up(found) is after
+
+
+def test_opted_in() -> None:
+    """Each option leads the one end that it is about back to NEW."""
+    assert taken_up(State.UNKNOWN, on_unknown="resubmit") is State.NEW
+    assert taken_up(State.INTENT, on_unknown="resubmit") is State.NEW
+    assert taken_up(State.EXPIRED, on_expired="resubmit") is State.NEW
+    assert taken_up(State.FAILED, retry_failed=1) is State.NEW
+    for state in set(State) - {State.NEW, State.INTENT, State.UNKNOWN}:
+        assert taken_up(state, on_unknown="resubmit") is taken_up(state)
+
+
+@pytest.mark.parametrize(
+    ("found", "after"), [(State.DONE, State.SUBMITTED), (State.UNCHANGED, State.NEW)]
+)
+def test_a_file_that_is_gone(found: State, after: State) -> None:
+    """A file that is gone is fetched again; one of another run is exported again."""
+    assert taken_up(found, file_there=False) is after
+
+
+def test_failures_are_counted_across_retries() -> None:
+    """`retry_failed=1` is one more export after the first FAILED, and none after the second."""
+    once = (*SUBMITTED, Event.FAILED)
+    standing = standings(logged(*once, Event.OPTED_IN, *once))["a"]
+    assert standing.failures == 2
+    assert resumption(standing, retry_failed=1) == ()
+    assert resumption(standing, retry_failed=2) == (Event.OPTED_IN,)
+
+
+def test_what_is_not_resumable_stays_as_it_ended() -> None:
+    """An export that the vendor doesn't know any more is not asked about in each session."""
+    ended = facts_of(outcome=outcome_of("a", resumable=False))
+    standing = step(standing_in(State.SUBMITTED), Logged("a", Event.GAVE_UP, NOON, ended))
+    assert resumption(standing) == ()
+
+
+def test_a_refusal_that_may_have_been_acted_on_is_not_repeated() -> None:
+    """REFUSED goes on only where it was told that the vendor did nothing."""
+    intent = standing_in(State.INTENT)
+    maybe = facts_of(outcome=outcome_of("a", submitted="maybe"))
+    for facts in (maybe, {}):
+        assert resumption(step(intent, Logged("a", Event.REFUSED, NOON, facts))) == ()
+
+
+def test_what_is_known_of_a_finished_export() -> None:
+    """Everything that its outcome needs, but for the link."""
+    standing = standing_in(State.DONE)
+    export = attrs.evolve(export_of("a"), filename=None)
+    assert standing == Standing(
+        state=State.DONE,
+        export=export,
+        submitted_at=NOON + timedelta(seconds=1),
+        file=file_of(export),
+    )
+
+
+def test_a_second_export_has_no_past() -> None:
+    """Back in NEW, the first export's id, file and time are gone."""
+    standing = standings(logged(*WAYS[State.EXPIRED], Event.OPTED_IN))["a"]
+    assert standing == Standing()
+
+
+@pytest.mark.parametrize(
+    ("event", "before"),
+    [(Event.ACCEPTED, State.INTENT), (Event.ADOPTED, State.NEW), (Event.UNCHANGED, State.NEW)],
+)
+def test_an_event_without_what_it_needs(event: Event, before: State) -> None:
+    """A submitted export without its id could never be asked for: such a log is refused."""
+    with pytest.raises(UnreadableFacts):
+        step(standing_in(before), Logged("a", event, NOON))
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"export": []},
+        {"export": {}},
+        {"export": facts_of(export=export_of("b"))["export"]},
+        {"export": {**facts_of(export=export_of("a"))["export"], "exportId": "../x"}},
+        {"export": {**facts_of(export=export_of("a"))["export"], "startTime": 7}},
+        {"file": {"location": "x", "size": 1, "sha256": "", "verified": True}},
+        {**facts_of(file=file_of(export_of("a"))), "file": {"location": "x"}},
+        {"error": {"type": "ExportError", "message": "m", "submitted": "?", "resumable": True}},
+        {"error": {}},
+        {"error": None},
+        {"surprise": 1},
+    ],
+)
+def test_strange_facts(facts: dict[str, Any]) -> None:
+    """Facts that this library doesn't write raise, and one error only."""
+    with pytest.raises(UnreadableFacts):
+        read_facts("a", facts)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["export", "file", "error", "segment", "exportId", "type", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+)
+
+
+@given(st.dictionaries(st.sampled_from(["export", "file", "error"]), JSON))
+def test_no_facts_raise_anything_else(facts: dict[str, Any]) -> None:
+    """Whatever stands in a log, reading it gives facts or UnreadableFacts."""
+    try:
+        read_facts("a", facts)
+    except UnreadableFacts:
+        return
+
+
+# --------------------------------------------------------------------- secrets
+
+
+def test_a_link_does_not_go_in() -> None:
+    """Neither an export's link nor one in an error, a name or a description is in the facts."""
+    segment = Segment("a", f"from {LINK}", "p", "Static", description=f"see {LINK}")
+    export = attrs.evolve(export_of("a"), segment=segment)
+    error = errors.DownloadError(f"GET {LINK} broke", reason="broken", export=export)
+    outcome = NotExported("a", export, error, "yes", resumable=True)
+    text = json.dumps(facts_of(file=file_of(export), outcome=outcome))
+    assert "cafe" not in text
+    assert "AKIA" not in text
+    check_secrets(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        LINK,
+        "see https://host/path?token=1",
+        "https://user:word@host/",
+        "X-Amz-Signature=cafe",
+        "x-goog-signature=cafe",
+        "sv=2020&sig=cafe",
+    ],
+)
+def test_what_looks_like_a_secret_is_refused(text: str) -> None:
+    """The last look before the disk; the refusal doesn't repeat what it refused."""
+    with pytest.raises(SecretInFacts) as caught:
+        check_secrets(text)
+    assert "cafe" not in str(caught.value)
+    assert "word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["Who buys?", "a/b?c", "s3://bucket/key", "https://host/path", "Design=new", ""]
+)
+def test_what_is_no_secret_passes(text: str) -> None:
+    """Names that people give to segments go in as they are."""
+    check_secrets(text)
+    segment = Segment("a", text, "p", "Static")
+    export = attrs.evolve(export_of("a"), segment=segment)
+    read = read_facts("a", facts_of(export=export)).export
+    assert read is not None
+    assert read.segment == segment
+
+
+ERRORS = [
+    errors.ExportFailedError("failed", segment_id="a", export=None),
+    errors.SubmitUnknownError("lost", segment_id="a"),
+    errors.NotSubmittedError("never", segment_id="a"),
+    errors.ConfigurationError("exists"),
+    errors.APIConnectionError("broke", method="POST", path="/x", sent=True),
+    errors.ServerError(
+        "500", method="POST", path="/x", status_code=500, body="oh", retry_after=1.5
+    ),
+    errors.DecodeError("no", method="GET", path="/x", where="$.x"),
+    errors.DownloadError("short", reason="length"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_is_told_again_as_it_was(error: errors.SegmentsError) -> None:
+    """A run that is opened again tells errors of the same class, message and facts."""
+    facts = json.loads(json.dumps(facts_of(outcome=NotExported("a", None, error, "maybe", False))))
+    ending = read_facts("a", facts).ending
+    assert ending is not None
+    again = ending.error(export_of("a") if isinstance(error, errors.DownloadError) else None)
+    assert (type(again), str(again)) == (type(error), str(error))
+    differing = {n for n in vars(error) if getattr(again, n) != getattr(error, n)} - {"export"}
+    assert differing == set()
+    assert (ending.submitted, ending.resumable) == ("maybe", False)
+
+
+# --------------------------------------------------------------------- against a model
+
+
+class Lives(RuleBasedStateMachine):
+    """Several exports, event by event, against a dictionary of what they are known to be."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.log: list[Logged] = []
+        self.model: dict[str, dict[str, Any]] = {}
+        self.number = 0
+
+    def known(self, segment_id: str) -> dict[str, Any]:
+        fresh = {"state": State.NEW, "export": None, "file": None, "at": None, "failures": 0}
+        return self.model.get(segment_id, fresh)
+
+    @rule(segment_id=st.sampled_from(SEGMENTS), data=st.data())
+    def legal_event(self, segment_id: str, data: st.DataObject) -> None:
+        known = dict(self.known(segment_id))
+        legal = [event for event in Event if leads(known["state"], event)]
+        event = data.draw(st.sampled_from(legal))
+        if event in (Event.ACCEPTED, Event.ADOPTED, Event.UNCHANGED):
+            self.number += 1
+        at = NOON + timedelta(seconds=len(self.log))
+        facts = facts_for(event, segment_id, self.number)
+        self.log.append(Logged(segment_id, event, at, json.loads(json.dumps(facts))))
+        known["state"] = advance(known["state"], event)
+        export = attrs.evolve(export_of(segment_id, self.number), filename=None)
+        if "export" in facts:
+            known["export"] = export
+        known["file"] = file_of(export) if "file" in facts else None
+        if event in (Event.ACCEPTED, Event.ADOPTED):
+            known["at"] = at
+        if event is Event.FAILED:
+            known["failures"] += 1
+        if known["state"] is State.NEW:
+            known.update(export=None, file=None, at=None)
+        self.model[segment_id] = known
+
+    @precondition(lambda self: self.log)
+    @rule(segment_id=st.sampled_from(SEGMENTS), event=st.sampled_from(Event))
+    def illegal_event(self, segment_id: str, event: Event) -> None:
+        if leads(self.known(segment_id)["state"], event):
+            return
+        with pytest.raises(IllegalTransition):
+            standings([*self.log, Logged(segment_id, event, NOON)])
+
+    @invariant()
+    def replay_is_the_model(self) -> None:
+        found = {
+            segment_id: {
+                "state": s.state,
+                "export": s.export,
+                "file": s.file,
+                "at": s.submitted_at,
+                "failures": s.failures,
+            }
+            for segment_id, s in standings(self.log).items()
+        }
+        assert found == self.model
+
+    @invariant()
+    def only_new_is_posted(self) -> None:
+        """Between two INTENTs of a segment, nothing was made or the caller opted in."""
+        for segment_id in SEGMENTS:
+            events = [entry.event for entry in self.log if entry.segment_id == segment_id]
+            posts = [n for n, event in enumerate(events) if event is Event.INTENT]
+            for before, after in itertools.pairwise(posts):
+                between = events[before + 1 : after]
+                assert between[0] in (Event.NOT_SENT, Event.REFUSED) or Event.OPTED_IN in between
+
+
+def leads(state: State, event: Event) -> bool:
+    try:
+        advance(state, event)
+    except IllegalTransition:
+        return False
+    return True
+
+
+TestLives = pytest.mark.filterwarnings("ignore::pytest.PytestCollectionWarning")(Lives.TestCase)
+TestLives.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
