@@ -20,9 +20,9 @@ import anyio
 import anyio.to_thread
 
 from segments_async._files.part import PartFile
-from segments_async._http import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
 from segments_async._sansio.links import LinkRefused
 from segments_async._sansio.retry import full_jitter
+from segments_async._storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
 from segments_async.errors import DownloadError, DownloadReason, ExportExpiredError
 from segments_async.models import Export, ExportedFile
 
