@@ -34,7 +34,7 @@ STORAGE_KEEPALIVE = 15.0
 STORAGE_ERROR_CAP = 16 * 1024
 
 #: No request header, unless told.
-_NO_HEADERS: Mapping[str, str] = {}
+NO_HEADERS: Mapping[str, str] = {}
 
 
 @attrs.frozen
@@ -70,7 +70,7 @@ class Storage:
 
     @contextlib.asynccontextmanager
     async def get(
-        self, link: str, headers: Mapping[str, str] = _NO_HEADERS
+        self, link: str, headers: Mapping[str, str] = NO_HEADERS
     ) -> AsyncGenerator[StorageAnswer]:
         """Follow the link, and whatever redirects the policy admits.
 

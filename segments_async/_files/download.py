@@ -27,7 +27,7 @@ from segments_async._sansio.byte_ranges import (
 )
 from segments_async._sansio.claims import Claims, size_of
 from segments_async._sansio.transfer import SLOWEST, WINDOW, Speed
-from segments_async._storage import Storage, StorageAnswer, StorageBroken
+from segments_async._storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
@@ -148,7 +148,7 @@ class Attempt:
         """One request, watched for its speed."""
         speed = Speed(anyio.current_time())
         with anyio.CancelScope(deadline=speed.deadline) as scope:
-            headers = asked.headers() if asked is not None else {}
+            headers = NO_HEADERS if asked is None else asked.headers()
             async with self._storage.get(self._link, headers) as answer:
                 meaning = read_answer(answer.status, answer.headers, asked)
                 match meaning:

@@ -5,7 +5,6 @@ A broken one can't be continued: where in the file an encoded byte belongs, only
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Callable
 
 import anyio
@@ -35,7 +34,7 @@ class EncodedBody:
         self._speed = speed
         self._scope = scope
         self._decoder = GzipDecoder()
-        self._md5: hashlib._Hash | None = md5() if stored.md5 is not None else None
+        self._md5 = md5() if stored.md5 is not None else None
         self._size = 0
 
     async def receive(

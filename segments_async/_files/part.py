@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from segments_async._sansio import sidecar
 from segments_async._sansio.byte_ranges import Stored
@@ -28,6 +28,13 @@ _BLOCK = 1024 * 1024
 
 class ChecksumMismatch(Exception):
     """The bytes aren't those whose MD5 storage told."""
+
+
+class Digest(Protocol):
+    """A running hash."""
+
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
 
 
 class ExportedBytes(NamedTuple):
@@ -321,7 +328,7 @@ def _boot_id() -> str | None:
         return None
 
 
-def md5() -> hashlib._Hash | None:
+def md5() -> Digest | None:
     """A running MD5; None where the system forbids it for whatever purpose (FIPS)."""
     try:
         return hashlib.md5(usedforsecurity=False)

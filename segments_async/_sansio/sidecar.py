@@ -56,7 +56,7 @@ class Sidecar:
             "etag": self.stored.etag,
             "modified": self.stored.modified,
             "md5": self.stored.md5,
-            "held": self.held[:_MOST_RANGES],
+            "held": [number for pair in self.held[:_MOST_RANGES] for number in pair],
             "boot": self.boot_id,
             "synced": self.synced,
         }
@@ -98,15 +98,14 @@ def _checked(document: dict[str, Any]) -> Sidecar | None:
 
 
 def _ranges(value: object) -> Ranges | None:
-    if not isinstance(value, list):
+    if not isinstance(value, list) or len(cast("list[object]", value)) % 2:
         return None
+    if not all(_is_count(number) for number in cast("list[object]", value)):
+        return None
+    numbers = cast("list[int]", value)
     ranges: Ranges = ()
-    for pair in cast("list[object]", value):
-        match pair:
-            case [start, stop] if _is_count(start) and _is_count(stop):
-                ranges = with_range(ranges, cast(int, start), cast(int, stop))
-            case _:
-                return None
+    for start, stop in zip(numbers[::2], numbers[1::2], strict=True):
+        ranges = with_range(ranges, start, stop)
     return ranges
 
 
