@@ -149,7 +149,8 @@ class _Chunks:
 
 
 def _raise_storage_broken(exc: Exception) -> NoReturn:
-    if was_sent(exc) is None:
+    # A transport's own OSError too: raised as itself, it would be taken for the disk's.
+    if was_sent(exc) is None and not isinstance(exc, OSError):
         raise exc
     # `from None`, and the request taken off: the cause holds the signed link.
     forget_request(exc)
