@@ -291,11 +291,13 @@ class _Stream:
     async def receive(self, answer: StorageAnswer, scope: anyio.CancelScope) -> None:
         """Read it to its end, or to where another connection has claimed what follows."""
         try:
+            unseen = 0
             async for chunk in answer.chunks:
-                now = anyio.current_time()
-                self._speed.on_bytes(len(chunk), now)
-                if scope.deadline != self._speed.deadline:
+                unseen += len(chunk)
+                if unseen >= SLOWEST:  # less than that is too slow whenever it comes
+                    self._speed.on_bytes(unseen, anyio.current_time())
                     scope.deadline = self._speed.deadline
+                    unseen = 0
                 self._take(chunk)
                 if self._at - self._offset >= BATCH:
                     await self._hand_over()

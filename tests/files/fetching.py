@@ -24,4 +24,4 @@ async def main(base_url: str, export_id: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main, *sys.argv[1:])
+    anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3])

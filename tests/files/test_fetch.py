@@ -26,6 +26,9 @@ from segments_async._sansio import transfer
 from segments_async._storage import Storage
 from segments_async.sandbox import PAGE_SEGMENT_ID, Fault, FileHost, Sandbox, SandboxTransport
 
+#: Most bodies here are left before their end.
+pytestmark = abandoned_body
+
 PART = ["a.csv.part", "a.csv.part.json"]
 
 Fetch = Callable[..., Awaitable[ExportedFile]]
@@ -464,7 +467,6 @@ async def test_of_a_file_that_is_gone_no_part_is_kept(status: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("host", [{}, {"ranges": False}, {"gzip": True}, {"rate": 1e6}])
-@abandoned_body
 async def test_cancelled_at_every_await(
     host: dict[str, Any], tmp_path: Path, small_chunks: None
 ) -> None:
@@ -538,7 +540,6 @@ def _most_at_once(sandbox: Sandbox) -> int:
     return max(sum(1 for e in files if e.at <= f.at < (e.ended_at or 0.0)) for f in files)
 
 
-@abandoned_body
 async def test_a_large_file_comes_over_several_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -570,7 +571,6 @@ async def test_one_connection_where_more_are_of_no_use(
     assert len(sandbox.record.files()) == 1
 
 
-@abandoned_body
 async def test_a_waiting_download_gets_its_slot_after_a_chunk(
     tmp_path: Path, small_chunks: None
 ) -> None:
@@ -593,7 +593,6 @@ async def test_a_waiting_download_gets_its_slot_after_a_chunk(
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["cut", "503", "412", "200"])
-@abandoned_body
 async def test_breaks_of_several_connections(
     kind: str, seed: int, tmp_path: Path, small_chunks: None
 ) -> None:
@@ -616,7 +615,6 @@ async def test_breaks_of_several_connections(
     assert _most_at_once(sandbox) <= 4
 
 
-@abandoned_body
 async def test_a_large_file_is_cancelled_at_once(tmp_path: Path, small_chunks: None) -> None:
     """Also over several connections; the next download fetches the holes."""
     sandbox = sandbox_of(60_000, rate=1e6)
@@ -682,7 +680,6 @@ async def test_a_directory_that_vanishes(tmp_path: Path, small_batches: None) ->
     assert not to.exists()
 
 
-@abandoned_body
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_asyncios_own_cancellation(tmp_path: Path, small_chunks: None) -> None:
     """`Task.cancel()` leaves worker threads behind: none writes into what is closed."""
