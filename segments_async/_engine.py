@@ -20,13 +20,13 @@ from segments_async._files.destination import Destination
 from segments_async._files.fetch import fetch_file
 from segments_async._flight import POST_GRACE, Flight, Flights, fatal
 from segments_async._gate import Gate, Inbox, Ticket
-from segments_async._http import Storage
 from segments_async._manifest import Manifest
 from segments_async._sansio.eta import eta_seconds
 from segments_async._sansio.lifecycle import Event, State
 from segments_async._sansio.retry import MOST_INTERNAL_ERRORS
 from segments_async._sansio.schedule import Kind
 from segments_async._sansio.tally import Tally
+from segments_async._storage import Storage
 from segments_async._workers import Desk
 from segments_async.errors import (
     DownloadError,

@@ -7,15 +7,11 @@ is used of it, and errors are told by their names.
 from __future__ import annotations
 
 import contextlib
-import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextvars import ContextVar
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, NoReturn, Protocol, cast
-from urllib.parse import urljoin
 
 import anyio
-import attrs
 import httpx
 
 from segments_async._sansio.credentials import Origin, Secret
@@ -31,15 +27,9 @@ SLOTS = 64
 #: ends as "unknown", so ours close before the common 5 s of servers do.
 KEEPALIVE = 4.0
 
-#: The same for storage, where a request can be repeated.
-STORAGE_KEEPALIVE = 15.0
-
 #: Largest bodies read, in bytes. 100 000 segments are 32 MB.
 LIST_CAP = 64 * 1024 * 1024
 STATUS_CAP = 1024 * 1024
-
-#: Of storage's error pages, in bytes.
-STORAGE_ERROR_CAP = 16 * 1024
 
 USER_AGENT = "segments-async"
 
@@ -184,12 +174,12 @@ class Api:
             with scope:
                 return await self._exchange(client, request, cap, wire)
         except Exception as exc:
-            sent = _sent(exc)
+            sent = was_sent(exc)
             if sent is None:
                 raise
             # The cause may hold the request, and that the Authorization header.
-            _forget_request(exc)
-            raise self._broken(request, _described(exc), sent and wire.sent is not False) from exc
+            forget_request(exc)
+            raise self._broken(request, described(exc), sent and wire.sent is not False) from exc
         finally:
             self._clients.give_back(client)
         what = f"no answer within {self.timeout:g} s"
@@ -225,7 +215,7 @@ class Api:
             body = await self._read(request, response, headers, cap)
         except BaseException:
             # Otherwise httpx has closed it with its last byte.
-            await _close(response)
+            await close(response)
             raise
         return ApiAnswer(response.status_code, headers, body, anyio.current_time())
 
@@ -236,7 +226,7 @@ class Api:
             self._undecodable(request, "a compressed answer, which was not asked for")
         parts: list[bytes] = []
         size = 0
-        async for part in _pieces(response):
+        async for part in pieces(response):
             size += len(part)
             if size > cap:
                 self._undecodable(request, f"an answer of more than {cap} bytes")
@@ -290,7 +280,7 @@ _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyErro
 _TRANSPORT = frozenset({"TransportError", "RequestError", "StreamError", "InvalidURL"})
 
 
-def _sent(exc: Exception) -> bool | None:
+def was_sent(exc: Exception) -> bool | None:
     """Whether a failed request may have arrived; None where the error isn't httpx's."""
     names = {cls.__name__ for cls in type(exc).__mro__ if cls.__module__.startswith("httpx")}
     if names & _UNSENT:
@@ -298,11 +288,11 @@ def _sent(exc: Exception) -> bool | None:
     return True if names & _TRANSPORT else None
 
 
-def _described(exc: Exception) -> str:
+def described(exc: Exception) -> str:
     return redact(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
 
 
-def _forget_request(exc: BaseException) -> None:
+def forget_request(exc: BaseException) -> None:
     """Take the request, with its credentials or signed URL, off an httpx error and its causes."""
     cause: BaseException | None = exc
     while cause is not None:
@@ -311,7 +301,7 @@ def _forget_request(exc: BaseException) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-def _pieces(response: Response) -> AsyncIterator[bytes]:
+def pieces(response: Response) -> AsyncIterator[bytes]:
     """The body as served; or, where a transport has read it already, what it read.
 
     ``httpx.MockTransport`` and others that make a response from a whole body do that.
@@ -319,139 +309,7 @@ def _pieces(response: Response) -> AsyncIterator[bytes]:
     return response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
 
 
-async def _close(response: Response) -> None:
+async def close(response: Response) -> None:
     # Under cancellation, closing must still give the connection back to the pool.
     with anyio.CancelScope(shield=True), contextlib.suppress(OSError):
         await response.aclose()
-
-
-@attrs.frozen
-class StorageAnswer:
-    """The head of storage's answer; the body is read from `chunks`, as served."""
-
-    status: int
-    headers: Mapping[str, str]
-    chunks: AsyncIterator[bytes] = attrs.field(repr=False)
-
-
-class StorageBroken(Exception):
-    """The link to storage broke. Holds no URL."""
-
-
-class Storage:
-    """Storage, asked without credentials and cookies.
-
-    Args:
-        clients: httpx's or httpx2's.
-        check: raises where the link policy refuses a link; asked again for each redirect.
-        redirects: how many are followed.
-        timeout: seconds for connecting, and between two chunks.
-    """
-
-    def __init__(
-        self, clients: Clients, check: Callable[[str], str], *, redirects: int, timeout: float
-    ) -> None:
-        self._clients = clients
-        self._check = check
-        self._redirects = redirects
-        self._timeout = timeout
-
-    @contextlib.asynccontextmanager
-    async def get(self, link: str) -> AsyncGenerator[StorageAnswer]:
-        """Follow the link, and whatever redirects the policy admits.
-
-        Raises:
-            LinkRefused: by the link policy, here or on the way.
-            StorageBroken: no answer, or its body broke off.
-        """
-        client = self._clients.borrow()
-        try:
-            response = await self._follow(client, link)
-            try:
-                chunks = _Chunks(_pieces(response))
-                yield StorageAnswer(response.status_code, response.headers, chunks)
-            finally:
-                await _close(response)
-        finally:
-            self._clients.give_back(client)
-
-    async def _follow(self, client: HttpClient, link: str) -> Response:
-        for _ in range(self._redirects + 1):
-            response = await self._request(client, self._check(link))
-            location = response.headers.get("location")
-            if response.status_code not in (301, 302, 303, 307, 308) or location is None:
-                return response
-            await _close(response)
-            try:
-                link = urljoin(link, location)
-            except ValueError:
-                link = location  # no URL, which the policy refuses
-        raise StorageBroken(f"more than {self._redirects} redirects")
-
-    async def _request(self, client: HttpClient, link: str) -> Response:
-        headers = {"Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-        private = _link_in_flight.set(True)
-        try:
-            outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
-            outgoing.headers.pop("cookie", None)
-            answer = await client.send(
-                outgoing, stream=True, auth=_no_credentials, follow_redirects=False
-            )
-            return cast(Response, answer)
-        except Exception as exc:  # noqa: BLE001 - raised again, as ours or as itself
-            _raise_storage_broken(exc)
-        finally:
-            _link_in_flight.reset(private)
-
-
-def _no_credentials(outgoing: Any) -> Any:
-    """Whatever a caller's client would add by itself stays off requests to storage."""
-    outgoing.headers.pop("authorization", None)
-    return outgoing
-
-
-class _Chunks:
-    """The chunks of a body, with httpx's errors turned into ours."""
-
-    __slots__ = ("_raw",)
-
-    def __init__(self, raw: AsyncIterator[bytes]) -> None:
-        self._raw = raw
-
-    def __aiter__(self) -> _Chunks:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self._raw.__anext__()
-        except Exception as exc:
-            if isinstance(exc, StopAsyncIteration):
-                raise
-            _raise_storage_broken(exc)
-
-
-def _raise_storage_broken(exc: Exception) -> NoReturn:
-    if _sent(exc) is None:
-        raise exc
-    # `from None`, and the request taken off: the cause holds the signed link.
-    _forget_request(exc)
-    raise StorageBroken(_described(exc)) from None
-
-
-_link_in_flight: ContextVar[bool] = ContextVar("segments_async_link_in_flight", default=False)
-
-
-class _HideLinks(logging.Filter):
-    """httpx logs each full URL at INFO; of ours to storage, the query is a credential.
-
-    httpcore logs the headers of answers at DEBUG, and a redirect's Location is such a URL too.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if _link_in_flight.get():
-            record.msg, record.args = redact(record.getMessage()), None
-        return True
-
-
-for _name in ("httpx", "httpx2", "httpcore.http11", "httpcore.http2"):
-    logging.getLogger(_name).addFilter(_HideLinks())

@@ -34,14 +34,11 @@ from segments_async._http import (
     KEEPALIVE,
     LIST_CAP,
     STATUS_CAP,
-    STORAGE_KEEPALIVE,
     Api,
     CallersClient,
     Clients,
     HttpClient,
     OwnClients,
-    Storage,
-    StorageBroken,
 )
 from segments_async._sansio.credentials import Origin, authorization, parse_base_url
 from segments_async._sansio.lifecycle import Event, State
@@ -59,6 +56,7 @@ from segments_async._sansio.wire import (
     read_segments,
     submit_request,
 )
+from segments_async._storage import STORAGE_KEEPALIVE, Storage, StorageBroken
 from segments_async.errors import (
     APIConnectionError,
     APIStatusError,

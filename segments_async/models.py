@@ -98,8 +98,8 @@ class ExportedFile:
 
     Attributes:
         location: the absolute path.
-        size: in bytes.
-        sha256: of the bytes as served, in hex.
+        size: in bytes, as written: of a file that is stored gzip-encoded, decoded.
+        sha256: of the bytes as written, in hex.
         verified: whether the server told a length and it agreed. False where no length was told:
             the file may be whole, and nobody can know.
         export: the export it came from.

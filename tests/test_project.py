@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"models"}),
     frozenset({"_sansio"}),
-    frozenset({"_http"}),
+    frozenset({"_http", "_storage"}),
     frozenset({"_gate"}),
     frozenset({"_files", "_journal"}),
     frozenset({"_flight", "report"}),

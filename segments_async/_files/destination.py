@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from segments_async._files.part import part_of, write_all
+from segments_async._files.part import sidecar_of, write_all
 from segments_async._sansio.naming import file_names
 from segments_async.errors import ConfigurationError
 
@@ -79,7 +79,7 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
         raise problem
     try:
         with contextlib.suppress(FileNotFoundError):
-            part_of(path).lstat()  # fails where the name can't be one: too long, or with a NUL
+            sidecar_of(path).lstat()  # fails where the name can't be one: too long, or with a NUL
         with tempfile.TemporaryFile(dir=path.parent):
             return path
     except (OSError, ValueError) as exc:

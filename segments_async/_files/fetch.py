@@ -1,8 +1,4 @@
-"""Fetch the file of a COMPLETE export: from its link to a whole file, or to a stream.
-
-The stream is read without a chunk size (passing one halves httpx's speed), and written and hashed
-in batches in a worker thread (docs/design.md has the measurements).
-"""
+"""Fetch the file of a COMPLETE export: from its link to a whole file, or to a stream."""
 
 from __future__ import annotations
 
@@ -13,39 +9,42 @@ import random
 from collections.abc import AsyncGenerator, Callable
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import anyio
 import anyio.to_thread
+import attrs
 
-from segments_async._files.part import PartFile
-from segments_async._http import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
+from segments_async._files.download import Attempt, LengthMismatch, StartedOver, TryAgain
+from segments_async._files.gzip_stream import DecodedChunks, NotGzip
+from segments_async._files.part import ChecksumMismatch, ExportedBytes, PartFile
+from segments_async._sansio.byte_ranges import Stored, read_answer
+from segments_async._sansio.claims import size_of
 from segments_async._sansio.links import LinkRefused
-from segments_async._sansio.retry import full_jitter
+from segments_async._sansio.retry import full_jitter, retry_after_seconds
+from segments_async._sansio.transfer import Patience
+from segments_async._storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
 from segments_async.errors import DownloadError, DownloadReason, ExportExpiredError
 from segments_async.models import Export, ExportedFile
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
-#: Bytes gathered before they are written and hashed in a worker thread.
-BATCH = 4 * 1024 * 1024
+#: Seconds for one file, in all. At 50 MB/s it is two terabytes.
+DEADLINE = 12 * 3600.0
 
-#: A broken download is tried this often in all.
-ATTEMPTS = 5
+#: Seconds for leaving the part as it should be, once a download is cancelled. A thread that takes
+#: longer for it (a slow disk) goes on by itself.
+LEAVING = 0.5
+
+#: Longest pause that storage can order, in seconds.
+LONGEST_PAUSE = 60.0
 
 #: "The file will remain in Amazon for no more than 48 hours."
 LIFETIME = timedelta(hours=48)
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-class _TryAgain(Exception):
-    """Something that may pass: a broken link, a server that asks to slow down."""
-
-
-class _LengthMismatch(_TryAgain):
-    """The body was not as long as announced."""
 
 
 async def fetch_file(
@@ -54,36 +53,56 @@ async def fetch_file(
     target: Path,
     *,
     progress: Callable[[int], None] = lambda _: None,
+    slots: anyio.Semaphore | None = None,
 ) -> ExportedFile:
     """Fetch the export's file to `target`, replacing what is there.
+
+    It goes on where an earlier download of the export to this target broke off, in whatever
+    process. Until the file is whole it is a `.part` beside the target, with a `.part.json` that
+    says what it is. If the file can't be fetched now, they stay for the next time, unless they
+    can't be continued or the disk failed.
 
     Args:
         storage: who fetches.
         export: COMPLETE, with a link.
         target: an absolute path.
-        progress: told how many bytes of the file have come so far; from 0 again after a break.
+        progress: told how many bytes of the file are there so far; fewer where it starts over.
+        slots: of connections to storage, one of which the caller holds. A large file takes more of
+            them while nobody waits for one. None: one connection.
 
     Raises:
         DownloadError: with its reason.
         ExportExpiredError: the file is gone, and older than 48 hours.
     """
-    for attempt in range(ATTEMPTS):
-        try:
-            return await _attempt(storage, export, target, progress)
-        except (_TryAgain, StorageBroken) as exc:
-            progress(0)
-            if attempt + 1 == ATTEMPTS:
-                reason: DownloadReason = "length" if isinstance(exc, _LengthMismatch) else "broken"
-                _raise(export, reason, f"{exc} ({ATTEMPTS} attempts)")
-            pause = full_jitter(attempt, random.random())
-            logger.info("file of export %s: %s; again in %.1f s", export.export_id, exc, pause)
-            await anyio.sleep(pause)
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    part = PartFile(target)
+    leave = part.keep
+    try:
+        with anyio.move_on_after(DEADLINE):
+            await anyio.to_thread.run_sync(part.open, export.export_id)
+            return await _persist(storage, export, part, target, progress, slots)
+        _raise(export, "broken", f"not whole within {DEADLINE / 3600:g} hours")
+    except LinkRefused as exc:
+        _raise(export, "link_refused", str(exc))
+    except OSError as exc:
+        leave = part.discard  # room for the others, and no trust in such a disk
+        reason: DownloadReason = "disk_full" if exc.errno in _DISK_FULL else "broken"
+        _raise(export, reason, f"{target}: {exc.strerror or exc}", exc)
+    except ExportExpiredError:
+        leave = part.discard
+        raise
+    except DownloadError as exc:
+        if exc.reason == "denied":  # as S3 says of a file that is gone
+            leave = part.discard
+        raise
+    finally:
+        if not part.is_finished:
+            with anyio.move_on_after(LEAVING, shield=True):
+                await anyio.to_thread.run_sync(leave, abandon_on_cancel=True)
 
 
 @contextlib.asynccontextmanager
 async def open_file(storage: Storage, export: Export) -> AsyncGenerator[StorageAnswer]:
-    """The export's file as a stream, once.
+    """The export's file as a stream, once; decoded where it is stored gzip-encoded.
 
     Raises:
         DownloadError: with its reason.
@@ -91,63 +110,83 @@ async def open_file(storage: Storage, export: Export) -> AsyncGenerator[StorageA
     """
     try:
         async with storage.get(_link(export)) as answer:
-            await _check_status(export, answer)
-            yield answer
+            stored = read_answer(answer.status, answer.headers, None)
+            if not isinstance(stored, Stored):
+                await _refuse(export, answer)
+            if stored.gzip:
+                chunks = DecodedChunks(answer.chunks, StorageBroken)
+                yield attrs.evolve(answer, chunks=chunks)
+            else:
+                yield answer
     except LinkRefused as exc:
         _raise(export, "link_refused", str(exc))
-    except (_TryAgain, StorageBroken) as exc:
+    except (TryAgain, StorageBroken) as exc:
         _raise(export, "broken", str(exc))
 
 
-def announced_length(answer: StorageAnswer) -> int | None:
-    """The body's length in bytes, None where the server doesn't tell."""
-    value = answer.headers.get("content-length", "")
-    return int(value) if value.isdecimal() else None
-
-
-async def _attempt(
-    storage: Storage, export: Export, target: Path, progress: Callable[[int], None]
-) -> ExportedFile:
-    part = PartFile(target)
-    try:
-        async with storage.get(_link(export)) as answer:
-            await _check_status(export, answer)
-            return await _save(part, answer, export, target, progress)
-    except LinkRefused as exc:
-        _raise(export, "link_refused", str(exc))
-    except OSError as exc:
-        reason: DownloadReason = "disk_full" if exc.errno in _DISK_FULL else "broken"
-        _raise(export, reason, f"{target}: {exc.strerror or exc}", exc)
-    finally:
-        if part.is_open:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(part.discard)
-
-
-async def _save(
-    part: PartFile,
-    answer: StorageAnswer,
+async def _persist(
+    storage: Storage,
     export: Export,
+    part: PartFile,
     target: Path,
     progress: Callable[[int], None],
+    slots: anyio.Semaphore | None,
 ) -> ExportedFile:
-    batch: list[bytes] = []
-    size = batched = 0
-    async for chunk in answer.chunks:
-        batch.append(chunk)
-        size += len(chunk)
-        batched += len(chunk)
-        progress(size)
-        if batched >= BATCH:
-            await anyio.to_thread.run_sync(part.write, batch)
-            batch, batched = [], 0
-    length = announced_length(answer)
-    if length is not None and length != size:
-        raise _LengthMismatch(f"{size} bytes came where {length} were announced")
-    sha256 = await anyio.to_thread.run_sync(part.finish, batch)
-    return ExportedFile(
-        location=str(target), size=size, sha256=sha256, verified=length is not None, export=export
-    )
+    """Try until the file is in place, or five attempts in a row got no further."""
+    patience = Patience()
+    refuse = partial(_refuse, export)
+    while True:
+        try:
+            attempt = Attempt(
+                storage, _link(export), part, refuse=refuse, progress=progress, slots=slots
+            )
+            await attempt.run()
+            placed = await _finish(part, attempt.rest)
+        except (TryAgain, StorageBroken, ChecksumMismatch, NotGzip) as exc:
+            await _pause(export, part, patience, exc, progress)
+        else:
+            verified = part.stored is not None and part.stored.total is not None
+            return ExportedFile(
+                location=str(target),
+                size=placed.size,
+                sha256=placed.sha256,
+                verified=verified,
+                export=export,
+            )
+
+
+async def _finish(part: PartFile, rest: list[bytes]) -> ExportedBytes:
+    if not part.is_whole(rest):
+        raise TryAgain("one of several connections broke")
+    if part.held:
+        # In steps: what was there before, or came out of order, is still to be hashed.
+        while not await anyio.to_thread.run_sync(part.hash_on):
+            pass
+    return await anyio.to_thread.run_sync(part.finish, rest)
+
+
+async def _pause(
+    export: Export,
+    part: PartFile,
+    patience: Patience,
+    exc: Exception,
+    progress: Callable[[int], None],
+) -> None:
+    """Wait before the next attempt, or raise because there is none."""
+    if part.held and (isinstance(exc, StartedOver | ChecksumMismatch) or not part.resumable):
+        await anyio.to_thread.run_sync(part.reset)
+    kept = size_of(part.held)
+    progress(kept)
+    if not patience.on_break(kept):
+        reason: DownloadReason = "broken"
+        if isinstance(exc, LengthMismatch | ChecksumMismatch):
+            reason = "length" if isinstance(exc, LengthMismatch) else "checksum"
+        _raise(export, reason, f"{exc} ({patience.fruitless} attempts got no further)")
+    pause = full_jitter(patience.fruitless, random.random())
+    if isinstance(exc, TryAgain) and exc.pause is not None:
+        pause = min(exc.pause, LONGEST_PAUSE)
+    logger.info("file of export %s: %s; again in %.1f s", export.export_id, exc, pause)
+    await anyio.sleep(pause)
 
 
 def _link(export: Export) -> str:
@@ -156,14 +195,13 @@ def _link(export: Export) -> str:
     return export.filename
 
 
-async def _check_status(export: Export, answer: StorageAnswer) -> None:
+async def _refuse(export: Export, answer: StorageAnswer) -> NoReturn:
     """Storage's refusals, told apart by status and by the words of its error page."""
     if answer.status == 200:
-        if answer.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-            _raise(export, "broken", "the file is stored compressed, which is not supported")
-        return
+        _raise(export, "broken", "the file is stored in an encoding that is not supported")
     if answer.status in (429, 500, 502, 503, 504):
-        raise _TryAgain(f"storage answered {answer.status}")
+        pause = retry_after_seconds(answer.status, answer.headers)
+        raise TryAgain(f"storage answered {answer.status}", pause)
     page = await _error_page(answer)
     gone = answer.status in (404, 410) or (answer.status == 403 and "expired" in page.lower())
     if gone and _expired(export, answer):

@@ -9,8 +9,39 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import stat
+import threading
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from segments_async._sansio import sidecar
+from segments_async._sansio.byte_ranges import Stored
+from segments_async._sansio.claims import Ranges, prefix_of, with_range
+
+#: Bytes hashed from the disk in one go: little enough that a cancellation needn't wait for it.
+SLICE = 32 * 1024 * 1024
+
+_BLOCK = 1024 * 1024
+
+
+class ChecksumMismatch(Exception):
+    """The bytes aren't those whose MD5 storage told."""
+
+
+class Digest(Protocol):
+    """A running hash."""
+
+    def update(self, data: bytes, /) -> None: ...
+    def hexdigest(self) -> str: ...
+
+
+class ExportedBytes(NamedTuple):
+    """What was put in place."""
+
+    size: int
+    sha256: str
 
 
 def part_of(target: Path) -> Path:
@@ -18,72 +49,266 @@ def part_of(target: Path) -> Path:
     return target.with_name(target.name + ".part")
 
 
+def sidecar_of(target: Path) -> Path:
+    """Where it is noted of what the part is one."""
+    return target.with_name(target.name + ".part.json")
+
+
 class PartFile:
     """A file that appears under its name only when it is whole.
 
-    Its methods are called one at a time, each in a worker thread.
+    Its methods are for worker threads, and may be called by several at once: one waits for the
+    other, so that a descriptor is never closed under a thread that a cancelled task left behind.
+
+    Attributes:
+        stored: the version it is a part of; None before anything is known.
+        held: the bytes of it that are there.
     """
 
     def __init__(self, target: Path) -> None:
         self._target = target
         self._part = part_of(target)
+        self._sidecar = sidecar_of(target)
+        self._lock = threading.Lock()
         self._descriptor: int | None = None
-        self._digest = hashlib.sha256()
+        self._note: int | None = None
+        self._left = False
+        self._export_id = ""
+        self._hashed = 0
+        self._flushing = 0
+        self._sha256 = hashlib.sha256()
+        self._md5 = md5()
+        self.stored: Stored | None = None
+        self.held: Ranges = ()
 
     @property
-    def is_open(self) -> bool:
-        """Whether there is something to discard."""
-        return self._descriptor is not None
+    def is_finished(self) -> bool:
+        """Whether the file is in place, and nothing is left to be kept or discarded."""
+        return self._left
 
-    def write(self, chunks: Sequence[bytes]) -> None:
-        """Append the chunks."""
-        descriptor = self._open()
-        for chunk in chunks:
-            self._digest.update(chunk)
-            write_all(descriptor, chunk)
+    @property
+    def resumable(self) -> bool:
+        """Whether what is there can be continued."""
+        return bool(self.held) and self.stored is not None and self.stored.resumable
 
-    def finish(self, chunks: Sequence[bytes]) -> str:
-        """Append the last chunks, make all durable, put the file in place. Returns its sha256."""
-        self.write(chunks)
-        os.fsync(self._open())
-        self._part.replace(self._target)
-        self._close()
-        _sync_directory(self._target.parent)
-        return self._digest.hexdigest()
+    def is_whole(self, rest: Sequence[bytes]) -> bool:
+        """Whether everything is there, together with the chunks of a small file."""
+        held = with_range(self.held, 0, sum(len(chunk) for chunk in rest))
+        total = self.stored.total if self.stored is not None and not self.stored.gzip else None
+        return total is None or held == (((0, total),) if total else ())
+
+    def open(self, export_id: str) -> None:
+        """Take the part for this download alone, with what an earlier one of the export left.
+
+        Raises:
+            OSError: another download has it, or it can't be written.
+        """
+        with self._lock:
+            if self._left:
+                return  # by a task that was cancelled before this thread began
+            self._descriptor = _open_alone(self._part)
+            self._export_id = export_id
+            self._take_over(self._descriptor)
+
+    def reset(self) -> None:
+        """Forget what is there."""
+        with self._lock:
+            self._empty(self._opened())
+            self._sha256, self._md5 = hashlib.sha256(), md5()
+            self._hashed = self._flushing = 0
+            self.stored = None
+
+    def write(self, offset: int, chunks: Sequence[bytes]) -> None:
+        """Write the chunks from `offset` on, hash them if it is their turn, and note them."""
+        with self._lock:
+            self._write(offset, chunks)
+            if self.resumable:
+                self._write_note(synced=False)
+
+    def hash_on(self) -> bool:
+        """Hash some more of what is there from the beginning on. Returns whether that is all."""
+        with self._lock:
+            return self._hash_on(self._opened())
+
+    def finish(self, chunks: Sequence[bytes] = ()) -> ExportedBytes:
+        """Make all durable and put the file in place.
+
+        Args:
+            chunks: of a small file, all of it.
+
+        Raises:
+            ChecksumMismatch: these aren't the bytes that storage has. Nothing is put in place.
+        """
+        with self._lock:
+            descriptor = self._opened()
+            if chunks:
+                self._write(0, chunks)
+            while not self._hash_on(descriptor):
+                pass
+            self._check()
+            os.fsync(descriptor)
+            # First the sidecar: one without its part could be taken for another part's.
+            self._remove_note()
+            self._part.replace(self._target)
+            self._left = True
+            self._close()
+            _sync_directory(self._target.parent)
+            return ExportedBytes(self._hashed, self._sha256.hexdigest())
+
+    def keep(self) -> None:
+        """Leave what is there for a later download, durably; discard it where it is of no use."""
+        with self._lock:
+            self._left = True
+            if self._descriptor is None:
+                return
+            if not self.resumable:
+                self._discard()
+                return
+            try:
+                os.fsync(self._descriptor)
+                self._write_note(synced=True)
+            except OSError:
+                self._discard()
+            else:
+                self._close()
 
     def discard(self) -> None:
         """Remove what was written. A part that another process left is not this one's to remove."""
-        if self._descriptor is None:
-            return
-        # While the lock is held: afterwards the part may be another download's.
-        with contextlib.suppress(FileNotFoundError):
-            self._part.unlink()
+        with self._lock:
+            self._left = True
+            if self._descriptor is not None:
+                self._discard()
+
+    def _discard(self) -> None:
+        # While the file's lock is held: afterwards the part may be another download's. What can't
+        # be removed (the disk is read-only now) the next download finds, and doesn't trust.
+        with contextlib.suppress(OSError):
+            self._sidecar.unlink(missing_ok=True)
+            self._part.unlink(missing_ok=True)
         self._close()
 
-    def _open(self) -> int:
+    def _opened(self) -> int:
         if self._descriptor is None:
-            self._descriptor = _open_alone(self._part)
+            raise ValueError("the part is closed")
         return self._descriptor
 
+    def _take_over(self, descriptor: int) -> None:
+        """Go on with what is there, if it is of this export and there for sure."""
+        left = _read_note(self._sidecar)
+        size = os.fstat(descriptor).st_size
+        if (
+            left is not None
+            and left.export_id == self._export_id
+            and left.trusted(_boot_id())
+            and left.held
+            and size >= left.held[-1][1]
+        ):
+            self.stored, self.held = left.stored, left.held
+        elif size or left is not None or os.path.lexists(self._sidecar):
+            self._empty(descriptor)
+
+    def _empty(self, descriptor: int) -> None:
+        self.held = ()
+        if self._note is not None or os.path.lexists(self._sidecar):
+            self._remove_note()
+            # Or a power failure could bring it back, beside bytes that it doesn't speak of.
+            _sync_directory(self._target.parent)
+        os.ftruncate(descriptor, 0)
+
+    def _write(self, offset: int, chunks: Sequence[bytes]) -> None:
+        descriptor = self._opened()
+        # As one piece: each call into the system or the hash gives up the GIL, and waits for it.
+        data = b"".join(chunks)
+        _write_all_at(descriptor, data, offset)
+        if offset == self._hashed:
+            self._update(data)
+        at = offset + len(data)
+        self.held = with_range(self.held, offset, at)
+        self._hash_on(descriptor)
+
+    def _hash_on(self, descriptor: int) -> bool:
+        stop = prefix_of(self.held)
+        limit = min(stop, self._hashed + SLICE)
+        while self._hashed < limit:
+            block = os.pread(descriptor, min(_BLOCK, limit - self._hashed), self._hashed)
+            if not block:
+                raise OSError(None, "the part is shorter than what was written of it")
+            self._update(block)
+        return self._hashed >= stop
+
+    def _update(self, data: bytes) -> None:
+        self._sha256.update(data)
+        if self._md5 is not None and self.stored is not None and self.stored.md5 is not None:
+            self._md5.update(data)
+        self._hashed += len(data)
+        if self._hashed - self._flushing >= SLICE:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Have the system begin to write out what is hashed, so that `fsync` finds little to do.
+
+        Linux begins it when told that the pages won't be needed; it drops none that is dirty.
+        """
+        if self._descriptor is not None and hasattr(os, "posix_fadvise"):
+            length = self._hashed - self._flushing
+            os.posix_fadvise(self._descriptor, self._flushing, length, os.POSIX_FADV_DONTNEED)
+        self._flushing = self._hashed
+
+    def _check(self) -> None:
+        if self.stored is None or self.stored.gzip:
+            return
+        if self.stored.total not in (None, self._hashed):
+            raise OSError(None, "the part isn't whole")
+        if (
+            self._md5 is not None
+            and self.stored.md5 is not None
+            and self._md5.hexdigest() != self.stored.md5
+        ):
+            raise ChecksumMismatch("the bytes that came aren't those that storage has")
+
+    def _write_note(self, *, synced: bool) -> None:
+        if self.stored is None:
+            return
+        if self._note is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            self._note = os.open(self._sidecar, flags, 0o600)
+        note = sidecar.Sidecar(
+            export_id=self._export_id,
+            stored=self.stored,
+            held=self.held,
+            boot_id=_boot_id(),
+            synced=synced,
+        )
+        _write_all_at(self._note, note.dump(), 0)
+
+    def _remove_note(self) -> None:
+        self._sidecar.unlink(missing_ok=True)
+        self._close_note()
+
+    def _close_note(self) -> None:
+        note, self._note = self._note, None
+        if note is not None:
+            os.close(note)
+
     def _close(self) -> None:
+        self._close_note()
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
 
 
 def _open_alone(part: Path) -> int:
-    """Open the part empty, for this download alone.
+    """Open the part for this download alone.
 
     Two that write one part would mix their bytes under one name. The lock ends with the
     descriptor, and so with the process. A symbolic link in the part's place is refused.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
         descriptor = os.open(part, flags, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(descriptor, part):
-                os.ftruncate(descriptor, 0)
                 return descriptor
             # Renamed or removed by its last owner between the two calls: open the next one.
             os.close(descriptor)
@@ -92,6 +317,37 @@ def _open_alone(part: Path) -> int:
             if isinstance(exc, BlockingIOError):
                 raise OSError(exc.errno, "another download is writing this file") from exc
             raise
+
+
+def _read_note(path: Path) -> sidecar.Sidecar | None:
+    """The sidecar, if there is one that can be read. A symbolic link isn't followed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        return sidecar.load(os.read(descriptor, sidecar.SIZE + 1))
+    finally:
+        os.close(descriptor)
+
+
+@cache
+def _boot_id() -> str | None:
+    """What the system is called until it is started again; None where it doesn't say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def md5() -> Digest | None:
+    """A running MD5; None where the system forbids it for whatever purpose (FIPS)."""
+    try:
+        return hashlib.md5(usedforsecurity=False)
+    except ValueError:
+        return None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -106,6 +362,13 @@ def write_all(descriptor: int, chunk: bytes) -> None:
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]
+
+
+def _write_all_at(descriptor: int, chunk: bytes, offset: int) -> None:
+    view = memoryview(chunk)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
 
 
 def _sync_directory(directory: Path) -> None:

@@ -24,6 +24,7 @@ from .page import (
 )
 from .record import Entry, Record
 from .segments import Segment
+from .storage import FileHost
 from .transport import SandboxTransport
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Durations",
     "Entry",
     "Fault",
+    "FileHost",
     "FixedWindow",
     "Record",
     "Reply",

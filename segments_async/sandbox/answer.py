@@ -37,6 +37,7 @@ class Answer:
     unreachable: bool = False  # the connection was never made: nothing was sent
     cut_after: int | None = None  # bytes of body that go out before the connection breaks
     delay: float = 0.0  # seconds it is held back, on top of the latency
+    rate: float | None = None  # bytes/s that its connection gets; None: as many as it takes
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it goes out; raises `BrokenBody` where the connection breaks.
@@ -52,6 +53,7 @@ class Answer:
                 piece, whole = piece[: room - sent], False
             if piece:
                 sent += len(piece)
+                self.entry.sent += len(piece)
                 yield piece
             if not whole:
                 break

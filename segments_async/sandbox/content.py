@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
@@ -46,9 +47,10 @@ class Content:
     key: bytes = field(repr=False)
 
     @classmethod
-    def of(cls, seed: int, segment_id: str, attempt: int, rows: int) -> Content:
+    def of(cls, seed: int, segment_id: str, attempt: int, rows: int, version: int = 0) -> Content:
         """The file of a segment's export; nothing else decides its bytes."""
-        return cls(rows, chance.digest(seed, "file", segment_id, attempt, size=6).hex().encode())
+        source = (seed, "file", segment_id, attempt, *((version,) if version else ()))
+        return cls(rows, chance.digest(*source, size=6).hex().encode())
 
     @property
     def size(self) -> int:
@@ -76,6 +78,31 @@ class Content:
 
     def _block(self, number: int) -> bytes:
         return _template().replace(_KEY, self.key).replace(_BLOCK, b"%07d" % number)
+
+
+@frozen
+class Compressed:
+    """The same, as it is stored gzip-encoded."""
+
+    content: Content
+
+    @property
+    def size(self) -> int:
+        """How many encoded bytes it has."""
+        return len(_gzip(self.content))
+
+    def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
+        """The encoded bytes from `start` to before `stop`."""
+        yield _gzip(self.content)[start:stop]
+
+    def etag(self) -> str:
+        """The quoted MD5 of the encoded bytes, which are the object."""
+        return f'"{hashlib.md5(_gzip(self.content), usedforsecurity=False).hexdigest()}"'
+
+
+@lru_cache(maxsize=16)
+def _gzip(content: Content) -> bytes:
+    return gzip.compress(b"".join(content.read()), mtime=0)
 
 
 @lru_cache(maxsize=4096)

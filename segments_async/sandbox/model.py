@@ -26,10 +26,11 @@ from .links import Signer, s3_error
 from .record import Entry, Kind, Origin, Record
 from .request import JSON, Request, basic, error, header, normal_basic
 from .segments import PAGE_SEGMENT, Segment, list_json, make_segments
-from .storage import serve
+from .storage import FileHost, serve
 
 _LATENCY_SIGMA: Final = 0.35
 _DURATIONS: Final = Durations()
+_LIKE_S3: Final = FileHost()
 _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -58,6 +59,7 @@ class Sandbox:
         latency: float = 0.0,
         file_lifetime: float = 48 * 3600.0,
         link_lifetime: int = 48 * 3600,
+        file_host: FileHost = _LIKE_S3,
         epoch: datetime = _EPOCH,
         api_origin: str = page.API_ORIGIN,
         files_origin: str = page.FILES_ORIGIN,
@@ -76,6 +78,7 @@ class Sandbox:
         self.latency = latency
         self.file_lifetime = file_lifetime
         self.link_lifetime = link_lifetime
+        self.file_host = file_host
         self.api_origin = api_origin
         self.files_origin = files_origin
         self.clock: Clock = Clock(epoch)
@@ -85,6 +88,7 @@ class Sandbox:
         self._list: bytes | None = None
         self._exports: dict[str, Export] = {}
         self._attempts: dict[str, int] = {}
+        self._replaced: dict[tuple[str, int], tuple[int, float]] = {}  # how often, and when
         self._pending: list[float] = []  # ends of running exports, a heap
         self._counter = limit.counter() if limit is not None else None
         shares = Shares(internal_errors, gateway_errors, lost_before, lost_after)
@@ -149,6 +153,11 @@ class Sandbox:
         stamp = self.clock.stamp(now)
         self._segments[segment_id] = evolve(self._segments[segment_id], last_run=stamp)
         self._list = None
+
+    def replace_file(self, segment_id: str, now: float, attempt: int = 0) -> None:
+        """Put another file, of the same length, in the place of this export's."""
+        times, _ = self._replaced.get((segment_id, attempt), (0, 0.0))
+        self._replaced[segment_id, attempt] = times + 1, now
 
     def inject(
         self,
@@ -369,17 +378,21 @@ class Sandbox:
             or now >= export.ends_at + self.file_lifetime
         ):
             return s3_error(404, "NoSuchKey", "The specified key does not exist.")
-        content = self._content(export.segment.segment_id, export.attempt)
-        return serve(content, self.clock.moment(export.ends_at), entry.headers or {})
+        key = export.segment.segment_id, export.attempt
+        _, stored_at = self._replaced.get(key, (0, export.ends_at))
+        stored = self.clock.moment(stored_at)
+        return serve(self._content(*key), stored, entry.headers or {}, self.file_host)
 
     def _content(self, segment_id: str, attempt: int) -> Content:
-        return Content.of(self.seed, segment_id, attempt, self.rows)
+        version, _ = self._replaced.get((segment_id, attempt), (0, 0.0))
+        return Content.of(self.seed, segment_id, attempt, self.rows, version)
 
     # Answers
 
     def _sent(self, entry: Entry, reply: Reply, now: float) -> Answer:
         entry.status = reply.status
-        return Answer(reply.status, self._headers(reply, now), reply.body, entry)
+        headers = self._headers(reply, now)
+        return Answer(reply.status, headers, reply.body, entry, rate=self._rate(entry))
 
     def _broken(self, entry: Entry, reply: Reply, now: float, fault: Fault) -> Answer:
         """An answer that a fault has been at."""
@@ -396,7 +409,11 @@ class Sandbox:
             lost=fault.lost,
             cut_after=fault.cut_after,
             delay=fault.delay,
+            rate=self._rate(entry),
         )
+
+    def _rate(self, entry: Entry) -> float | None:
+        return self.file_host.rate if entry.origin == "files" else None
 
     def _headers(self, reply: Reply, now: float) -> dict[str, str]:
         headers = {"date": self.clock.http_date(now), **reply.headers}

@@ -34,6 +34,7 @@ class Entry:
     lost: Lost = "no"  # before or after acting
     authorized: bool = False
     headers: Mapping[str, str] | None = None
+    sent: int = 0  # bytes of the answer's body that went out
     number: int = 0  # from 1, in order of arrival; 0: it never arrived
 
 

@@ -203,6 +203,8 @@ class _Wire:
             for piece in answer.pieces():
                 await self._send_piece(held)
                 held = piece
+                if answer.rate is not None:
+                    await asyncio.sleep(len(piece) / answer.rate)
         except BrokenBody:
             await self._send_piece(held)
             ending()

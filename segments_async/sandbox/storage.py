@@ -5,24 +5,55 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Literal
+
+from attrs import frozen
 
 from .answer import Reply
 from .clock import http_date
-from .content import Content
+from .content import Compressed, Content
 from .links import s3_error
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.IGNORECASE)
 
 
-def serve(content: Content, stored: datetime, headers: Mapping[str, str]) -> Reply:
+@frozen(kw_only=True)
+class FileHost:
+    """What the file host is like; by default like S3 with objects uploaded in one part."""
+
+    ranges: bool = True
+    """False: it has never heard of ranges and conditions."""
+    etag: Literal["md5", "parts", "weak"] | None = "md5"
+    """`parts`: S3's of an object uploaded in parts, which is no MD5. None: it has none."""
+    last_modified: bool = True
+    gzip: bool = False
+    """Objects are stored gzip-encoded, and served so whatever is accepted."""
+    rate: float | None = None
+    """Bytes/s that each connection gets (S3: 50 to 100 million); None: as many as it takes."""
+
+    def describe(self, content: Content | Compressed, stored: datetime) -> dict[str, str]:
+        """The headers that come with the object."""
+        etag = content.etag()
+        named = {"md5": etag, "parts": f'{etag[:-1]}-2"', "weak": f"W/{etag}"}
+        headers = {"content-type": "text/csv", "x-amz-request-id": "SANDBOX"}
+        if self.ranges:
+            headers["accept-ranges"] = "bytes"
+        if self.etag is not None:
+            headers["etag"] = named[self.etag]
+        if self.last_modified:
+            headers["last-modified"] = http_date(stored)
+        if self.gzip:
+            headers["content-encoding"] = "gzip"
+        return headers
+
+
+def serve(file: Content, stored: datetime, headers: Mapping[str, str], host: FileHost) -> Reply:
     """The answer to a GET. `headers` have names in lower case."""
-    described = {
-        "accept-ranges": "bytes",
-        "content-type": "text/csv",
-        "etag": content.etag(),
-        "last-modified": http_date(stored),
-    }
-    if not _if_match_holds(headers.get("if-match"), content.etag()):
+    content = Compressed(file) if host.gzip else file
+    described = host.describe(content, stored)
+    if not host.ranges:
+        return Reply(200, content.read(), {**described, "content-length": str(content.size)})
+    if not _if_match_holds(headers.get("if-match"), described.get("etag")):
         return s3_error(
             412,
             "PreconditionFailed",
@@ -47,16 +78,19 @@ def serve(content: Content, stored: datetime, headers: Mapping[str, str]) -> Rep
     return Reply(206, content.read(start, stop), part)
 
 
-def _if_match_holds(condition: str | None, etag: str) -> bool:
+def _if_match_holds(condition: str | None, etag: str | None) -> bool:
     if condition is None or condition.strip() == "*":
         return True
+    # Strong comparison (RFC 9110, 13.1.1): a weak tag matches none.
+    if etag is None or etag.startswith("W/"):
+        return False
     return etag in (tag.strip() for tag in condition.split(","))
 
 
 def _if_range_holds(condition: str | None, described: Mapping[str, str]) -> bool:
     return condition is None or condition.strip() in (
-        described["etag"],
-        described["last-modified"],
+        described.get("etag"),
+        described.get("last-modified"),
     )
 
 

@@ -80,6 +80,7 @@ class _Body(httpx.AsyncByteStream):
     def __init__(self, transport: SandboxTransport, answer: Answer) -> None:
         self._transport = transport
         self._entry = answer.entry
+        self._rate = answer.rate
         self._pieces = answer.pieces()
         self._begun = False
 
@@ -93,7 +94,9 @@ class _Body(httpx.AsyncByteStream):
             raise StopAsyncIteration from None
         except BrokenBody as exc:
             raise httpx.RemoteProtocolError(str(exc)) from exc
-        if self._begun:  # most bodies have one piece: it costs no trip through the event loop
+        if self._rate is not None:
+            await anyio.sleep(len(piece) / self._rate)
+        elif self._begun:  # most bodies have one piece: it costs no trip through the event loop
             await anyio.lowlevel.checkpoint()
         self._begun = True
         return piece

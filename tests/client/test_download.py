@@ -1,4 +1,4 @@
-"""Files: whole under their name, or not there at all."""
+"""Files: whole under their name, or not there but for a part that can be continued."""
 
 from __future__ import annotations
 
@@ -24,15 +24,19 @@ from segments_async import (
     Pacer,
     SegmentsClient,
 )
-from segments_async._files import fetch
+from segments_async._files import download
 from segments_async.sandbox import (
     FILES_ORIGIN,
     PAGE_EXPORT_ID,
     PAGE_SEGMENT_ID,
     Fault,
+    FileHost,
     Sandbox,
     SandboxTransport,
 )
+
+#: What may be left of a download that didn't end well.
+PART = ["a.csv.part", "a.csv.part.json"]
 
 POLL: dict[str, Any] = {"method": "GET", "path": "export/"}
 
@@ -57,7 +61,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
-async def test_a_broken_download_starts_again(fault: Fault, tmp_path: Path) -> None:
+async def test_a_broken_download_is_tried_again(fault: Fault, tmp_path: Path) -> None:
     """Four breaks are survived, and the file is whole in the end."""
     sandbox = Sandbox(rows=3000, durations=STEADY)
     if fault.cut_after == -1:
@@ -69,20 +73,31 @@ async def test_a_broken_download_starts_again(fault: Fault, tmp_path: Path) -> N
     assert names_in(tmp_path) == ["a.csv"]
 
 
+@pytest.mark.parametrize("ranges", [True, False], ids=["with ranges", "without"])
 @pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
-async def test_a_download_that_keeps_breaking_leaves_nothing(fault: Fault, tmp_path: Path) -> None:
-    """After five tries it is a DownloadError, and neither the file nor a part of it is there."""
-    sandbox = Sandbox(rows=3000, durations=STEADY)
+async def test_a_download_that_keeps_breaking_ends(
+    fault: Fault, ranges: bool, tmp_path: Path
+) -> None:
+    """After five tries that got no further it is a DownloadError; at most a part is there.
+
+    Where each try gets further, it ends well.
+    """
+    sandbox = Sandbox(rows=3000, durations=STEADY, file_host=FileHost(ranges=ranges))
+    advances = ranges and fault.cut_after in (150_000, -1)
     if fault.cut_after == -1:
         fault = Fault.cut(len(sandbox.content(PAGE_SEGMENT_ID)) - 1)
     sandbox.inject(fault, origin="files", times=99)
     async with connected(sandbox) as client:
+        if advances:
+            file = await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+            assert is_whole(sandbox, file.path, PAGE_SEGMENT_ID)
+            return
         with pytest.raises(DownloadError) as caught:
             await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
     assert caught.value.reason == "broken"
     assert caught.value.export is not None
     assert sandbox.faults_left() == 1
-    assert names_in(tmp_path) == []
+    assert names_in(tmp_path) in ([], PART) if ranges else names_in(tmp_path) == []
 
 
 async def test_what_is_there_survives_a_broken_download(tmp_path: Path) -> None:
@@ -92,10 +107,12 @@ async def test_what_is_there_survives_a_broken_download(tmp_path: Path) -> None:
     target.write_text("of yesterday")
     async with connected(sandbox) as client:
         export = await complete(client)
-        sandbox.inject(Fault.cut(150_000), origin="files", times=5)
+        sandbox.inject(Fault.cut(150_000), origin="files")
+        sandbox.inject(Fault.status(503), origin="files", times=5)
         with pytest.raises(DownloadError):
             await client.download_export(export, target, overwrite=True)
         assert target.read_text() == "of yesterday"
+        assert names_in(tmp_path) == ["a.csv", *PART]
         await client.download_export(export, target, overwrite=True)
     assert is_whole(sandbox, target, PAGE_SEGMENT_ID)
     assert names_in(tmp_path) == ["a.csv"]
@@ -135,14 +152,16 @@ async def test_without_a_length_a_file_is_unverified(tmp_path: Path) -> None:
     assert unverified.sha256 == verified.sha256 == sandbox.sha256(PAGE_SEGMENT_ID)
 
 
-async def test_a_compressed_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])
+async def test_an_unknown_encoding_is_refused(encoding: str, tmp_path: Path) -> None:
     """Its bytes would not be those of the CSV."""
     sandbox = Sandbox()
-    fault = Fault.status(200, headers={"content-encoding": "gzip"}, body=b"\x1f\x8b")
+    fault = Fault.status(200, headers={"content-encoding": encoding}, body=b"\x1f\x8b")
     sandbox.inject(fault, origin="files", times=99)
     async with connected(sandbox) as client:
-        with pytest.raises(DownloadError, match="compressed"):
+        with pytest.raises(DownloadError, match="encoding"):
             await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+    assert len(sandbox.record.files()) == 1
     assert names_in(tmp_path) == []
 
 
@@ -267,20 +286,20 @@ async def test_a_place_that_cant_be_written_is_found_before_the_post(tmp_path: P
 
 
 class _Full:
-    """`os.write` on a disk that is full for some files."""
+    """`os.pwrite` on a disk that is full for some files."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, names: set[str], after: int) -> None:
-        self._write = os.write
+        self._write = os.pwrite
         self._names, self._left = names, after
-        monkeypatch.setattr(os, "write", self)
+        monkeypatch.setattr(os, "pwrite", self)
 
-    def __call__(self, descriptor: int, data: Any) -> int:
+    def __call__(self, descriptor: int, data: Any, offset: int) -> int:
         name = Path(f"/proc/self/fd/{descriptor}").readlink().name
         if name not in self._names:
-            return self._write(descriptor, data)
+            return self._write(descriptor, data, offset)
         if not self._left:
             raise OSError(errno.ENOSPC, "No space left on device")
-        written = self._write(descriptor, data[: self._left])
+        written = self._write(descriptor, data[: self._left], offset)
         self._left -= written
         return written
 
@@ -316,7 +335,7 @@ async def test_a_disk_that_fills_in_the_middle_leaves_nothing(
 ) -> None:
     """Nor does a file of several batches that stops fitting before its body ended."""
     sandbox = Sandbox(rows=3000)
-    monkeypatch.setattr(fetch, "BATCH", 100_000)
+    monkeypatch.setattr(download, "BATCH", 100_000)
     async with connected(sandbox) as client:
         export = await complete(client)
         _Full(monkeypatch, {"a.csv.part"}, 150_000)
@@ -482,12 +501,9 @@ class _StallingBody(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
-async def test_a_download_cancelled_in_the_middle_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though bytes of it are on the disk already."""
+async def test_a_download_cancelled_in_the_middle_leaves_its_part(tmp_path: Path) -> None:
+    """All that came is in it, also what wasn't enough for a batch yet."""
     sandbox = Sandbox(rows=3000, durations=STEADY)
-    monkeypatch.setattr(fetch, "BATCH", 100_000)
     async with (
         httpx.AsyncClient(transport=_Stalling(sandbox)) as files,
         connected(sandbox, file_http_client=files) as client,
@@ -499,7 +515,9 @@ async def test_a_download_cancelled_in_the_middle_leaves_nothing(
                 await anyio.sleep(0.5)
                 assert names_in(tmp_path) == ["a.csv.part"]
         assert scope.cancelled_caught
-    assert names_in(tmp_path) == []
+    assert names_in(tmp_path) == PART
+    came = sandbox.record.files()[0].sent
+    assert 0 < came == (tmp_path / PART[0]).stat().st_size < 300_000
 
 
 async def test_a_file_has_the_sandboxs_bytes(tmp_path: Path) -> None:

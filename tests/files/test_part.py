@@ -1,17 +1,28 @@
-"""One file on its way: whole under its name, or not there."""
+"""One file on its way: whole under its name, or not there but for a part that can be continued."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import os
+import random
+import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segments_async._files.part import PartFile, part_of
+from segments_async._files import part as part_module
+from segments_async._files.part import ChecksumMismatch, PartFile, part_of, sidecar_of
+from segments_async._sansio.byte_ranges import Stored
+
+EXPORT = "export-1"
+OBJECT = Stored(total=10, etag='"abc"', ranges=True)
 
 
 @pytest.fixture
@@ -22,6 +33,21 @@ def target(tmp_path: Path) -> Path:
 def names(target: Path) -> set[str]:
     """What is in the target's directory."""
     return {entry.name for entry in target.parent.iterdir()}
+
+
+def opened(target: Path, stored: Stored | None = None, export_id: str = EXPORT) -> PartFile:
+    part = PartFile(target)
+    part.open(export_id)
+    if stored is not None:
+        part.stored = stored
+    return part
+
+
+def killed(part: PartFile) -> None:
+    """As a kill leaves it: nothing is synced, said or removed, and the lock is gone."""
+    for descriptor in (part._descriptor, part._note):
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 # What goes wrong.
@@ -35,39 +61,53 @@ def test_a_symlink_in_the_parts_place_is_refused(target: Path, dangling: bool) -
         elsewhere.write_bytes(b"precious")
     part_of(target).symlink_to(elsewhere)
     with pytest.raises(OSError, match="symbolic link"):
-        PartFile(target).write([b"a,b\n"])
+        opened(target)
     assert names(target) == {"a.csv.part"} | (set() if dangling else {"elsewhere"})
     assert dangling or elsewhere.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("dangling", [False, True])
+def test_a_symlink_in_the_sidecars_place_is_not_followed(target: Path, dangling: bool) -> None:
+    """It is neither read nor written through, and makes room."""
+    elsewhere = target.with_name("elsewhere")
+    if not dangling:
+        elsewhere.write_bytes(b"precious")
+    sidecar_of(target).symlink_to(elsewhere)
+    part = opened(target, OBJECT)
+    part.write(0, [b"a,b\n"])
+    part.keep()
+    assert not sidecar_of(target).is_symlink()
+    assert not elsewhere.exists() if dangling else elsewhere.read_bytes() == b"precious"
 
 
 def test_a_directory_in_the_parts_place_is_refused(target: Path) -> None:
     """A directory where the part would be is an error, and stays."""
     part_of(target).mkdir()
     with pytest.raises(IsADirectoryError):
-        PartFile(target).write([b"a,b\n"])
+        opened(target)
     assert names(target) == {"a.csv.part"}
 
 
 def test_a_directory_at_the_target_is_refused(target: Path) -> None:
     """A directory that has come to the target's place is not replaced; discarding cleans up."""
     target.mkdir()
-    part = PartFile(target)
+    part = opened(target)
     with pytest.raises(IsADirectoryError):
         part.finish([b"a,b\n"])
-    assert part.is_open
+    assert not part.is_finished
     part.discard()
     assert names(target) == {"a.csv"}
 
 
 def test_a_missing_directory_is_an_error(target: Path) -> None:
-    """Where the directory is gone, writing fails, and nothing is open."""
+    """Where the directory is gone, nothing can be opened, and there is nothing to discard."""
     part = PartFile(target.parent / "gone" / "a.csv")
     with pytest.raises(FileNotFoundError):
-        part.write([b"a,b\n"])
-    assert not part.is_open
+        part.open(EXPORT)
+    part.discard()
 
 
-@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
+@pytest.mark.parametrize("failing", ["pwrite", "fsync", "replace"])
 def test_a_failure_leaves_the_target_as_it_was(
     target: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
@@ -77,20 +117,42 @@ def test_a_failure_leaves_the_target_as_it_was(
         raise OSError(28, "No space left on device")
 
     target.write_bytes(b"before")
-    part = PartFile(target)
-    part.write([b"a,b\n"])
+    part = opened(target, OBJECT)
     monkeypatch.setattr(os, failing, full)
     with pytest.raises(OSError, match="No space"):
-        part.finish([b"1,2\n"])
+        part.finish([b"a,b\n1,2\n3\n"])
     part.discard()
     assert target.read_bytes() == b"before"
     assert names(target) == {"a.csv"}
 
 
+def test_what_isnt_whole_is_not_put_in_place(target: Path) -> None:
+    """A hole, or an end that is missing: OSError, and no file."""
+    for offset, data in ((0, b"012345678"), (1, b"123456789")):
+        part = opened(target, OBJECT)
+        part.write(offset, [data])
+        with pytest.raises(OSError, match="whole"):
+            part.finish()
+        part.discard()
+    assert names(target) == set()
+
+
+def test_bytes_with_another_md5_are_not_put_in_place(target: Path) -> None:
+    """Where storage told an MD5, it is compared before the file has its name."""
+    told = attrs.evolve(OBJECT, md5=hashlib.md5(b"0123456789").hexdigest())
+    part = opened(target, told)
+    with pytest.raises(ChecksumMismatch):
+        part.finish([b"0123456780"])
+    part.discard()
+    assert names(target) == set()
+    opened(target, told).finish([b"0123456789"])
+    assert target.read_bytes() == b"0123456789"
+
+
 def test_nothing_appears_under_the_name_before_it_is_whole(target: Path) -> None:
     """While it is written, there is a part and no target."""
-    part = PartFile(target)
-    part.write([b"a,b\n"])
+    part = opened(target)
+    part.write(0, [b"a,b\n"])
     assert names(target) == {"a.csv.part"}
     part.discard()
 
@@ -106,7 +168,7 @@ def test_durable_before_it_is_named(target: Path, monkeypatch: pytest.MonkeyPatc
             return real(*args)
 
         monkeypatch.setattr(os, name, recorded)
-    PartFile(target).finish([b"a,b\n"])
+    opened(target).finish([b"a,b\n"])
     assert steps == ["fsync", "replace", "fsync"]
 
 
@@ -114,45 +176,173 @@ def test_durable_before_it_is_named(target: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_discard_leaves_nothing(target: Path) -> None:
-    """Whatever was written, nothing is left of it."""
-    part = PartFile(target)
-    part.write([b"a,b\n", b"1,2\n"])
+    """Whatever was written, nothing is left of it, and nothing more can be written."""
+    part = opened(target, OBJECT)
+    part.write(0, [b"a,b\n", b"1,2\n"])
+    assert names(target) == {"a.csv.part", "a.csv.part.json"}
     part.discard()
     assert names(target) == set()
-    assert not part.is_open
+    with pytest.raises(ValueError, match="closed"):
+        part.write(8, [b"3\n"])
 
 
 def test_discarding_twice_is_discarding_once(target: Path) -> None:
     """A part that is gone already, by this or by other hands, is no error."""
-    part = PartFile(target)
-    part.write([b"a,b\n"])
+    part = opened(target)
+    part.write(0, [b"a,b\n"])
     part_of(target).unlink()
     part.discard()
     part.discard()
-    assert names(target) == set()
 
 
-def test_discarding_what_was_never_written_removes_nothing(target: Path) -> None:
-    """A part that was not opened here may be another process's, and stays."""
+def test_discarding_what_was_never_opened_removes_nothing(target: Path) -> None:
+    """A part that was not opened here may be another process's, and stays; it isn't opened later.
+
+    A task may be cancelled between handing the opening to a thread and the thread's beginning.
+    """
     part_of(target).write_bytes(b"another's")
-    PartFile(target).discard()
+    part = PartFile(target)
+    part.discard()
+    part.open(EXPORT)
     assert part_of(target).read_bytes() == b"another's"
+    opened(target).discard()
 
 
 def test_discarding_what_is_finished_removes_nothing(target: Path) -> None:
-    """Once the file is in place, there is nothing to discard."""
-    part = PartFile(target)
+    """Once the file is in place, there is nothing to discard or to keep."""
+    part = opened(target)
     part.finish([b"a,b\n"])
-    assert not part.is_open
+    assert part.is_finished
     part.discard()
+    part.keep()
     assert target.read_bytes() == b"a,b\n"
+    assert names(target) == {"a.csv"}
 
 
-def test_a_discarded_part_can_be_begun_anew(target: Path) -> None:
-    """A second attempt begins with an empty part, whatever an earlier process left there."""
-    part_of(target).write_bytes(b"left by a process that was killed")
-    PartFile(target).finish([b"a,b\n"])
-    assert target.read_bytes() == b"a,b\n"
+# Keeping and going on.
+
+LEAVE: dict[str, Callable[[PartFile], None]] = {"kept": PartFile.keep, "killed": killed}
+
+
+@pytest.mark.parametrize("leave", LEAVE.values(), ids=LEAVE)
+def test_the_next_download_of_the_export_goes_on(target: Path, leave: Any) -> None:
+    """What was written is still there, in any order it came, and the hash is of the whole."""
+    part = opened(target, OBJECT)
+    part.write(0, [b"012"])
+    part.write(6, [b"67"])
+    leave(part)
+    assert names(target) == {"a.csv.part", "a.csv.part.json"}
+    part = opened(target)
+    assert part.held == ((0, 3), (6, 8))
+    assert part.stored == OBJECT
+    part.write(8, [b"89"])
+    part.write(3, [b"345"])
+    while not part.hash_on():
+        pass
+    assert part.finish() == (10, hashlib.sha256(b"0123456789").hexdigest())
+    assert target.read_bytes() == b"0123456789"
+    assert names(target) == {"a.csv"}
+
+
+@pytest.mark.parametrize("leave", LEAVE.values(), ids=LEAVE)
+def test_another_export_starts_over(target: Path, leave: Any) -> None:
+    """The part of another export's file is no part of this one's."""
+    part = opened(target, OBJECT)
+    part.write(0, [b"012"])
+    leave(part)
+    part = opened(target, export_id="export-2")
+    assert (part.held, part.stored) == ((), None)
+    assert part_of(target).read_bytes() == b""
+    assert names(target) == {"a.csv.part"}
+    part.discard()
+
+
+@pytest.mark.parametrize(
+    ("leave", "goes_on"), [(PartFile.keep, True), (killed, False)], ids=["kept", "killed"]
+)
+def test_after_a_restart_of_the_system_only_what_was_synced_counts(
+    target: Path, monkeypatch: pytest.MonkeyPatch, leave: Any, goes_on: bool
+) -> None:
+    """A power failure may have lost what a kill leaves in the system's cache."""
+    monkeypatch.setattr(part_module, "_boot_id", lambda: "before")
+    part = opened(target, OBJECT)
+    part.write(0, [b"012"])
+    leave(part)
+    monkeypatch.setattr(part_module, "_boot_id", lambda: "after")
+    part = opened(target)
+    assert bool(part.held) is goes_on
+    part.discard()
+
+
+def test_a_part_shorter_than_its_sidecar_says_starts_over(target: Path) -> None:
+    """Somebody has been at it."""
+    part = opened(target, OBJECT)
+    part.write(0, [b"01234"])
+    part.keep()
+    os.truncate(part_of(target), 4)
+    assert opened(target).held == ()
+
+
+@pytest.mark.parametrize("stored", [None, Stored(total=10), Stored(total=None, etag='"abc"')])
+def test_what_cant_be_continued_is_not_kept(target: Path, stored: Stored | None) -> None:
+    """Without a version or an end nobody could go on with it."""
+    part = opened(target, stored)
+    part.write(0, [b"01234"])
+    part.keep()
+    assert names(target) == set()
+
+
+def test_a_part_that_cant_be_kept_is_removed(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails to sync is not trusted with the rest."""
+
+    def fails(_: int) -> NoReturn:
+        raise OSError(5, "Input/output error")
+
+    part = opened(target, OBJECT)
+    part.write(0, [b"01234"])
+    monkeypatch.setattr(os, "fsync", fails)
+    part.keep()
+    assert names(target) == set()
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"\x00" * 4096, b"[" * 4096, b'{"version":1}'])
+def test_a_sidecar_that_isnt_one_starts_over(target: Path, data: bytes) -> None:
+    """Whatever is in it, it is no error."""
+    part = opened(target, OBJECT)
+    part.write(0, [b"01234"])
+    part.keep()
+    sidecar_of(target).write_bytes(data)
+    part = opened(target)
+    assert part.held == ()
+    assert names(target) == {"a.csv.part"}
+    part.discard()
+
+
+def test_a_sidecar_is_private_and_of_one_page(target: Path) -> None:
+    """Mode 0600, written in place, and no more in it than is needed to go on."""
+    part = opened(target, OBJECT)
+    part.write(0, [b"01234"])
+    first = sidecar_of(target).stat()
+    part.write(5, [b"5"])
+    second = sidecar_of(target).stat()
+    assert first.st_mode & 0o777 == 0o600
+    assert first.st_ino == second.st_ino
+    assert first.st_size == second.st_size == 4096
+    assert set(json.loads(sidecar_of(target).read_bytes())) == {
+        "version", "export", "total", "etag", "modified", "md5", "held", "boot", "synced"
+    }  # fmt: skip
+    part.discard()
+
+
+def test_starting_over_leaves_nothing_of_the_old(target: Path) -> None:
+    """Neither bytes nor a sidecar that speaks of them."""
+    part = opened(target, OBJECT)
+    part.write(0, [b"01234"])
+    part.reset()
+    assert part_of(target).read_bytes() == b""
+    assert names(target) == {"a.csv.part"}
+    part.stored = Stored(total=3)
+    assert part.finish([b"new"]) == (3, hashlib.sha256(b"new").hexdigest())
 
 
 # What goes well.
@@ -163,33 +353,36 @@ def test_a_short_write_is_no_short_file(
     target: Path, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
     """Where the system takes less than it was given, the rest follows, and the hash is right."""
-    write = os.write
-    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:taken]))
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[:taken], at))
     chunks = [b"a,b\n" * 100, b"", b"1,2\n" * 100]
-    digest = PartFile(target).finish(chunks)
+    digest = opened(target).finish(chunks).sha256
     assert target.read_bytes() == b"".join(chunks)
     assert digest == hashlib.sha256(b"".join(chunks)).hexdigest()
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.lists(st.binary(), max_size=4), max_size=4), st.lists(st.binary(), max_size=4))
-def test_the_file_is_what_was_written(
-    tmp_path: Path, batches: list[list[bytes]], last: list[bytes]
-) -> None:
-    """In whatever batches it comes, the file is their sum, and the sha256 is the file's."""
-    target = tmp_path / "a.csv"
-    part = PartFile(target)
-    for batch in batches:
-        part.write(batch)
-    digest = part.finish(last)
-    assert target.read_bytes() == b"".join(b"".join(batch) for batch in [*batches, last])
-    assert digest == hashlib.sha256(target.read_bytes()).hexdigest()
-    assert names(target) == {"a.csv"}
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200)), st.integers())
+def test_the_file_is_what_was_written(tmp_path: Path, data: bytes, cuts: Any, seed: int) -> None:
+    """In whatever pieces and order it comes, the file is their sum, and the hash is the file's."""
+    target = tmp_path / f"{uuid.uuid4()}.csv"
+    part = opened(target, Stored(total=len(data), etag='"x"', ranges=True))
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    pieces = list(itertools.pairwise(edges))
+    random.Random(seed).shuffle(pieces)
+    for start, stop in pieces:
+        middle = (start + stop) // 2
+        part.write(start, [data[start:middle], data[middle:stop]])
+    placed = part.finish()
+    assert target.read_bytes() == data
+    assert placed == (len(data), hashlib.sha256(data).hexdigest())
+    assert not part_of(target).exists()
+    assert not sidecar_of(target).exists()
 
 
 def test_a_file_of_nothing(target: Path) -> None:
     """A file of 0 bytes is whole."""
-    assert PartFile(target).finish([]) == hashlib.sha256(b"").hexdigest()
+    assert opened(target).finish() == (0, hashlib.sha256(b"").hexdigest())
     assert target.read_bytes() == b""
 
 
@@ -198,7 +391,7 @@ def test_a_symlink_at_the_target_is_replaced_and_not_followed(target: Path) -> N
     elsewhere = target.with_name("elsewhere")
     elsewhere.write_bytes(b"precious")
     target.symlink_to(elsewhere)
-    PartFile(target).finish([b"a,b\n"])
+    opened(target).finish([b"a,b\n"])
     assert elsewhere.read_bytes() == b"precious"
     assert not target.is_symlink()
     assert target.read_bytes() == b"a,b\n"
@@ -208,7 +401,7 @@ def test_a_file_at_the_target_is_replaced_at_once(target: Path) -> None:
     """Who has the old file open goes on reading the old one."""
     target.write_bytes(b"before")
     with target.open("rb") as reader:
-        PartFile(target).finish([b"after"])
+        opened(target).finish([b"after"])
         assert reader.read() == b"before"
     assert target.read_bytes() == b"after"
 
@@ -216,3 +409,4 @@ def test_a_file_at_the_target_is_replaced_at_once(target: Path) -> None:
 def test_the_part_is_beside_the_target(target: Path) -> None:
     """A rename within one directory is atomic: the part is there, under the name and `.part`."""
     assert part_of(target) == target.parent / "a.csv.part"
+    assert sidecar_of(target) == target.parent / "a.csv.part.json"

@@ -13,11 +13,13 @@ def test_two_downloads_never_write_one_part(tmp_path: Path) -> None:
     """The second to open the part is refused, and harms neither the first nor its file."""
     target = tmp_path / "a.csv"
     first, second = PartFile(target), PartFile(target)
-    first.write([b"first "])
+    first.open("export-1")
+    first.write(0, [b"first "])
     with pytest.raises(OSError, match="another download"):
-        second.write([b"second"])
+        second.open("export-1")
     second.discard()
-    first.finish([b"file"])
+    first.write(6, [b"file"])
+    first.finish()
     assert target.read_bytes() == b"first file"
 
 
@@ -25,6 +27,8 @@ def test_a_part_that_a_dead_process_left_is_taken_over(tmp_path: Path) -> None:
     """Nobody holds its lock, so the next download begins it anew."""
     target = tmp_path / "a.csv"
     (tmp_path / "a.csv.part").write_bytes(b"what was left of an earlier one")
-    PartFile(target).finish([b"new"])
+    part = PartFile(target)
+    part.open("export-1")
+    part.finish([b"new"])
     assert target.read_bytes() == b"new"
     assert not (tmp_path / "a.csv.part").exists()

@@ -1,0 +1,337 @@
+"""One attempt to bring what is missing of a file into its part, over one connection or several.
+
+The stream is read without a chunk size (passing one halves httpx's speed), and written and hashed
+in batches in a worker thread while the next batch is received (docs/design.md: Files).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from segments_async._files.encoded import EncodedBody
+from segments_async._files.part import PartFile
+from segments_async._sansio.byte_ranges import (
+    NO_END,
+    Continued,
+    Range,
+    Refused,
+    StartOver,
+    Stored,
+    read_answer,
+)
+from segments_async._sansio.claims import Claims, size_of
+from segments_async._sansio.transfer import SLOWEST, WINDOW, Speed
+from segments_async._storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
+
+logger: logging.Logger = logging.getLogger("segments_async")
+
+#: Bytes gathered before they are written and hashed in a worker thread. Each connection has one
+#: batch in hand and one being written: eight of them stay below 40 MiB.
+BATCH = 2 * 1024 * 1024
+
+#: Bytes that a connection claims at a time, and of a file that is worth several connections.
+CHUNK = 16 * 1024 * 1024
+PARALLEL_FROM = 64 * 1024 * 1024
+
+
+class TryAgain(Exception):
+    """Something that may pass: a broken link, a server that asks to slow down.
+
+    Attributes:
+        pause: seconds that the server asked for, or None.
+    """
+
+    def __init__(self, what: str, pause: float | None = None) -> None:
+        super().__init__(what)
+        self.pause = pause
+
+
+class StartedOver(TryAgain):
+    """What is there can't be continued."""
+
+
+class LengthMismatch(StartedOver):
+    """The body was not as long as announced, though the link held."""
+
+
+class Attempt:
+    """One attempt. Whatever breaks it, what came is in the part.
+
+    Args:
+        storage: who fetches.
+        link: to the file.
+        part: open.
+        refuse: raises what storage's refusal means.
+        progress: told how many bytes of the file have come so far.
+        slots: of connections to storage, one of which the caller holds; None: only that one.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        link: str,
+        part: PartFile,
+        *,
+        refuse: Callable[[StorageAnswer], Awaitable[NoReturn]],
+        progress: Callable[[int], None],
+        slots: anyio.Semaphore | None,
+    ) -> None:
+        self._storage = storage
+        self._link = link
+        self._part = part
+        self._refuse = refuse
+        self._progress = progress
+        self._slots = slots
+        self._received = size_of(part.held)
+        self._claims = Claims((), NO_END)
+        self._others = 0
+        self._others_broke = False
+        self._failure: Exception | None = None
+        self._tasks: TaskGroup | None = None
+        #: All of a file of less than a batch: it is written when it is finished, in one hop.
+        self.rest: list[bytes] = []
+
+    async def run(self) -> None:
+        """Fetch what is missing.
+
+        Raises:
+            TryAgain, StorageBroken: it isn't all there.
+            OSError: it can't be written.
+        """
+        async with anyio.create_task_group() as self._tasks:
+            try:
+                await self._lead()
+            except Exception as exc:  # noqa: BLE001 - raised below, as itself
+                # Not from inside the task group, which would wrap it in an ExceptionGroup.
+                self._fail(exc)
+        if self._failure is not None:
+            raise self._failure
+
+    def _fail(self, exc: Exception) -> None:
+        self._failure = self._failure or exc
+        self._group.cancel_scope.cancel()
+
+    @property
+    def _group(self) -> TaskGroup:
+        if self._tasks is None:
+            raise AssertionError("an attempt that doesn't run")
+        return self._tasks
+
+    async def _lead(self) -> None:
+        """The first connection, which goes on until nothing is free."""
+        if self._part.resumable and self._part.stored is not None:
+            self._claims = Claims(self._part.held, self._part.stored.total or 0)
+        else:
+            await self._request(None, 0, leads=True)
+        while (claimed := self._claim()) is not None:
+            await self._request(*claimed, leads=True)
+
+    def _claim(self) -> tuple[Range, int] | None:
+        """What to ask for next, and how far of it is claimed.
+
+        Alone, a connection asks for all that follows, and claims more of it as it goes.
+        """
+        stored = self._part.stored
+        claimed = self._claims.claim(CHUNK)
+        if stored is None or claimed is None:
+            return None
+        start, stop = claimed
+        return Range(stored, start, stop if self._others else self._claims.room(stop)), stop
+
+    async def _request(self, asked: Range | None, stop: int, *, leads: bool) -> None:
+        """One request, watched for its speed."""
+        speed = Speed(anyio.current_time())
+        with anyio.CancelScope(deadline=speed.deadline) as scope:
+            headers = NO_HEADERS if asked is None else asked.headers()
+            async with self._storage.get(self._link, headers) as answer:
+                meaning = read_answer(answer.status, answer.headers, asked)
+                match meaning:
+                    case Continued() if asked is not None:
+                        stream = _Stream(self, asked.start, stop, asked.stop, speed, leads=leads)
+                        await stream.receive(answer, scope)
+                    case Stored() if leads and not self._others:
+                        await self._receive_all(answer, meaning, speed, scope)
+                    case StartOver():
+                        raise StartedOver(meaning.why)
+                    case Refused() if leads:
+                        await self._refuse(answer)
+                    case _:
+                        raise TryAgain(f"storage answered a range with {answer.status}")
+        if scope.cancelled_caught:
+            raise TryAgain(f"fewer than {SLOWEST} bytes came in {WINDOW:g} s")
+
+    async def _receive_all(
+        self, answer: StorageAnswer, stored: Stored, speed: Speed, scope: anyio.CancelScope
+    ) -> None:
+        """A body that is the whole file, whatever was asked for."""
+        if self._part.held:
+            await anyio.to_thread.run_sync(self._part.reset)
+        self._part.stored = stored
+        self._received = 0
+        if stored.gzip:
+            body = EncodedBody(self._part, stored, speed, scope)
+            if not await body.receive(answer.chunks, BATCH, self._progress):
+                raise LengthMismatch("the encoded body was not as long as announced")
+            self._claims = Claims((), 0)
+            return
+        end = NO_END if stored.total is None else stored.total
+        self._claims = Claims((), end)
+        _, stop = self._claims.claim(CHUNK) or (0, 0)
+        await _Stream(self, 0, stop, end, speed, leads=True).receive(answer, scope)
+        if stored.total is None:
+            self._claims = Claims((), 0)
+
+    # ----------------------------------------------------------------- for streams
+
+    def is_last(self, end: int) -> bool:
+        stored = self._part.stored
+        return stored is not None and end in (NO_END, stored.total)
+
+    def extend(self, stop: int) -> int:
+        return self._claims.extend(stop, CHUNK)
+
+    def on_bytes(self, count: int) -> None:
+        self._received += count
+        self._progress(self._received)
+
+    async def write(self, offset: int, batch: list[bytes]) -> None:
+        """Write a batch, to its end: what has come isn't fetched again."""
+        with anyio.CancelScope(shield=True):
+            try:
+                await anyio.to_thread.run_sync(self._part.write, offset, batch)
+            except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
+                self._fail(exc)
+
+    def write_soon(self, offset: int, batch: list[bytes]) -> anyio.Event:
+        """The same while something else goes on. Returns the event of its end."""
+        written = anyio.Event()
+
+        async def write() -> None:
+            await self.write(offset, batch)
+            written.set()
+
+        self._group.start_soon(write)
+        return written
+
+    # ----------------------------------------------------------------- more connections
+
+    def widen(self, speed: Speed) -> None:
+        """Open as many more connections as are of use, and as are free without waiting."""
+        stored = self._part.stored
+        if (
+            self._slots is None
+            or self._others_broke
+            or stored is None
+            or not stored.divisible
+            or (stored.total or 0) <= PARALLEL_FROM
+            or not speed.worth_another(anyio.current_time())
+        ):
+            return
+        while self._slots.value:
+            self._others += 1
+            claimed = self._claim()
+            if claimed is None:
+                self._others -= 1
+                return
+            self._slots.acquire_nowait()
+            self._group.start_soon(self._follow, self._slots, claimed)
+
+    async def _follow(self, slots: anyio.Semaphore, claimed: tuple[Range, int] | None) -> None:
+        """Another connection: chunk by chunk, until nothing is free or somebody wants its slot."""
+        try:
+            while claimed is not None:
+                await self._request(*claimed, leads=False)
+                # Somebody else's whole file comes before the parts of this one.
+                claimed = self._claim() if not slots.statistics().tasks_waiting else None
+        except StartedOver as exc:
+            self._fail(exc)
+        except (TryAgain, StorageBroken) as exc:
+            # The next attempt fetches what it leaves; opening another would be hammering.
+            self._others_broke = True
+            logger.info("one of several connections to a file: %s", exc)
+        except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
+            self._fail(exc)
+        finally:
+            self._others -= 1
+            slots.release()
+
+
+class _Stream:
+    """A body, written while it comes.
+
+    Args:
+        attempt: whose it is.
+        start: where in the file it begins.
+        stop: how far it is claimed.
+        end: where it ends; NO_END where nobody knows.
+        speed: told of each chunk.
+        leads: whether it is the attempt's first connection.
+    """
+
+    def __init__(
+        self, attempt: Attempt, start: int, stop: int, end: int, speed: Speed, *, leads: bool
+    ) -> None:
+        self._attempt = attempt
+        self._at = start
+        self._stop = stop
+        self._end = end
+        self._speed = speed
+        self._leads = leads
+        self._offset = start
+        self._batch: list[bytes] = []
+        self._written = anyio.Event()
+        self._written.set()
+
+    async def receive(self, answer: StorageAnswer, scope: anyio.CancelScope) -> None:
+        """Read it to its end, or to where another connection has claimed what follows."""
+        try:
+            unseen = 0
+            async for chunk in answer.chunks:
+                unseen += len(chunk)
+                if unseen >= SLOWEST:  # less than that is too slow whenever it comes
+                    self._speed.on_bytes(unseen, anyio.current_time())
+                    scope.deadline = self._speed.deadline
+                    unseen = 0
+                self._take(chunk)
+                if self._at - self._offset >= BATCH:
+                    await self._hand_over()
+                    if self._leads:
+                        self._attempt.widen(self._speed)
+                if self._at == self._stop < self._end:
+                    return
+            if self._end not in (NO_END, self._at):
+                raise LengthMismatch(f"the body ended at {self._at} of {self._end} bytes")
+            if self._offset == 0 and self._attempt.is_last(self._end):
+                self._attempt.rest, self._batch = self._batch, []
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._written.wait()
+                if self._batch:
+                    await self._attempt.write(self._offset, self._batch)
+
+    def _take(self, chunk: bytes) -> None:
+        self._at += len(chunk)
+        while self._at >= self._stop < self._end:
+            longer = self._attempt.extend(self._stop)
+            if longer == self._stop:
+                break
+            self._stop = longer
+        if self._at > self._stop:
+            if self._stop == self._end:
+                raise LengthMismatch(f"more than the {self._end} bytes that were announced")
+            chunk = chunk[: len(chunk) - (self._at - self._stop)]
+            self._at = self._stop
+        self._batch.append(chunk)
+        self._attempt.on_bytes(len(chunk))
+
+    async def _hand_over(self) -> None:
+        """One batch is written while the next is received, and no more."""
+        await self._written.wait()
+        self._written = self._attempt.write_soon(self._offset, self._batch)
+        self._offset, self._batch = self._at, []

@@ -1,0 +1,65 @@
+"""Whether a download is getting on: fast enough, and further with each attempt."""
+
+from __future__ import annotations
+
+import math
+
+#: A download is given up after so many attempts in a row that got no further.
+ATTEMPTS = 5
+
+#: A server that sends fewer than `SLOWEST` bytes in `WINDOW` seconds holds the connection and no
+#: more (slow loris: a read timeout is per read, and a byte a minute never meets it).
+SLOWEST = 64 * 1024
+WINDOW = 60.0
+
+#: Bytes/s of one connection above which a second one brings nothing. S3 gives 50 to 100 MB/s to
+#: each; where one gets more than this, the link or this process is what limits.
+FAST = 200_000_000.0
+
+#: Seconds before a connection's speed means anything.
+_WARM_UP = 0.1
+
+
+class Patience:
+    """Counts the attempts that got no further than the best one before."""
+
+    def __init__(self) -> None:
+        self._best = 0
+        self.fruitless: int = 0
+
+    def on_break(self, kept: int) -> bool:
+        """An attempt broke, and so many bytes are kept: whether to try again."""
+        if kept > self._best:
+            self._best, self.fruitless = kept, 0
+            return True
+        self.fruitless += 1
+        return self.fruitless < ATTEMPTS
+
+
+class Speed:
+    """How fast one connection is, since its request was sent."""
+
+    def __init__(self, now: float) -> None:
+        self._window_began = now
+        self._in_window = 0
+        self._body_began = math.inf
+        self._received = 0
+
+    @property
+    def deadline(self) -> float:
+        """When the connection counts as broken, unless enough comes before."""
+        return self._window_began + WINDOW
+
+    def on_bytes(self, count: int, now: float) -> None:
+        """So many bytes came."""
+        self._received += count
+        self._body_began = min(self._body_began, now)
+        self._in_window += count
+        # Not with every chunk: each new deadline is a timer to be set.
+        if self._in_window >= SLOWEST and now >= self._window_began + 1.0:
+            self._window_began, self._in_window = now, 0
+
+    def worth_another(self, now: float) -> bool:
+        """Whether a second connection would bring more."""
+        seconds = now - self._body_began
+        return seconds >= _WARM_UP and self._received < FAST * seconds

@@ -1,0 +1,129 @@
+"""Processes that are killed in mid-download, and two at one target, against a real server."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+from client.vendor import names_in
+
+from segments_async import SegmentsClient
+from segments_async._files import fetch
+from segments_async.sandbox import (
+    PAGE_ACCESS_TOKEN,
+    PAGE_API_KEY,
+    PAGE_SEGMENT_ID,
+    Durations,
+    Fault,
+    FileHost,
+    Sandbox,
+)
+from segments_async.sandbox.server import SandboxServer
+
+pytestmark = pytest.mark.real_time
+
+PART = ["a.csv.part", "a.csv.part.json"]
+PROGRAM = Path(__file__).with_name("fetching.py")
+
+
+@pytest.fixture
+def server() -> Iterator[SandboxServer]:
+    """A file of 11 MB, which takes a second and a half."""
+    host = FileHost(rate=8e6)
+    sandbox = Sandbox(rows=100_000, durations=Durations(median=0, sigma=0), file_host=host)
+    with SandboxServer(sandbox) as server:
+        yield server
+
+
+@pytest.fixture
+def export_id(server: SandboxServer) -> str:
+    async def request() -> str:
+        async with SegmentsClient(
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url
+        ) as client:
+            export = await client.request_export(PAGE_SEGMENT_ID)
+            return (await client.wait_for_export(export)).export_id
+
+    return anyio.run(request)
+
+
+def fetching(server: SandboxServer, export_id: str, target: Path) -> subprocess.Popen[str]:
+    program = [sys.executable, str(PROGRAM), server.base_url, export_id, str(target)]
+    return subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+def wait_until_written(target: Path, size: int) -> None:
+    """Until so many bytes are in the part."""
+    part = target.with_name(target.name + ".part")
+    for _ in range(3000):
+        if part.exists() and part.stat().st_size >= size:
+            return
+        time.sleep(0.01)
+    pytest.fail("it doesn't get on")
+
+
+def test_killed_in_mid_download(server: SandboxServer, export_id: str, tmp_path: Path) -> None:
+    """Kill -9, twice: each next process goes on with what is there, by the server's record."""
+    target = tmp_path / "a.csv"
+    for size in (3_000_000, 7_000_000):
+        process = fetching(server, export_id, target)
+        wait_until_written(target, size)
+        process.kill()
+        process.communicate()
+        assert names_in(tmp_path) == PART
+    out, _ = fetching(server, export_id, target).communicate()
+    assert out.split() == ["whole", server.sandbox.sha256(PAGE_SEGMENT_ID)]
+    content = server.sandbox.content(PAGE_SEGMENT_ID)
+    assert target.read_bytes() == content
+    assert names_in(tmp_path) == ["a.csv"]
+    first, second, third = server.sandbox.record.files()
+    starts = [int((e.headers or {})["range"][len("bytes=") : -1]) for e in (second, third)]
+    # A batch of 2 MiB may have been on its way.
+    assert starts[0] >= 2_000_000
+    assert starts[1] >= 4_800_000
+    assert third.sent == len(content) - starts[1]
+    assert server.sandbox.record.credentials_seen_by_files() == []
+    assert "range" not in (first.headers or {})
+
+
+def test_two_processes_at_one_target(server: SandboxServer, export_id: str, tmp_path: Path) -> None:
+    """One of them fetches it; the other is told so, and asks storage for nothing."""
+    target = tmp_path / "a.csv"
+    first = fetching(server, export_id, target)
+    wait_until_written(target, 1)
+    second, _ = fetching(server, export_id, target).communicate()
+    out, _ = first.communicate()
+    assert "another download is writing this file" in second
+    assert out.split() == ["whole", server.sandbox.sha256(PAGE_SEGMENT_ID)]
+    assert len(server.sandbox.record.files()) == 1
+    assert names_in(tmp_path) == ["a.csv"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_broken_twenty_times_over_sockets(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whole, and at most 1.2 times its bytes were sent, by the server's record."""
+    monkeypatch.setattr(fetch, "full_jitter", lambda *_: 0.0)
+    sandbox = Sandbox(rows=20_000, durations=Durations(median=0, sigma=0))
+    size = len(sandbox.content(PAGE_SEGMENT_ID))
+    chance = random.Random(seed)
+    for _ in range(20):
+        sandbox.inject(Fault.cut(chance.randrange(1, size // 12)), origin="files")
+    with SandboxServer(sandbox) as server:
+        async with SegmentsClient(
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url
+        ) as client:
+            file = await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+    assert file.path.read_bytes() == sandbox.content(PAGE_SEGMENT_ID)
+    files = sandbox.record.files()
+    assert len(files) == 21
+    assert size <= sum(entry.sent for entry in files) <= 1.2 * size
+    assert names_in(tmp_path) == ["a.csv"]

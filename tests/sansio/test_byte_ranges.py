@@ -1,0 +1,212 @@
+"""What an answer of storage means for what is there already. In doubt: start over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segments_async._sansio.byte_ranges import (
+    Continued,
+    Range,
+    Refused,
+    StartOver,
+    Stored,
+    content_length,
+    content_range,
+    describe,
+    read_answer,
+)
+
+MD5 = "0" * 31 + "a"
+TAGGED = Stored(total=100, etag='"abc"', ranges=True)
+DATED = Stored(total=100, modified="Thu, 01 Jan 2026 00:00:00 GMT", ranges=True)
+ASKED = Range(TAGGED, 40, 100)
+EXACT = {"content-range": "bytes 40-99/100", "content-length": "60", "etag": '"abc"'}
+S3 = {"x-amz-request-id": "1", "etag": f'"{MD5}"'}
+
+
+# What starts over, and what is refused.
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"content-range": None},
+        {"content-range": "bytes 41-99/100"},
+        {"content-range": "bytes 39-99/100"},
+        {"content-range": "bytes 40-98/100"},
+        {"content-range": "bytes 40-100/100"},
+        {"content-range": "bytes 40-99/101"},
+        {"content-range": "bytes 40-99/*"},
+        {"content-range": "bytes */100"},
+        {"content-range": "bytes 99-40/100"},
+        {"content-range": "items 40-99/100"},
+        {"content-range": "bytes 40-99/100, bytes 0-1/100"},
+        {"content-range": "bytes ٤٠-99/100"},
+        {"content-range": "bytes -40-99/100"},
+        {"content-range": "bytes 40-" + "9" * 5000 + "/100"},
+        {"content-length": "59"},
+        {"etag": '"abd"'},
+        {"etag": 'W/"abc"'},
+        {"etag": None},
+        {"content-encoding": "gzip"},
+    ],
+)
+def test_a_range_that_isnt_exact_starts_over(changed: dict[str, str | None]) -> None:
+    """Another start, end, total, version, or one that isn't told."""
+    headers = {k: v for k, v in (EXACT | changed).items() if v is not None}
+    assert isinstance(read_answer(206, headers, ASKED), StartOver)
+
+
+@pytest.mark.parametrize("status", [412, 416])
+def test_a_changed_file_starts_over(status: int) -> None:
+    """If-Match failed, or the file is shorter than what was there."""
+    assert isinstance(read_answer(status, {}, ASKED), StartOver)
+
+
+def test_without_range_support_the_body_is_everything() -> None:
+    """A 200 where a range was asked for: it is the file, from its beginning."""
+    headers = {"content-length": "100", "etag": '"abc"'}
+    assert read_answer(200, headers, ASKED) == Stored(total=100, etag='"abc"')
+
+
+@pytest.mark.parametrize("status", [204, 206, 304, 400, 403, 404, 412, 416, 500, 503])
+def test_an_answer_without_the_file_is_refused(status: int) -> None:
+    """Also a part that nobody asked for."""
+    assert read_answer(status, EXACT, None) == Refused()
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, gzip", "gzip,", "\x00"])
+def test_an_encoding_that_isnt_known_is_refused(encoding: str) -> None:
+    """Its bytes aren't the file's."""
+    assert read_answer(200, {"content-encoding": encoding}, None) == Refused()
+
+
+@pytest.mark.parametrize("date", ["Thu, 01 Jan 2026 00:00:01 GMT", None, "", "nonsense"])
+def test_a_range_by_date_is_of_that_date(date: str | None) -> None:
+    """Where the version is told by Last-Modified, another one starts over."""
+    headers = {k: v for k, v in EXACT.items() if k != "etag"}
+    headers |= {} if date is None else {"last-modified": date}
+    meaning = read_answer(206, headers, Range(DATED, 40, 100))
+    assert isinstance(meaning, Continued if date is None else StartOver)
+
+
+# What can't be continued.
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"etag": '"abc"', "content-length": "9"},
+        {"etag": '"abc"', "content-length": "9", "accept-ranges": "none"},
+        {"etag": 'W/"abc"', "content-length": "9", "accept-ranges": "bytes"},
+        {"etag": "abc", "content-length": "9", "accept-ranges": "bytes"},
+        {"etag": '"' + "a" * 300 + '"', "content-length": "9", "accept-ranges": "bytes"},
+        {"etag": '"abc"', "accept-ranges": "bytes"},
+        {"etag": '"abc"', "content-length": "+9", "accept-ranges": "bytes"},
+        {"etag": '"abc"', "content-length": "9", "accept-ranges": "bytes"}
+        | {"content-encoding": "gzip"},
+        {"last-modified": "Thu, 01 Jan 2026 00:00:00 GMT", "content-length": "9"}
+        | {"accept-ranges": "bytes", "date": "Thu, 01 Jan 2026 00:00:00 GMT"},
+        {"last-modified": "Thu, 01 Jan 2026 00:00:00 GMT", "content-length": "9"}
+        | {"accept-ranges": "bytes"},
+    ],
+)
+def test_without_version_end_or_ranges_nothing_is_continued(headers: dict[str, str]) -> None:
+    """A weak ETag, and a date of the same second, promise nothing about bytes."""
+    assert not describe(headers).resumable
+
+
+def test_only_a_strong_etag_makes_a_file_divisible() -> None:
+    """A date may have been the same for two versions that several connections mix."""
+    assert TAGGED.resumable
+    assert TAGGED.divisible
+    assert DATED.resumable
+    assert not DATED.divisible
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"etag": f'"{MD5}"'},  # not S3
+        S3 | {"etag": f'"{MD5}-2"'},
+        S3 | {"etag": f'W/"{MD5}"'},
+        S3 | {"etag": MD5},
+        S3 | {"etag": f'"{MD5[1:]}"'},
+        S3 | {"etag": f'"{MD5[1:]}g"'},
+        S3 | {"x-amz-server-side-encryption": "aws:kms"},
+        S3 | {"x-amz-server-side-encryption": "aws:kms:dsse"},
+        S3 | {"x-amz-server-side-encryption-customer-algorithm": "AES256"},
+    ],
+)
+def test_an_etag_that_is_no_md5_is_not_taken_for_one(headers: dict[str, str]) -> None:
+    """Of parts, weak, under a key of KMS's or the customer's, or of another server."""
+    assert describe(headers).md5 is None
+
+
+# What goes well.
+
+
+def test_an_exact_range_goes_on() -> None:
+    """Same version, same total, exactly the bytes that were asked for."""
+    assert read_answer(206, EXACT, ASKED) == Continued()
+    silent = {k: v for k, v in EXACT.items() if k != "content-length"}
+    assert read_answer(206, silent, ASKED) == Continued()
+
+
+def test_what_is_asked_for() -> None:
+    """To the end, or to before another's; with If-Match, or If-Range where there is no ETag."""
+    assert ASKED.headers() == {"Range": "bytes=40-", "If-Match": '"abc"'}
+    assert Range(TAGGED, 0, 40).headers() == {"Range": "bytes=0-39", "If-Match": '"abc"'}
+    assert Range(DATED, 40, 100).headers() == {"Range": "bytes=40-", "If-Range": DATED.modified}
+
+
+def test_s3s_etag_is_an_md5() -> None:
+    """Of an object uploaded in one part, in the clear or under S3's own key."""
+    assert describe(S3).md5 == MD5
+    assert describe(S3 | {"x-amz-server-side-encryption": "AES256"}).md5 == MD5
+
+
+def test_a_date_of_an_earlier_second_is_a_version() -> None:
+    """RFC 9110, 8.8.2.2: nothing can have changed in the second that it names any more."""
+    dates = {"date": "Thu, 01 Jan 2026 00:00:01 GMT", "last-modified": DATED.modified or ""}
+    told = describe({"content-length": "100", "accept-ranges": "bytes", **dates})
+    assert told == DATED
+
+
+# Whatever comes.
+
+_TEXT = st.text(st.characters(codec="latin-1"), max_size=60) | st.sampled_from(
+    ["bytes 0-1/2", "bytes 40-99/100", "9" * 400, '"abc"', "gzip", "Thu, 01 Jan 2026 00:00:00 GMT"]
+)
+_NAMES = ["accept-ranges", "content-encoding", "content-length", "content-range", "date", "etag"]
+_HEADERS = st.dictionaries(st.sampled_from([*_NAMES, "last-modified"]), _TEXT)
+
+
+@given(st.sampled_from([200, 206, 412, 416, 500]), _HEADERS, st.sampled_from([None, ASKED]))
+def test_no_answer_is_an_error_of_ours(status: int, headers: Any, asked: Range | None) -> None:
+    """Whatever the headers say, it means something; a range goes on only where it is exact."""
+    meaning = read_answer(status, headers, asked)
+    if isinstance(meaning, Continued):
+        assert asked is not None
+        assert content_range(headers) == (40, 100, 100)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"bytes \d+-\d+/\d+", fullmatch=True))
+def test_a_content_range_is_a_range_or_nothing(value: str) -> None:
+    """Never empty, never beyond its total, never absurdly long."""
+    found = content_range({"content-range": value})
+    if found is not None:
+        start, stop, total = found
+        assert 0 <= start < stop <= total < 10**18
+    length = content_length({"content-length": value})
+    assert length is None or 0 <= length < 10**18
+
+
+def test_stored_is_compared_by_value() -> None:
+    """A part goes on with the very version that its sidecar names."""
+    assert attrs.evolve(TAGGED) == TAGGED

@@ -1,0 +1,64 @@
+"""Which bytes are there, and who fetches which of the rest."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segments_async._sansio.claims import Claims, Ranges, prefix_of, size_of, with_range
+
+_RANGES = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=12)
+
+
+def built(pairs: list[tuple[int, int]]) -> Ranges:
+    ranges: Ranges = ()
+    for start, stop in pairs:
+        ranges = with_range(ranges, start, stop)
+    return ranges
+
+
+def numbers(ranges: Ranges) -> set[int]:
+    return {n for start, stop in ranges for n in range(start, stop)}
+
+
+@given(_RANGES)
+def test_ranges_are_the_sum_of_what_was_added(pairs: list[tuple[int, int]]) -> None:
+    """In any order: sorted, apart from each other, and of the right size."""
+    ranges = built(pairs)
+    expected = {n for start, stop in pairs for n in range(start, stop)}
+    assert numbers(ranges) == expected
+    assert size_of(ranges) == len(expected)
+    assert all(a[1] < b[0] for a, b in itertools.pairwise(ranges))
+    assert prefix_of(ranges) == next(n for n in range(62) if n not in expected)
+
+
+@given(_RANGES, st.integers(0, 60), st.lists(st.integers(1, 20), min_size=1))
+def test_every_missing_byte_is_claimed_once(
+    pairs: list[tuple[int, int]], total: int, sizes: list[int]
+) -> None:
+    """Whoever claims, in pieces of whatever size, and whoever claims more as it goes."""
+    held = built([(start, min(stop, total)) for start, stop in pairs])
+    claims = Claims(held, total)
+    seen: list[int] = []
+    turn = 0
+    while (claimed := claims.claim(sizes[turn % len(sizes)])) is not None:
+        start, stop = claimed
+        seen += range(start, stop)
+        assert claims.room(stop) <= total
+        if turn % 2:
+            longer = claims.extend(stop, sizes[turn % len(sizes)])
+            seen += range(stop, longer)
+        turn += 1
+    assert len(seen) == len(set(seen))
+    assert set(seen) == set(range(total)) - numbers(held)
+
+
+def test_a_claim_ends_where_anothers_begins() -> None:
+    """And can't be extended into it."""
+    claims = Claims(((10, 20),), 30)
+    assert claims.claim(16) == (0, 10)
+    assert claims.extend(10, 16) == 10
+    assert claims.claim(16) == (20, 30)
+    assert claims.claim(16) is None
