@@ -128,7 +128,7 @@ def test_core_needs_no_extra() -> None:
     program = (
         "import sys\n"
         f"sys.path.insert(0, {path!r})\n"
-        "for name in ['cyclopts', 'rich', 'starlette', 'trio', 'uvicorn']:\n"
+        "for name in ['botocore', 'cyclopts', 'rich', 'starlette', 'trio', 'uvicorn']:\n"
         "    sys.modules[name] = None\n"  # as if it were not installed
         "import segments_async"
     )

@@ -42,6 +42,9 @@ _NEVER = tuple(
 #: RFC 6052: an IPv4 address in an IPv6 network.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
+#: What may stand in a path and a query (RFC 3986).
+_TARGET = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
+
 _QUERY = re.compile(r"\?[^\s\"'<>]+")
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]+")
 _USERINFO = re.compile(r"://[^\s/@\"'<>]+@")
@@ -116,6 +119,13 @@ def _is_address(host: str) -> bool:
         return True
     last = host.rpartition(".")[2]
     return last.isdigit() or last.startswith("0x")
+
+
+def request_target(link: str) -> bytes | None:
+    """The link's path and query exactly as they stand; None where a client has to mend them."""
+    parts = urlsplit(link)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return target.encode("ascii") if _TARGET.fullmatch(target) else None
 
 
 def check_addresses(host: str, addresses: Iterable[str], *, loopback: bool) -> None:
