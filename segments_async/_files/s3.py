@@ -91,7 +91,7 @@ class _Account:
     """Who we are to AWS. Used by one thread at a time."""
 
     place: S3Place
-    _session: Any
+    _session: Any = attrs.field(repr=False)
     _anonymous_until: float = 0.0
 
     @classmethod
@@ -152,13 +152,25 @@ def _endpoint(session: Any) -> str | None:
     if session.get_config_variable("ignore_configured_endpoint_urls"):
         return None
     profile = session.get_scoped_config()
-    services = session.full_config.get("services", {}).get(profile.get("services"), {})
     return (
         os.environ.get("AWS_ENDPOINT_URL_S3")
         or os.environ.get("AWS_ENDPOINT_URL")
-        or services.get("s3", {}).get("endpoint_url")
+        or _endpoint_of_services(session, profile.get("services"))
         or profile.get("endpoint_url")
     )
+
+
+def _endpoint_of_services(session: Any, section: str | None) -> str | None:
+    """That of the `s3` in a `[services …]`, which a profile names."""
+    if section is None:
+        return None
+    try:
+        endpoint = session.full_config["services"][section].get("s3", {}).get("endpoint_url")
+    except (KeyError, AttributeError):
+        raise LinkRefused(
+            f"the AWS configuration: no [services {section}], or no settings under its s3"
+        ) from None
+    return None if endpoint is None else str(endpoint)
 
 
 _at_work: ContextVar[bool] = ContextVar("segments_async_s3_signer_at_work", default=False)

@@ -6,8 +6,11 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.session import Session  # type: ignore[import-untyped] # it has no types
+from moto.server import ThreadedMotoServer
 
 from s3.fake import ACCESS_KEY, SECRET_KEY, FakeS3, serving
 from segments_async._files.s3 import S3Signer
@@ -16,18 +19,23 @@ from segments_async._sansio.links import MOST_REDIRECTS, check_addresses, check_
 from segments_async._storage import Storage
 
 
-@pytest.fixture(autouse=True)
-def aws_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Nothing of this machine's AWS configuration is seen; the folder has a `config` to write."""
+def isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Hide this machine's AWS configuration; that of `home` is seen instead."""
     for name in list(os.environ):
         if name.upper().startswith("AWS_") or name.upper().endswith("_PROXY"):
-            monkeypatch.delenv(name)
+            patch.delenv(name)
+    patch.setenv("HOME", str(home))
+    patch.setenv("AWS_CONFIG_FILE", str(home / "config"))
+    patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(home / "credentials"))
+    patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(autouse=True)
+def aws_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for the test's own AWS configuration: `config` and `credentials`, if it likes."""
     home = tmp_path / "home"
     home.mkdir()
-    monkeypatch.setenv("HOME", str(home))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(home / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(home / "credentials"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    isolate(monkeypatch, home)
     return home
 
 
@@ -36,6 +44,26 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment has the credentials that the fake knows."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+
+
+@pytest.fixture(scope="module")
+def moto_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Botocore's client of a moto server."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, tmp_path_factory.mktemp("home"))
+        client = Session().create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=f"http://{host}:{port}",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+        )
+        yield client
+        client.close()
+    server.stop()
 
 
 @pytest.fixture

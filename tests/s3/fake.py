@@ -175,7 +175,7 @@ def serving(fake: FakeS3) -> Iterator[FakeS3]:
             self.end_headers()
             self.wfile.write(answer.body)
 
-        def log_message(self, *_: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as its base has it
             """Nothing: the record has it."""
 
     class Server(ThreadingHTTPServer):
