@@ -177,11 +177,14 @@ _at_work: ContextVar[bool] = ContextVar("segments_async_s3_signer_at_work", defa
 
 
 class _Silence(logging.Filter):
-    """At DEBUG, botocore logs the signature, and the answer that credentials came in."""
+    """At DEBUG, botocore logs signatures, and what it sends and gets where it asks for credentials.
+
+    Only what it does for this module is kept quiet.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - as its base has it
         return not _at_work.get()
 
 
-for _name in ("botocore.auth", "botocore.parsers"):
+for _name in ("botocore.auth", "botocore.endpoint", "botocore.parsers"):
     logging.getLogger(_name).addFilter(_Silence())
