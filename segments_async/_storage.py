@@ -167,7 +167,6 @@ class Storage:
             if response.status_code not in _REDIRECTS or location is None or resign:
                 return _Chunks(response)
             await close(response)
-            signed = False
             try:
                 link = urljoin(link, location)
             except ValueError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import attrs
 import httpx
@@ -201,9 +202,17 @@ async def test_the_endpoint_has_to_be_admitted(fake: FakeS3) -> None:
 # Secrets.
 
 
-async def test_no_credential_but_the_signature(fake: FakeS3) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"auth": ("api-key", "5ec4e7")},
+        {"headers": {"Authorization": "Bearer 5ec4e7"}},
+        {"cookies": {"session": "5ec4e7"}},
+    ],
+)
+async def test_no_credential_but_the_signature(options: dict[str, Any], fake: FakeS3) -> None:
     """What a caller's client would add stays off: no Authorization, no cookie."""
-    async with httpx.AsyncClient(auth=("api-key", "5ec4e7"), cookies={"session": "5ec4e7"}) as http:
+    async with httpx.AsyncClient(**options) as http:
         storage = Storage(
             CallersClient(http),
             partial(check_link, file_hosts=(), loopback=True),
