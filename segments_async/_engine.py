@@ -95,6 +95,7 @@ class Engine(Generic[OutcomeT]):
         self._gate = gate
         self._flights = flights
         self._storage = storage
+        self._download_slots = download_slots
         self._destination = destination
         self._manifest = None if destination is None else Manifest(destination.manifest)
         self.options: RunOptions = options
@@ -293,7 +294,11 @@ class Engine(Generic[OutcomeT]):
         await self._record(item, Event.FETCH)
         try:
             file = await fetch_file(
-                self._storage, export, target, progress=partial(self._on_bytes, item)
+                self._storage,
+                export,
+                target,
+                progress=partial(self._on_bytes, item),
+                slots=self._download_slots,
             )
         except ExportExpiredError as exc:
             await self._record(item, Event.EXPIRED)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
-from typing import Any, NoReturn, cast
-from urllib.parse import urljoin
+from typing import Any, NoReturn, Protocol, cast
+from urllib.parse import urljoin, urlsplit
 
+import anyio
 import attrs
 
 from segments_async._http import (
@@ -25,13 +28,17 @@ from segments_async._http import (
     pieces,
     was_sent,
 )
-from segments_async._sansio.links import redact
+from segments_async._sansio.links import redact, request_target
+from segments_async._sansio.s3_links import S3Object, is_s3_link, parse_s3_link
+from segments_async._sansio.storage_errors import storage_error
 
 #: Seconds an idle connection is kept. Longer than the API's: a request can be repeated here.
 STORAGE_KEEPALIVE = 15.0
 
 #: Largest error page read, in bytes.
 STORAGE_ERROR_CAP = 16 * 1024
+
+_REDIRECTS = (301, 302, 303, 307, 308)
 
 #: No request header, unless told.
 NO_HEADERS: Mapping[str, str] = {}
@@ -50,23 +57,56 @@ class StorageBroken(Exception):
     """The link to storage broke. Holds no URL."""
 
 
+@attrs.frozen
+class SignedLink:
+    """An https URL to an object, and the region that it was made for."""
+
+    url: str = attrs.field(repr=False)
+    region: str
+
+
+class Signer(Protocol):
+    """Turns ``s3://`` links into https ones."""
+
+    async def sign(self, target: S3Object) -> SignedLink:
+        """A URL good for some minutes, signed where there are credentials to sign with."""
+        ...
+
+    def learn(self, bucket: str, region: str) -> None:
+        """Note where a bucket is."""
+        ...
+
+
 class Storage:
-    """Storage, asked without credentials and cookies.
+    """Storage, asked without the API's credentials and cookies.
 
     Args:
         clients: httpx's or httpx2's.
         check: raises where the link policy refuses a link; asked again for each redirect.
         redirects: how many are followed.
         timeout: seconds for connecting, and between two chunks.
+        check_addresses: raises where it refuses a host (its first argument) for one of the
+            addresses that its name resolves to; asked before each request. None where the clients
+            are the caller's: what their transports connect to isn't ours to know.
+        signer: for ``s3://`` links; None refuses those.
     """
 
     def __init__(
-        self, clients: Clients, check: Callable[[str], str], *, redirects: int, timeout: float
+        self,
+        clients: Clients,
+        check: Callable[[str], str],
+        *,
+        redirects: int,
+        timeout: float,
+        check_addresses: Callable[[str, list[str]], None] | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self._clients = clients
         self._check = check
         self._redirects = redirects
         self._timeout = timeout
+        self._check_addresses = check_addresses
+        self._signer = signer
 
     @contextlib.asynccontextmanager
     async def get(
@@ -75,30 +115,57 @@ class Storage:
         """Follow the link, and whatever redirects the policy admits.
 
         Args:
-            link: from the vendor.
+            link: from the vendor: an ``https://`` URL, or ``s3://bucket/key``.
             headers: sent along, to where a redirect leads too: Range, If-Match, If-Range.
 
         Raises:
-            LinkRefused: by the link policy, here or on the way.
+            LinkRefused: by the link policy, here or on the way; or an s3:// link that can't be
+                signed.
             StorageBroken: no answer, or its body broke off.
         """
         client = self._clients.borrow()
         try:
-            response = await self._follow(client, link, headers)
+            if self._signer is not None and is_s3_link(link):
+                opened = self._signed(client, self._signer, parse_s3_link(link), headers)
+            else:
+                opened = self._follow(client, link, headers)
+            answer = await opened
             try:
-                chunks = _Chunks(pieces(response))
-                yield StorageAnswer(response.status_code, response.headers, chunks)
+                yield StorageAnswer(answer.response.status_code, answer.response.headers, answer)
             finally:
-                await close(response)
+                await close(answer.response)
         finally:
             self._clients.give_back(client)
 
-    async def _follow(self, client: HttpClient, link: str, headers: Mapping[str, str]) -> Response:
+    async def _signed(
+        self, client: HttpClient, signer: Signer, target: S3Object, headers: Mapping[str, str]
+    ) -> _Chunks:
+        """Sign and ask; and where the bucket turns out to be elsewhere, once more for there."""
+        first = await signer.sign(target)
+        answer = await self._follow(client, first.url, headers, signed=True)
+        try:
+            region = await self._region_told(answer)
+        except BaseException:
+            await close(answer.response)
+            raise
+        if region is None or region == first.region:
+            return answer
+        await close(answer.response)
+        signer.learn(target.bucket, region)
+        second = await signer.sign(target)
+        return await self._follow(client, second.url, headers)
+
+    async def _follow(
+        self, client: HttpClient, link: str, headers: Mapping[str, str], *, signed: bool = False
+    ) -> _Chunks:
         for _ in range(self._redirects + 1):
-            response = await self._request(client, self._check(link), headers)
+            await self._admit(link)
+            response = await self._request(client, link, headers)
             location = response.headers.get("location")
-            if response.status_code not in (301, 302, 303, 307, 308) or location is None:
-                return response
+            # A signature holds for its host alone: with the region told, sign for that one instead.
+            resign = signed and "x-amz-bucket-region" in response.headers
+            if response.status_code not in _REDIRECTS or location is None or resign:
+                return _Chunks(response)
             await close(response)
             try:
                 link = urljoin(link, location)
@@ -106,12 +173,32 @@ class Storage:
                 link = location  # no URL, which the policy refuses
         raise StorageBroken(f"more than {self._redirects} redirects")
 
+    async def _region_told(self, answer: _Chunks) -> str | None:
+        """Where the bucket is, if the answer says that it was asked in the wrong place."""
+        response = answer.response
+        if response.status_code not in (301, 307, 400):
+            return None
+        with anyio.move_on_after(self._timeout):
+            page = await answer.peek(STORAGE_ERROR_CAP)
+            error = storage_error(response.status_code, response.headers, page)
+            return error.region if error.remedy == "region" else None
+        raise StorageBroken("an error page that doesn't end")
+
+    async def _admit(self, link: str) -> None:
+        self._check(link)
+        if self._check_addresses is None:
+            return
+        host = urlsplit(link).hostname or ""
+        with anyio.move_on_after(self._timeout):
+            self._check_addresses(host, await _addresses(host))
+
     async def _request(self, client: HttpClient, link: str, headers: Mapping[str, str]) -> Response:
         headers = {**headers, "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
         private = _link_in_flight.set(True)
         try:
             outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
             outgoing.headers.pop("cookie", None)
+            _keep_path(outgoing, link)
             answer = await client.send(
                 outgoing, stream=True, auth=_no_credentials, follow_redirects=False
             )
@@ -122,6 +209,22 @@ class Storage:
             _link_in_flight.reset(private)
 
 
+def _keep_path(outgoing: Any, link: str) -> None:
+    """Send the path that was signed: httpx drops '.' and '..' from it, which S3's keys may have."""
+    target = request_target(link)
+    if target is not None and outgoing.url.raw_path != target:
+        outgoing.extensions["target"] = target
+
+
+async def _addresses(host: str) -> list[str]:
+    """What the host's name resolves to; nothing where it doesn't, as where only a proxy can."""
+    try:
+        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [address[0] for *_, address in found]
+
+
 def _no_credentials(outgoing: Any) -> Any:
     """Whatever a caller's client would add by itself stays off requests to storage."""
     outgoing.headers.pop("authorization", None)
@@ -129,17 +232,29 @@ def _no_credentials(outgoing: Any) -> Any:
 
 
 class _Chunks:
-    """The chunks of a body, with httpx's errors turned into ours."""
+    """The chunks of a response's body, with httpx's errors turned into ours."""
 
-    __slots__ = ("_raw",)
+    __slots__ = ("_ahead", "_raw", "response")
 
-    def __init__(self, raw: AsyncIterator[bytes]) -> None:
-        self._raw = raw
+    def __init__(self, response: Response) -> None:
+        self.response = response
+        self._raw = pieces(response)
+        self._ahead: deque[bytes] = deque()
 
     def __aiter__(self) -> _Chunks:
         return self
 
     async def __anext__(self) -> bytes:
+        return self._ahead.popleft() if self._ahead else await self._read()
+
+    async def peek(self, size: int) -> bytes:
+        """The body's first bytes, which stay to be read."""
+        with contextlib.suppress(StopAsyncIteration):
+            while sum(map(len, self._ahead)) < size:
+                self._ahead.append(await self._read())
+        return b"".join(self._ahead)[:size]
+
+    async def _read(self) -> bytes:
         try:
             return await self._raw.__anext__()
         except Exception as exc:

@@ -28,6 +28,7 @@ from segments_async._engine import Engine, RunOptions
 from segments_async._files.destination import Destination, check_target
 from segments_async._files.fetch import fetch_file, open_file
 from segments_async._files.rows import Rows
+from segments_async._files.s3 import S3Signer
 from segments_async._flight import POST_GRACE, Flight, Flights
 from segments_async._gate import Gate, Inbox, Target, Ticket
 from segments_async._http import (
@@ -42,7 +43,7 @@ from segments_async._http import (
 )
 from segments_async._sansio.credentials import Origin, authorization, parse_base_url
 from segments_async._sansio.lifecycle import Event, State
-from segments_async._sansio.links import MOST_REDIRECTS, check_link
+from segments_async._sansio.links import MOST_REDIRECTS, check_addresses, check_link
 from segments_async._sansio.pacer import Pacer
 from segments_async._sansio.retry import RetryQuota, full_jitter, may_have_acted
 from segments_async._sansio.schedule import PollScheduler
@@ -167,6 +168,11 @@ class SegmentsClient:
             check,
             redirects=MOST_REDIRECTS,
             timeout=STORAGE_TIMEOUT,
+            # A caller's transport may connect to anything, or to no network at all.
+            check_addresses=partial(check_addresses, loopback=origin.loopback)
+            if file_http_client is None
+            else None,
+            signer=S3Signer(),
         )
         self._flights = Flights(self._gate)
         self._quota = RetryQuota()
@@ -578,7 +584,7 @@ class SegmentsClient:
 
     async def _fetch(self, export: Export, target: Any) -> ExportedFile:
         async with self._download_slots:
-            return await fetch_file(self._storage, export, target)
+            return await fetch_file(self._storage, export, target, slots=self._download_slots)
 
     async def _with_link(self, export: Export | str) -> Export:
         if isinstance(export, Export) and export.filename:

@@ -24,6 +24,7 @@ from segments_async._sansio.byte_ranges import Stored, read_answer
 from segments_async._sansio.claims import size_of
 from segments_async._sansio.links import LinkRefused
 from segments_async._sansio.retry import full_jitter, retry_after_seconds
+from segments_async._sansio.storage_errors import storage_error
 from segments_async._sansio.transfer import Patience
 from segments_async._storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
 from segments_async.errors import DownloadError, DownloadReason, ExportExpiredError
@@ -199,31 +200,25 @@ async def _refuse(export: Export, answer: StorageAnswer) -> NoReturn:
     """Storage's refusals, told apart by status and by the words of its error page."""
     if answer.status == 200:
         _raise(export, "broken", "the file is stored in an encoding that is not supported")
-    if answer.status in (429, 500, 502, 503, 504):
-        pause = retry_after_seconds(answer.status, answer.headers)
-        raise TryAgain(f"storage answered {answer.status}", pause)
-    page = await _error_page(answer)
-    gone = answer.status in (404, 410) or (answer.status == 403 and "expired" in page.lower())
-    if gone and _expired(export, answer):
+    error = storage_error(answer.status, answer.headers, await _error_page(answer))
+    if error.remedy == "wait":
+        raise TryAgain(error.message, retry_after_seconds(answer.status, answer.headers))
+    if error.gone and _expired(export, answer):
         raise ExportExpiredError(
             f"the file of export {export.export_id} is gone: files stay for no more than 48 hours",
             segment_id=export.segment.segment_id,
             export=export,
         )
-    if answer.status == 403 and "expired" in page.lower():
-        _raise(export, "expired_link", "the link has expired")
-    if answer.status in (401, 403, 404, 410):
-        _raise(export, "denied", f"storage answered {answer.status}")
-    _raise(export, "broken", f"storage answered {answer.status}")
+    _raise(export, error.reason, error.message)
 
 
-async def _error_page(answer: StorageAnswer) -> str:
+async def _error_page(answer: StorageAnswer) -> bytes:
     page = b""
     async for chunk in answer.chunks:
         page += chunk
         if len(page) >= STORAGE_ERROR_CAP:
             break
-    return page[:STORAGE_ERROR_CAP].decode("utf-8", "replace")
+    return page[:STORAGE_ERROR_CAP]
 
 
 def _expired(export: Export, answer: StorageAnswer) -> bool:

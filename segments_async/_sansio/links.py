@@ -1,15 +1,16 @@
 """Which link may be followed, and how a link may be shown.
 
 The link to a file is text from a server, followed with this process's network position. So it may
-name only hosts that the user listed, over https; and its query, which is a credential where the
-link is presigned, is never shown.
+name only hosts that the user listed, over https; and these may not resolve to this machine, or to
+one of the services that a cloud has for its own machines. A link's query, which is a credential
+where the link is presigned, is never shown.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from urllib.parse import SplitResult, urlsplit
 
@@ -19,6 +20,30 @@ MOST_REDIRECTS = 3
 #: A host's name (RFC 1123, and the underscore of old bucket names) in lower case. What it leaves
 #: out some resolver or URL parser reads in its own way: `\`, `%2f`, an empty or overlong label.
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
+
+#: Addresses that no file is at, whatever name leads there: this machine's network, and what clouds
+#: tell their machines about themselves, credentials included. Private ones pass (S3 PrivateLink).
+_NEVER = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "0.0.0.0/8",  # "this network"; Linux takes it for loopback
+        "169.254.0.0/16",  # link-local; metadata of AWS, Google, Azure, Oracle
+        "224.0.0.0/4",  # multicast
+        "100.100.100.200/32",  # Alibaba's metadata
+        "168.63.129.16/32",  # Azure's host
+        "::/128",  # unspecified
+        "fe80::/10",  # link-local
+        "ff00::/8",  # multicast
+        "fd00:ec2::/32",  # AWS's metadata and its neighbours
+        "fd20:ce::254/128",  # Google's metadata
+    )
+)
+
+#: RFC 6052: an IPv4 address in an IPv6 network.
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+#: What may stand in a path and a query (RFC 3986).
+_TARGET = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 
 _QUERY = re.compile(r"\?[^\s\"'<>]+")
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]+")
@@ -94,3 +119,43 @@ def _is_address(host: str) -> bool:
         return True
     last = host.rpartition(".")[2]
     return last.isdigit() or last.startswith("0x")
+
+
+def request_target(link: str) -> bytes | None:
+    """The link's path and query exactly as they stand; None where a client has to mend them."""
+    parts = urlsplit(link)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return target.encode("ascii") if _TARGET.fullmatch(target) else None
+
+
+def check_addresses(host: str, addresses: Iterable[str], *, loopback: bool) -> None:
+    """Refuse a host by what its name resolves to; any of the addresses might be the one used.
+
+    Args:
+        host: for the message.
+        addresses: as resolved, numeric.
+        loopback: whether the vendor itself is on loopback; then its files may be, too.
+
+    Raises:
+        LinkRefused: one of them is loopback, unspecified, link-local, multicast, or a cloud's
+            metadata service.
+    """
+    for text in addresses:
+        address = _unwrapped(text)
+        if address is None or any(address in network for network in _NEVER):
+            raise LinkRefused(f"the host {host!r} resolves to {text}, which is no place for files")
+        if address.is_loopback and not loopback:
+            raise LinkRefused(f"the host {host!r} resolves to {text}, which is this machine")
+
+
+def _unwrapped(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a connection would reach: IPv6 may carry one of IPv4. None: not one."""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address

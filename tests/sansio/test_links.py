@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.links import LinkRefused, check_link, is_loopback, redact
+from segments_async._sansio.links import (
+    LinkRefused,
+    check_addresses,
+    check_link,
+    is_loopback,
+    redact,
+)
 
 S3 = ("*.amazonaws.com",)
 SIGNED = "https://bucket.s3.eu-west-1.amazonaws.com/a/b.csv?X-Amz-Signature=5ec4e7&X-Amz-Date=1"
@@ -232,6 +240,85 @@ def test_a_loopback_vendor_admits_nothing_else(link: str) -> None:
 def test_what_is_not_known_to_be_loopback(host: str) -> None:
     """Only `localhost` and whole loopback addresses count as this machine."""
     assert not is_loopback(host)
+
+
+# What a host resolves to.
+
+NO_PLACE = [
+    "0.0.0.0",
+    "0.1.2.3",
+    "169.254.0.1",
+    "169.254.169.254",
+    "169.254.170.2",
+    "224.0.0.1",
+    "239.255.255.250",
+    "100.100.100.200",
+    "168.63.129.16",
+    "::",
+    "fe80::1",
+    "fe80::1%eth0",
+    "febf::1",
+    "ff02::1",
+    "fd00:ec2::254",
+    "fd00:ec2::23",
+    "fd20:ce::254",
+    "::ffff:169.254.169.254",
+    "::ffff:0.0.0.0",
+    "64:ff9b::a9fe:a9fe",
+    "2002:a9fe:a9fe::1",
+    "",
+    "localhost",
+]
+
+
+@pytest.mark.parametrize("loopback", [False, True])
+@pytest.mark.parametrize("address", NO_PLACE)
+def test_no_place_for_files(address: str, loopback: bool) -> None:
+    """Link-local, multicast, unspecified and metadata addresses are refused, in whatever dress."""
+    with pytest.raises(LinkRefused, match=r"'b\.example' resolves to"):
+        check_addresses("b.example", [address], loopback=loopback)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
+def test_a_name_for_this_machine(address: str) -> None:
+    """Loopback is refused by address as it is by name, unless the vendor is there itself."""
+    with pytest.raises(LinkRefused, match="this machine"):
+        check_addresses("b.example", [address], loopback=False)
+    check_addresses("b.example", [address], loopback=True)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["52.218.1.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "100.64.0.1", "fd12::1", "2600:1f::1"],
+)
+def test_public_and_private_addresses_pass(address: str) -> None:
+    """S3 PrivateLink has private addresses."""
+    check_addresses("b.example", [address], loopback=False)
+    check_addresses("b.example", [], loopback=False)
+
+
+@given(st.lists(st.ip_addresses().map(str), max_size=3), st.sampled_from(NO_PLACE), st.data())
+def test_one_of_several_is_enough(addresses: list[str], bad: str, data: st.DataObject) -> None:
+    """Any of a host's addresses may be the one that is connected to."""
+    addresses.insert(data.draw(st.integers(0, len(addresses))), bad)
+    with pytest.raises(LinkRefused):
+        check_addresses("b.example", addresses, loopback=True)
+
+
+@given(st.ip_addresses(v=4), st.booleans())
+def test_a_mapped_address_is_judged_as_what_it_maps(
+    address: ipaddress.IPv4Address, loopback: bool
+) -> None:
+    """IPv6 is no way around what is refused of IPv4."""
+
+    def refused(text: str) -> bool:
+        try:
+            check_addresses("b.example", [text], loopback=loopback)
+        except LinkRefused:
+            return True
+        return False
+
+    assert refused(f"::ffff:{address}") == refused(f"64:ff9b::{address}") == refused(str(address))
 
 
 # What is admitted.

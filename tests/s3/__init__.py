@@ -1,0 +1,1 @@
+"""S3: moto over real HTTP, and a small fake for what moto wrongly accepts."""

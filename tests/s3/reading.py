@@ -1,0 +1,24 @@
+"""Read what a link leads to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from segments_async._sansio.storage_errors import StorageError, storage_error
+from segments_async._storage import Storage
+
+
+async def read(
+    storage: Storage, link: str, headers: Mapping[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Status and body of what is at the link."""
+    async with storage.get(link, headers or {}) as answer:
+        return answer.status, b"".join([chunk async for chunk in answer.chunks])
+
+
+async def refused(storage: Storage, link: str) -> StorageError:
+    """The refusal that the link leads to."""
+    async with storage.get(link) as answer:
+        body = b"".join([chunk async for chunk in answer.chunks])
+        assert answer.status >= 300
+        return storage_error(answer.status, answer.headers, body)
