@@ -213,8 +213,10 @@ class Attempt:
         written = anyio.Event()
 
         async def write() -> None:
-            await self.write(offset, batch)
-            written.set()
+            try:
+                await self.write(offset, batch)
+            finally:
+                written.set()
 
         self._group.start_soon(write)
         return written

@@ -341,7 +341,7 @@ async def test_no_error_shows_credentials(fault: Fault) -> None:
 
 
 FILE_FAULTS = {
-    "cut": Fault.cut(10),
+    "cut": Fault.cut(0),
     "lost": Fault.LOST_AFTER,
     "unreachable": Fault.UNREACHABLE,
     "denied": Fault.status(403, body="<Error>AccessDenied</Error>"),
@@ -360,6 +360,19 @@ async def test_no_error_shows_a_signed_link(fault: Fault, tmp_path: Path) -> Non
     shown = told(caught.value)
     assert [secret for secret in SECRETS if secret in shown] == []
     assert names_in(tmp_path) == []
+
+
+async def test_no_part_holds_a_signed_link(tmp_path: Path) -> None:
+    """What is left of a download for the next one says nothing of the link."""
+    sandbox = Sandbox(rows=50)
+    sandbox.inject(Fault.cut(1000), origin="files")
+    sandbox.inject(Fault.LOST_AFTER, origin="files", times=5)
+    async with connected(sandbox) as client:
+        with pytest.raises(DownloadError):
+            await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+    assert names_in(tmp_path) == ["a.csv.part", "a.csv.part.json"]
+    left = "".join((tmp_path / name).read_text() for name in names_in(tmp_path))
+    assert [secret for secret in [*SECRETS, "amazonaws"] if secret in left] == []
 
 
 async def test_a_run_shows_no_secret(tmp_path: Path) -> None:
