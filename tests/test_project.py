@@ -130,7 +130,7 @@ def test_core_needs_no_extra() -> None:
     program = (
         "import sys\n"
         f"sys.path.insert(0, {path!r})\n"
-        "for name in ['botocore', 'cyclopts', 'rich', 'sqlalchemy', 'starlette', 'uvicorn', 'trio']:\n"
+        "for name in 'botocore cyclopts rich sqlalchemy starlette trio uvicorn'.split():\n"
         "    sys.modules[name] = None\n"  # as if it were not installed
         "import segments_async"
     )
