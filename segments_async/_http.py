@@ -10,6 +10,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NoReturn, Protocol, cast
+from urllib.request import getproxies
 
 import anyio
 import httpx
@@ -17,6 +18,7 @@ import httpx
 from segments_async._sansio.credentials import Origin, Secret
 from segments_async._sansio.links import redact
 from segments_async._sansio.wire import FIXED_PATHS, ApiAnswer, ApiRequest
+from segments_async._wide_reads import WideTransport
 from segments_async.errors import APIConnectionError, ConfigurationError, DecodeError
 
 #: Requests under way at once. 32 slots cap answers of 0.57 s at 56/s; 64 carry 100/s, and 128
@@ -90,8 +92,11 @@ class OwnClients:
         self, ssl_context: ssl.SSLContext | None, keepalive: float, *, loopback: bool
     ) -> None:
         self._ssl_context = ssl_context
+        self._keepalive = keepalive
         # httpx sends loopback, too, to the environment's proxy: off this machine, in the clear.
         self._trust_env = not loopback
+        # A transport of our own would bypass the environment's proxies.
+        self._proxied = self._trust_env and bool(getproxies())
         self._limits = httpx.Limits(max_connections=1, keepalive_expiry=keepalive)
         self._headers = {"User-Agent": USER_AGENT}
         self._idle: list[HttpClient] = []
@@ -115,6 +120,11 @@ class OwnClients:
             limits=self._limits,
             headers=self._headers,
             trust_env=self._trust_env,
+            transport=(
+                None
+                if self._proxied
+                else WideTransport(self._ssl_context, keepalive=self._keepalive)
+            ),
         )
         self._all.append(client)
         return cast(HttpClient, client)

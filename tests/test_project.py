@@ -22,6 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"models"}),
     frozenset({"_sansio"}),
+    frozenset({"_wide_reads"}),
     frozenset({"_http", "_storage"}),
     frozenset({"_gate"}),
     frozenset({"_files", "_journal"}),
@@ -141,7 +142,8 @@ def test_core_needs_no_extra() -> None:
 def test_core_imports_only_its_four_dependencies() -> None:
     """The core imports the standard library and httpx, attrs, cattrs, anyio; extras import more."""
     allowed = {"anyio", "attr", "attrs", "cattrs", "httpx", "segments_async", "__future__"}
-    extras = {"_journal": {"sqlalchemy"}}
+    # httpcore is httpx's own, and has the only way to read more than 64 KiB at once.
+    extras = {"_journal": {"sqlalchemy"}, "_wide_reads": {"httpcore"}}
     foreign = {
         (ids(path), name)
         for path in MODULES
@@ -200,13 +202,17 @@ def test_sandbox_knows_nothing_of_the_client(path: Path) -> None:
 
 
 def test_httpx_is_imported_in_one_place() -> None:
-    """Only `_http.py` and the sandbox's transport import httpx."""
+    """Only `_http.py`, its transport, and the sandbox's transport import httpx."""
     users = {
         ids(path)
         for path in MODULES
         if any(name.partition(".")[0] == "httpx" for name in imports(path))
     }
-    assert users <= {"segments_async/_http.py", "segments_async/sandbox/transport.py"}
+    assert users <= {
+        "segments_async/_http.py",
+        "segments_async/_wide_reads.py",
+        "segments_async/sandbox/transport.py",
+    }
 
 
 def test_no_path_of_one_machine() -> None:

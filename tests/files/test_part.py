@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import os
 import random
 import uuid
@@ -224,9 +225,26 @@ def test_discarding_what_is_finished_removes_nothing(target: Path) -> None:
 LEAVE: dict[str, Callable[[PartFile], None]] = {"kept": PartFile.keep, "killed": killed}
 
 
+def test_a_kill_costs_what_came_since_the_last_note(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is noted goes on; what is written after it, within a moment, is fetched again."""
+    monkeypatch.setattr(part_module, "NOTED_EVERY", math.inf)
+    part = opened(target, OBJECT)
+    part.write(0, [b"012"])
+    part.write(3, [b"345"])
+    killed(part)
+    part = opened(target)
+    assert part.held == ((0, 3),)
+    part.discard()
+
+
 @pytest.mark.parametrize("leave", LEAVE.values(), ids=LEAVE)
-def test_the_next_download_of_the_export_goes_on(target: Path, leave: Any) -> None:
+def test_the_next_download_of_the_export_goes_on(
+    target: Path, leave: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was written is still there, in any order it came, and the hash is of the whole."""
+    monkeypatch.setattr(part_module, "NOTED_EVERY", 0.0)
     part = opened(target, OBJECT)
     part.write(0, [b"012"])
     part.write(6, [b"67"])
