@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Generic, cast
+from typing import Any, Generic, Literal, cast
 
 import anyio
 import anyio.lowlevel
 import attrs
 from anyio.abc import TaskGroup
 
+from segments_async._cooling import Cooling
 from segments_async._fetches import Fetches
 from segments_async._files.destination import Destination
-from segments_async._files.fetch import fetch_file
+from segments_async._files.fetch import Renew, fetch_file
 from segments_async._flight import POST_GRACE, Flight, Flights, fatal
 from segments_async._gate import Gate, Inbox, Ticket
+from segments_async._ledger import Ledger
 from segments_async._manifest import Manifest
 from segments_async._sansio.eta import eta_seconds
+from segments_async._sansio.facts import facts_of
 from segments_async._sansio.lifecycle import Event, State
 from segments_async._sansio.retry import MOST_INTERNAL_ERRORS
 from segments_async._sansio.schedule import Kind
-from segments_async._sansio.tally import Tally
+from segments_async._sansio.standing import IfLost, Standing, resumption, untold
 from segments_async._storage import Storage
 from segments_async._workers import Desk
 from segments_async.errors import (
     DownloadError,
     ExportExpiredError,
     ExportTimeoutError,
+    JournalError,
     NotSubmittedError,
     SegmentsError,
     SubmitUnknownError,
 )
-from segments_async.models import Completed, Export, Exported, NotExported
+from segments_async.models import Completed, Export, Exported, ExportedFile, NotExported
 from segments_async.report import OutcomeT, Progress, outcome_line
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Of the exports that ended last, so many durations tell how long the next ones may take.
 _DURATIONS_KEPT = 500
+
+#: Seconds before a FAILED export is asked for again, where `retry_failed` says so.
+RETRY_FAILED_AFTER = 60.0
+
+#: With `on_unknown="resubmit"`, a segment is submitted again this often at most: each time risks
+#: one export more.
+MOST_RESUBMITS = 3
+
+Source = Literal["exported", "resumed", "unchanged"]
 
 _ACTIVE = frozenset({State.INTENT, State.SUBMITTED, State.COMPLETE, State.FETCHING})
 
@@ -54,23 +68,48 @@ _STARTED_AT_ONCE = 500
 class RunOptions:
     """What the caller asked of a run."""
 
-    name: str
     timeout: float | None
     export_timeout: float
+    retry_failed: int
+    on_unknown: IfLost
+    on_expired: IfLost
     expected_seconds: Mapping[str, float]
     downloads: int
+
+
+@attrs.frozen
+class Beginning:
+    """What a run begins with.
+
+    Attributes:
+        name: the run's.
+        ledger: where earlier sessions left its exports.
+        obstacles: why a segment can't be exported, by its id.
+        unchanged: files of earlier runs that are still right, by segment id.
+        there: segments whose files, as far as the ledger speaks of them, are in their place.
+        durations: seconds that the segments' last exports took, by segment id.
+    """
+
+    name: str
+    ledger: Ledger
+    obstacles: Mapping[str, SegmentsError]
+    unchanged: Mapping[str, ExportedFile]
+    there: Collection[str]
+    durations: Mapping[str, float]
 
 
 class Item:
     """One segment of the run."""
 
-    __slots__ = ("bytes", "flight", "name", "segment_id")
+    __slots__ = ("again", "bytes", "flight", "name", "segment_id")
 
     def __init__(self, segment_id: str, name: str | None) -> None:
         self.segment_id: str = segment_id
         self.name: str | None = name
         self.flight: Flight | None = None
         self.bytes: int = 0
+        #: How often another export was asked for, after one that failed, expired or was lost.
+        self.again: int = 0
 
     @property
     def submitted_at(self) -> float | None:
@@ -91,6 +130,7 @@ class Engine(Generic[OutcomeT]):
         segments: Sequence[tuple[str, str | None]],
         destination: Destination | None,
         options: RunOptions,
+        renew: Renew,
     ) -> None:
         self._gate = gate
         self._flights = flights
@@ -98,12 +138,16 @@ class Engine(Generic[OutcomeT]):
         self._download_slots = download_slots
         self._destination = destination
         self._manifest = None if destination is None else Manifest(destination.manifest)
-        self.options: RunOptions = options
+        self._renew = renew
+        self._options = options
         self._items = {segment_id: Item(segment_id, name) for segment_id, name in segments}
         self._open = len(self._items)
-        self._tally = Tally()
-        for segment_id in self._items:
-            self._tally.open(segment_id)
+        #: The run's name, once it has begun.
+        self.name: str = ""
+        self._ledger = Ledger(None)
+        self._cooling: Cooling[tuple[Item, NotExported]] = Cooling(
+            RETRY_FAILED_AFTER, self._on_cooled
+        )
 
         #: As they ended.
         self.outcomes: list[OutcomeT | NotExported] = []
@@ -138,14 +182,21 @@ class Engine(Generic[OutcomeT]):
         return self._desk
 
     async def record(self, flight: Flight, event: Event) -> None:
-        """A flight of this run moved on."""
+        """A flight of this run moved on.
+
+        Never raises for the journal: the task may be another caller's, whose export this is, too.
+        The run leaves the flight, and a POST that it alone wanted isn't sent.
+        """
         if event is Event.ACCEPTED:
             self._submitted_at = flight.submitted_at
-        await self._record(self._item_of(flight), event)
+        item = self._item_of(flight)
+        facts = _facts(flight, event) if self._ledger.durable else None
+        if not await self._recorded(item, event, facts):
+            self._leave(item)
 
     async def unfinished(self, flight: Flight, now: float) -> None:
         """A poll brought no end; `export_timeout` is looked at here, and needs no timer."""
-        patience = self.options.export_timeout
+        patience = self._options.export_timeout
         if now - flight.submitted_at <= patience:
             return
         item = self._item_of(flight)
@@ -164,16 +215,15 @@ class Engine(Generic[OutcomeT]):
         if item.flight is not flight:
             return
         if flight.error is not None:
-            self._settle_failed(item, flight)
+            await self._ended_without_file(item, flight)
             return
         export = _export_of(flight)
         if export.end_time is not None:
             self._durations.append((export.end_time - export.start_time).total_seconds())
-        if self._destination is None:
-            await self._record(item, Event.FETCHED)
-            self._settle(item, cast(OutcomeT, Completed(item.segment_id, export)))
-        else:
+        if self._destination is not None:
             self._fetches.add(item, export, self._tasks)
+        elif await self._recorded(item, Event.FETCHED):
+            self._settle(item, cast(OutcomeT, Completed(item.segment_id, export)))
 
     def _item_of(self, flight: Flight) -> Item:
         if flight.segment_id is None:
@@ -187,20 +237,22 @@ class Engine(Generic[OutcomeT]):
         self._news = self._news or anyio.Event()
         await self._news.wait()
 
-    def begin(self) -> None:
+    def begin(self, beginning: Beginning) -> None:
         """The run was entered."""
+        self.name = beginning.name
+        self._ledger = beginning.ledger
         self.started_at = datetime.now(UTC)
         self._requests_before = self._gate.requests
         self._throttled_before = self._gate.throttled
         self._internal_errors_before = self._gate.guard.internal_errors
 
-    async def run(self, obstacles: Mapping[str, SegmentsError]) -> None:
+    async def run(self, beginning: Beginning) -> None:
         """Run to the end, and keep what ends it for whoever iterates."""
         with self._gate.inbox(self._desk):
             try:
                 with self.scope:
-                    with anyio.move_on_after(self.options.timeout) as self._patience:
-                        await self._work(obstacles)
+                    with anyio.move_on_after(self._options.timeout) as self._patience:
+                        await self._work(beginning)
                     if self._patience.cancelled_caught and self.fatal is None:
                         await self._give_up_rest()
                 if self.scope.cancelled_caught and self.fatal is None:
@@ -210,17 +262,17 @@ class Engine(Generic[OutcomeT]):
             except BaseExceptionGroup as group:
                 self.fatal = _sole(group)
                 if not isinstance(self.fatal, SegmentsError):
-                    logger.error("bulk export %s broke off", self.options.name, exc_info=self.fatal)
+                    logger.error("bulk export %s broke off", self.name, exc_info=self.fatal)
             finally:
                 await self._finish()
 
-    async def _work(self, obstacles: Mapping[str, SegmentsError]) -> None:
+    async def _work(self, beginning: Beginning) -> None:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 self._desk.open(tasks)
                 try:
-                    await self._start_all(obstacles)
+                    await self._start_all(beginning)
                     if self._open:
                         # Leads the gate when nobody else does, until there is nothing to wait for.
                         await self._gate.next(self._desk)
@@ -245,29 +297,131 @@ class Engine(Generic[OutcomeT]):
         self._flights.hand_back(self._desk)
         self._ended = anyio.current_time()
         self.ended_at = datetime.now(UTC)
-        if self._manifest is not None:
-            with anyio.CancelScope(shield=True):
+        with anyio.CancelScope(shield=True):
+            if self._manifest is not None:
                 await self._manifest.write()
+            await self._close_ledger()
         self.over.set()
         self._tell()
 
-    async def _start_all(self, obstacles: Mapping[str, SegmentsError]) -> None:
-        for number, item in enumerate(self._items.values(), 1):
-            if problem := obstacles.get(item.segment_id):
-                await self._give_up(item, problem)
+    async def _close_ledger(self) -> None:
+        left = any(o.resumable for o in self.outcomes if isinstance(o, NotExported))
+        finished = not self._open and not left and self.fatal is None
+        try:
+            await self._ledger.close(finished=finished)
+        except JournalError as exc:
+            self.fatal = self.fatal or exc
+
+    # ----------------------------------------------------------------- where exports begin
+
+    async def _start_all(self, beginning: Beginning) -> None:
+        """Take up each export where it stands; many at once, since each may take a commit."""
+        items = iter(self._items.values())
+        while chunk := list(itertools.islice(items, _STARTED_AT_ONCE)):
+            if self._ledger.durable:
+                async with anyio.create_task_group() as tasks:
+                    for item in chunk:
+                        tasks.start_soon(self._take_up, item, beginning)
             else:
-                await self._start(item)
-            if number % _STARTED_AT_ONCE == 0:
+                for item in chunk:
+                    await self._take_up(item, beginning)
                 await anyio.lowlevel.checkpoint()
 
-    async def _start(self, item: Item) -> None:
-        expected = self.options.expected_seconds.get(item.segment_id, 0.0)
+    async def _take_up(self, item: Item, beginning: Beginning) -> None:
+        try:
+            await self._begin(item, beginning)
+        except JournalError as exc:
+            self._break_off(exc)
+
+    async def _begin(self, item: Item, beginning: Beginning) -> None:
+        standing = self._ledger.open(item.segment_id)
+        there = item.segment_id in beginning.there
+        if not self._ledger.finished:
+            await self._resume(item, standing, there=there)
+        match self._ledger.state(item.segment_id):
+            case State.NEW if not self._ledger.finished:
+                await self._begin_new(item, beginning)
+            case State.SUBMITTED if not self._ledger.finished:
+                self._go_on(item, standing)
+            case _:
+                self._settle(item, self._told_before(item, standing, there=there))
+
+    async def _resume(self, item: Item, standing: Standing, *, there: bool) -> None:
+        events = resumption(
+            standing,
+            file_there=there,
+            on_unknown=self._options.on_unknown,
+            on_expired=self._options.on_expired,
+            retry_failed=self._options.retry_failed,
+        )
+        for event in events:
+            await self._record(item, event)
+
+    async def _begin_new(self, item: Item, beginning: Beginning) -> None:
+        if problem := beginning.obstacles.get(item.segment_id):
+            await self._give_up(item, problem)
+        elif file := beginning.unchanged.get(item.segment_id):
+            await self._record(item, Event.UNCHANGED, facts_of(file=file))
+            self._settle(item, self._exported(item, file, "unchanged"))
+        else:
+            expected = self._options.expected_seconds.get(item.segment_id)
+            known = beginning.durations.get(item.segment_id, 0.0)
+            await self._start(item, known if expected is None else expected)
+
+    async def _start(self, item: Item, expected: float = 0.0) -> None:
         flight = self._flights.join_segment(self, item.segment_id, expected_seconds=expected)
         item.flight = flight
         if flight.state is State.INTENT:
             await self._record(item, Event.INTENT)
         elif flight.state is State.SUBMITTED:
-            await self._record(item, Event.ADOPTED)
+            await self._record(item, Event.ADOPTED, facts_of(export=flight.export))
+
+    def _go_on(self, item: Item, standing: Standing) -> None:
+        """An export that an earlier session asked for."""
+        if standing.export is None:
+            raise AssertionError("the journal refuses what is submitted without an export")
+        since = standing.submitted_at or standing.export.start_time
+        item.flight = self._flights.join_export(
+            self,
+            standing.export.export_id,
+            standing.export,
+            age=max(0.0, (datetime.now(UTC) - since).total_seconds()),
+        )
+
+    def _told_before(
+        self, item: Item, standing: Standing, *, there: bool
+    ) -> OutcomeT | NotExported:
+        """How an export ended in an earlier session."""
+        if standing.file is not None and there:
+            source: Source = "unchanged" if standing.state is State.UNCHANGED else "resumed"
+            return self._exported(item, standing.file, source)
+        if standing.state is State.DONE and standing.export is not None and not standing.file:
+            return cast(OutcomeT, Completed(item.segment_id, standing.export))
+        if standing.ending is None:
+            return untold(item.segment_id, standing, run=self.name)
+        return NotExported(
+            item.segment_id,
+            standing.export,
+            standing.ending.error(standing.export),
+            standing.ending.submitted,
+            standing.ending.resumable,
+        )
+
+    def _exported(self, item: Item, file: ExportedFile, source: Source) -> OutcomeT:
+        return cast(OutcomeT, Exported(item.segment_id, file.export, file, source))
+
+    async def _ask_again(self, item: Item) -> None:
+        """One more export of the segment: the caller opted in to that."""
+        item.again += 1
+        self._leave(item)
+        if await self._recorded(item, Event.OPTED_IN):
+            try:
+                await self._start(item)
+            except JournalError as exc:
+                self._break_off(exc)
+
+    async def _on_cooled(self, cooled: tuple[Item, NotExported]) -> None:
+        await self._ask_again(cooled[0])
 
     async def _perform(self, ticket: Ticket) -> None:
         """Send one granted request, in a worker: at most as many at once as the gate has slots."""
@@ -279,6 +433,7 @@ class Engine(Generic[OutcomeT]):
         finally:
             if post:
                 self._posts.discard(ticket)
+        await self._remember_guard()
         count = self._gate.guard.internal_errors - self._internal_errors_before
         if count >= MOST_INTERNAL_ERRORS:
             # Each 500 raises a ticket with the vendor: six of them are enough for one run.
@@ -291,7 +446,8 @@ class Engine(Generic[OutcomeT]):
         if self._destination is None:
             raise AssertionError("nowhere to put the file")
         target = self._destination.path(item.segment_id)
-        await self._record(item, Event.FETCH)
+        if not await self._recorded(item, Event.FETCH):
+            return
         try:
             file = await fetch_file(
                 self._storage,
@@ -299,10 +455,10 @@ class Engine(Generic[OutcomeT]):
                 target,
                 progress=partial(self._on_bytes, item),
                 slots=self._download_slots,
+                renew=self._renew,
             )
         except ExportExpiredError as exc:
-            await self._record(item, Event.EXPIRED)
-            self._settle(item, NotExported(item.segment_id, export, exc, "yes", resumable=False))
+            await self._expired(item, export, exc)
         except DownloadError as exc:
             await self._give_up(item, exc)
             if exc.reason == "link_refused":
@@ -313,8 +469,17 @@ class Engine(Generic[OutcomeT]):
             text = f"file of export {export.export_id}: {type(exc).__name__}"
             await self._give_up(item, DownloadError(text, reason="broken", export=export))
         else:
-            await self._record(item, Event.FETCHED)
-            self._settle(item, cast(OutcomeT, Exported(item.segment_id, export, file)))
+            if await self._recorded(item, Event.FETCHED, facts_of(file=file)):
+                self._settle(item, self._exported(item, file, "exported"))
+
+    async def _expired(self, item: Item, export: Export, error: ExportExpiredError) -> None:
+        outcome = NotExported(item.segment_id, export, error, "yes", resumable=False)
+        if not await self._recorded(item, Event.EXPIRED, facts_of(outcome=outcome)):
+            return
+        if self._options.on_expired == "resubmit" and not item.again:
+            await self._ask_again(item)
+        else:
+            self._settle(item, outcome)
 
     def _on_bytes(self, item: Item, size: int) -> None:
         self._bytes += size - item.bytes
@@ -322,15 +487,32 @@ class Engine(Generic[OutcomeT]):
 
     # ----------------------------------------------------------------- ends
 
-    def _settle_failed(self, item: Item, flight: Flight) -> None:
-        error = flight.fresh_error()
-        outcome = NotExported(
-            item.segment_id, flight.export, error, flight.submitted, flight.resumable
+    async def _ended_without_file(self, item: Item, flight: Flight) -> None:
+        outcome = _ended(item.segment_id, flight)
+        state = self._ledger.state(item.segment_id)
+        if state is State.FAILED and item.again < self._options.retry_failed:
+            # Not at once: what failed a moment ago is likely to fail again.
+            self._leave(item)
+            self._cooling.add((item, outcome), self._tasks)
+        elif state is State.UNKNOWN and self._resubmits(item, outcome.error):
+            await self._ask_again(item)
+        else:
+            self._settle(item, outcome)
+        if fatal(outcome.error):
+            self._break_off(outcome.error)
+
+    def _resubmits(self, item: Item, error: SegmentsError) -> bool:
+        """A lost answer is one thing; a 500 raised a ticket, and is never asked for another."""
+        return (
+            self._options.on_unknown == "resubmit"
+            and isinstance(error, SubmitUnknownError)
+            and item.again < MOST_RESUBMITS
         )
-        self._settle(item, outcome)
-        if fatal(error):
-            self.fatal = self.fatal or error
-            self._patience.cancel()
+
+    def _break_off(self, error: SegmentsError) -> None:
+        """What concerns the account, or the journal, ends the run as itself."""
+        self.fatal = self.fatal or error
+        self._patience.cancel()
 
     async def _stop_submits(self, because: SegmentsError) -> None:
         """What would be refused for every export is asked for no more."""
@@ -344,6 +526,8 @@ class Engine(Generic[OutcomeT]):
 
     async def _give_up_rest(self) -> None:
         """Time is up: what is unfinished ends, as resumable as it is."""
+        for cooling, outcome in self._cooling.clear():
+            self._settle(cooling, outcome)
         for item in self._items.values():
             if item.flight is None:
                 continue
@@ -357,7 +541,7 @@ class Engine(Generic[OutcomeT]):
                 segment_id=item.segment_id,
                 export=item.flight.export,
             )
-            await self._give_up(item, error)
+            await self._give_up(item, error, durably=False)
 
     async def _leave_post(self, item: Item) -> None:
         """Time is up in mid-POST of another caller, who shares the export: no grace is ours."""
@@ -365,14 +549,16 @@ class Engine(Generic[OutcomeT]):
             f"segment {item.segment_id}: {self._why}; the export may be running at the vendor",
             segment_id=item.segment_id,
         )
-        await self._record(item, Event.LOST)
+        self._note(item, Event.LOST)
         self._settle(item, NotExported(item.segment_id, None, error, "maybe", resumable=False))
 
-    async def _give_up(self, item: Item, error: SegmentsError) -> None:
-        """End an export of which nothing is lost."""
+    async def _give_up(self, item: Item, error: SegmentsError, *, durably: bool = True) -> None:
+        """End an export of which nothing is lost.
+
+        Not `durably`: the run is being left, perhaps with 100 000 of them, and to the journal
+        their exports stand where they stood.
+        """
         flight = item.flight
-        await self._record(item, Event.GAVE_UP)
-        self._leave(item)
         outcome = NotExported(
             item.segment_id,
             flight.export if flight else None,
@@ -380,6 +566,11 @@ class Engine(Generic[OutcomeT]):
             flight.submitted if flight else "no",
             resumable=True,
         )
+        if not durably:
+            self._note(item, Event.GAVE_UP)
+        elif not await self._recorded(item, Event.GAVE_UP, facts_of(outcome=outcome)):
+            return
+        self._leave(item)
         self._settle(item, outcome)
 
     def _leave(self, item: Item) -> None:
@@ -392,7 +583,7 @@ class Engine(Generic[OutcomeT]):
         self._leave(item)
         self.outcomes.append(outcome)
         if self._manifest is not None:
-            line = outcome_line(outcome, run=self.options.name, name=item.name)
+            line = outcome_line(outcome, run=self.name, name=item.name)
             if self._manifest.add(line) and self._tasks is not None:
                 self._tasks.start_soon(self._manifest.write)
         self._open -= 1
@@ -406,8 +597,34 @@ class Engine(Generic[OutcomeT]):
             self._news.set()
             self._news = None
 
-    async def _record(self, item: Item, event: Event) -> None:
-        state = self._tally.record(item.segment_id, event)
+    # ----------------------------------------------------------------- the ledger
+
+    async def _record(
+        self, item: Item, event: Event, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        self._moved(item, await self._ledger.record(item.segment_id, event, facts))
+
+    async def _recorded(
+        self, item: Item, event: Event, facts: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Record in a task that may be another caller's. Whether that went well."""
+        try:
+            await self._record(item, event, facts)
+        except JournalError as exc:
+            self._break_off(exc)
+            return False
+        return True
+
+    def _note(self, item: Item, event: Event) -> None:
+        self._moved(item, self._ledger.note(item.segment_id, event))
+
+    async def _remember_guard(self) -> None:
+        try:
+            await self._ledger.remember(self._gate.guard, anyio.current_time())
+        except JournalError as exc:
+            self._break_off(exc)
+
+    def _moved(self, item: Item, state: State) -> None:
         self._active.pop(item.segment_id, None)
         if state in _ACTIVE:
             self._active[item.segment_id] = item
@@ -416,8 +633,8 @@ class Engine(Generic[OutcomeT]):
 
     def progress(self) -> Progress:
         """How far the run is, now."""
-        count = self._tally.count
-        exported = count(State.DONE)
+        count = self._ledger.count
+        exported, unchanged = count(State.DONE), count(State.UNCHANGED)
         fetching = count(State.COMPLETE, State.FETCHING)
         waiting, pending = count(State.NEW, State.INTENT), count(State.SUBMITTED)
         total = len(self._items)
@@ -429,8 +646,8 @@ class Engine(Generic[OutcomeT]):
             pending=pending,
             fetching=fetching,
             exported=exported,
-            unchanged=0,
-            not_exported=total - waiting - pending - fetching - exported,
+            unchanged=unchanged,
+            not_exported=total - waiting - pending - fetching - exported - unchanged,
             bytes=self._bytes,
             requests=requests,
             throttled=self._gate.throttled - self._throttled_before,
@@ -452,7 +669,7 @@ class Engine(Generic[OutcomeT]):
     def latest(self, limit: int) -> list[tuple[Item, State]]:
         """The exports under way, the one that something happened to last first."""
         items = list(self._active.values())[: -limit - 1 : -1]
-        return [(item, self._tally.state(item.segment_id)) for item in items]
+        return [(item, self._ledger.state(item.segment_id)) for item in items]
 
     def _oldest_pending(self, now: float) -> float:
         """How long the first of the pending exports is known to have taken; 0 without one."""
@@ -475,6 +692,20 @@ def _sole(exc: BaseException) -> BaseException:
     while isinstance(exc, BaseExceptionGroup):
         exc = cast(BaseException, exc.exceptions[0])
     return exc
+
+
+def _ended(segment_id: str, flight: Flight) -> NotExported:
+    error = flight.fresh_error()
+    return NotExported(segment_id, flight.export, error, flight.submitted, flight.resumable)
+
+
+def _facts(flight: Flight, event: Event) -> dict[str, Any]:
+    """What a later session has to know, beside that it happened."""
+    if flight.error is not None and flight.segment_id is not None:
+        return facts_of(outcome=_ended(flight.segment_id, flight))
+    if event in (Event.ACCEPTED, Event.COMPLETED, Event.FAILED):
+        return facts_of(export=flight.export)
+    return {}
 
 
 def _export_of(flight: Flight) -> Export:

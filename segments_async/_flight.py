@@ -165,11 +165,17 @@ class Flights:
         self._board(party, flight)
         return flight
 
-    def join_export(self, party: Party, export_id: str, export: Export | None) -> Flight:
-        """Join the flight of an export that was asked for before, here or elsewhere."""
+    def join_export(
+        self, party: Party, export_id: str, export: Export | None, *, age: float = 0.0
+    ) -> Flight:
+        """Join the flight of an export that was asked for before, here or elsewhere.
+
+        `age`: seconds since its POST was accepted, as far as is known.
+        """
         flight = self._by_export.get(checked_id("an export", export_id))
         if flight is None or flight.ended:
             flight = self._adopted(export_id, export)
+            flight.submitted_at -= age
         self._board(party, flight)
         return flight
 
@@ -316,6 +322,9 @@ class Flights:
         except BaseException:
             await self._unsent(flight, ticket)
             raise
+        if not flight.parties:
+            await self._unsent(flight, ticket)
+            return
         flight.submitted = "maybe"
         try:
             answer = await self._gate.send(ticket, request)
@@ -357,11 +366,14 @@ class Flights:
         except DecodeError as exc:
             await self._on_submit_lost(flight, exc)
         except APIStatusError as exc:
-            if exc.status_code != 500 and may_have_acted(exc.status_code):
-                await self._on_submit_lost(flight, exc)
-            else:
-                flight.submitted = "maybe" if may_have_acted(exc.status_code) else "no"
+            if not may_have_acted(exc.status_code):
+                flight.submitted = "no"
                 await self._end(flight, Event.REFUSED, exc)
+            elif exc.status_code == 500:
+                # Whether it acted can't be known; but the vendor has answered, and said so.
+                await self._end(flight, Event.LOST, exc)
+            else:
+                await self._on_submit_lost(flight, exc)
         else:
             await self._on_submitted(flight, export, answer.at)
 

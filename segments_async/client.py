@@ -17,7 +17,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self, TypeVar, overload
 
@@ -41,12 +40,14 @@ from segments_async._http import (
     HttpClient,
     OwnClients,
 )
+from segments_async._opening import Opening, StrPath, account_of
 from segments_async._sansio.credentials import Origin, authorization, parse_base_url
 from segments_async._sansio.lifecycle import Event, State
 from segments_async._sansio.links import MOST_REDIRECTS, check_addresses, check_link
 from segments_async._sansio.pacer import Pacer
 from segments_async._sansio.retry import RetryQuota, full_jitter, may_have_acted
 from segments_async._sansio.schedule import PollScheduler
+from segments_async._sansio.standing import IfLost
 from segments_async._sansio.wire import (
     ApiAnswer,
     ApiRequest,
@@ -93,7 +94,6 @@ DECODE_IN_THREAD = 256 * 1024
 #: Storage gets this many seconds for connecting, and between two chunks.
 STORAGE_TIMEOUT = 60.0
 
-StrPath = str | os.PathLike[str]
 T = TypeVar("T")
 
 
@@ -174,6 +174,7 @@ class SegmentsClient:
             else None,
             signer=S3Signer(),
         )
+        self._account = account_of(base_url, api_key)
         self._flights = Flights(self._gate)
         self._quota = RetryQuota()
         self._downloads = downloads
@@ -328,7 +329,10 @@ class SegmentsClient:
             ExportExpiredError: the file is gone, after 48 hours.
         """
         found = await self._with_link(export)
-        async with self._download_slots, open_file(self._storage, found) as answer:
+        async with (
+            self._download_slots,
+            open_file(self._storage, found, renew=self.get_export) as answer,
+        ):
             yield ExportBody(answer.chunks, found)
 
     async def export(
@@ -373,8 +377,14 @@ class SegmentsClient:
         segments: Iterable[Segment | str],
         to: StrPath,
         *,
+        journal: StrPath | None = None,
+        run: str | None = None,
         timeout: float | None = None,
         export_timeout: float = 86_400.0,
+        only_changed: bool = False,
+        retry_failed: int = 0,
+        on_unknown: IfLost = "report",
+        on_expired: IfLost = "report",
         expected_seconds: Mapping[str, float] | None = None,
         overwrite: bool = False,
     ) -> BulkRun[Exported]: ...
@@ -384,8 +394,14 @@ class SegmentsClient:
         segments: Iterable[Segment | str],
         to: None,
         *,
+        journal: StrPath | None = None,
+        run: str | None = None,
         timeout: float | None = None,
         export_timeout: float = 86_400.0,
+        only_changed: bool = False,
+        retry_failed: int = 0,
+        on_unknown: IfLost = "report",
+        on_expired: IfLost = "report",
         expected_seconds: Mapping[str, float] | None = None,
         overwrite: bool = False,
     ) -> BulkRun[Completed]: ...
@@ -394,8 +410,14 @@ class SegmentsClient:
         segments: Iterable[Segment | str],
         to: StrPath | None,
         *,
+        journal: StrPath | None = None,
+        run: str | None = None,
         timeout: float | None = None,
         export_timeout: float = 86_400.0,
+        only_changed: bool = False,
+        retry_failed: int = 0,
+        on_unknown: IfLost = "report",
+        on_expired: IfLost = "report",
         expected_seconds: Mapping[str, float] | None = None,
         overwrite: bool = False,
     ) -> BulkRun[Any]:
@@ -411,32 +433,51 @@ class SegmentsClient:
                 readable file names, ids only their id.
             to: a directory for the files and `manifest.jsonl`; None fetches nothing, and yields
                 :class:`Completed` with the link.
+            journal: where to keep what happened, so that a killed run goes on: the path of a SQLite
+                file, or a SQLAlchemy URL (``postgresql://...``). Needs the extra ``journal``. None
+                keeps nothing: what a process had asked for is lost with it.
+            run: the run's name in the journal. None goes on with the unfinished run to this
+                directory, else starts one that is named by the time. A name goes on with that
+                run; if it is finished, its outcomes are told again and nothing is sent, so that a
+                cron job may be tried again.
             timeout: seconds for the whole call, None for as long as it takes; what is unfinished
                 then is reported as resumable.
-            export_timeout: seconds for one export, from its accepted POST; looked at whenever it
-                is polled.
+            export_timeout: seconds for one export, from its accepted POST, across restarts; looked
+                at whenever it is polled.
+            only_changed: don't export what has not run since its last export to this directory, if
+                that file is still there: its outcome has ``source="unchanged"``. Needs a journal,
+                and :class:`Segment` values as :meth:`list_segments` gives them.
+            retry_failed: how often a segment whose export the vendor said FAILED is exported
+                again, each time after a minute.
+            on_unknown: ``"resubmit"`` asks again where the answer to a POST was lost, at the risk
+                of a second export; ``"report"`` ends it as :class:`SubmitUnknownError`.
+            on_expired: ``"resubmit"`` asks for one more export where the file was gone before it
+                could be fetched; ``"report"`` ends it as :class:`ExportExpiredError`.
             expected_seconds: how long exports may take, by segment id: the longest are submitted
                 first, which shortens the run. Rough guesses do.
             overwrite: replace files that are there already; otherwise their segments are not
-                exported, and nothing is asked of the vendor for them.
+                exported, and nothing is asked of the vendor for them. A file that the journal
+                knows as an earlier run's is replaced in any case.
 
         Raises:
-            ConfigurationError: an id that can't be one, or seconds that make no sense; on
+            ConfigurationError: an id that can't be one, or options that make no sense; on
                 entering, a directory that can't be written.
+            JournalError: on entering: a live process has the run, or the journal is damaged...
         """
         if isinstance(segments, str):
             # To a type checker a string is an iterable of strings; here each of them is a POST.
             raise ConfigurationError("segments: an iterable of segments or ids, not one string")
         _optional_positive("timeout", timeout)
         _positive("export_timeout", export_timeout)
+        _check_choices(only_changed, journal, run, retry_failed, on_unknown, on_expired)
         hints = dict(expected_seconds or {})
         for segment_id, seconds in hints.items():
             _positive(f"expected_seconds[{segment_id!r}]", seconds)
-        named: dict[str, str | None] = {}
+        given: dict[str, Segment | None] = {}
         for segment in segments:
-            name = segment.name if isinstance(segment, Segment) else None
-            named[_segment_id(segment)] = name or named.get(_segment_id(segment))
-        pairs = list(named.items())
+            known = segment if isinstance(segment, Segment) else None
+            given[_segment_id(segment)] = known or given.get(_segment_id(segment))
+        pairs = [(one, None if known is None else known.name) for one, known in given.items()]
         destination = None if to is None else Destination(to, pairs, overwrite=overwrite)
         engine: Engine[Any] = Engine(
             self._gate,
@@ -446,14 +487,26 @@ class SegmentsClient:
             pairs,
             destination,
             RunOptions(
-                name=datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ"),
                 timeout=timeout,
                 export_timeout=export_timeout,
+                retry_failed=retry_failed,
+                on_unknown=on_unknown,
+                on_expired=on_expired,
                 expected_seconds=hints,
                 downloads=self._downloads,
             ),
+            self.get_export,
         )
-        return BulkRun(engine, destination)
+        opening = Opening(
+            gate=self._gate,
+            segments=given,
+            destination=destination,
+            journal=journal,
+            account=self._account,
+            run=run,
+            only_changed=only_changed,
+        )
+        return BulkRun(engine, opening)
 
     @overload
     async def bulk_export(
@@ -461,8 +514,14 @@ class SegmentsClient:
         segments: Iterable[Segment | str],
         to: StrPath,
         *,
+        journal: StrPath | None = None,
+        run: str | None = None,
         timeout: float | None = None,
         export_timeout: float = 86_400.0,
+        only_changed: bool = False,
+        retry_failed: int = 0,
+        on_unknown: IfLost = "report",
+        on_expired: IfLost = "report",
         expected_seconds: Mapping[str, float] | None = None,
         overwrite: bool = False,
     ) -> BulkReport[Exported]: ...
@@ -472,8 +531,14 @@ class SegmentsClient:
         segments: Iterable[Segment | str],
         to: None,
         *,
+        journal: StrPath | None = None,
+        run: str | None = None,
         timeout: float | None = None,
         export_timeout: float = 86_400.0,
+        only_changed: bool = False,
+        retry_failed: int = 0,
+        on_unknown: IfLost = "report",
+        on_expired: IfLost = "report",
         expected_seconds: Mapping[str, float] | None = None,
         overwrite: bool = False,
     ) -> BulkReport[Completed]: ...
@@ -482,8 +547,14 @@ class SegmentsClient:
         segments: Iterable[Segment | str],
         to: StrPath | None,
         *,
+        journal: StrPath | None = None,
+        run: str | None = None,
         timeout: float | None = None,
         export_timeout: float = 86_400.0,
+        only_changed: bool = False,
+        retry_failed: int = 0,
+        on_unknown: IfLost = "report",
+        on_expired: IfLost = "report",
         expected_seconds: Mapping[str, float] | None = None,
         overwrite: bool = False,
     ) -> BulkReport[Any]:
@@ -493,18 +564,24 @@ class SegmentsClient:
 
         Raises:
             AuthenticationError, PermissionDeniedError: the account ended the run.
-            ConfigurationError: as in :meth:`open_bulk_export`.
+            ConfigurationError, JournalError: as in :meth:`open_bulk_export`.
         """
-        run: BulkRun[Any] = self.open_bulk_export(
+        bulk: BulkRun[Any] = self.open_bulk_export(
             segments,
             to,
+            journal=journal,
+            run=run,
             timeout=timeout,
             export_timeout=export_timeout,
+            only_changed=only_changed,
+            retry_failed=retry_failed,
+            on_unknown=on_unknown,
+            on_expired=on_expired,
             expected_seconds=expected_seconds,
             overwrite=overwrite,
         )
-        async with run:
-            return await run.report()
+        async with bulk:
+            return await bulk.report()
 
     # ----------------------------------------------------------------- how
 
@@ -584,7 +661,9 @@ class SegmentsClient:
 
     async def _fetch(self, export: Export, target: Any) -> ExportedFile:
         async with self._download_slots:
-            return await fetch_file(self._storage, export, target, slots=self._download_slots)
+            return await fetch_file(
+                self._storage, export, target, slots=self._download_slots, renew=self.get_export
+            )
 
     async def _with_link(self, export: Export | str) -> Export:
         if isinstance(export, Export) and export.filename:
@@ -630,7 +709,7 @@ class ExportBody:
         self.export = export
 
     def iter_bytes(self) -> AsyncIterator[bytes]:
-        """The bytes as served, in pieces of any size.
+        """The bytes of the file, in pieces of any size; decoded where it is stored gzip-encoded.
 
         Raises:
             ConfigurationError: the body is being read already; it is there once.
@@ -772,6 +851,25 @@ def _patterns(file_hosts: Sequence[str]) -> tuple[str, ...]:
     if isinstance(file_hosts, str):
         raise ConfigurationError("file_hosts: a sequence of patterns, not one string")
     return tuple(file_hosts)
+
+
+def _check_choices(
+    only_changed: bool,
+    journal: StrPath | None,
+    run: str | None,
+    retry_failed: int,
+    on_unknown: str,
+    on_expired: str,
+) -> None:
+    if only_changed and journal is None:
+        raise ConfigurationError("only_changed: needs a journal, which knows the last run's files")
+    if run is not None and journal is None:
+        raise ConfigurationError("run: a name is of use in a journal only")
+    if retry_failed < 0:
+        raise ConfigurationError(f"retry_failed: 0 or more, not {retry_failed!r}")
+    for what, value in {"on_unknown": on_unknown, "on_expired": on_expired}.items():
+        if value not in ("report", "resubmit"):
+            raise ConfigurationError(f'{what}: "report" or "resubmit", not {value!r}')
 
 
 def _positive(what: str, value: float) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Generic
 
 import anyio
-import anyio.to_thread
 import attrs
 from anyio.abc import TaskGroup
 
 from segments_async._engine import Engine
-from segments_async._files.destination import Destination
-from segments_async.errors import ConfigurationError, SegmentsError
+from segments_async._opening import Opening
+from segments_async.errors import ConfigurationError
 from segments_async.models import NotExported
 from segments_async.report import BulkReport, OutcomeT, Progress
 
@@ -50,15 +49,15 @@ class BulkRun(Generic[OutcomeT]):
     itself.
     """
 
-    def __init__(self, engine: Engine[OutcomeT], destination: Destination | None) -> None:
+    def __init__(self, engine: Engine[OutcomeT], opening: Opening) -> None:
         self._engine = engine
-        self._destination = destination
+        self._opening = opening
         self._tasks: TaskGroup | None = None
 
     @property
     def name(self) -> str:
-        """The run's name."""
-        return self._engine.options.name
+        """The run's name; empty before the run is entered, where the journal may know it."""
+        return self._engine.name or self._opening.run or ""
 
     @property
     def progress(self) -> Progress:
@@ -109,15 +108,13 @@ class BulkRun(Generic[OutcomeT]):
         )
 
     async def __aenter__(self) -> BulkRun[OutcomeT]:
-        obstacles: Mapping[str, SegmentsError] = {}
-        if self._destination is not None:
-            obstacles = await anyio.to_thread.run_sync(self._destination.prepare)
-        self._engine.begin()
+        beginning = await self._opening.begin()
+        self._engine.begin(beginning)
         # The task group's own scope is never cancelled: the caller's block is inside it, and a
         # failing run must not cancel what the caller is doing.
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(self._engine.run, obstacles, name=f"bulk export {self.name}")
+        self._tasks.start_soon(self._engine.run, beginning, name=f"bulk export {self.name}")
         return self
 
     async def __aexit__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from segments_async._files.part import sidecar_of, write_all
@@ -47,8 +47,15 @@ class Destination:
         """Where this segment's file goes."""
         return self._directory / self._names[segment_id]
 
-    def prepare(self) -> Mapping[str, ConfigurationError]:
+    @property
+    def directory(self) -> Path:
+        return self._directory
+
+    def prepare(self, own: Collection[str] = ()) -> Mapping[str, ConfigurationError]:
         """Make the directory, and find what can't be exported into it.
+
+        Args:
+            own: paths of files that the journal knows as this account's exports. They are replaced.
 
         Returns: an error for each segment whose file would replace a foreign one.
 
@@ -67,7 +74,7 @@ class Destination:
             segment_id: problem
             for segment_id, name in self._names.items()
             if os.path.lexists(path := self._directory / name)
-            and (problem := _obstacle(path, overwrite=self._overwrite))
+            and (problem := _obstacle(path, overwrite=self._overwrite or str(path) in own))
         }
 
 

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -27,7 +27,7 @@ from segments_async._sansio.retry import full_jitter, retry_after_seconds
 from segments_async._sansio.storage_errors import storage_error
 from segments_async._sansio.transfer import Patience
 from segments_async._storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
-from segments_async.errors import DownloadError, DownloadReason, ExportExpiredError
+from segments_async.errors import APIError, DownloadError, DownloadReason, ExportExpiredError
 from segments_async.models import Export, ExportedFile
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -45,7 +45,13 @@ LONGEST_PAUSE = 60.0
 #: "The file will remain in Amazon for no more than 48 hours."
 LIFETIME = timedelta(hours=48)
 
+Renew = Callable[[Export], Awaitable[Export]]
+
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class LinkExpired(Exception):
+    """The link no longer opens the file, which may be there."""
 
 
 async def fetch_file(
@@ -55,6 +61,7 @@ async def fetch_file(
     *,
     progress: Callable[[int], None] = lambda _: None,
     slots: anyio.Semaphore | None = None,
+    renew: Renew | None = None,
 ) -> ExportedFile:
     """Fetch the export's file to `target`, replacing what is there.
 
@@ -70,6 +77,8 @@ async def fetch_file(
         progress: told how many bytes of the file are there so far; fewer where it starts over.
         slots: of connections to storage, one of which the caller holds. A large file takes more of
             them while nobody waits for one. None: one connection.
+        renew: asks the vendor for the export anew, with a fresh link. Asked once, where the link
+            has expired. None: an expired link is the end.
 
     Raises:
         DownloadError: with its reason.
@@ -80,7 +89,7 @@ async def fetch_file(
     try:
         with anyio.move_on_after(DEADLINE):
             await anyio.to_thread.run_sync(part.open, export.export_id)
-            return await _persist(storage, export, part, target, progress, slots)
+            return await _persist(storage, export, part, target, progress, slots, renew)
         _raise(export, "broken", f"not whole within {DEADLINE / 3600:g} hours")
     except LinkRefused as exc:
         _raise(export, "link_refused", str(exc))
@@ -102,27 +111,48 @@ async def fetch_file(
 
 
 @contextlib.asynccontextmanager
-async def open_file(storage: Storage, export: Export) -> AsyncGenerator[StorageAnswer]:
+async def open_file(
+    storage: Storage, export: Export, *, renew: Renew | None = None
+) -> AsyncGenerator[StorageAnswer]:
     """The export's file as a stream, once; decoded where it is stored gzip-encoded.
+
+    Args:
+        storage: who fetches.
+        export: COMPLETE, with a link.
+        renew: as of :func:`fetch_file`.
 
     Raises:
         DownloadError: with its reason.
         ExportExpiredError: the file is gone, and older than 48 hours.
     """
     try:
-        async with storage.get(_link(export)) as answer:
-            stored = read_answer(answer.status, answer.headers, None)
-            if not isinstance(stored, Stored):
-                await _refuse(export, answer)
-            if stored.gzip:
-                chunks = DecodedChunks(answer.chunks, StorageBroken)
-                yield attrs.evolve(answer, chunks=chunks)
-            else:
-                yield answer
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                answer = await _opened(stack, storage, export)
+            except LinkExpired as exc:
+                if renew is None:
+                    _raise(export, "expired_link", str(exc))
+                export = await _renewed(export, renew)
+                answer = await _opened(stack, storage, export)
+            yield answer
     except LinkRefused as exc:
         _raise(export, "link_refused", str(exc))
+    except LinkExpired as exc:
+        _raise(export, "expired_link", str(exc))
     except (TryAgain, StorageBroken) as exc:
         _raise(export, "broken", str(exc))
+
+
+async def _opened(
+    stack: contextlib.AsyncExitStack, storage: Storage, export: Export
+) -> StorageAnswer:
+    answer = await stack.enter_async_context(storage.get(_link(export)))
+    stored = read_answer(answer.status, answer.headers, None)
+    if not isinstance(stored, Stored):
+        await _refuse(export, answer)
+    if stored.gzip:
+        return attrs.evolve(answer, chunks=DecodedChunks(answer.chunks, StorageBroken))
+    return answer
 
 
 async def _persist(
@@ -132,17 +162,26 @@ async def _persist(
     target: Path,
     progress: Callable[[int], None],
     slots: anyio.Semaphore | None,
+    renew: Renew | None,
 ) -> ExportedFile:
     """Try until the file is in place, or five attempts in a row got no further."""
     patience = Patience()
-    refuse = partial(_refuse, export)
     while True:
         try:
             attempt = Attempt(
-                storage, _link(export), part, refuse=refuse, progress=progress, slots=slots
+                storage,
+                _link(export),
+                part,
+                refuse=partial(_refuse, export),
+                progress=progress,
+                slots=slots,
             )
             await attempt.run()
             placed = await _finish(part, attempt.rest)
+        except LinkExpired as exc:
+            if renew is None:
+                _raise(export, "expired_link", str(exc))
+            export, renew = await _renewed(export, renew), None
         except (TryAgain, StorageBroken, ChecksumMismatch, NotGzip) as exc:
             await _pause(export, part, patience, exc, progress)
         else:
@@ -203,12 +242,14 @@ async def _refuse(export: Export, answer: StorageAnswer) -> NoReturn:
     error = storage_error(answer.status, answer.headers, await _error_page(answer))
     if error.remedy == "wait":
         raise TryAgain(error.message, retry_after_seconds(answer.status, answer.headers))
-    if error.gone and _expired(export, answer):
+    if error.gone and _past_lifetime(export, answer):
         raise ExportExpiredError(
             f"the file of export {export.export_id} is gone: files stay for no more than 48 hours",
             segment_id=export.segment.segment_id,
             export=export,
         )
+    if error.remedy == "new_link":
+        raise LinkExpired(error.message)
     _raise(export, error.reason, error.message)
 
 
@@ -221,7 +262,22 @@ async def _error_page(answer: StorageAnswer) -> bytes:
     return page[:STORAGE_ERROR_CAP]
 
 
-def _expired(export: Export, answer: StorageAnswer) -> bool:
+async def _renewed(export: Export, renew: Renew) -> Export:
+    """The export with a fresh link. Nothing else of it is taken: it is the same export."""
+    try:
+        fresh = await renew(export)
+    except APIError as exc:
+        raise DownloadError(
+            f"file of export {export.export_id}: the link has expired, and asking for another one "
+            f"came to nothing: {exc}",
+            reason="expired_link",
+            export=export,
+        ) from exc
+    logger.info("file of export %s: the link had expired, and was renewed", export.export_id)
+    return attrs.evolve(export, filename=fresh.filename)
+
+
+def _past_lifetime(export: Export, answer: StorageAnswer) -> bool:
     """Whether the file's 48 hours are over, by storage's clock."""
     try:
         now = parsedate_to_datetime(answer.headers.get("date", ""))

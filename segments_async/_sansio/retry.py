@@ -124,6 +124,22 @@ class TicketGuard:
         """When the next request may go; never, while the probe is under way."""
         return math.inf if self._probing else self._until
 
+    def restore(self, until: float, pause: float) -> None:
+        """An earlier process had armed it: hold until then at least, and let a probe go first."""
+        self._until = max(self._until, until)
+        self._pause = max(self._pause, min(pause, LONGEST_GUARD))
+        self.armed = True
+
+    @property
+    def pause(self) -> float:
+        """Seconds that the next 500 would hold everybody."""
+        return self._pause
+
+    @property
+    def until(self) -> float:
+        """Until when everybody is held, where it is armed."""
+        return self._until
+
     def on_internal_error(self, now: float) -> None:
         """A 500. Those of requests sent before the first one's answer don't double the pause."""
         self.internal_errors += 1

@@ -13,7 +13,16 @@ import attrs
 
 from segments_async._sansio.facts import Ending, UnreadableFacts, read_facts
 from segments_async._sansio.lifecycle import ENDS, Event, State, advance
-from segments_async.models import Export, ExportedFile
+from segments_async.errors import (
+    DownloadError,
+    ExportExpiredError,
+    ExportFailedError,
+    ExportTimeoutError,
+    NotSubmittedError,
+    SegmentsError,
+    SubmitUnknownError,
+)
+from segments_async.models import Export, ExportedFile, NotExported
 
 IfLost = Literal["report", "resubmit"]
 
@@ -139,6 +148,38 @@ def resumption(
             return _opted_in(standing.failures <= retry_failed)
         case _:
             assert_never(state)
+
+
+def untold(segment_id: str, standing: Standing, *, run: str) -> NotExported:
+    """The outcome of an export of which no session told the end: it died before it could."""
+    facts: dict[str, Any] = {"segment_id": segment_id, "export": standing.export}
+    match standing.state:
+        case State.INTENT | State.UNKNOWN:
+            error: SegmentsError = SubmitUnknownError(
+                f"segment {segment_id}: the process ended while the export request was on its way; "
+                "the export may be running at the vendor, so the request was not repeated",
+                segment_id=segment_id,
+            )
+            return NotExported(segment_id, None, error, "maybe", resumable=False)
+        case State.NEW | State.UNASKED | State.REFUSED:
+            text = f"segment {segment_id}: not submitted; run {run} is finished"
+            error = NotSubmittedError(text, **facts)
+            return NotExported(segment_id, None, error, "no", resumable=True)
+        case State.FAILED:
+            error = ExportFailedError(f"segment {segment_id}: the export failed", **facts)
+        case State.EXPIRED:
+            error = ExportExpiredError(f"segment {segment_id}: the file is gone", **facts)
+        case State.DONE | State.UNCHANGED:
+            error = DownloadError(
+                f"segment {segment_id}: the file is not in its place any more; run {run} is "
+                "finished, and exports nothing again",
+                reason="broken",
+                export=standing.export,
+            )
+        case _:
+            text = f"segment {segment_id}: given up; run {run} is finished"
+            error = ExportTimeoutError(text, **facts)
+    return NotExported(segment_id, standing.export, error, "yes", resumable=False)
 
 
 _NOTHING = Standing()

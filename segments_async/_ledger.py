@@ -1,0 +1,117 @@
+"""Where the exports of a run stand: in memory, and in the journal where there is one.
+
+Whoever tells the ledger may be another caller's task, since requests of a shared export are sent
+by whichever of its parties is handed the grant. So recording is shielded from that caller's
+cancellation; the log bounds how long that can take.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from segments_async._journal.records import GuardRecord
+from segments_async._sansio.lifecycle import Event, State
+from segments_async._sansio.retry import TicketGuard
+from segments_async._sansio.standing import Standing
+from segments_async._sansio.tally import Tally
+
+if TYPE_CHECKING:
+    from segments_async._journal.run_log import RunLog
+    from segments_async._journal.sql import SqlJournal
+
+#: Of no use to a later session, which asks for the link anew: not worth a commit.
+_NOT_LOGGED = frozenset({Event.FETCH, Event.FETCH_BROKE})
+
+_NEW = Standing()
+
+
+class Ledger:
+    """The states of a run's exports, by segment id.
+
+    Args:
+        journal: None where there is none.
+        log: the run's in it, held by this process.
+    """
+
+    def __init__(self, journal: SqlJournal | None = None, log: RunLog | None = None) -> None:
+        self._journal = journal
+        self._log = log
+        self._tally = Tally()
+        self._guard_told: tuple[bool, float] | None = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is recorded outlives the process."""
+        return self._log is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run had ended before it was opened: nothing can be recorded then."""
+        return self._log is not None and self._log.finished
+
+    def open(self, segment_id: str) -> Standing:
+        """A segment of the run; where an earlier session left it."""
+        standing = _NEW if self._log is None else self._log.open(segment_id)
+        self._tally.open(segment_id, standing.state)
+        return standing
+
+    async def record(
+        self, segment_id: str, event: Event, facts: Mapping[str, Any] | None = None
+    ) -> State:
+        """Keep the event, durably where there is a journal. Returns the state after it.
+
+        Raises:
+            IllegalTransition: it can't happen there; nothing changes.
+            JournalError: the journal can't be written.
+        """
+        state = self._tally.record(segment_id, event)
+        if self._log is not None and event not in _NOT_LOGGED:
+            with anyio.CancelScope(shield=True):
+                await self._log.record(segment_id, event, facts)
+        return state
+
+    def note(self, segment_id: str, event: Event) -> State:
+        """As `record`, in memory alone: to the journal, the export stands where it stood."""
+        return self._tally.record(segment_id, event)
+
+    def state(self, segment_id: str) -> State:
+        return self._tally.state(segment_id)
+
+    def count(self, *states: State) -> int:
+        """How many of the run's exports are in one of these states."""
+        return self._tally.count(*states)
+
+    async def remember(self, guard: TicketGuard, now: float) -> None:
+        """Keep the ticket guard for other processes of the account, where it has changed.
+
+        Raises:
+            JournalError: the journal can't be written.
+        """
+        told = (guard.armed, guard.until)
+        if self._journal is None or told == (self._guard_told or (False, guard.until)):
+            return
+        self._guard_told = told
+        record = None
+        if guard.armed:
+            until = datetime.now(UTC) + timedelta(seconds=max(0.0, guard.until - now))
+            record = GuardRecord(until, guard.pause, guard.internal_errors)
+        with anyio.CancelScope(shield=True):
+            await self._journal.set_guard(record)
+
+    async def close(self, *, finished: bool) -> None:
+        """Let go of the run; `finished`: nothing is left for a later session to do.
+
+        Raises:
+            JournalError: the journal can't be written.
+        """
+        if self._log is None:
+            return
+        try:
+            if finished and not self._log.finished:
+                await self._log.finish()
+        finally:
+            await self._log.aclose()

@@ -1,0 +1,136 @@
+"""What a bulk run begins with: the journal's word, files that are there, and what is in the way.
+
+All of it before the first request: an export whose file can't be put anywhere, or that needn't be
+made, is hours of the vendor's work for nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from segments_async._engine import Beginning
+from segments_async._files.destination import Destination
+from segments_async._gate import Gate
+from segments_async._journal.sql import SqlJournal
+from segments_async._ledger import Ledger
+from segments_async._sansio.unchanged import is_unchanged
+from segments_async.errors import SegmentsError
+from segments_async.models import ExportedFile, Segment
+
+if TYPE_CHECKING:
+    from segments_async._journal.run_log import RunLog
+
+StrPath = str | os.PathLike[str]
+
+
+def account_of(base_url: str, api_key: str) -> str:
+    """Whose journal it is: a digest, so that the journal doesn't hold the key."""
+    return hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()
+
+
+@attrs.frozen
+class Opening:
+    """How a run is opened; see `SegmentsClient.open_bulk_export`.
+
+    Attributes:
+        gate: whose ticket guard the journal may know of.
+        segments: by id; None where only the id was given.
+        destination: None where only links are wanted.
+        journal: a path or URL; None for none.
+        account: :func:`account_of`.
+        run: the name that the caller gave.
+        only_changed: whether to look for what needn't be exported.
+    """
+
+    gate: Gate
+    segments: Mapping[str, Segment | None]
+    destination: Destination | None
+    journal: StrPath | None
+    account: str
+    run: str | None
+    only_changed: bool
+
+    async def begin(self) -> Beginning:
+        """Look at everything, and take the run for this process.
+
+        Raises:
+            ConfigurationError: a directory that can't be written, or a journal that can't be one.
+            JournalError: a live process has the run, or the journal is damaged...
+        """
+        now_name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+        if self.journal is None:
+            obstacles = await self._obstacles(())
+            return Beginning(self.run or now_name, Ledger(), obstacles, {}, (), {})
+        journal = await SqlJournal.open(self.journal, account=self.account)
+        directory = None if self.destination is None else str(self.destination.directory)
+        log = await journal.open_run(destination=directory, name=self.run, now_name=now_name)
+        try:
+            return await self._look(journal, log, directory)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await log.aclose()
+            raise
+
+    async def _look(self, journal: SqlJournal, log: RunLog, directory: str | None) -> Beginning:
+        ids = list(self.segments)
+        files = await journal.last_files(ids, directory) if directory is not None else {}
+        known = {i: standing.file for i, standing in log.standings.items() if standing.file}
+        there = await anyio.to_thread.run_sync(_in_place, known)
+        unchanged = {}
+        if self.only_changed:
+            unchanged = await anyio.to_thread.run_sync(_unchanged, self.segments, files)
+        own = {file.location for file in [*files.values(), *known.values()]}
+        await self._restore_guard(journal)
+        return Beginning(
+            log.name,
+            Ledger(journal, log),
+            await self._obstacles(own),
+            unchanged,
+            there.keys(),
+            await journal.durations(ids),
+        )
+
+    async def _obstacles(self, own: Collection[str]) -> Mapping[str, SegmentsError]:
+        if self.destination is None:
+            return {}
+        return await anyio.to_thread.run_sync(self.destination.prepare, own)
+
+    async def _restore_guard(self, journal: SqlJournal) -> None:
+        """Another process of the account may have got a 500."""
+        record = await journal.guard()
+        if record is not None:
+            left = (record.until - datetime.now(UTC)).total_seconds()
+            self.gate.guard.restore(anyio.current_time() + left, record.pause)
+
+
+def _in_place(files: Mapping[str, ExportedFile]) -> dict[str, ExportedFile]:
+    return {segment_id: file for segment_id, file in files.items() if _is_there(file)}
+
+
+def _is_there(file: ExportedFile) -> bool:
+    """Whether the file is where it was put, as long as it was."""
+    try:
+        return Path(file.location).stat().st_size == file.size
+    except OSError:
+        return False
+
+
+def _unchanged(
+    segments: Mapping[str, Segment | None], files: Mapping[str, ExportedFile]
+) -> dict[str, ExportedFile]:
+    return {
+        segment_id: file
+        for segment_id, file in files.items()
+        if (segment := segments.get(segment_id)) is not None
+        and is_unchanged(segment, file.export.segment)
+        and _is_there(file)
+    }
