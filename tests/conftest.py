@@ -32,6 +32,7 @@ def _postgresql() -> bool:
 _PARTS: dict[str, Callable[[], bool]] = {
     "curl": _on_path("curl"),
     "nginx": _on_path("nginx"),
+    "openssl": _on_path("openssl"),
     "PostgreSQL": _postgresql,
     "Chromium": _on_path("chromium", "chromium-browser", "google-chrome"),
     "root": lambda: os.geteuid() == 0,

@@ -1,0 +1,596 @@
+"""Claims about runs with a journal: what a later session does, by what the sandbox saw."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from client.vendor import STEADY, adds_up, all_whole, connected, is_whole, names_in
+from segments_async import (
+    BulkReport,
+    Completed,
+    ConfigurationError,
+    Exported,
+    ExportExpiredError,
+    ExportFailedError,
+    ExportTimeoutError,
+    JournalError,
+    NotExported,
+    Pacer,
+    ServerError,
+    SubmitUnknownError,
+)
+from segments_async._journal.run_log import RunLog
+from segments_async._sansio.lifecycle import Event
+from segments_async.sandbox import Durations, Fault, Sandbox
+
+POST: dict[str, Any] = {"method": "POST", "path": "export/"}
+
+
+def sandbox_of(segments: int = 8, **options: Any) -> Sandbox:
+    return Sandbox(segments=segments, rows=5, durations=STEADY, **options)
+
+
+async def session(
+    sandbox: Sandbox, folder: Path, *, to: str | None = "out", client: Any = None, **options: Any
+) -> BulkReport[Any]:
+    """One session of a run, with a client of its own, as a process would have."""
+    destination: Any = None if to is None else folder / to
+    async with connected(sandbox, **(client or {})) as segments_client:
+        segments = await segments_client.list_segments()
+        return await segments_client.bulk_export(
+            segments, destination, journal=folder / "runs.db", **options
+        )
+
+
+def kept(folder: Path) -> list[tuple[bytes, int]]:
+    """What the journal's files hold, and their modes."""
+    return [(path.read_bytes(), path.stat().st_mode) for path in folder.glob("runs.db*")]
+
+
+def sources(report: BulkReport[Any]) -> Counter[str]:
+    return Counter(outcome.source for outcome in report.exported)
+
+
+def errors(report: BulkReport[Any]) -> set[type]:
+    return {type(outcome.error) for outcome in report.not_exported}
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"only_changed": True},
+        {"run": "a"},
+        {"retry_failed": -1},
+        {"on_unknown": "again"},
+        {"on_expired": "never"},
+    ],
+    ids=str,
+)
+async def test_options_that_make_no_sense(options: dict[str, Any], tmp_path: Path) -> None:
+    """They are refused before anything is asked of the vendor."""
+    sandbox = sandbox_of()
+    async with connected(sandbox) as client:
+        with pytest.raises(ConfigurationError):
+            client.open_bulk_export(sandbox.segment_ids, tmp_path, **options)
+    assert len(sandbox.record) == 0
+
+
+async def test_a_run_of_a_live_process_is_locked(tmp_path: Path) -> None:
+    """The same run isn't worked on twice at once, and the second one sends nothing."""
+    sandbox = sandbox_of()
+    async with (
+        connected(sandbox) as client,
+        client.open_bulk_export(
+            sandbox.segment_ids, tmp_path / "out", journal=tmp_path / "runs.db"
+        ),
+    ):
+        await anyio.sleep(1)
+        before = len(sandbox.record)
+        async with connected(sandbox) as other:
+            with pytest.raises(JournalError) as caught:
+                await other.bulk_export(
+                    sandbox.segment_ids, tmp_path / "out", journal=tmp_path / "runs.db"
+                )
+    assert caught.value.reason == "locked"
+    assert {e.kind for e in list(sandbox.record)[before:]} <= {"submit", "poll", "file"}
+    assert sandbox.record.duplicates() == {}
+
+
+async def test_the_journal_of_another_account_is_refused(tmp_path: Path) -> None:
+    """An account is its base URL and API key: with another key, nothing is sent."""
+    sandbox = sandbox_of()
+    await session(sandbox, tmp_path)
+    before = len(sandbox.record)
+    async with connected(sandbox, api_key="another-key") as client:
+        with pytest.raises(JournalError) as caught:
+            await client.bulk_export(
+                sandbox.segment_ids, tmp_path / "out", journal=tmp_path / "runs.db"
+            )
+    assert caught.value.reason == "foreign"
+    assert len(sandbox.record) == before
+
+
+async def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
+    """Nothing is guessed at, and nothing sent."""
+    sandbox = sandbox_of()
+    await session(sandbox, tmp_path, timeout=2.0)
+    before = len(sandbox.record)
+    with sqlite3.connect(tmp_path / "runs.db") as database:
+        database.execute("UPDATE segments_async_events SET facts = '{}'")
+    database.close()
+    async with connected(sandbox) as client:
+        with pytest.raises(JournalError) as caught:
+            await client.bulk_export(
+                sandbox.segment_ids, tmp_path / "out", journal=tmp_path / "runs.db"
+            )
+    assert caught.value.reason == "damaged"
+    assert len(sandbox.record) == before
+
+
+@pytest.mark.parametrize("event", [Event.INTENT, Event.ACCEPTED, Event.COMPLETED, Event.FETCHED])
+async def test_a_journal_that_fails_ends_the_run(
+    event: Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends as itself; a POST whose INTENT isn't durable is not sent; a later session goes on."""
+    sandbox = sandbox_of()
+    real = RunLog.record
+
+    async def failing(log: RunLog, segment_id: str, what: Event, facts: Any = None) -> None:
+        if what is event:
+            raise JournalError("the disk is full", reason="unavailable", location="here")
+        await real(log, segment_id, what, facts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunLog, "record", failing)
+        with pytest.raises(JournalError, match="the disk is full"):
+            await session(sandbox, tmp_path)
+    if event is Event.INTENT:
+        assert sandbox.record.submits() == []
+    report = await session(sandbox, tmp_path)
+    known_lost = {o.segment_id for o in report.not_exported}
+    assert errors(report) <= {SubmitUnknownError}
+    assert len(report.exported) + len(known_lost) == 8
+    assert event is Event.ACCEPTED or not known_lost
+    assert sandbox.record.duplicates() == {}
+
+
+async def test_a_failing_journal_harms_no_other_caller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever shares an export with the run gets its file all the same."""
+    sandbox = sandbox_of(1)
+    real = RunLog.record
+
+    async def failing(log: RunLog, segment_id: str, what: Event, facts: Any = None) -> None:
+        if what is Event.COMPLETED:
+            raise JournalError("the disk is full", reason="unavailable", location="here")
+        await real(log, segment_id, what, facts)
+
+    monkeypatch.setattr(RunLog, "record", failing)
+    async with connected(sandbox) as client, anyio.create_task_group() as tasks:
+
+        async def single() -> None:
+            file = await client.export(sandbox.segment_ids[0], tmp_path / "single.csv")
+            assert is_whole(sandbox, file.path, sandbox.segment_ids[0])
+
+        tasks.start_soon(single)
+        with pytest.raises(JournalError):
+            await client.bulk_export(
+                sandbox.segment_ids, tmp_path / "out", journal=tmp_path / "runs.db"
+            )
+    assert len(sandbox.record.submits()) == 1
+
+
+# Going on.
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.5, 2.0, 4.5])
+async def test_the_next_session_goes_on(seconds: float, tmp_path: Path) -> None:
+    """Wherever a session ended, the next one ends the run, and asks for no export twice."""
+    sandbox = sandbox_of(20, latency=0.1)
+    first = await session(sandbox, tmp_path, timeout=seconds)
+    second = await session(sandbox, tmp_path)
+    assert second.name == first.name
+    assert second.ok
+    assert all_whole(sandbox, second.exported)
+    assert sandbox.record.duplicates() == {}
+    assert sources(second)["resumed"] == len(first.exported)
+    assert adds_up(second.progress)
+
+
+async def test_a_complete_export_is_fetched_and_never_asked_for_again(tmp_path: Path) -> None:
+    """A session that could fetch nothing leaves exports that the next one fetches."""
+    sandbox = sandbox_of()
+    sandbox.inject(Fault.status(503), origin="files", times=5 * 8)
+    first = await session(sandbox, tmp_path)
+    assert (len(first.exported), len(first.not_exported)) == (0, 8)
+    assert all(outcome.resumable for outcome in first.not_exported)
+    submits = len(sandbox.record.submits())
+    second = await session(sandbox, tmp_path)
+    assert second.ok
+    assert len(sandbox.record.submits()) == submits == 8
+
+
+async def test_another_process_waits_by_the_id(tmp_path: Path) -> None:
+    """What a run left behind can be waited for and fetched by its export's id."""
+    sandbox = sandbox_of(1)
+    first = await session(sandbox, tmp_path, timeout=1.0)
+    [left] = first.not_exported
+    assert left.export is not None
+    async with connected(sandbox) as client:
+        export = await client.wait_for_export(left.export.export_id)
+        file = await client.download_export(export, tmp_path / "a.csv")
+    assert is_whole(sandbox, file.path, left.segment_id)
+    assert len(sandbox.record.submits()) == 1
+
+
+async def test_the_segments_given_now_decide(tmp_path: Path) -> None:
+    """Those that are given no more are not told of; new ones are exported."""
+    sandbox = sandbox_of(6)
+    ids = sandbox.segment_ids
+    async with connected(sandbox) as client:
+        await client.bulk_export(
+            ids[:4], tmp_path / "out", journal=tmp_path / "runs.db", timeout=1.0
+        )
+        report = await client.bulk_export(ids[2:], tmp_path / "out", journal=tmp_path / "runs.db")
+    assert {o.segment_id for o in report.exported} == set(ids[2:])
+    assert report.ok
+    assert sandbox.record.duplicates() == {}
+
+
+async def test_links_alone_go_on_too(tmp_path: Path) -> None:
+    """With `to=None`, a later session brings the links of what was complete, by a poll each."""
+    sandbox = sandbox_of(4)
+    await session(sandbox, tmp_path, to=None, timeout=2.0)
+    report = await session(sandbox, tmp_path, to=None)
+    assert len(report.exported) == 4
+    assert all(isinstance(o, Completed) and o.export.filename for o in report.exported)
+    assert sandbox.record.duplicates() == {}
+
+
+async def test_a_file_that_is_gone_is_fetched_again(tmp_path: Path) -> None:
+    """Of an unfinished run: the export is complete, so it costs a poll and no export."""
+    sandbox = sandbox_of(6)
+    first = await session(sandbox, tmp_path, timeout=4.3)
+    assert 0 < len(first.exported) < 6
+    lost = first.exported[0]
+    lost.file.path.unlink()
+    second = await session(sandbox, tmp_path)
+    assert second.ok
+    assert all_whole(sandbox, second.exported)
+    assert sandbox.record.duplicates() == {}
+
+
+async def test_patience_counts_from_the_accepted_post(tmp_path: Path) -> None:
+    """`export_timeout` is about the export, and not about the session that waits for it."""
+    slow = Durations(median=3600.0, sigma=0, longest=3600.0)
+    sandbox = Sandbox(segments=1, rows=5, durations=slow)
+    first = await session(sandbox, tmp_path, timeout=100.0)
+    assert errors(first) == {ExportTimeoutError}
+    with sqlite3.connect(tmp_path / "runs.db") as database:
+        assert database.execute("SELECT count(*) FROM segments_async_events").fetchone() == (2,)
+    database.close()
+    second = await session(sandbox, tmp_path, export_timeout=1e-6)
+    assert errors(second) == {ExportTimeoutError}
+    assert all(outcome.resumable for outcome in second.not_exported)
+    assert (await session(sandbox, tmp_path)).ok
+    assert len(sandbox.record.submits()) == 1
+
+
+# Runs with names.
+
+
+async def test_a_finished_run_is_told_again(tmp_path: Path) -> None:
+    """A cron job that is tried again gets the same outcomes, and nothing is sent but its list."""
+    sandbox = sandbox_of()
+    first = await session(sandbox, tmp_path, run="2026-11-23")
+    before = len(sandbox.record)
+    second = await session(sandbox, tmp_path, run="2026-11-23")
+    assert [e.kind for e in list(sandbox.record)[before:]] == ["list"]
+    assert {(o.file.location, o.file.sha256, o.export.export_id) for o in second.exported} == {
+        (o.file.location, o.file.sha256, o.export.export_id) for o in first.exported
+    }
+    assert sources(second) == {"resumed": 8}
+
+
+async def test_the_next_night_exports_again(tmp_path: Path) -> None:
+    """A new run replaces the last one's files, unasked, and no file that it doesn't know."""
+    sandbox = sandbox_of(3)
+    first = await session(sandbox, tmp_path, run="one")
+    foreign = first.exported[0].file.path
+    second = await session(sandbox, tmp_path, run="two")
+    assert second.ok
+    assert all(is_whole(sandbox, o.file.path, o.segment_id, attempt=1) for o in second.exported)
+    assert sandbox.record.exports_per_segment() == dict.fromkeys(sandbox.segment_ids, 2)
+
+    (tmp_path / "runs.db").rename(tmp_path / "elsewhere.db")
+    third = await session(sandbox, tmp_path)
+    assert errors(third) == {ConfigurationError}, f"{foreign} is nobody's now"
+
+
+async def test_without_a_name_a_finished_run_is_followed_by_a_new_one(tmp_path: Path) -> None:
+    """Only an unfinished run is gone on with."""
+    sandbox = sandbox_of(2)
+    first, second = await session(sandbox, tmp_path), await session(sandbox, tmp_path)
+    assert first.name != second.name
+    assert sources(second) == {"exported": 2}
+
+
+async def test_a_run_is_bound_to_its_directory(tmp_path: Path) -> None:
+    """A name that stands for files elsewhere is refused."""
+    sandbox = sandbox_of(1)
+    await session(sandbox, tmp_path, run="one", to="here")
+    with pytest.raises(ConfigurationError):
+        await session(sandbox, tmp_path, run="one", to="there")
+
+
+# Lost answers, failures, expiry.
+
+
+async def test_a_lost_answer_stays_in_the_open(tmp_path: Path) -> None:
+    """A POST whose answer was lost isn't repeated by the next session either."""
+    sandbox = sandbox_of(3)
+    sandbox.inject(Fault.LOST_AFTER, **POST, segment_id=sandbox.segment_ids[1])
+    sandbox.inject(Fault.status(503), origin="files", times=10)
+    first = await session(sandbox, tmp_path)
+    assert SubmitUnknownError in errors(first)
+    second = await session(sandbox, tmp_path)
+    assert errors(second) == {SubmitUnknownError}
+    assert [o.submitted for o in second.not_exported] == ["maybe"]
+    assert sandbox.record.duplicates() == {}
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_lost_answer_is_submitted_again_on_request(later: bool, tmp_path: Path) -> None:
+    """`on_unknown="resubmit"` takes the risk, in the same session or in a later one."""
+    sandbox = sandbox_of(2)
+    sandbox.inject(Fault.LOST_AFTER, **POST, segment_id=sandbox.segment_ids[1])
+    if later:
+        sandbox.inject(Fault.status(503), origin="files", times=5)
+        await session(sandbox, tmp_path)
+    report = await session(sandbox, tmp_path, on_unknown="resubmit")
+    assert report.ok
+    assert sandbox.record.duplicates() == {sandbox.segment_ids[1]: 2}
+
+
+async def test_resubmitting_ends(tmp_path: Path) -> None:
+    """A vendor of whom every answer is lost is asked four times, and no more."""
+    sandbox = sandbox_of(1)
+    sandbox.inject(Fault.LOST_BEFORE, **POST, times=99)
+    report = await session(sandbox, tmp_path, on_unknown="resubmit")
+    assert errors(report) == {SubmitUnknownError}
+    assert len(sandbox.record.submits()) == 4
+
+
+async def test_a_500_to_a_post_is_not_asked_again_by_the_way(tmp_path: Path) -> None:
+    """It raised a ticket: neither `on_unknown` in the session nor a later session repeats it."""
+    sandbox = sandbox_of(2)
+    sandbox.inject(Fault.status(500), **POST, segment_id=sandbox.segment_ids[0])
+    sandbox.inject(Fault.status(503), origin="files", times=5)
+    first = await session(sandbox, tmp_path, on_unknown="resubmit")
+    assert ServerError in errors(first)
+    second = await session(sandbox, tmp_path)
+    assert errors(second) == {ServerError}
+    assert len(sandbox.record.submits(sandbox.segment_ids[0])) == 1
+
+
+async def test_failed_exports_are_asked_for_again_after_a_minute(tmp_path: Path) -> None:
+    """`retry_failed=2` asks three times in all, a minute apart, and then says so."""
+    sandbox = sandbox_of(2, failed=1.0)
+    report = await session(sandbox, tmp_path, retry_failed=2)
+    assert errors(report) == {ExportFailedError}
+    for segment_id in sandbox.segment_ids:
+        at = [entry.at for entry in sandbox.record.submits(segment_id)]
+        assert len(at) == 3
+        assert all(later - earlier >= 60 for earlier, later in itertools.pairwise(at))
+    again = await session(sandbox, tmp_path, run=report.name, retry_failed=2)
+    assert errors(again) == {ExportFailedError}
+    assert len(sandbox.record.submits()) == 6
+
+
+async def test_a_cooldown_that_time_ends_is_reported(tmp_path: Path) -> None:
+    """A run whose time is up during a cooldown says that the export failed."""
+    sandbox = sandbox_of(2, failed=1.0)
+    report = await session(sandbox, tmp_path, retry_failed=5, timeout=30.0)
+    assert errors(report) == {ExportFailedError}
+    assert len(report.not_exported) == 2
+    assert adds_up(report.progress)
+
+
+@pytest.mark.parametrize("on_expired", ["report", "resubmit"])
+async def test_a_file_that_is_gone_before_it_was_fetched(on_expired: str, tmp_path: Path) -> None:
+    """Past its 48 hours it is an error of its own, or one more export on request."""
+    sandbox = sandbox_of(1)
+    await session(sandbox, tmp_path, timeout=2.0)
+    async with connected(sandbox) as client:
+        await client.list_segments()
+        await anyio.sleep(49 * 3600)
+        report = await client.bulk_export(
+            sandbox.segment_ids,
+            tmp_path / "out",
+            journal=tmp_path / "runs.db",
+            on_expired=on_expired,  # type: ignore[arg-type]
+        )
+    if on_expired == "report":
+        assert errors(report) == {ExportExpiredError}
+        assert len(sandbox.record.submits()) == 1
+    else:
+        assert is_whole(sandbox, report.exported[0].file.path, sandbox.segment_ids[0], attempt=1)
+        assert len(sandbox.record.submits()) == 2
+
+
+async def test_an_expired_link_is_renewed_once(tmp_path: Path) -> None:
+    """Of a file that is still there: a poll brings another link, and no export is made."""
+    sandbox = sandbox_of(1, link_lifetime=60)
+    async with connected(sandbox) as client:
+        export = await client.request_export(sandbox.segment_ids[0])
+        export = await client.wait_for_export(export)
+        await anyio.sleep(120)
+        polls = len(sandbox.record.polls())
+        file = await client.download_export(export, tmp_path / "a.csv")
+        await anyio.sleep(120)
+        async with client.open_export(export) as body:
+            streamed = b"".join([chunk async for chunk in body.iter_bytes()])
+    assert is_whole(sandbox, file.path, sandbox.segment_ids[0])
+    assert streamed == sandbox.content(sandbox.segment_ids[0])
+    assert len(sandbox.record.polls()) == polls + 2
+    assert len(sandbox.record.submits()) == 1
+
+
+# The ticket guard.
+
+
+async def test_the_guard_outlives_the_process(tmp_path: Path) -> None:
+    """After a 500, the next process sends nothing before the pause is over."""
+    sandbox = sandbox_of(4)
+    sandbox.inject(Fault.status(500), **POST)
+    await session(sandbox, tmp_path, timeout=1.0)
+    [refused] = [e for e in sandbox.record.api() if e.status == 500]
+    before = len(sandbox.record)
+    async with connected(sandbox) as client:
+        await client.bulk_export(
+            sandbox.segment_ids, tmp_path / "out", journal=tmp_path / "runs.db"
+        )
+    later = list(sandbox.record)[before:]
+    # Virtual time runs in the loops alone, and the guard is kept by the wall clock, which stood.
+    assert later[0].at - refused.at >= 59
+
+
+async def test_a_guard_that_closed_is_forgotten(tmp_path: Path) -> None:
+    """Once a probe has passed, a later process begins at once."""
+    sandbox = sandbox_of(2)
+    sandbox.inject(Fault.status(500), method="GET", path="export/")
+    assert (await session(sandbox, tmp_path)).ok
+    before = len(sandbox.record)
+    async with connected(sandbox) as client:
+        began = anyio.current_time()
+        report = await client.bulk_export(
+            sandbox.segment_ids, tmp_path / "out", journal=tmp_path / "runs.db"
+        )
+        assert anyio.current_time() - began < 30
+    assert report.ok
+    assert len(sandbox.record) > before
+
+
+# What hasn't changed.
+
+
+async def test_what_has_not_changed_is_not_asked_for(tmp_path: Path) -> None:
+    """The second night exports what was refreshed, and nothing else."""
+    sandbox = sandbox_of(6)
+    await session(sandbox, tmp_path)
+    changed = sandbox.segment_ids[2:4]
+    for segment_id in changed:
+        sandbox.refresh(segment_id, 86_400.0)
+    report = await session(sandbox, tmp_path, only_changed=True)
+    assert report.ok
+    assert sources(report) == {"unchanged": 4, "exported": 2}
+    assert sandbox.record.duplicates() == dict.fromkeys(changed, 2)
+    assert report.progress.unchanged == 4
+    assert adds_up(report.progress)
+    assert all(outcome.file.path.exists() for outcome in report.exported)
+    # And a third night knows the files of the first.
+    assert sources(await session(sandbox, tmp_path, only_changed=True)) == {"unchanged": 6}
+
+
+LOSSES: dict[str, Callable[[Path], None]] = {
+    "gone": os.unlink,
+    "cut": lambda path: os.truncate(path, 3),
+}
+
+
+@pytest.mark.parametrize("lose", LOSSES.values(), ids=LOSSES)
+async def test_a_file_that_is_not_there_is_exported_again(
+    lose: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Unchanged is only what is still in its place, as it was put there."""
+    sandbox = sandbox_of(2)
+    first = await session(sandbox, tmp_path)
+    lose(first.exported[0].file.path)
+    second = await session(sandbox, tmp_path, only_changed=True)
+    assert sources(second) == {"unchanged": 1, "exported": 1}
+
+
+async def test_a_file_elsewhere_is_no_reason_to_skip(tmp_path: Path) -> None:
+    """Of another destination: the file is wanted here."""
+    sandbox = sandbox_of(2)
+    await session(sandbox, tmp_path, to="here")
+    report = await session(sandbox, tmp_path, to="there", only_changed=True)
+    assert sources(report) == {"exported": 2}
+
+
+async def test_ids_alone_say_nothing_of_change(tmp_path: Path) -> None:
+    """Without a `Segment`, nobody knows when it ran last: it is exported."""
+    sandbox = sandbox_of(2)
+    await session(sandbox, tmp_path)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(
+            sandbox.segment_ids,
+            tmp_path / "out",
+            journal=tmp_path / "runs.db",
+            only_changed=True,
+            overwrite=True,
+        )
+    assert sources(report) == {"exported": 2}
+
+
+# What is on the disk.
+
+
+async def test_no_secret_is_in_the_journal(tmp_path: Path) -> None:
+    """Neither the token nor a signed link, and nobody else may read it."""
+    sandbox = sandbox_of(3)
+    sandbox.inject(Fault.status(403, body="https://x.example/?X-Amz-Signature=abc"), origin="files")
+    await session(sandbox, tmp_path)
+    for text, mode in kept(tmp_path):
+        assert b"X-Amz-Signature" not in text
+        assert b"nux06hkn870v0ni4fhtd81kf" not in text
+        assert mode & 0o077 == 0
+
+
+async def test_durations_order_the_next_run(tmp_path: Path) -> None:
+    """What took longest the last time is submitted first, in another process too."""
+    sandbox = Sandbox(segments=12, rows=5, durations=Durations(median=5.0, sigma=1.0))
+    await session(sandbox, tmp_path)
+    before = len(sandbox.record.submits())
+    await session(sandbox, tmp_path, client={"pacer": Pacer(rate=2)})
+    order = [entry.segment_id for entry in sandbox.record.submits()[before:]]
+    took = [sandbox.duration(segment_id) for segment_id in order if segment_id]
+    assert took == sorted(took, reverse=True)
+
+
+async def test_a_manifest_has_a_line_for_every_outcome_of_a_session(tmp_path: Path) -> None:
+    """Resumed ones too: a process may have died between the file and its line."""
+    sandbox = sandbox_of(4)
+    first = await session(sandbox, tmp_path, timeout=4.3)
+    await session(sandbox, tmp_path)
+    lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    assert len(lines) == 8
+    assert sum('"source": "resumed"' in line for line in lines) == len(first.exported)
+
+
+async def test_an_outcome_is_what_it_was(tmp_path: Path) -> None:
+    """A run told again has equal outcomes, but for the links, which are not kept."""
+    sandbox = sandbox_of(3)
+    sandbox.inject(Fault.status(400, body="no"), **POST, segment_id=sandbox.segment_ids[0])
+    first = await session(sandbox, tmp_path, run="one")
+    second = await session(sandbox, tmp_path, run="one")
+    [was], [told] = first.not_exported, second.not_exported
+    assert isinstance(told, NotExported)
+    assert (type(told.error), str(told.error)) == (type(was.error), str(was.error))
+    assert all(isinstance(outcome, Exported) for outcome in second.exported)
+    assert names_in(tmp_path / "out") == sorted(
+        ["manifest.jsonl", *(o.file.path.name for o in first.exported)]
+    )

@@ -1,0 +1,116 @@
+"""Claims about reading what has come: over plain connections and over TLS, with real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from segments_async._wide_reads import WideTransport
+
+pytestmark = [pytest.mark.real_time, pytest.mark.needs("openssl")]
+
+#: Of several TLS records, and of several reads.
+BODY = bytes(range(256)) * 8192  # 2 MiB
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for localhost, and its key, in one file."""
+    folder = tmp_path_factory.mktemp("tls")
+    key, found = folder / "key.pem", folder / "cert.pem"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key}"
+    subprocess.run(
+        [*command.split(), "-addext", "subjectAltName=DNS:localhost", "-out", str(found)],
+        check=True,
+        capture_output=True,
+    )
+    found.write_text(found.read_text() + key.read_text())
+    return found
+
+
+@contextlib.contextmanager
+def serving(answer: bytes, tls: ssl.SSLContext | None) -> Iterator[int]:
+    """A server that answers one connection, and closes it without a word."""
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            raw, _ = listener.accept()
+            with tls.wrap_socket(raw, server_side=True) if tls else raw as connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.close()
+        thread.join(5)
+
+
+async def fetch(url: str, context: ssl.SSLContext) -> list[bytes]:
+    async with (
+        httpx.AsyncClient(transport=WideTransport(context, keepalive=1.0)) as client,
+        client.stream("GET", url, timeout=10) as response,
+    ):
+        return [chunk async for chunk in response.aiter_raw()]
+
+
+Case = tuple[str, Callable[[Path], ssl.SSLContext | None]]
+
+
+def _server_context(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+CASES: dict[str, Case] = {
+    "plain": ("http", lambda _: None),
+    "TLS": ("https", _server_context),
+}
+
+
+@pytest.mark.parametrize(("scheme", "context_of"), CASES.values(), ids=CASES)
+async def test_a_body_cut_off_is_an_error(
+    scheme: str, context_of: Callable[[Path], ssl.SSLContext | None], certificate: Path
+) -> None:
+    """What was announced and didn't come is a broken body, however it was read."""
+    answer = HEAD % len(BODY) + BODY[:-1]
+    trust = ssl.create_default_context(cafile=str(certificate))
+    with (
+        serving(answer, context_of(certificate)) as port,
+        anyio.fail_after(20),
+        pytest.raises(httpx.TransportError),
+    ):
+        await fetch(f"{scheme}://localhost:{port}/", trust)
+
+
+@pytest.mark.parametrize(("scheme", "context_of"), CASES.values(), ids=CASES)
+async def test_a_body_is_read_whole_and_in_large_pieces(
+    scheme: str, context_of: Callable[[Path], ssl.SSLContext | None], certificate: Path
+) -> None:
+    """All the bytes come, in their order, and in pieces larger than httpcore alone would read."""
+    trust = ssl.create_default_context(cafile=str(certificate))
+    with serving(HEAD % len(BODY) + BODY, context_of(certificate)) as port, anyio.fail_after(20):
+        chunks = await fetch(f"{scheme}://localhost:{port}/", trust)
+    assert b"".join(chunks) == BODY
+    assert max(map(len, chunks)) > 16 * 1024
+
+
+async def test_the_certificate_is_verified(certificate: Path) -> None:
+    """A server that the system's trust doesn't know isn't spoken to."""
+    with (
+        serving(HEAD % len(BODY) + BODY, _server_context(certificate)) as port,
+        pytest.raises(httpx.ConnectError, match=r"(?i)certificate"),
+    ):
+        await fetch(f"https://localhost:{port}/", httpx.create_ssl_context())
