@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
+from segments_async._files.fetch import LIFETIME
 from segments_async.models import Export
+
+logger: logging.Logger = logging.getLogger("segments_async")
+
+#: With less than this left of a file's 48 hours, somebody should know.
+WARN_BELOW = timedelta(hours=6)
 
 ItemT = TypeVar("ItemT")
 
@@ -75,6 +82,13 @@ class Fetches(Generic[ItemT]):
 
     async def _fetch_one(self, since: datetime, number: int, item: ItemT, export: Export) -> None:
         began = anyio.current_time()
+        left = since + LIFETIME - datetime.now(UTC)
+        if timedelta() < left < WARN_BELOW:
+            logger.warning(
+                "export %s: its file is fetched only now, and stays for %.1f hours more",
+                export.export_id,
+                left.total_seconds() / 3600,
+            )
         self._under_way[number] = since
         try:
             await self._fetch(item, export)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -497,3 +498,16 @@ async def test_a_run_left_early_still_says_what_became_of_each(tmp_path: Path) -
     assert named == made
     lines = (tmp_path / "manifest.jsonl").read_text().splitlines()
     assert {json.loads(line)["export_id"] for line in lines} - {None} == made
+
+
+@pytest.mark.parametrize(("age", "warned"), [(40, False), (43, True)])
+async def test_a_file_that_will_soon_be_gone_is_warned_of(
+    age: int, warned: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With less than six of its 48 hours left, a log line says so."""
+    epoch = datetime.now(UTC) - timedelta(hours=age)
+    sandbox = Sandbox(segments=1, durations=STEADY, epoch=epoch)
+    async with connected(sandbox) as client:
+        await client.bulk_export(sandbox.segment_ids, tmp_path)
+    told = [r.getMessage() for r in caplog.records if "hours more" in r.getMessage()]
+    assert len(told) == warned
