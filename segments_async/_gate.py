@@ -249,6 +249,7 @@ class Gate:
     def hand_back(self, ticket: Ticket) -> None:
         """Return a ticket unspent. Its grant is gone, its slot is free again."""
         self._pacer.on_lost(anyio.current_time(), ticket.epoch, random.random())
+        self.outage.on_no_word()
         if ticket.guard_probe:
             self.guard.on_probe_unsent()
         self._release()
@@ -304,15 +305,21 @@ class Gate:
             if held > now:
                 self._pacer.on_idle()
                 return held
+            under_way = SLOTS - self._free
+            if self.outage.is_silent(now, under_way):
+                # The next answer, or the next request to run out of time, looks again.
+                self._pacer.on_idle()
+                return math.inf
             at = self._pacer.next_at()
             if at > now:
                 self._pacer.on_waiting()
                 self._paced_until = at
                 return at
-            want = self._scheduler.pop(now, harmless=self.guard.armed)
+            want = self._scheduler.pop(now, harmless=self.guard.armed or self.outage.armed)
             if want is None:
                 raise AssertionError("the scheduler said that a request is due")
             self._free -= 1
+            self.outage.on_sent(now, under_way)
             epoch, guard_probe = self._pacer.take(now), self.guard.on_sent()
             want.target.deliver(Ticket(want, epoch, guard_probe=guard_probe, at=now))
 
@@ -322,7 +329,7 @@ class Gate:
 
     def _on_answer(self, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
         now = answer.at
-        self.outage.on_answer()
+        self.outage.on_answer(now, now - ticket.at)
         if answer.status == 429:
             self._on_throttled(now, ticket, request, answer)
         else:
@@ -364,15 +371,20 @@ class Gate:
 
     def _on_broken(self, ticket: Ticket, exc: APIConnectionError) -> None:
         self._on_no_answer(ticket)
-        if not exc.sent:
-            now = anyio.current_time()
+        now = anyio.current_time()
+        if exc.sent:
+            self.outage.on_lost(now, random.random())
+        else:
             self.outage.on_unsent(now, random.random())
-            logger.warning("%s; next try in %.1f s", exc, max(0.0, self.outage.next_at() - now))
+        pause = self.outage.next_at() - now
+        if pause > 0:
+            logger.warning("%s; next try in %.1f s", exc, pause)
         else:
             logger.info("%s", exc)
 
     def _on_no_answer(self, ticket: Ticket) -> None:
         now = anyio.current_time()
         self._pacer.on_lost(now, ticket.epoch, random.random())
+        self.outage.on_no_word()
         if ticket.guard_probe:
             self.guard.on_probe_answer(now, passed=False)

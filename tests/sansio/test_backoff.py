@@ -260,7 +260,7 @@ def test_any_answer_ends_an_outage(chances: list[float]) -> None:
     for chance in chances:
         outage.on_unsent(now, chance)
         now = outage.next_at()
-    outage.on_answer()
+    outage.on_answer(now, 0.1)
     assert outage.next_at() == -math.inf
     assert not outage.hopeless(now + 10 * LONGEST_OUTAGE)
     outage.on_unsent(now, 0.0)
@@ -274,3 +274,66 @@ def test_hope_ends_after_ten_minutes() -> None:
     outage.on_unsent(500.0, 0.5)
     assert not outage.hopeless(700.0)
     assert outage.hopeless(700.1)
+
+
+# A vendor that takes requests and answers none.
+
+
+@given(st.floats(0.01, 20), st.integers(4, 64))
+def test_silence_is_told_from_slowness(seconds: float, under_way: int) -> None:
+    """Three times as long as answers take is silence; as long as they take is not."""
+    outage = Outage()
+    outage.on_sent(0.0, 0)
+    outage.on_answer(seconds, seconds)
+    assert not outage.is_silent(2 * seconds, under_way)
+    assert outage.is_silent(seconds + max(0.25, 3 * seconds) + 1e-6, under_way)
+
+
+def test_a_few_requests_are_never_held_for_silence() -> None:
+    """Below four, nobody is held: what is lost is a few requests, and the rest must not wait."""
+    outage = Outage()
+    outage.on_sent(0.0, 0)
+    assert not outage.is_silent(1e6, 3)
+
+
+def test_idleness_is_no_silence() -> None:
+    """After an idle hour, silence counts from the first request."""
+    outage = Outage()
+    outage.on_answer(0.0, 0.1)
+    for under_way in range(5):
+        outage.on_sent(3600.0 + under_way / 100, under_way)
+    assert not outage.is_silent(3600.2, 5)
+    assert outage.is_silent(3601.0, 5)
+
+
+@given(st.lists(CHANCES, min_size=3, max_size=20))
+def test_lost_answers_in_a_row_are_an_outage(chances: list[float]) -> None:
+    """Two may be an accident; from the third on one request goes at a time, after a pause."""
+    outage, now = Outage(), 0.0
+    for n, chance in enumerate(chances, 1):
+        outage.on_lost(now, chance)
+        assert outage.armed == (n >= 3)
+        now = max(now, outage.next_at())
+        outage.on_sent(now, 0)
+        assert (outage.next_at() == math.inf) == (n >= 3)
+    outage.on_answer(now, 0.1)
+    assert outage.next_at() == -math.inf
+
+
+def test_an_answer_between_two_losses_is_no_outage() -> None:
+    """One connection in many breaks; as long as others bring answers, nobody is held."""
+    outage = Outage()
+    for n in range(100):
+        outage.on_lost(float(n), 0.5)
+        outage.on_answer(float(n), 0.1)
+    assert not outage.armed
+
+
+def test_a_probe_that_came_to_nothing_is_followed_by_another() -> None:
+    """A caller that was cancelled must not hold the others for ever."""
+    outage = Outage()
+    outage.on_unsent(0.0, 0.5)
+    outage.on_sent(10.0, 0)
+    assert outage.next_at() == math.inf
+    outage.on_no_word()
+    assert outage.next_at() <= 10.0

@@ -1,0 +1,66 @@
+"""Claims about a vendor that takes requests and stops answering them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from client.vendor import STEADY, all_whole, connected
+from segments_async import Pacer, SubmitUnknownError
+from segments_async.sandbox import Fault, Sandbox
+
+POST: dict[str, Any] = {"method": "POST", "path": "export/"}
+
+
+async def test_a_vendor_that_falls_silent_is_sent_no_more(tmp_path: Path) -> None:
+    """Of 200 exports at 20/s, those few end as unknown whose POST went before silence was told."""
+    sandbox = Sandbox(segments=200, rows=2, durations=STEADY, latency=0.05)
+    frozen = Fault(lost="after", delay=1e6)
+    async with (
+        connected(sandbox, pacer=Pacer(rate=20), request_timeout=30) as client,
+        client.open_bulk_export(sandbox.segment_ids, tmp_path) as run,
+    ):
+        await anyio.sleep(3.0)
+        before = len(sandbox.record.api())
+        sandbox.inject(frozen, times=math.inf)
+        await anyio.sleep(60.0)
+        during = sandbox.record.api()[before:]
+        sandbox._script._rules.clear()
+        report = await run.report()
+    unknown = [o for o in report.not_exported if isinstance(o.error, SubmitUnknownError)]
+    assert len(during) <= 25, "a vendor that answers nothing for a minute"
+    assert len(unknown) == len(report.not_exported) <= 20
+    assert len(report.exported) == 200 - len(unknown)
+    assert all_whole(sandbox, report.exported)
+    assert sandbox.record.duplicates() == {}
+
+
+async def test_after_a_silence_one_harmless_request_goes_first(tmp_path: Path) -> None:
+    """A poll, where there is one to be sent: it can be repeated."""
+    sandbox = Sandbox(segments=100, rows=2, durations=STEADY, latency=0.05)
+    async with (
+        connected(sandbox, pacer=Pacer(rate=20), request_timeout=30) as client,
+        client.open_bulk_export(sandbox.segment_ids, tmp_path) as run,
+    ):
+        await anyio.sleep(3.0)
+        sandbox.inject(Fault(lost="after", delay=1e6), times=math.inf)
+        await anyio.sleep(33.0)
+        before = len(sandbox.record.api())
+        await anyio.sleep(60.0)
+        probes = sandbox.record.api()[before:]
+        sandbox._script._rules.clear()
+        await run.report()
+    assert 1 <= len(probes) <= 4
+    assert {entry.kind for entry in probes} == {"poll"}
+
+
+async def test_slow_answers_hold_nobody() -> None:
+    """A vendor that takes three seconds for each answer gets its requests all the same."""
+    sandbox = Sandbox(segments=100, durations=STEADY, latency=3.0)
+    async with connected(sandbox, pacer=Pacer(rate=10)) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    assert report.ok
+    assert max(entry.at for entry in sandbox.record.api()) <= 1.3 * 200 / 10 + 10
