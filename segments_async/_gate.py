@@ -301,10 +301,11 @@ class Gate:
                 # Nobody waits, or not for the pacer. A slot that is freed looks again by itself.
                 self._pacer.on_idle()
                 return wanted if self._free else math.inf
-            held = max(self.guard.next_at(), self.outage.next_at())
-            if held > now:
-                self._pacer.on_idle()
-                return held
+            if self.guard.armed or self.outage.armed:
+                held = max(self.guard.next_at(), self.outage.next_at())
+                if held > now:
+                    self._pacer.on_idle()
+                    return held
             under_way = SLOTS - self._free
             if self.outage.is_silent(now, under_way):
                 # The next answer, or the next request to run out of time, looks again.

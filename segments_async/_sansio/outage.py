@@ -85,12 +85,13 @@ class Outage:
 
     def on_answer(self, now: float, seconds: float) -> None:
         """The vendor answered, whatever it said, after so many seconds."""
-        self._failures = self._lost = 0
-        self._since = math.inf
-        self._until = -math.inf
-        self._probing = self.armed = False
         self._quiet_since = now
         self._slowest = max(seconds, _FADING * self._slowest)
+        if self._lost or self.armed:
+            self._failures = self._lost = 0
+            self._since = math.inf
+            self._until = -math.inf
+            self._probing = self.armed = False
 
     def hopeless(self, now: float) -> bool:
         """Whether it has lasted longer than waiting in silence is a service to the caller."""
