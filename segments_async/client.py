@@ -10,8 +10,6 @@ import ssl
 import warnings
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
     Callable,
     Iterable,
     Mapping,
@@ -24,12 +22,12 @@ import anyio
 import anyio.to_thread
 
 from segments_async._engine import Engine, RunOptions
+from segments_async._files.body import ExportBody
 from segments_async._files.destination import Destination, check_target
 from segments_async._files.fetch import fetch_file, open_file
-from segments_async._files.rows import Rows
 from segments_async._files.s3 import S3Signer
-from segments_async._flight import POST_GRACE, Flight, Flights
-from segments_async._gate import Gate, Inbox, Target, Ticket
+from segments_async._flight import Flight, Flights
+from segments_async._gate import Gate, Target, Ticket
 from segments_async._http import (
     KEEPALIVE,
     LIST_CAP,
@@ -42,7 +40,7 @@ from segments_async._http import (
 )
 from segments_async._opening import Opening, StrPath, account_of
 from segments_async._sansio.credentials import Origin, authorization, parse_base_url
-from segments_async._sansio.lifecycle import Event, State
+from segments_async._sansio.lifecycle import State
 from segments_async._sansio.links import MOST_REDIRECTS, check_addresses, check_link
 from segments_async._sansio.pacer import Pacer
 from segments_async._sansio.retry import RetryQuota, full_jitter, may_have_acted
@@ -58,13 +56,13 @@ from segments_async._sansio.wire import (
     read_segments,
     submit_request,
 )
-from segments_async._storage import STORAGE_KEEPALIVE, Storage, StorageBroken
+from segments_async._storage import STORAGE_KEEPALIVE, Storage
+from segments_async._waiting import Waiter, shielded
 from segments_async.errors import (
     APIConnectionError,
     APIStatusError,
     ConfigurationError,
     DecodeError,
-    DownloadError,
     ExportFailedError,
     ExportTimeoutError,
     NotSubmittedError,
@@ -285,7 +283,7 @@ class SegmentsClient:
         export_id = _export_id(export)
         if isinstance(export, Export) and _complete(export):
             return export
-        waiter = _Waiter()
+        waiter = Waiter()
         join = partial(
             self._flights.join_export,
             waiter,
@@ -362,7 +360,7 @@ class SegmentsClient:
         _optional_positive("timeout", timeout)
         segment_id = _segment_id(segment)
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
-        waiter = _Waiter()
+        waiter = Waiter()
         with anyio.move_on_after(timeout):
             join = partial(self._flights.join_segment, waiter, segment_id)
             complete = await self._fly(waiter, join)
@@ -616,7 +614,7 @@ class SegmentsClient:
         for attempt in range(ATTEMPTS):
             try:
                 ticket = await self._gate.grant()
-                return await _shielded(ticket, partial(self._post, ticket, request, segment_id))
+                return await shielded(ticket, partial(self._post, ticket, request, segment_id))
             except (APIConnectionError, DecodeError, APIStatusError) as exc:
                 if _may_have_arrived(exc):
                     raise SubmitUnknownError(
@@ -638,7 +636,7 @@ class SegmentsClient:
         self._flights.remember(export)
         return export
 
-    async def _fly(self, waiter: _Waiter, join: Callable[[], Flight]) -> Export:
+    async def _fly(self, waiter: Waiter, join: Callable[[], Flight]) -> Export:
         """Wait for a flight's end, sending its requests when they are granted to this caller."""
         with self._gate.inbox() as waiter.own_inbox:
             flight = waiter.flight = join()
@@ -655,7 +653,7 @@ class SegmentsClient:
 
     async def _perform(self, flight: Flight, ticket: Ticket) -> None:
         if flight.state is State.NEW:
-            await _shielded(ticket, partial(self._flights.perform, ticket))
+            await shielded(ticket, partial(self._flights.perform, ticket))
         else:
             await self._flights.perform(ticket)
 
@@ -681,7 +679,7 @@ class SegmentsClient:
             )
         return found
 
-    def _out_of_time(self, waiter: _Waiter, timeout: float | None) -> Exception:
+    def _out_of_time(self, waiter: Waiter, timeout: float | None) -> Exception:
         flight = waiter.flight
         facts: dict[str, Any] = {
             "segment_id": flight and flight.segment_id,
@@ -694,116 +692,6 @@ class SegmentsClient:
         if flight is None or flight.submitted == "no":
             return NotSubmittedError(f"{text}; nothing was submitted", **facts)
         return ExportTimeoutError(f"{text}; the export goes on, wait_for_export() too", **facts)
-
-
-class ExportBody:
-    """The body of a file, read once, as it arrives.
-
-    Attributes:
-        export: the export it is of.
-    """
-
-    def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:
-        self._chunks = chunks
-        self._taken = False
-        self.export = export
-
-    def iter_bytes(self) -> AsyncIterator[bytes]:
-        """The bytes of the file, in pieces of any size; decoded where it is stored gzip-encoded.
-
-        Raises:
-            ConfigurationError: the body is being read already; it is there once.
-            DownloadError: the link broke off.
-        """
-        if self._taken:
-            raise ConfigurationError("the body of a file is read once; open the export again")
-        self._taken = True
-        return _Bytes(self._chunks, self.export)
-
-    def rows(self) -> AsyncIterator[dict[str, str]]:
-        """The rows of the CSV file, each a dict from the header's names to the fields.
-
-        Raises:
-            ConfigurationError: the body is being read already; it is there once.
-            DownloadError: the link broke off, or what came isn't CSV.
-        """
-        return Rows(self.iter_bytes(), self.export)
-
-
-class _Bytes:
-    """Chunks, with a broken link as the public error."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:
-        self._chunks = chunks
-        self._export = export
-
-    def __aiter__(self) -> _Bytes:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self._chunks.__anext__()
-        except StorageBroken as exc:
-            raise DownloadError(
-                f"file of export {self._export.export_id}: {exc}",
-                reason="broken",
-                export=self._export,
-            ) from None
-
-
-class _Waiter:
-    """A single caller, as a party of a flight."""
-
-    def __init__(self) -> None:
-        self.own_inbox: Inbox | None = None
-        self.flight: Flight | None = None
-
-    @property
-    def inbox(self) -> Inbox:
-        if self.own_inbox is None:
-            raise AssertionError("no inbox before the wait")
-        return self.own_inbox
-
-    async def record(self, flight: Flight, event: Event) -> None:
-        """A single call keeps no journal."""
-
-    async def unfinished(self, flight: Flight, now: float) -> None:
-        """A single call's timeout is a cancel scope."""
-
-    async def ended(self, flight: Flight) -> None:
-        self.inbox.deliver(flight)
-
-
-async def _shielded(ticket: Ticket, send: Callable[[], Awaitable[T]]) -> T:
-    """Run `send` to its end even where the caller is cancelled, for at most `POST_GRACE` s more.
-
-    A POST that is cut off on the wire may have been acted on, and its id would be lost. It goes in
-    a task of its own, which asyncio's `Task.cancel()` of the caller doesn't reach.
-    """
-    results: list[T] = []
-    raised: list[Exception] = []
-    async with anyio.create_task_group() as tasks:
-
-        async def bound_by_cancellation() -> None:
-            try:
-                await anyio.sleep_forever()
-            finally:
-                ticket.bound(anyio.current_time() + POST_GRACE)
-
-        async def shielded() -> None:
-            with anyio.CancelScope(shield=True):
-                try:
-                    results.append(await send())
-                except Exception as exc:  # noqa: BLE001 - raised below, as itself
-                    # Not from inside the task group, which would wrap it in an ExceptionGroup.
-                    raised.append(exc)
-            tasks.cancel_scope.cancel()
-
-        tasks.start_soon(bound_by_cancellation)
-        tasks.start_soon(shielded)
-    if raised:
-        raise raised[0]
-    return results[0]
 
 
 def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:

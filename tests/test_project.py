@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_gate"}),
     frozenset({"_files", "_journal"}),
     frozenset({"_flight", "report"}),
-    frozenset({"_workers", "_fetches", "_cooling", "_ledger", "_manifest"}),
+    frozenset({"_waiting", "_workers", "_fetches", "_cooling", "_ledger", "_manifest"}),
     frozenset({"_engine"}),
     frozenset({"_opening"}),
     frozenset({"run"}),

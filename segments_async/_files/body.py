@@ -1,0 +1,65 @@
+"""The body of a file that is read as it arrives, and never stored."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from segments_async._files.rows import Rows
+from segments_async._storage import StorageBroken
+from segments_async.errors import ConfigurationError, DownloadError
+from segments_async.models import Export
+
+
+class ExportBody:
+    """The body of a file, read once, as it arrives.
+
+    Attributes:
+        export: the export it is of.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:
+        self._chunks = chunks
+        self._taken = False
+        self.export = export
+
+    def iter_bytes(self) -> AsyncIterator[bytes]:
+        """The bytes of the file, in pieces of any size; decoded where it is stored gzip-encoded.
+
+        Raises:
+            ConfigurationError: the body is being read already; it is there once.
+            DownloadError: the link broke off.
+        """
+        if self._taken:
+            raise ConfigurationError("the body of a file is read once; open the export again")
+        self._taken = True
+        return _Bytes(self._chunks, self.export)
+
+    def rows(self) -> AsyncIterator[dict[str, str]]:
+        """The rows of the CSV file, each a dict from the header's names to the fields.
+
+        Raises:
+            ConfigurationError: the body is being read already; it is there once.
+            DownloadError: the link broke off, or what came isn't CSV.
+        """
+        return Rows(self.iter_bytes(), self.export)
+
+
+class _Bytes:
+    """Chunks, with a broken link as the public error."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:
+        self._chunks = chunks
+        self._export = export
+
+    def __aiter__(self) -> _Bytes:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._chunks.__anext__()
+        except StorageBroken as exc:
+            raise DownloadError(
+                f"file of export {self._export.export_id}: {exc}",
+                reason="broken",
+                export=self._export,
+            ) from None
