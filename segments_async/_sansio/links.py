@@ -116,7 +116,8 @@ def check_link(link: str, *, file_hosts: Sequence[str], loopback: bool) -> str:
 
 def _check_public(parts: SplitResult, host: str, file_hosts: Sequence[str]) -> None:
     if parts.scheme != "https":
-        raise LinkRefused(f"only https:// links are followed, not {parts.scheme or 'no scheme'!r}")
+        scheme = repr(parts.scheme or "no scheme")
+        raise LinkRefused(f"only https:// links are followed, not {scheme:.40}")
     if _is_address(host):
         raise LinkRefused("a link to an IP address instead of a host")
     if not _HOST.fullmatch(host):

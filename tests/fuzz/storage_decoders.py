@@ -30,6 +30,7 @@ from segments_async._sansio.links import (
 )
 from segments_async._sansio.s3_links import S3Object, S3Place, object_url, parse_s3_link
 from segments_async._sansio.storage_errors import StorageError, storage_error
+from segments_async.cli.lines import unsigned
 
 # ----------------------------------------------------------------------- links
 
@@ -94,6 +95,11 @@ def _check_followed(given: tuple[str, bool], found: tuple[str, bytes | None]) ->
     local = loopback and url.scheme in ("http", "https") and is_loopback(host)
     assert allowed or local, f"httpx asks {host!r}"
     assert not url.userinfo, url
+
+
+def _check_shown(_: str, found: str | None) -> None:
+    assert found is not None
+    assert SECRET not in found, f"the secret is shown: {found:.200}"
 
 
 _ADDRESSES = (
@@ -288,6 +294,7 @@ DECODERS: tuple[Decoder[Any, Any], ...] = (
         _follow,
         _check_followed,
     ),
+    Decoder("cli.lines.unsigned", (), _link, unsigned, _check_shown),
     Decoder(
         "links.check_addresses",
         (LinkRefused,),

@@ -193,7 +193,7 @@ def _json_value(inputs: Inputs) -> object:
     value: object = EXPORT
     for _ in range(inputs.some(4)):
         value = inputs.changed_json(value)
-    return value
+    return json.loads(json.dumps(value))  # which joins two halves of a surrogate pair
 
 
 def _check_seconds(seconds: float | None) -> None:
