@@ -264,8 +264,9 @@ class _Chunks:
 
 
 def _raise_storage_broken(exc: Exception) -> NoReturn:
-    # A transport's own OSError too: raised as itself, it would be taken for the disk's.
-    if was_sent(exc) is None and not isinstance(exc, OSError):
+    # A transport's own OSError too: raised as itself, it would be taken for the disk's. And idna's
+    # UnicodeError, for punycode that is none: httpx decodes it where NO_PROXY names hosts.
+    if was_sent(exc) is None and not isinstance(exc, OSError | UnicodeError):
         raise exc
     # `from None`, and the request taken off: the cause holds the signed link.
     forget_request(exc)

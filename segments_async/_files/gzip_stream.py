@@ -12,6 +12,11 @@ from collections.abc import AsyncIterator, Callable
 #: Largest piece that comes out of one step, in bytes.
 STEP = 1024 * 1024
 
+#: Bytes of a member that zlib is given at first and at most. It copies what is behind a member's
+#: end: of a whole batch, once for each of its members, which may have 20 bytes.
+_FIRST_BITE = 4 * 1024
+_LARGEST_BITE = 256 * 1024
+
 #: zlib: a gzip header and trailer, and the largest window.
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -25,12 +30,13 @@ class GzipDecoder:
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(_GZIP)
-        self._input = b""
+        self._input = memoryview(b"")
+        self._bite = _FIRST_BITE
         self._begun = False
 
     def feed(self, data: bytes) -> None:
         """Give it more, once :meth:`read` has nothing left."""
-        self._input += data
+        self._input = memoryview(bytes(self._input) + data)
 
     def read(self) -> bytes:
         """The next piece, of at most 1 MiB; empty: feed it.
@@ -41,21 +47,25 @@ class GzipDecoder:
         while self._input:
             if self._member.eof:
                 self._member = zlib.decompressobj(_GZIP)
+                self._bite = _FIRST_BITE
             self._begun = True
-            try:
-                piece = self._member.decompress(self._input, STEP)
-            except zlib.error as exc:
-                raise NotGzip(f"the stored gzip can't be decoded: {exc}") from None
-            self._input = self._member.unused_data or self._member.unconsumed_tail
+            bite = self._input[: self._bite]
+            piece = self._decompressed(bite)
+            left = len(self._member.unused_data or self._member.unconsumed_tail)
+            self._input = self._input[len(bite) - left :]
+            self._bite = min(2 * self._bite, _LARGEST_BITE)
             if piece:
                 return piece
-        return self._drained()
-
-    def _drained(self) -> bytes:
-        """What zlib holds back when its last piece was as long as it might be."""
         if not self._begun or self._member.eof:
             return b""
-        return self._member.decompress(b"", STEP)
+        # What zlib holds back when its last piece was as long as it might be.
+        return self._decompressed(b"")
+
+    def _decompressed(self, data: bytes | memoryview) -> bytes:
+        try:
+            return self._member.decompress(data, STEP)
+        except zlib.error as exc:
+            raise NotGzip(f"the stored gzip can't be decoded: {exc}") from None
 
     def end(self) -> None:
         """Nothing more comes.

@@ -160,7 +160,17 @@ def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
 def strong_etag(headers: Mapping[str, str]) -> str | None:
     """The ETag, where equal ones promise equal bytes."""
     value = headers.get("etag", "").strip()
-    return value if _STRONG.fullmatch(value) else None
+    return value if is_strong(value) else None
+
+
+def is_strong(etag: str) -> bool:
+    """Whether it is a strong entity tag, of a length that has a place in the sidecar."""
+    return _STRONG.fullmatch(etag) is not None
+
+
+def is_sendable(date: str) -> bool:
+    """Whether a Last-Modified can go back in a request's header, and has a place in the sidecar."""
+    return 0 < len(date) <= 64 and date.isascii() and date.isprintable()
 
 
 def _mismatch(headers: Mapping[str, str], asked: Range) -> str | None:
@@ -182,14 +192,13 @@ def _mismatch(headers: Mapping[str, str], asked: Range) -> str | None:
 def _strong_date(headers: Mapping[str, str]) -> str | None:
     """Last-Modified, where no second change can have been in the same second (section 8.8.2.2)."""
     value = headers.get("last-modified", "").strip()
-    if not value or len(value) > 64:
+    if not is_sendable(value):
         return None
     try:
         age = parsedate_to_datetime(headers.get("date", "")) - parsedate_to_datetime(value)
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
-    sound = value.isascii() and value.isprintable()
-    return value if sound and age >= timedelta(seconds=1) else None
+    return value if age >= timedelta(seconds=1) else None
 
 
 def _md5(headers: Mapping[str, str]) -> str | None:

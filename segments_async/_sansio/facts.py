@@ -8,24 +8,18 @@ come from elsewhere (a segment's name, an error's message) go in redacted, and
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import attrs
 
 import segments_async.errors as errors
-from segments_async._sansio.links import redact
+from segments_async._sansio.links import redact, without_signatures
 from segments_async._sansio.wire import checked_id, export_from_json, export_to_json
 from segments_async.errors import ConfigurationError, DownloadError, ExportError, SegmentsError
 from segments_async.models import Export, ExportedFile, NotExported
 
 Submitted = Literal["no", "yes", "maybe"]
-
-#: A presigned link's parts (AWS Signature V2 and V4, Google, Azure), wherever they turn up.
-_SIGNATURE = re.compile(
-    r"(?i)\b(X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|sig|Signature)=[^\s&\"'<>]*"
-)
 
 
 class UnreadableFacts(ValueError):
@@ -116,7 +110,7 @@ def check_secrets(text: str) -> None:
     Raises:
         SecretInFacts: it does. The message doesn't repeat it.
     """
-    if ("://" in text and redact(text) != text) or _SIGNATURE.search(text):
+    if ("://" in text and redact(text) != text) or without_signatures(text) != text:
         raise SecretInFacts("a link with a query, or a signature, does not go into the journal")
 
 
@@ -126,7 +120,8 @@ _SUBMITTED: dict[str, Submitted] = {"no": "no", "yes": "yes", "maybe": "maybe"}
 
 def _read(segment_id: str, facts: Mapping[str, Any], known: Export | None) -> Facts:
     if unknown := facts.keys() - {"export", "file", "error"}:
-        raise UnreadableFacts(f"facts of segment {segment_id}: {', '.join(sorted(unknown))}?")
+        names = redact(", ".join(sorted(unknown)))
+        raise UnreadableFacts(f"facts of segment {segment_id}: {names:.200}?")
     export = _read_export(segment_id, facts["export"]) if "export" in facts else None
     file = ending = None
     if "file" in facts:
@@ -152,10 +147,18 @@ def _read_ending(value: Any) -> Ending:
     return Ending(
         type=_typed(value, "type", str),
         message=_typed(value, "message", str),
-        submitted=_SUBMITTED[value["submitted"]],
+        submitted=_submitted(value["submitted"]),
         resumable=_typed(value, "resumable", bool),
         details=dict(_typed(value, "details", dict)),
     )
+
+
+def _submitted(value: Any) -> Submitted:
+    known = _SUBMITTED.get(value)
+    if known is None:
+        # Not a KeyError, which would repeat a text that may be anything.
+        raise ValueError("submitted: neither no, yes nor maybe")
+    return known
 
 
 def _typed(value: Any, name: str, kind: type) -> Any:
@@ -190,5 +193,4 @@ def _redacted(value: Any) -> Any:
         return {name: _redacted(inner) for name, inner in known.items()}
     if not isinstance(value, str):
         return value
-    text = redact(value) if "://" in value else value
-    return _SIGNATURE.sub(r"\1: ...", text)
+    return redact(value) if "://" in value else without_signatures(value)

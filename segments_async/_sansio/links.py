@@ -47,14 +47,29 @@ _TARGET = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 
 _QUERY = re.compile(r"\?[^\s\"'<>]+")
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]+")
-_USERINFO = re.compile(r"://[^\s/@\"'<>]+@")
+
+#: Up to the last `@` before the path, as URL parsers take it; also as JSON may write the slashes.
+_USERINFO = re.compile(r"(:(?://|\\/\\/))[^\s/\"<>]+@")
+
+#: A presigned link's parts (AWS Signature V2 and V4, Google, Azure), wherever they turn up: quoted
+#: for JSON, HTML or another URL, a link has no `?` that could be looked for.
+_SIGNATURE = re.compile(
+    r"(?i)(X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|(?<![a-z])sig(?:nature)?)"
+    r"(?:=|%3d|\\u003d|&#61;|&#x3d;)[^\s&\"'<>]*"
+)
 
 
 def redact(text: str) -> str:
-    """The text without URL queries, user info, and credentials of an Authorization header."""
+    """The text without URL queries, user info, signatures, and an Authorization's credentials."""
     text = _QUERY.sub("?...", text)
-    text = _USERINFO.sub("://...@", text)
-    return _CREDENTIALS.sub(r"\1 ...", text)
+    text = _USERINFO.sub(r"\1...@", text)
+    text = _CREDENTIALS.sub(r"\1 ...", text)
+    return without_signatures(text)
+
+
+def without_signatures(text: str) -> str:
+    """The text without what signs a link. Unlike :func:`redact`, it leaves questions alone."""
+    return _SIGNATURE.sub(r"\1: ...", text)
 
 
 class LinkRefused(Exception):
@@ -101,7 +116,8 @@ def check_link(link: str, *, file_hosts: Sequence[str], loopback: bool) -> str:
 
 def _check_public(parts: SplitResult, host: str, file_hosts: Sequence[str]) -> None:
     if parts.scheme != "https":
-        raise LinkRefused(f"only https:// links are followed, not {parts.scheme or 'no scheme'!r}")
+        scheme = repr(parts.scheme or "no scheme")
+        raise LinkRefused(f"only https:// links are followed, not {scheme:.40}")
     if _is_address(host):
         raise LinkRefused("a link to an IP address instead of a host")
     if not _HOST.fullmatch(host):

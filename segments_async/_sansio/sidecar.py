@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import attrs
 
-from segments_async._sansio.byte_ranges import Stored
+from segments_async._sansio.byte_ranges import Stored, is_sendable, is_strong
 from segments_async._sansio.claims import Ranges, with_range
 
 #: Bytes of a sidecar, always: a page, which a kill can't tear when it is written at once.
@@ -90,6 +90,9 @@ def _checked(document: dict[str, Any]) -> Sidecar | None:
     ):
         return None
     etag, modified, md5, boot_id = texts
+    # Both go into request headers, where anything else would be refused as nobody's error.
+    if (etag is not None and not is_strong(etag)) or (modified and not is_sendable(modified)):
+        return None
     stored = Stored(total=total, etag=etag, modified=modified, ranges=True, md5=md5)
     synced = document.get("synced") is True
     if not stored.resumable:

@@ -42,6 +42,9 @@ FIXED_PATHS = frozenset({LIST_PATH, EXPORT_PATH})
 #: Of an error page, this much is kept: enough to read, too little to fill a log.
 EXCERPT_CHARACTERS = 2048
 
+#: Of the word that says which limit was hit, this much.
+LONGEST_SCOPE = 80
+
 #: What may stand in a URL's path and in a file's name. The page's ids are UUIDs; the API key and
 #: other vendors' ids suggest that more may come, and none of these characters can leave its place.
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -74,7 +77,9 @@ class ApiAnswer:
 def checked_id(kind: str, value: object) -> str:
     """Return the id if it can go into a URL, else refuse it before anything is sent."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise ConfigurationError(f"not the id of {kind}: {value!r:.160}")
+        # It may be a link, or an Authorization header: in its repr, redact() would miss some.
+        shown = repr(redact(value)) if isinstance(value, str) else type(value).__name__
+        raise ConfigurationError(f"not the id of {kind}: {shown:.160}")
     return value
 
 
@@ -159,7 +164,8 @@ def status_error(request: ApiRequest, answer: ApiAnswer) -> APIStatusError:
         error = ServerError
     facts: dict[str, Any] = {}
     if error is RateLimitedError:
-        facts["scope"] = answer.headers.get("x-mp-rate-limit-exceeded")
+        scope = answer.headers.get("x-mp-rate-limit-exceeded")
+        facts["scope"] = scope and redact(scope)[:LONGEST_SCOPE]
     return error(
         f"{request.method} {request.path}: {answer.status}: {text}",
         method=request.method,
@@ -275,8 +281,9 @@ def _timestamp(value: object, _: object) -> datetime:
         if moment.tzinfo is UTC:
             return moment
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError) as exc:
-        raise _Mismatch("expected a date and time") from exc
+    except (ValueError, OverflowError):
+        # The cause repeats the text, which may be anything: a link, put into the wrong field.
+        raise _Mismatch("expected a date and time") from None
 
 
 def _nullable(hook: Callable[[object, object], T]) -> Callable[[object, object], T | None]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import anyio.to_thread
 
+from segments_async._sansio.links import redact
 from segments_async.models import Export, ExportedFile, Segment
 
 
@@ -68,8 +69,13 @@ def unsigned(link: str | None) -> str | None:
     """The link without its query: whoever has the signature in it has the file."""
     if link is None:
         return None
-    parts = urlsplit(link)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    link = redact(link)  # first: urlsplit() drops tabs and newlines, and what a text was is lost
+    try:
+        parts = urlsplit(link)
+    except ValueError:  # no URL at all, which is worth seeing
+        return link
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
+    return bare.geturl()
 
 
 def _stamp(moment: datetime | None) -> str | None:

@@ -14,7 +14,7 @@ import pytest
 
 from segments_async._http import CallersClient
 from segments_async._sansio.links import LinkRefused, check_addresses, check_link
-from segments_async._storage import Storage
+from segments_async._storage import Storage, StorageBroken
 
 BUCKET = "https://b.s3.amazonaws.com/a.csv"
 OTHER = "https://other.s3.amazonaws.com/a.csv"
@@ -136,3 +136,17 @@ async def test_a_refused_host_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(LinkRefused):
         await world.get("https://secret-data.evil.example/a.csv")
     assert world.looked_up == []
+
+
+async def test_a_host_that_httpx_cannot_read() -> None:
+    """Punycode that is none, where proxies are chosen by host: no error of the idna package."""
+
+    def unused(_: httpx.Request) -> httpx.Response:
+        raise AssertionError
+
+    mounts = {"all://internal.example": httpx.MockTransport(unused)}
+    async with httpx.AsyncClient(mounts=mounts, trust_env=False) as http:
+        storage = Storage(CallersClient(http), str, redirects=3, timeout=10.0)
+        with pytest.raises(StorageBroken):
+            async with storage.get("https://xn--a.s3.amazonaws.com/a.csv"):
+                pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import traceback
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,6 +23,7 @@ from segments_async._sansio.wire import (
 from segments_async.errors import DecodeError
 from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
 
+SIGNED = "https://b/k?X-Amz-Signature=5ec4e7"
 SEGMENT_ID = "82200474-c131-4f7b-a35e-381469af31a7"
 EXPORT_ID = "8f9fdd71-204c-41e1-a2ab-de7f85002f65"
 
@@ -441,3 +443,11 @@ def test_the_order_of_keys_means_nothing(keys: list[str]) -> None:
     """An object's keys may come in any order."""
     document = export_with()
     assert export({key: copy.deepcopy(document[key]) for key in keys}) == export(COMPLETE)
+
+
+def test_a_fault_does_not_repeat_what_came() -> None:
+    """A signed link in the wrong field is in no line of the error's traceback."""
+    with pytest.raises(DecodeError) as caught:
+        export(export_with(startTime=SIGNED))
+    assert caught.value.where == "$.startTime"
+    assert "5ec4e7" not in "".join(traceback.format_exception(caught.value))

@@ -400,6 +400,13 @@ def test_what_is_admitted_is_https_and_ascii(text: str) -> None:
     assert link.lower().startswith("https://")
 
 
+def test_a_refusal_is_short() -> None:
+    """What a server calls a scheme doesn't fill a log."""
+    with pytest.raises(LinkRefused) as caught:
+        check("a" * 100_000 + "://b.amazonaws.com/k")
+    assert len(str(caught.value)) < 100
+
+
 # What may be shown.
 
 
@@ -416,11 +423,19 @@ def test_what_is_admitted_is_https_and_ascii(text: str) -> None:
         ("https://user:5ec4e7@host/k", "https://...@host/k"),
         ("Authorization: Basic NWVjNGU3Og==", "Authorization: Basic ..."),
         ('"authorization":"bearer 5ec4e7.x-y_z"', '"authorization":"bearer ..."'),
+        ("https://user:p@5ec4e7@host/k", "https://...@host/k"),
+        ("https://user:it's5ec4e7@host/k", "https://...@host/k"),
+        (r"https:\/\/user:5ec4e7@host\/k", r"https:\/\/...@host\/k"),
+        ("k?a='b'&X-Amz-Signature=5ec4e7&c=d", "k?...'b'&X-Amz-Signature: ...&c=d"),
+        (r"k\u003fX-Amz-Signature\u003d5ec4e7", r"k\u003fX-Amz-Signature: ..."),
+        ("k%3FX-Amz-Credential%3D5ec4e7", "k%3FX-Amz-Credential: ..."),
+        ("k&#63;X-Amz-Security-Token&#61;5ec4e7", "k&#63;X-Amz-Security-Token: ..."),
+        ("design=round", "design=round"),
         ("two: https://a/k?x=1 https://b/k?y=2", "two: https://a/k?... https://b/k?..."),
     ],
 )
 def test_redacted(text: str, shown: str) -> None:
-    """Queries, user information and Authorization's credentials go, and the rest stays."""
+    """Queries, user information, signatures and Authorization's credentials go, no more."""
     assert redact(text) == shown
 
 

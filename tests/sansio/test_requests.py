@@ -109,3 +109,13 @@ def test_a_body_says_the_segment_it_was_made_for(segment_id: str) -> None:
     body = submit_request(segment_id, OutputFormat.CSV).body
     assert body is not None
     assert json.loads(body.decode("ascii"))["segmentId"] == segment_id
+
+
+@pytest.mark.parametrize(
+    "value", ["https://b/k?X-Amz-Signature=5ec4e7", "bearer\t5ec4e7", ["https://b/k?sig=5ec4e7"]]
+)
+def test_a_refused_id_is_shown_without_secrets(value: object) -> None:
+    """A signed link handed in by mistake doesn't end up in a log."""
+    with pytest.raises(ConfigurationError) as caught:
+        checked_id("an export", value)
+    assert "5ec4e7" not in str(caught.value)

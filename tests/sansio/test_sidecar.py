@@ -56,6 +56,11 @@ def test_the_largest_has_room() -> None:
         {"total": 25},
         {"etag": None},
         {"etag": 7},
+        {"etag": 'W/"abc"'},  # from here on: nothing to send in a header
+        {"etag": '"\u00e9"'},
+        {"etag": '"abc"\r\nX: 1'},
+        {"etag": None, "modified": "\ufeff"},
+        {"etag": None, "modified": "d" * 65},
         {"held": [0]},
         {"held": [0, "10"]},
         {"held": [-1, 10]},

@@ -114,6 +114,15 @@ def test_429_has_the_limit_that_was_hit() -> None:
     assert error.scope == "workspace"
 
 
+@pytest.mark.parametrize("scope", [SIGNED, "a" * 1000])
+def test_a_scope_is_a_word(scope: str) -> None:
+    """It is a header of anybody's: short, and without what looks like a secret."""
+    error = error_for(429, headers={"x-mp-rate-limit-exceeded": scope})
+    assert isinstance(error, RateLimitedError)
+    assert len(error.scope or "") <= 80
+    assert "5ec4e7" not in (error.scope or "")
+
+
 def test_429_without_a_scope() -> None:
     """Without that header, the fact is there and None."""
     error = error_for(429)

@@ -1,0 +1,31 @@
+"""Facts of the journal, read back strictly."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import pytest
+
+from segments_async._sansio.facts import UnreadableFacts, read_facts
+
+LINK = "https://b/k?X-Amz-Signature=5ec4e7"
+ENDING = {"type": "ServerError", "message": "", "resumable": False, "details": {}}
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {LINK: 7},
+        {"a" * 10_000: 7},
+        {"error": {**ENDING, "submitted": LINK}},
+        {"error": {**ENDING, "submitted": []}},
+        {"export": {"exportId": LINK}},
+    ],
+)
+def test_a_refusal_does_not_repeat_what_it_read(facts: dict[str, Any]) -> None:
+    """However damaged a journal is, the error is short, and no traceback shows a signed link."""
+    with pytest.raises(UnreadableFacts) as caught:
+        read_facts("a-segment", facts)
+    assert len(str(caught.value)) < 300
+    assert "5ec4e7" not in "".join(traceback.format_exception(caught.value))
