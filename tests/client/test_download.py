@@ -20,6 +20,7 @@ from segments_async import (
     Export,
     ExportExpiredError,
     NotExported,
+    NotFoundError,
     NotSubmittedError,
     Pacer,
     SegmentsClient,
@@ -205,17 +206,18 @@ async def test_after_48_hours_the_file_is_gone(tmp_path: Path) -> None:
     assert names_in(tmp_path) == []
 
 
-async def test_a_link_that_expired_before_its_file_says_so(tmp_path: Path) -> None:
-    """The export's id still opens it."""
+async def test_a_link_that_cannot_be_renewed_says_so(tmp_path: Path) -> None:
+    """Where the vendor knows the export no more, it is the link that has expired."""
     sandbox = Sandbox(durations=STEADY, link_lifetime=60, rows=5)
     async with connected(sandbox) as client:
         export = await complete(client)
         await anyio.sleep(100)
+        sandbox.inject(Fault.status(404), **POLL)
         with pytest.raises(DownloadError) as caught:
             await client.download_export(export, tmp_path / "a.csv")
-        file = await client.download_export(export.export_id, tmp_path / "a.csv")
     assert caught.value.reason == "expired_link"
-    assert is_whole(sandbox, file.path, PAGE_SEGMENT_ID)
+    assert isinstance(caught.value.__cause__, NotFoundError)
+    assert len(sandbox.record.files()) == 1
 
 
 # --------------------------------------------------------------------- targets
