@@ -6,7 +6,7 @@ import contextlib
 import errno
 import logging
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -20,12 +20,13 @@ import attrs
 from segments_async._files.download import Attempt, LengthMismatch, StartedOver, TryAgain
 from segments_async._files.gzip_stream import DecodedChunks, NotGzip
 from segments_async._files.part import ChecksumMismatch, ExportedBytes, PartFile
+from segments_async._files.watched import TOO_SLOW, WatchedChunks
 from segments_async._sansio.byte_ranges import Stored, read_answer
 from segments_async._sansio.claims import size_of
 from segments_async._sansio.links import LinkRefused
 from segments_async._sansio.retry import full_jitter, retry_after_seconds
 from segments_async._sansio.storage_errors import storage_error
-from segments_async._sansio.transfer import Patience
+from segments_async._sansio.transfer import WINDOW, Patience
 from segments_async._storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
 from segments_async.errors import DownloadError, DownloadReason, ExportExpiredError
 from segments_async.models import Export, ExportedFile
@@ -110,15 +111,19 @@ async def open_file(storage: Storage, export: Export) -> AsyncGenerator[StorageA
         ExportExpiredError: the file is gone, and older than 48 hours.
     """
     try:
-        async with storage.get(_link(export)) as answer:
-            stored = read_answer(answer.status, answer.headers, None)
-            if not isinstance(stored, Stored):
-                await _refuse(export, answer)
-            if stored.gzip:
-                chunks = DecodedChunks(answer.chunks, StorageBroken)
-                yield attrs.evolve(answer, chunks=chunks)
-            else:
-                yield answer
+        async with contextlib.AsyncExitStack() as stack:
+            with anyio.move_on_after(WINDOW) as scope:
+                answer = await stack.enter_async_context(storage.get(_link(export)))
+                stored = read_answer(answer.status, answer.headers, None)
+                if not isinstance(stored, Stored):
+                    await _refuse(export, answer)
+                chunks: AsyncIterator[bytes] = WatchedChunks(answer.chunks)
+                if stored.gzip:
+                    chunks = DecodedChunks(chunks, StorageBroken)
+                answer = attrs.evolve(answer, chunks=chunks)
+            if scope.cancelled_caught:
+                raise StorageBroken(TOO_SLOW)
+            yield answer
     except LinkRefused as exc:
         _raise(export, "link_refused", str(exc))
     except (TryAgain, StorageBroken) as exc:

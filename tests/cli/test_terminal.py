@@ -13,7 +13,8 @@ from threading import Thread
 import pytest
 from launch import COMMAND, PATIENCE, Environment, Run, Until
 
-from segments_async.cli.screen import counted, in_bytes, in_time, plain
+from segments_async._plain import plain
+from segments_async.cli.screen import counted, in_bytes, in_time
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Fault, Sandbox
 from segments_async.sandbox.server import SandboxServer
 
