@@ -313,7 +313,7 @@ def described(exc: Exception) -> str:
 
     On trio a refused certificate is an empty ConnectError.
     """
-    text = next(filter(None, map(str, _chain(exc))), "")
+    text = next((text for error in _chain(exc) if (text := str(error))), "")
     return plain(redact(f"{type(exc).__name__}: {text}" if text else type(exc).__name__))
 
 

@@ -103,7 +103,9 @@ class Transport(httpx.AsyncBaseTransport):
 
 
 @contextlib.asynccontextmanager
-async def client_of(api: Answering, files: Answering, **options: Any) -> Any:
+async def client_of(
+    api: Answering, files: Answering, **options: Any
+) -> AsyncIterator[SegmentsClient]:
     """A client whose two transports answer as told."""
     async with (
         httpx.AsyncClient(transport=Transport(api)) as api_http,
@@ -401,11 +403,11 @@ def tls_origin(authority: trustme.CA) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its base's
             pass
 
     class Server(http.server.ThreadingHTTPServer):
-        def handle_error(self, *_: object) -> None:
+        def handle_error(self, request: Any, client_address: Any) -> None:
             pass  # a client that doesn't trust it hangs up
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -603,7 +605,7 @@ async def test_no_message_commands_a_terminal(
 ) -> None:
     """A vendor's words get into errors and log lines escaped, and make no new line there."""
     evil = "PEN\x1b]0;owned\x07\u202e\nDING"
-    page = httpx.Response(200, headers={"content-type": b"text/\x9b31m"}, text="<html>")
+    page = httpx.Response(200, headers=[(b"content-type", b"text/\x9b31m")], text="<html>")
     answers = {
         "a status": lambda _: httpx.Response(200, json=an_export(status=evil)),
         "a content type": lambda _: page,

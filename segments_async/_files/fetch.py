@@ -112,22 +112,27 @@ async def open_file(storage: Storage, export: Export) -> AsyncGenerator[StorageA
     """
     try:
         async with contextlib.AsyncExitStack() as stack:
-            with anyio.move_on_after(WINDOW) as scope:
-                answer = await stack.enter_async_context(storage.get(_link(export)))
-                stored = read_answer(answer.status, answer.headers, None)
-                if not isinstance(stored, Stored):
-                    await _refuse(export, answer)
-                chunks: AsyncIterator[bytes] = WatchedChunks(answer.chunks)
-                if stored.gzip:
-                    chunks = DecodedChunks(chunks, StorageBroken)
-                answer = attrs.evolve(answer, chunks=chunks)
-            if scope.cancelled_caught:
-                raise StorageBroken(TOO_SLOW)
-            yield answer
+            yield await _opened(storage, export, stack)
     except LinkRefused as exc:
         _raise(export, "link_refused", str(exc))
     except (TryAgain, StorageBroken) as exc:
         _raise(export, "broken", str(exc))
+
+
+async def _opened(
+    storage: Storage, export: Export, stack: contextlib.AsyncExitStack
+) -> StorageAnswer:
+    """A file may take its time as long as it comes; its head, and an error page, may not."""
+    with anyio.move_on_after(WINDOW):
+        answer = await stack.enter_async_context(storage.get(_link(export)))
+        stored = read_answer(answer.status, answer.headers, None)
+        if not isinstance(stored, Stored):
+            await _refuse(export, answer)
+        chunks: AsyncIterator[bytes] = WatchedChunks(answer.chunks)
+        if stored.gzip:
+            chunks = DecodedChunks(chunks, StorageBroken)
+        return attrs.evolve(answer, chunks=chunks)
+    raise StorageBroken(TOO_SLOW)
 
 
 async def _persist(
