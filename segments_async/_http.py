@@ -16,7 +16,7 @@ import httpx
 
 from segments_async._plain import plain
 from segments_async._quiet import quietly
-from segments_async._sansio.credentials import Origin, Secret
+from segments_async._sansio.credentials import Origin, Secret, secrets_of
 from segments_async._sansio.links import redact
 from segments_async._sansio.wire import FIXED_PATHS, ApiAnswer, ApiRequest
 from segments_async.errors import APIConnectionError, ConfigurationError, DecodeError
@@ -153,7 +153,7 @@ class Api:
         self, clients: Clients, origin: Origin, authorization: Secret, timeout: float
     ) -> None:
         self._clients = clients
-        self._authorization = authorization
+        self._secrets = secrets_of(authorization)
         self.timeout: float = timeout
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{origin.scheme}://{host}:{origin.port}{origin.prefix}"
@@ -242,7 +242,8 @@ class Api:
             self._undecodable(request, f"an answer of more than {cap} bytes")
         if response.status_code != 200:
             # Error pages like to repeat the request, and errors keep an excerpt of them.
-            body = body.replace(self._authorization.reveal().encode(), b"...")
+            for secret in self._secrets:
+                body = body.replace(secret.reveal().encode(), b"...")
         return body
 
     def _undecodable(self, request: ApiRequest, what: str) -> NoReturn:
