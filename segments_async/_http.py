@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, cast
 from urllib.request import getproxies
 
 import anyio
 import httpx
 
-from segments_async._sansio.credentials import Origin, Secret
+from segments_async._plain import plain
+from segments_async._quiet import quietly
+from segments_async._sansio.credentials import Origin, Secret, secrets_of
 from segments_async._sansio.links import redact
 from segments_async._sansio.wire import FIXED_PATHS, ApiAnswer, ApiRequest
 from segments_async._wide_reads import WideTransport
@@ -91,7 +93,7 @@ class OwnClients:
     def __init__(
         self, ssl_context: ssl.SSLContext | None, keepalive: float, *, loopback: bool
     ) -> None:
-        self._ssl_context = ssl_context
+        self._ssl_context = _verifying(ssl_context)
         self._keepalive = keepalive
         # httpx sends loopback, too, to the environment's proxy: off this machine, in the clear.
         self._trust_env = not loopback
@@ -136,6 +138,17 @@ class OwnClients:
             await self._all.pop().aclose()
 
 
+def _verifying(context: object) -> ssl.SSLContext | None:
+    """The caller's context; httpx would take False for it, too, and verify nothing."""
+    if context is None:
+        return None
+    if not isinstance(context, ssl.SSLContext):
+        raise ConfigurationError("ssl_context: an ssl.SSLContext, or None for the system's trust")
+    if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
+        raise ConfigurationError("ssl_context: it has to verify certificates and host names")
+    return context
+
+
 class Api:
     """The vendor's API: sends one request, and reads its whole answer.
 
@@ -150,7 +163,7 @@ class Api:
         self, clients: Clients, origin: Origin, authorization: Secret, timeout: float
     ) -> None:
         self._clients = clients
-        self._authorization = authorization
+        self._secrets = secrets_of(authorization)
         self.timeout: float = timeout
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{origin.scheme}://{host}:{origin.port}{origin.prefix}"
@@ -187,7 +200,6 @@ class Api:
             sent = was_sent(exc)
             if sent is None:
                 raise
-            # The cause may hold the request, and that the Authorization header.
             forget_request(exc)
             raise self._broken(request, described(exc), sent and wire.sent is not False) from exc
         finally:
@@ -213,9 +225,10 @@ class Api:
         )
         if request.path in FIXED_PATHS and request.path not in self._urls:
             self._urls[request.path] = outgoing.url
-        response: Response = await client.send(
-            outgoing, stream=True, auth=_as_it_is, follow_redirects=False
-        )
+        with quietly():
+            response: Response = await client.send(
+                outgoing, stream=True, auth=_as_it_is, follow_redirects=False
+            )
         # One pass over them; httpx's own mapping decodes all of them at each look-up.
         headers = {
             name.decode("latin-1").lower(): value.decode("latin-1")
@@ -234,17 +247,13 @@ class Api:
     ) -> bytes:
         if headers.get("content-encoding", "identity").lower() != "identity":
             self._undecodable(request, "a compressed answer, which was not asked for")
-        parts: list[bytes] = []
-        size = 0
-        async for part in pieces(response):
-            size += len(part)
-            if size > cap:
-                self._undecodable(request, f"an answer of more than {cap} bytes")
-            parts.append(part)
-        body = b"".join(parts)
+        body = await _whole(response, cap)
+        if body is None:
+            self._undecodable(request, f"an answer of more than {cap} bytes")
         if response.status_code != 200:
             # Error pages like to repeat the request, and errors keep an excerpt of them.
-            body = body.replace(self._authorization.reveal().encode(), b"...")
+            for secret in self._secrets:
+                body = body.replace(secret.reveal().encode(), b"...")
         return body
 
     def _undecodable(self, request: ApiRequest, what: str) -> NoReturn:
@@ -262,6 +271,18 @@ class Api:
             path=request.path,
             sent=sent,
         )
+
+
+async def _whole(response: Response, cap: int) -> bytes | None:
+    """The body; None where it is larger than `cap`."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in pieces(response):
+        size += len(part)
+        if size > cap:
+            return None
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _as_it_is(outgoing: Any) -> Any:
@@ -299,16 +320,33 @@ def was_sent(exc: Exception) -> bool | None:
 
 
 def described(exc: Exception) -> str:
-    return redact(f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__)
+    """Its kind, and what it says; or, where it says nothing, what it came from says.
+
+    On trio a refused certificate is an empty ConnectError.
+    """
+    text = next((text for error in _chain(exc) if (text := str(error))), "")
+    return plain(redact(f"{type(exc).__name__}: {text}" if text else type(exc).__name__))
 
 
 def forget_request(exc: BaseException) -> None:
-    """Take the request, with its credentials or signed URL, off an httpx error and its causes."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if "_request" in vars(cause):
-            vars(cause)["_request"] = None
-        cause = cause.__cause__ or cause.__context__
+    """Take off an httpx error, and what it came from, whatever holds credentials or a signed URL.
+
+    That is the request, and the frames: the Authorization header is a local variable of those
+    that were sending it, and error reporters show such.
+    """
+    for error in _chain(exc):
+        error.__traceback__ = None
+        if "_request" in vars(error):
+            vars(error)["_request"] = None
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """The error, and all that it came from."""
+    todo: list[BaseException | None] = [exc]
+    while todo:
+        if (error := todo.pop()) is not None:
+            yield error
+            todo += [error.__context__, error.__cause__]
 
 
 def pieces(response: Response) -> AsyncIterator[bytes]:

@@ -6,11 +6,9 @@ It needs no httpx of its own: requests are built by the client that sends them.
 from __future__ import annotations
 
 import contextlib
-import logging
 import socket
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextvars import ContextVar
 from typing import Any, NoReturn, Protocol, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -28,7 +26,8 @@ from segments_async._http import (
     pieces,
     was_sent,
 )
-from segments_async._sansio.links import redact, request_target
+from segments_async._quiet import quietly, untraced
+from segments_async._sansio.links import request_target
 from segments_async._sansio.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.storage_errors import storage_error
 
@@ -49,7 +48,7 @@ class StorageAnswer:
     """The head of storage's answer; the body is read from `chunks`, as served."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(repr=False)  # a Location may be signed
     chunks: AsyncIterator[bytes] = attrs.field(repr=False)
 
 
@@ -194,19 +193,17 @@ class Storage:
 
     async def _request(self, client: HttpClient, link: str, headers: Mapping[str, str]) -> Response:
         headers = {**headers, "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
-        private = _link_in_flight.set(True)
         try:
             outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
             outgoing.headers.pop("cookie", None)
             _keep_path(outgoing, link)
-            answer = await client.send(
-                outgoing, stream=True, auth=_no_credentials, follow_redirects=False
-            )
+            with quietly(), untraced():
+                answer = await client.send(
+                    outgoing, stream=True, auth=_no_credentials, follow_redirects=False
+                )
             return cast(Response, answer)
         except Exception as exc:  # noqa: BLE001 - raised again, as ours or as itself
             _raise_storage_broken(exc)
-        finally:
-            _link_in_flight.reset(private)
 
 
 def _keep_path(outgoing: Any, link: str) -> None:
@@ -268,25 +265,6 @@ def _raise_storage_broken(exc: Exception) -> NoReturn:
     # UnicodeError, for punycode that is none: httpx decodes it where NO_PROXY names hosts.
     if was_sent(exc) is None and not isinstance(exc, OSError | UnicodeError):
         raise exc
-    # `from None`, and the request taken off: the cause holds the signed link.
+    # `from None`, and taken off what is in it: the cause holds the signed link.
     forget_request(exc)
     raise StorageBroken(described(exc)) from None
-
-
-_link_in_flight: ContextVar[bool] = ContextVar("segments_async_link_in_flight", default=False)
-
-
-class _HideLinks(logging.Filter):
-    """httpx logs each full URL at INFO; of ours to storage, the query is a credential.
-
-    httpcore logs the headers of answers at DEBUG, and a redirect's Location is such a URL too.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if _link_in_flight.get():
-            record.msg, record.args = redact(record.getMessage()), None
-        return True
-
-
-for _name in ("httpx", "httpx2", "httpcore.http11", "httpcore.http2"):
-    logging.getLogger(_name).addFilter(_HideLinks())

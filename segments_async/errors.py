@@ -31,6 +31,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from segments_async._plain import plain
+
 if TYPE_CHECKING:
     from segments_async.models import Export
     from segments_async.report import BulkReport
@@ -45,7 +47,8 @@ class SegmentsError(Exception):
     """The root: whatever this library raises on purpose."""
 
     def __init__(self, message: str, **facts: Any) -> None:
-        super().__init__(message)
+        # A message may have a vendor's text in it, and ends up in logs and on terminals.
+        super().__init__(plain(message))
         # `None` facts are kept too: an attribute that is sometimes absent is a trap.
         self.__dict__.update(facts)
 

@@ -19,10 +19,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: From the bottom up: a module imports from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"_plain"}),
     frozenset({"errors"}),
     frozenset({"models"}),
     frozenset({"_sansio"}),
-    frozenset({"_wide_reads"}),
+    frozenset({"_quiet", "_wide_reads"}),
     frozenset({"_http", "_storage"}),
     frozenset({"_gate"}),
     frozenset({"_files", "_journal"}),

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import logging
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -20,12 +20,13 @@ import attrs
 from segments_async._files.download import Attempt, LengthMismatch, StartedOver, TryAgain
 from segments_async._files.gzip_stream import DecodedChunks, NotGzip
 from segments_async._files.part import ChecksumMismatch, ExportedBytes, PartFile
+from segments_async._files.watched import TOO_SLOW, WatchedChunks
 from segments_async._sansio.byte_ranges import Stored, read_answer
 from segments_async._sansio.claims import size_of
 from segments_async._sansio.links import LinkRefused
 from segments_async._sansio.retry import full_jitter, retry_after_seconds
 from segments_async._sansio.storage_errors import storage_error
-from segments_async._sansio.transfer import Patience
+from segments_async._sansio.transfer import WINDOW, Patience
 from segments_async._storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
 from segments_async.errors import APIError, DownloadError, DownloadReason, ExportExpiredError
 from segments_async.models import Export, ExportedFile
@@ -128,12 +129,12 @@ async def open_file(
     try:
         async with contextlib.AsyncExitStack() as stack:
             try:
-                answer = await _opened(stack, storage, export)
+                answer = await _opened(storage, export, stack)
             except LinkExpired as exc:
                 if renew is None:
                     _raise(export, "expired_link", str(exc))
                 export = await _renewed(export, renew)
-                answer = await _opened(stack, storage, export)
+                answer = await _opened(storage, export, stack)
             yield answer
     except LinkRefused as exc:
         _raise(export, "link_refused", str(exc))
@@ -144,15 +145,19 @@ async def open_file(
 
 
 async def _opened(
-    stack: contextlib.AsyncExitStack, storage: Storage, export: Export
+    storage: Storage, export: Export, stack: contextlib.AsyncExitStack
 ) -> StorageAnswer:
-    answer = await stack.enter_async_context(storage.get(_link(export)))
-    stored = read_answer(answer.status, answer.headers, None)
-    if not isinstance(stored, Stored):
-        await _refuse(export, answer)
-    if stored.gzip:
-        return attrs.evolve(answer, chunks=DecodedChunks(answer.chunks, StorageBroken))
-    return answer
+    """A file may take its time as long as it comes; its head, and an error page, may not."""
+    with anyio.move_on_after(WINDOW):
+        answer = await stack.enter_async_context(storage.get(_link(export)))
+        stored = read_answer(answer.status, answer.headers, None)
+        if not isinstance(stored, Stored):
+            await _refuse(export, answer)
+        chunks: AsyncIterator[bytes] = WatchedChunks(answer.chunks)
+        if stored.gzip:
+            chunks = DecodedChunks(chunks, StorageBroken)
+        return attrs.evolve(answer, chunks=chunks)
+    raise StorageBroken(TOO_SLOW)
 
 
 async def _persist(

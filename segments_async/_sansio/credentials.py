@@ -43,6 +43,13 @@ def authorization(api_key: object, access_token: object) -> Secret:
     return Secret("Basic " + base64.b64encode(f"{key}:{token}".encode("ascii")).decode("ascii"))
 
 
+def secrets_of(header: Secret) -> tuple[Secret, Secret]:
+    """What a page may repeat of an Authorization header: its encoded pair, and the token in it."""
+    encoded = header.reveal().partition(" ")[2]
+    token = base64.b64decode(encoded).decode("ascii").partition(":")[2]
+    return Secret(encoded), Secret(token)
+
+
 def _checked(what: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise ConfigurationError(f"{what}: missing or empty")

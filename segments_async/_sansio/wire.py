@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import cattrs
@@ -69,8 +69,9 @@ class ApiAnswer:
     """
 
     status: int
-    headers: Mapping[str, str]
-    body: bytes
+    # Of a COMPLETE export the body has the signed link, and tracebacks may show what frames hold.
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
     at: float = 0.0
 
 
@@ -119,11 +120,11 @@ def read_export(
     raise_for_status(request, answer)
     export = _structure(request, answer, Export, dict)
     if export_id is not None and export.export_id != export_id:
-        _undecodable(request, "$.exportId", "an answer about another export")
+        raise _undecodable(request, "$.exportId", "an answer about another export")
     if segment_id is not None and export.segment.segment_id != segment_id:
-        _undecodable(request, "$.segment.segmentId", "an answer about another segment")
+        raise _undecodable(request, "$.segment.segmentId", "an answer about another segment")
     if not _ID.fullmatch(export.export_id):
-        _undecodable(request, "$.exportId", "not an id")
+        raise _undecodable(request, "$.exportId", "not an id")
     return export
 
 
@@ -212,7 +213,7 @@ def _structure(
     value = _parsed(answer.body)
     if value is _NOT_JSON:
         kind = answer.headers.get("content-type", "no content type")
-        _undecodable(request, "$", f"not JSON ({redact(kind):.80})")
+        raise _undecodable(request, "$", f"not JSON ({redact(kind):.80})")
     try:
         if not isinstance(value, outermost):
             # cattrs takes any iterable for a list, so an object's keys would do.
@@ -222,7 +223,9 @@ def _structure(
         # The input is the vendor's and cattrs raises what its hooks raise: whatever it is, it
         # means that this body is not the page's.
         where, what = _fault(exc, "$")
-        _undecodable(request, where, what, exc)
+    # Neither this frame nor those of a cause may show the answer: a signed link may be in it.
+    del value
+    raise _undecodable(request, where, what)
 
 
 _NOT_JSON = object()
@@ -236,15 +239,13 @@ def _parsed(body: bytes) -> Any:
         return _NOT_JSON
 
 
-def _undecodable(
-    request: ApiRequest, where: str, what: str, cause: Exception | None = None
-) -> NoReturn:
-    raise DecodeError(
+def _undecodable(request: ApiRequest, where: str, what: str) -> DecodeError:
+    return DecodeError(
         f"{request.method} {request.path}: {what} at {where}",
         method=request.method,
         path=request.path,
         where=where,
-    ) from cause
+    )
 
 
 def _fault(exc: Exception, path: str) -> tuple[str, str]:

@@ -12,7 +12,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from segments_async.cli.screen import counted, in_bytes, in_time, plain
+from segments_async._plain import plain
+from segments_async.cli.screen import counted, in_bytes, in_time
 from segments_async.models import Exported
 from segments_async.report import Progress
 from segments_async.run import Activity, BulkRun

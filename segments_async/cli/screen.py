@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
-import unicodedata
 from datetime import datetime
 from typing import TextIO
 
 import attrs
 from rich.console import Console
 from rich.text import Text
+
+from segments_async._plain import plain
 
 _WIDTH_OF_A_LOG = 110
 
@@ -70,18 +71,6 @@ class LogLines(logging.Handler):
             self._screen.err.print(Text(line, style=style), soft_wrap=True)
         except Exception:  # noqa: BLE001 - as logging's own handlers: a log line ends no program
             self.handleError(record)
-
-
-def plain(text: str) -> str:
-    """The text with control characters escaped: names come from a server, a terminal obeys."""
-    return "".join(
-        char if char.isprintable() or unicodedata.category(char) == "Zs" else _escaped(char)
-        for char in text
-    )
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
 
 
 def in_bytes(count: int) -> str:

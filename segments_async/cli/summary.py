@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from segments_async._plain import plain
 from segments_async.cli.lines import unsigned
-from segments_async.cli.screen import counted, in_bytes, in_time, plain
+from segments_async.cli.screen import counted, in_bytes, in_time
 from segments_async.errors import ExportTimeoutError
 from segments_async.models import Export, Exported, ExportedFile, NotExported, Segment
 from segments_async.report import BulkReport
@@ -58,14 +59,14 @@ def plan_table(names: Mapping[str, str], files: Mapping[str, Path]) -> Table:
     """What `export --dry-run` would do."""
     table = _table("Segment", "Id", "File")
     for segment_id, name in names.items():
-        table.add_row(plain(name), plain(segment_id), str(files[segment_id]))
+        table.add_row(plain(name), plain(segment_id), plain(str(files[segment_id])))
     return table
 
 
 def file_line(file: ExportedFile) -> str:
     """What `download` did."""
     unverified = "" if file.verified else ", length not told by the server: unverified"
-    return f"{file.path}: {in_bytes(file.size)}, sha256 {file.sha256}{unverified}"
+    return f"{plain(str(file.path))}: {in_bytes(file.size)}, sha256 {file.sha256}{unverified}"
 
 
 def print_report(

@@ -13,7 +13,8 @@ from threading import Thread
 import pytest
 from launch import COMMAND, PATIENCE, Environment, Run, Until
 
-from segments_async.cli.screen import counted, in_bytes, in_time, plain
+from segments_async._plain import plain
+from segments_async.cli.screen import counted, in_bytes, in_time
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Fault, Sandbox
 from segments_async.sandbox.server import SandboxServer
 
@@ -204,3 +205,18 @@ def test_a_prompt_can_be_interrupted(
     code, shown = terminal.end()
     assert code == 130
     assert "Traceback" not in shown
+
+
+def test_what_would_be_exported_cannot_command_the_terminal(
+    account: Environment, server: SandboxServer, tmp_path: Path
+) -> None:
+    """Nor can an id in the table of `--dry-run`, whose files are named by it."""
+
+    def rename(body: bytes) -> bytes:
+        return body.replace(b'"segmentId": "', b'"segmentId": "\\u001b]0;o')
+
+    server.sandbox.inject(Fault.changed(rename), path="list")
+    arguments = ("export", "--all", "--dry-run", "--to", "exports")
+    _, shown = Terminal(*arguments, env=account(server), cwd=tmp_path).end()
+    assert "\x1b]0;" not in shown
+    assert "\\x1b]0;o" in shown

@@ -314,6 +314,8 @@ async def test_no_log_line_has_a_secret_over_sockets(log: io.StringIO, tmp_path:
 FAULTS = {
     "401": Fault.status(401, body=f"no such user: Basic {BASIC}"),
     "echo": Fault.status(400, body=f"you sent Authorization: Basic {BASIC} to https://a/b?c=d"),
+    "pair": Fault.status(400, body=f"can't use {BASIC}"),
+    "token": Fault.status(400, body=f"no such token: {PAGE_ACCESS_TOKEN}"),
     "lost": Fault.LOST_AFTER,
     "unreachable": Fault.UNREACHABLE,
     "html": Fault.status(200, body="<html>"),

@@ -1,0 +1,36 @@
+"""A body that is read as it arrives, from a server that may be too slow."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import anyio
+
+from segments_async._sansio.transfer import SLOWEST, WINDOW, Speed
+from segments_async._storage import StorageBroken
+
+TOO_SLOW = f"fewer than {SLOWEST} bytes came in {WINDOW:g} s"
+
+
+class WatchedChunks:
+    """The chunks of a body, as long as enough of them come.
+
+    Only what is waited for the server counts: a reader takes the time that it likes.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._speed = Speed(0.0)
+        self._waited = 0.0
+
+    def __aiter__(self) -> WatchedChunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        began = anyio.current_time()
+        with anyio.move_on_after(self._speed.deadline - self._waited):
+            chunk = await self._chunks.__anext__()
+            self._waited += anyio.current_time() - began
+            self._speed.on_bytes(len(chunk), self._waited)
+            return chunk
+        raise StorageBroken(TOO_SLOW)
