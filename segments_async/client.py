@@ -176,7 +176,7 @@ class SegmentsClient:
         self._flights = Flights(self._gate)
         self._quota = RetryQuota()
         self._downloads = downloads
-        self._download_slots = anyio.Semaphore(downloads)
+        self._download_slots = anyio.Semaphore(downloads, max_value=downloads)
 
     @classmethod
     def from_env(cls, **keywords: Any) -> Self:

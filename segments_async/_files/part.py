@@ -25,6 +25,9 @@ from segments_async._sansio.claims import Ranges, prefix_of, with_range
 #: Bytes hashed from the disk in one go: little enough that a cancellation needn't wait for it.
 SLICE = 32 * 1024 * 1024
 
+#: Bytes after which the system is asked to begin writing out.
+FLUSH = 8 * 1024 * 1024
+
 _BLOCK = 1024 * 1024
 
 #: Seconds of a download that a kill -9 may cost. Whatever else ends it, nothing is lost.
@@ -250,7 +253,7 @@ class PartFile:
         if self._md5 is not None and self.stored is not None and self.stored.md5 is not None:
             self._md5.update(data)
         self._hashed += len(data)
-        if self._hashed - self._flushing >= SLICE:
+        if self._hashed - self._flushing >= FLUSH:
             self._flush()
 
     def _flush(self) -> None:
