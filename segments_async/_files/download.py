@@ -34,7 +34,9 @@ logger: logging.Logger = logging.getLogger("segments_async")
 #: Bytes gathered before they are written and hashed in a worker thread: the more, the fewer hops, each
 #: of which costs some 0.3 ms. Each connection has one batch in hand and one being written, so all
 #: together stay below 40 MiB, however many there are.
+#: The first one is small, since after it is decided whether more connections are of use.
 BATCH = 8 * 1024 * 1024
+FIRST_BATCH = 2 * 1024 * 1024
 ALL_BATCHES = 16 * 1024 * 1024
 
 #: Bytes that a connection claims at a time, and of a file that is worth several connections.
@@ -195,8 +197,8 @@ class Attempt:
     def batch(self) -> int:
         """Bytes of a batch, by how many connections share the memory now."""
         slots = self._slots
-        in_use = 1 if slots is None else max(1, (slots.max_value or 1) - slots.value)
-        return min(BATCH, ALL_BATCHES // in_use)
+        of_others = 0 if slots is None else (slots.max_value or 0) - slots.value
+        return min(BATCH, ALL_BATCHES // max(1 + self._others, of_others))
 
     def is_last(self, end: int) -> bool:
         stored = self._part.stored
@@ -296,7 +298,7 @@ class _Stream:
         self._leads = leads
         self._offset = start
         self._batch: list[bytes] = []
-        self._batch_size = attempt.batch
+        self._batch_size = min(FIRST_BATCH, attempt.batch)
         self._written = anyio.Event()
         self._written.set()
 
