@@ -346,7 +346,9 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
     while todo:
         if (error := todo.pop()) is not None:
             yield error
-            todo += [error.__context__, error.__cause__]
+            todo.append(error.__context__)
+            if error.__cause__ is not error.__context__:
+                todo.append(error.__cause__)
 
 
 def pieces(response: Response) -> AsyncIterator[bytes]:

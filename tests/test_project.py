@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -215,6 +216,20 @@ def test_httpx_is_imported_in_one_place() -> None:
         "segments_async/_wide_reads.py",
         "segments_async/sandbox/transport.py",
     }
+
+
+def test_the_tests_of_the_threats_exist() -> None:
+    """Each row of docs/threats.md names tests, and each of them is there."""
+    table = [line for line in (ROOT / "docs/threats.md").read_text().splitlines() if "| " in line]
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row) for row in table[1:]]
+    assert len(named) > 20
+    assert all(named), [row for row, tests in zip(table[1:], named, strict=True) if not tests]
+    missing = {
+        (path, name)
+        for path, name in itertools.chain(*named)
+        if not re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE)
+    }
+    assert missing == set()
 
 
 def test_no_path_of_one_machine() -> None:

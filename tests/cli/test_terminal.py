@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import pty
 import signal
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 
 import pytest
 from launch import COMMAND, PATIENCE, Environment, Run, Until
+from rich.console import Console
 
 from segments_async._plain import plain
-from segments_async.cli.screen import counted, in_bytes, in_time
+from segments_async.cli import summary
+from segments_async.cli.screen import LogLines, Screen, counted, in_bytes, in_time
+from segments_async.errors import ExportFailedError
+from segments_async.models import Export, Exported, ExportedFile, NotExported, Segment
+from segments_async.report import BulkReport, Progress
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Fault, Sandbox
 from segments_async.sandbox.server import SandboxServer
 
@@ -220,3 +228,46 @@ def test_what_would_be_exported_cannot_command_the_terminal(
     _, shown = Terminal(*arguments, env=account(server), cwd=tmp_path).end()
     assert "\x1b]0;" not in shown
     assert "\\x1b]0;o" in shown
+
+
+EVIL = "PEN\x1b]0;owned\x07\u202e\nDING"
+
+
+def _printed(console: Console, screen: Screen) -> None:
+    """All that the commands show of what a vendor says."""
+    segment = Segment("an\x1bid", EVIL, "a-project", EVIL, category=EVIL)
+    export = Export("an\x1bid", segment, EVIL, datetime.now(UTC), filename=f"s3://{EVIL}")
+    file = ExportedFile(f"/{EVIL}/{EVIL}.csv", 7, "00" * 32, verified=True, export=export)
+    exported = Exported(segment.segment_id, export, file)
+    missing = NotExported(
+        segment.segment_id, export, ExportFailedError(EVIL), "yes", resumable=False
+    )
+    names = {segment.segment_id: EVIL}
+    report = BulkReport(
+        name="a-run",
+        exported=[exported],
+        not_exported=[missing],
+        started_at=datetime.now(UTC),
+        ended_at=datetime.now(UTC),
+        progress=Progress(2, 0, 0, 0, 1, 0, 1, 0, 0, 0, None, None, None),
+    )
+    console.print(summary.segments_table([segment]))
+    console.print(summary.export_table(export))
+    console.print(summary.plan_table(names, {segment.segment_id: file.path}))
+    console.print(summary.file_line(file))
+    console.print(summary.unfinished_names([EVIL]))
+    summary.print_report(report, names, console, elapsed=1.0)
+    screen.say(EVIL)
+    LogLines(screen).emit(logging.makeLogRecord({"levelno": 30, "msg": "%s", "args": (EVIL,)}))
+
+
+@pytest.mark.parametrize("width", [80, 300])
+def test_nothing_that_is_shown_commands_a_terminal(width: int) -> None:
+    """Tables, reports, sentences and log lines have a server's text escaped, narrow and wide."""
+    text = io.StringIO()
+    console = Console(file=text, width=width, no_color=True, markup=False, highlight=False)
+    _printed(console, Screen(console, console, piped=False))
+    shown = text.getvalue()
+    assert shown.count("\\x1b") >= 10
+    assert [char for char in "\x1b\x07\u202e" if char in shown] == []
+    assert not any(line.strip().startswith("DING") for line in shown.splitlines())
