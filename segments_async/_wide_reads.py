@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import httpcore
 import httpx
@@ -39,7 +39,8 @@ class _Backend(httpcore.AsyncNetworkBackend):
     """httpcore's backend for anyio, with wide streams."""
 
     def __init__(self) -> None:
-        self._anyio = httpcore.AnyIOBackend()
+        # Without anyio, httpcore has another class of that name, with nothing in it.
+        self._anyio = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
 
     async def connect_tcp(
         self,

@@ -120,7 +120,8 @@ class SegmentsClient:
         file_hosts: hosts that links to files may name, as patterns.
         http_client: an ``httpx.AsyncClient`` for the API: used, never closed, never changed.
         file_http_client: one for storage, likewise. It should send no credentials of its own.
-        ssl_context: for both of the library's own clients; None for the system's trust.
+        ssl_context: for both of the library's own clients; it has to verify certificates and host
+            names. None for the system's trust.
         allow_insecure: admit plain ``http://`` beyond loopback, with a warning.
 
     Raises:
