@@ -266,7 +266,7 @@ def test_verbose_tells_of_429(run: Run, account: Environment) -> None:
 
 
 def test_export_from_the_sandbox(run: Run, parsed: Parsed, tmp_path: Path) -> None:
-    """`export --sandbox --all` needs no account or journal, and compares files with those served."""
+    """`export --sandbox --all` needs no account, keeps no journal, and compares each file."""
     done = run("export", "--sandbox", "--all", "--to", "exports")
     rows = parsed(done.stdout)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Exports that go on: after kills, by other commands, on other nights. The server's record judges."""
+"""Exports that go on: after kills, on other nights. The server's record is the judge."""
 
 from __future__ import annotations
 
@@ -72,20 +72,20 @@ def test_killed_export_goes_on(
 
 
 def test_what_is_done_is_told_and_not_done_again(
-    run: Run, account: Environment, slow_server: SandboxServer, parsed: Parsed
+    run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
     """A run that goes on says how much is done, and tells those outcomes as `resumed`."""
-    record, env = slow_server.sandbox.record, account(slow_server)
-    slow_server.sandbox.durations = Durations(median=0)
-    slow_server.sandbox.inject(Fault.status(404), method="POST", segment_id=PAGE_SEGMENT_ID)
-    run(*EXPORT, env=env)  # of the page's segment the vendor has nothing, this time
-    first = run("runs", *PLACE, env=env)
-    assert [row["not_exported"] for row in parsed(first.stdout)] == [1]
-
-    slow_server.sandbox.durations = Durations(median=3600, sigma=0, longest=3600)
-    run(*EXPORT, "--timeout", "1", env=env)
-    slow_server.sandbox.durations = Durations(median=0)
-    assert len(record.submits()) == 10
+    record, env = server.sandbox.record, account(server)
+    server.sandbox.inject(Fault.status(403), origin="files", segment_id=PAGE_SEGMENT_ID)
+    assert run(*EXPORT, env=env).returncode == 1
+    done = run(*EXPORT, env=env)
+    sources = {row["segment_id"]: row["source"] for row in parsed(done.stdout)}
+    assert done.returncode == 0, done.stderr
+    assert "4 of 5 are done" in done.stderr
+    assert "5 of 5 segments exported to exports (4 of them before)" in done.stderr
+    assert sources.pop(PAGE_SEGMENT_ID) == "exported"
+    assert set(sources.values()) == {"resumed"}
+    assert len(record.submits()) == 5
 
 
 def test_timeout_and_the_same_command(
