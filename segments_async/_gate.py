@@ -44,6 +44,9 @@ NAP = 0.05
 #: together. That is two at a time at 100/s, and nothing changes below 66/s.
 SHORTEST_NAP = 0.015
 
+#: Logged with each 500: the request's method and path, and seconds.
+TICKET_RAISED = "500 on %s %s: the vendor has raised a ticket; nothing is sent for %.0f s"
+
 
 class Target(Protocol):
     """Who a granted request goes to."""
@@ -343,7 +346,7 @@ class Gate:
         if answer.status == 500:
             self.guard.on_internal_error(now)
             logger.warning(
-                "500 on %s %s: the vendor has raised a ticket; nothing is sent for %.0f s",
+                TICKET_RAISED,
                 request.method,
                 request.path,
                 max(0.0, self.guard.next_at() - now),

@@ -87,7 +87,7 @@ class Opening:
         there = await anyio.to_thread.run_sync(_in_place, known)
         unchanged = {}
         if self.only_changed:
-            unchanged = await anyio.to_thread.run_sync(_unchanged, self.segments, files)
+            unchanged = await anyio.to_thread.run_sync(unchanged_files, self.segments, files)
         own = {file.location for file in [*files.values(), *known.values()]}
         await self._restore_guard(journal)
         return Beginning(
@@ -124,9 +124,10 @@ def _is_there(file: ExportedFile) -> bool:
         return False
 
 
-def _unchanged(
+def unchanged_files(
     segments: Mapping[str, Segment | None], files: Mapping[str, ExportedFile]
 ) -> dict[str, ExportedFile]:
+    """Those of the last files that are still right, and in their place. For worker threads."""
     return {
         segment_id: file
         for segment_id, file in files.items()

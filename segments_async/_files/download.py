@@ -31,10 +31,10 @@ from segments_async._storage import NO_HEADERS, Storage, StorageAnswer, StorageB
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
-#: Bytes gathered before they are written and hashed in a worker thread: the more, the fewer hops, each
-#: of which costs some 0.3 ms. Each connection has one batch in hand and one being written, so all
-#: together stay below 40 MiB, however many there are.
-#: The first one is small, since after it is decided whether more connections are of use.
+#: Bytes gathered before they are written and hashed in a worker thread: the more, the fewer hops,
+#: each of which costs some 0.3 ms. Each connection has one batch in hand and one being written, so
+#: all together stay below 40 MiB, however many there are. The first one is small: after it is
+#: decided whether more connections are of use.
 BATCH = 8 * 1024 * 1024
 FIRST_BATCH = 2 * 1024 * 1024
 ALL_BATCHES = 16 * 1024 * 1024

@@ -13,7 +13,9 @@ from typing import Any
 import attrs
 
 from segments_async import SegmentsClient
+from segments_async._opening import account_of
 from segments_async.cli.exits import Interrupted, UsageError
+from segments_async.client import BASE_URL as VENDOR
 
 API_KEY = "SEGMENTS_API_KEY"
 ACCESS_TOKEN = "SEGMENTS_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
@@ -33,6 +35,11 @@ class Account:
     api_key: str
     access_token: str = attrs.field(repr=False)
     base_url: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Which account a journal is of."""
+        return account_of(self.base_url or VENDOR, self.api_key)
 
     def client(self, **options: Any) -> SegmentsClient:
         """A client for it; an option that is None is left to its default."""
@@ -55,6 +62,17 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Account:
         _given(environment, ACCESS_TOKEN, "Access token"),
         environment.get(BASE_URL) or None,
     )
+
+
+def journal_account(environment: Mapping[str, str] = os.environ) -> str:
+    """Whose journal it would be: of the API key at its place, and no access token is asked for.
+
+    Raises:
+        UsageError: the key is missing, and nobody is there to ask.
+    """
+    return Account(
+        _given(environment, API_KEY, "API key"), "", environment.get(BASE_URL) or None
+    ).digest
 
 
 def _given(environment: Mapping[str, str], variable: str, what: str) -> str:

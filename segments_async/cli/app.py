@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,11 +11,25 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import anyio
-import attrs
-from cyclopts import App, CycloptsError, Group, Parameter, validators
-from rich.text import Text
+from cyclopts import App, CycloptsError, Parameter, validators
 
-from segments_async.cli import account, lines, summary
+from segments_async.cli import calls, runs
+from segments_async.cli.arguments import (
+    AGAIN,
+    DESTINATION,
+    FAULTS,
+    LIMIT,
+    SELECTION,
+    Count,
+    Days,
+    Pace,
+    Port,
+    Positive,
+    Rate,
+    Share,
+    Talk,
+    Terms,
+)
 from segments_async.cli.choose import Choice
 from segments_async.cli.exits import (
     Exit,
@@ -27,7 +40,8 @@ from segments_async.cli.exits import (
     sentence,
 )
 from segments_async.cli.export import ExportCommand, Options
-from segments_async.cli.screen import LogLines, Screen
+from segments_async.cli.journal import place
+from segments_async.cli.screen import Screen
 from segments_async.errors import SegmentsError
 
 _PROGRAM = "segments-async"
@@ -61,42 +75,9 @@ app: App = App(
     default_parameter=Parameter(negative=(), show_default=False),
 )
 
-_SELECTION = Group("Which segments", sort_key=1)
-_DESTINATION = Group("Where to", sort_key=2)
-_PACE = Group("Pace", sort_key=3)
-_LIMIT = Group("Limit", sort_key=2)
-_FAULTS = Group("Faults", sort_key=3)
-_GENERAL = Group("General", sort_key=9)
-
-_Count = Annotated[int, Parameter(validator=validators.Number(gte=0))]
-_Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
-_Seconds = Annotated[float, Parameter(validator=validators.Number(gt=0))]
-_Rate = Annotated[float, Parameter(validator=validators.Number(gt=0))]
-_Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
-_Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
-
-
-@Parameter(name="*", group=_GENERAL)
-@attrs.frozen(kw_only=True)
-class Talk:
-    """What every command takes."""
-
-    verbose: Annotated[int, Parameter(alias="-v", count=True)] = 0
-    """Log lines on stderr: answers of 429, pauses and retries; twice, everything."""
-    no_color: bool = False
-    """No colours; so does NO_COLOR in the environment."""
-
-    def screen(self, *, json: bool = False) -> Screen:
-        """Open the screen, and let the library's log onto it."""
-        screen = Screen.open(no_color=self.no_color, json=json)
-        log = logging.getLogger("segments_async")
-        log.handlers[:] = [LogLines(screen)]
-        log.propagate = False
-        log.setLevel({0: logging.WARNING, 1: logging.INFO}.get(self.verbose, logging.DEBUG))
-        return screen
-
-
 _QUIET = Talk()
+_PACE = Pace()
+_TERMS = Terms()
 
 
 @app.command(
@@ -115,7 +96,7 @@ def list_segments(*, json: bool = False, talk: Talk = _QUIET) -> int:
         json: One JSON object per segment and line, as when stdout is not a terminal.
     """
     screen = talk.screen(json=json)
-    return _finish(partial(_list, screen), screen)
+    return _finish(partial(calls.list_segments, screen), screen)
 
 
 @app.command(
@@ -127,24 +108,27 @@ Examples:
   segments-async export --name 'Recent*' --name '*VIP*' --to exports --dry-run
   segments-async export 82200474-c131-4f7b-a35e-381469af31a7 --to exports
   segments-async export --all --to exports | jq -r 'select(.error) | .name'
+  segments-async export --all --to exports --only-changed
   segments-async export --sandbox --all --to exports     (needs no account)
+
+A journal in DIR/.segments-async/ says what was asked for: after a kill, Ctrl-C, a --timeout or an
+outage, the same command goes on, and no export is asked for twice. With --sandbox there is none.
 """,
 )
 def export(
-    *segments: Annotated[str, Parameter(name="SEGMENT", group=_SELECTION)],
-    every: Annotated[bool, Parameter(name="--all", group=_SELECTION)] = False,
+    *segments: Annotated[str, Parameter(name="SEGMENT", group=SELECTION)],
+    every: Annotated[bool, Parameter(name="--all", group=SELECTION)] = False,
     name: Annotated[
-        Sequence[str], Parameter(group=_SELECTION, metavar="GLOB", consume_multiple=True)
+        Sequence[str], Parameter(group=SELECTION, metavar="GLOB", consume_multiple=True)
     ] = (),
-    to: Annotated[Path, Parameter(group=_DESTINATION, metavar="DIR")],
-    overwrite: Annotated[bool, Parameter(group=_DESTINATION)] = False,
-    dry_run: Annotated[bool, Parameter(group=_DESTINATION)] = False,
-    timeout: Annotated[_Seconds | None, Parameter(group=_PACE, metavar="SECONDS")] = None,
-    rate: Annotated[_Rate | None, Parameter(group=_PACE, metavar="PER_SECOND")] = None,
-    downloads: Annotated[_Positive | None, Parameter(group=_PACE, metavar="N")] = None,
-    max_pending: Annotated[_Positive | None, Parameter(group=_PACE, metavar="N")] = None,
-    poll_share: Annotated[_Share | None, Parameter(group=_PACE, metavar="SHARE")] = None,
-    sandbox: Annotated[bool, Parameter(group=_SELECTION)] = False,
+    to: Annotated[Path, Parameter(group=DESTINATION, metavar="DIR")],
+    dry_run: Annotated[bool, Parameter(group=DESTINATION)] = False,
+    journal: Annotated[str | None, Parameter(group=AGAIN, metavar="PATH_OR_URL")] = None,
+    no_journal: Annotated[bool, Parameter(group=AGAIN)] = False,
+    run: Annotated[str | None, Parameter(group=AGAIN, metavar="NAME")] = None,
+    sandbox: Annotated[bool, Parameter(group=SELECTION)] = False,
+    terms: Terms = _TERMS,
+    pace: Pace = _PACE,
     talk: Talk = _QUIET,
 ) -> int:
     """Export segments as CSV files, many at once.
@@ -158,34 +142,98 @@ def export(
         name: Segments whose name matches a shell pattern, such as 'Recent*'. A pattern that
             matches nothing is an error.
         to: A directory, made if it doesn't exist.
-        overwrite: Replace files that are there already.
         dry_run: Show which segments would be exported to which files, and export nothing.
-        timeout: Seconds for the whole run. What is unfinished then goes on at the vendor.
-        rate: Requests per second at most; by default the account's limit is found.
-        downloads: Files fetched at once; 8 by default.
-        max_pending: Exports running at the vendor at once; no limit of ours by default.
-        poll_share: Share of the requests that ask for results while exports wait to be
-            submitted: 0 for the shortest run, 1 for the earliest results; 0.2 by default.
+        journal: Another place for the journal: a file, or postgresql://HOST/DATABASE.
+        no_journal: Keep none. What was asked for is then lost with the process.
+        run: Begin or go on with the run of this name; one that has ended only tells its outcomes.
         sandbox: Export from a stand-in for the vendor that is started for this command, and
             compare each file with what it served.
     """
     screen = talk.screen()
+    if journal is not None and (no_journal or sandbox):
+        other = "--no-journal" if no_journal else "--sandbox, which keeps none"
+        raise UsageError(f"--journal and {other}: give one")
     command = ExportCommand(
         Options(
             choice=Choice(ids=segments, names=name, every=every),
             to=to,
+            terms=terms,
+            pace=pace,
+            # A stand-in is another account each time, and nobody could go on there.
+            journal=None if no_journal or sandbox else place(journal, to),
+            run=run,
             dry_run=dry_run,
-            overwrite=overwrite,
-            timeout=timeout,
-            downloads=downloads,
-            rate=rate,
-            max_pending=max_pending,
-            poll_share=poll_share,
             sandbox=sandbox,
         ),
         screen,
     )
     return _finish(command.run, screen, command.say_unfinished)
+
+
+@app.command(
+    help_epilogue="""\
+Examples:
+
+  segments-async resume --to exports
+  segments-async resume --to exports --run 2026-11-23 --timeout 3600
+
+The run keeps to what it was begun with: its segments, and what --only-changed and the like said.
+Where every run has ended, there is nothing to do, and that is a success.
+""",
+)
+def resume(
+    *,
+    to: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
+    run: Annotated[str | None, Parameter(metavar="NAME")] = None,
+    pace: Pace = _PACE,
+    talk: Talk = _QUIET,
+) -> int:
+    """Go on with an export that was cut off, without naming its segments again.
+
+    Args:
+        to: The directory of its files, where its journal is, too.
+        journal: The journal, where it is elsewhere.
+        run: The run, where several are unfinished.
+    """
+    screen = talk.screen()
+    command = runs.ResumeCommand(journal, to, run, pace, screen)
+    return _finish(command.run, screen, command.say_unfinished)
+
+
+@app.command(
+    name="runs",
+    help_epilogue="""\
+Examples:
+
+  segments-async runs --to exports
+  segments-async runs --to exports --json | jq -r 'select(.ended_at == null) | .run'
+  segments-async runs --to exports --prune 90
+
+--prune takes unfinished runs too, except for those at work, and of every directory that the journal
+is of. With a run goes what --only-changed knew of its files.
+""",
+)
+def show_runs(
+    *,
+    to: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
+    prune: Annotated[Days | None, Parameter(metavar="DAYS")] = None,
+    json: bool = False,
+    talk: Talk = _QUIET,
+) -> int:
+    """List the runs that a journal knows, the latest first.
+
+    Args:
+        to: The directory of their files, where their journal is, too.
+        journal: The journal, where it is elsewhere.
+        prune: Forget all runs to which nothing has happened for so many days.
+        json: One JSON object per run and line, as when stdout is not a terminal.
+    """
+    screen = talk.screen(json=json)
+    if prune is not None:
+        return _finish(partial(runs.prune, journal, to, prune, screen), screen)
+    return _finish(partial(runs.show, journal, to, screen), screen)
 
 
 @app.command(
@@ -208,7 +256,7 @@ def status(
         json: One JSON object, as when stdout is not a terminal.
     """
     screen = talk.screen(json=json)
-    return _finish(partial(_status, export_id, screen), screen)
+    return _finish(partial(calls.status, export_id, screen), screen)
 
 
 @app.command(
@@ -233,7 +281,7 @@ def download(
         overwrite: Replace the file if it is there already.
     """
     screen = talk.screen()
-    return _finish(partial(_download, export_id, to, overwrite, screen), screen)
+    return _finish(partial(calls.download, export_id, to, overwrite, screen), screen)
 
 
 @app.command(
@@ -247,26 +295,26 @@ Examples:
 )
 def sandbox(
     *,
-    port: Annotated[_Port, Parameter(metavar="N")] = 8420,
-    files_port: Annotated[_Port, Parameter(metavar="N")] = 0,
-    segments: Annotated[_Positive, Parameter(metavar="N")] = 1,
-    rows: Annotated[_Count, Parameter(metavar="N")] = 1000,
+    port: Annotated[Port, Parameter(metavar="N")] = 8420,
+    files_port: Annotated[Port, Parameter(metavar="N")] = 0,
+    segments: Annotated[Positive, Parameter(metavar="N")] = 1,
+    rows: Annotated[Count, Parameter(metavar="N")] = 1000,
     seed: Annotated[int, Parameter(metavar="N")] = 0,
     duration: Annotated[
         float, Parameter(metavar="SECONDS", validator=validators.Number(gte=0))
     ] = 4,
     latency: Annotated[float, Parameter(metavar="SECONDS", validator=validators.Number(gte=0))] = 0,
-    rate: Annotated[_Rate | None, Parameter(group=_LIMIT, metavar="PER_SECOND")] = None,
+    rate: Annotated[Rate | None, Parameter(group=LIMIT, metavar="PER_SECOND")] = None,
     burst: Annotated[
-        float, Parameter(group=_LIMIT, metavar="N", validator=validators.Number(gte=1))
+        float, Parameter(group=LIMIT, metavar="N", validator=validators.Number(gte=1))
     ] = 1,
-    window: Annotated[str | None, Parameter(group=_LIMIT, metavar="REQUESTS/SECONDS")] = None,
-    retry_after: Annotated[Literal["seconds", "date"] | None, Parameter(group=_LIMIT)] = None,
-    failed: Annotated[_Share, Parameter(group=_FAULTS, metavar="SHARE")] = 0,
-    internal_errors: Annotated[_Share, Parameter(group=_FAULTS, metavar="SHARE")] = 0,
-    gateway_errors: Annotated[_Share, Parameter(group=_FAULTS, metavar="SHARE")] = 0,
-    lost_before: Annotated[_Share, Parameter(group=_FAULTS, metavar="SHARE")] = 0,
-    lost_after: Annotated[_Share, Parameter(group=_FAULTS, metavar="SHARE")] = 0,
+    window: Annotated[str | None, Parameter(group=LIMIT, metavar="REQUESTS/SECONDS")] = None,
+    retry_after: Annotated[Literal["seconds", "date"] | None, Parameter(group=LIMIT)] = None,
+    failed: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
+    internal_errors: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
+    gateway_errors: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
+    lost_before: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
+    lost_after: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
     talk: Talk = _QUIET,
 ) -> int:
     """Serve a stand-in for the vendor on this machine, to try things on.
@@ -351,38 +399,6 @@ def _finish(
     except BrokenPipeError:
         cut_off()
         raise
-
-
-async def _list(screen: Screen) -> Exit:
-    async with account.from_environment().client() as client:
-        segments = await client.list_segments()
-    if screen.piped:
-        for segment in segments:
-            lines.write(lines.segment_line(segment))
-    elif segments:
-        screen.people.print(summary.segments_table(segments))
-    if not segments:
-        screen.say("The account has no segments.")
-    return Exit.ALL_DONE
-
-
-async def _status(export_id: str, screen: Screen) -> Exit:
-    async with account.from_environment().client() as client:
-        found = await client.get_export(export_id)
-    if screen.piped:
-        lines.write(lines.export_line(found))
-    else:
-        screen.people.print(summary.export_table(found))
-    return Exit.ALL_DONE
-
-
-async def _download(export_id: str, to: Path, overwrite: bool, screen: Screen) -> Exit:
-    async with account.from_environment().client() as client:
-        file = await client.download_export(export_id, to, overwrite=overwrite)
-    if screen.piped:
-        lines.write(lines.file_line(file))
-    screen.people.print(Text(summary.file_line(file)), soft_wrap=True)
-    return Exit.ALL_DONE
 
 
 def _complain(what: str) -> None:

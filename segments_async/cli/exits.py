@@ -15,6 +15,8 @@ from segments_async.errors import (
     APIConnectionError,
     AuthenticationError,
     ConfigurationError,
+    JournalError,
+    JournalReason,
     PermissionDeniedError,
     SegmentsError,
 )
@@ -58,7 +60,19 @@ def sentence(error: SegmentsError | UsageError) -> str:
         return f"{error} (SEGMENTS_API_KEY and SEGMENTS_ACCESS_TOKEN; see the Project Page)"
     if isinstance(error, APIConnectionError):
         return f"No answer from the API: {error}"
+    if isinstance(error, JournalError) and (advice := _ADVICE.get(error.reason)):
+        return f"{error} ({advice})"
     return str(error)
+
+
+_ADVICE: dict[JournalReason, str] = {
+    "damaged": "the exports it knew of can't be gone on with; moved away, it makes room for a new "
+    "one, and they are asked for again",
+    "newer": "a later segments-async can go on with it",
+    "foreign": "each account needs a directory, or a --journal, of its own",
+    "unsupported": "--journal PATH_OR_URL says where, --no-journal does without",
+    "unavailable": "--journal PATH_OR_URL puts it elsewhere, --no-journal does without",
+}
 
 
 @asynccontextmanager

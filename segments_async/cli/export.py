@@ -1,38 +1,64 @@
-"""The command `export`."""
+"""The command `export`, and what `resume` shares with it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from os import getpid
 from pathlib import Path
 from time import monotonic
+from typing import Any, Literal
 
+import anyio.to_thread
 import attrs
 
 from segments_async import BulkRun, Pacer, SegmentsClient
+from segments_async._opening import unchanged_files
 from segments_async._sansio.naming import file_names
-from segments_async.cli import account, lines, summary
+from segments_async.cli import account, guard, kept, lines, summary
+from segments_async.cli.arguments import Pace, Terms
 from segments_async.cli.choose import Choice
-from segments_async.cli.exits import Exit, alongside
+from segments_async.cli.exits import Exit, UsageError, alongside
+from segments_async.cli.journal import Known, private_directory
+from segments_async.cli.kept import Kept
 from segments_async.cli.live import View
 from segments_async.cli.screen import Screen, counted
+from segments_async.cli.standing import Standing
+from segments_async.errors import JournalError
 from segments_async.models import Exported, NotExported, Segment
 from segments_async.report import BulkReport, outcome_line
 
 
 @attrs.frozen(kw_only=True)
 class Options:
-    """What the command line says; see `segments-async export --help`."""
+    """What the command line says; see `segments-async export --help`.
+
+    Attributes:
+        journal: where it is; None for none.
+        run: the run's name; None where it isn't named.
+        command: which one it is.
+    """
 
     choice: Choice
     to: Path
-    dry_run: bool
-    overwrite: bool
-    timeout: float | None
-    downloads: int | None
-    rate: float | None
-    max_pending: int | None
-    poll_share: float | None
-    sandbox: bool
+    terms: Terms
+    pace: Pace
+    journal: Path | str | None
+    run: str | None = None
+    dry_run: bool = False
+    sandbox: bool = False
+    command: Literal["export", "resume"] = "export"
+
+    def check(self) -> None:
+        """Find what contradicts itself, before anything is asked.
+
+        Raises:
+            UsageError: something does.
+        """
+        self.choice.check()
+        if self.journal is None and (self.terms.only_changed or self.run is not None):
+            option = "--run" if self.run is not None else "--only-changed"
+            raise UsageError(f"{option} needs a journal, and with this command line there is none")
 
 
 class ExportCommand:
@@ -48,11 +74,14 @@ class ExportCommand:
 
     async def run(self) -> Exit:
         """List, choose, export, sum up."""
-        self._options.choice.check()
+        self._options.check()
         if self._options.sandbox:
             return await self._run_on_sandbox()
-        report = await self._export_from(account.from_environment())
-        return _exit_code(report)
+        return await self.run_for(account.from_environment())
+
+    async def run_for(self, source: account.Account) -> Exit:
+        """The same, for this account."""
+        return _exit_code(await self._export_from(source))
 
     def say_unfinished(self) -> None:
         """Name what a signal cut off."""
@@ -62,6 +91,9 @@ class ExportCommand:
                 f"{done} of {counted(len(self._names), 'segment')} had ended; unfinished: "
                 f"{summary.unfinished_names(self._unfinished.values())}."
             )
+            if self._options.journal is not None:
+                self._screen.say("The same command goes on with them, and asks for nothing twice.")
+                return
         if self._at_work:
             self._screen.say(
                 f"{counted(len(self._at_work), 'export')} at the vendor; "
@@ -88,57 +120,157 @@ class ExportCommand:
 
     async def _export_from(self, source: account.Account) -> BulkReport[Exported] | None:
         """Export the chosen segments; None where there was nothing to do."""
-        options = self._options
+        options, pace = self._options, self._options.pace
         async with source.client(
-            pacer=None if options.rate is None else Pacer(rate=options.rate),
-            poll_share=options.poll_share,
-            max_pending=options.max_pending,
-            downloads=options.downloads,
+            pacer=None if pace.rate is None else Pacer(rate=pace.rate),
+            poll_share=pace.poll_share,
+            max_pending=pace.max_pending,
+            downloads=pace.downloads,
         ) as client:
-            chosen = options.choice.among(await client.list_segments())
+            known = None
+            if options.journal is not None:
+                known = await Known.look(options.journal, account=source.digest)
+            chosen = options.choice.among(await self._segments(client, known))
             self._names = {one: _name(segment) for one, segment in chosen.items()}
             if not chosen:
                 self._screen.say("The account has no segments: nothing to export.")
                 return None
             if options.dry_run:
-                self._show_plan(chosen)
+                await self._show_plan(chosen, known)
                 return None
-            return await self._export(client, chosen)
+            return await self._export(client, chosen, known)
 
-    def _show_plan(self, chosen: Mapping[str, Segment | str]) -> None:
+    async def _segments(self, client: SegmentsClient, known: Known | None) -> list[Segment]:
+        """The account's, once the ticket guard lets the request go."""
+        if known is None:
+            return await client.list_segments()
+        if known.guard is not None and (held := guard.hold(client, known.guard)):
+            self._screen.say(held, style="yellow")
+        try:
+            return await client.list_segments()
+        finally:
+            await guard.remember(client, known.journal)
+
+    async def _show_plan(self, chosen: Mapping[str, Segment | str], known: Known | None) -> None:
+        paths = self._files(chosen)
+        unchanged = await self._unchanged(chosen, known)
+        names = {one: name for one, name in self._names.items() if one not in unchanged}
+        if self._screen.piped:
+            for one, name in names.items():
+                lines.write({"segment_id": one, "name": name, "file": str(paths[one])})
+        else:
+            self._screen.people.print(summary.plan_table(names, paths))
+        more = f", and {len(unchanged)} are unchanged" if unchanged else ""
+        self._screen.say(f"Nothing was exported: {counted(len(names), 'segment')} would be{more}.")
+
+    def _files(self, chosen: Mapping[str, Segment | str]) -> dict[str, Path]:
         files = file_names(
             (one, segment.name if isinstance(segment, Segment) else None)
             for one, segment in chosen.items()
         )
-        paths = {one: self._options.to / name for one, name in files.items()}
-        if self._screen.piped:
-            for one, name in self._names.items():
-                lines.write({"segment_id": one, "name": name, "file": str(paths[one])})
-        else:
-            self._screen.people.print(summary.plan_table(self._names, paths))
-        self._screen.say(f"Nothing was exported: {counted(len(paths), 'segment')} would be.")
+        return {one: self._options.to / name for one, name in files.items()}
+
+    async def _unchanged(
+        self, chosen: Mapping[str, Segment | str], known: Known | None
+    ) -> Mapping[str, object]:
+        if known is None or not self._options.terms.only_changed:
+            return {}
+        files = await known.journal.last_files(list(chosen), str(self._options.to.absolute()))
+        segments = {one: s for one, s in chosen.items() if isinstance(s, Segment)}
+        return await anyio.to_thread.run_sync(unchanged_files, segments, files)
 
     async def _export(
-        self, client: SegmentsClient, chosen: Mapping[str, Segment | str]
+        self, client: SegmentsClient, chosen: Mapping[str, Segment | str], known: Known | None
     ) -> BulkReport[Exported]:
-        options = self._options
-        self._unfinished = dict(self._names)
         began = monotonic()
-        run = client.open_bulk_export(
-            chosen.values(), options.to, timeout=options.timeout, overwrite=options.overwrite
-        )
+        run = await self._opened(client, chosen)
         entered = False
         try:
-            async with run, alongside(View(run, self._screen.err).show):
+            async with AsyncExitStack() as stack:
+                await self._enter(stack, run, known)
+                self._unfinished = dict(self._names)
                 entered = True
-                async for outcome in run:
-                    await self._note(outcome, run.name)
+                self._keep(run.name, known)
+                async with alongside(View(run, self._screen.err).show):
+                    async for outcome in run:
+                        await self._note(outcome, run.name)
         finally:
             if entered:
                 await self._note_rest(run)
         report = await run.report()
-        summary.print_report(report, self._names, self._screen.people, elapsed=monotonic() - began)
+        if not any(outcome.resumable for outcome in report.not_exported):
+            kept.forget(self._options.to, run.name)
+        summary.print_report(
+            report,
+            self._names,
+            self._screen.people,
+            elapsed=monotonic() - began,
+            journal=self._options.journal is not None,
+        )
         return report
+
+    async def _opened(
+        self, client: SegmentsClient, chosen: Mapping[str, Segment | str]
+    ) -> BulkRun[Exported]:
+        options = self._options
+        told: dict[str, Any] = {"timeout": options.pace.timeout, **attrs.asdict(options.terms)}
+        if options.journal is not None:
+            await anyio.to_thread.run_sync(private_directory, options.to)
+            told |= {"journal": options.journal, "run": options.run}
+        return client.open_bulk_export(chosen.values(), options.to, **told)
+
+    async def _enter(
+        self, stack: AsyncExitStack, run: BulkRun[Exported], known: Known | None
+    ) -> None:
+        try:
+            await stack.enter_async_context(run)
+        except JournalError as error:
+            if error.reason != "locked":
+                raise
+            who = self._holder(known)
+            raise JournalError(
+                f"{error}; wait for {who} to end, or end it, and give this command again",
+                reason=error.reason,
+                location=error.location,
+            ) from error
+
+    def _holder(self, known: Known | None) -> str:
+        """Which command has the run that this one wants."""
+        for run in known.runs.values() if known else ():
+            if run.ended_at is None and self._is_wanted(run.name, run.destination):
+                asked = Kept.load(self._options.to, run.name)
+                if asked is not None and asked.is_live():
+                    return f"`segments-async {asked.command}` (process {asked.process})"
+        return "that process"
+
+    def _is_wanted(self, name: str, destination: str | None) -> bool:
+        if self._options.run is not None:
+            return name == self._options.run
+        return destination == str(self._options.to.absolute())
+
+    def _keep(self, name: str, known: Known | None) -> None:
+        """Say what the run goes on with, and keep what it was asked for.
+
+        In one go after it was entered, since it asks for nothing before this task waits.
+        """
+        if self._options.journal is None:
+            return
+        earlier = known.runs.get(name) if known else None
+        if earlier is not None and earlier.ended_at is not None:
+            self._screen.say(f"Run {name} has ended: what it came to is told again.")
+            return
+        if earlier is not None:
+            standing = Standing.of(earlier)
+            done = standing.exported + standing.unchanged
+            of = f" of {standing.segments}" if standing.segments else ""
+            self._screen.say(f"Going on with run {name}: {done}{of} are done.")
+        Kept(
+            run=name,
+            segments=tuple(self._names),
+            terms=self._options.terms,
+            command=self._options.command,
+            process=getpid(),
+        ).save(self._options.to)
 
     async def _note_rest(self, run: BulkRun[Exported]) -> None:
         """Of a run that was left early: what it left at the vendor. Never waits, for it is over."""

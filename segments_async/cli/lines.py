@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import anyio.to_thread
 
 from segments_async._sansio.links import redact
+from segments_async.cli.standing import Standing
 from segments_async.models import Export, ExportedFile, Segment
 
 
@@ -62,6 +63,21 @@ def file_line(file: ExportedFile) -> dict[str, object]:
         "size": file.size,
         "sha256": file.sha256,
         "verified": file.verified,
+    }
+
+
+def run_line(run: Standing) -> dict[str, object]:
+    """One run of `runs`."""
+    return {
+        "run": run.name,
+        "destination": run.destination,
+        "started_at": _stamp(run.started_at),
+        "ended_at": _stamp(run.ended_at),
+        "segments": run.segments,
+        "exported": run.exported,
+        "unchanged": run.unchanged,
+        "not_exported": run.not_exported,
+        "unfinished": run.unfinished,
     }
 
 

@@ -102,6 +102,8 @@ def _counts(progress: Progress) -> list[tuple[str, str]]:
         (f"{progress.pending} pending", "cyan"),
         (f"{progress.fetching} fetching", "green"),
     ]
+    if progress.unchanged:
+        counts.append((f"{progress.unchanged} unchanged", "dim"))
     if progress.not_exported:
         counts.append((f"{progress.not_exported} not exported", "red"))
     return [part for count in counts for part in (count, ("  ", ""))]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from segments_async._plain import plain
+from segments_async.cli import guard
 
 _WIDTH_OF_A_LOG = 110
 
@@ -67,7 +68,7 @@ class LogLines(logging.Handler):
         try:
             moment = datetime.fromtimestamp(record.created).astimezone()
             style = "yellow" if record.levelno >= logging.WARNING else "dim"
-            line = f"{moment:%H:%M:%S} {plain(record.getMessage())}"
+            line = f"{moment:%H:%M:%S} {plain(guard.message(record))}"
             self._screen.err.print(Text(line, style=style), soft_wrap=True)
         except Exception:  # noqa: BLE001 - as logging's own handlers: a log line ends no program
             self.handleError(record)

@@ -14,6 +14,7 @@ from rich.text import Text
 from segments_async._plain import plain
 from segments_async.cli.lines import unsigned
 from segments_async.cli.screen import counted, in_bytes, in_time
+from segments_async.cli.standing import Standing
 from segments_async.errors import ExportTimeoutError
 from segments_async.models import Export, Exported, ExportedFile, NotExported, Segment
 from segments_async.report import BulkReport
@@ -70,18 +71,46 @@ def file_line(file: ExportedFile) -> str:
 
 
 def print_report(
-    report: BulkReport[Exported], names: Mapping[str, str], console: Console, *, elapsed: float
+    report: BulkReport[Exported],
+    names: Mapping[str, str],
+    console: Console,
+    *,
+    elapsed: float,
+    journal: bool,
 ) -> None:
-    """The files, the segments without one and why, and the totals."""
+    """The files, the segments without one and why, and the totals.
+
+    `journal`: whether the same command would go on with what is unfinished.
+    """
     if report.exported:
         console.print(_files(report.exported, names, narrow=console.width < _NARROW))
         _say_hidden(len(report.exported), console)
     if report.not_exported:
         console.print(_failures(report.not_exported, names))
         _say_hidden(len(report.not_exported), console)
-        for hint in _hints(report.not_exported):
+        for hint in _hints(report.not_exported, journal=journal):
             console.print(Text(hint), soft_wrap=True)
     console.print(Text(_totals(report, elapsed), style="bold"), soft_wrap=True)
+
+
+def runs_table(runs: Sequence[Standing]) -> Table:
+    """The table of `runs`."""
+    counts = ("Exported", "Unchanged", "Not exported", "Unfinished")
+    table = _table("Run", "Destination", "Started", "Ended", *counts)
+    for column in table.columns[-len(counts) :]:
+        column.justify = "right"
+    for run in runs:
+        table.add_row(
+            plain(run.name),
+            "-" if run.destination is None else _here(Path(run.destination)),
+            _moment(run.started_at),
+            _moment(run.ended_at),
+            str(run.exported),
+            str(run.unchanged),
+            str(run.not_exported),
+            str(run.unfinished) + ("" if run.segments is not None else " or more"),
+        )
+    return table
 
 
 def unfinished_names(names: Iterable[str]) -> str:
@@ -94,12 +123,15 @@ def unfinished_names(names: Iterable[str]) -> str:
 def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bool) -> Table:
     # A file's name says much of the segment's again, and must be whole: people copy it.
     first = [] if narrow else ["Segment"]
-    table = _table(*first, "File", "Size", f"sha256 (first {_SHA256_SHOWN})")
+    mixed = any(outcome.source != "exported" for outcome in exported)
+    last = ["Source"] if mixed else []
+    table = _table(*first, "File", "Size", f"sha256 (first {_SHA256_SHOWN})", *last)
     if not narrow:
         table.columns[0].no_wrap, table.columns[0].overflow = True, "ellipsis"
         table.columns[0].max_width = _WIDEST_NAME
-    table.columns[-2].justify = "right"
-    table.columns[-2].no_wrap = table.columns[-1].no_wrap = True
+    size = len(first) + 1
+    table.columns[size].justify = "right"
+    table.columns[size].no_wrap = table.columns[size + 1].no_wrap = True
     for outcome in exported[:_MOST_ROWS]:
         file = outcome.file
         table.add_row(
@@ -107,6 +139,7 @@ def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bo
             plain(file.path.name),
             in_bytes(file.size),
             file.sha256[:_SHA256_SHOWN] + ("" if file.verified else " unverified"),
+            *([outcome.source] if mixed else []),
         )
     return table
 
@@ -123,14 +156,19 @@ def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str]) -> 
     return table
 
 
-def _hints(not_exported: Sequence[NotExported]) -> Iterable[str]:
-    if any(isinstance(outcome.error, ExportTimeoutError) for outcome in not_exported):
+def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[str]:
+    if journal and any(outcome.resumable for outcome in not_exported):
+        yield "The same command goes on with what is unfinished, and asks for nothing twice."
+    elif any(isinstance(outcome.error, ExportTimeoutError) for outcome in not_exported):
         yield (
             "An export that ran out of time goes on at the vendor: "
             "segments-async download EXPORT --to FILE fetches it when it is complete."
         )
     if any(outcome.submitted == "maybe" for outcome in not_exported):
-        yield "Where an answer was lost, an export may be running; it is not asked for again."
+        yield (
+            "Where an answer was lost, an export may be running; it is not asked for again, unless "
+            "--on-unknown resubmit says so."
+        )
 
 
 def _say_hidden(count: int, console: Console) -> None:
@@ -141,10 +179,15 @@ def _say_hidden(count: int, console: Console) -> None:
 
 def _totals(report: BulkReport[Exported], elapsed: float) -> str:
     progress = report.progress
-    size = sum(outcome.file.size for outcome in report.exported)
-    count = f"{len(report.exported)} of {counted(progress.total, 'segment')} exported"
+    changed = [outcome for outcome in report.exported if outcome.source != "unchanged"]
+    size = sum(outcome.file.size for outcome in changed)
+    count = f"{len(changed)} of {counted(progress.total, 'segment')} exported"
     if report.exported:
         count += f" to {_here(report.exported[0].file.path.parent)}"
+    if resumed := sum(outcome.source == "resumed" for outcome in changed):
+        count += f" ({resumed} of them before)"
+    if unchanged := len(report.exported) - len(changed):
+        count += f", {unchanged} unchanged"
     return (
         f"{count}, {in_bytes(size)}, in {in_time(elapsed)}: "
         f"{counted(progress.requests, 'request')}, {progress.throttled} answered 429."

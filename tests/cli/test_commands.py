@@ -139,7 +139,7 @@ def test_file_in_the_way_is_found_before_the_post(
 ) -> None:
     """Without `--overwrite` a file that is there is kept, and its export isn't asked for."""
     env = account(server)
-    run(*EXPORT, PAGE_SEGMENT_ID, env=env)
+    run(*EXPORT, PAGE_SEGMENT_ID, "--no-journal", env=env)
     again = run(*EXPORT, PAGE_SEGMENT_ID, env=env)
     assert again.returncode == 1
     assert "--overwrite" in parsed(again.stdout)[0]["error"]["message"]
@@ -188,7 +188,7 @@ def test_timeout_leaves_the_rest_resumable(
     run: Run, account: Environment, slow_server: SandboxServer, parsed: Parsed
 ) -> None:
     """`--timeout` ends the run with 1; what goes on at the vendor is told with its export's id."""
-    done = run(*EXPORT, "--all", "--timeout", "1", env=account(slow_server))
+    done = run(*EXPORT, "--all", "--timeout", "1", "--no-journal", env=account(slow_server))
     rows = parsed(done.stdout)
     assert done.returncode == 1
     assert {row["error"]["type"] for row in rows} == {"ExportTimeoutError"}
@@ -265,10 +265,11 @@ def test_verbose_tells_of_429(run: Run, account: Environment) -> None:
     assert len(loud.stdout.splitlines()) == 1
 
 
-def test_export_from_the_sandbox(run: Run, parsed: Parsed) -> None:
-    """`export --sandbox --all` needs no account, and compares each file with what was served."""
+def test_export_from_the_sandbox(run: Run, parsed: Parsed, tmp_path: Path) -> None:
+    """`export --sandbox --all` needs no account, keeps no journal, and compares each file."""
     done = run("export", "--sandbox", "--all", "--to", "exports")
     rows = parsed(done.stdout)
     assert done.returncode == 0, done.stderr
     assert len(rows) >= 3
     assert f"{len(rows)} files verified" in done.stderr
+    assert not (tmp_path / "exports" / ".segments-async").exists()

@@ -38,6 +38,7 @@ def test_signal_ends_an_export(
     assert word in err
     assert "unfinished: " in err
     assert "My Segment" in err
+    assert "The same command goes on" in err
     assert "Traceback" not in err
     assert list((tmp_path / "exports").glob("*.csv")) == []
 

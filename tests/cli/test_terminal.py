@@ -100,6 +100,19 @@ def test_list_is_a_table(account: Environment, server: SandboxServer, tmp_path: 
     assert "My Segment" in shown
 
 
+def test_runs_is_a_table(account: Environment, server: SandboxServer, tmp_path: Path) -> None:
+    """In a terminal the runs are a table, and of an unchanged segment the summary says so."""
+    env = account(server)
+    export = ("export", "--all", "--to", "exports", "--only-changed")
+    assert Terminal(*export, env=env, cwd=tmp_path).end()[0] == 0
+    _, again = Terminal(*export, env=env, cwd=tmp_path).end()
+    code, shown = Terminal("runs", "--to", "exports", env=env, cwd=tmp_path).end()
+    assert "0 of 5 segments exported to exports, 5 unchanged" in again
+    assert code == 0
+    for heading in ("Run", "Started", "Unfinished"):
+        assert heading in shown
+
+
 @pytest.mark.parametrize("how", [["--no-color"], []], ids=["--no-color", "NO_COLOR"])
 def test_no_color(
     account: Environment, server: SandboxServer, tmp_path: Path, how: list[str]

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from launch import Environment, Run
 
+COMMANDS = ["list", "export", "resume", "runs", "status", "download", "sandbox"]
 EXPORT = ("export", "--to", "exports")
 
 
-@pytest.mark.parametrize("command", ["list", "export", "status", "download", "sandbox"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(run: Run, command: str) -> None:
     """`--help` explains a command with an example, and succeeds."""
     done = run(command, "--help")
@@ -25,7 +26,7 @@ def test_help_lists_every_command(run: Run) -> None:
     """Without arguments the commands are listed, and the exit codes explained."""
     done = run()
     assert done.returncode == 0
-    for word in ["list", "export", "status", "download", "sandbox", "Exit codes"]:
+    for word in [*COMMANDS, "Exit codes"]:
         assert word in done.stdout
 
 
@@ -52,6 +53,17 @@ def test_version(run: Run) -> None:
         ([*EXPORT, "--all", "--downloads", "0"], "--downloads"),
         ([*EXPORT, "--all", "--max-pending", "0"], "--max-pending"),
         ([*EXPORT, "--all", "--poll-share", "1.5"], "--poll-share"),
+        ([*EXPORT, "--all", "--retry-failed", "-1"], "--retry-failed"),
+        ([*EXPORT, "--all", "--on-unknown", "ask"], "--on-unknown"),
+        ([*EXPORT, "--all", "--on-expired", "ask"], "--on-expired"),
+        ([*EXPORT, "--all", "--export-timeout", "0"], "--export-timeout"),
+        ([*EXPORT, "--all", "--journal", "x.db", "--no-journal"], "--no-journal"),
+        ([*EXPORT, "--all", "--journal", "x.db", "--sandbox"], "--sandbox"),
+        ([*EXPORT, "--all", "--run", "x", "--no-journal"], "--run"),
+        ([*EXPORT, "--all", "--only-changed", "--sandbox"], "--only-changed"),
+        (["resume"], "--journal"),
+        (["runs"], "--journal"),
+        (["runs", "--to", "exports", "--prune", "-1"], "--prune"),
         (["sandbox", "--port", "70000"], "--port"),
         (["sandbox", "--window", "many"], "--window"),
         (["sandbox", "--window", "0/60"], "--window"),
@@ -69,7 +81,15 @@ def test_wrong_argument_is_one_sentence(run: Run, arguments: list[str], word: st
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list"], ["status", "x"], [*EXPORT, "--all"], ["download", "x", "--to", "f"]]
+    "arguments",
+    [
+        ["list"],
+        ["status", "x"],
+        [*EXPORT, "--all"],
+        ["download", "x", "--to", "f"],
+        ["runs", "--to", "exports"],
+        ["resume", "--to", "exports"],
+    ],
 )
 def test_missing_credentials_are_named(run: Run, arguments: list[str]) -> None:
     """Without credentials, and nobody to ask, the variable that is missing is named."""
@@ -103,6 +123,17 @@ def test_credentials_are_no_arguments(run: Run, variable: str) -> None:
     """No option takes a credential: arguments are readable by every user of the machine."""
     done = run("list", variable, "secret")
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:s3cret@localhost/x", "postgresql://localhost/x?password=s3cret"]
+)
+def test_a_password_is_no_argument(run: Run, account: Environment, url: str) -> None:
+    """`--journal` takes none either, and doesn't repeat the one it was given."""
+    done = run(*EXPORT, "--all", "--journal", url, env=account())
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "PGPASSWORD" in done.stderr
+    assert "s3cret" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,85 @@
+"""What several commands take: types of values, and options that belong together."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated, Literal
+
+import attrs
+from cyclopts import Group, Parameter, validators
+
+from segments_async.cli.screen import LogLines, Screen
+
+SELECTION = Group("Which segments", sort_key=1)
+DESTINATION = Group("Where to", sort_key=2)
+AGAIN = Group("Again", sort_key=3)
+PACE = Group("Pace", sort_key=4)
+LIMIT = Group("Limit", sort_key=2)
+FAULTS = Group("Faults", sort_key=3)
+GENERAL = Group("General", sort_key=9)
+
+Count = Annotated[int, Parameter(validator=validators.Number(gte=0))]
+Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+Seconds = Annotated[float, Parameter(validator=validators.Number(gt=0))]
+Days = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=36_500))]
+Rate = Annotated[float, Parameter(validator=validators.Number(gt=0))]
+Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
+Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
+
+_IfLost = Literal["report", "resubmit"]
+
+
+@Parameter(name="*", group=GENERAL)
+@attrs.frozen(kw_only=True)
+class Talk:
+    """What every command takes."""
+
+    verbose: Annotated[int, Parameter(alias="-v", count=True)] = 0
+    """Log lines on stderr: answers of 429, pauses and retries; twice, everything."""
+    no_color: bool = False
+    """No colours; so does NO_COLOR in the environment."""
+
+    def screen(self, *, json: bool = False) -> Screen:
+        """Open the screen, and let the library's log onto it."""
+        screen = Screen.open(no_color=self.no_color, json=json)
+        log = logging.getLogger("segments_async")
+        log.handlers[:] = [LogLines(screen)]
+        log.propagate = False
+        log.setLevel({0: logging.WARNING, 1: logging.INFO}.get(self.verbose, logging.DEBUG))
+        return screen
+
+
+@Parameter(name="*", group=PACE)
+@attrs.frozen(kw_only=True)
+class Pace:
+    """How fast a run goes, and for how long; another session of it may go otherwise."""
+
+    timeout: Annotated[Seconds | None, Parameter(metavar="SECONDS")] = None
+    """Seconds for the whole run. What is unfinished then goes on at the vendor."""
+    rate: Annotated[Rate | None, Parameter(metavar="PER_SECOND")] = None
+    """Requests per second at most; by default the account's limit is found."""
+    downloads: Annotated[Positive | None, Parameter(metavar="N")] = None
+    """Files fetched at once; 8 by default."""
+    max_pending: Annotated[Positive | None, Parameter(metavar="N")] = None
+    """Exports running at the vendor at once; no limit of ours by default."""
+    poll_share: Annotated[Share | None, Parameter(metavar="SHARE")] = None
+    """Share of requests for polls while submits wait: 0 shortest run, 1 earliest results; 0.2."""
+
+
+@Parameter(name="*", group=AGAIN)
+@attrs.frozen(kw_only=True)
+class Terms:
+    """What a run does about its segments; `resume` keeps to them."""
+
+    overwrite: Annotated[bool, Parameter(group=DESTINATION)] = False
+    """Replace files that are there already; those of an earlier run are replaced anyway."""
+    only_changed: bool = False
+    """Skip segments that have not run since the export whose file is still in DIR."""
+    retry_failed: Annotated[Count, Parameter(metavar="N")] = 0
+    """How often to ask again where the vendor says FAILED; 0 by default."""
+    on_unknown: _IfLost = "report"
+    """Where the answer to a request for an export was lost: resubmit risks a second export."""
+    on_expired: _IfLost = "report"
+    """Where a file was gone, after 48 hours: resubmit asks for one more export."""
+    export_timeout: Annotated[Seconds, Parameter(metavar="SECONDS", group=PACE)] = 86_400.0
+    """Seconds for one export, across restarts; a day by default."""

@@ -1,0 +1,94 @@
+"""Where a command's journal is, and what it knows before a run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+from urllib.parse import parse_qsl, urlsplit
+
+import anyio.to_thread
+import attrs
+
+from segments_async._journal.records import GuardRecord, RunSummary
+from segments_async._journal.sql import SqlJournal
+from segments_async.cli.exits import UsageError
+
+#: In the directory of the files: the journal, and what each run was asked for.
+DIRECTORY = ".segments-async"
+
+_FILE = "runs.db"
+
+
+def place(journal: str | None, to: Path | None) -> Path | str:
+    """Where the journal is: where `--journal` says, else in the directory of the files.
+
+    Raises:
+        UsageError: neither is given, or a password is.
+    """
+    if journal is None:
+        if to is None:
+            raise UsageError("which journal? Give --to DIR, or --journal PATH_OR_URL")
+        return to.absolute() / DIRECTORY / _FILE
+    if "://" not in journal:
+        return Path(journal)
+    if _has_password(journal):
+        raise UsageError(
+            "--journal: a password in an argument could be read by every user of the machine; "
+            "PGPASSWORD or ~/.pgpass tells it, too"
+        )
+    return journal
+
+
+def _has_password(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        named = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+        return parts.password is not None or "password" in named
+    except ValueError:
+        return "@" in url  # the library says that it can't be read, and never what it is
+
+
+def private_directory(to: Path) -> Path:
+    """The directory within the directory of the files, for their owner alone; made if need be.
+
+    Raises:
+        UsageError: it can't be made.
+    """
+    directory = to.absolute() / DIRECTORY
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't write {str(to)!r}: {error.strerror or error}") from error
+    return directory
+
+
+@attrs.frozen
+class Known:
+    """A journal that is there, and what it says.
+
+    Attributes:
+        journal: itself.
+        runs: by name, the latest first.
+        guard: the ticket guard; None where it is closed.
+    """
+
+    journal: SqlJournal
+    runs: Mapping[str, RunSummary]
+    guard: GuardRecord | None
+
+    @classmethod
+    async def look(cls, where: Path | str, *, account: str) -> Self | None:
+        """Look into the journal; None where there is none yet.
+
+        None is made: with a mistyped API key it would be the journal of an account that isn't.
+
+        Raises:
+            JournalError: it can't be used.
+        """
+        if isinstance(where, Path) and not await anyio.to_thread.run_sync(where.exists):
+            return None
+        journal = await SqlJournal.open(where, account=account)
+        runs = {run.name: run for run in await journal.runs()}
+        return cls(journal, runs, await journal.guard())
