@@ -80,9 +80,10 @@ class Known:
 
     @classmethod
     async def look(cls, where: Path | str, *, account: str) -> Self | None:
-        """Look into the journal; None where there is none yet.
+        """Look into the journal; None where there is no file yet.
 
-        None is made: with a mistyped API key it would be the journal of an account that isn't.
+        None is made: with a mistyped API key it would be the journal of an account that isn't. Of
+        a URL it can't be told without opening it, which makes one.
 
         Raises:
             JournalError: it can't be used.

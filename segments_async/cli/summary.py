@@ -166,8 +166,8 @@ def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[st
         )
     if any(outcome.submitted == "maybe" for outcome in not_exported):
         yield (
-            "Where an answer was lost, an export may be running; it is not asked for again, unless "
-            "--on-unknown resubmit says so."
+            "Where an answer was lost, an export may be running; it was not asked for again. "
+            "Exporting those segments once more, or --on-unknown resubmit, risks a second one."
         )
 
 
