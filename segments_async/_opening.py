@@ -22,6 +22,7 @@ from segments_async._files.destination import Destination
 from segments_async._gate import Gate
 from segments_async._journal.sql import SqlJournal
 from segments_async._ledger import Ledger
+from segments_async._sansio.credentials import parse_base_url
 from segments_async._sansio.unchanged import is_unchanged
 from segments_async.errors import SegmentsError
 from segments_async.models import ExportedFile, Segment
@@ -33,8 +34,13 @@ StrPath = str | os.PathLike[str]
 
 
 def account_of(base_url: str, api_key: str) -> str:
-    """Whose journal it is: a digest, so that the journal doesn't hold the key."""
-    return hashlib.sha256(f"{base_url}\n{api_key}".encode()).hexdigest()
+    """Whose journal it is: a digest, so that the journal doesn't hold the key.
+
+    Of the place and not of how it was written: a slash at the end makes no other account.
+    """
+    place = parse_base_url(base_url)
+    text = f"{place.scheme}://{place.host}:{place.port}{place.prefix}\n{api_key}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @attrs.frozen

@@ -131,7 +131,8 @@ class Exported:
         segment_id: the segment.
         export: the COMPLETE export.
         file: the file.
-        source: ``"exported"`` by this run.
+        source: ``"exported"`` by this session; ``"resumed"`` by an earlier session of the run;
+            ``"unchanged"`` by an earlier run, the segment not having run since.
     """
 
     segment_id: str

@@ -29,6 +29,7 @@ from segments_async import (
     SubmitUnknownError,
 )
 from segments_async._journal.run_log import RunLog
+from segments_async._opening import account_of
 from segments_async._sansio.lifecycle import Event
 from segments_async.sandbox import Durations, Fault, Sandbox
 
@@ -120,6 +121,21 @@ async def test_the_journal_of_another_account_is_refused(tmp_path: Path) -> None
             )
     assert caught.value.reason == "foreign"
     assert len(sandbox.record) == before
+
+
+def test_an_account_is_a_place_and_a_key() -> None:
+    """However its address is written; another place or key is another account."""
+    known = account_of("https://vendor.example", "key")
+    for same in ("https://vendor.example/", "https://VENDOR.example:443"):
+        assert account_of(same, "key") == known
+    for other in (
+        "http://vendor.example",
+        "https://vendor.example/v2",
+        "https://vendor.example:8443",
+    ):
+        assert account_of(other, "key") != known
+    assert account_of("https://vendor.example", "another") != known
+    assert "key" not in known
 
 
 async def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
