@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -18,13 +17,13 @@ from anyio.abc import TaskGroup
 
 from segments_async._cooling import Cooling
 from segments_async._fetches import Fetches
+from segments_async._figures import Figures
 from segments_async._files.destination import Destination
 from segments_async._files.fetch import Renew, fetch_file
-from segments_async._flight import POST_GRACE, Flight, Flights, fatal
+from segments_async._flight import POST_GRACE, Flight, Flights, Submitted, fatal
 from segments_async._gate import Gate, Inbox, Ticket
 from segments_async._ledger import Ledger
 from segments_async._manifest import Manifest
-from segments_async._sansio.eta import eta_seconds
 from segments_async._sansio.facts import facts_of
 from segments_async._sansio.lifecycle import Event, State
 from segments_async._sansio.retry import MOST_INTERNAL_ERRORS
@@ -46,9 +45,6 @@ from segments_async.report import OutcomeT, Progress, outcome_line
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
-#: Of the exports that ended last, so many durations tell how long the next ones may take.
-_DURATIONS_KEPT = 500
-
 #: Seconds before a FAILED export is asked for again, where `retry_failed` says so.
 RETRY_FAILED_AFTER = 60.0
 
@@ -57,6 +53,19 @@ RETRY_FAILED_AFTER = 60.0
 MOST_RESUBMITS = 3
 
 Source = Literal["exported", "resumed", "unchanged"]
+
+#: Where an export stands that a later session goes on with.
+_GOES_ON = frozenset(
+    {
+        State.NEW,
+        State.SUBMITTED,
+        State.COMPLETE,
+        State.FETCHING,
+        State.UNASKED,
+        State.REFUSED,
+        State.BROKEN_OFF,
+    }
+)
 
 _ACTIVE = frozenset({State.INTENT, State.SUBMITTED, State.COMPLETE, State.FETCHING})
 
@@ -101,13 +110,16 @@ class Beginning:
 class Item:
     """One segment of the run."""
 
-    __slots__ = ("again", "bytes", "flight", "name", "segment_id")
+    __slots__ = ("again", "bytes", "flight", "name", "opened", "segment_id", "settled")
 
     def __init__(self, segment_id: str, name: str | None) -> None:
         self.segment_id: str = segment_id
         self.name: str | None = name
         self.flight: Flight | None = None
         self.bytes: int = 0
+        #: Whether the run has come to it, and whether its outcome is known.
+        self.opened: bool = False
+        self.settled: bool = False
         #: How often another export was asked for, after one that failed, expired or was lost.
         self.again: int = 0
 
@@ -144,7 +156,8 @@ class Engine(Generic[OutcomeT]):
         self._open = len(self._items)
         #: The run's name, once it has begun.
         self.name: str = ""
-        self._ledger = Ledger(None)
+        self._ledger = Ledger()
+        self._there: Collection[str] = ()
         self._cooling: Cooling[tuple[Item, NotExported]] = Cooling(
             RETRY_FAILED_AFTER, self._on_cooled
         )
@@ -167,12 +180,8 @@ class Engine(Generic[OutcomeT]):
         self._fetches: Fetches[Item] = Fetches(self._fetch, download_slots, options.downloads)
         self._active: dict[str, Item] = {}
 
-        self._bytes = 0
-        self._durations: deque[float] = deque(maxlen=_DURATIONS_KEPT)
-        self.started_at: datetime = datetime.now(UTC)
-        self.ended_at: datetime = self.started_at
-        self._submitted_at = self._ended = 0.0
-        self._requests_before = self._throttled_before = self._internal_errors_before = 0
+        self.figures: Figures = Figures(gate, len(self._items))
+        self._ended = 0.0
 
     # ----------------------------------------------------------------- Party: what flights tell
 
@@ -188,7 +197,7 @@ class Engine(Generic[OutcomeT]):
         The run leaves the flight, and a POST that it alone wanted isn't sent.
         """
         if event is Event.ACCEPTED:
-            self._submitted_at = flight.submitted_at
+            self.figures.submitted_at = flight.submitted_at
         item = self._item_of(flight)
         facts = _facts(flight, event) if self._ledger.durable else None
         if not await self._recorded(item, event, facts):
@@ -219,7 +228,7 @@ class Engine(Generic[OutcomeT]):
             return
         export = _export_of(flight)
         if export.end_time is not None:
-            self._durations.append((export.end_time - export.start_time).total_seconds())
+            self.figures.took((export.end_time - export.start_time).total_seconds())
         if self._destination is not None:
             self._fetches.add(item, export, self._tasks)
         elif await self._recorded(item, Event.FETCHED):
@@ -241,10 +250,8 @@ class Engine(Generic[OutcomeT]):
         """The run was entered."""
         self.name = beginning.name
         self._ledger = beginning.ledger
-        self.started_at = datetime.now(UTC)
-        self._requests_before = self._gate.requests
-        self._throttled_before = self._gate.throttled
-        self._internal_errors_before = self._gate.guard.internal_errors
+        self._there = beginning.there
+        self.figures.begin()
 
     async def run(self, beginning: Beginning) -> None:
         """Run to the end, and keep what ends it for whoever iterates."""
@@ -296,7 +303,7 @@ class Engine(Generic[OutcomeT]):
             self._leave(item)
         self._flights.hand_back(self._desk)
         self._ended = anyio.current_time()
-        self.ended_at = datetime.now(UTC)
+        self.figures.ended_at = datetime.now(UTC)
         with anyio.CancelScope(shield=True):
             if self._manifest is not None:
                 await self._manifest.write()
@@ -334,8 +341,8 @@ class Engine(Generic[OutcomeT]):
             self._break_off(exc)
 
     async def _begin(self, item: Item, beginning: Beginning) -> None:
-        standing = self._ledger.open(item.segment_id)
-        there = item.segment_id in beginning.there
+        standing = self._opened(item)
+        there = item.segment_id in self._there
         if not self._ledger.finished:
             await self._resume(item, standing, there=there)
         match self._ledger.state(item.segment_id):
@@ -345,6 +352,10 @@ class Engine(Generic[OutcomeT]):
                 self._go_on(item, standing)
             case _:
                 self._settle(item, self._told_before(item, standing, there=there))
+
+    def _opened(self, item: Item) -> Standing:
+        item.opened = True
+        return self._ledger.open(item.segment_id)
 
     async def _resume(self, item: Item, standing: Standing, *, there: bool) -> None:
         events = resumption(
@@ -434,7 +445,7 @@ class Engine(Generic[OutcomeT]):
             if post:
                 self._posts.discard(ticket)
         await self._remember_guard()
-        count = self._gate.guard.internal_errors - self._internal_errors_before
+        count = self.figures.internal_errors
         if count >= MOST_INTERNAL_ERRORS:
             # Each 500 raises a ticket with the vendor: six of them are enough for one run.
             self._why = f"the vendor answered {count} requests with 500"
@@ -482,7 +493,7 @@ class Engine(Generic[OutcomeT]):
             self._settle(item, outcome)
 
     def _on_bytes(self, item: Item, size: int) -> None:
-        self._bytes += size - item.bytes
+        self.figures.bytes += size - item.bytes
         item.bytes = size
 
     # ----------------------------------------------------------------- ends
@@ -530,6 +541,8 @@ class Engine(Generic[OutcomeT]):
             self._settle(cooling, outcome)
         for item in self._items.values():
             if item.flight is None:
+                if not item.settled:
+                    self._leave_unstarted(item)
                 continue
             if item.flight.state is State.INTENT:
                 await self._leave_post(item)
@@ -542,6 +555,27 @@ class Engine(Generic[OutcomeT]):
                 export=item.flight.export,
             )
             await self._give_up(item, error, durably=False)
+
+    def _leave_unstarted(self, item: Item) -> None:
+        """The run hadn't come to it: it is as the session before left it."""
+        standing = self._ledger.standing(item.segment_id) if item.opened else self._opened(item)
+        state = self._ledger.state(item.segment_id)
+        if state not in _GOES_ON:
+            there = item.segment_id in self._there
+            self._settle(item, self._told_before(item, standing, there=there))
+            return
+        if state in (State.NEW, State.SUBMITTED):
+            self._note(item, Event.GAVE_UP)
+        kind = NotSubmittedError if standing.export is None else ExportTimeoutError
+        error = kind(
+            f"segment {item.segment_id}: {self._why}",
+            segment_id=item.segment_id,
+            export=standing.export,
+        )
+        submitted: Submitted = "no" if standing.export is None else "yes"
+        self._settle(
+            item, NotExported(item.segment_id, standing.export, error, submitted, resumable=True)
+        )
 
     async def _leave_post(self, item: Item) -> None:
         """Time is up in mid-POST of another caller, who shares the export: no grace is ours."""
@@ -581,6 +615,7 @@ class Engine(Generic[OutcomeT]):
     def _settle(self, item: Item, outcome: OutcomeT | NotExported) -> None:
         """The segment's outcome is known."""
         self._leave(item)
+        item.settled = True
         self.outcomes.append(outcome)
         if self._manifest is not None:
             line = outcome_line(outcome, run=self.name, name=item.name)
@@ -633,37 +668,13 @@ class Engine(Generic[OutcomeT]):
 
     def progress(self) -> Progress:
         """How far the run is, now."""
-        count = self._ledger.count
-        exported, unchanged = count(State.DONE), count(State.UNCHANGED)
-        fetching = count(State.COMPLETE, State.FETCHING)
-        waiting, pending = count(State.NEW, State.INTENT), count(State.SUBMITTED)
-        total = len(self._items)
         now = self._now()
-        requests = self._gate.requests - self._requests_before
-        return Progress(
-            total=total,
-            waiting=waiting,
-            pending=pending,
-            fetching=fetching,
-            exported=exported,
-            unchanged=unchanged,
-            not_exported=total - waiting - pending - fetching - exported - unchanged,
-            bytes=self._bytes,
-            requests=requests,
-            throttled=self._gate.throttled - self._throttled_before,
-            rate=self._gate.rate,
+        return self.figures.progress(
+            self._ledger,
+            now=now,
+            oldest_pending=self._oldest_pending(now),
             oldest_link_age=self._fetches.oldest_link_age,
-            eta_seconds=eta_seconds(
-                waiting=waiting,
-                pending=pending,
-                fetching=fetching,
-                rate=self._gate.rate,
-                requests=requests,
-                durations=self._durations,
-                oldest=self._oldest_pending(now),
-                newest=now - self._submitted_at,
-                fetch_seconds=self._fetches.seconds_each,
-            ),
+            fetch_seconds=self._fetches.seconds_each,
         )
 
     def latest(self, limit: int) -> list[tuple[Item, State]]:

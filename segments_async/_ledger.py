@@ -59,6 +59,10 @@ class Ledger:
         self._tally.open(segment_id, standing.state)
         return standing
 
+    def standing(self, segment_id: str) -> Standing:
+        """Where earlier sessions, and this one, left it, as far as that is durable."""
+        return _NEW if self._log is None else self._log.standings.get(segment_id, _NEW)
+
     async def record(
         self, segment_id: str, event: Event, facts: Mapping[str, Any] | None = None
     ) -> State:

@@ -102,8 +102,8 @@ class BulkRun(Generic[OutcomeT]):
             name=self.name,
             exported=tuple(exported),
             not_exported=tuple(missing),
-            started_at=engine.started_at,
-            ended_at=engine.ended_at,
+            started_at=engine.figures.started_at,
+            ended_at=engine.figures.ended_at,
             progress=self.progress,
         )
 

@@ -30,6 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_files", "_journal"}),
     frozenset({"_flight", "report"}),
     frozenset({"_waiting", "_workers", "_fetches", "_cooling", "_ledger", "_manifest"}),
+    frozenset({"_figures"}),
     frozenset({"_engine"}),
     frozenset({"_opening"}),
     frozenset({"run"}),

@@ -226,6 +226,39 @@ async def test_the_next_session_goes_on(seconds: float, tmp_path: Path) -> None:
     assert adds_up(second.progress)
 
 
+@pytest.mark.parametrize("journal", [False, True])
+async def test_a_run_left_at_once_has_an_outcome_for_each(journal: bool, tmp_path: Path) -> None:
+    """Also for those that it hadn't come to yet; and nothing was asked for."""
+    sandbox = sandbox_of(1500)
+    options: dict[str, Any] = {"journal": tmp_path / "runs.db"} if journal else {}
+    async with connected(sandbox) as client:
+        async with client.open_bulk_export(sandbox.segment_ids, tmp_path / "out", **options) as run:
+            pass
+        outcomes = [outcome async for outcome in run]
+        assert len(outcomes) == 1500
+        assert all(isinstance(o, NotExported) and o.resumable for o in outcomes)
+        assert adds_up(run.progress)
+    assert len(sandbox.record.submits()) <= 1
+
+
+async def test_a_resumed_run_left_at_once_knows_what_is_done(tmp_path: Path) -> None:
+    """What an earlier session finished is told as such, whenever the run is left."""
+    sandbox = sandbox_of(6)
+    first = await session(sandbox, tmp_path, timeout=4.3)
+    assert first.exported
+    async with connected(sandbox) as client:
+        async with client.open_bulk_export(
+            sandbox.segment_ids, tmp_path / "out", journal=tmp_path / "runs.db"
+        ) as run:
+            pass
+        outcomes = [outcome async for outcome in run]
+    done = {o.segment_id for o in outcomes if isinstance(o, Exported)}
+    assert done == {o.segment_id for o in first.exported}
+    assert len(outcomes) == 6
+    assert (await session(sandbox, tmp_path)).ok
+    assert sandbox.record.duplicates() == {}
+
+
 async def test_a_complete_export_is_fetched_and_never_asked_for_again(tmp_path: Path) -> None:
     """A session that could fetch nothing leaves exports that the next one fetches."""
     sandbox = sandbox_of()
