@@ -39,6 +39,9 @@ BATCH = 8 * 1024 * 1024
 FIRST_BATCH = 2 * 1024 * 1024
 ALL_BATCHES = 16 * 1024 * 1024
 
+#: Seconds after which a batch is written however small it is: a kill -9 costs what is in hand.
+BATCH_SECONDS = 0.25
+
 #: Bytes that a connection claims at a time, and of a file that is worth several connections.
 CHUNK = 16 * 1024 * 1024
 PARALLEL_FROM = 64 * 1024 * 1024
@@ -299,6 +302,7 @@ class _Stream:
         self._offset = start
         self._batch: list[bytes] = []
         self._batch_size = min(FIRST_BATCH, attempt.batch)
+        self._began = anyio.current_time()
         self._written = anyio.Event()
         self._written.set()
 
@@ -308,12 +312,15 @@ class _Stream:
             unseen = 0
             async for chunk in answer.chunks:
                 unseen += len(chunk)
+                due = False
                 if unseen >= SLOWEST:  # less than that is too slow whenever it comes
-                    self._speed.on_bytes(unseen, anyio.current_time())
+                    now = anyio.current_time()
+                    self._speed.on_bytes(unseen, now)
                     scope.deadline = self._speed.deadline
                     unseen = 0
+                    due = now - self._began >= BATCH_SECONDS
                 self._take(chunk)
-                if self._at - self._offset >= self._batch_size:
+                if due or self._at - self._offset >= self._batch_size:
                     await self._hand_over()
                     self._batch_size = self._attempt.batch
                     if self._leads:
@@ -349,4 +356,4 @@ class _Stream:
         """One batch is written while the next is received, and no more."""
         await self._written.wait()
         self._written = self._attempt.write_soon(self._offset, self._batch)
-        self._offset, self._batch = self._at, []
+        self._offset, self._batch, self._began = self._at, [], anyio.current_time()

@@ -31,7 +31,7 @@ FLUSH = 8 * 1024 * 1024
 _BLOCK = 1024 * 1024
 
 #: Seconds of a download that a kill -9 may cost. Whatever else ends it, nothing is lost.
-NOTED_EVERY = 0.25
+NOTED_EVERY = 0.2
 
 
 class ChecksumMismatch(Exception):

@@ -30,13 +30,14 @@ from segments_async.sandbox.server import SandboxServer
 pytestmark = pytest.mark.real_time
 
 PART = ["a.csv.part", "a.csv.part.json"]
+RATE = 2_000_000
 PROGRAM = Path(__file__).with_name("fetching.py")
 
 
 @pytest.fixture
 def server() -> Iterator[SandboxServer]:
-    """A file of 11 MB, which takes a second and a half."""
-    host = FileHost(rate=8e6)
+    """A file of 11 MB, which takes some five seconds."""
+    host = FileHost(rate=RATE)
     sandbox = Sandbox(rows=100_000, durations=Durations(median=0, sigma=0), file_host=host)
     with SandboxServer(sandbox) as server:
         yield server
@@ -85,9 +86,9 @@ def test_killed_in_mid_download(server: SandboxServer, export_id: str, tmp_path:
     assert names_in(tmp_path) == ["a.csv"]
     first, second, third = server.sandbox.record.files()
     starts = [int((e.headers or {})["range"][len("bytes=") : -1]) for e in (second, third)]
-    # A batch of 2 MiB may have been on its way.
-    assert starts[0] >= 2_000_000
-    assert starts[1] >= 4_800_000
+    # Half a second's worth may be fetched again; a busy machine may take another for writing it.
+    assert starts[0] >= 3_000_000 - RATE
+    assert starts[1] >= 7_000_000 - RATE
     assert third.sent == len(content) - starts[1]
     assert server.sandbox.record.credentials_seen_by_files() == []
     assert "range" not in (first.headers or {})
