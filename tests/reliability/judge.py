@@ -107,6 +107,7 @@ def unaccounted(
     *,
     killed: bool,
     gone: Collection[str] = (),
+    deleted: Collection[str] = (),
 ) -> list[str]:
     """Each segment has one outcome in the last session, which nothing disturbed, and it is true.
 
@@ -116,6 +117,7 @@ def unaccounted(
         outcomes: of the last session.
         killed: whether an earlier one was: then an INTENT may be all that is known of a POST.
         gone: segments whose exports' files were past their 48 hours.
+        deleted: segments whose files somebody has deleted on this machine.
     """
     counts = Counter(told.segment_id for told in outcomes)
     made = contents.of_exports_made()
@@ -126,6 +128,8 @@ def unaccounted(
     ]
     for told in outcomes:
         why = _untrue(sandbox, told, made, killed=killed, gone=gone)
+        if told.error == "DownloadError" and not told.resumable and told.segment_id in deleted:
+            continue  # of a finished run, in which nothing is exported again
         if why is not None:
             found.append(f"{told.segment_id}: {why} ({told})")
     return found

@@ -103,6 +103,10 @@ class World:
         #: Of the last session, whatever ended it.
         self.outcomes: list[Told] = []
         self.error: BaseException | None = None
+        #: Of the session that is lived: its process, its caller, and the caller's loop.
+        self.life = Life()
+        self.caller: anyio.CancelScope | None = None
+        self.loop: anyio.CancelScope | None = None
         self._now: Callable[[], float] = lambda: 0.0
         self._loop_thread = 0
         self._seen = 0.0
@@ -179,10 +183,11 @@ class World:
         self.clock_error += plan.jump
         before = len(self.sandbox.record)
         self.outcomes, self.error = [], None
-        life = Life()
+        self.life = life = Life()
         with life.lived():
             async with self.client(life) as client:
                 await self._live(client, life, plan)
+                self.caller = self.loop = None
                 if not life.dead:
                     assert_at_rest(client, self.sandbox)
         self.killed |= life.dead
@@ -193,7 +198,7 @@ class World:
         ]
 
     async def _live(self, client: SegmentsClient, life: Life, plan: Plan) -> None:
-        outer = anyio.CancelScope()
+        self.caller = outer = anyio.CancelScope()
 
         async def end() -> None:
             await anyio.sleep(plan.after / 2)
@@ -220,7 +225,7 @@ class World:
         )
         try:
             async with bulk as run:
-                with anyio.move_on_after(plan.after if plan.way == "leave" else None):
+                with anyio.move_on_after(plan.after if plan.way == "leave" else None) as self.loop:
                     async for outcome in run:
                         self._note(run.progress, outcome)
             if not adds_up(run.progress):
