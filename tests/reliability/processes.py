@@ -1,0 +1,216 @@
+"""Real processes over real sockets, killed at random moments or at every durable operation."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import attrs
+
+import segments_async
+from reliability.judge import Contents, Told, duplicates, half_files, load, unaccounted
+from reliability.victim import DIED, Job
+from segments_async.sandbox import Durations, Fault, FileHost, Sandbox, TokenBucket
+from segments_async.sandbox.server import SandboxServer
+
+TESTS = Path(__file__).resolve().parent.parent
+
+#: Segments of a run that is killed, how often it is, and the longest life of one session.
+SEGMENTS = 60
+KILLS_OF_A_RUN = 14
+LONGEST = 0.6
+
+#: Moments of a run that dies at each: more than it has. It is over before.
+MOST_MOMENTS = 2_000
+
+
+class Nursery:
+    """The process that forks sessions."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def start(self, job: Job) -> int:
+        assert self._process.stdin is not None
+        print(json.dumps(attrs.asdict(job)), file=self._process.stdin, flush=True)
+        return int(self._line())
+
+    def wait(self) -> int:
+        """Its exit status; negative for a signal."""
+        word, status = self._line().split()
+        assert word == "gone"
+        return int(status)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+@contextlib.contextmanager
+def nursery() -> Generator[Nursery]:
+    package = Path(segments_async.__file__).parent.parent
+    environment = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{TESTS}"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "reliability.victim"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=TESTS,
+    ) as process:  # fmt: skip
+        yield Nursery(process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@attrs.define
+class Tally:
+    """What came of it.
+
+    Attributes:
+        complaints: the judge's.
+        runs: that were brought to their end.
+        kills: of their sessions.
+        posts: that the vendor saw.
+        alive: seconds that the sessions lived, together.
+        answers: seconds that each POST took to be answered.
+        unknown: exports that ended so, in the open.
+        exported: whole files.
+    """
+
+    complaints: list[str] = attrs.field(factory=list[str])
+    runs: int = 0
+    kills: int = 0
+    posts: int = 0
+    alive: float = 0.0
+    answers: list[float] = attrs.field(factory=list[float])
+    unknown: int = 0
+    exported: int = 0
+
+    def add(self, other: Tally) -> None:
+        for name in attrs.fields_dict(Tally):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    @property
+    def unknown_per_kill(self) -> float:
+        return self.unknown / max(1, self.kills)
+
+    @property
+    def most_unknown_per_kill(self) -> float:
+        """2 x (POST rate x answer time) + 1."""
+        in_flight = self.posts / self.alive * statistics.mean(self.answers)
+        return 2 * in_flight + 1
+
+
+def kill_runs(directory: Path, seed: int, kills: int, journal: Callable[[], str | None]) -> Tally:
+    """Kill sessions of run after run, until it is enough; each run then comes to its end."""
+    tally = Tally()
+    with nursery() as found:
+        number = 0
+        while tally.kills < kills:
+            number += 1
+            place = directory / f"run-{number}"
+            place.mkdir()
+            chance = random.Random(f"kills {seed} {number}")
+            most = min(KILLS_OF_A_RUN, kills - tally.kills)
+            _kill_run(found, place, chance, most, journal() or str(place / "runs.db"), tally)
+    return tally
+
+
+def _kill_run(
+    found: Nursery, place: Path, chance: random.Random, most: int, journal: str, tally: Tally
+) -> None:
+    sandbox = Sandbox(
+        segments=SEGMENTS, rows=1_000, seed=chance.randrange(10**6), latency=0.05,
+        durations=Durations(1.0, 0.7), limit=TokenBucket(60, 10), file_host=FileHost(rate=4e5),
+    )  # fmt: skip
+    contents = Contents(sandbox)
+    told = place / "told.json"
+    kills = 0
+    with SandboxServer(sandbox) as server:
+        job = Job(
+            server.base_url, sandbox.segment_ids, str(place / "exports"), journal, str(told)
+        )  # fmt: skip
+        while not told.exists():
+            pid = found.start(job)
+            began = time.monotonic()
+            if kills < most:
+                time.sleep(chance.uniform(0.0, LONGEST))  # chance decides where it dies
+                os.kill(pid, signal.SIGKILL)
+            status = found.wait()
+            tally.alive += time.monotonic() - began
+            if status == -signal.SIGKILL:
+                kills += 1
+            elif status != 0:
+                tally.complaints.append(f"a session ended with status {status}")
+                break
+            with server.lock:
+                tally.complaints += half_files(contents, place / "exports")
+    _judge(sandbox, contents, told, tally)
+    tally.runs += 1
+    tally.kills += kills
+
+
+def _judge(sandbox: Sandbox, contents: Contents, told: Path, tally: Tally) -> list[Told]:
+    outcomes = load(told.read_text()) if told.exists() else []
+    tally.complaints += duplicates(sandbox.record)
+    tally.complaints += unaccounted(sandbox, contents, outcomes, killed=True)
+    posts = sandbox.record.submits()
+    tally.posts += len(posts)
+    tally.answers += [e.ended_at - e.at for e in posts if e.ended_at is not None]
+    tally.unknown += sum(o.error == "SubmitUnknownError" for o in outcomes)
+    tally.exported += sum(o.error is None for o in outcomes)
+    return outcomes
+
+
+def die_everywhere(directory: Path, journal: Callable[[], str | None]) -> Tally:
+    """A small run that dies at its first moment, its second... until none is left.
+
+    A second session ends each.
+    """
+    tally = Tally()
+    with nursery() as found:
+        for moment in range(1, MOST_MOMENTS):
+            place = directory / f"moment-{moment}"
+            place.mkdir()
+            if not _die_once(found, place, moment, journal() or str(place / "runs.db"), tally):
+                return tally
+    raise AssertionError("it never comes to its end")
+
+
+def _die_once(found: Nursery, place: Path, moment: int, journal: str, tally: Tally) -> bool:
+    """Whether it died."""
+    sandbox = Sandbox(segments=3, rows=300, seed=moment, durations=Durations(0.01, 0.0))
+    # A file that breaks off leaves a part and its sidecar.
+    sandbox.inject(Fault.cut(9_000), origin="files")
+    contents = Contents(sandbox)
+    told = place / "told.json"
+    with SandboxServer(sandbox) as server:
+        job = Job(server.base_url, sandbox.segment_ids, str(place / "exports"), journal, str(told))
+        found.start(attrs.evolve(job, dies_at=moment))
+        died = found.wait()
+        if died not in (0, DIED):
+            tally.complaints.append(f"moment {moment}: the session ended with status {died}")
+        tally.complaints += [
+            f"moment {moment}: {c}" for c in half_files(contents, place / "exports")
+        ]
+        if died == DIED:
+            told.unlink(missing_ok=True)
+            found.start(attrs.evolve(job, dies_at=MOST_MOMENTS * 10))
+            status = found.wait()
+            if status != 0:
+                tally.complaints.append(f"moment {moment}: the next one ended with {status}")
+    before = len(tally.complaints)
+    outcomes = _judge(sandbox, contents, told, tally)
+    unknown = sum(o.error is not None for o in outcomes)
+    if unknown > 3:
+        tally.complaints.append(f"{unknown} unknown")
+    tally.complaints[before:] = [f"moment {moment}: {c}" for c in tally.complaints[before:]]
+    tally.runs += 1
+    tally.kills += died == DIED
+    return died == DIED

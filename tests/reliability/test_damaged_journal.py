@@ -1,0 +1,106 @@
+"""A journal that was cut off or has a flipped byte, between two sessions of a run.
+
+What storage makes of each 512 bytes is in tests/journal/test_damage.py; here, what a run makes of
+it: it goes on as if nothing were, or refuses before anything is sent.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from unittest import mock
+
+import anyio
+import pytest
+import virtual_time
+
+from reliability.judge import duplicates, unaccounted
+from reliability.schedules import fast
+from reliability.world import Plan, World
+from segments_async import JournalError
+from segments_async.sandbox import Durations, Sandbox
+
+SEEDS = 24
+
+Damage = Callable[[bytes, random.Random], bytes]
+
+
+def cut_off(data: bytes, chance: random.Random) -> bytes:
+    return data[: chance.randrange(len(data))]
+
+
+def flipped(data: bytes, chance: random.Random) -> bytes:
+    at = chance.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ chance.randrange(1, 256)]) + data[at + 1 :]
+
+
+def flipped_early(data: bytes, chance: random.Random) -> bytes:
+    """Not in the last two commits: there, it can't be told from a write that was cut off."""
+    return flipped(data[: len(data) // 2], chance) + data[len(data) // 2 :]
+
+
+class Copied(World):
+    """Of whose journal's files a copy is made when the process dies, before anything closes them."""
+
+    def files(self) -> dict[Path, bytes]:
+        path = Path(self.journal)
+        beside = [path, path.with_name(path.name + "-wal")]
+        return {one: one.read_bytes() for one in beside if one.exists()}
+
+    def play(self, plan: Plan, seed: int) -> None:
+        name, options = virtual_time.backend(("asyncio", "trio")[seed % 2])
+        with self.told_the_time():
+            anyio.run(partial(self.session, plan), backend=name, backend_options=options)
+
+
+@pytest.mark.parametrize(
+    ("way", "which", "damage"),
+    [
+        ("leave", "runs.db", cut_off),
+        ("leave", "runs.db", flipped),
+        ("kill", "runs.db-wal", flipped_early),
+    ],
+    ids=["cut off", "flipped", "flipped in a dead process's log"],
+)
+def test_between_two_sessions(way: str, which: str, damage: Damage) -> None:
+    """Recovered, or refused with JournalError and nothing sent; never a second POST."""
+    refused = 0
+    for seed in range(SEEDS):
+        with tempfile.TemporaryDirectory(dir=fast()) as directory:
+            refused += _damaged(seed, way, which, damage, Path(directory))
+    assert 0 < refused
+
+
+def _damaged(seed: int, way: str, which: str, damage: Damage, directory: Path) -> bool:
+    """Whether the journal was refused."""
+    chance = random.Random(f"{seed} {which}")
+    sandbox = Sandbox(segments=6, rows=3, seed=seed, latency=0.1, durations=Durations(2.0, 0.5))
+    world = Copied(sandbox, directory, disk=random.Random(seed))
+    left: dict[Path, bytes] = {}
+    die = world.life.__class__.die
+
+    def die_and_copy(life: object) -> None:
+        die(world.life)
+        left.update(world.files())
+
+    after = chance.uniform(1.0, 5.0)
+    with mock.patch.object(type(world.life), "die", die_and_copy):
+        world.play(Plan("kill" if way == "kill" else "leave", after), seed)
+    left = left or world.files()
+    for path, data in left.items():
+        path.write_bytes(damage(data, chance) if path.name == which else data)
+    Path(f"{world.journal}-shm").unlink(missing_ok=True)
+    before = len(sandbox.record)
+    world.play(Plan(), seed)
+    assert duplicates(sandbox.record) == [], seed
+    assert world.complaints == [], seed
+    if world.error is not None:
+        assert isinstance(world.error, JournalError)
+        assert len(sandbox.record) == before, seed
+        return True
+    told = unaccounted(sandbox, world.contents, world.outcomes, killed=world.killed)
+    assert told == [], seed
+    return False

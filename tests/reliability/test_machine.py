@@ -1,0 +1,33 @@
+"""A state machine over the sessions of one run, against a dictionary."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from reliability.machine import Sessions
+
+#: Half a minute.
+EXAMPLES, STEPS = 200, 50
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    logging.getLogger("segments_async").setLevel(logging.CRITICAL)
+
+
+def test_whatever_happens_in_whatever_order() -> None:
+    """Progress, leaving, death, 429s, lost answers, opting in, deleted files: the model holds."""
+    run_state_machine_as_test(
+        Sessions,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

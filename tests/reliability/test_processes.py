@@ -1,0 +1,53 @@
+"""Real processes that are killed: nothing is asked for twice, nothing lost, no file is half there.
+
+`benchmarks/reliability.py` kills 2 000.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from journal.server import PostgresServer
+from reliability.processes import die_everywhere, kill_runs
+
+#: Over all tests of it.
+KILLS = 100
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("PostgreSQL"))]
+)
+def journal(request: pytest.FixtureRequest) -> Callable[[], str | None]:
+    """Makes a place for one more journal; None: beside the files."""
+    if request.param == "sqlite":
+        return lambda: None
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.schema
+
+
+@pytest.mark.parametrize("seed", [20261123, 20261124])
+def test_killed_at_any_time(seed: int, tmp_path: Path) -> None:
+    """kill -9 at random moments, 100 of them, and the same program again each time."""
+    tally = kill_runs(tmp_path, seed, KILLS // 2, lambda: None)
+    assert tally.complaints == [], tally
+    assert tally.unknown_per_kill <= tally.most_unknown_per_kill
+    assert tally.kills == KILLS // 2
+    assert tally.exported > 2 * tally.unknown
+
+
+def test_dies_at_every_durable_operation(
+    journal: Callable[[], str | None], tmp_path: Path
+) -> None:
+    """Before, after and in the middle of each write to the journal and each file operation."""
+    tally = die_everywhere(tmp_path, journal)
+    assert tally.complaints == [], tally
+    assert tally.kills > 60

@@ -1,0 +1,54 @@
+"""Seeded schedules of faults, in virtual time; and variants of the library that they must catch.
+
+`benchmarks/reliability.py` plays 10 000 of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import pytest
+
+from reliability.schedules import replay
+from reliability.variants import VARIANTS
+
+#: Of 1 000 that were asked for: what a minute has room for.
+SCHEDULES = 280
+
+#: Tests in which they are played, so that one that fails says where.
+GROUPS = 8
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """Thousands of warnings about faults that were scripted."""
+    logging.getLogger("segments_async").setLevel(logging.CRITICAL)
+
+
+@pytest.mark.parametrize("group", range(GROUPS))
+def test_nothing_is_lost_and_nothing_asked_for_twice(group: int) -> None:
+    """Whatever a run meets with, in up to five sessions: every segment has a true outcome.
+
+    A schedule that fails is printed with its seed: `replay(seed)` is the same again.
+    """
+    share = SCHEDULES // GROUPS
+    for seed in range(group * share, (group + 1) * share):
+        verdict = replay(seed)
+        assert verdict.complaints == [], verdict
+
+
+def test_a_seed_replays() -> None:
+    """The same seed is the same schedule, on either backend."""
+    assert replay(20) == replay(20)
+    assert replay(21) == replay(21)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_broken_variant_is_caught(name: str) -> None:
+    """One of the suite's own seeds finds it, and by the right complaint."""
+    broken, complaint = VARIANTS[name]
+    with broken():
+        verdicts = (replay(seed) for seed in range(SCHEDULES))
+        found = (c for verdict in verdicts for c in verdict.complaints if complaint in c)
+        assert len(list(itertools.islice(found, 1))) == 1

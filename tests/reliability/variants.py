@@ -1,0 +1,84 @@
+"""Deliberately broken variants of the library, put in place at run time: what must be caught."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+from unittest import mock
+
+import attrs
+
+from segments_async import _storage
+from segments_async._files import download
+from segments_async._flight import Flight, Flights
+from segments_async._gate import Gate, Ticket
+from segments_async._sansio.byte_ranges import Stored
+from segments_async._sansio.credentials import authorization
+from segments_async._sansio.lifecycle import Event, advance
+from segments_async._sansio.wire import ApiAnswer, ApiRequest
+from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
+
+
+@contextlib.contextmanager
+def intent_after_the_post() -> Generator[None]:
+    """INTENT is recorded once the POST has been answered, or has broken."""
+    tell = Flights._advance
+    send = Gate.send
+
+    async def tell_all_but_intent(flights: Flights, flight: Flight, event: Event) -> None:
+        if event is Event.INTENT:
+            flight.state = advance(flight.state, event)
+        else:
+            await tell(flights, flight, event)
+
+    async def send_then_tell(
+        gate: Gate, ticket: Ticket, request: ApiRequest, **keywords: Any
+    ) -> ApiAnswer:
+        try:
+            return await send(gate, ticket, request, **keywords)
+        finally:
+            flight = ticket.want.target
+            if request.body is not None and isinstance(flight, Flight):
+                for party in tuple(flight.parties):
+                    await party.record(flight, Event.INTENT)
+
+    with (
+        mock.patch.object(Flights, "_advance", tell_all_but_intent),
+        mock.patch.object(Gate, "send", send_then_tell),
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def no_length_check() -> Generator[None]:
+    """Whatever length storage announces, a body is as long as it turns out to be."""
+    read = download.read_answer
+
+    def read_without_length(*arguments: Any) -> Any:
+        meaning = read(*arguments)
+        return attrs.evolve(meaning, total=None) if isinstance(meaning, Stored) else meaning
+
+    with mock.patch.object(download, "read_answer", read_without_length):
+        yield
+
+
+@contextlib.contextmanager
+def credentials_to_storage() -> Generator[None]:
+    """The API's credentials go along wherever a link leads."""
+
+    def add_credentials(outgoing: Any) -> Any:
+        outgoing.headers["authorization"] = authorization(PAGE_API_KEY, PAGE_ACCESS_TOKEN).reveal()
+        return outgoing
+
+    with mock.patch.object(_storage, "_no_credentials", add_credentials):
+        yield
+
+
+#: By name: the variant, and a part of the complaint by which it must be caught.
+VARIANTS: Mapping[str, tuple[Callable[[], AbstractContextManager[None]], str]] = {
+    "INTENT after the POST": (intent_after_the_post, "POSTs for"),
+    "no length check": (no_length_check, "is not whole"),
+    "credentials to storage": (credentials_to_storage, "credentials went to"),
+}

@@ -1,0 +1,158 @@
+"""A process that forks sessions of a run, real ones over real sockets, which are killed or die.
+
+A line of JSON on stdin, a :class:`Job`, forks one; its pid is printed, and "gone STATUS" once it
+is. A session that comes to its end writes its outcomes to the job's `told`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+
+from reliability.judge import Told, dump
+from segments_async import SegmentsClient
+from segments_async._journal import database
+from segments_async._journal.database import Database
+from segments_async._journal.opened_run import OpenedRun
+from segments_async._sansio import retry, schedule
+from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
+
+#: The exit status of a session that died where it was told to.
+DIED = 9
+
+
+@attrs.frozen
+class Job:
+    """One session.
+
+    Attributes:
+        base_url: the vendor.
+        segments: ids.
+        to: the directory of the files.
+        journal: a path or URL.
+        told: the file for the outcomes.
+        dies_at: of the journal writes and file operations, the moment (before one, after one, or
+            in the middle of one) at which it dies, from 1; 0: at none.
+    """
+
+    base_url: str
+    segments: list[str]
+    to: str
+    journal: str
+    told: str
+    dies_at: int = 0
+
+
+async def session(job: Job) -> None:
+    """As a user's program would."""
+    async with (
+        SegmentsClient(
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=job.base_url, file_hosts=["127.0.0.1"]
+        ) as client,
+        client.open_bulk_export(job.segments, job.to, journal=job.journal, run="nightly") as run,
+    ):
+        outcomes = [Told.of(outcome) async for outcome in run]
+    path = Path(job.told)
+    path.with_suffix(".new").write_text(dump(outcomes))
+    path.with_suffix(".new").rename(path)
+
+
+class Death:
+    """Comes at the n-th moment of those at which something durable is done."""
+
+    def __init__(self, moment: int) -> None:
+        self._moment = moment
+        self._moments = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def pass_by(self) -> None:
+        with self._lock:
+            if next(self._moments) == self._moment:
+                os._exit(DIED)
+
+    def lie_in_wait(self) -> None:
+        """Before and after each operation; and in the middle of one that can be half done."""
+        for owner, name in (
+            (OpenedRun, "append"), (OpenedRun, "finish"), (Database, "set_guard"),
+            (Database, "open_run"), (os, "fsync"), (os, "ftruncate"), (os, "replace"),
+            (os, "unlink"), (os, "link"), (os, "mkdir"),
+        ):  # fmt: skip
+            self._replace(owner, name, self._around)
+        for name in ("pwrite", "write"):
+            self._replace(os, name, self._amid)
+
+    def _replace(self, owner: Any, name: str, how: Callable[..., Any]) -> None:
+        setattr(owner, name, partialmethod_of(how, getattr(owner, name)))
+
+    def _around(self, operation: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        self.pass_by()
+        result = operation(*arguments, **keywords)
+        self.pass_by()
+        return result
+
+    def _amid(
+        self, operation: Callable[..., Any], descriptor: int, data: bytes, *offset: int
+    ) -> Any:
+        self.pass_by()
+        half = len(data) // 2
+        written = operation(descriptor, data[:half], *offset) if half else 0
+        self.pass_by()
+        rest = operation(descriptor, data[written:], *(at + written for at in offset))
+        self.pass_by()
+        return written + rest
+
+
+def partialmethod_of(how: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
+    """A function, which unlike a partial binds to an instance as the original did."""
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        return how(operation, *arguments, **keywords)
+
+    return call
+
+
+def _live(job: Job) -> None:
+    logging.getLogger("segments_async").setLevel(logging.CRITICAL)
+    if job.dies_at:
+        # A short life, which is gone through many times.
+        schedule.SHORTEST_POLL_GAP = retry.FIRST_BACKOFF = 0.02
+        Death(job.dies_at).lie_in_wait()
+    anyio.run(partial(session, job))
+
+
+def main() -> None:
+    """Fork a session for each line."""
+    assert database  # imported once, before the forks
+    for line in sys.stdin:
+        job = Job(**json.loads(line))
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _live(job)
+            except BaseException as exc:  # noqa: BLE001 - told to the test
+                sys.stderr.write(f"session: {exc!r}\n")
+                os._exit(1)
+            os._exit(0)
+        tell(str(pid))
+        _, status = os.waitpid(pid, 0)
+        tell(f"gone {os.waitstatus_to_exitcode(status)}")
+
+
+def tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
