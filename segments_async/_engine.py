@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import math
@@ -25,7 +26,7 @@ from segments_async._gate import Gate, Inbox, Ticket
 from segments_async._ledger import Ledger
 from segments_async._manifest import Manifest
 from segments_async._sansio.facts import facts_of
-from segments_async._sansio.lifecycle import Event, State
+from segments_async._sansio.lifecycle import Event, IllegalTransition, State
 from segments_async._sansio.retry import MOST_INTERNAL_ERRORS
 from segments_async._sansio.schedule import Kind
 from segments_async._sansio.standing import IfLost, Standing, resumption, untold
@@ -110,7 +111,18 @@ class Beginning:
 class Item:
     """One segment of the run."""
 
-    __slots__ = ("again", "bytes", "flight", "name", "opened", "segment_id", "settled")
+    __slots__ = (
+        "bytes",
+        "decided",
+        "failures",
+        "flight",
+        "name",
+        "opened",
+        "replaced",
+        "resubmits",
+        "segment_id",
+        "settled",
+    )
 
     def __init__(self, segment_id: str, name: str | None) -> None:
         self.segment_id: str = segment_id
@@ -120,8 +132,13 @@ class Item:
         #: Whether the run has come to it, and whether its outcome is known.
         self.opened: bool = False
         self.settled: bool = False
-        #: How often another export was asked for, after one that failed, expired or was lost.
-        self.again: int = 0
+        #: Its outcome, while that is being recorded.
+        self.decided: NotExported | None = None
+        #: How often the vendor said FAILED in this run; how often a lost POST was repeated, and
+        #: whether a file that was gone was replaced by another export, in this session.
+        self.failures: int = 0
+        self.resubmits: int = 0
+        self.replaced: bool = False
 
     @property
     def submitted_at(self) -> float | None:
@@ -158,6 +175,8 @@ class Engine(Generic[OutcomeT]):
         self.name: str = ""
         self._ledger = Ledger()
         self._there: Collection[str] = ()
+        #: Whether a retry was promised that this session didn't come to.
+        self._promised = False
         self._cooling: Cooling[tuple[Item, NotExported]] = Cooling(
             RETRY_FAILED_AFTER, self._on_cooled
         )
@@ -266,8 +285,9 @@ class Engine(Generic[OutcomeT]):
                     self._why = "the run was left before its end"
                     with anyio.CancelScope(shield=True):
                         await self._give_up_rest()
-            except BaseExceptionGroup as group:
-                self.fatal = _sole(group)
+            except (BaseExceptionGroup, Exception) as exc:
+                # In the caller's task group it would come out of his block in a group.
+                self.fatal = _sole(exc)
                 if not isinstance(self.fatal, SegmentsError):
                     logger.error("bulk export %s broke off", self.name, exc_info=self.fatal)
             finally:
@@ -313,7 +333,7 @@ class Engine(Generic[OutcomeT]):
 
     async def _close_ledger(self) -> None:
         left = any(o.resumable for o in self.outcomes if isinstance(o, NotExported))
-        finished = not self._open and not left and self.fatal is None
+        finished = not (self._open or left or self._promised) and self.fatal is None
         try:
             await self._ledger.close(finished=finished)
         except JournalError as exc:
@@ -342,6 +362,7 @@ class Engine(Generic[OutcomeT]):
 
     async def _begin(self, item: Item, beginning: Beginning) -> None:
         standing = self._opened(item)
+        item.failures = standing.failures
         there = item.segment_id in self._there
         if not self._ledger.finished:
             await self._resume(item, standing, there=there)
@@ -349,6 +370,8 @@ class Engine(Generic[OutcomeT]):
             case State.NEW if not self._ledger.finished:
                 await self._begin_new(item, beginning)
             case State.SUBMITTED if not self._ledger.finished:
+                # Its place was free before its POST. A file that is there now is taken for its own,
+                # renamed into place by a process that died before it could log that.
                 self._go_on(item, standing)
             case _:
                 self._settle(item, self._told_before(item, standing, there=there))
@@ -398,6 +421,7 @@ class Engine(Generic[OutcomeT]):
             standing.export,
             age=max(0.0, (datetime.now(UTC) - since).total_seconds()),
         )
+        self._flights.share(item.flight)
 
     def _told_before(
         self, item: Item, standing: Standing, *, there: bool
@@ -423,7 +447,6 @@ class Engine(Generic[OutcomeT]):
 
     async def _ask_again(self, item: Item) -> None:
         """One more export of the segment: the caller opted in to that."""
-        item.again += 1
         self._leave(item)
         if await self._recorded(item, Event.OPTED_IN):
             try:
@@ -487,7 +510,8 @@ class Engine(Generic[OutcomeT]):
         outcome = NotExported(item.segment_id, export, error, "yes", resumable=False)
         if not await self._recorded(item, Event.EXPIRED, facts_of(outcome=outcome)):
             return
-        if self._options.on_expired == "resubmit" and not item.again:
+        if self._options.on_expired == "resubmit" and not item.replaced:
+            item.replaced = True
             await self._ask_again(item)
         else:
             self._settle(item, outcome)
@@ -501,11 +525,13 @@ class Engine(Generic[OutcomeT]):
     async def _ended_without_file(self, item: Item, flight: Flight) -> None:
         outcome = _ended(item.segment_id, flight)
         state = self._ledger.state(item.segment_id)
-        if state is State.FAILED and item.again < self._options.retry_failed:
+        item.failures += state is State.FAILED
+        if state is State.FAILED and item.failures <= self._options.retry_failed:
             # Not at once: what failed a moment ago is likely to fail again.
             self._leave(item)
             self._cooling.add((item, outcome), self._tasks)
         elif state is State.UNKNOWN and self._resubmits(item, outcome.error):
+            item.resubmits += 1
             await self._ask_again(item)
         else:
             self._settle(item, outcome)
@@ -517,7 +543,7 @@ class Engine(Generic[OutcomeT]):
         return (
             self._options.on_unknown == "resubmit"
             and isinstance(error, SubmitUnknownError)
-            and item.again < MOST_RESUBMITS
+            and item.resubmits < MOST_RESUBMITS
         )
 
     def _break_off(self, error: SegmentsError) -> None:
@@ -538,10 +564,13 @@ class Engine(Generic[OutcomeT]):
     async def _give_up_rest(self) -> None:
         """Time is up: what is unfinished ends, as resumable as it is."""
         for cooling, outcome in self._cooling.clear():
+            self._promised = True
             self._settle(cooling, outcome)
         for item in self._items.values():
             if item.flight is None:
-                if not item.settled:
+                if item.decided is not None:
+                    self._settle(item, item.decided)
+                elif not item.settled:
                     self._leave_unstarted(item)
                 continue
             if item.flight.state is State.INTENT:
@@ -600,11 +629,15 @@ class Engine(Generic[OutcomeT]):
             flight.submitted if flight else "no",
             resumable=True,
         )
+        # Before anything is awaited: from here on nobody tells it anything, or gives it a grant.
+        item.decided = outcome
+        self._leave(item)
         if not durably:
-            self._note(item, Event.GAVE_UP)
+            # Illegal where another caller's task is just recording how it ended.
+            with contextlib.suppress(IllegalTransition):
+                self._note(item, Event.GAVE_UP)
         elif not await self._recorded(item, Event.GAVE_UP, facts_of(outcome=outcome)):
             return
-        self._leave(item)
         self._settle(item, outcome)
 
     def _leave(self, item: Item) -> None:
@@ -614,6 +647,8 @@ class Engine(Generic[OutcomeT]):
 
     def _settle(self, item: Item, outcome: OutcomeT | NotExported) -> None:
         """The segment's outcome is known."""
+        if item.settled:
+            return  # the run was left while it was being recorded
         self._leave(item)
         item.settled = True
         self.outcomes.append(outcome)

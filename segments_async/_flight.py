@@ -175,9 +175,17 @@ class Flights:
         flight = self._by_export.get(checked_id("an export", export_id))
         if flight is None or flight.ended:
             flight = self._adopted(export_id, export)
-            flight.submitted_at -= age
+        if export is not None:
+            self._learn(flight, export)
+        flight.submitted_at = min(flight.submitted_at, anyio.current_time() - age)
         self._board(party, flight)
         return flight
+
+    def share(self, flight: Flight) -> None:
+        """Have the next `export()` of its segment join it, unless another one is under way."""
+        known = self._by_segment.get(flight.segment_id or "")
+        if flight.segment_id is not None and (known is None or known.ended):
+            self._by_segment[flight.segment_id] = flight
 
     def leave(self, party: Party, flight: Flight) -> None:
         """No more waiting for it. Without parties, nothing more is sent for it."""
@@ -290,7 +298,8 @@ class Flights:
     async def _advance(self, flight: Flight, event: Event) -> None:
         flight.state = advance(flight.state, event)
         for party in tuple(flight.parties):
-            await party.record(flight, event)
+            if party in flight.parties:  # it may have left while another one recorded
+                await party.record(flight, event)
 
     async def _end(
         self,
@@ -307,7 +316,8 @@ class Flights:
         self._forget(flight)
         await self._advance(flight, event)
         for party in tuple(flight.parties):
-            await party.ended(flight)
+            if party in flight.parties:
+                await party.ended(flight)
 
     # ----------------------------------------------------------------- submitting
 
@@ -432,6 +442,7 @@ class Flights:
         if answer.status == 429:
             # No setback of the export's: the pacer holds everybody, and this poll is still due.
             self._requeue(flight, flight.want.key)
+            await self._tell_unfinished(flight, answer.at)
             return
         await self._on_poll_answer(flight, request, answer, export_id)
 
@@ -493,8 +504,12 @@ class Flights:
 
     async def _poll_again(self, flight: Flight, now: float, pause: float = 0.0) -> None:
         self._requeue(flight, max(now + pause, next_poll_at(now, flight.submitted_at)))
+        await self._tell_unfinished(flight, now)
+
+    async def _tell_unfinished(self, flight: Flight, now: float) -> None:
         for party in tuple(flight.parties):
-            await party.unfinished(flight, now)
+            if party in flight.parties:
+                await party.unfinished(flight, now)
 
     async def _poll_after_setback(self, flight: Flight, asked: float = 0.0) -> None:
         pause = max(asked, full_jitter(flight.setbacks, random.random()))

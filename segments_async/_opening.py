@@ -23,6 +23,7 @@ from segments_async._gate import Gate
 from segments_async._journal.sql import SqlJournal
 from segments_async._ledger import Ledger
 from segments_async._sansio.credentials import parse_base_url
+from segments_async._sansio.retry import LONGEST_GUARD
 from segments_async._sansio.unchanged import is_unchanged
 from segments_async.errors import SegmentsError
 from segments_async.models import ExportedFile, Segment
@@ -114,7 +115,8 @@ class Opening:
         """Another process of the account may have got a 500."""
         record = await journal.guard()
         if record is not None:
-            left = (record.until - datetime.now(UTC)).total_seconds()
+            # A wall clock that jumped must not hold the account for days.
+            left = min((record.until - datetime.now(UTC)).total_seconds(), LONGEST_GUARD)
             self.gate.guard.restore(anyio.current_time() + left, record.pause)
 
 

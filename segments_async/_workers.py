@@ -51,5 +51,8 @@ class Desk(Inbox):
                 while inbox.items:
                     await self._perform(inbox.items.popleft())
         finally:
+            if inbox in self._idle:
+                # Cancelled while idle: a ticket that came now would wait here for ever.
+                self._idle.remove(inbox)
             # Cancelled with a ticket in hand: whoever clears the desk gives it back.
             self.items.extend(inbox.items)

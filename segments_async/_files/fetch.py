@@ -278,6 +278,8 @@ async def _renewed(export: Export, renew: Renew) -> Export:
             reason="expired_link",
             export=export,
         ) from exc
+    if not fresh.filename:
+        _raise(export, "expired_link", "the link has expired, and the vendor gives no other")
     logger.info("file of export %s: the link had expired, and was renewed", export.export_id)
     return attrs.evolve(export, filename=fresh.filename)
 

@@ -48,9 +48,12 @@ class Sessions(RuleBasedStateMachine):
         super().__init__()
         self._directory = Path(tempfile.mkdtemp(prefix="sessions-", dir=fast()))
         self._sandbox = Sandbox(
-            segments=SEGMENTS, rows=40, latency=0.1, durations=Durations(3.0, 0.7),
+            segments=SEGMENTS,
+            rows=40,
+            latency=0.1,
+            durations=Durations(3.0, 0.7),
             limit=TokenBucket(5, 5),
-        )  # fmt: skip
+        )
         self._world = World(self._sandbox, self._directory, disk=random.Random(0))
         self._patched = contextlib.ExitStack()
         self._patched.enter_context(self._world.told_the_time())
@@ -101,9 +104,14 @@ class Sessions(RuleBasedStateMachine):
         method=st.sampled_from(["POST", "GET"]),
         fault=st.sampled_from(
             [
-                Fault.LOST_BEFORE, Fault.LOST_AFTER, Fault.UNREACHABLE, Fault.status(500),
-                Fault.status(504, acts=True), Fault.cut(20), Fault.slow(40.0),
-            ]  # fmt: skip
+                Fault.LOST_BEFORE,
+                Fault.LOST_AFTER,
+                Fault.UNREACHABLE,
+                Fault.status(500),
+                Fault.status(504, acts=True),
+                Fault.cut(20),
+                Fault.slow(40.0),
+            ]
         ),
     )
     def lose(self, method: str, fault: Fault) -> None:
@@ -170,9 +178,12 @@ class Sessions(RuleBasedStateMachine):
             world = self._world
             assert world.complaints == []
             found: list[Any] = unaccounted(
-                self._sandbox, world.contents, world.outcomes,
-                killed=world.killed, deleted=self._deleted,
-            )  # fmt: skip
+                self._sandbox,
+                world.contents,
+                world.outcomes,
+                killed=world.killed,
+                deleted=self._deleted,
+            )
             assert found == [], found
         finally:
             if self._task is not None:  # an assertion failed above

@@ -19,7 +19,14 @@ import virtual_time
 
 from reliability.judge import Told, duplicates, secrets_on_disk, unaccounted
 from reliability.world import Plan, Way, World
-from segments_async.sandbox import PAGE_ACCESS_TOKEN, Durations, Fault, FileHost, Sandbox, TokenBucket
+from segments_async.sandbox import (
+    PAGE_ACCESS_TOKEN,
+    Durations,
+    Fault,
+    FileHost,
+    Sandbox,
+    TokenBucket,
+)
 
 SEGMENTS = 6
 
@@ -65,7 +72,7 @@ def replay(seed: int, *, resubmit: bool | None = None) -> Verdict:
 
 def fast() -> str | None:
     """A directory in memory, where there is one: nothing here is about power failures."""
-    memory = Path("/dev/shm")  # noqa: S108 - mkdtemp makes a name of its own in it
+    memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() else None
 
 

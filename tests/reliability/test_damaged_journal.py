@@ -43,7 +43,7 @@ def flipped_early(data: bytes, chance: random.Random) -> bytes:
 
 
 class Copied(World):
-    """Of whose journal's files a copy is made when the process dies, before anything closes them."""
+    """A copy of the journal's files is made when the process dies, before anything closes them."""
 
     def files(self) -> dict[Path, bytes]:
         path = Path(self.journal)
@@ -71,7 +71,7 @@ def test_between_two_sessions(way: str, which: str, damage: Damage) -> None:
     for seed in range(SEEDS):
         with tempfile.TemporaryDirectory(dir=fast()) as directory:
             refused += _damaged(seed, way, which, damage, Path(directory))
-    assert 0 < refused
+    assert refused > 0
 
 
 def _damaged(seed: int, way: str, which: str, damage: Damage, directory: Path) -> bool:

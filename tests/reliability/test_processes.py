@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
 from journal.server import PostgresServer
+
 from reliability.processes import die_everywhere, kill_runs
 
 #: Over all tests of it.
@@ -36,7 +36,7 @@ def journal(request: pytest.FixtureRequest) -> Callable[[], str | None]:
 
 @pytest.mark.parametrize("seed", [20261123, 20261124])
 def test_killed_at_any_time(seed: int, tmp_path: Path) -> None:
-    """kill -9 at random moments, 100 of them, and the same program again each time."""
+    """Kill -9 at random moments, 100 of them, and the same program again each time."""
     tally = kill_runs(tmp_path, seed, KILLS // 2, lambda: None)
     assert tally.complaints == [], tally
     assert tally.unknown_per_kill <= tally.most_unknown_per_kill
@@ -44,9 +44,7 @@ def test_killed_at_any_time(seed: int, tmp_path: Path) -> None:
     assert tally.exported > 2 * tally.unknown
 
 
-def test_dies_at_every_durable_operation(
-    journal: Callable[[], str | None], tmp_path: Path
-) -> None:
+def test_dies_at_every_durable_operation(journal: Callable[[], str | None], tmp_path: Path) -> None:
     """Before, after and in the middle of each write to the journal and each file operation."""
     tally = die_everywhere(tmp_path, journal)
     assert tally.complaints == [], tally

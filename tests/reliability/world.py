@@ -6,9 +6,9 @@ import contextlib
 import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 from unittest import mock
 
 import anyio
@@ -16,8 +16,8 @@ import anyio.lowlevel
 import anyio.to_thread
 import attrs
 import httpx
-
 from client.vendor import adds_up, assert_at_rest
+
 from reliability.judge import Contents, Told, half_files, hammered, told_credentials
 from reliability.mortal import Life, MortalTransport
 from segments_async import (
