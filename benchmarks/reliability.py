@@ -2,11 +2,15 @@
 
 Prints a table for each method, and exits 1 where one of them found something.
 
-    python benchmarks/reliability.py                                        # all of it
+    python benchmarks/reliability.py                                        # all of it, an hour
+    python benchmarks/reliability.py --only schedules --schedules 10000 --seed 7
+    python benchmarks/reliability.py --only schedules --schedule 4711
+    python benchmarks/reliability.py --only kills --kills 2000
+    python benchmarks/reliability.py --only deaths machine variants
     python benchmarks/reliability.py --only fuzzing --inputs 1000000 --seed 7
     python benchmarks/reliability.py --only fuzzing --decoder sidecar --seed 7 --number 4711
 
-The last one shows one input again, and what becomes of it.
+The last one shows one input again, and what becomes of it; `--schedule` does so with a schedule.
 """
 
 from __future__ import annotations
@@ -19,8 +23,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
 
+import reliability_runs
 from fuzz.decoders import DECODERS
 from fuzz.fuzzing import Decoder, Tally, fuzz
 from fuzz.inputs import Inputs
@@ -95,7 +100,10 @@ def _replayed(decoder: Decoder[Any, Any], seed: int, number: int) -> bool:
 # ------------------------------------------------------------------------- all
 
 #: By the word for `--only`: prints its table, and returns whether all was well.
-METHODS: Mapping[str, Callable[[argparse.Namespace], bool]] = {"fuzzing": fuzzing}
+METHODS: Mapping[str, Callable[[argparse.Namespace], bool]] = {
+    "fuzzing": fuzzing,
+    **reliability_runs.METHODS,
+}
 
 
 def main() -> int:
@@ -107,6 +115,7 @@ def main() -> int:
     fuzz_options.add_argument("--inputs", type=int, default=1_000_000)
     fuzz_options.add_argument("--decoder", default="", help="only those with this in their name")
     fuzz_options.add_argument("--number", type=int, help="show this input, and what becomes of it")
+    reliability_runs.add_options(parser)
     options = parser.parse_args()
     well = [METHODS[name](options) for name in options.only]
     return 0 if all(well) else 1

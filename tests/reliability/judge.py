@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,12 @@ class Told:
         if isinstance(outcome, Exported):
             file = outcome.file
             return cls(
-                outcome.segment_id, None, file=file.location, sha256=file.sha256,
+                outcome.segment_id,
+                None,
+                file=file.location,
+                sha256=file.sha256,
                 source=outcome.source,
-            )  # fmt: skip
+            )
         return cls(
             outcome.segment_id, type(outcome.error).__name__, outcome.submitted, outcome.resumable
         )
@@ -171,27 +174,35 @@ def _untrue(
     return None
 
 
-def hammered(entries: Iterable[Entry], *, since: int = 0) -> list[str]:
-    """In one session: few answers of 500, and nothing sent while the ticket guard holds."""
-    api = [e for e in entries if e.origin == "api" and e.number > since]
+def hammered(record: Record, *, since: int, guarded_since: int) -> list[str]:
+    """In one session few answers of 500; and nothing sent while the ticket guard holds.
+
+    Args:
+        record: the vendor's.
+        since: how many requests came before this session.
+        guarded_since: ...and before the sessions of whose 500s this one knows by the journal.
+    """
+    api = [e for e in record.api() if e.number > guarded_since]
     errors = [e for e in api if e.status == 500 and e.ended_at is not None and e.lost == "no"]
     found = []
-    if len(errors) > MOST_INTERNAL_ERRORS:
-        found.append(f"{len(errors)} answers of 500 in one session")
+    if (count := sum(e.number > since for e in errors)) > MOST_INTERNAL_ERRORS:
+        found.append(f"{count} answers of 500 in one session")
     for error in errors:
         start, end = (error.ended_at or 0.0) + ON_ITS_WAY, (error.ended_at or 0.0) + GUARD - 1.0
         found += [
             f"{e.method} {e.path} {e.at - (error.ended_at or 0.0):.1f} s after a 500"
             for e in api
-            if start < e.at < end
+            if e.number > since and start < e.at < end
         ]
     return found
 
 
 def told_credentials(record: Record) -> list[str]:
     """Storage never sees what belongs to the API."""
-    return [f"credentials went to {e.path.partition('?')[0]}"
-            for e in record.credentials_seen_by_files()]  # fmt: skip
+    return [
+        f"credentials went to {e.path.partition('?')[0]}"
+        for e in record.credentials_seen_by_files()
+    ]
 
 
 def secrets_on_disk(directory: Path, secrets: Sequence[bytes]) -> list[str]:

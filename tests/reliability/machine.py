@@ -75,6 +75,7 @@ class Sessions(RuleBasedStateMachine):
             # Of each: one for what was unknown before, and those of this session.
             self._posts.update(dict.fromkeys(self._told or self._posts, MOST_RESUBMITS + 3))
         plan = Plan(gap=gap, options=RESUBMIT if opted_in else {})
+        self._world.outcomes = []
         self._task = self._loop.create_task(self._world.session(plan))
 
     @precondition(lambda self: self._task is not None)
@@ -145,8 +146,8 @@ class Sessions(RuleBasedStateMachine):
 
     @invariant()
     def the_judge_has_no_complaints(self) -> None:
-        assert self._world.complaints == []
-        assert self._world.error is None
+        assert self._world.complaints == [], self._world.complaints
+        assert self._world.error is None, self._world.error
 
     def _settle(self) -> None:
         """Compare what is told with the model."""
@@ -176,7 +177,7 @@ class Sessions(RuleBasedStateMachine):
             self.start(opted_in=False, gap=1.0)
             self._wait()
             world = self._world
-            assert world.complaints == []
+            assert world.complaints == [], world.complaints
             found: list[Any] = unaccounted(
                 self._sandbox,
                 world.contents,

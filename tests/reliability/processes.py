@@ -61,8 +61,12 @@ def nursery() -> Generator[Nursery]:
     environment = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{TESTS}"}
     with subprocess.Popen(
         [sys.executable, "-m", "reliability.victim"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=TESTS,
-    ) as process:  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=TESTS,
+    ) as process:
         yield Nursery(process)
         assert process.stdin is not None
         process.stdin.close()
@@ -126,16 +130,19 @@ def _kill_run(
     found: Nursery, place: Path, chance: random.Random, most: int, journal: str, tally: Tally
 ) -> None:
     sandbox = Sandbox(
-        segments=SEGMENTS, rows=1_000, seed=chance.randrange(10**6), latency=0.05,
-        durations=Durations(1.0, 0.7), limit=TokenBucket(60, 10), file_host=FileHost(rate=4e5),
-    )  # fmt: skip
+        segments=SEGMENTS,
+        rows=1_000,
+        seed=chance.randrange(10**6),
+        latency=0.05,
+        durations=Durations(1.0, 0.7),
+        limit=TokenBucket(60, 10),
+        file_host=FileHost(rate=4e5),
+    )
     contents = Contents(sandbox)
     told = place / "told.json"
     kills = 0
     with SandboxServer(sandbox) as server:
-        job = Job(
-            server.base_url, sandbox.segment_ids, str(place / "exports"), journal, str(told)
-        )  # fmt: skip
+        job = Job(server.base_url, sandbox.segment_ids, str(place / "exports"), journal, str(told))
         while not told.exists():
             pid = found.start(job)
             began = time.monotonic()

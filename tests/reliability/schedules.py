@@ -96,9 +96,11 @@ class _Schedule:
             file_host=chance.choice(_FILE_HOSTS),
         )
         self._world = World(
-            self._sandbox, directory,
-            careless=chance.random() < 0.3, disk=random.Random(f"disk {seed}"),
-        )  # fmt: skip
+            self._sandbox,
+            directory,
+            careless=chance.random() < 0.3,
+            disk=random.Random(f"disk {seed}"),
+        )
         opted = chance.random() < 0.15
         self._opted_in = opted if resubmit is None else resubmit
         self._kills = 0
@@ -144,9 +146,12 @@ class _Schedule:
             complaints += duplicates(record)
         expired = set(self._sandbox.segment_ids) if self._longest_gap >= WEEKEND else set[str]()
         complaints += unaccounted(
-            self._sandbox, world.contents, world.outcomes,
-            killed=world.killed, gone=expired,
-        )  # fmt: skip
+            self._sandbox,
+            world.contents,
+            world.outcomes,
+            killed=world.killed,
+            gone=expired,
+        )
         secrets = (PAGE_ACCESS_TOKEN.encode(), b"X-Amz-Signature=")
         complaints += secrets_on_disk(self._directory, secrets)
         parts = sorted(path.name for path in world.directory.glob("*.part*"))
@@ -189,9 +194,11 @@ class _Schedule:
                 self._inject_at_files()
             else:
                 self._sandbox.inject(
-                    self._api_fault(), method=self._chance.choice(["POST", "GET", None]),
-                    times=self._times(), skip=self._chance.randrange(12),
-                )  # fmt: skip
+                    self._api_fault(),
+                    method=self._chance.choice(["POST", "GET", None]),
+                    times=self._times(),
+                    skip=self._chance.randrange(12),
+                )
 
     def _inject_at_files(self) -> None:
         times, skip = self._times(), self._chance.randrange(4)

@@ -43,7 +43,7 @@ def flipped_early(data: bytes, chance: random.Random) -> bytes:
 
 
 class Copied(World):
-    """A copy of the journal's files is made when the process dies, before anything closes them."""
+    """Its journal's files are copied when the process dies, before anything closes them."""
 
     def files(self) -> dict[Path, bytes]:
         path = Path(self.journal)

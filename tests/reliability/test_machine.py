@@ -28,6 +28,6 @@ def test_whatever_happens_in_whatever_order() -> None:
             stateful_step_count=STEPS,
             deadline=None,
             derandomize=True,
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )

@@ -14,7 +14,7 @@ from reliability.schedules import replay
 from reliability.variants import VARIANTS
 
 #: Of 1 000 that were asked for: what a minute has room for.
-SCHEDULES = 280
+SCHEDULES = 400
 
 #: Tests in which they are played, so that one that fails says where.
 GROUPS = 8

@@ -14,7 +14,7 @@ from segments_async import _storage
 from segments_async._files import download
 from segments_async._flight import Flight, Flights
 from segments_async._gate import Gate, Ticket
-from segments_async._sansio.byte_ranges import Stored
+from segments_async._sansio.byte_ranges import Stored, read_answer
 from segments_async._sansio.credentials import authorization
 from segments_async._sansio.lifecycle import Event, advance
 from segments_async._sansio.wire import ApiAnswer, ApiRequest
@@ -54,10 +54,9 @@ def intent_after_the_post() -> Generator[None]:
 @contextlib.contextmanager
 def no_length_check() -> Generator[None]:
     """Whatever length storage announces, a body is as long as it turns out to be."""
-    read = download.read_answer
 
     def read_without_length(*arguments: Any) -> Any:
-        meaning = read(*arguments)
+        meaning = read_answer(*arguments)
         return attrs.evolve(meaning, total=None) if isinstance(meaning, Stored) else meaning
 
     with mock.patch.object(download, "read_answer", read_without_length):

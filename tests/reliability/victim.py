@@ -22,8 +22,7 @@ import attrs
 
 from reliability.judge import Told, dump
 from segments_async import SegmentsClient
-from segments_async._journal import database
-from segments_async._journal.database import Database
+from segments_async._journal.database import Database  # imported once, before the forks
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._sansio import retry, schedule
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
@@ -84,10 +83,17 @@ class Death:
     def lie_in_wait(self) -> None:
         """Before and after each operation; and in the middle of one that can be half done."""
         for owner, name in (
-            (OpenedRun, "append"), (OpenedRun, "finish"), (Database, "set_guard"),
-            (Database, "open_run"), (os, "fsync"), (os, "ftruncate"), (os, "replace"),
-            (os, "unlink"), (os, "link"), (os, "mkdir"),
-        ):  # fmt: skip
+            (OpenedRun, "append"),
+            (OpenedRun, "finish"),
+            (Database, "set_guard"),
+            (Database, "open_run"),
+            (os, "fsync"),
+            (os, "ftruncate"),
+            (os, "replace"),
+            (os, "unlink"),
+            (os, "link"),
+            (os, "mkdir"),
+        ):
             self._replace(owner, name, self._around)
         for name in ("pwrite", "write"):
             self._replace(os, name, self._amid)
@@ -133,7 +139,6 @@ def _live(job: Job) -> None:
 
 def main() -> None:
     """Fork a session for each line."""
-    assert database  # imported once, before the forks
     for line in sys.stdin:
         job = Job(**json.loads(line))
         pid = os.fork()

@@ -98,6 +98,8 @@ class World:
         self.journal = journal or str(directory / "runs.db")
         self.contents = Contents(sandbox)
         self.clock_error = 0.0
+        #: By the journal, unless the process died before it told it, or the clock jumped since.
+        self._guarded_since = 0
         self.complaints: list[str] = []
         self.killed = False
         #: Of the last session, whatever ended it.
@@ -164,10 +166,14 @@ class World:
             httpx.AsyncClient(transport=transport) as http,
             httpx.AsyncClient(transport=transport) as files,
             SegmentsClient(
-                PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=API_ORIGIN,
-                http_client=http, file_http_client=files, **options,
+                PAGE_API_KEY,
+                PAGE_ACCESS_TOKEN,
+                base_url=API_ORIGIN,
+                http_client=http,
+                file_http_client=files,
+                **options,
             ) as client,
-        ):  # fmt: skip
+        ):
             yield client
 
     async def pause(self, seconds: float) -> None:
@@ -182,6 +188,8 @@ class World:
         await self.pause(plan.gap)
         self.clock_error += plan.jump
         before = len(self.sandbox.record)
+        if plan.jump or plan.jump_later:
+            self._guarded_since = before
         self.outcomes, self.error = [], None
         self.life = life = Life()
         with life.lived():
@@ -193,9 +201,11 @@ class World:
         self.killed |= life.dead
         self.complaints += [
             *half_files(self.contents, self.directory),
-            *hammered(self.sandbox.record, since=before),
+            *hammered(self.sandbox.record, since=before, guarded_since=self._guarded_since),
             *told_credentials(self.sandbox.record),
         ]
+        if life.dead or plan.jump_later:
+            self._guarded_since = len(self.sandbox.record)
 
     async def _live(self, client: SegmentsClient, life: Life, plan: Plan) -> None:
         self.caller = outer = anyio.CancelScope()
