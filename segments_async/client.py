@@ -596,7 +596,7 @@ class SegmentsClient:
                     return await anyio.to_thread.run_sync(read, request, answer)
                 value = read(request, answer)
             except (APIConnectionError, APIStatusError) as exc:
-                if attempt + 1 == ATTEMPTS or not self._worth_another(exc):
+                if attempt + 1 == ATTEMPTS or not self._worth_another(exc, attempt):
                     raise
                 after = anyio.current_time() + _pause(exc, attempt)
             else:
@@ -604,9 +604,11 @@ class SegmentsClient:
                 return value
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _worth_another(self, exc: APIConnectionError | APIStatusError) -> bool:
+    def _worth_another(self, exc: APIConnectionError | APIStatusError, attempt: int) -> bool:
         if isinstance(exc, APIStatusError) and exc.status_code == 429:
             return True  # not refused, only put off; the pacer decides when
+        if isinstance(exc, APIStatusError) and exc.status_code == 500 and attempt:
+            return False  # each one raises a ticket: after the guard's pause once more, and no more
         passing = isinstance(exc, APIConnectionError | ServerError)
         return passing and self._quota.take()
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from client.vendor import connected
-from segments_async import ExportTimeoutError, NotExported, NotSubmittedError
+from segments_async import ExportTimeoutError, NotExported, NotSubmittedError, ServerError
 from segments_async.sandbox import PAGE_SEGMENT_ID, Durations, Fault, Sandbox
 
 
@@ -117,3 +117,14 @@ async def test_what_ends_a_run_is_told_apart() -> None:
     kinds = {type(o.error) for o in report.not_exported if isinstance(o, NotExported)}
     assert kinds == {ExportTimeoutError, NotSubmittedError}
     assert len(sandbox.record.submits()) == 1
+
+
+async def test_a_call_that_gets_500s_raises_two_tickets_at_most() -> None:
+    """Once more after the guard's pause, and then the caller is told."""
+    sandbox = Sandbox()
+    sandbox.inject(Fault.status(500), times=99)
+    async with connected(sandbox) as client:
+        with pytest.raises(ServerError):
+            await client.list_segments()
+    first, second = sandbox.record.api()
+    assert second.at - first.at >= 60

@@ -1,0 +1,229 @@
+"""Claims about parties that come and go while another one records, or a probe is out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+
+from client.vendor import STEADY, connected, is_whole
+from segments_async import (
+    AuthenticationError,
+    DownloadError,
+    Exported,
+    ExportExpiredError,
+    ExportTimeoutError,
+    NotExported,
+    Pacer,
+)
+from segments_async._journal.records import GuardRecord
+from segments_async._journal.sql import SqlJournal
+from segments_async._ledger import Ledger
+from segments_async._opening import account_of
+from segments_async._sansio.lifecycle import Event, State
+from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Fault, Sandbox
+
+POST: dict[str, Any] = {"method": "POST", "path": "export/"}
+POLL: dict[str, Any] = {"method": "GET", "path": "export/"}
+SLOW = Durations(median=60.0, sigma=0)
+
+
+def slow_commits(
+    monkeypatch: pytest.MonkeyPatch, event: Event, seconds: float, of: Callable[[Ledger], bool]
+) -> None:
+    """Recording the event takes so long in these ledgers, as on a busy disk."""
+    record = Ledger.record
+
+    async def slow(ledger: Ledger, segment_id: str, what: Event, facts: Any = None) -> State:
+        state = await record(ledger, segment_id, what, facts)
+        if what is event and of(ledger):
+            await anyio.sleep(seconds)
+        return state
+
+    monkeypatch.setattr(Ledger, "record", slow)
+
+
+async def test_a_run_left_during_a_silence_takes_nobody_with_it(tmp_path: Path) -> None:
+    """Left while the one request that goes first is on the wire, the client goes on."""
+    sandbox = Sandbox(segments=40, rows=2, durations=SLOW, latency=0.2)
+    async with connected(sandbox, pacer=Pacer(rate=200), request_timeout=20) as client:
+        async with client.open_bulk_export(sandbox.segment_ids, tmp_path):
+            await anyio.sleep(3.0)
+            sandbox.inject(Fault(lost="after", delay=1e6), times=math.inf)
+            await anyio.sleep(30.0)
+        sandbox._script._rules.clear()
+        with anyio.fail_after(100):
+            assert await client.list_segments()
+
+
+async def test_a_resumed_run_shares_with_whoever_waits_by_the_id(tmp_path: Path) -> None:
+    """A 401 to the shared poll reaches both as itself."""
+    sandbox = Sandbox(segments=1, rows=2, durations=SLOW)
+    journal = tmp_path / "runs.db"
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(
+            sandbox.segment_ids, tmp_path / "out", journal=journal, timeout=1.5
+        )
+    [left] = report.not_exported
+    assert left.export is not None
+    export_id = left.export.export_id
+    refused = attrs.evolve(Fault.status(401, body=b"{}"), delay=3.0)
+    sandbox.inject(refused, **POLL)
+    raised: list[Exception] = []
+
+    async with connected(sandbox) as client, anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            with pytest.raises(AuthenticationError) as caught:
+                await client.wait_for_export(export_id)
+            raised.append(caught.value)
+
+        tasks.start_soon(wait)
+        await anyio.sleep(1.0)
+        with anyio.fail_after(3600), pytest.raises(AuthenticationError):
+            await client.bulk_export(sandbox.segment_ids, tmp_path / "out", journal=journal)
+    assert len(raised) == 1
+
+
+async def test_a_party_that_left_is_told_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run's time is up while the other one's journal is written: neither is harmed."""
+    sandbox = Sandbox(segments=1, rows=2, durations=STEADY)
+    async with (
+        connected(sandbox) as client,
+        client.open_bulk_export(sandbox.segment_ids, tmp_path / "a") as first,
+    ):
+        slow_commits(
+            monkeypatch, Event.COMPLETED, 1.0, lambda ledger: ledger is first._engine._ledger
+        )
+        await anyio.sleep(0.3)
+        second = await client.bulk_export(sandbox.segment_ids, tmp_path / "b", timeout=4.2)
+        report = await first.report()
+    assert report.ok
+    assert [type(o.error) for o in second.not_exported] == [ExportTimeoutError]
+
+
+@pytest.mark.parametrize("stay", [3.0, 20.0])
+async def test_an_export_is_given_up_once(
+    stay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Giving up takes a commit of two seconds; whether the run is left meanwhile or not."""
+    sandbox = Sandbox(segments=1, rows=2, durations=SLOW)
+    slow_commits(monkeypatch, Event.GAVE_UP, 2.0, lambda _: True)
+    async with (
+        connected(sandbox) as client,
+        client.open_bulk_export(sandbox.segment_ids, tmp_path / "a") as first,
+    ):
+        await anyio.sleep(0.3)
+        async with client.open_bulk_export(
+            sandbox.segment_ids, tmp_path / "b", export_timeout=2.5
+        ) as second:
+            await anyio.sleep(stay)
+        outcomes = [outcome async for outcome in second]
+        assert (await first.report()).ok
+    assert [type(o.error) for o in outcomes if isinstance(o, NotExported)] == [ExportTimeoutError]
+    assert len(outcomes) == 1
+
+
+async def test_patience_ends_under_429s_too(tmp_path: Path) -> None:
+    """`export_timeout` is looked at whatever the polls are answered."""
+    sandbox = Sandbox(segments=2, rows=2, durations=STEADY)
+    sandbox.inject(Fault.status(429), **POLL, times=math.inf)
+    async with connected(sandbox) as client:
+        with anyio.fail_after(3600):
+            report = await client.bulk_export(sandbox.segment_ids, tmp_path, export_timeout=60)
+        sandbox._script._rules.clear()
+    assert {type(o.error) for o in report.not_exported} == {ExportTimeoutError}
+
+
+async def test_a_guard_of_a_clock_that_jumped_is_bounded(tmp_path: Path) -> None:
+    """A record that holds the account for a month holds it for a quarter of an hour."""
+    account = account_of(API_ORIGIN, PAGE_API_KEY)
+    journal = await SqlJournal.open(tmp_path / "runs.db", account=account)
+    await journal.set_guard(GuardRecord(datetime.now(UTC) + timedelta(days=30), 120.0, 1))
+    sandbox = Sandbox(segments=2, rows=2, durations=STEADY)
+    async with connected(sandbox) as client:
+        began = anyio.current_time()
+        report = await client.bulk_export(
+            sandbox.segment_ids, tmp_path / "out", journal=tmp_path / "runs.db"
+        )
+        assert 890 <= anyio.current_time() - began <= 930
+    assert report.ok
+
+
+async def test_retries_are_counted_over_sessions(tmp_path: Path) -> None:
+    """`retry_failed=1` is one more export in the run, however often the process dies."""
+    sandbox = Sandbox(segments=2, rows=2, durations=STEADY, failed=1.0)
+    for seconds in (20.0, None, None):
+        async with connected(sandbox) as client:
+            report = await client.bulk_export(
+                sandbox.segment_ids,
+                tmp_path / "out",
+                journal=tmp_path / "runs.db",
+                run="one",
+                retry_failed=1,
+                timeout=seconds,
+            )
+        assert len(report.not_exported) == 2
+    assert sandbox.record.exports_per_segment() == dict.fromkeys(sandbox.segment_ids, 2)
+
+
+async def test_what_is_opted_in_to_is_counted_by_its_reason(tmp_path: Path) -> None:
+    """A POST that was repeated is no reason not to retry the export that then failed."""
+    sandbox = Sandbox(segments=1, rows=2, durations=STEADY, failed=1.0)
+    sandbox.inject(Fault.LOST_BEFORE, **POST)
+    async with connected(sandbox) as client:
+        await client.bulk_export(
+            sandbox.segment_ids, tmp_path, on_unknown="resubmit", retry_failed=1
+        )
+    assert len(sandbox.record.submits()) == 3
+
+
+async def test_a_renewed_export_without_a_link_stops_nobody_else(tmp_path: Path) -> None:
+    """It is that export's expired link, and no policy that refuses all of them."""
+    sandbox = Sandbox(segments=6, rows=2, durations=STEADY)
+    sandbox.inject(
+        Fault.status(403, body="<Code>AccessDenied</Code><Message>Request has expired</Message>"),
+        origin="files",
+    )
+    async with connected(sandbox) as client:
+        real = client.get_export
+
+        async def without_a_link(export: Any) -> Any:
+            return attrs.evolve(await real(export), filename=None)
+
+        run = client.open_bulk_export(sandbox.segment_ids, tmp_path)
+        run._engine._renew = without_a_link
+        async with run:
+            report = await run.report()
+    assert len(report.exported) == 5
+    [failed] = report.not_exported
+    assert isinstance(failed.error, DownloadError)
+    assert not isinstance(failed.error, ExportExpiredError)
+    assert failed.error.reason == "expired_link"
+
+
+async def test_a_resumed_export_is_joined(tmp_path: Path) -> None:
+    """`export()` of a segment that a resumed run waits for asks for no second export."""
+    sandbox = Sandbox(segments=1, rows=2, durations=SLOW)
+    [segment_id] = sandbox.segment_ids
+    options: dict[str, Any] = {"journal": tmp_path / "runs.db"}
+    async with connected(sandbox) as client:
+        await client.bulk_export([segment_id], tmp_path / "out", timeout=2.0, **options)
+    async with (
+        connected(sandbox) as client,
+        client.open_bulk_export([segment_id], tmp_path / "out", **options) as run,
+    ):
+        await anyio.sleep(1.0)
+        file = await client.export(segment_id, tmp_path / "single.csv")
+        report = await run.report()
+    assert is_whole(sandbox, file.path, segment_id)
+    assert all(isinstance(outcome, Exported) for outcome in report.exported)
+    assert len(sandbox.record.submits()) == 1
