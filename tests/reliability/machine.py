@@ -73,7 +73,7 @@ class Sessions(RuleBasedStateMachine):
         self._opted_in |= opted_in
         if opted_in:
             # Of each: one for what was unknown before, and those of this session.
-            self._posts.update(dict.fromkeys(self._told or self._posts, MOST_RESUBMITS + 3))
+            self._posts.update(dict.fromkeys(self._sandbox.segment_ids, MOST_RESUBMITS + 3))
         plan = Plan(gap=gap, options=RESUBMIT if opted_in else {})
         self._world.outcomes = []
         self._task = self._loop.create_task(self._world.session(plan))
