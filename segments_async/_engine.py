@@ -200,7 +200,7 @@ class Engine(Generic[OutcomeT]):
         self._active: dict[str, Item] = {}
 
         self.figures: Figures = Figures(gate, len(self._items))
-        self._ended = 0.0
+        self._began = self._ended = 0.0
 
     # ----------------------------------------------------------------- Party: what flights tell
 
@@ -222,10 +222,13 @@ class Engine(Generic[OutcomeT]):
         if not await self._recorded(item, event, facts):
             self._leave(item)
 
-    async def unfinished(self, flight: Flight, now: float) -> None:
+    async def unfinished(self, flight: Flight, now: float, *, answered: bool) -> None:
         """A poll brought no end; `export_timeout` is looked at here, and needs no timer."""
         patience = self._options.export_timeout
-        if now - flight.submitted_at <= patience:
+        # A 429 says nothing of the export. One that an earlier session left days ago may be
+        # complete, and isn't given up before anybody has heard of it, or waited as long again.
+        since = flight.submitted_at if answered else max(flight.submitted_at, self._began)
+        if now - since <= patience:
             return
         item = self._item_of(flight)
         if item.flight is flight:
@@ -269,6 +272,7 @@ class Engine(Generic[OutcomeT]):
         """The run was entered."""
         self.name = beginning.name
         self._ledger = beginning.ledger
+        self._began = anyio.current_time()
         self._there = beginning.there
         self.figures.begin()
 

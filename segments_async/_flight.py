@@ -70,7 +70,7 @@ class Party(Protocol):
         """Keep the event, durably where that is promised, before anything follows from it."""
         ...
 
-    async def unfinished(self, flight: Flight, now: float) -> None:
+    async def unfinished(self, flight: Flight, now: float, *, answered: bool) -> None:
         """A poll came back, and the export goes on."""
         ...
 
@@ -442,7 +442,7 @@ class Flights:
         if answer.status == 429:
             # No setback of the export's: the pacer holds everybody, and this poll is still due.
             self._requeue(flight, flight.want.key)
-            await self._tell_unfinished(flight, answer.at)
+            await self._tell_unfinished(flight, answer.at, answered=False)
             return
         await self._on_poll_answer(flight, request, answer, export_id)
 
@@ -504,12 +504,12 @@ class Flights:
 
     async def _poll_again(self, flight: Flight, now: float, pause: float = 0.0) -> None:
         self._requeue(flight, max(now + pause, next_poll_at(now, flight.submitted_at)))
-        await self._tell_unfinished(flight, now)
+        await self._tell_unfinished(flight, now, answered=True)
 
-    async def _tell_unfinished(self, flight: Flight, now: float) -> None:
+    async def _tell_unfinished(self, flight: Flight, now: float, *, answered: bool) -> None:
         for party in tuple(flight.parties):
             if party in flight.parties:
-                await party.unfinished(flight, now)
+                await party.unfinished(flight, now, answered=answered)
 
     async def _poll_after_setback(self, flight: Flight, asked: float = 0.0) -> None:
         pause = max(asked, full_jitter(flight.setbacks, random.random()))

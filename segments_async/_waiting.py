@@ -30,7 +30,7 @@ class Waiter:
     async def record(self, flight: Flight, event: Event) -> None:
         """A single call keeps no journal."""
 
-    async def unfinished(self, flight: Flight, now: float) -> None:
+    async def unfinished(self, flight: Flight, now: float, *, answered: bool) -> None:
         """A single call's timeout is a cancel scope."""
 
     async def ended(self, flight: Flight) -> None:

@@ -227,3 +227,16 @@ async def test_a_resumed_export_is_joined(tmp_path: Path) -> None:
     assert is_whole(sandbox, file.path, segment_id)
     assert all(isinstance(outcome, Exported) for outcome in report.exported)
     assert len(sandbox.record.submits()) == 1
+
+
+async def test_what_was_left_long_ago_is_asked_about_first(tmp_path: Path) -> None:
+    """A 429 is no reason to give up an export of which, in this session, nobody has heard."""
+    sandbox = Sandbox(segments=2, rows=2, durations=STEADY)
+    options: dict[str, Any] = {"journal": tmp_path / "runs.db", "export_timeout": 20.0}
+    async with connected(sandbox) as client:
+        await client.bulk_export(sandbox.segment_ids, tmp_path / "out", timeout=2.0, **options)
+        await anyio.sleep(100.0)
+        sandbox.inject(Fault.status(429), **POLL, times=2)
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path / "out", **options)
+    assert report.ok
+    assert len(sandbox.record.submits()) == 2
