@@ -52,19 +52,23 @@ def backend(name: str, on_turn: Callable[[], object]) -> dict[str, Any]:
     return {"clock": virtual_time.virtual_trio_clock(), "instruments": [StepsOfTrio(on_turn)]}
 
 
-def vendor() -> Sandbox:
+def vendor(internal_errors: int) -> Sandbox:
     """Of two segments, with a setback for a submit, a poll and a file each."""
     sandbox = Sandbox(segments=2, rows=40, latency=0.1, durations=Durations(1.2, 0.2))
+    if internal_errors:
+        sandbox.inject(Fault.status(500), method="GET", path="export/", times=internal_errors)
     sandbox.inject(Fault.status(429), method="POST")
     sandbox.inject(Fault.status(502), method="GET", path="export/")
     sandbox.inject(Fault.cut(2_000), origin="files")
     return sandbox
 
 
-def cancelled_at(turn: int, name: str, directory: Path) -> tuple[bool, list[str]]:
+def cancelled_at(
+    turn: int, name: str, directory: Path, internal_errors: int
+) -> tuple[bool, list[str]]:
     """Whether it came to that, and the complaints."""
     random.seed(turn)
-    world = World(vendor(), directory, disk=random.Random(turn))
+    world = World(vendor(internal_errors), directory, disk=random.Random(turn))
     turns = 0
 
     def on_turn() -> None:
@@ -77,7 +81,7 @@ def cancelled_at(turn: int, name: str, directory: Path) -> tuple[bool, list[str]
     with world.told_the_time():
         for hook in (on_turn, lambda: None):
             options = backend(name, hook)
-            session = partial(world.session, Plan())
+            session = partial(world.session, Plan(gap=5.0))
             anyio.run(session, backend=name, backend_options=options)
     found = [
         *world.complaints,
@@ -90,16 +94,19 @@ def cancelled_at(turn: int, name: str, directory: Path) -> tuple[bool, list[str]
 
 
 @pytest.mark.parametrize("name", ["asyncio", "trio"])
-def test_at_every_turn(name: str) -> None:
+@pytest.mark.parametrize("internal_errors", [0, 1], ids=["no 500", "a 500"])
+def test_at_every_turn(name: str, internal_errors: int) -> None:
     """The next session exports everything, with one POST for each; not even an UNKNOWN is left.
 
-    On asyncio before each turn of the event loop, on trio before each step of any task.
+    On asyncio before each turn of the event loop, on trio before each step of any task. A 500
+    that was heard of is remembered, however soon after it the cancellation comes: the next session
+    sends nothing for what is left of its minute.
     """
     turn = 0
     came = True
     while came:
         turn += 1
         with tempfile.TemporaryDirectory(dir=fast()) as directory:
-            came, complaints = cancelled_at(turn, name, Path(directory))
+            came, complaints = cancelled_at(turn, name, Path(directory), internal_errors)
         assert complaints == [], f"turn {turn}"
     assert turn > 100

@@ -38,10 +38,15 @@ def test_nothing_is_lost_and_nothing_asked_for_twice(group: int) -> None:
         assert verdict.complaints == [], verdict
 
 
-def test_a_seed_replays() -> None:
-    """The same seed is the same schedule, on either backend."""
-    assert replay(20) == replay(20)
-    assert replay(21) == replay(21)
+@pytest.mark.parametrize("seed", [20, 21])
+def test_a_seed_replays(seed: int) -> None:
+    """The same seed is the same schedule, on either backend.
+
+    What becomes of it may differ by the order in which the tasks of a cancelled group are told:
+    asyncio and trio keep them in sets, by their places in memory.
+    """
+    one, two = replay(seed), replay(seed)
+    assert (one.sessions, one.kills) == (two.sessions, two.kills)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -98,7 +98,8 @@ class World:
         self.journal = journal or str(directory / "runs.db")
         self.contents = Contents(sandbox)
         self.clock_error = 0.0
-        #: By the journal, unless the process died before it told it, or the clock jumped since.
+        #: From there on, 500s are known by the journal: unless the process died before it told
+        #: of them, was cancelled before it had heard of them, or the clock jumped since.
         self._guarded_since = 0
         self.complaints: list[str] = []
         self.killed = False
@@ -198,13 +199,15 @@ class World:
                 self.caller = self.loop = None
                 if not life.dead:
                     assert_at_rest(client, self.sandbox)
+                heard = client._gate.guard.internal_errors
         self.killed |= life.dead
         self.complaints += [
             *half_files(self.contents, self.directory),
             *hammered(self.sandbox.record, since=before, guarded_since=self._guarded_since),
             *told_credentials(self.sandbox.record),
         ]
-        if life.dead or plan.jump_later:
+        said = sum(e.status == 500 for e in self.sandbox.record.api() if e.number > before)
+        if life.dead or plan.jump_later or heard < said:
             self._guarded_since = len(self.sandbox.record)
 
     async def _live(self, client: SegmentsClient, life: Life, plan: Plan) -> None:
