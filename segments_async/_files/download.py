@@ -31,13 +31,18 @@ from segments_async._storage import NO_HEADERS, Storage, StorageAnswer, StorageB
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
-#: Bytes gathered before they are written and hashed in a worker thread: the more, the fewer hops,
-#: each of which costs some 0.3 ms. Each connection has one batch in hand and one being written, so
-#: all together stay below 40 MiB, however many there are. The first one is small: after it is
-#: decided whether more connections are of use.
-BATCH = 8 * 1024 * 1024
+#: Bytes gathered before they are written and hashed in a worker thread. Smaller ones cost more
+#: hops, of some 0.3 ms each; larger ones no longer fit the processor's cache. The first one is
+#: small: after it is decided whether more connections are of use.
+BATCH = 4 * 1024 * 1024
 FIRST_BATCH = 2 * 1024 * 1024
-ALL_BATCHES = 16 * 1024 * 1024
+
+#: Batches of a connection: one is received, one waits, one is written. With two, the one who
+#: receives and the one who writes wait for each other; more than three bring nothing.
+BATCHES = 3
+
+#: Bytes of all connections' batches, however many there are.
+ALL_BATCHES = 24 * 1024 * 1024
 
 #: Seconds after which a batch is written however small it is: a kill -9 costs what is in hand.
 BATCH_SECONDS = 0.25
@@ -45,6 +50,10 @@ BATCH_SECONDS = 0.25
 #: Bytes that a connection claims at a time, and of a file that is worth several connections.
 CHUNK = 16 * 1024 * 1024
 PARALLEL_FROM = 64 * 1024 * 1024
+
+
+#: Where in the file it belongs, and its chunks.
+_Batch = tuple[int, list[bytes]]
 
 
 class TryAgain(Exception):
@@ -97,6 +106,7 @@ class Attempt:
         self._slots = slots
         self._received = size_of(part.held)
         self._claims = Claims((), NO_END)
+        self._syncs = False
         self._others = 0
         self._others_broke = False
         self._failure: Exception | None = None
@@ -201,7 +211,7 @@ class Attempt:
         """Bytes of a batch, by how many connections share the memory now."""
         slots = self._slots
         of_others = 0 if slots is None else (slots.max_value or 0) - slots.value
-        return min(BATCH, ALL_BATCHES // max(1 + self._others, of_others))
+        return min(BATCH, ALL_BATCHES // BATCHES // max(1 + self._others, of_others))
 
     def is_last(self, end: int) -> bool:
         stored = self._part.stored
@@ -215,25 +225,27 @@ class Attempt:
         self._progress(self._received)
 
     async def write(self, offset: int, batch: list[bytes]) -> None:
-        """Write a batch, to its end: what has come isn't fetched again."""
-        with anyio.CancelScope(shield=True):
-            try:
-                await anyio.to_thread.run_sync(self._part.write, offset, batch)
-            except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
-                self._fail(exc)
+        """Write and hash a batch."""
+        try:
+            await anyio.to_thread.run_sync(self._part.write, offset, batch)
+        except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
+            self._fail(exc)
+            return
+        if self._part.wants_sync and not self._syncs:
+            self._syncs = True
+            self._group.start_soon(self._sync)
 
-    def write_soon(self, offset: int, batch: list[bytes]) -> anyio.Event:
-        """The same while something else goes on. Returns the event of its end."""
-        written = anyio.Event()
+    async def _sync(self) -> None:
+        """Bring to the disk what is written, while more comes."""
+        try:
+            await anyio.to_thread.run_sync(self._part.sync, abandon_on_cancel=True)
+        except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
+            self._fail(exc)
+        finally:
+            self._syncs = False
 
-        async def write() -> None:
-            try:
-                await self.write(offset, batch)
-            finally:
-                written.set()
-
-        self._group.start_soon(write)
-        return written
+    def start_soon(self, do: Callable[[], Awaitable[None]]) -> None:
+        self._group.start_soon(do)
 
     # ----------------------------------------------------------------- more connections
 
@@ -303,11 +315,12 @@ class _Stream:
         self._batch: list[bytes] = []
         self._batch_size = min(FIRST_BATCH, attempt.batch)
         self._began = anyio.current_time()
+        self._batches, self._to_write = anyio.create_memory_object_stream[_Batch](BATCHES - 2)
         self._written = anyio.Event()
-        self._written.set()
 
     async def receive(self, answer: StorageAnswer, scope: anyio.CancelScope) -> None:
         """Read it to its end, or to where another connection has claimed what follows."""
+        self._attempt.start_soon(self._write)
         try:
             unseen = 0
             async for chunk in answer.chunks:
@@ -332,10 +345,21 @@ class _Stream:
             if self._offset == 0 and self._attempt.is_last(self._end):
                 self._attempt.rest, self._batch = self._batch, []
         finally:
+            # What has come isn't fetched again.
             with anyio.CancelScope(shield=True):
-                await self._written.wait()
                 if self._batch:
-                    await self._attempt.write(self._offset, self._batch)
+                    await self._hand_over()
+                self._batches.close()
+                await self._written.wait()
+
+    async def _write(self) -> None:
+        """Write batch after batch while the next one is received."""
+        try:
+            with anyio.CancelScope(shield=True), self._to_write:
+                async for offset, batch in self._to_write:
+                    await self._attempt.write(offset, batch)
+        finally:
+            self._written.set()
 
     def _take(self, chunk: bytes) -> None:
         self._at += len(chunk)
@@ -353,7 +377,5 @@ class _Stream:
         self._attempt.on_bytes(len(chunk))
 
     async def _hand_over(self) -> None:
-        """One batch is written while the next is received, and no more."""
-        await self._written.wait()
-        self._written = self._attempt.write_soon(self._offset, self._batch)
+        await self._batches.send((self._offset, self._batch))
         self._offset, self._batch, self._began = self._at, [], anyio.current_time()

@@ -25,8 +25,8 @@ from segments_async._sansio.claims import Ranges, prefix_of, with_range
 #: Bytes hashed from the disk in one go: little enough that a cancellation needn't wait for it.
 SLICE = 32 * 1024 * 1024
 
-#: Bytes after which the system is asked to begin writing out.
-FLUSH = 8 * 1024 * 1024
+#: Bytes written after which it is time for `sync`.
+UNSYNCED = 128 * 1024 * 1024
 
 _BLOCK = 1024 * 1024
 
@@ -67,6 +67,7 @@ class PartFile:
 
     Its methods are for worker threads, and may be called by several at once: one waits for the
     other, so that a descriptor is never closed under a thread that a cancelled task left behind.
+    Only `sync` lets the others write on.
 
     Attributes:
         stored: the version it is a part of; None before anything is known.
@@ -78,12 +79,14 @@ class PartFile:
         self._part = part_of(target)
         self._sidecar = sidecar_of(target)
         self._lock = threading.Lock()
+        self._syncing = threading.Lock()
         self._descriptor: int | None = None
         self._note: int | None = None
         self._left = False
         self._export_id = ""
         self._hashed = 0
-        self._flushing = 0
+        self._unsynced = 0
+        self._sync_failed = False
         self._noted_at = -math.inf
         self._sha256 = hashlib.sha256()
         self._md5 = md5()
@@ -106,6 +109,11 @@ class PartFile:
         total = self.stored.total if self.stored is not None and not self.stored.gzip else None
         return total is None or held == (((0, total),) if total else ())
 
+    @property
+    def wants_sync(self) -> bool:
+        """Whether so much was written since the last `sync` that another one is worth its while."""
+        return self._unsynced >= UNSYNCED
+
     def open(self, export_id: str) -> None:
         """Take the part for this download alone, with what an earlier one of the export left.
 
@@ -124,7 +132,7 @@ class PartFile:
         with self._lock:
             self._empty(self._opened())
             self._sha256, self._md5 = hashlib.sha256(), md5()
-            self._hashed = self._flushing = 0
+            self._hashed = self._unsynced = 0
             self.stored = None
 
     def write(self, offset: int, chunks: Sequence[bytes]) -> None:
@@ -136,6 +144,18 @@ class PartFile:
             if self.resumable and now - self._noted_at >= NOTED_EVERY:
                 self._noted_at = now
                 self._write_note(synced=False)
+
+    def sync(self) -> None:
+        """Have what is written so far on the disk, so that `finish` finds little to wait for.
+
+        Raises:
+            OSError: it isn't there. The system says so once, so the part can't be trusted.
+        """
+        with self._syncing:
+            self._unsynced = 0
+            self._sync_failed = True
+            os.fsync(self._opened())
+            self._sync_failed = False
 
     def hash_on(self) -> bool:
         """Hash some more of what is there from the beginning on. Returns whether that is all."""
@@ -151,7 +171,7 @@ class PartFile:
         Raises:
             ChecksumMismatch: these aren't the bytes that storage has. Nothing is put in place.
         """
-        with self._lock:
+        with self._syncing, self._lock:
             descriptor = self._opened()
             if chunks:
                 self._write(0, chunks)
@@ -169,11 +189,11 @@ class PartFile:
 
     def keep(self) -> None:
         """Leave what is there for a later download, durably; discard it where it is of no use."""
-        with self._lock:
+        with self._syncing, self._lock:
             self._left = True
             if self._descriptor is None:
                 return
-            if not self.resumable:
+            if not self.resumable or self._sync_failed:
                 self._discard()
                 return
             try:
@@ -186,7 +206,7 @@ class PartFile:
 
     def discard(self) -> None:
         """Remove what was written. A part that another process left is not this one's to remove."""
-        with self._lock:
+        with self._syncing, self._lock:
             self._left = True
             if self._descriptor is not None:
                 self._discard()
@@ -235,6 +255,7 @@ class PartFile:
         if offset == self._hashed:
             self._update(data)
         at = offset + len(data)
+        self._unsynced += len(data)
         self.held = with_range(self.held, offset, at)
         self._hash_on(descriptor)
 
@@ -253,18 +274,6 @@ class PartFile:
         if self._md5 is not None and self.stored is not None and self.stored.md5 is not None:
             self._md5.update(data)
         self._hashed += len(data)
-        if self._hashed - self._flushing >= FLUSH:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Have the system begin to write out what is hashed, so that `fsync` finds little to do.
-
-        Linux begins it when told that the pages won't be needed; it drops none that is dirty.
-        """
-        if self._descriptor is not None and hasattr(os, "posix_fadvise"):
-            length = self._hashed - self._flushing
-            os.posix_fadvise(self._descriptor, self._flushing, length, os.POSIX_FADV_DONTNEED)
-        self._flushing = self._hashed
 
     def _check(self) -> None:
         if self.stored is None or self.stored.gzip:
