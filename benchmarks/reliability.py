@@ -6,6 +6,7 @@ Prints a table for each method, and exits 1 where one of them found something.
     python benchmarks/reliability.py --only schedules --schedules 10000 --seed 7
     python benchmarks/reliability.py --only schedules --schedule 4711
     python benchmarks/reliability.py --only kills --kills 2000
+    python benchmarks/reliability.py --only fleet --jobs 10000
     python benchmarks/reliability.py --only deaths machine variants
     python benchmarks/reliability.py --only fuzzing --inputs 1000000 --seed 7
     python benchmarks/reliability.py --only fuzzing --decoder sidecar --seed 7 --number 4711

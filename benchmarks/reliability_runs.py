@@ -21,10 +21,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis.stateful import run_state_machine_as_test
 from journal.server import PostgresServer, binaries
+from reliability.fleet import Plan, sail
 from reliability.machine import Sessions
 from reliability.processes import Tally, die_everywhere, kill_runs
 from reliability.schedules import Verdict, replay
 from reliability.variants import VARIANTS
+
+from segments_async.sandbox import TokenBucket
 
 #: Schedules that a process takes at a time, and kills of one nursery.
 _SHARE = 50
@@ -95,6 +98,24 @@ def _kill_share(job: tuple[int, int]) -> Tally:
     _quiet()
     with tempfile.TemporaryDirectory() as directory:
         return kill_runs(Path(directory), *job, lambda: None)
+
+
+def fleet(options: argparse.Namespace) -> bool:
+    """Several processes with one account and one journal, some killed."""
+    print(f"\n8 processes, {options.jobs} exports, 20 kills, seed {options.seed}\n", flush=True)
+    plan = Plan(8, options.jobs, 20, TokenBucket(100, 200), longest=20.0)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as directory:
+        found = sail(Path(directory), options.seed, plan)
+    _print_found(found.complaints)
+    print(
+        "| POSTs | files | unknown | 429s | busiest second | at most | seconds over the limit's "
+        "| complaints | seconds |\n|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
+        f"| {found.posts} | {found.exported} | {found.unknown} | {found.throttled:.2%} "
+        f"| {found.busiest} | {found.allowed:.0f} | {found.over_bound:.3f} "
+        f"| {len(found.complaints)} | {time.monotonic() - started:.0f} |"
+    )
+    return not found.complaints and found.busiest <= found.allowed
 
 
 def deaths(_: argparse.Namespace) -> bool:
@@ -204,6 +225,7 @@ def _quiet() -> None:
 METHODS: Mapping[str, Callable[[argparse.Namespace], bool]] = {
     "schedules": schedules,
     "kills": kills,
+    "fleet": fleet,
     "deaths": deaths,
     "machine": machine,
     "variants": variants,
@@ -216,5 +238,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--schedules", type=int, default=10_000)
     group.add_argument("--schedule", type=int, help="play the schedule of this seed again")
     group.add_argument("--kills", type=int, default=2_000)
+    group.add_argument("--jobs", type=int, default=10_000, help="exports of the fleet")
     group.add_argument("--examples", type=int, default=5_000, help="of the state machine")
     group.add_argument("--steps", type=int, default=100, help="of each of them")

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Generic, Literal, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 
 import anyio
 import anyio.lowlevel
@@ -30,6 +30,7 @@ from segments_async._sansio.lifecycle import Event, IllegalTransition, State
 from segments_async._sansio.retry import MOST_INTERNAL_ERRORS
 from segments_async._sansio.schedule import Kind
 from segments_async._sansio.standing import IfLost, Standing, resumption, untold
+from segments_async._sharing import sharing_of
 from segments_async._storage import Storage
 from segments_async._workers import Desk
 from segments_async.errors import (
@@ -43,6 +44,9 @@ from segments_async.errors import (
 )
 from segments_async.models import Completed, Export, Exported, ExportedFile, NotExported
 from segments_async.report import OutcomeT, Progress, outcome_line
+
+if TYPE_CHECKING:
+    from segments_async._journal.sql import SqlJournal
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
@@ -98,6 +102,7 @@ class Beginning:
         unchanged: files of earlier runs that are still right, by segment id.
         there: segments whose files, as far as the ledger speaks of them, are in their place.
         durations: seconds that the segments' last exports took, by segment id.
+        journal: by which the account's processes divide its limit; None where there is none.
     """
 
     name: str
@@ -106,6 +111,7 @@ class Beginning:
     unchanged: Mapping[str, ExportedFile]
     there: Collection[str]
     durations: Mapping[str, float]
+    journal: SqlJournal | None = None
 
 
 class Item:
@@ -302,6 +308,10 @@ class Engine(Generic[OutcomeT]):
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 self._desk.open(tasks)
+                done = anyio.Event()
+                if beginning.journal is not None and not self._ledger.finished:
+                    sharing = sharing_of(self._gate.pacer)
+                    tasks.start_soon(sharing.keep, self._gate, beginning.journal, done)
                 try:
                     await self._start_all(beginning)
                     if self._open:
@@ -312,6 +322,7 @@ class Engine(Generic[OutcomeT]):
                     raise
                 finally:
                     self._desk.close()
+                    done.set()
         finally:
             self._tasks = None
 

@@ -172,6 +172,15 @@ class Gate:
         self._scheduler.ended()
         self._poke()
 
+    @property
+    def pacer(self) -> Pacer:
+        return self._pacer
+
+    def on_new_pace(self) -> None:
+        """The pacer was told another pace: look again at what may go."""
+        for gate in self._sharing:
+            gate._poke()
+
     def submit_undone(self) -> None:
         """A submit came to nothing: refused, or never sent."""
         self._scheduler.not_started()
@@ -341,8 +350,7 @@ class Gate:
             blocked = self._pacer.blocked
             self._pacer.on_accepted(now, ticket.epoch, read_hint(answer.headers))
             if blocked:
-                for gate in self._sharing:
-                    gate._poke()
+                self.on_new_pace()
         if answer.status == 500:
             self.guard.on_internal_error(now)
             logger.warning(

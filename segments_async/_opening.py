@@ -104,6 +104,7 @@ class Opening:
             unchanged,
             there.keys(),
             await journal.durations(ids),
+            journal,
         )
 
     async def _obstacles(self, own: Collection[str]) -> Mapping[str, SegmentsError]:

@@ -164,9 +164,13 @@ class _Encrypted(httpcore.AsyncNetworkStream):
         size = len(first)
         self._records[:size] = first
         with contextlib.suppress(ssl.SSLError):  # SSLWantReadError: no more has come
-            while size < READ and (more := self._ssl.read(READ, self._records[size:])):
+            while size < READ and (more := self._read_into(self._records[size:])):
                 size += more
         return bytes(self._records[:size])
+
+    def _read_into(self, buffer: memoryview) -> int:
+        # typeshed has it return bytes, as it does without a buffer.
+        return cast(int, self._ssl.read(len(buffer), cast(bytearray, buffer)))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:

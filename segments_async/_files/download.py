@@ -7,8 +7,8 @@ in batches in a worker thread while the next batch is received (docs/design.md: 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NoReturn
 
 import anyio
 import anyio.to_thread
@@ -244,7 +244,7 @@ class Attempt:
         finally:
             self._syncs = False
 
-    def start_soon(self, do: Callable[[], Awaitable[None]]) -> None:
+    def start_soon(self, do: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._group.start_soon(do)
 
     # ----------------------------------------------------------------- more connections

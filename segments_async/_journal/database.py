@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, Select, delete, func, insert, inspect
 
 from segments_async._journal.backends import Backend, LetGo, backend
 from segments_async._journal.faults import mapped_errors
+from segments_async._journal.limit import exchange
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import (
     OpenedRun,
@@ -24,7 +25,9 @@ from segments_async._journal.opened_run import (
 )
 from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._journal.tables import (
+    FROM_THE_BEGINNING,
     SCHEMA,
+    SHARED,
     Malformed,
     checked,
     events,
@@ -38,6 +41,7 @@ from segments_async._journal.tables import (
 )
 from segments_async._sansio.facts import Facts, read_facts
 from segments_async._sansio.lifecycle import Event, State
+from segments_async._sansio.sharing import Common, Told
 from segments_async._sansio.standing import Standing, standings
 from segments_async.errors import ConfigurationError, JournalError
 from segments_async.models import ExportedFile
@@ -51,6 +55,8 @@ class Database:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        #: Whether it is known to have the tables for what processes share.
+        self._shares = False
         self.location: str = backend.location
 
     @classmethod
@@ -211,13 +217,24 @@ class Database:
                 }
                 connection.execute(insert(guard).values(sealed(guard, values)))
 
+    def exchange(self, member: str, tell: Callable[[Common], Told]) -> Told:
+        """Tell the other processes of the account how fast the vendor lets this one go."""
+        with mapped_errors(self.location), self._backend.engine.begin() as connection:
+            self._backend.exclusively(connection)
+            if not self._shares:
+                # Not made with the journal: a newer one, or another account's, stays as it is.
+                metadata.create_all(connection, SHARED)
+            told = exchange(connection, member, tell)
+        self._shares = True
+        return told
+
 
 def _initialize(engine: Engine, backend: Backend, account: str) -> None:
     with engine.begin() as connection:
         backend.exclusively(connection)
         if inspect(connection).has_table(journal.name):
             return
-        metadata.create_all(connection)
+        metadata.create_all(connection, FROM_THE_BEGINNING)
         values = sealed(journal, {"version": SCHEMA, "account": account})
         connection.execute(insert(journal).values(values))
 

@@ -20,6 +20,7 @@ import anyio.to_thread
 from segments_async._journal.locked import Locked
 from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._sansio.facts import SecretInFacts, check_secrets
+from segments_async._sansio.sharing import Common, Told
 from segments_async.errors import ConfigurationError, JournalError
 from segments_async.models import ExportedFile
 
@@ -100,6 +101,18 @@ class SqlJournal:
     async def set_guard(self, record: GuardRecord | None) -> None:
         """Remember the ticket guard; None closes it. The last to tell is believed."""
         await self._ask(lambda: self._database.set_guard(record))
+
+    async def exchange(self, member: str, tell: Callable[[Common], Told]) -> Told:
+        """Look at what the account's processes have found of its limit, and add to it, in one step.
+
+        Args:
+            member: the name of this one.
+            tell: called in a worker thread with what they found; returns what they are told.
+
+        Raises:
+            JournalError: the journal can't be written, or another process is writing without end.
+        """
+        return await self._ask(lambda: self._database.exchange(member, tell))
 
     async def runs(self) -> list[RunSummary]:
         """Every run, the latest first."""

@@ -93,6 +93,27 @@ guard = Table(
     Column("seal", Text, nullable=False),
 )
 
+limit = Table(
+    "segments_async_limit",
+    metadata,
+    Column("requests", Text, primary_key=True),  # a second, of the whole account
+    Column("at", Text, nullable=False),
+    Column("seal", Text, nullable=False),
+)
+
+members = Table(
+    "segments_async_members",
+    metadata,
+    Column("member", Text, primary_key=True),
+    Column("waits", Boolean, nullable=False),
+    Column("at", Text, nullable=False),
+    Column("seal", Text, nullable=False),
+)
+
+#: What a journal has from its beginning, and from when processes first shared something.
+FROM_THE_BEGINNING = (journal, runs, events, guard)
+SHARED = (limit, members)
+
 
 class BrokenSeal(Exception):
     """A row that isn't as it was written."""

@@ -60,7 +60,8 @@ CUTS = (0.85, 0.8, 0.7, 0.6)
 class Pacer:
     """Paces every request of one account, and learns how fast that may be.
 
-    One pacer may be given to several clients of one account in one event loop.
+    One pacer may be given to several clients of one account in one event loop. Processes that keep
+    their runs in one journal divide the limit between their pacers.
 
     Args:
         rate: requests/s. None: learn it. A number: start there and never exceed it; 429s still
@@ -74,6 +75,8 @@ class Pacer:
         if rate is not None and not rate > 0:
             raise ConfigurationError(f"rate: requests/s above zero, not {rate!r}")
         told = rate is not None and rate < math.inf
+        #: Whether it learns the limit, and not only what the caller told of it.
+        self.learns: bool = rate is None
         self._ceiling: float = rate if rate is not None and told else HIGHEST_RATE
         self._rate: float = FIRST_RATE if rate is None else rate
         # What the vendor is believed to grant; None until two 429s have framed a run.
@@ -88,6 +91,7 @@ class Pacer:
         self._span = 0.0
         self._last_accepted: float | None = None
         self._waiting = False
+        self._waited = False
         self._first_sent: float | None = None
         self._accepted_in_all = 0
         self._plateau = SHORTEST_PLATEAU
@@ -117,6 +121,11 @@ class Pacer:
         """Requests/s that are being sent at most now; None while nothing limits them."""
         return None if self._rate == math.inf else self._rate
 
+    @property
+    def granted(self) -> float | None:
+        """Requests/s that the vendor is believed to grant; None while the limit is sought."""
+        return self._granted
+
     def next_at(self) -> float:
         """The earliest time at which the next request may go."""
         if self._blocked and self._probe_sent is not None:
@@ -136,7 +145,34 @@ class Pacer:
 
     def on_waiting(self) -> None:
         """Somebody waits for the pacer, and for nothing else: what is accepted now is evidence."""
-        self._waiting = True
+        self._waiting = self._waited = True
+
+    @property
+    def waited(self) -> bool:
+        """Whether anybody has waited for the pacer since `take_waited`."""
+        return self._waited
+
+    def take_waited(self) -> bool:
+        """Whether anybody has waited for the pacer since this was asked last."""
+        waited, self._waited = self._waited, False
+        return waited
+
+    def on_share(self, granted: float) -> None:
+        """Processes divide the limit between them: from now on this is one's part, in requests/s.
+
+        Not while a 429 holds everybody: what comes of that is an estimate of the old part.
+        """
+        if self._blocked:
+            raise AssertionError("a part of the limit in the middle of a block")
+        self._granted = min(self._ceiling, max(LOWEST_RATE, granted))
+        self._rate = self._granted * (1 - PROBING)
+        self._plateau = self._next_plateau(self._granted, 0.0)
+        # A run of the old rate teaches nothing about the new one, nor do 429s to its requests.
+        self._epoch += 1
+        self._blocks = max(1, self._blocks)
+        self._accepted, self._span, self._last_accepted = 0, 0.0, None
+        self._recent_requests = self._recent_seconds = 0.0
+        self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
 
     def on_idle(self) -> None:
         """Nobody waits, or not for the pacer: the clock of the run stops.

@@ -1,10 +1,17 @@
-"""Claims about one pacer that several clients of an account share."""
+"""Claims about several clients of one account, that share a pacer or know nothing of each other."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
+import anyio
+import pytest
+from reliability.judge import busiest_second
+
 from client.vendor import connected
-from segments_async import Pacer
-from segments_async.sandbox import Durations, Sandbox, TokenBucket
+from segments_async import BulkReport, Completed, Pacer
+from segments_async.sandbox import Durations, FixedWindow, Sandbox, TokenBucket
 
 
 async def test_a_429_to_one_client_holds_the_other() -> None:
@@ -40,3 +47,59 @@ async def test_an_end_of_a_block_is_told_to_the_other_client() -> None:
     granted = [entry.at for entry in sandbox.record.api() if entry.status == 200]
     assert len(granted) == 4
     assert granted[-1] <= 6.0, "without it, the other client would look again up to 7 s later"
+
+
+#: A limit, what the vendor says with a 429, the requests that the limit grants at once, and how
+#: many times the least time all may take: of ten windows, the first two go into finding them.
+LIMITS: dict[str, tuple[TokenBucket | FixedWindow, Literal["seconds"] | None, int, float]] = {
+    "10/s": (TokenBucket(10, 20), None, 20, 1.15),
+    "20/s, with Retry-After": (TokenBucket(20, 20), "seconds", 20, 1.15),
+    "100 in 10 s": (FixedWindow(100, 10), None, 100, 1.6),
+}
+
+
+@pytest.mark.parametrize(("limit", "retry_after", "burst", "longest"), LIMITS.values(), ids=LIMITS)
+async def test_four_processes_with_one_journal(
+    limit: TokenBucket | FixedWindow,
+    retry_after: Literal["seconds"] | None,
+    burst: int,
+    longest: float,
+    tmp_path: Path,
+) -> None:
+    """Four clients with pacers of their own divide the limit, and together they keep to it.
+
+    They take hardly longer than one would; and after the first twentieth of the time no second
+    has more requests than 1.1 times the limit and its burst, refused ones included.
+    """
+    rate = limit.rate if isinstance(limit, TokenBucket) else limit.limit / limit.seconds
+    sandbox = Sandbox(
+        segments=int(40 * rate),
+        limit=limit,
+        retry_after=retry_after,
+        durations=Durations(median=2.0, sigma=0),
+    )
+    await _export_in_shares(sandbox, 4, journal=tmp_path / "runs.db")
+    api, throttled = sandbox.record.api(), len(sandbox.record.throttled())
+    last = max(entry.at for entry in api)
+    assert busiest_second(api, since=0.05 * last) <= 1.1 * rate + burst
+    assert throttled <= 4 * 15 + 0.04 * len(api)
+    assert last <= longest * (len(api) - throttled) / rate
+
+
+async def _export_in_shares(sandbox: Sandbox, clients: int, journal: Path) -> None:
+    """Each client exports its part of the segments; each starts a second after the one before."""
+    reports: list[BulkReport[Completed]] = []
+
+    async def export(number: int) -> None:
+        await anyio.sleep(number)
+        ids = sandbox.segment_ids[number::clients]
+        async with (
+            connected(sandbox) as client,
+            client.open_bulk_export(ids, None, journal=journal, run=f"share {number}") as run,
+        ):
+            reports.append(await run.report())
+
+    async with anyio.create_task_group() as processes:
+        for number in range(clients):
+            processes.start_soon(export, number)
+    assert [report.ok for report in reports] == [True] * clients

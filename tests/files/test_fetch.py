@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
+import os
 import random
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -19,7 +21,7 @@ from client.test_input import abandoned_body
 from client.vendor import STEADY, connected, is_whole, names_in
 
 from segments_async import DownloadError, Export, ExportedFile, SegmentsClient
-from segments_async._files import download
+from segments_async._files import download, part
 from segments_async._files.fetch import fetch_file
 from segments_async._sansio import transfer
 from segments_async._storage import Storage
@@ -655,6 +657,31 @@ async def test_a_small_disk(small_disk: Path, small_batches: None) -> None:
     async with exported(small) as (storage, export):
         file = await fetch_file(storage, export, small_disk / "a.csv")
     assert is_whole(small, file.path, PAGE_SEGMENT_ID)
+
+
+async def test_a_disk_that_fails_on_the_way(
+    tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large file is synced while it comes; if that fails, the download ends without a part."""
+    monkeypatch.setattr(part, "UNSYNCED", 200_000)
+    synced: list[int] = []
+    sync = os.fsync
+
+    def third_fails(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+        if len(synced) == 3:
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", third_fails)
+    sandbox = sandbox_of(30_000, rate=1e6)
+    async with exported(sandbox) as (storage, export):
+        with pytest.raises(DownloadError, match="Input/output") as caught:
+            await fetch_file(storage, export, tmp_path / "a.csv")
+    assert caught.value.reason == "broken"
+    assert names_in(tmp_path) == []
+    assert len(synced) == 3
+    assert 200_000 <= synced[0] < synced[1] < synced[2]
 
 
 async def test_a_directory_that_vanishes(tmp_path: Path, small_batches: None) -> None:

@@ -323,6 +323,38 @@ def test_a_part_that_cant_be_kept_is_removed(target: Path, monkeypatch: pytest.M
     assert names(target) == set()
 
 
+def test_a_part_whose_sync_failed_is_never_kept(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system tells of a failed write once: that the next fsync succeeds means nothing."""
+
+    def fails(_: int) -> NoReturn:
+        raise OSError(5, "Input/output error")
+
+    part = opened(target, OBJECT)
+    part.write(0, [b"01234"])
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fsync", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            part.sync()
+    part.keep()
+    assert names(target) == set()
+
+
+def test_a_sync_is_due_after_so_many_bytes(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted from the last one."""
+    monkeypatch.setattr(part_module, "UNSYNCED", 6)
+    part = opened(target, OBJECT)
+    part.write(0, [b"01234"])
+    assert not part.wants_sync
+    part.write(5, [b"5"])
+    assert part.wants_sync
+    part.sync()
+    assert not part.wants_sync
+    part.keep()
+    assert opened(target).held == ((0, 6),)
+
+
 @pytest.mark.parametrize("data", [b"", b"{}", b"\x00" * 4096, b"[" * 4096, b'{"version":1}'])
 def test_a_sidecar_that_isnt_one_starts_over(target: Path, data: bytes) -> None:
     """Whatever is in it, it is no error."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import anyio
 import httpx
 import pytest
 
+from segments_async._http import was_sent
 from segments_async._wide_reads import WideTransport
 
 pytestmark = [pytest.mark.real_time, pytest.mark.needs("openssl")]
@@ -57,10 +59,10 @@ def serving(answer: bytes, tls: ssl.SSLContext | None) -> Iterator[int]:
         thread.join(5)
 
 
-async def fetch(url: str, context: ssl.SSLContext) -> list[bytes]:
+async def fetch(url: str, context: ssl.SSLContext, timeout: float = 10.0) -> list[bytes]:
     async with (
         httpx.AsyncClient(transport=WideTransport(context, keepalive=1.0)) as client,
-        client.stream("GET", url, timeout=10) as response,
+        client.stream("GET", url, timeout=timeout) as response,
     ):
         return [chunk async for chunk in response.aiter_raw()]
 
@@ -105,6 +107,71 @@ async def test_a_body_is_read_whole_and_in_large_pieces(
         chunks = await fetch(f"{scheme}://localhost:{port}/", trust)
     assert b"".join(chunks) == BODY
     assert max(map(len, chunks)) > 16 * 1024
+
+
+@contextlib.contextmanager
+def saying(first: bytes, *, reset: bool = False) -> Iterator[int]:
+    """A server that says one thing to whatever it hears, and nothing more until it is left."""
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(first)
+                if reset:
+                    linger = struct.pack("ii", 1, 0)
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                else:
+                    assert connection.recv(65536) == b""
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.close()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+async def test_a_connection_that_is_reset() -> None:
+    """An error of reading, as httpx's own transport has it."""
+    with (
+        saying(HEAD % 10 + b"01234", reset=True) as port,
+        anyio.fail_after(20),
+        pytest.raises(httpx.ReadError),
+    ):
+        await fetch(f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
+
+
+async def test_a_connection_that_falls_silent() -> None:
+    """A read timeout, after as long as the request says."""
+    with (
+        saying(HEAD % 10 + b"01234") as port,
+        anyio.fail_after(20),
+        pytest.raises(httpx.ReadTimeout),
+    ):
+        await fetch(f"http://127.0.0.1:{port}/", httpx.create_ssl_context(), timeout=0.1)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+async def test_what_fails_before_the_request_was_not_sent(answer: bytes) -> None:
+    """No TLS where it was to be, or nothing at all, are errors of connecting: no POST was made."""
+    with (
+        saying(answer) as port,
+        anyio.fail_after(20),
+        pytest.raises((httpx.ConnectError, httpx.ConnectTimeout)) as caught,
+    ):
+        await fetch(f"https://127.0.0.1:{port}/", httpx.create_ssl_context(), timeout=0.1)
+    assert was_sent(caught.value) is False
+
+
+async def test_a_cancelled_read_leaves_no_connection() -> None:
+    """The server hears its end, which it doesn't while a descriptor of it is open."""
+    with saying(HEAD % 10 + b"01234") as port:
+        with anyio.move_on_after(0.1) as scope:
+            await fetch(f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
+    assert scope.cancelled_caught
 
 
 async def test_the_certificate_is_verified(certificate: Path) -> None:

@@ -5,6 +5,7 @@ Each function returns complaints: sentences, none where all is well.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 from collections import Counter
@@ -195,6 +196,12 @@ def hammered(record: Record, *, since: int, guarded_since: int) -> list[str]:
             if e.number > since and start < e.at < end
         ]
     return found
+
+
+def busiest_second(entries: Sequence[Entry], *, since: float) -> int:
+    """The most requests that any second from `since` on had, whatever was answered."""
+    times = sorted(entry.at for entry in entries if entry.at >= since)
+    return max((bisect.bisect_left(times, at + 1.0) - n for n, at in enumerate(times)), default=0)
 
 
 def told_credentials(record: Record) -> list[str]:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from journal.server import PostgresServer
 
+from reliability.fleet import Plan, sail
 from reliability.processes import die_everywhere, kill_runs
+from segments_async.sandbox import TokenBucket
 
 #: Over all tests of it.
 KILLS = 100
@@ -42,6 +44,18 @@ def test_killed_at_any_time(seed: int, tmp_path: Path) -> None:
     assert tally.unknown_per_kill <= tally.most_unknown_per_kill
     assert tally.kills == KILLS // 2
     assert tally.exported > 2 * tally.unknown
+
+
+def test_four_processes_with_one_journal(tmp_path: Path) -> None:
+    """Each at a run of its own, two kills for each: no export is made twice, and none is lost.
+
+    How fast they are together is no matter for a test in real time: `client/test_shared_pacer.py`
+    has it in virtual time, the benchmark with real processes.
+    """
+    found = sail(tmp_path, 20261125, Plan(4, 200, 8, TokenBucket(60, 20), 2.0))
+    assert found.complaints == []
+    assert found.exported + found.unknown == 200
+    assert found.exported > 150
 
 
 def test_dies_at_every_durable_operation(journal: Callable[[], str | None], tmp_path: Path) -> None:

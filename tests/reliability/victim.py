@@ -41,6 +41,7 @@ class Job:
         to: the directory of the files.
         journal: a path or URL.
         told: the file for the outcomes.
+        run: its name.
         dies_at: of the journal writes and file operations, the moment (before one, after one, or
             in the middle of one) at which it dies, from 1; 0: at none.
     """
@@ -50,6 +51,7 @@ class Job:
     to: str
     journal: str
     told: str
+    run: str = "nightly"
     dies_at: int = 0
 
 
@@ -59,7 +61,7 @@ async def session(job: Job) -> None:
         SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=job.base_url, file_hosts=["127.0.0.1"]
         ) as client,
-        client.open_bulk_export(job.segments, job.to, journal=job.journal, run="nightly") as run,
+        client.open_bulk_export(job.segments, job.to, journal=job.journal, run=job.run) as run,
     ):
         outcomes = [Told.of(outcome) async for outcome in run]
     path = Path(job.told)
@@ -87,6 +89,7 @@ class Death:
             (OpenedRun, "finish"),
             (Database, "set_guard"),
             (Database, "open_run"),
+            (Database, "exchange"),
             (os, "fsync"),
             (os, "ftruncate"),
             (os, "replace"),

@@ -1,0 +1,118 @@
+"""How the processes of one account divide its limit between them.
+
+Each finds by itself what the vendor grants it, and adds that to the sum that all keep together;
+what it finds later changes the sum by the difference. So the sum is the account's limit, whoever
+found how much of it, and everybody who waits gets an equal part. A process that is done, or was
+killed, counts no more, and the others go faster at once; a new one begins with its part, and
+needn't find anything.
+
+Simulated with four processes and limits from 2/s to 100/s, this takes 1.00 to 1.04 times the least
+time (windows of a minute 1.11), where processes that know nothing of each other take 1.2 to 2.3
+times it (windows 4.9), since whoever has a small part when the others end is slow to find more.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from segments_async._sansio.pacer import LOWEST_RATE, Pacer
+
+#: A part that differs by less from the one that is there changes nothing: each change ends what
+#: the pacer is measuring.
+WORTH_A_CHANGE = 0.1
+
+
+@attrs.frozen
+class Common:
+    """What all processes know.
+
+    Attributes:
+        limit: requests/s that they found together; None where none has found any.
+        others: how many others wait for their part now.
+    """
+
+    limit: float | None
+    others: int
+
+
+@attrs.frozen
+class Told:
+    """What one process tells the others.
+
+    Attributes:
+        limit: requests/s of the account, with what it found; None where it knows of none.
+        part: of it, that is this process's; None while it goes by what it finds itself.
+        waits: whether it is to be counted among those that wait.
+    """
+
+    limit: float | None
+    part: float | None
+    waits: bool
+
+
+@attrs.frozen
+class Mine:
+    """What one process has to tell.
+
+    Attributes:
+        found: requests/s that its pacer believes are granted to it; None: none yet.
+        told: of these, how many the sum has in it; None before it told any.
+        alone: whether it goes by what it finds itself, and tells nothing: it is being refused
+            right now, was told its rate by the caller, or has been refused and found nothing yet.
+        waits: whether anybody waited for the pacer since it told last.
+    """
+
+    found: float | None
+    told: float | None
+    alone: bool
+    waits: bool
+
+    def tell(self, common: Common) -> Told:
+        """What to tell, now that this is what all know."""
+        if self.alone or (self.found is None and common.limit is None):
+            return Told(common.limit, None, self.waits and self.told is not None)
+        parts = 1 + common.others
+        limit = common.limit or 0.0
+        if self.found is not None:
+            told = 0.0 if self.told is None or common.limit is None else self.told
+            limit = max(LOWEST_RATE * parts, limit + self.found - told)
+        return Told(limit, limit / parts, self.waits)
+
+
+class Share:
+    """A pacer's part in it."""
+
+    def __init__(self, pacer: Pacer) -> None:
+        self._pacer = pacer
+        self._told: float | None = None
+        self._new = True
+
+    @property
+    def waits(self) -> bool:
+        """Whether anybody waited for the pacer since the others were told of it."""
+        return self._pacer.waited
+
+    def mine(self, *, leaves: bool = False) -> Mine:
+        """What there is to tell now; `took` follows once it is told.
+
+        Args:
+            leaves: this process will send nothing more.
+        """
+        pacer = self._pacer
+        waits = (pacer.take_waited() or self._new) and not leaves
+        self._new = False
+        seeks = pacer.granted is None and pacer.throttled > 0
+        alone = pacer.blocked or not pacer.learns or seeks
+        return Mine(pacer.granted, self._told, alone, waits)
+
+    def took(self, mine: Mine, told: Told) -> bool:
+        """The others know it: go by this part from now on. Returns whether the pace changed."""
+        if told.part is None:
+            return False
+        self._told = told.part if mine.found is None else mine.found
+        near = mine.found is not None and abs(told.part / mine.found - 1) <= WORTH_A_CHANGE
+        if near or self._pacer.blocked or self._pacer.granted != mine.found:
+            return False  # what was found meanwhile is told first
+        self._pacer.on_share(told.part)
+        self._told = self._pacer.granted
+        return True

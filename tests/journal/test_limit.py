@@ -1,0 +1,97 @@
+"""What the processes of an account tell each other of its limit, on both backends."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import anyio
+import pytest
+
+from journal.lives import opened
+from journal.test_sql import execute, rows
+from segments_async import JournalError
+from segments_async._journal.backends import backend
+from segments_async._journal.limit import LEASE, WORTH
+from segments_async._journal.sql import SqlJournal
+from segments_async._journal.tables import limit, members, sealed, stamp
+from segments_async._sansio.sharing import Common, Told
+
+NOTHING = Told(None, None, waits=False)
+
+
+async def known(journal: SqlJournal, member: str = "nobody") -> Common:
+    """What a process is told."""
+    found: list[Common] = []
+
+    def look(common: Common) -> Told:
+        found.append(common)
+        return NOTHING
+
+    await journal.exchange(member, look)
+    return found[0]
+
+
+def age(where: str, by: timedelta) -> None:
+    """Let everything be told so long ago."""
+    at = stamp(datetime.now(UTC) - by)
+    with backend(where).engine.begin() as connection:
+        for table, names in ((limit, ("requests",)), (members, ("member", "waits"))):
+            for row in connection.execute(table.select()).all():
+                values = sealed(table, {**{n: row._mapping[n] for n in names}, "at": at})
+                key = table.c[names[0]] == values[names[0]]
+                connection.execute(table.update().where(key).values(values))
+
+
+async def test_a_limit_that_was_flipped_is_damage(where: str) -> None:
+    """Another number would be gone by, by all."""
+    journal = await opened(where)
+    await journal.exchange("one", lambda _: Told(20.0, 20.0, waits=True))
+    execute(where, "UPDATE segments_async_limit SET requests = '2000.0'")
+    with pytest.raises(JournalError) as caught:
+        await journal.exchange("one", lambda _: NOTHING)
+    assert caught.value.reason == "damaged"
+
+
+async def test_who_falls_silent_is_not_counted(where: str) -> None:
+    """Killed, it can't say that it leaves; what it found stays a while for those that come."""
+    journal = await opened(where)
+    await journal.exchange("one", lambda _: Told(20.0, 20.0, waits=True))
+    assert await known(journal) == Common(20.0, 1)
+    age(where, 2 * LEASE)
+    assert await known(journal) == Common(20.0, 0)
+    age(where, 2 * WORTH)
+    assert await known(journal) == Common(None, 0)
+    assert len(rows(where, "SELECT * FROM segments_async_members")) == 1
+
+
+async def test_a_journal_knows_nothing_at_first(where: str) -> None:
+    """Its tables are made when there is something to tell, not by whoever only opens it."""
+    journal = await opened(where)
+    with pytest.raises(Exception, match="segments_async_limit"):
+        rows(where, "SELECT * FROM segments_async_limit")
+    assert await known(journal) == Common(None, 0)
+    assert rows(where, "SELECT * FROM segments_async_limit") == []
+
+
+async def test_those_that_wait_are_counted(where: str) -> None:
+    """All others, and only while they do."""
+    journal = await opened(where)
+    for name in ("one", "two", "three"):
+        await journal.exchange(name, lambda _: Told(30.0, 10.0, waits=True))
+    await journal.exchange("three", lambda _: Told(30.0, None, waits=False))
+    assert await known(journal, "one") == Common(30.0, 1)
+    assert await known(journal, "four") == Common(30.0, 1)
+
+
+async def test_nobody_tells_in_between(where: str) -> None:
+    """Looking and telling are one step: what twenty at once add is all in the sum."""
+    journals = [await opened(where) for _ in range(4)]
+
+    def add(common: Common) -> Told:
+        return Told((common.limit or 0.0) + 1.0, None, waits=True)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(partial(journals[number % 4].exchange, f"member {number}", add))
+    assert await known(journals[0]) == Common(20.0, 20)
