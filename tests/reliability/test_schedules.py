@@ -13,11 +13,10 @@ import pytest
 from reliability.schedules import replay
 from reliability.variants import VARIANTS
 
-#: Of 1 000 that were asked for: what a minute has room for.
-SCHEDULES = 400
+SCHEDULES = 1_000
 
 #: Tests in which they are played, so that one that fails says where.
-GROUPS = 8
+GROUPS = 20
 
 
 @pytest.fixture(autouse=True)
