@@ -309,10 +309,11 @@ class Engine(Generic[OutcomeT]):
                 self._tasks = tasks
                 self._desk.open(tasks)
                 done = anyio.Event()
-                if beginning.journal is not None and not self._ledger.finished:
-                    sharing = sharing_of(self._gate.pacer)
-                    tasks.start_soon(sharing.keep, self._gate, beginning.journal, done)
                 try:
+                    if beginning.journal is not None and not self._ledger.finished:
+                        sharing = sharing_of(self._gate.pacer)
+                        await sharing.join(self._gate, beginning.journal)
+                        tasks.start_soon(sharing.keep, self._gate, beginning.journal, done)
                     await self._start_all(beginning)
                     if self._open:
                         # Leads the gate when nobody else does, until there is nothing to wait for.

@@ -24,49 +24,74 @@ BUSY = 1.0
 IDLE = 10.0
 
 
-class Sharing:
-    """A pacer that divides the limit with those of other processes."""
+#: Seconds that a run waits to learn its part before its first request, and to say that it is over.
+PATIENCE = 1.0
 
-    def __init__(self, pacer: Pacer) -> None:
-        self._share = Share(pacer)
+
+class Sharing:
+    """One process's part in the limit, whichever of its runs asks for it."""
+
+    def __init__(self) -> None:
+        self._share = Share()
         self._member = uuid.uuid4().hex
+        self._runs = 0
         self._kept = False
+
+    async def join(self, gate: Gate, journal: SqlJournal) -> None:
+        """Learn the part, if that doesn't take long: the first requests are to go by it."""
+        if not self._kept:
+            with anyio.move_on_after(PATIENCE):
+                await self._exchange(gate, journal)
 
     async def keep(self, gate: Gate, journal: SqlJournal, over: anyio.Event) -> None:
         """Exchange what is known, again and again, until the run is over.
 
-        Of several runs with one pacer, one does so for all.
+        Of several runs, one does so for all, and the last one says that there are no more.
         """
-        while self._kept and not over.is_set():
-            await _pause(over)
-        if over.is_set():
-            return
+        self._runs += 1
+        try:
+            while self._kept and not over.is_set():
+                await _pause(over)
+            if not over.is_set():
+                await self._keep(gate, journal, over)
+        finally:
+            self._runs -= 1
+        if not self._runs:
+            with anyio.move_on_after(PATIENCE):
+                await self._exchange(gate, journal, leaves=True)
+
+    async def _keep(self, gate: Gate, journal: SqlJournal, over: anyio.Event) -> None:
         self._kept = True
         try:
-            while await self._exchange(gate, journal, leaves=over.is_set()) and not over.is_set():
-                await self._rest(over)
+            while await self._rest(gate, over) and await self._exchange(gate, journal):
+                pass
         finally:
             self._kept = False
 
-    async def _exchange(self, gate: Gate, journal: SqlJournal, *, leaves: bool) -> bool:
+    async def _exchange(self, gate: Gate, journal: SqlJournal, *, leaves: bool = False) -> bool:
         """Whether it is worth another one."""
-        mine = self._share.mine(leaves=leaves)
+        mine = self._share.mine(gate.pacer, leaves=leaves)
         try:
             told = await journal.exchange(self._member, mine.tell)
         except JournalError as exc:
+            if exc.reason == "locked":
+                return True
             # Only the run's log is worth ending a run for.
             logger.warning("the limit isn't shared with other processes: %s", exc)
-            return exc.reason == "locked"
-        if self._share.took(mine, told):
+            return False
+        if self._share.took(gate.pacer, mine, told):
             gate.on_new_pace()
         return True
 
-    async def _rest(self, over: anyio.Event) -> None:
+    async def _rest(self, gate: Gate, over: anyio.Event) -> bool:
+        """Until it is time for the next exchange, or the run is over: then there is none."""
         until = anyio.current_time() + IDLE
         while True:
             await _pause(over)
-            if over.is_set() or self._share.waits or anyio.current_time() >= until:
-                return
+            if over.is_set():
+                return False
+            if gate.pacer.waited or anyio.current_time() >= until:
+                return True
 
 
 async def _pause(over: anyio.Event) -> None:
@@ -82,5 +107,5 @@ def sharing_of(pacer: Pacer) -> Sharing:
     """The sharing of a pacer, which begins with its first run that has a journal."""
     found = _SHARINGS.get(pacer)
     if found is None:
-        found = _SHARINGS[pacer] = Sharing(pacer)
+        found = _SHARINGS[pacer] = Sharing()
     return found

@@ -59,9 +59,12 @@ class _Backend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return _Stream(
-            await self._anyio.connect_tcp(host, port, timeout, local_address, socket_options)
-        )
+        stream = await self._anyio.connect_tcp(host, port, timeout, local_address, socket_options)
+        try:
+            return _Stream(stream)
+        except OSError as exc:  # no descriptor is left
+            await stream.aclose()
+            raise httpcore.ConnectError(str(exc)) from exc
 
     async def sleep(self, seconds: float) -> None:
         await self._anyio.sleep(seconds)
@@ -88,7 +91,9 @@ class _Stream(httpcore.AsyncNetworkStream):
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
-        self.socket.close()
+        if self.socket.fileno() >= 0:
+            anyio.notify_closing(self.socket)  # whoever waits for it
+            self.socket.close()
         await self._stream.aclose()
 
     async def start_tls(
@@ -150,22 +155,30 @@ class _Encrypted(httpcore.AsyncNetworkStream):
         self._ssl = stream.extra(TLSAttribute.ssl_object)  # noqa: S610 - anyio's, not Django's
         #: Where records are put together: as pieces they would cost as much again.
         self._records = memoryview(bytearray(READ))
+        self._broken: ssl.SSLError | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - all
         with _reading(timeout):
+            if self._broken is not None:
+                raise self._broken
             try:
                 first = await self._stream.receive(_RECORD)
             except anyio.EndOfStream:
                 return b""
-        return first if len(first) < _RECORD else self._with_what_came(first)
+        return self._with_what_came(first)
 
     def _with_what_came(self, first: bytes) -> bytes:
-        """And the records that have come already. What is wrong with one, the next read says."""
+        """And the records that have come already."""
         size = len(first)
         self._records[:size] = first
-        with contextlib.suppress(ssl.SSLError):  # SSLWantReadError: no more has come
+        try:
             while size < READ and (more := self._read_into(self._records[size:])):
                 size += more
+        except (ssl.SSLWantReadError, ssl.SSLEOFError):
+            pass  # no more has come; the next read says so, too
+        except ssl.SSLError as exc:
+            # OpenSSL says it once; for the next read, the stream would just end.
+            self._broken = exc
         return bytes(self._records[:size])
 
     def _read_into(self, buffer: memoryview) -> int:
@@ -206,7 +219,7 @@ async def receive(connection: socket.socket) -> bytes:
         try:
             return connection.recv(READ)
         except BlockingIOError:
-            await anyio.wait_readable(connection)
+            await anyio.wait_readable(connection)  # ClosedResourceError: closed meanwhile
         except OSError as exc:
             raise anyio.BrokenResourceError from exc
 

@@ -347,9 +347,13 @@ class _Stream:
         finally:
             # What has come isn't fetched again.
             with anyio.CancelScope(shield=True):
-                if self._batch:
-                    await self._hand_over()
-                self._batches.close()
+                try:
+                    if self._batch:
+                        await self._hand_over()
+                finally:
+                    # Whatever happens (asyncio's own cancellation respects no shield): or the
+                    # writer would wait for ever.
+                    self._batches.close()
                 await self._written.wait()
 
     async def _write(self) -> None:

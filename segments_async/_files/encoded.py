@@ -85,4 +85,6 @@ class EncodedBody:
                 return False
             self._part.write(self._size, [piece])
             self._size += len(piece)
+        if self._part.wants_sync:
+            self._part.sync()
         return True

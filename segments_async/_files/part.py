@@ -6,6 +6,7 @@ Synchronous, for worker threads: hashing and writing release the GIL and must no
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import math
@@ -153,9 +154,11 @@ class PartFile:
         """
         with self._syncing:
             self._unsynced = 0
-            self._sync_failed = True
-            os.fsync(self._opened())
-            self._sync_failed = False
+            try:
+                os.fsync(self._opened())
+            except OSError:
+                self._sync_failed = True
+                raise
 
     def hash_on(self) -> bool:
         """Hash some more of what is there from the beginning on. Returns whether that is all."""
@@ -170,9 +173,12 @@ class PartFile:
 
         Raises:
             ChecksumMismatch: these aren't the bytes that storage has. Nothing is put in place.
+            OSError: it isn't on the disk, or a `sync` before has said that some of it isn't.
         """
         with self._syncing, self._lock:
             descriptor = self._opened()
+            if self._sync_failed:
+                raise OSError(errno.EIO, "the disk has failed to keep what was written")
             if chunks:
                 self._write(0, chunks)
             while not self._hash_on(descriptor):

@@ -7,6 +7,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -55,6 +56,10 @@ class Backend(Protocol):
 
     def exclusively(self, connection: Connection) -> None:
         """Until the transaction's end, no other process opens a run."""
+        ...
+
+    def now(self, connection: Connection) -> datetime:
+        """The time by the clock that all processes of this journal have in common."""
         ...
 
     def hold(self, connection: Connection, run_id: int) -> LetGo | None:
@@ -114,6 +119,9 @@ class Sqlite:
 
     def exclusively(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE, by which every writing transaction begins, has seen to it."""
+
+    def now(self, connection: Connection) -> datetime:  # noqa: ARG002
+        return datetime.now(UTC)
 
     def hold(self, connection: Connection, run_id: int) -> LetGo | None:  # noqa: ARG002
         return hold(self._path.with_name(f"{self._path.name}.run-{run_id}.lock"))
@@ -217,6 +225,10 @@ class PostgreSQL:
         connection.execute(text("SET LOCAL lock_timeout = '10s'"))
         key = self._key(connection, 0)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+
+    def now(self, connection: Connection) -> datetime:
+        found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return found
 
     def hold(self, connection: Connection, run_id: int) -> LetGo | None:
         key = self._key(connection, run_id)

@@ -224,7 +224,7 @@ class Database:
             if not self._shares:
                 # Not made with the journal: a newer one, or another account's, stays as it is.
                 metadata.create_all(connection, SHARED)
-            told = exchange(connection, member, tell)
+            told = exchange(connection, self._backend.now(connection), member, tell)
         self._shares = True
         return told
 

@@ -5,9 +5,9 @@ For worker threads. Of use for minutes, and to live processes alone: nothing is 
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select
 
@@ -22,39 +22,37 @@ LEASE = timedelta(seconds=5)
 WORTH = timedelta(minutes=1)
 
 
-def exchange(connection: Connection, member: str, tell: Callable[[Common], Told]) -> Told:
+def exchange(
+    connection: Connection, now: datetime, member: str, tell: Callable[[Common], Told]
+) -> Told:
     """Look at what all know, and tell them. Nobody else does so meanwhile.
 
     Args:
         connection: in a transaction that excludes all others.
+        now: by a clock that all have in common.
         member: this process's name.
         tell: what to tell.
     """
-    now = datetime.now(UTC)
-    told = tell(_common(connection, member, now))
+    told = tell(_common(connection, now, member))
     if told.limit is not None:
-        _replace(connection, limit, {"requests": repr(told.limit), "at": stamp(now)})
+        common = {"sum_id": told.sum_id, "requests": repr(told.limit), "at": stamp(now)}
+        connection.execute(delete(limit))
+        connection.execute(insert(limit).values(sealed(limit, common)))
     connection.execute(
         delete(members).where((members.c.member == member) | (members.c.at < stamp(now - WORTH)))
     )
-    values = {"member": member, "waits": told.waits, "at": stamp(now)}
-    connection.execute(insert(members).values(sealed(members, values)))
+    mine = {"member": member, "waits": told.waits, "at": stamp(now)}
+    connection.execute(insert(members).values(sealed(members, mine)))
     return told
 
 
-def _common(connection: Connection, member: str, now: datetime) -> Common:
+def _common(connection: Connection, now: datetime, member: str) -> Common:
     rows = [checked(members, row) for row in connection.execute(select(members)).all()]
     others = [row for row in rows if row["member"] != member and row["waits"]]
     alive = sum(abs(now - moment(row["at"])) <= LEASE for row in others)
     found = connection.execute(select(limit)).one_or_none()
-    if found is None:
-        return Common(None, alive)
-    row = checked(limit, found)
+    row = None if found is None else checked(limit, found)
     # A clock that jumped back makes it no fresher.
-    fresh = abs(now - moment(row["at"])) <= WORTH
-    return Common(float(row["requests"]) if fresh else None, alive)
-
-
-def _replace(connection: Connection, table: Any, values: dict[str, Any]) -> None:
-    connection.execute(delete(table))
-    connection.execute(insert(table).values(sealed(table, values)))
+    if row is None or abs(now - moment(row["at"])) > WORTH:
+        return Common(None, alive, uuid.uuid4().hex)
+    return Common(float(row["requests"]), alive, row["sum_id"])

@@ -110,9 +110,16 @@ class SqlJournal:
             tell: called in a worker thread with what they found; returns what they are told.
 
         Raises:
-            JournalError: the journal can't be written, or another process is writing without end.
+            JournalError: the journal can't be written, or (``locked``) not now.
         """
-        return await self._ask(lambda: self._database.exchange(member, tell))
+        try:
+            # Cancelled, it isn't waited for: it is of no use then, and does no harm.
+            return await anyio.to_thread.run_sync(
+                self._database.exchange, member, tell, abandon_on_cancel=True
+            )
+        except Locked as exc:
+            where = self._database.location
+            raise JournalError(f"{where}: {exc}", reason="locked", location=where) from exc
 
     async def runs(self) -> list[RunSummary]:
         """Every run, the latest first."""

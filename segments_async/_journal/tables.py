@@ -96,7 +96,8 @@ guard = Table(
 limit = Table(
     "segments_async_limit",
     metadata,
-    Column("requests", Text, primary_key=True),  # a second, of the whole account
+    Column("sum_id", Text, primary_key=True),
+    Column("requests", Text, nullable=False),  # a second, of the whole account
     Column("at", Text, nullable=False),
     Column("seal", Text, nullable=False),
 )

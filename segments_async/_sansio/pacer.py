@@ -153,8 +153,8 @@ class Pacer:
         return self._waited
 
     def take_waited(self) -> bool:
-        """Whether anybody has waited for the pacer since this was asked last."""
-        waited, self._waited = self._waited, False
+        """Whether anybody has waited for the pacer since this was asked last, or does so now."""
+        waited, self._waited = self._waited, self._waiting
         return waited
 
     def on_share(self, granted: float) -> None:
@@ -164,8 +164,10 @@ class Pacer:
         """
         if self._blocked:
             raise AssertionError("a part of the limit in the middle of a block")
+        before = self._rate
         self._granted = min(self._ceiling, max(LOWEST_RATE, granted))
         self._rate = self._granted * (1 - PROBING)
+        self._next -= max(0.0, 1 / before - 1 / self._rate)
         self._plateau = self._next_plateau(self._granted, 0.0)
         # A run of the old rate teaches nothing about the new one, nor do 429s to its requests.
         self._epoch += 1

@@ -21,6 +21,10 @@ from segments_async._sansio.pacer import LOWEST_RATE, Pacer
 #: the pacer is measuring.
 WORTH_A_CHANGE = 0.1
 
+#: The sum falls to this part of itself at most when one tells what it found: one 429 teaches a
+#: pacer no more than that either.
+DEEPEST_CUT = 0.85
+
 
 @attrs.frozen
 class Common:
@@ -29,10 +33,12 @@ class Common:
     Attributes:
         limit: requests/s that they found together; None where none has found any.
         others: how many others wait for their part now.
+        sum_id: of the sum. What was told for another one, which is forgotten, isn't in this.
     """
 
     limit: float | None
     others: int
+    sum_id: str
 
 
 @attrs.frozen
@@ -43,11 +49,13 @@ class Told:
         limit: requests/s of the account, with what it found; None where it knows of none.
         part: of it, that is this process's; None while it goes by what it finds itself.
         waits: whether it is to be counted among those that wait.
+        sum_id: of the sum that it is in.
     """
 
     limit: float | None
     part: float | None
     waits: bool
+    sum_id: str
 
 
 @attrs.frozen
@@ -57,6 +65,7 @@ class Mine:
     Attributes:
         found: requests/s that its pacer believes are granted to it; None: none yet.
         told: of these, how many the sum has in it; None before it told any.
+        told_to: which sum.
         alone: whether it goes by what it finds itself, and tells nothing: it is being refused
             right now, was told its rate by the caller, or has been refused and found nothing yet.
         waits: whether anybody waited for the pacer since it told last.
@@ -64,55 +73,59 @@ class Mine:
 
     found: float | None
     told: float | None
+    told_to: str
     alone: bool
     waits: bool
 
     def tell(self, common: Common) -> Told:
         """What to tell, now that this is what all know."""
         if self.alone or (self.found is None and common.limit is None):
-            return Told(common.limit, None, self.waits and self.told is not None)
+            waits = self.waits and self.told is not None
+            return Told(common.limit, None, waits, common.sum_id)
         parts = 1 + common.others
+        limit = max(LOWEST_RATE * parts, self._with_found(common))
+        return Told(limit, limit / parts, self.waits, common.sum_id)
+
+    def _with_found(self, common: Common) -> float:
         limit = common.limit or 0.0
-        if self.found is not None:
-            told = 0.0 if self.told is None or common.limit is None else self.told
-            limit = max(LOWEST_RATE * parts, limit + self.found - told)
-        return Told(limit, limit / parts, self.waits)
+        if self.found is None:
+            return limit
+        told = self.told if self.told_to == common.sum_id else None
+        # Several may have told the same part, as each did that took over from one it lost sight
+        # of. If all are cut then, each would take it off the sum.
+        return max(DEEPEST_CUT * limit, limit + self.found - min(told or 0.0, limit))
 
 
 class Share:
-    """A pacer's part in it."""
+    """One process's part in it, for its pacer."""
 
-    def __init__(self, pacer: Pacer) -> None:
-        self._pacer = pacer
+    def __init__(self) -> None:
         self._told: float | None = None
+        self._told_to = ""
         self._new = True
 
-    @property
-    def waits(self) -> bool:
-        """Whether anybody waited for the pacer since the others were told of it."""
-        return self._pacer.waited
-
-    def mine(self, *, leaves: bool = False) -> Mine:
+    def mine(self, pacer: Pacer, *, leaves: bool = False) -> Mine:
         """What there is to tell now; `took` follows once it is told.
 
         Args:
+            pacer: that finds and keeps the part.
             leaves: this process will send nothing more.
         """
-        pacer = self._pacer
         waits = (pacer.take_waited() or self._new) and not leaves
         self._new = False
         seeks = pacer.granted is None and pacer.throttled > 0
         alone = pacer.blocked or not pacer.learns or seeks
-        return Mine(pacer.granted, self._told, alone, waits)
+        return Mine(pacer.granted, self._told, self._told_to, alone, waits)
 
-    def took(self, mine: Mine, told: Told) -> bool:
+    def took(self, pacer: Pacer, mine: Mine, told: Told) -> bool:
         """The others know it: go by this part from now on. Returns whether the pace changed."""
         if told.part is None:
             return False
         self._told = told.part if mine.found is None else mine.found
+        self._told_to = told.sum_id
         near = mine.found is not None and abs(told.part / mine.found - 1) <= WORTH_A_CHANGE
-        if near or self._pacer.blocked or self._pacer.granted != mine.found:
+        if near or pacer.blocked or pacer.granted != mine.found:
             return False  # what was found meanwhile is told first
-        self._pacer.on_share(told.part)
-        self._told = self._pacer.granted
+        pacer.on_share(told.part)
+        self._told = pacer.granted
         return True

@@ -9,11 +9,14 @@ import hashlib
 import os
 import random
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpx
 import pytest
 from client.test_cancellation import Counted
@@ -721,3 +724,28 @@ async def test_asyncios_own_cancellation(tmp_path: Path, small_chunks: None) -> 
             await fetch_file(storage, export, target)
             assert is_whole(sandbox, target, PAGE_SEGMENT_ID)
     assert [name for name in names_in(tmp_path) if "part" in name] == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_cancelled_twice_by_asyncio(
+    tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second time while what has come is still being written: it ends all the same."""
+    write = part.PartFile.write
+    began = threading.Event()
+
+    def slowly(self: part.PartFile, offset: int, chunks: Sequence[bytes]) -> None:
+        began.set()
+        time.sleep(0.2)
+        write(self, offset, chunks)
+
+    monkeypatch.setattr(part.PartFile, "write", slowly)
+    async with exported(sandbox_of(30_000, rate=1e6)) as (storage, export):
+        task = asyncio.create_task(fetch_file(storage, export, tmp_path / "a.csv"))
+        await anyio.to_thread.run_sync(began.wait)
+        for _ in range(2):
+            task.cancel()
+            await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(60), contextlib.suppress(asyncio.CancelledError):
+            await task
+    assert task.done()

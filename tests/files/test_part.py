@@ -323,8 +323,10 @@ def test_a_part_that_cant_be_kept_is_removed(target: Path, monkeypatch: pytest.M
     assert names(target) == set()
 
 
-def test_a_part_whose_sync_failed_is_never_kept(
-    target: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("end", ["keep", "finish"])
+def test_a_part_whose_sync_failed_is_of_no_use(
+    target: Path, monkeypatch: pytest.MonkeyPatch, end: str, again: bool
 ) -> None:
     """The system tells of a failed write once: that the next fsync succeeds means nothing."""
 
@@ -332,11 +334,16 @@ def test_a_part_whose_sync_failed_is_never_kept(
         raise OSError(5, "Input/output error")
 
     part = opened(target, OBJECT)
-    part.write(0, [b"01234"])
+    part.write(0, [b"0123456789"])
     with monkeypatch.context() as failing:
         failing.setattr(os, "fsync", fails)
         with pytest.raises(OSError, match="Input/output"):
             part.sync()
+    if again:
+        part.sync()
+    if end == "finish":
+        with pytest.raises(OSError, match="disk"):
+            part.finish()
     part.keep()
     assert names(target) == set()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -172,6 +173,95 @@ async def test_a_cancelled_read_leaves_no_connection() -> None:
         with anyio.move_on_after(0.1) as scope:
             await fetch(f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
     assert scope.cancelled_caught
+
+
+async def test_a_flipped_byte_of_tls_is_an_error(certificate: Path) -> None:
+    """Behind records that are right, in a body that the end of the connection ends."""
+    head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
+    trust = ssl.create_default_context(cafile=str(certificate))
+    with (
+        encrypting([head, *[b"x" * 16_000] * 8], certificate, flipped=5) as port,
+        anyio.fail_after(20),
+        pytest.raises(httpx.ReadError, match=r"(?i)bad.record.mac"),
+    ):
+        await fetch(f"https://localhost:{port}/", trust)
+
+
+async def test_small_records_are_put_together(certificate: Path) -> None:
+    """S3's TLS has records of 8 KiB."""
+    pieces = [b"x" * 8000] * 64
+    head = HEAD % sum(map(len, pieces))
+    trust = ssl.create_default_context(cafile=str(certificate))
+    with encrypting([head, *pieces], certificate) as port, anyio.fail_after(20):
+        chunks = await fetch(f"https://localhost:{port}/", trust)
+    assert b"".join(chunks) == b"".join(pieces)
+    assert len(chunks) < len(pieces) / 2
+
+
+@contextlib.contextmanager
+def encrypting(
+    records: list[bytes], certificate: Path, *, flipped: int | None = None
+) -> Iterator[int]:
+    """A server that answers with these TLS records, all at once; of one, a byte is flipped."""
+
+    def serve(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            connection, _ = listener.accept()
+            with connection:
+                incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+                tls = _server_context(certificate).wrap_bio(incoming, outgoing, server_side=True)
+                for step in (tls.do_handshake, lambda: tls.read(65536)):
+                    while True:
+                        try:
+                            step()
+                        except ssl.SSLWantReadError:
+                            connection.sendall(outgoing.read())
+                            incoming.write(connection.recv(65536))
+                        else:
+                            break
+                answer = bytearray(outgoing.read())
+                for number, record in enumerate(records):
+                    tls.write(record)
+                    sealed = bytearray(outgoing.read())
+                    sealed[100 if number == flipped else 0] ^= number == flipped
+                    answer += sealed
+                connection.sendall(answer)
+                connection.recv(65536)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.close()
+        thread.join(5)
+
+
+async def test_closed_while_it_is_read() -> None:
+    """Whoever waits for it hears so at once, not at the read timeout."""
+    client = httpx.AsyncClient(transport=WideTransport(httpx.create_ssl_context(), keepalive=1.0))
+    with saying(HEAD % 10 + b"01234") as port, anyio.fail_after(5):
+        async with anyio.create_task_group() as tasks:
+
+            async def read() -> None:
+                with pytest.raises(httpx.ReadError):
+                    await client.get(f"http://127.0.0.1:{port}/", timeout=60)
+
+            tasks.start_soon(read)
+            await anyio.sleep(0.1)
+            await client.aclose()
+
+
+async def test_without_a_descriptor_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of connecting, as where the connection itself can't be made."""
+
+    def no_more(_: int) -> int:
+        raise OSError(24, "Too many open files")
+
+    with saying(b"") as port:
+        monkeypatch.setattr(os, "dup", no_more)
+        with pytest.raises(httpx.ConnectError, match="Too many open files") as caught:
+            await fetch(f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
+    assert was_sent(caught.value) is False
 
 
 async def test_the_certificate_is_verified(certificate: Path) -> None:

@@ -17,11 +17,12 @@ from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import limit, members, sealed, stamp
 from segments_async._sansio.sharing import Common, Told
 
-NOTHING = Told(None, None, waits=False)
+SUM = "one sum"
+NOTHING = Told(None, None, False, "")
 
 
-async def known(journal: SqlJournal, member: str = "nobody") -> Common:
-    """What a process is told."""
+async def known(journal: SqlJournal, member: str = "nobody") -> tuple[float | None, int]:
+    """The limit that a process is told, and how many others wait."""
     found: list[Common] = []
 
     def look(common: Common) -> Told:
@@ -29,14 +30,14 @@ async def known(journal: SqlJournal, member: str = "nobody") -> Common:
         return NOTHING
 
     await journal.exchange(member, look)
-    return found[0]
+    return found[0].limit, found[0].others
 
 
 def age(where: str, by: timedelta) -> None:
     """Let everything be told so long ago."""
     at = stamp(datetime.now(UTC) - by)
     with backend(where).engine.begin() as connection:
-        for table, names in ((limit, ("requests",)), (members, ("member", "waits"))):
+        for table, names in ((limit, ("sum_id", "requests")), (members, ("member", "waits"))):
             for row in connection.execute(table.select()).all():
                 values = sealed(table, {**{n: row._mapping[n] for n in names}, "at": at})
                 key = table.c[names[0]] == values[names[0]]
@@ -46,7 +47,7 @@ def age(where: str, by: timedelta) -> None:
 async def test_a_limit_that_was_flipped_is_damage(where: str) -> None:
     """Another number would be gone by, by all."""
     journal = await opened(where)
-    await journal.exchange("one", lambda _: Told(20.0, 20.0, waits=True))
+    await journal.exchange("one", lambda _: Told(20.0, 20.0, True, SUM))
     execute(where, "UPDATE segments_async_limit SET requests = '2000.0'")
     with pytest.raises(JournalError) as caught:
         await journal.exchange("one", lambda _: NOTHING)
@@ -56,12 +57,12 @@ async def test_a_limit_that_was_flipped_is_damage(where: str) -> None:
 async def test_who_falls_silent_is_not_counted(where: str) -> None:
     """Killed, it can't say that it leaves; what it found stays a while for those that come."""
     journal = await opened(where)
-    await journal.exchange("one", lambda _: Told(20.0, 20.0, waits=True))
-    assert await known(journal) == Common(20.0, 1)
+    await journal.exchange("one", lambda _: Told(20.0, 20.0, True, SUM))
+    assert await known(journal) == (20.0, 1)
     age(where, 2 * LEASE)
-    assert await known(journal) == Common(20.0, 0)
+    assert await known(journal) == (20.0, 0)
     age(where, 2 * WORTH)
-    assert await known(journal) == Common(None, 0)
+    assert await known(journal) == (None, 0)
     assert len(rows(where, "SELECT * FROM segments_async_members")) == 1
 
 
@@ -70,18 +71,34 @@ async def test_a_journal_knows_nothing_at_first(where: str) -> None:
     journal = await opened(where)
     with pytest.raises(Exception, match="segments_async_limit"):
         rows(where, "SELECT * FROM segments_async_limit")
-    assert await known(journal) == Common(None, 0)
+    assert await known(journal) == (None, 0)
     assert rows(where, "SELECT * FROM segments_async_limit") == []
+
+
+async def test_a_forgotten_sum_has_another_name(where: str) -> None:
+    """By which those that told the old one know that theirs isn't in it."""
+    journal = await opened(where)
+    names: list[str] = []
+
+    def tell(common: Common) -> Told:
+        names.append(common.sum_id)
+        return Told(20.0, None, True, common.sum_id)
+
+    await journal.exchange("one", tell)
+    await journal.exchange("two", tell)
+    age(where, 2 * WORTH)
+    await journal.exchange("one", tell)
+    assert names[0] == names[1] != names[2]
 
 
 async def test_those_that_wait_are_counted(where: str) -> None:
     """All others, and only while they do."""
     journal = await opened(where)
     for name in ("one", "two", "three"):
-        await journal.exchange(name, lambda _: Told(30.0, 10.0, waits=True))
-    await journal.exchange("three", lambda _: Told(30.0, None, waits=False))
-    assert await known(journal, "one") == Common(30.0, 1)
-    assert await known(journal, "four") == Common(30.0, 1)
+        await journal.exchange(name, lambda _: Told(30.0, 10.0, True, SUM))
+    await journal.exchange("three", lambda _: Told(30.0, None, False, SUM))
+    assert await known(journal, "one") == (30.0, 1)
+    assert await known(journal, "four") == (30.0, 1)
 
 
 async def test_nobody_tells_in_between(where: str) -> None:
@@ -89,9 +106,9 @@ async def test_nobody_tells_in_between(where: str) -> None:
     journals = [await opened(where) for _ in range(4)]
 
     def add(common: Common) -> Told:
-        return Told((common.limit or 0.0) + 1.0, None, waits=True)
+        return Told((common.limit or 0.0) + 1.0, None, True, common.sum_id)
 
     async with anyio.create_task_group() as tasks:
         for number in range(20):
             tasks.start_soon(partial(journals[number % 4].exchange, f"member {number}", add))
-    assert await known(journals[0]) == Common(20.0, 20)
+    assert await known(journals[0]) == (20.0, 20)

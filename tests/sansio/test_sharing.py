@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segments_async import Pacer
-from segments_async._sansio.sharing import WORTH_A_CHANGE, Common, Mine, Share, Told
+from segments_async._sansio.sharing import DEEPEST_CUT, WORTH_A_CHANGE, Common, Mine, Share, Told
 
 RATES = st.floats(0.1, 500.0)
+SUM = "one sum"
 
 
 def refused(pacer: Pacer, now: float = 0.0) -> None:
@@ -25,64 +26,79 @@ def knowing(granted: float) -> Pacer:
     return pacer
 
 
+def exchanged(share: Share, pacer: Pacer, common: Common) -> Told:
+    """All that happens in one exchange."""
+    mine = share.mine(pacer)
+    told = mine.tell(common)
+    share.took(pacer, mine, told)
+    return told
+
+
 # What is not shared.
 
 
 def test_a_rate_that_was_told_is_nobodys_part() -> None:
     """The caller's word is no evidence of the account's limit, and isn't overruled."""
-    share = Share(Pacer(rate=5))
-    told = share.mine().tell(Common(100.0, others=1))
-    assert told == Told(100.0, None, waits=False)
-    assert not share.took(share.mine(), told)
+    pacer = Pacer(rate=5)
+    told = exchanged(Share(), pacer, Common(100.0, 1, SUM))
+    assert told == Told(100.0, None, False, SUM)
+    assert pacer.granted == 5.0
 
 
 def test_no_part_is_taken_while_a_429_holds_everybody() -> None:
     """What a block teaches is of the rate before it: that is told first."""
-    pacer = knowing(10.0)
-    share = Share(pacer)
-    share.took(mine := share.mine(), mine.tell(Common(None, others=0)))
+    pacer, share = knowing(10.0), Share()
+    exchanged(share, pacer, Common(None, 0, SUM))
     refused(pacer)
-    mine = share.mine()
-    assert mine.tell(Common(100.0, others=3)).part is None
-    assert not share.took(mine, Told(100.0, 25.0, waits=True))
+    assert exchanged(share, pacer, Common(100.0, 3, SUM)).part is None
+    assert not share.took(pacer, share.mine(pacer), Told(100.0, 25.0, True, SUM))
     assert pacer.granted == 10.0
 
 
 def test_who_seeks_the_limit_goes_on_alone() -> None:
     """Refused once and nothing found yet, he'd take the part of another for all there is."""
     pacer = Pacer()
-    epoch = pacer.take(0.0)
     refused(pacer)
     pacer.on_accepted(0.5, pacer.take(0.4))
-    assert epoch == 0
     assert pacer.granted is None
     assert not pacer.blocked
-    assert Share(pacer).mine().tell(Common(100.0, others=1)).part is None
+    assert exchanged(Share(), pacer, Common(100.0, 1, SUM)).part is None
 
 
 def test_what_was_found_meanwhile_comes_first() -> None:
     """A part that was told for another estimate is not gone by."""
-    pacer = knowing(10.0)
-    share = Share(pacer)
-    mine = share.mine()
+    pacer, share = knowing(10.0), Share()
+    mine = share.mine(pacer)
     pacer.on_share(4.0)
-    assert not share.took(mine, Told(40.0, 20.0, waits=True))
+    assert not share.took(pacer, mine, Told(40.0, 20.0, True, SUM))
     assert pacer.granted == 4.0
 
 
 def test_a_change_too_small_ends_no_measurement() -> None:
     """The pacer goes on with what it is at."""
-    pacer = knowing(10.0)
-    share = Share(pacer)
-    assert not share.took(share.mine(), Told(20.0, 10.0 * (1 + WORTH_A_CHANGE / 2), waits=True))
+    pacer, share = knowing(10.0), Share()
+    near = 10.0 * (1 + WORTH_A_CHANGE / 2)
+    assert not share.took(pacer, share.mine(pacer), Told(20.0, near, True, SUM))
     assert pacer.granted == 10.0
 
 
-def test_a_sum_that_was_forgotten_is_begun_anew() -> None:
-    """What this process told before is in the new sum only if it is told again."""
-    share = Share(knowing(10.0))
-    share.took(mine := share.mine(), mine.tell(Common(None, others=0)))
-    assert share.mine().tell(Common(None, others=0)).limit == 10.0
+def test_what_was_told_to_a_forgotten_sum_is_told_again() -> None:
+    """A new one, which another has begun, hasn't got it yet."""
+    pacer, share = knowing(10.0), Share()
+    exchanged(share, pacer, Common(None, 0, SUM))
+    assert share.mine(pacer).tell(Common(10.0, 1, SUM)).limit == 10.0
+    assert share.mine(pacer).tell(Common(7.0, 1, "another")).limit == 17.0
+
+
+def test_parts_told_twice_dont_ruin_the_sum() -> None:
+    """Each of four took over all, having lost sight of the others; all are cut at once.
+
+    Each would take its whole part off the sum. It falls as far as one of them was cut, at most.
+    """
+    limit = 100.0
+    for _ in range(4):
+        limit = Mine(10.0, 100.0, SUM, False, True).tell(Common(limit, 0, SUM)).limit or 0.0
+    assert limit == pytest.approx(100.0 * DEEPEST_CUT**4)
 
 
 # What is.
@@ -91,31 +107,36 @@ def test_a_sum_that_was_forgotten_is_begun_anew() -> None:
 def test_a_new_process_begins_with_its_part() -> None:
     """It needn't find anything, and a third of 90/s is not exceeded while it would."""
     pacer = Pacer()
-    share = Share(pacer)
-    told = share.mine().tell(Common(90.0, others=2))
-    assert told == Told(90.0, 30.0, waits=True)
-    assert share.took(share.mine(), told)
+    assert exchanged(Share(), pacer, Common(90.0, 2, SUM)) == Told(90.0, 30.0, True, SUM)
     assert pacer.granted == 30.0
     assert pacer.rate == pytest.approx(30.0 * 0.97)
 
 
 def test_the_others_get_what_one_leaves() -> None:
-    """At once, and without finding it."""
-    pacer = knowing(30.0)
-    share = Share(pacer)
-    share.took(mine := share.mine(), mine.tell(Common(60.0, others=2)))
-    mine = share.mine()
-    assert share.took(mine, mine.tell(Common(90.0, others=0)))
+    """At once, and without finding it; the next request needn't wait at the old pace."""
+    pacer, share = knowing(0.1), Share()
+    exchanged(share, pacer, Common(None, 0, SUM))
+    pacer.take(0.0)
+    assert pacer.next_at() > 10.0
+    exchanged(share, pacer, Common(90.0, 0, SUM))
     assert pacer.granted == pytest.approx(90.0)
+    assert pacer.next_at() < 0.1
 
 
 def test_who_leaves_is_not_counted() -> None:
     """Though somebody waited a moment ago."""
-    pacer = knowing(10.0)
-    share = Share(pacer)
+    pacer, share = knowing(10.0), Share()
     pacer.on_waiting()
-    assert share.waits
-    assert share.mine(leaves=True).tell(Common(20.0, others=1)).waits is False
+    assert share.mine(pacer, leaves=True).tell(Common(20.0, 1, SUM)).waits is False
+
+
+def test_who_still_waits_is_counted_again() -> None:
+    """In a long block nobody begins to wait anew; once nobody waits, that is told once more."""
+    pacer, share = knowing(10.0), Share()
+    pacer.on_waiting()
+    assert [share.mine(pacer).waits for _ in range(3)] == [True] * 3
+    pacer.on_idle()
+    assert [share.mine(pacer).waits for _ in range(2)] == [True, False]
 
 
 @given(
@@ -135,7 +156,7 @@ def test_a_part_is_of_the_sum(
     waits: bool,
 ) -> None:
     """All parts together are the limit, which is a number above zero, or nothing is told."""
-    answer = Mine(found, told, alone, waits).tell(Common(limit, others))
+    answer = Mine(found, told, SUM, alone, waits).tell(Common(limit, others, SUM))
     if answer.part is None:
         assert answer.limit == limit
     else:
@@ -145,13 +166,15 @@ def test_a_part_is_of_the_sum(
         assert answer.part > 0
 
 
-@given(parts=st.lists(RATES, min_size=1, max_size=8), found=st.lists(RATES, max_size=8))
-def test_the_sum_is_what_all_found(parts: list[float], found: list[float]) -> None:
+@given(parts=st.lists(RATES, min_size=1, max_size=8), grown=st.lists(RATES, max_size=8))
+def test_the_sum_is_what_all_found(parts: list[float], grown: list[float]) -> None:
     """Whoever tells first, and however often: each one's last estimate is in it once."""
     limit: float | None = None
     told: list[float | None] = [None] * len(parts)
     last = dict(enumerate(parts))
-    for n, estimate in [*enumerate(parts), *((n % len(parts), f) for n, f in enumerate(found))]:
-        limit = Mine(estimate, told[n], alone=False, waits=True).tell(Common(limit, 0)).limit
-        told[n] = last[n] = estimate
+    more = [(n % len(parts), growth) for n, growth in enumerate(grown)]
+    for n, growth in [*((n, 0.0) for n in last), *more]:
+        last[n] += growth
+        limit = Mine(last[n], told[n], SUM, False, True).tell(Common(limit, 0, SUM)).limit
+        told[n] = last[n]
     assert limit == pytest.approx(sum(last.values()))
