@@ -55,8 +55,14 @@ def export_id(server: SandboxServer) -> str:
     return anyio.run(request)
 
 
-def fetching(server: SandboxServer, export_id: str, target: Path) -> subprocess.Popen[str]:
+def fetching(
+    server: SandboxServer, export_id: str, target: Path, *, largest: int | None = None
+) -> subprocess.Popen[str]:
+    """Start a download; `largest`: bytes of a file that the system lets the process write."""
     program = [sys.executable, str(PROGRAM), server.base_url, export_id, str(target)]
+    if largest is not None:
+        # In blocks of 512 bytes (POSIX: ulimit).
+        program = ["sh", "-c", f'ulimit -f {largest // 512}; exec "$@"', "sh", *program]
     return subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
@@ -68,6 +74,15 @@ def wait_until_written(target: Path, size: int) -> None:
             return
         time.sleep(0.01)
     pytest.fail("it doesn't get on")
+
+
+def test_a_limit_on_the_size_of_files(
+    server: SandboxServer, export_id: str, tmp_path: Path
+) -> None:
+    """Of the system's making (RLIMIT_FSIZE): as a full disk, and nothing is left."""
+    out, _ = fetching(server, export_id, tmp_path / "a.csv", largest=1_000_000).communicate()
+    assert out.startswith("disk_full")
+    assert names_in(tmp_path) == []
 
 
 def test_killed_in_mid_download(server: SandboxServer, export_id: str, tmp_path: Path) -> None:
