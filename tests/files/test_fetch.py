@@ -9,14 +9,13 @@ import hashlib
 import os
 import random
 import subprocess
-import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
+import anyio.from_thread
 import httpx
 import pytest
 from client.test_cancellation import Counted
@@ -732,20 +731,23 @@ async def test_cancelled_twice_by_asyncio(
 ) -> None:
     """The second time while what has come is still being written: it ends all the same."""
     write = part.PartFile.write
-    began = threading.Event()
+    began = anyio.Event()
 
     def slowly(self: part.PartFile, offset: int, chunks: Sequence[bytes]) -> None:
-        began.set()
+        anyio.from_thread.run_sync(began.set)
         time.sleep(0.2)
         write(self, offset, chunks)
 
     monkeypatch.setattr(part.PartFile, "write", slowly)
-    async with exported(sandbox_of(30_000, rate=1e6)) as (storage, export):
+    async with exported(sandbox_of(30_000)) as (storage, export):
         task = asyncio.create_task(fetch_file(storage, export, tmp_path / "a.csv"))
-        await anyio.to_thread.run_sync(began.wait)
+        await began.wait()
+        for _ in range(300):  # until the next batches have to wait for it
+            await anyio.lowlevel.checkpoint()
         for _ in range(2):
             task.cancel()
-            await anyio.lowlevel.checkpoint()
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()
         with anyio.fail_after(60), contextlib.suppress(asyncio.CancelledError):
             await task
     assert task.done()
