@@ -6,9 +6,9 @@ found how much of it, and everybody who waits gets an equal part. A process that
 killed, counts no more, and the others go faster at once; a new one begins with its part, and
 needn't find anything.
 
-Simulated with four processes and limits from 2/s to 100/s, this takes 1.00 to 1.04 times the least
-time (windows of a minute 1.11), where processes that know nothing of each other take 1.2 to 2.3
-times it (windows 4.9), since whoever has a small part when the others end is slow to find more.
+In simulation (benchmarks/shared_limit.py) four processes take 1.01 to 1.04 times the least time,
+in windows of a minute 1.15, where processes that know nothing of each other take 1.3 to 2.4 times
+it, and 5 in windows: whoever has a small part when the others end is slow to find more.
 """
 
 from __future__ import annotations
