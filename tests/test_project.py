@@ -29,7 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_gate"}),
     frozenset({"_files", "_journal"}),
     frozenset({"_flight", "report"}),
-    frozenset({"_waiting", "_workers", "_fetches", "_cooling", "_ledger", "_manifest"}),
+    frozenset({"_waiting", "_workers", "_fetches", "_cooling", "_ledger", "_manifest", "_sharing"}),
     frozenset({"_figures"}),
     frozenset({"_engine"}),
     frozenset({"_opening"}),

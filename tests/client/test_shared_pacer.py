@@ -82,7 +82,7 @@ async def test_four_processes_with_one_journal(
     api, throttled = sandbox.record.api(), len(sandbox.record.throttled())
     last = max(entry.at for entry in api)
     assert busiest_second(api, since=0.05 * last) <= 1.1 * rate + burst
-    assert throttled <= 4 * 15 + 0.04 * len(api)
+    assert throttled <= 4 * 30 + 0.04 * len(api)  # finding it costs each of them as much
     assert last <= longest * (len(api) - throttled) / rate
 
 
