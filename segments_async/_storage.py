@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NoReturn, Protocol, cast
 from urllib.parse import urljoin, urlsplit
 
@@ -27,9 +27,11 @@ from segments_async._http import (
     was_sent,
 )
 from segments_async._quiet import quietly, untraced
+from segments_async._sansio.byte_ranges import content_length
 from segments_async._sansio.links import request_target
 from segments_async._sansio.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.storage_errors import storage_error
+from segments_async._wide_reads import Rest, rest_of
 
 #: Seconds an idle connection is kept. Longer than the API's: a request can be repeated here.
 STORAGE_KEEPALIVE = 15.0
@@ -45,11 +47,20 @@ NO_HEADERS: Mapping[str, str] = {}
 
 @attrs.frozen
 class StorageAnswer:
-    """The head of storage's answer; the body is read from `chunks`, as served."""
+    """The head of storage's answer.
+
+    Attributes:
+        status: HTTP's.
+        headers: looked up by names in lower case.
+        chunks: the body, as served.
+        read_into: fills some of a buffer with what follows of the body instead, which is the
+            faster way for large ones. Returns how many bytes; 0 at the end.
+    """
 
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)  # a Location may be signed
     chunks: AsyncIterator[bytes] = attrs.field(repr=False)
+    read_into: Callable[[memoryview], Awaitable[int]] = attrs.field(repr=False)
 
 
 class StorageBroken(Exception):
@@ -130,7 +141,10 @@ class Storage:
                 opened = self._follow(client, link, headers)
             answer = await opened
             try:
-                yield StorageAnswer(answer.response.status_code, answer.response.headers, answer)
+                response = answer.response
+                yield StorageAnswer(
+                    response.status_code, response.headers, answer, answer.read_into
+                )
             finally:
                 await close(answer.response)
         finally:
@@ -164,7 +178,7 @@ class Storage:
             # A signature holds for its host alone: with the region told, sign for that one instead.
             resign = signed and "x-amz-bucket-region" in response.headers
             if response.status_code not in _REDIRECTS or location is None or resign:
-                return _Chunks(response)
+                return _Chunks(response, self._timeout)
             await close(response)
             try:
                 link = urljoin(link, location)
@@ -231,18 +245,44 @@ def _no_credentials(outgoing: Any) -> Any:
 class _Chunks:
     """The chunks of a response's body, with httpx's errors turned into ours."""
 
-    __slots__ = ("_ahead", "_raw", "response")
+    __slots__ = ("_ahead", "_chunk", "_left", "_raw", "_rest", "_timeout", "response")
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Response, timeout: float) -> None:
         self.response = response
+        self._timeout = timeout
         self._raw = pieces(response)
         self._ahead: deque[bytes] = deque()
+        self._left = content_length(response.headers) or 0
+        self._chunk = memoryview(b"")
+        self._rest: Rest | None = None
 
     def __aiter__(self) -> _Chunks:
         return self
 
     async def __anext__(self) -> bytes:
         return self._ahead.popleft() if self._ahead else await self._read()
+
+    async def read_into(self, buffer: memoryview) -> int:
+        """Some of the body, at least a byte. Returns how many; 0 at the end."""
+        if self._rest is not None and not self._chunk:
+            try:
+                return await self._rest.read_into(buffer)
+            except OSError as exc:
+                _raise_storage_broken(exc)
+        while not self._chunk:
+            try:
+                self._next(await self.__anext__())
+            except StopAsyncIteration:
+                return 0
+        size = min(len(buffer), len(self._chunk))
+        buffer[:size] = self._chunk[:size]
+        self._chunk = self._chunk[size:]
+        return size
+
+    def _next(self, chunk: bytes) -> None:
+        self._chunk = memoryview(chunk)
+        self._left -= len(chunk)
+        self._rest = rest_of(self.response.extensions, chunk, self._left, self._timeout)
 
     async def peek(self, size: int) -> bytes:
         """The body's first bytes, which stay to be read."""

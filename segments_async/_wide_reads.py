@@ -2,7 +2,8 @@
 
 httpcore asks its streams for 64 KiB at a time, asyncio reads at most 256 KiB, TLS hands over one
 record of 16 KiB: and each piece, however small, goes through asyncio, anyio, httpcore, h11 and
-httpx, for some 0.15 ms. So what has come is read here, from the socket itself and in one go.
+httpx, for some 0.15 ms. So what has come is read here, from the socket itself and in one go; and
+the rest of a large body past h11, into the memory from which it is written.
 
 httpcore's own interface for network backends is public (https://www.encode.io/httpcore/network-backends/);
 httpx's transport has no argument for it, so the pool is made here, as httpx makes it.
@@ -10,12 +11,13 @@ httpx's transport has no argument for it, so the pool is made here, as httpx mak
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Generator, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Generator, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.lowlevel
@@ -24,8 +26,15 @@ import httpx
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
-#: Bytes read at once.
+T = TypeVar("T")
+
+#: Bytes read at once. More of them would no longer be in the processor's cache when they are hashed
+#: and written: 1 MiB is slower.
 READ = 256 * 1024
+
+#: Bytes that are read past h11, at least: its copies cost as much processor time as SHA-256, but
+#: without it the connection can't be used again, and another one takes some 0.1 s.
+PAST_FROM = 32 * 1024 * 1024
 
 #: Bytes of a TLS record, at most (RFC 8446, section 5.1).
 _RECORD = 16 * 1024
@@ -70,7 +79,89 @@ class _Backend(httpcore.AsyncNetworkBackend):
         await self._anyio.sleep(seconds)
 
 
-class _Stream(httpcore.AsyncNetworkStream):
+class _ReadHere(httpcore.AsyncNetworkStream):
+    """A stream that is read here.
+
+    Attributes:
+        handed_over: bytes of the last read.
+    """
+
+    handed_over = 0
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - all
+        with _reading(timeout):
+            await anyio.lowlevel.checkpoint()
+            received = await self.receive()
+        self.handed_over = len(received)
+        return received
+
+    @abc.abstractmethod
+    async def receive(self) -> bytes:
+        """All that has come, at least a byte; none at the end."""
+
+    @abc.abstractmethod
+    async def receive_into(self, buffer: memoryview) -> int:
+        """As much of it as fits, at least a byte. Returns how many; 0 at the end."""
+
+    @abc.abstractmethod
+    def take_into(self, buffer: memoryview) -> int | None:
+        """The same without waiting; None where nothing has come."""
+
+
+class Rest:
+    """The rest of a body that has a Content-Length, read from its connection past h11.
+
+    httpcore hands out the connection of a response, as "an API that steps outside the standard
+    request/response model" (https://www.encode.io/httpcore/extensions/). h11 never hears of these
+    bytes, so httpcore closes the connection with the response.
+    """
+
+    def __init__(self, stream: _ReadHere, size: int, timeout: float) -> None:
+        self._stream = stream
+        self._left = size
+        self._timeout = timeout
+
+    async def read_into(self, buffer: memoryview) -> int:
+        """Some of it, at least a byte. Returns how many; 0 when all of it was read.
+
+        Raises:
+            OSError: it broke off, or nothing came within the timeout.
+        """
+        if not self._left:
+            return 0
+        room = buffer[: min(self._left, READ)]
+        await anyio.lowlevel.checkpoint()
+        try:
+            size = self._stream.take_into(room)
+            if size is None:  # a timer for every read would cost as much as the read
+                with anyio.fail_after(self._timeout):
+                    size = await self._stream.receive_into(room)
+        except _BROKEN as exc:
+            raise ConnectionError(str(exc)) from exc
+        if not size:
+            raise ConnectionError(f"the connection ended {self._left} bytes before the body")
+        self._left -= size
+        return size
+
+
+def rest_of(extensions: Mapping[str, Any], chunk: bytes, left: int, timeout: float) -> Rest | None:
+    """What follows, if it is worth it, and on a connection of ours.
+
+    Args:
+        extensions: of the response.
+        chunk: of its body, the one that came last.
+        left: bytes that follow it.
+        timeout: seconds for each read.
+    """
+    stream = extensions.get("network_stream")
+    if left < PAST_FROM or not isinstance(stream, _ReadHere):
+        return None
+    # A chunk that is all of what was read last: so h11 held nothing before it, and holds nothing
+    # now. (The first one isn't: it came with the head.)
+    return Rest(stream, left, timeout) if len(chunk) == stream.handed_over else None
+
+
+class _Stream(_ReadHere):
     """httpcore's stream, but its socket is read here.
 
     asyncio's transport, which anyio pauses once it is connected, stays so. What a server says
@@ -83,9 +174,26 @@ class _Stream(httpcore.AsyncNetworkStream):
         self.socket = socket.socket(fileno=os.dup(stream.get_extra_info("socket").fileno()))
         self.socket.setblocking(False)
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - all
-        with _reading(timeout):
-            return await receive(self.socket)
+    async def receive(self) -> bytes:
+        while (received := self._now(lambda: self.socket.recv(READ))) is None:
+            await anyio.wait_readable(self.socket)  # ClosedResourceError: closed meanwhile
+        return received
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        while (size := self.take_into(buffer)) is None:
+            await anyio.wait_readable(self.socket)
+        return size
+
+    def take_into(self, buffer: memoryview) -> int | None:
+        return self._now(lambda: self.socket.recv_into(buffer))
+
+    def _now(self, read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except BlockingIOError:
+            return None
+        except OSError as exc:
+            raise anyio.BrokenResourceError from exc
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         await self._stream.write(buffer, timeout)
@@ -131,7 +239,7 @@ class _Below(ByteStream):
         self._stream = stream
 
     async def receive(self, max_bytes: int = READ) -> bytes:  # noqa: ARG002 - TLS takes more, too
-        received = await receive(self._stream.socket)
+        received = await self._stream.receive()
         if not received:
             raise anyio.EndOfStream
         return received
@@ -146,7 +254,7 @@ class _Below(ByteStream):
         await self._stream.aclose()
 
 
-class _Encrypted(httpcore.AsyncNetworkStream):
+class _Encrypted(_ReadHere):
     """TLS over a stream."""
 
     def __init__(self, below: _Stream, stream: TLSStream) -> None:
@@ -157,29 +265,39 @@ class _Encrypted(httpcore.AsyncNetworkStream):
         self._records = memoryview(bytearray(READ))
         self._broken: ssl.SSLError | None = None
 
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - all
-        with _reading(timeout):
-            if self._broken is not None:
-                raise self._broken
-            try:
-                first = await self._stream.receive(_RECORD)
-            except anyio.EndOfStream:
-                return b""
-        return self._with_what_came(first)
+    async def receive(self) -> bytes:
+        return bytes(self._records[: await self.receive_into(self._records)])
 
-    def _with_what_came(self, first: bytes) -> bytes:
-        """And the records that have come already."""
-        size = len(first)
-        self._records[:size] = first
-        try:
-            while size < READ and (more := self._read_into(self._records[size:])):
+    async def receive_into(self, buffer: memoryview) -> int:
+        size = self.take_into(buffer)
+        if size is None:
+            try:
+                first = await self._stream.receive(min(_RECORD, len(buffer)))
+            except anyio.EndOfStream:
+                return 0
+            size = len(first)
+            buffer[:size] = first
+            size += self.take_into(buffer[size:]) or 0
+        return size
+
+    def take_into(self, buffer: memoryview) -> int | None:
+        """The records that have come already."""
+        size = 0
+        while size < len(buffer) and self._broken is None:
+            try:
+                more = self._read_into(buffer[size:])
+            except (ssl.SSLWantReadError, ssl.SSLEOFError):
+                break  # no more has come; the next read says so, too
+            except ssl.SSLError as exc:
+                # OpenSSL says it once; for the next read, the stream would just end.
+                self._broken = exc
+            else:
+                if not more:
+                    break
                 size += more
-        except (ssl.SSLWantReadError, ssl.SSLEOFError):
-            pass  # no more has come; the next read says so, too
-        except ssl.SSLError as exc:
-            # OpenSSL says it once; for the next read, the stream would just end.
-            self._broken = exc
-        return bytes(self._records[:size])
+        if self._broken is not None and not size:
+            raise self._broken
+        return size or None
 
     def _read_into(self, buffer: memoryview) -> int:
         # typeshed has it return bytes, as it does without a buffer.
@@ -210,18 +328,6 @@ class _Encrypted(httpcore.AsyncNetworkStream):
 
 
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
-
-
-async def receive(connection: socket.socket) -> bytes:
-    """All that has come, at least a byte; none at the end."""
-    await anyio.lowlevel.checkpoint()
-    while True:
-        try:
-            return connection.recv(READ)
-        except BlockingIOError:
-            await anyio.wait_readable(connection)  # ClosedResourceError: closed meanwhile
-        except OSError as exc:
-            raise anyio.BrokenResourceError from exc
 
 
 @contextlib.contextmanager

@@ -256,7 +256,11 @@ async def test_no_frame_of_a_download_error_shows_a_link(
 
 def test_an_answer_of_storage_shows_no_link() -> None:
     """It is a local variable of whoever reads it, and its Location may be signed."""
-    answer = StorageAnswer(307, {"location": LINK}, httpx.ByteStream(b"").__aiter__())
+
+    async def read_into(_: memoryview) -> int:
+        return 0
+
+    answer = StorageAnswer(307, {"location": LINK}, httpx.ByteStream(b"").__aiter__(), read_into)
     assert secrets_in(repr(answer)) == []
 
 

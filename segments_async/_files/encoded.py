@@ -83,7 +83,7 @@ class EncodedBody:
             piece = self._decoder.read()
             if not piece:
                 return False
-            self._part.write(self._size, [piece])
+            self._part.write(self._size, piece)
             self._size += len(piece)
         if self._part.wants_sync:
             self._part.sync()

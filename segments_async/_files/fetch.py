@@ -19,7 +19,7 @@ import attrs
 
 from segments_async._files.download import Attempt, LengthMismatch, StartedOver, TryAgain
 from segments_async._files.gzip_stream import DecodedChunks, NotGzip
-from segments_async._files.part import ChecksumMismatch, ExportedBytes, PartFile
+from segments_async._files.part import Bytes, ChecksumMismatch, ExportedBytes, PartFile
 from segments_async._files.watched import TOO_SLOW, WatchedChunks
 from segments_async._sansio.byte_ranges import Stored, read_answer
 from segments_async._sansio.claims import size_of
@@ -200,7 +200,7 @@ async def _persist(
             )
 
 
-async def _finish(part: PartFile, rest: list[bytes]) -> ExportedBytes:
+async def _finish(part: PartFile, rest: Bytes) -> ExportedBytes:
     if not part.is_whole(rest):
         raise TryAgain("one of several connections broke")
     if part.held:

@@ -14,7 +14,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -29,10 +29,17 @@ SLICE = 32 * 1024 * 1024
 #: Bytes written after which it is time for `sync`.
 UNSYNCED = 128 * 1024 * 1024
 
+#: Bytes that are hashed in a thread of their own while they are written. Fewer take less time than
+#: the two threads need to meet.
+BESIDE = 1024 * 1024
+
 _BLOCK = 1024 * 1024
 
 #: Seconds of a download that a kill -9 may cost. Whatever else ends it, nothing is lost.
 NOTED_EVERY = 0.2
+
+
+Bytes = bytes | memoryview
 
 
 class ChecksumMismatch(Exception):
@@ -42,7 +49,7 @@ class ChecksumMismatch(Exception):
 class Digest(Protocol):
     """A running hash."""
 
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: bytes | memoryview, /) -> None: ...
     def hexdigest(self) -> str: ...
 
 
@@ -86,8 +93,10 @@ class PartFile:
         self._left = False
         self._export_id = ""
         self._hashed = 0
+        self._hasher: ThreadPoolExecutor | None = None
+        self._hashing: Future[None] | None = None
         self._unsynced = 0
-        self._sync_failed = False
+        self._failed = False
         self._noted_at = -math.inf
         self._sha256 = hashlib.sha256()
         self._md5 = md5()
@@ -104,9 +113,9 @@ class PartFile:
         """Whether what is there can be continued."""
         return bool(self.held) and self.stored is not None and self.stored.resumable
 
-    def is_whole(self, rest: Sequence[bytes]) -> bool:
-        """Whether everything is there, together with the chunks of a small file."""
-        held = with_range(self.held, 0, sum(len(chunk) for chunk in rest))
+    def is_whole(self, rest: Bytes) -> bool:
+        """Whether everything is there, together with all of a small file."""
+        held = with_range(self.held, 0, len(rest))
         total = self.stored.total if self.stored is not None and not self.stored.gzip else None
         return total is None or held == (((0, total),) if total else ())
 
@@ -132,14 +141,18 @@ class PartFile:
         """Forget what is there."""
         with self._lock:
             self._empty(self._opened())
+            self._all_hashed()
             self._sha256, self._md5 = hashlib.sha256(), md5()
             self._hashed = self._unsynced = 0
             self.stored = None
 
-    def write(self, offset: int, chunks: Sequence[bytes]) -> None:
-        """Write the chunks from `offset` on, hash them if it is their turn, and note them."""
+    def write(self, offset: int, data: Bytes) -> None:
+        """Write the bytes from `offset` on, hash them if it is their turn, and note them.
+
+        They are hashed by another thread, which may take until the next call.
+        """
         with self._lock:
-            self._write(offset, chunks)
+            self._write(offset, data)
             # A fast download would spend as much time on noting what it has as on writing it.
             now = time.monotonic()
             if self.resumable and now - self._noted_at >= NOTED_EVERY:
@@ -157,7 +170,7 @@ class PartFile:
             try:
                 os.fsync(self._opened())
             except OSError:
-                self._sync_failed = True
+                self._failed = True
                 raise
 
     def hash_on(self) -> bool:
@@ -165,24 +178,25 @@ class PartFile:
         with self._lock:
             return self._hash_on(self._opened())
 
-    def finish(self, chunks: Sequence[bytes] = ()) -> ExportedBytes:
+    def finish(self, rest: Bytes = b"") -> ExportedBytes:
         """Make all durable and put the file in place.
 
         Args:
-            chunks: of a small file, all of it.
+            rest: all of a small file.
 
         Raises:
             ChecksumMismatch: these aren't the bytes that storage has. Nothing is put in place.
-            OSError: it isn't on the disk, or a `sync` before has said that some of it isn't.
+            OSError: it isn't on the disk, or the disk has failed before.
         """
         with self._syncing, self._lock:
             descriptor = self._opened()
-            if self._sync_failed:
-                raise OSError(errno.EIO, "the disk has failed to keep what was written")
-            if chunks:
-                self._write(0, chunks)
+            if self._failed:
+                raise OSError(errno.EIO, "the disk has failed to take what was written")
+            if rest:
+                self._write(0, rest)
             while not self._hash_on(descriptor):
                 pass
+            self._all_hashed()
             self._check()
             os.fsync(descriptor)
             # First the sidecar: one without its part could be taken for another part's.
@@ -199,7 +213,7 @@ class PartFile:
             self._left = True
             if self._descriptor is None:
                 return
-            if not self.resumable or self._sync_failed:
+            if not self.resumable or self._failed:
                 self._discard()
                 return
             try:
@@ -253,16 +267,20 @@ class PartFile:
             _sync_directory(self._target.parent)
         os.ftruncate(descriptor, 0)
 
-    def _write(self, offset: int, chunks: Sequence[bytes]) -> None:
+    def _write(self, offset: int, data: Bytes) -> None:
         descriptor = self._opened()
-        # As one piece: each call into the system or the hash gives up the GIL, and waits for it.
-        data = b"".join(chunks)
-        _write_all_at(descriptor, data, offset)
+        before = self._hashing
         if offset == self._hashed:
-            self._update(data)
-        at = offset + len(data)
+            self._hash(data)
+        try:
+            _write_all_at(descriptor, data, offset)
+        except OSError:
+            self._failed = True  # it may be hashed, and isn't there
+            raise
+        if before is not None:
+            before.result()
         self._unsynced += len(data)
-        self.held = with_range(self.held, offset, at)
+        self.held = with_range(self.held, offset, offset + len(data))
         self._hash_on(descriptor)
 
     def _hash_on(self, descriptor: int) -> bool:
@@ -272,14 +290,30 @@ class PartFile:
             block = os.pread(descriptor, min(_BLOCK, limit - self._hashed), self._hashed)
             if not block:
                 raise OSError(None, "the part is shorter than what was written of it")
-            self._update(block)
+            self._hash(block)
+            self._all_hashed()
         return self._hashed >= stop
 
-    def _update(self, data: bytes) -> None:
+    def _hash(self, data: Bytes) -> None:
+        """Hash what follows, or, where it is much, let another thread do it meanwhile."""
+        self._hashed += len(data)
+        if len(data) < BESIDE:
+            self._all_hashed()
+            self._update(data)
+            return
+        if self._hasher is None:
+            self._hasher = ThreadPoolExecutor(1, "segments-async-hash")
+        self._hashing = self._hasher.submit(self._update, data)
+
+    def _all_hashed(self) -> None:
+        hashing, self._hashing = self._hashing, None
+        if hashing is not None:
+            hashing.result()
+
+    def _update(self, data: Bytes) -> None:
         self._sha256.update(data)
         if self._md5 is not None and self.stored is not None and self.stored.md5 is not None:
             self._md5.update(data)
-        self._hashed += len(data)
 
     def _check(self) -> None:
         if self.stored is None or self.stored.gzip:
@@ -322,6 +356,8 @@ class PartFile:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
+        if self._hasher is not None:
+            self._hasher.shutdown(wait=False)
 
 
 def _open_alone(part: Path) -> int:
@@ -391,7 +427,7 @@ def write_all(descriptor: int, chunk: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def _write_all_at(descriptor: int, chunk: bytes, offset: int) -> None:
+def _write_all_at(descriptor: int, chunk: Bytes, offset: int) -> None:
     view = memoryview(chunk)
     while view:
         written = os.pwrite(descriptor, view, offset)

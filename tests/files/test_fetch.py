@@ -10,7 +10,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -733,10 +733,10 @@ async def test_cancelled_twice_by_asyncio(
     write = part.PartFile.write
     began = anyio.Event()
 
-    def slowly(self: part.PartFile, offset: int, chunks: Sequence[bytes]) -> None:
+    def slowly(self: part.PartFile, offset: int, data: part.Bytes) -> None:
         anyio.from_thread.run_sync(began.set)
         time.sleep(0.2)
-        write(self, offset, chunks)
+        write(self, offset, data)
 
     monkeypatch.setattr(part.PartFile, "write", slowly)
     async with exported(sandbox_of(30_000)) as (storage, export):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import itertools
 import json
 import math
 import os
 import random
+import threading
+import unittest.mock
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +78,7 @@ def test_a_symlink_in_the_sidecars_place_is_not_followed(target: Path, dangling:
         elsewhere.write_bytes(b"precious")
     sidecar_of(target).symlink_to(elsewhere)
     part = opened(target, OBJECT)
-    part.write(0, [b"a,b\n"])
+    part.write(0, b"a,b\n")
     part.keep()
     assert not sidecar_of(target).is_symlink()
     assert not elsewhere.exists() if dangling else elsewhere.read_bytes() == b"precious"
@@ -94,7 +97,7 @@ def test_a_directory_at_the_target_is_refused(target: Path) -> None:
     target.mkdir()
     part = opened(target)
     with pytest.raises(IsADirectoryError):
-        part.finish([b"a,b\n"])
+        part.finish(b"a,b\n")
     assert not part.is_finished
     part.discard()
     assert names(target) == {"a.csv"}
@@ -121,7 +124,7 @@ def test_a_failure_leaves_the_target_as_it_was(
     part = opened(target, OBJECT)
     monkeypatch.setattr(os, failing, full)
     with pytest.raises(OSError, match="No space"):
-        part.finish([b"a,b\n1,2\n3\n"])
+        part.finish(b"a,b\n1,2\n3\n")
     part.discard()
     assert target.read_bytes() == b"before"
     assert names(target) == {"a.csv"}
@@ -131,7 +134,7 @@ def test_what_isnt_whole_is_not_put_in_place(target: Path) -> None:
     """A hole, or an end that is missing: OSError, and no file."""
     for offset, data in ((0, b"012345678"), (1, b"123456789")):
         part = opened(target, OBJECT)
-        part.write(offset, [data])
+        part.write(offset, data)
         with pytest.raises(OSError, match="whole"):
             part.finish()
         part.discard()
@@ -143,17 +146,17 @@ def test_bytes_with_another_md5_are_not_put_in_place(target: Path) -> None:
     told = attrs.evolve(OBJECT, md5=hashlib.md5(b"0123456789").hexdigest())
     part = opened(target, told)
     with pytest.raises(ChecksumMismatch):
-        part.finish([b"0123456780"])
+        part.finish(b"0123456780")
     part.discard()
     assert names(target) == set()
-    opened(target, told).finish([b"0123456789"])
+    opened(target, told).finish(b"0123456789")
     assert target.read_bytes() == b"0123456789"
 
 
 def test_nothing_appears_under_the_name_before_it_is_whole(target: Path) -> None:
     """While it is written, there is a part and no target."""
     part = opened(target)
-    part.write(0, [b"a,b\n"])
+    part.write(0, b"a,b\n")
     assert names(target) == {"a.csv.part"}
     part.discard()
 
@@ -169,7 +172,7 @@ def test_durable_before_it_is_named(target: Path, monkeypatch: pytest.MonkeyPatc
             return real(*args)
 
         monkeypatch.setattr(os, name, recorded)
-    opened(target).finish([b"a,b\n"])
+    opened(target).finish(b"a,b\n")
     assert steps == ["fsync", "replace", "fsync"]
 
 
@@ -179,18 +182,18 @@ def test_durable_before_it_is_named(target: Path, monkeypatch: pytest.MonkeyPatc
 def test_discard_leaves_nothing(target: Path) -> None:
     """Whatever was written, nothing is left of it, and nothing more can be written."""
     part = opened(target, OBJECT)
-    part.write(0, [b"a,b\n", b"1,2\n"])
+    part.write(0, b"a,b\n1,2\n")
     assert names(target) == {"a.csv.part", "a.csv.part.json"}
     part.discard()
     assert names(target) == set()
     with pytest.raises(ValueError, match="closed"):
-        part.write(8, [b"3\n"])
+        part.write(8, b"3\n")
 
 
 def test_discarding_twice_is_discarding_once(target: Path) -> None:
     """A part that is gone already, by this or by other hands, is no error."""
     part = opened(target)
-    part.write(0, [b"a,b\n"])
+    part.write(0, b"a,b\n")
     part_of(target).unlink()
     part.discard()
     part.discard()
@@ -212,7 +215,7 @@ def test_discarding_what_was_never_opened_removes_nothing(target: Path) -> None:
 def test_discarding_what_is_finished_removes_nothing(target: Path) -> None:
     """Once the file is in place, there is nothing to discard or to keep."""
     part = opened(target)
-    part.finish([b"a,b\n"])
+    part.finish(b"a,b\n")
     assert part.is_finished
     part.discard()
     part.keep()
@@ -231,8 +234,8 @@ def test_a_kill_costs_what_came_since_the_last_note(
     """What is noted goes on; what is written after it, within a moment, is fetched again."""
     monkeypatch.setattr(part_module, "NOTED_EVERY", math.inf)
     part = opened(target, OBJECT)
-    part.write(0, [b"012"])
-    part.write(3, [b"345"])
+    part.write(0, b"012")
+    part.write(3, b"345")
     killed(part)
     part = opened(target)
     assert part.held == ((0, 3),)
@@ -246,15 +249,15 @@ def test_the_next_download_of_the_export_goes_on(
     """What was written is still there, in any order it came, and the hash is of the whole."""
     monkeypatch.setattr(part_module, "NOTED_EVERY", 0.0)
     part = opened(target, OBJECT)
-    part.write(0, [b"012"])
-    part.write(6, [b"67"])
+    part.write(0, b"012")
+    part.write(6, b"67")
     leave(part)
     assert names(target) == {"a.csv.part", "a.csv.part.json"}
     part = opened(target)
     assert part.held == ((0, 3), (6, 8))
     assert part.stored == OBJECT
-    part.write(8, [b"89"])
-    part.write(3, [b"345"])
+    part.write(8, b"89")
+    part.write(3, b"345")
     while not part.hash_on():
         pass
     assert part.finish() == (10, hashlib.sha256(b"0123456789").hexdigest())
@@ -266,7 +269,7 @@ def test_the_next_download_of_the_export_goes_on(
 def test_another_export_starts_over(target: Path, leave: Any) -> None:
     """The part of another export's file is no part of this one's."""
     part = opened(target, OBJECT)
-    part.write(0, [b"012"])
+    part.write(0, b"012")
     leave(part)
     part = opened(target, export_id="export-2")
     assert (part.held, part.stored) == ((), None)
@@ -284,7 +287,7 @@ def test_after_a_restart_of_the_system_only_what_was_synced_counts(
     """A power failure may have lost what a kill leaves in the system's cache."""
     monkeypatch.setattr(part_module, "_boot_id", lambda: "before")
     part = opened(target, OBJECT)
-    part.write(0, [b"012"])
+    part.write(0, b"012")
     leave(part)
     monkeypatch.setattr(part_module, "_boot_id", lambda: "after")
     part = opened(target)
@@ -295,7 +298,7 @@ def test_after_a_restart_of_the_system_only_what_was_synced_counts(
 def test_a_part_shorter_than_its_sidecar_says_starts_over(target: Path) -> None:
     """Somebody has been at it."""
     part = opened(target, OBJECT)
-    part.write(0, [b"01234"])
+    part.write(0, b"01234")
     part.keep()
     os.truncate(part_of(target), 4)
     assert opened(target).held == ()
@@ -305,7 +308,7 @@ def test_a_part_shorter_than_its_sidecar_says_starts_over(target: Path) -> None:
 def test_what_cant_be_continued_is_not_kept(target: Path, stored: Stored | None) -> None:
     """Without a version or an end nobody could go on with it."""
     part = opened(target, stored)
-    part.write(0, [b"01234"])
+    part.write(0, b"01234")
     part.keep()
     assert names(target) == set()
 
@@ -317,7 +320,7 @@ def test_a_part_that_cant_be_kept_is_removed(target: Path, monkeypatch: pytest.M
         raise OSError(5, "Input/output error")
 
     part = opened(target, OBJECT)
-    part.write(0, [b"01234"])
+    part.write(0, b"01234")
     monkeypatch.setattr(os, "fsync", fails)
     part.keep()
     assert names(target) == set()
@@ -334,7 +337,7 @@ def test_a_part_whose_sync_failed_is_of_no_use(
         raise OSError(5, "Input/output error")
 
     part = opened(target, OBJECT)
-    part.write(0, [b"0123456789"])
+    part.write(0, b"0123456789")
     with monkeypatch.context() as failing:
         failing.setattr(os, "fsync", fails)
         with pytest.raises(OSError, match="Input/output"):
@@ -352,9 +355,9 @@ def test_a_sync_is_due_after_so_many_bytes(target: Path, monkeypatch: pytest.Mon
     """Counted from the last one."""
     monkeypatch.setattr(part_module, "UNSYNCED", 6)
     part = opened(target, OBJECT)
-    part.write(0, [b"01234"])
+    part.write(0, b"01234")
     assert not part.wants_sync
-    part.write(5, [b"5"])
+    part.write(5, b"5")
     assert part.wants_sync
     part.sync()
     assert not part.wants_sync
@@ -366,7 +369,7 @@ def test_a_sync_is_due_after_so_many_bytes(target: Path, monkeypatch: pytest.Mon
 def test_a_sidecar_that_isnt_one_starts_over(target: Path, data: bytes) -> None:
     """Whatever is in it, it is no error."""
     part = opened(target, OBJECT)
-    part.write(0, [b"01234"])
+    part.write(0, b"01234")
     part.keep()
     sidecar_of(target).write_bytes(data)
     part = opened(target)
@@ -378,9 +381,9 @@ def test_a_sidecar_that_isnt_one_starts_over(target: Path, data: bytes) -> None:
 def test_a_sidecar_is_private_and_of_one_page(target: Path) -> None:
     """Mode 0600, written in place, and no more in it than is needed to go on."""
     part = opened(target, OBJECT)
-    part.write(0, [b"01234"])
+    part.write(0, b"01234")
     first = sidecar_of(target).stat()
-    part.write(5, [b"5"])
+    part.write(5, b"5")
     second = sidecar_of(target).stat()
     assert first.st_mode & 0o777 == 0o600
     assert first.st_ino == second.st_ino
@@ -394,12 +397,12 @@ def test_a_sidecar_is_private_and_of_one_page(target: Path) -> None:
 def test_starting_over_leaves_nothing_of_the_old(target: Path) -> None:
     """Neither bytes nor a sidecar that speaks of them."""
     part = opened(target, OBJECT)
-    part.write(0, [b"01234"])
+    part.write(0, b"01234")
     part.reset()
     assert part_of(target).read_bytes() == b""
     assert names(target) == {"a.csv.part"}
     part.stored = Stored(total=3)
-    assert part.finish([b"new"]) == (3, hashlib.sha256(b"new").hexdigest())
+    assert part.finish(b"new") == (3, hashlib.sha256(b"new").hexdigest())
 
 
 # What goes well.
@@ -412,25 +415,94 @@ def test_a_short_write_is_no_short_file(
     """Where the system takes less than it was given, the rest follows, and the hash is right."""
     write = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[:taken], at))
-    chunks = [b"a,b\n" * 100, b"", b"1,2\n" * 100]
-    digest = opened(target).finish(chunks).sha256
-    assert target.read_bytes() == b"".join(chunks)
-    assert digest == hashlib.sha256(b"".join(chunks)).hexdigest()
+    data = b"a,b\n" * 100 + b"1,2\n" * 100
+    digest = opened(target).finish(data).sha256
+    assert target.read_bytes() == data
+    assert digest == hashlib.sha256(data).hexdigest()
+
+
+def test_what_is_hashed_beside_is_hashed_in_its_order(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slow hashing holds up nothing but the second next piece, and the end."""
+    monkeypatch.setattr(part_module, "BESIDE", 1)
+    slow = _Slow()
+    monkeypatch.setattr(hashlib, "sha256", lambda: slow)
+    part = opened(target, Stored(total=3, etag='"x"', ranges=True))
+    part.write(0, b"0")
+    assert slow.taken == []
+    slow.may_go_on.release()
+    part.write(1, b"1")
+    assert slow.taken == [b"0"]
+    slow.may_go_on.release(2)
+    part.write(2, b"2")
+    part.finish()
+    assert slow.taken == [b"0", b"1", b"2"]
+    for thread in threading.enumerate():
+        if thread.name.startswith("segments-async-hash"):
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+class _Slow:
+    """A hash that waits before it takes each piece."""
+
+    def __init__(self) -> None:
+        self.may_go_on = threading.Semaphore(0)
+        self.taken: list[bytes] = []
+
+    def update(self, data: Any, /) -> None:
+        assert self.may_go_on.acquire(timeout=10)
+        self.taken.append(bytes(data))
+
+    def hexdigest(self) -> str:
+        return ""
+
+
+def test_a_part_whose_write_failed_is_never_put_in_place(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What didn't fit may be hashed already, so the hash of what comes after it would be wrong."""
+    monkeypatch.setattr(part_module, "BESIDE", 1)
+    part = opened(target, Stored(total=2, etag='"x"', ranges=True))
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", lambda *_: fails_with(errno.ENOSPC))
+        with pytest.raises(OSError, match="No space"):
+            part.write(0, b"01")
+    part.write(0, b"01")
+    with pytest.raises(OSError, match="failed to take"):
+        part.finish()
+    part.discard()
+    assert names(target) == set()
+
+
+def fails_with(number: int) -> NoReturn:
+    raise OSError(number, os.strerror(number))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.binary(max_size=200), st.lists(st.integers(0, 200)), st.integers())
-def test_the_file_is_what_was_written(tmp_path: Path, data: bytes, cuts: Any, seed: int) -> None:
-    """In whatever pieces and order it comes, the file is their sum, and the hash is the file's."""
+@given(
+    st.binary(max_size=200), st.lists(st.integers(0, 200)), st.integers(), st.sampled_from([1, 20])
+)
+def test_the_file_is_what_was_written(
+    tmp_path: Path, data: bytes, cuts: Any, seed: int, beside: int
+) -> None:
+    """In whatever pieces and order it comes, the file is their sum, and the hash is the file's.
+
+    Hashed beside the writing or not, from memory that is used again after the next piece.
+    """
     target = tmp_path / f"{uuid.uuid4()}.csv"
     part = opened(target, Stored(total=len(data), etag='"x"', ranges=True))
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     pieces = list(itertools.pairwise(edges))
     random.Random(seed).shuffle(pieces)
-    for start, stop in pieces:
-        middle = (start + stop) // 2
-        part.write(start, [data[start:middle], data[middle:stop]])
-    placed = part.finish()
+    memory = [bytearray(200), bytearray(200)]
+    with unittest.mock.patch.object(part_module, "BESIDE", beside):
+        for start, stop in pieces:
+            memory.reverse()
+            memory[0][: stop - start] = data[start:stop]
+            part.write(start, memoryview(memory[0])[: stop - start])
+        placed = part.finish()
     assert target.read_bytes() == data
     assert placed == (len(data), hashlib.sha256(data).hexdigest())
     assert not part_of(target).exists()
@@ -448,7 +520,7 @@ def test_a_symlink_at_the_target_is_replaced_and_not_followed(target: Path) -> N
     elsewhere = target.with_name("elsewhere")
     elsewhere.write_bytes(b"precious")
     target.symlink_to(elsewhere)
-    opened(target).finish([b"a,b\n"])
+    opened(target).finish(b"a,b\n")
     assert elsewhere.read_bytes() == b"precious"
     assert not target.is_symlink()
     assert target.read_bytes() == b"a,b\n"
@@ -458,7 +530,7 @@ def test_a_file_at_the_target_is_replaced_at_once(target: Path) -> None:
     """Who has the old file open goes on reading the old one."""
     target.write_bytes(b"before")
     with target.open("rb") as reader:
-        opened(target).finish([b"after"])
+        opened(target).finish(b"after")
         assert reader.read() == b"before"
     assert target.read_bytes() == b"after"
 

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from client.vendor import names_in
 
-from segments_async import SegmentsClient
+from segments_async import SegmentsClient, _wide_reads
 from segments_async._files import fetch
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
@@ -122,11 +122,13 @@ def test_two_processes_at_one_target(server: SandboxServer, export_id: str, tmp_
     assert names_in(tmp_path) == ["a.csv"]
 
 
+@pytest.mark.parametrize("past_from", [1, _wide_reads.PAST_FROM], ids=["past h11", "through h11"])
 @pytest.mark.parametrize("seed", range(2))
 async def test_broken_twenty_times_over_sockets(
-    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, past_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole, and at most 1.2 times its bytes were sent, by the server's record."""
+    monkeypatch.setattr(_wide_reads, "PAST_FROM", past_from)
     monkeypatch.setattr(fetch, "full_jitter", lambda *_: 0.0)
     sandbox = Sandbox(rows=20_000, durations=Durations(median=0, sigma=0))
     size = len(sandbox.content(PAGE_SEGMENT_ID))

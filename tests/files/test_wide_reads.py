@@ -1,4 +1,4 @@
-"""Claims about reading what has come: over plain connections and over TLS, with real sockets."""
+"""Claims about reading what has come, and past h11: over plain connections and TLS, real ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import anyio
 import httpx
 import pytest
 
-from segments_async._http import was_sent
+from segments_async import _wide_reads
+from segments_async._http import OwnClients, was_sent
+from segments_async._storage import Storage, StorageBroken
 from segments_async._wide_reads import WideTransport
 
 pytestmark = [pytest.mark.real_time, pytest.mark.needs("openssl")]
@@ -271,3 +273,123 @@ async def test_the_certificate_is_verified(certificate: Path) -> None:
         pytest.raises(httpx.ConnectError, match=r"(?i)certificate"),
     ):
         await fetch(f"https://localhost:{port}/", httpx.create_ssl_context())
+
+
+# --------------------------------------------------------------------- past h11
+
+
+@pytest.fixture
+def past_h11(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies of 2 MiB are large ones."""
+    monkeypatch.setattr(_wide_reads, "PAST_FROM", 1)
+
+
+async def read(url: str, context: ssl.SSLContext, timeout: float = 10.0) -> bytes:
+    """The body, as downloads read it, in buffers of a size that nothing else has."""
+    clients = OwnClients(context, 1.0, loopback=True)
+    storage = Storage(clients, lambda link: link, redirects=0, timeout=timeout)
+    body, buffer = b"", memoryview(bytearray(100_003))
+    try:
+        async with storage.get(url) as answer:
+            while size := await answer.read_into(buffer):
+                body += buffer[:size]
+        return body
+    finally:
+        await clients.aclose()
+
+
+@pytest.fixture
+def read_past(monkeypatch: pytest.MonkeyPatch, past_h11: None) -> list[int]:
+    """How many bytes each read past h11 brought."""
+    sizes: list[int] = []
+    read_into = _wide_reads.Rest.read_into
+
+    async def note(rest: _wide_reads.Rest, buffer: memoryview) -> int:
+        sizes.append(await read_into(rest, buffer))
+        return sizes[-1]
+
+    monkeypatch.setattr(_wide_reads.Rest, "read_into", note)
+    return sizes
+
+
+@pytest.mark.parametrize(("scheme", "context_of"), CASES.values(), ids=CASES)
+async def test_a_large_body_past_h11(
+    scheme: str,
+    context_of: Callable[[Path], ssl.SSLContext | None],
+    certificate: Path,
+    read_past: list[int],
+) -> None:
+    """All of it, in its order, though its beginning came through h11; not a byte more."""
+    trust = ssl.create_default_context(cafile=str(certificate))
+    answer = HEAD % len(BODY) + BODY + b"and more"
+    with serving(answer, context_of(certificate)) as port, anyio.fail_after(20):
+        assert await read(f"{scheme}://localhost:{port}/", trust) == BODY
+    assert sum(read_past) > len(BODY) / 4
+    assert read_past[-1] == 0
+
+
+@pytest.mark.parametrize(("scheme", "context_of"), CASES.values(), ids=CASES)
+async def test_a_body_cut_off_past_h11(
+    scheme: str,
+    context_of: Callable[[Path], ssl.SSLContext | None],
+    certificate: Path,
+    past_h11: None,
+) -> None:
+    """It broke off: h11, which would have noticed, has not seen its end."""
+    trust = ssl.create_default_context(cafile=str(certificate))
+    with (
+        serving(HEAD % len(BODY) + BODY[:-1], context_of(certificate)) as port,
+        anyio.fail_after(20),
+        pytest.raises(StorageBroken, match="ended 1 bytes before the body"),
+    ):
+        await read(f"{scheme}://localhost:{port}/", trust)
+
+
+@pytest.mark.parametrize(
+    ("reset", "what"), [(True, "reset by peer"), (False, "TimeoutError")], ids=["reset", "silent"]
+)
+async def test_a_connection_that_fails_past_h11(
+    past_h11: None, read_past: list[int], reset: bool, what: str
+) -> None:
+    """A broken link, as one that h11 reads; never an error of the disk."""
+    with (
+        saying(HEAD % (2 * len(BODY)) + BODY, reset=reset) as port,
+        anyio.fail_after(20),
+        pytest.raises(StorageBroken, match=what),
+    ):
+        await read(f"http://127.0.0.1:{port}/", httpx.create_ssl_context(), timeout=0.5)
+
+
+async def test_a_flipped_byte_of_tls_past_h11(certificate: Path, read_past: list[int]) -> None:
+    """The records before it are read, and it is an error."""
+    pieces = [b"x" * 16_000] * 64
+    trust = ssl.create_default_context(cafile=str(certificate))
+    with (
+        encrypting([HEAD % sum(map(len, pieces)), *pieces], certificate, flipped=60) as port,
+        anyio.fail_after(20),
+        pytest.raises(StorageBroken, match=r"(?i)bad.record.mac"),
+    ):
+        await read(f"https://localhost:{port}/", trust)
+    assert sum(read_past) > 0
+
+
+async def test_cancelled_past_h11(past_h11: None, read_past: list[int]) -> None:
+    """The server hears the end of it at once."""
+    with saying(HEAD % (2 * len(BODY)) + BODY) as port:
+        with anyio.move_on_after(0.5) as scope:
+            await read(f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
+    assert scope.cancelled_caught
+    assert sum(read_past) > 0
+
+
+@pytest.mark.parametrize("length", [True, False], ids=["small", "of unknown length"])
+async def test_other_bodies_go_through_h11(
+    monkeypatch: pytest.MonkeyPatch, read_past: list[int], length: bool
+) -> None:
+    """Their connections can be used again, or h11 alone knows where they end."""
+    if length:
+        monkeypatch.setattr(_wide_reads, "PAST_FROM", len(BODY) + 1)
+    head = HEAD % len(BODY) if length else b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
+    with serving(head + BODY, None) as port, anyio.fail_after(20):
+        assert await read(f"http://127.0.0.1:{port}/", httpx.create_ssl_context()) == BODY
+    assert read_past == []
