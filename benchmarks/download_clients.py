@@ -1,20 +1,26 @@
 """Ways of getting a file from a URL to the disk, for download.py to compare.
 
 Each is called with a Place, and returns when the file is written. All but curl write in batches of
-4 MiB in a worker thread; ours also hashes, syncs and renames.
+4 MiB in a worker thread. Ours also has SHA-256, renames, and, unless told otherwise, syncs.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import hashlib
 import importlib.util
 import os
+import queue
+import socket
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import unittest.mock
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -55,7 +61,7 @@ class Contender:
     name: str
     download: Callable[[Place], Awaitable[object]]
     backend: str = "asyncio"
-    ours: bool = False
+    has_goal: bool = False
     needs: str | None = None
 
     @property
@@ -93,6 +99,12 @@ async def ours(place: Place, *, targets: Sequence[Path] = ()) -> None:
         async with anyio.create_task_group() as tasks:
             for target in targets or [place.target]:
                 tasks.start_soon(download, target)
+
+
+async def ours_not_synced(place: Place) -> None:
+    """The work that the others do, too: what is written may still be in memory alone."""
+    with unittest.mock.patch("os.fsync"):
+        await ours(place)
 
 
 async def curl(place: Place) -> None:
@@ -161,12 +173,77 @@ async def _write(chunks: AsyncIterator[bytes], target: Path) -> None:
         await anyio.to_thread.run_sync(file.writelines, batch)
 
 
+async def bare_socket(place: Place) -> None:
+    await anyio.to_thread.run_sync(_bare_socket, place)
+
+
+def _bare_socket(place: Place) -> None:
+    """Sockets, threads and system calls alone: what Python can reach with SHA-256 and fsync.
+
+    As ours, it has three batches (one is received, one written, one hashed), and syncs on the way.
+    """
+    spare: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+    for _ in range(3):
+        spare.put(memoryview(bytearray(BATCH)))
+    digest = hashlib.sha256()
+    with (
+        _asked(place) as (connection, head, left),
+        place.target.open("wb", buffering=0) as file,
+        concurrent.futures.ThreadPoolExecutor(1) as hashing,
+        concurrent.futures.ThreadPoolExecutor(1) as writing,
+        concurrent.futures.ThreadPoolExecutor(1) as syncing,
+    ):
+
+        def keep(batch: memoryview, filled: int, sync: bool) -> None:
+            hashed = hashing.submit(digest.update, batch[:filled])
+            file.write(batch[:filled])
+            if sync:
+                syncing.submit(os.fsync, file.fileno())
+            hashed.add_done_callback(lambda _: spare.put(batch))
+
+        number = 0
+        while left:
+            batch = spare.get()
+            batch[: len(head)] = head
+            filled, head = len(head), b""
+            left -= filled
+            while filled < len(batch) and left:
+                received = connection.recv_into(batch[filled:])
+                filled, left = filled + received, left - received
+            number += 1
+            writing.submit(keep, batch, filled, number % 32 == 0)
+        writing.shutdown()
+        syncing.shutdown()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _asked(place: Place) -> Iterator[tuple[socket.socket, bytes, int]]:
+    """A connection, what came of the body with its head, and the body's length."""
+    url = urlsplit(place.url)
+    context = place.ssl_context()
+    with socket.create_connection((url.hostname, url.port), PATIENCE) as plain:
+        connection = context.wrap_socket(plain, server_hostname=url.hostname) if context else plain
+        connection.sendall(f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\n\r\n".encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += connection.recv(65_536)
+        head, _, body = answer.partition(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length:")[2].split()[0]
+        yield connection, body, int(length)
+
+
 CURL = Contender("curl", curl)
 OURS = (
-    Contender("ours, with sha256 (asyncio)", ours, ours=True),
-    Contender("ours, with sha256 (trio)", ours, backend="trio", ours=True),
+    Contender("ours (asyncio)", ours, has_goal=True),
+    Contender("ours (trio)", ours, backend="trio", has_goal=True),
+)
+NOT_SYNCED = (
+    Contender("ours, not synced (asyncio)", ours_not_synced, has_goal=True),
+    Contender("ours, not synced (trio)", ours_not_synced, backend="trio", has_goal=True),
 )
 OTHERS = (
+    Contender("a bare socket, with sha256 and fsync", bare_socket),
     Contender("curl, then fsync", curl_then_sync),
     Contender("bare httpx", bare_httpx),
     Contender("aiohttp", aiohttp_client, needs="aiohttp"),

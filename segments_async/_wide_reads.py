@@ -28,8 +28,7 @@ from anyio.streams.tls import TLSAttribute, TLSStream
 
 T = TypeVar("T")
 
-#: Bytes read at once. More of them would no longer be in the processor's cache when they are hashed
-#: and written: 1 MiB is slower.
+#: Bytes read at once. A single read of 1 MiB is slower: it keeps the sender from the socket.
 READ = 256 * 1024
 
 #: Bytes that are read past h11, at least: its copies cost as much processor time as SHA-256, but
