@@ -15,7 +15,7 @@ import pytest
 from client.vendor import names_in
 
 from segments_async import SegmentsClient, _wide_reads
-from segments_async._files import fetch
+from segments_async._files import download, fetch, part
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,
@@ -145,3 +145,38 @@ async def test_broken_twenty_times_over_sockets(
     assert len(files) == 21
     assert size <= sum(entry.sent for entry in files) <= 1.2 * size
     assert names_in(tmp_path) == ["a.csv"]
+
+
+async def test_cancelled_anywhere_past_h11(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing half under the file's name, and the next download goes on from where it was."""
+    monkeypatch.setattr(_wide_reads, "PAST_FROM", 1)
+    monkeypatch.setattr(part, "BESIDE", 1)
+    monkeypatch.setattr(download, "BATCH", 100_000)
+    sandbox = Sandbox(
+        rows=50_000,
+        durations=Durations(median=0, sigma=0),
+        file_host=FileHost(rate=10_000_000),
+    )
+    content = sandbox.content(PAGE_SEGMENT_ID)
+    target = tmp_path / "a.csv"
+    with SandboxServer(sandbox) as server:
+        async with SegmentsClient(
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url
+        ) as client:
+            export = await client.wait_for_export(await client.request_export(PAGE_SEGMENT_ID))
+            for number in range(12):
+                with anyio.move_on_after(0.01 * number) as scope:
+                    await client.download_export(export, target)
+                if not scope.cancelled_caught:
+                    break
+                assert not target.exists()
+            else:
+                await client.download_export(export, target)
+    assert target.read_bytes() == content
+    assert names_in(tmp_path) == ["a.csv"]
+    starts = [
+        int((entry.headers or {}).get("range", "bytes=0-")[len("bytes=") : -1])
+        for entry in sandbox.record.files()
+    ]
+    assert starts == sorted(starts)
+    assert starts[-1] > 0
