@@ -104,6 +104,7 @@ class OwnClients:
         self._limits = httpx.Limits(max_connections=1, keepalive_expiry=keepalive)
         self._headers = {"User-Agent": USER_AGENT}
         self._idle: list[HttpClient] = []
+        self._transports: dict[HttpClient, WideTransport] = {}
         self._all: list[HttpClient] = []
         self._closed = False
 
@@ -113,25 +114,29 @@ class OwnClients:
         return self._idle.pop() if self._idle else self._new()
 
     def give_back(self, client: HttpClient) -> None:
-        self._idle.append(client)
+        transport = self._transports.get(client)
+        if transport is None or transport.is_at_rest:
+            self._idle.append(client)
 
     def _new(self) -> HttpClient:
         if self._ssl_context is None:
             # Reading the system's certificates takes some 20 ms, so once for all.
             self._ssl_context = httpx.create_ssl_context()
-        client: Any = httpx.AsyncClient(
+        transport = (
+            None if self._proxied else WideTransport(self._ssl_context, keepalive=self._keepalive)
+        )
+        made: Any = httpx.AsyncClient(
             verify=self._ssl_context,
             limits=self._limits,
             headers=self._headers,
             trust_env=self._trust_env,
-            transport=(
-                None
-                if self._proxied
-                else WideTransport(self._ssl_context, keepalive=self._keepalive)
-            ),
+            transport=transport,
         )
+        client = cast(HttpClient, made)
         self._all.append(client)
-        return cast(HttpClient, client)
+        if transport is not None:
+            self._transports[client] = transport
+        return client
 
     async def aclose(self) -> None:
         """Close all connections. Requests fail from now on."""

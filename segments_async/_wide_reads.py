@@ -51,6 +51,15 @@ class WideTransport(httpx.AsyncHTTPTransport):
             network_backend=_Backend(),
         )
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no request holds the connection.
+
+        One whose closing was cut off holds it for ever, and whoever asks next waits in vain:
+        asyncio's own cancellation, where it comes twice, respects no shield.
+        """
+        return all(found.is_idle() or found.is_closed() for found in self._pool.connections)
+
 
 class _Backend(httpcore.AsyncNetworkBackend):
     """httpcore's backend for anyio, with wide streams."""

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import logging
 import random
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
@@ -107,8 +108,19 @@ async def fetch_file(
         raise
     finally:
         if not part.is_finished:
-            with anyio.move_on_after(LEAVING, shield=True):
-                await anyio.to_thread.run_sync(leave, abandon_on_cancel=True)
+            await _leave(leave)
+
+
+async def _leave(leave: Callable[[], None]) -> None:
+    """Leave the part, in a thread that may take longer than is waited for it."""
+    try:
+        with anyio.move_on_after(LEAVING, shield=True):
+            await anyio.to_thread.run_sync(leave, abandon_on_cancel=True)
+    except BaseException:
+        # asyncio's own cancellation respects no shield, and may come before the thread has begun:
+        # the part would be locked as long as the process lives. To leave it twice does no harm.
+        threading.Thread(target=leave, name="segments-async-leave").start()
+        raise
 
 
 @contextlib.asynccontextmanager

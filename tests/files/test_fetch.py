@@ -9,6 +9,7 @@ import hashlib
 import os
 import random
 import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
+import anyio.to_thread
 import httpx
 import pytest
 from client.test_cancellation import Counted
@@ -23,7 +26,7 @@ from client.test_input import abandoned_body
 from client.vendor import STEADY, connected, is_whole, names_in
 
 from segments_async import DownloadError, Export, ExportedFile, SegmentsClient
-from segments_async._files import download, part
+from segments_async._files import download, fetch, part
 from segments_async._files.fetch import fetch_file
 from segments_async._sansio import transfer
 from segments_async._storage import Storage
@@ -751,3 +754,23 @@ async def test_cancelled_twice_by_asyncio(
         with anyio.fail_after(60), contextlib.suppress(asyncio.CancelledError):
             await task
     assert task.done()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_a_part_is_left_though_cancelled_twice_by_asyncio(anyio_backend: str) -> None:
+    """The second time before the thread that leaves it has begun: or its lock would be kept."""
+    left = threading.Event()
+
+    async def download() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await fetch._leave(left.set)
+
+    task = asyncio.create_task(download())
+    for _ in range(2):
+        await anyio.lowlevel.checkpoint()
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert await anyio.to_thread.run_sync(left.wait, 10)

@@ -275,6 +275,22 @@ async def test_the_certificate_is_verified(certificate: Path) -> None:
         await fetch(f"https://localhost:{port}/", httpx.create_ssl_context())
 
 
+async def test_a_client_whose_connection_is_held_is_not_used_again() -> None:
+    """As when its closing was cut off: the next request would wait for it in vain."""
+    clients = OwnClients(httpx.create_ssl_context(), 1.0, loopback=True)
+    with saying(HEAD % 10 + b"01234") as port:
+        client = clients.borrow()
+        request = client.build_request("GET", f"http://127.0.0.1:{port}/")
+        response = await client.send(request, stream=True)
+        clients.give_back(client)
+        other = clients.borrow()
+        assert other is not client
+        await response.aclose()
+        clients.give_back(client)
+        assert clients.borrow() is client
+        await clients.aclose()
+
+
 # --------------------------------------------------------------------- past h11
 
 
