@@ -146,7 +146,7 @@ class Storage:
                     response.status_code, response.headers, answer, answer.read_into
                 )
             finally:
-                await close(answer.response)
+                await answer.aclose()
         finally:
             self._clients.give_back(client)
 
@@ -281,8 +281,16 @@ class _Chunks:
 
     def _next(self, chunk: bytes) -> None:
         self._chunk = memoryview(chunk)
-        self._left -= len(chunk)
-        self._rest = rest_of(self.response.extensions, chunk, self._left, self._timeout)
+        if not self._ahead:
+            self._rest = rest_of(self.response.extensions, chunk, self._left, self._timeout)
+
+    async def aclose(self) -> None:
+        await close(self.response)
+        if self._rest is not None:
+            # httpx's and httpcore's generators wait for what was read past them. Now they fail to
+            # read it, and end; or the garbage collector would complain of each.
+            with contextlib.suppress(StorageBroken, StopAsyncIteration):
+                await self._read()
 
     async def peek(self, size: int) -> bytes:
         """The body's first bytes, which stay to be read."""
@@ -293,11 +301,13 @@ class _Chunks:
 
     async def _read(self) -> bytes:
         try:
-            return await self._raw.__anext__()
+            chunk = await self._raw.__anext__()
         except Exception as exc:
             if isinstance(exc, StopAsyncIteration):
                 raise
             _raise_storage_broken(exc)
+        self._left -= len(chunk)
+        return chunk
 
 
 def _raise_storage_broken(exc: Exception) -> NoReturn:

@@ -144,7 +144,8 @@ class Rest:
             if size is None:  # a timer for every read would cost as much as the read
                 with anyio.fail_after(self._timeout):
                     size = await self._stream.receive_into(room)
-        except _BROKEN as exc:
+        except (*_BROKEN, httpcore.NetworkError, httpcore.TimeoutException) as exc:
+            # httpcore's: TLS may have to write before it reads on.
             raise ConnectionError(str(exc)) from exc
         if not size:
             raise ConnectionError(f"the connection ended {self._left} bytes before the body")
@@ -158,14 +159,15 @@ def rest_of(extensions: Mapping[str, Any], chunk: bytes, left: int, timeout: flo
     Args:
         extensions: of the response.
         chunk: of its body, the one that came last.
-        left: bytes that follow it.
+        left: bytes that follow it, by a Content-Length that counts.
         timeout: seconds for each read.
     """
     stream = extensions.get("network_stream")
     if left < PAST_FROM or not isinstance(stream, _ReadHere):
         return None
-    # A chunk that is all of what was read last: so h11 held nothing before it, and holds nothing
-    # now. (The first one isn't: it came with the head.)
+    # Of a body with a Content-Length h11 hands over all that it has, so it holds nothing now. If it
+    # ever did, the chunk would not be all of what was read last. (The first one isn't, in any case:
+    # it came with the head.)
     return Rest(stream, left, timeout) if len(chunk) == stream.handed_over else None
 
 
@@ -285,27 +287,27 @@ class _Encrypted(_ReadHere):
                 return 0
             size = len(first)
             buffer[:size] = first
-            size += self.take_into(buffer[size:]) or 0
+            size += self._decrypted(buffer[size:])
         return size
 
     def take_into(self, buffer: memoryview) -> int | None:
-        """The records that have come already."""
-        size = 0
-        while size < len(buffer) and self._broken is None:
-            try:
-                more = self._read_into(buffer[size:])
-            except (ssl.SSLWantReadError, ssl.SSLEOFError):
-                break  # no more has come; the next read says so, too
-            except ssl.SSLError as exc:
-                # OpenSSL says it once; for the next read, the stream would just end.
-                self._broken = exc
-            else:
-                if not more:
-                    break
-                size += more
+        size = 0 if self._broken is not None else self._decrypted(buffer)
         if self._broken is not None and not size:
             raise self._broken
         return size or None
+
+    def _decrypted(self, buffer: memoryview) -> int:
+        """The records that have come already; a broken one is for the next read to say."""
+        size = 0
+        try:
+            while size < len(buffer) and (more := self._read_into(buffer[size:])):
+                size += more
+        except (ssl.SSLWantReadError, ssl.SSLEOFError):
+            pass  # no more has come; the next read says so, too
+        except ssl.SSLError as exc:
+            # OpenSSL says it once; for the next read, the stream would just end.
+            self._broken = exc
+        return size
 
     def _read_into(self, buffer: memoryview) -> int:
         # typeshed has it return bytes, as it does without a buffer.

@@ -149,7 +149,8 @@ class PartFile:
     def write(self, offset: int, data: Bytes) -> None:
         """Write the bytes from `offset` on, hash them if it is their turn, and note them.
 
-        They are hashed by another thread, which may take until the next call.
+        They may still be hashed, by another thread, until the next call has returned: so long
+        their memory isn't to be used for others.
         """
         with self._lock:
             self._write(offset, data)
@@ -270,12 +271,12 @@ class PartFile:
     def _write(self, offset: int, data: Bytes) -> None:
         descriptor = self._opened()
         before = self._hashing
-        if offset == self._hashed:
-            self._hash(data)
         try:
+            if offset == self._hashed:
+                self._hash(data)
             _write_all_at(descriptor, data, offset)
-        except OSError:
-            self._failed = True  # it may be hashed, and isn't there
+        except BaseException:
+            self._failed = True  # it may be hashed and not there, or the other way round
             raise
         if before is not None:
             before.result()
@@ -290,8 +291,9 @@ class PartFile:
             block = os.pread(descriptor, min(_BLOCK, limit - self._hashed), self._hashed)
             if not block:
                 raise OSError(None, "the part is shorter than what was written of it")
-            self._hash(block)
             self._all_hashed()
+            self._update(block)
+            self._hashed += len(block)
         return self._hashed >= stop
 
     def _hash(self, data: Bytes) -> None:

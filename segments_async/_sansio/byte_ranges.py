@@ -137,7 +137,12 @@ def describe(headers: Mapping[str, str]) -> Stored:
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """Content-Length, None where there is none that makes sense."""
+    """Content-Length, None where there is none that counts.
+
+    Beside a Transfer-Encoding it doesn't (RFC 9112, section 6.3): the body ends where that says.
+    """
+    if "transfer-encoding" in headers:
+        return None
     value = headers.get("content-length", "").strip()
     return int(value) if _LENGTH.fullmatch(value) else None
 

@@ -444,6 +444,34 @@ def test_what_is_hashed_beside_is_hashed_in_its_order(
             assert not thread.is_alive()
 
 
+def test_a_small_piece_waits_for_a_large_one(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is hashed at once, but not before those that came before it."""
+    monkeypatch.setattr(part_module, "BESIDE", 2)
+    slow = _Slow()
+    monkeypatch.setattr(hashlib, "sha256", lambda: slow)
+    part = opened(target, Stored(total=3, etag='"x"', ranges=True))
+    part.write(0, b"01")
+    threading.Timer(0.1, slow.may_go_on.release, [2]).start()
+    part.write(2, b"2")
+    assert slow.taken == [b"01", b"2"]
+    part.discard()
+
+
+def test_what_is_forgotten_is_not_hashed_later(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starting over waits for what is still being hashed."""
+    monkeypatch.setattr(part_module, "BESIDE", 1)
+    slow = _Slow()
+    monkeypatch.setattr(hashlib, "sha256", lambda: slow)
+    part = opened(target, Stored(total=2, etag='"x"', ranges=True))
+    part.write(0, b"01")
+    threading.Timer(0.1, slow.may_go_on.release).start()
+    part.reset()
+    assert slow.taken == [b"01"]
+    part.discard()
+
+
 class _Slow:
     """A hash that waits before it takes each piece."""
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ import pytest
 
 from segments_async import _wide_reads
 from segments_async._http import OwnClients, was_sent
-from segments_async._storage import Storage, StorageBroken
+from segments_async._storage import Storage, StorageBroken, _Chunks
 from segments_async._wide_reads import WideTransport
 
 pytestmark = [pytest.mark.real_time, pytest.mark.needs("openssl")]
@@ -398,14 +400,68 @@ async def test_cancelled_past_h11(past_h11: None, read_past: list[int]) -> None:
     assert sum(read_past) > 0
 
 
-@pytest.mark.parametrize("length", [True, False], ids=["small", "of unknown length"])
+CHUNK = 512 * 1024
+CHUNKED = b"".join(
+    b"%x\r\n%b\r\n" % (CHUNK, BODY[start : start + CHUNK]) for start in range(0, len(BODY), CHUNK)
+)
+ANSWERS = {
+    "small": (HEAD % len(BODY) + BODY, len(BODY) + 1),
+    "of unknown length": (b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" + BODY, 1),
+    # RFC 9112, section 6.3: the length doesn't count.
+    "chunked, with a length": (
+        HEAD[:-2] % len(BODY) + b"transfer-encoding: chunked\r\n\r\n" + CHUNKED + b"0\r\n\r\n",
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize(("answer", "past_from"), ANSWERS.values(), ids=ANSWERS)
 async def test_other_bodies_go_through_h11(
-    monkeypatch: pytest.MonkeyPatch, read_past: list[int], length: bool
+    monkeypatch: pytest.MonkeyPatch, read_past: list[int], answer: bytes, past_from: int
 ) -> None:
     """Their connections can be used again, or h11 alone knows where they end."""
-    if length:
-        monkeypatch.setattr(_wide_reads, "PAST_FROM", len(BODY) + 1)
-    head = HEAD % len(BODY) if length else b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
-    with serving(head + BODY, None) as port, anyio.fail_after(20):
+    monkeypatch.setattr(_wide_reads, "PAST_FROM", past_from)
+    with serving(answer, None) as port, anyio.fail_after(20):
         assert await read(f"http://127.0.0.1:{port}/", httpx.create_ssl_context()) == BODY
     assert read_past == []
+
+
+async def test_an_answer_before_a_broken_record_counts(certificate: Path) -> None:
+    """Or the answer to a POST would be lost, which is there whole."""
+    trust = ssl.create_default_context(cafile=str(certificate))
+    with (
+        encrypting([HEAD % 5 + b"hello", b"x" * 200], certificate, flipped=1) as port,
+        anyio.fail_after(20),
+    ):
+        assert await fetch(f"https://localhost:{port}/", trust) == [b"hello"]
+
+
+async def test_nothing_is_left_to_the_garbage_collector(past_h11: None) -> None:
+    """Of what httpx and httpcore have open for a body that was read past them."""
+    finalized: list[object] = []
+    with serving(HEAD % len(BODY) + BODY, None) as port, anyio.fail_after(20):
+        url = f"http://127.0.0.1:{port}/"
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=hooks.firstiter, finalizer=finalized.append)
+        try:
+            assert await read(url, httpx.create_ssl_context()) == BODY
+            gc.collect()
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+    assert finalized == []
+
+
+async def test_what_was_peeked_is_read_first(past_h11: None) -> None:
+    """And nothing behind it is skipped."""
+    clients = OwnClients(httpx.create_ssl_context(), 1.0, loopback=True)
+    storage = Storage(clients, lambda link: link, redirects=0, timeout=10)
+    body, buffer = b"", memoryview(bytearray(100_003))
+    with serving(HEAD % len(BODY) + BODY, None) as port, anyio.fail_after(20):
+        async with storage.get(f"http://127.0.0.1:{port}/") as answer:
+            assert isinstance(answer.chunks, _Chunks)
+            # Of several reads, the last of which h11 handed over whole.
+            assert await answer.chunks.peek(1_000_000) == BODY[:1_000_000]
+            while size := await answer.read_into(buffer):
+                body += buffer[:size]
+        await clients.aclose()
+    assert body == BODY

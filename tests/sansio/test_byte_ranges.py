@@ -207,6 +207,13 @@ def test_a_content_range_is_a_range_or_nothing(value: str) -> None:
     assert length is None or 0 <= length < 10**18
 
 
+def test_a_length_beside_a_transfer_encoding_is_none() -> None:
+    """RFC 9112, section 6.3: the one overrides the other, so the length verifies nothing."""
+    headers = {"content-length": "5", "transfer-encoding": "chunked"}
+    assert content_length(headers) is None
+    assert content_length({"content-length": "5"}) == 5
+
+
 def test_stored_is_compared_by_value() -> None:
     """A part goes on with the very version that its sidecar names."""
     assert attrs.evolve(TAGGED) == TAGGED
