@@ -39,6 +39,7 @@ _BLOCK = 1024 * 1024
 NOTED_EVERY = 0.2
 
 
+#: What is written: bytes of one's own, or memory that is used again afterwards.
 Bytes = bytes | memoryview
 
 
@@ -49,7 +50,7 @@ class ChecksumMismatch(Exception):
 class Digest(Protocol):
     """A running hash."""
 
-    def update(self, data: bytes | memoryview, /) -> None: ...
+    def update(self, data: Bytes, /) -> None: ...
     def hexdigest(self) -> str: ...
 
 

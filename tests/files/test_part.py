@@ -197,6 +197,7 @@ def test_discarding_twice_is_discarding_once(target: Path) -> None:
     part_of(target).unlink()
     part.discard()
     part.discard()
+    assert names(target) == set()
 
 
 def test_discarding_what_was_never_opened_removes_nothing(target: Path) -> None:
@@ -421,13 +422,17 @@ def test_a_short_write_is_no_short_file(
     assert digest == hashlib.sha256(data).hexdigest()
 
 
-def test_what_is_hashed_beside_is_hashed_in_its_order(
-    target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Slow hashing holds up nothing but the second next piece, and the end."""
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> _Slow:
+    """The hash of parts that are opened from now on, beside which each piece is written."""
+    found = _Slow()
     monkeypatch.setattr(part_module, "BESIDE", 1)
-    slow = _Slow()
-    monkeypatch.setattr(hashlib, "sha256", lambda: slow)
+    monkeypatch.setattr(hashlib, "sha256", lambda: found)
+    return found
+
+
+def test_what_is_hashed_beside_is_hashed_in_its_order(target: Path, slow: _Slow) -> None:
+    """Slow hashing holds up nothing but the second next piece, and the end."""
     part = opened(target, Stored(total=3, etag='"x"', ranges=True))
     part.write(0, b"0")
     assert slow.taken == []
@@ -444,11 +449,11 @@ def test_what_is_hashed_beside_is_hashed_in_its_order(
             assert not thread.is_alive()
 
 
-def test_a_small_piece_waits_for_a_large_one(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_piece_waits_for_a_large_one(
+    target: Path, slow: _Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is hashed at once, but not before those that came before it."""
     monkeypatch.setattr(part_module, "BESIDE", 2)
-    slow = _Slow()
-    monkeypatch.setattr(hashlib, "sha256", lambda: slow)
     part = opened(target, Stored(total=3, etag='"x"', ranges=True))
     part.write(0, b"01")
     threading.Timer(0.1, slow.may_go_on.release, [2]).start()
@@ -457,13 +462,8 @@ def test_a_small_piece_waits_for_a_large_one(target: Path, monkeypatch: pytest.M
     part.discard()
 
 
-def test_what_is_forgotten_is_not_hashed_later(
-    target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_forgotten_is_not_hashed_later(target: Path, slow: _Slow) -> None:
     """Starting over waits for what is still being hashed."""
-    monkeypatch.setattr(part_module, "BESIDE", 1)
-    slow = _Slow()
-    monkeypatch.setattr(hashlib, "sha256", lambda: slow)
     part = opened(target, Stored(total=2, etag='"x"', ranges=True))
     part.write(0, b"01")
     threading.Timer(0.1, slow.may_go_on.release).start()
