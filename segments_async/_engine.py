@@ -21,15 +21,17 @@ from segments_async._fetches import Fetches
 from segments_async._figures import Figures
 from segments_async._files.destination import Destination
 from segments_async._files.fetch import Renew, fetch_file
-from segments_async._flight import POST_GRACE, Flight, Flights, Submitted, fatal
+from segments_async._flight import POST_GRACE, Flight, Flights
 from segments_async._gate import Gate, Inbox, Ticket
 from segments_async._ledger import Ledger
 from segments_async._manifest import Manifest
+from segments_async._sansio.exports import seconds_taken
 from segments_async._sansio.facts import facts_of
 from segments_async._sansio.lifecycle import Event, IllegalTransition, State
 from segments_async._sansio.retry import MOST_INTERNAL_ERRORS
 from segments_async._sansio.schedule import Kind
 from segments_async._sansio.standing import IfLost, Standing, resumption, untold
+from segments_async._sansio.verdict import Submitted, fatal
 from segments_async._sharing import sharing_of
 from segments_async._storage import Storage
 from segments_async._workers import Desk
@@ -255,8 +257,9 @@ class Engine(Generic[OutcomeT]):
             await self._ended_without_file(item, flight)
             return
         export = _export_of(flight)
-        if export.end_time is not None:
-            self.figures.took((export.end_time - export.start_time).total_seconds())
+        seconds = seconds_taken(export)
+        if seconds is not None:
+            self.figures.took(seconds)
         if self._destination is not None:
             self._fetches.add(item, export, self._tasks)
         elif await self._recorded(item, Event.FETCHED):
@@ -430,12 +433,13 @@ class Engine(Generic[OutcomeT]):
         """An export that an earlier session asked for."""
         if standing.export is None:
             raise AssertionError("the journal refuses what is submitted without an export")
-        since = standing.submitted_at or standing.export.start_time
+        now = datetime.now(UTC)
+        since = standing.submitted_at or standing.export.start_time or now
         item.flight = self._flights.join_export(
             self,
             standing.export.export_id,
             standing.export,
-            age=max(0.0, (datetime.now(UTC) - since).total_seconds()),
+            age=max(0.0, (now - since).total_seconds()),
         )
         self._flights.share(item.flight)
 

@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from segments_async._files.fetch import LIFETIME
+from segments_async._sansio.exports import file_since
 from segments_async.models import Export
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -50,7 +51,7 @@ class Fetches(Generic[ItemT]):
     def add(self, item: ItemT, export: Export, tasks: TaskGroup | None) -> None:
         """Queue a file. None is fetched any more once the run's time is up."""
         self._added += 1
-        since = export.end_time or export.start_time
+        since = file_since(export) or datetime.now(UTC)
         heapq.heappush(self._queue, (since, self._added, item, export))
         if tasks is not None and self._fetchers < self._at_once:
             self._fetchers += 1

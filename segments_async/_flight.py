@@ -13,34 +13,42 @@ import logging
 import math
 import random
 from collections.abc import Generator
-from typing import Literal, Protocol
+from typing import Protocol
 
 import anyio
 import anyio.lowlevel
+import attrs
 
 from segments_async._gate import Gate, Inbox, Target, Ticket
+from segments_async._http import LIST_CAP
+from segments_async._sansio.exports import is_complete, seconds_taken
 from segments_async._sansio.lifecycle import Event, State, advance
-from segments_async._sansio.retry import full_jitter, may_have_acted
+from segments_async._sansio.refusals import Refusals
 from segments_async._sansio.schedule import Kind, Want, next_poll_at
+from segments_async._sansio.verdict import (
+    PollJob,
+    Result,
+    Submitted,
+    Verdict,
+    fatal,
+    is_away,
+    on_poll,
+    on_submit,
+)
 from segments_async._sansio.wire import (
     ApiAnswer,
     ApiRequest,
     checked_id,
+    list_request,
     poll_request,
-    read_export,
     status_error,
     submit_request,
 )
 from segments_async.errors import (
     APIConnectionError,
-    APIStatusError,
-    AuthenticationError,
     ConfigurationError,
     DecodeError,
-    ExportFailedError,
-    PermissionDeniedError,
     SegmentsError,
-    SubmitUnknownError,
 )
 from segments_async.models import Export, ExportStatus, OutputFormat
 
@@ -49,16 +57,15 @@ logger: logging.Logger = logging.getLogger("segments_async")
 #: Seconds that a POST on the wire goes on after its caller was cancelled, so that its id is kept.
 POST_GRACE = 1.0
 
-#: Seconds during which a 404 to a poll may mean that the vendor's left hand doesn't know yet, and
-#: a COMPLETE without a link that the upload isn't listed yet.
-MISSING_GRACE = 10.0
-LINK_GRACE = 60.0
-
 #: Seconds for which an export that everybody stopped waiting for is still joined by the next
 #: caller, rather than run twice. Longer, and a service's next night would get last night's users.
 ABANDONED_JOIN = 3600.0
 
-Submitted = Literal["no", "yes", "maybe"]
+#: A single call's POST is tried this often, where trying again is safe.
+TRIES_ALONE = 5
+
+#: Polls in a row without a status after which a person should know.
+SETBACKS_TO_WARN = 5
 
 
 class Party(Protocol):
@@ -84,18 +91,22 @@ class Flight:
 
     __slots__ = (
         "abandoned_at",
+        "alone",
         "error",
         "export",
         "export_id",
         "missing_since",
         "output_format",
         "parties",
+        "refusals",
         "resumable",
         "segment_id",
+        "setback",
         "setbacks",
         "state",
         "submitted",
         "submitted_at",
+        "tries",
         "want",
     )
 
@@ -113,8 +124,15 @@ class Flight:
         self.submitted_at: float = math.nan
         self.parties: dict[Party, None] = {}
         self.abandoned_at: float | None = None
-        #: Polls in a row that brought no status.
+        #: Polls in a row that brought no status, and why the last one didn't.
         self.setbacks: int = 0
+        self.setback: SegmentsError | None = None
+        #: Whether one call asked for it, which joins no other and is joined by none before its POST
+        #: is accepted.
+        self.alone: bool = False
+        #: Submits that came to nothing, and those of them that were answered "not now".
+        self.tries: int = 0
+        self.refusals: Refusals = Refusals()
         self.missing_since: float | None = None
         self.want: Want[Target] = Want(Kind.SUBMIT, self)
 
@@ -143,6 +161,7 @@ class Flights:
         self._gate = gate
         self._by_segment: dict[str, Flight] = {}
         self._by_export: dict[str, Flight] = {}
+        self._alone: dict[Flight, None] = {}
         self._abandoned: dict[Flight, None] = {}
         self._unknown_statuses: set[str] = set()
         #: Seconds that the last export of each segment took: a guess at the next one's.
@@ -178,6 +197,16 @@ class Flights:
         if export is not None:
             self._learn(flight, export)
         flight.submitted_at = min(flight.submitted_at, anyio.current_time() - age)
+        self._board(party, flight)
+        return flight
+
+    def start_alone(self, party: Party, segment_id: str, output_format: OutputFormat) -> Flight:
+        """Start an export of the segment, whatever else is under way. Its POST goes next."""
+        self._sweep()
+        flight = Flight(segment_id, output_format)
+        flight.alone = True
+        flight.want.key = -math.inf
+        self._alone[flight] = None
         self._board(party, flight)
         return flight
 
@@ -230,6 +259,8 @@ class Flights:
             # Left by everybody between the grant and now: nothing more is sent for it.
             self._requeue(flight, ticket.want.key)
             self._gate.hand_back(ticket)
+        elif ticket.instead:
+            await self._instead(flight, ticket)
         elif flight.state is State.NEW:
             await self._submit(flight, ticket)
         else:
@@ -249,17 +280,6 @@ class Flights:
         flight.abandoned_at = flight.submitted_at
         self._by_export[export_id] = flight
         return flight
-
-    def remember(self, export: Export) -> None:
-        """An export that a single call has just asked for: the next `export()` may join it.
-
-        One that is only waited for by its id isn't joined: it may be yesterday's.
-        """
-        if export.status in (ExportStatus.COMPLETE, ExportStatus.FAILED):
-            return
-        flight = self._adopted(export.export_id, export)
-        self._abandoned[flight] = None
-        self._by_segment.setdefault(export.segment.segment_id, flight)
 
     def _board(self, party: Party, flight: Flight) -> None:
         first = not flight.parties
@@ -282,6 +302,7 @@ class Flights:
             self._forget(flight)
 
     def _forget(self, flight: Flight) -> None:
+        self._alone.pop(flight, None)
         if flight.segment_id and self._by_segment.get(flight.segment_id) is flight:
             del self._by_segment[flight.segment_id]
         if flight.export_id and self._by_export.get(flight.export_id) is flight:
@@ -301,25 +322,68 @@ class Flights:
             if party in flight.parties:  # it may have left while another one recorded
                 await party.record(flight, event)
 
-    async def _end(
-        self,
-        flight: Flight,
-        event: Event,
-        error: SegmentsError | None,
-        *,
-        resumable: bool = False,
-    ) -> None:
-        flight.error = error
-        flight.resumable = resumable
-        if flight.state is not State.SUBMITTED or flight.parties:
+    async def _follow(self, flight: Flight, verdict: Verdict, now: float) -> None:
+        """Put a verdict into effect."""
+        if verdict.export is not None:
+            self._learn(flight, verdict.export)
+        flight.submitted = verdict.submitted
+        flight.missing_since = verdict.missing_since
+        if verdict.again_at is None:
+            await self._end(flight, verdict)
+            return
+        for event in verdict.events:
+            await self._advance(flight, event)
+        # What is to be asked again at once keeps its place among the others.
+        self._requeue(flight, verdict.again_at if verdict.again_at > now else flight.want.key)
+        answered = verdict.export is not None or verdict.setback is not None
+        for party in tuple(flight.parties):
+            if party in flight.parties:
+                await party.unfinished(flight, now, answered=answered)
+
+    async def _end(self, flight: Flight, verdict: Verdict, *, counted: bool = True) -> None:
+        """Nothing more is asked of the vendor. `counted`: among the jobs at work there."""
+        *before, last = verdict.events
+        for event in before:
+            await self._advance(flight, event)
+        flight.error = verdict.error
+        flight.resumable = verdict.resumable
+        if counted and (flight.state is not State.SUBMITTED or flight.parties):
             self._gate.pending_ended()
         self._forget(flight)
-        await self._advance(flight, event)
+        await self._advance(flight, last)
         for party in tuple(flight.parties):
             if party in flight.parties:
                 await party.ended(flight)
 
-    # ----------------------------------------------------------------- submitting
+    async def _unsent(self, flight: Flight, ticket: Ticket) -> None:
+        """Something came between INTENT and the first byte."""
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._not_sent(flight)
+        finally:
+            self._requeue(flight, flight.want.key)
+            self._gate.hand_back(ticket)
+
+    async def _not_sent(self, flight: Flight) -> None:
+        flight.submitted = "no"
+        await self._advance(flight, Event.NOT_SENT)
+
+    def _learn(self, flight: Flight, export: Export) -> None:
+        flight.export = export
+        # Of an export known by its id alone, the first answer tells the segment.
+        flight.segment_id = flight.segment_id or export.segment.segment_id or None
+        seconds = seconds_taken(export)
+        if seconds is not None and flight.segment_id is not None:
+            self._durations[flight.segment_id] = seconds
+        if not isinstance(export.status, ExportStatus) and not is_complete(export):
+            self._warn_of_unknown(export.status)
+
+    def _warn_of_unknown(self, status: str) -> None:
+        if status not in self._unknown_statuses:
+            self._unknown_statuses.add(status)
+            logger.warning("unknown export status %r: taken as not finished", status)
+
+    # ----------------------------------------------------------------- requests
 
     async def _submit(self, flight: Flight, ticket: Ticket) -> None:
         if flight.segment_id is None:
@@ -337,202 +401,145 @@ class Flights:
             return
         flight.submitted = "maybe"
         try:
-            answer = await self._gate.send(ticket, request)
-        except APIConnectionError as exc:
-            await self._on_submit_broken(flight, exc)
-        except DecodeError as exc:
-            await self._on_submit_lost(flight, exc)
+            result: Result = await self._gate.send(ticket, request)
+        except (APIConnectionError, DecodeError) as exc:
+            result = exc
         except ConfigurationError:  # the client is closed, and nothing was sent
-            await self._advance(flight, Event.NOT_SENT)
+            await self._not_sent(flight)
             self._requeue(flight, flight.want.key)
             raise
         except BaseException:
             # Cancelled, or a fault of a caller's HTTP client: others wait for this flight's end.
             with anyio.CancelScope(shield=True):
-                await self._on_submit_lost(flight, None)
+                await self._on_submit(flight, ticket, request, None)
             raise
-        else:
-            await self._on_submit_answer(flight, request, answer)
+        await self._on_submit(flight, ticket, request, result)
 
-    async def _on_submit_broken(self, flight: Flight, exc: APIConnectionError) -> None:
-        if exc.sent:
-            await self._on_submit_lost(flight, exc)
-            return
-        await self._not_sent(flight)
-        if self._gate.outage.hopeless(anyio.current_time()):
-            await self._end(flight, Event.GAVE_UP, exc, resumable=True)
-        else:
-            self._requeue(flight, flight.want.key)
-
-    async def _on_submit_answer(
-        self, flight: Flight, request: ApiRequest, answer: ApiAnswer
+    async def _on_submit(
+        self, flight: Flight, ticket: Ticket, request: ApiRequest, result: Result
     ) -> None:
-        if answer.status == 429:
-            await self._not_sent(flight)
-            self._requeue(flight, flight.want.key)
+        now = result.at if isinstance(result, ApiAnswer) else anyio.current_time()
+        segment_id = flight.segment_id or ""
+        verdict = on_submit(segment_id, request, result, now=now, chance=random.random())
+        first = verdict.events[0]
+        if first is Event.NOT_SENT:
+            await self._on_submit_not_sent(flight, verdict, result, now)
             return
-        try:
-            export = read_export(request, answer, segment_id=flight.segment_id)
-        except DecodeError as exc:
-            await self._on_submit_lost(flight, exc)
-        except APIStatusError as exc:
-            if not may_have_acted(exc.status_code):
-                flight.submitted = "no"
-                await self._end(flight, Event.REFUSED, exc)
-            elif exc.status_code == 500:
-                # Whether it acted can't be known; but the vendor has answered, and said so.
-                await self._end(flight, Event.LOST, exc)
-            else:
-                await self._on_submit_lost(flight, exc)
-        else:
-            await self._on_submitted(flight, export, answer.at)
+        if isinstance(result, ApiAnswer | DecodeError):
+            self._gate.submit_judged(ticket, known=first is not Event.LOST)
+        if first is Event.ACCEPTED and verdict.export is not None:
+            self._on_accepted(flight, verdict.export, now)
+            if flight.alone and verdict.again_at is not None:
+                # Whoever waits for it later asks at once.
+                verdict = attrs.evolve(verdict, again_at=now)
+        elif first is Event.LOST:
+            logger.warning("%s", verdict.error)
+        await self._follow(flight, verdict, now)
 
-    async def _unsent(self, flight: Flight, ticket: Ticket) -> None:
-        """Something came between INTENT and the first byte."""
-        try:
-            with anyio.CancelScope(shield=True):
-                await self._not_sent(flight)
-        finally:
-            self._requeue(flight, flight.want.key)
-            self._gate.hand_back(ticket)
+    async def _on_submit_not_sent(
+        self, flight: Flight, verdict: Verdict, result: Result, now: float
+    ) -> None:
+        """The vendor did nothing about it: once more, for as long as that may help."""
+        flight.tries += 1
+        await self._not_sent(flight)
+        pause = self._refused(flight, now) if isinstance(result, ApiAnswer) else 0.0
+        given_up = flight.alone and flight.tries == TRIES_ALONE
+        if given_up or flight.refusals.lasting(now) or self._gate.outage.hopeless(now):
+            if flight.refusals.lasting(now):
+                logger.warning(
+                    "segment %s: its export request is refused while others pass; given up: %s",
+                    flight.segment_id,
+                    verdict.error,
+                )
+            await self._end(flight, attrs.evolve(verdict, events=(Event.GAVE_UP,)))
+            return
+        later = max(verdict.again_at or now, now + pause)
+        flight.want.not_before = later if later > now else -math.inf
+        self._requeue(flight, flight.want.key)
 
-    async def _not_sent(self, flight: Flight) -> None:
-        flight.submitted = "no"
-        await self._advance(flight, Event.NOT_SENT)
-
-    async def _on_submitted(self, flight: Flight, export: Export, now: float) -> None:
-        flight.export = export
-        flight.export_id = export.export_id
-        flight.submitted = "yes"
-        flight.submitted_at = now
-        self._by_export[export.export_id] = flight
-        await self._advance(flight, Event.ACCEPTED)
-        flight.want.kind = Kind.POLL
-        if not await self._on_status(flight, export, now):
-            await self._poll_again(flight, now)
-
-    async def _on_submit_lost(self, flight: Flight, cause: SegmentsError | None) -> None:
-        flight.submitted = "maybe"
-        error = SubmitUnknownError(
-            f"segment {flight.segment_id}: the answer to the export request was lost; the export "
-            "may be running at the vendor, so the request was not repeated",
-            segment_id=flight.segment_id,
+    def _refused(self, flight: Flight, now: float) -> float:
+        """The vendor said "not now". Returns for how many seconds to leave this submit alone."""
+        flight.refusals = flight.refusals.refused(
+            now, granted=self._gate.granted, others=self._gate.pending - 1
         )
-        error.__cause__ = cause
-        logger.warning("%s", error)
-        await self._end(flight, Event.LOST, error)
+        flight.want.suspect = flight.refusals.suspicious
+        return flight.refusals.pause
 
-    # ----------------------------------------------------------------- polling
+    def _on_accepted(self, flight: Flight, export: Export, now: float) -> None:
+        flight.export_id = export.export_id
+        flight.submitted_at = now
+        flight.want.kind, flight.want.key = Kind.POLL, now
+        self._by_export[export.export_id] = flight
+        if flight.alone:
+            self._alone.pop(flight, None)
+            self.share(flight)
 
     async def _poll(self, flight: Flight, ticket: Ticket) -> None:
-        export_id = flight.export_id
-        if export_id is None:
+        if flight.export_id is None:
             raise AssertionError("a poll without an export")
-        request = poll_request(export_id)
+        request = poll_request(flight.export_id)
         try:
-            answer = await self._gate.send(ticket, request)
-        except (APIConnectionError, DecodeError):
-            await self._poll_after_setback(flight)
-            return
+            result: Result = await self._gate.send(ticket, request)
+        except (APIConnectionError, DecodeError) as exc:
+            result = exc
         except BaseException:
             # Cancelled, or a fault of a caller's HTTP client. This poll has gone out: whoever else
             # waits asks no sooner than after another.
             self._requeue(flight, next_poll_at(anyio.current_time(), flight.submitted_at))
             raise
-        if answer.status == 429:
-            # No setback of the export's: the pacer holds everybody, and this poll is still due.
-            self._requeue(flight, flight.want.key)
-            await self._tell_unfinished(flight, answer.at, answered=False)
-            return
-        await self._on_poll_answer(flight, request, answer, export_id)
-
-    async def _on_poll_answer(
-        self, flight: Flight, request: ApiRequest, answer: ApiAnswer, export_id: str
-    ) -> None:
-        if answer.status in (401, 403):
-            await self._end(flight, Event.GAVE_UP, status_error(request, answer), resumable=True)
-            return
-        if answer.status == 404 and self._missing_too_long(flight, MISSING_GRACE, answer.at):
-            await self._end(flight, Event.GAVE_UP, status_error(request, answer))
-            return
-        try:
-            export = read_export(request, answer, export_id=export_id, segment_id=flight.segment_id)
-        except (APIStatusError, DecodeError) as exc:
-            # "A failing poll never ends the wait": ask again later.
-            logger.info("%s; asking again later", exc)
-            asked = exc.retry_after if isinstance(exc, APIStatusError) else None
-            await self._poll_after_setback(flight, asked or 0.0)
-            return
-        flight.setbacks = 0
-        self._learn(flight, export)
-        if not await self._on_status(flight, export, answer.at):
-            await self._poll_again(flight, answer.at)
-
-    async def _on_status(self, flight: Flight, export: Export, now: float) -> bool:
-        """Whether the status ends the flight."""
-        flight.export = export
-        if export.status == ExportStatus.FAILED:
-            error = ExportFailedError(
-                f"segment {flight.segment_id}: the vendor says that export {export.export_id} "
-                "failed",
-                segment_id=flight.segment_id,
-                export=export,
-            )
-            await self._end(flight, Event.FAILED, error)
-            return True
-        if export.status != ExportStatus.COMPLETE:
-            self._warn_of_unknown(export.status)
-            flight.missing_since = None
-            return False
-        if export.filename:
-            if export.end_time is not None:
-                took = (export.end_time - export.start_time).total_seconds()
-                self._durations[export.segment.segment_id] = took
-            await self._end(flight, Event.COMPLETED, None)
-            return True
-        if not self._missing_too_long(flight, LINK_GRACE, now):
-            return False
-        path = poll_request(export.export_id)
-        missing = DecodeError(
-            f"{path.method} {path.path}: COMPLETE without a link at $.filename",
-            method=path.method,
-            path=path.path,
-            where="$.filename",
+        now = result.at if isinstance(result, ApiAnswer) else anyio.current_time()
+        job = PollJob(
+            export_id=flight.export_id,
+            segment_id=flight.segment_id,
+            submitted_at=flight.submitted_at,
+            setbacks=flight.setbacks,
+            missing_since=flight.missing_since,
         )
-        await self._end(flight, Event.GAVE_UP, missing)
-        return True
+        verdict = on_poll(job, request, result, now=now, chance=random.random())
+        if verdict.setback is not None:
+            self._on_setback(flight, verdict.setback)
+        elif verdict.export is not None:
+            flight.setbacks, flight.setback = 0, None
+        await self._follow(flight, verdict, now)
 
-    async def _poll_again(self, flight: Flight, now: float, pause: float = 0.0) -> None:
-        self._requeue(flight, max(now + pause, next_poll_at(now, flight.submitted_at)))
-        await self._tell_unfinished(flight, now, answered=True)
-
-    async def _tell_unfinished(self, flight: Flight, now: float, *, answered: bool) -> None:
-        for party in tuple(flight.parties):
-            if party in flight.parties:
-                await party.unfinished(flight, now, answered=answered)
-
-    async def _poll_after_setback(self, flight: Flight, asked: float = 0.0) -> None:
-        pause = max(asked, full_jitter(flight.setbacks, random.random()))
+    def _on_setback(self, flight: Flight, why: SegmentsError) -> None:
+        flight.setback = why
         flight.setbacks += 1
-        await self._poll_again(flight, anyio.current_time(), pause)
+        level = logging.WARNING if flight.setbacks == SETBACKS_TO_WARN else logging.INFO
+        logger.log(level, "%s; asking again later", why)
 
-    def _missing_too_long(self, flight: Flight, grace: float, now: float) -> bool:
-        if flight.missing_since is None:
-            flight.missing_since = now
-        return now - flight.missing_since > grace
+    async def _instead(self, flight: Flight, ticket: Ticket) -> None:
+        """Ask for the list in the place of a POST, to see whether the vendor is there."""
+        request, key = list_request(), ticket.want.key
+        error: SegmentsError | None = None
+        try:
+            answer = await self._gate.send(ticket, request, cap=LIST_CAP)
+        except APIConnectionError as exc:
+            error = exc
+        except DecodeError:
+            pass  # larger than any list that is read: the vendor is there
+        except BaseException:
+            self._requeue(flight, key)
+            raise
+        else:
+            flight.want.suspect = flight.want.suspect and answer.status == 429
+            if answer.status != 429 and (is_away(answer) or not 200 <= answer.status <= 299):
+                error = status_error(request, answer)
+        flight.tries += error is not None
+        self._requeue(flight, key)
+        if error is not None:
+            await self._on_instead_failed(flight, error)
 
-    def _learn(self, flight: Flight, export: Export) -> None:
-        """Of an export known by its id alone, the first answer tells the segment."""
-        if flight.segment_id is None:
-            flight.segment_id = export.segment.segment_id
-
-    def _warn_of_unknown(self, status: str) -> None:
-        if status == ExportStatus.PENDING or status in self._unknown_statuses:
+    async def _on_instead_failed(self, flight: Flight, error: SegmentsError) -> None:
+        if not fatal(error) and self._gate.outage.hopeless(anyio.current_time()):
+            ending = [f for f in (*self._alone, *self._by_segment.values()) if f.parties]
+        elif fatal(error) or (flight.alone and flight.tries >= TRIES_ALONE):
+            ending = [flight]
+        else:
             return
-        self._unknown_statuses.add(status)
-        logger.warning("unknown export status %r: taken as not finished", status)
-
-
-def fatal(error: SegmentsError | None) -> bool:
-    """Whether the error is about the account, and so about every export of it."""
-    return isinstance(error, AuthenticationError | PermissionDeniedError)
+        verdict = Verdict(events=(Event.GAVE_UP,), error=error, submitted="no", resumable=True)
+        for waiting in ending:
+            if waiting.state is State.NEW and waiting.parties and waiting.want.entry:
+                self._gate.discard(waiting.want)
+                waiting.submitted = "no"
+                await self._end(waiting, verdict, counted=False)

@@ -23,12 +23,13 @@ import anyio.lowlevel
 
 from segments_async._http import SLOTS, STATUS_CAP, Api
 from segments_async._sansio.hints import read_hint
-from segments_async._sansio.outage import Outage
+from segments_async._sansio.outage import AWAY_IN_A_ROW, Outage, SubmitHold
 from segments_async._sansio.pacer import Pacer
 from segments_async._sansio.retry import TicketGuard, retry_after_seconds
 from segments_async._sansio.schedule import Kind, PollScheduler, Want
+from segments_async._sansio.verdict import NOT_NOW, is_away
 from segments_async._sansio.wire import ApiAnswer, ApiRequest
-from segments_async.errors import APIConnectionError
+from segments_async.errors import APIConnectionError, DecodeError
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
@@ -57,12 +58,17 @@ class Target(Protocol):
 class Ticket:
     """A slot and a grant, for one request. Spend it with `Gate.send`, or `Gate.hand_back` it."""
 
-    __slots__ = ("_scope", "_until", "at", "epoch", "guard_probe", "want")
+    __slots__ = ("_scope", "_until", "at", "epoch", "guard_probe", "instead", "want")
 
-    def __init__(self, want: Want[Target], epoch: int, *, guard_probe: bool, at: float) -> None:
+    def __init__(
+        self, want: Want[Target], epoch: int, *, guard_probe: bool, instead: bool, at: float
+    ) -> None:
         self.want: Want[Target] = want
         self.epoch: int = epoch
         self.guard_probe: bool = guard_probe
+        #: Whether something harmless is to be sent instead of the POST that was wanted: the vendor
+        #: isn't there, and a POST to whatever answers for it may be an export that is lost.
+        self.instead: bool = instead
         #: When it was granted.
         self.at: float = at
         self._until = math.inf
@@ -137,6 +143,7 @@ class Gate:
         self._scheduler = scheduler
         self.guard: TicketGuard = TicketGuard()
         self.outage: Outage = Outage()
+        self._submit_hold = SubmitHold()
         self._sharing = _GATES.setdefault(pacer, WeakSet())
         self._sharing.add(self)
         self._free = SLOTS
@@ -148,8 +155,9 @@ class Gate:
         self._paced_until: float | None = None
         #: API requests sent so far, whatever came of them.
         self.requests: int = 0
-        #: How many were answered 429.
+        #: How many were answered 429, and how many were granted whatever they asked for.
         self.throttled: int = 0
+        self.granted: int = 0
 
     @property
     def rate(self) -> float | None:
@@ -162,6 +170,11 @@ class Gate:
 
     def discard(self, want: Want[Target]) -> None:
         self._scheduler.discard(want)
+
+    @property
+    def pending(self) -> int:
+        """Exports submitted, or being submitted, and not known to have ended."""
+        return self._scheduler.pending
 
     def pending_began(self) -> None:
         """An export is at work at the vendor that no submit of this gate has counted."""
@@ -184,6 +197,14 @@ class Gate:
     def submit_undone(self) -> None:
         """A submit came to nothing: refused, or never sent."""
         self._scheduler.not_started()
+
+    def submit_judged(self, ticket: Ticket, *, known: bool) -> None:
+        """What became of a submit that was answered: whether an export's id, or a refusal, came."""
+        if known:
+            self._submit_hold.on_known(ticket.at)
+        else:
+            self._submit_hold.on_unknown(anyio.current_time(), ticket.at)
+        self._poke()
 
     async def next(self, inbox: Inbox) -> Any:
         """Wait for the next item in the inbox, leading the gate meanwhile if nobody does."""
@@ -249,8 +270,12 @@ class Gate:
         except APIConnectionError as exc:
             self._on_broken(ticket, exc)
             raise
+        except DecodeError:
+            self._on_no_answer(ticket)
+            raise
         except BaseException:
             self._on_no_answer(ticket)
+            self._submit_hold.on_no_word(ticket.at)
             raise
         else:
             self._on_answer(ticket, request, answer)
@@ -262,6 +287,7 @@ class Gate:
         """Return a ticket unspent. Its grant is gone, its slot is free again."""
         self._pacer.on_lost(anyio.current_time(), ticket.epoch, random.random())
         self.outage.on_no_word()
+        self._submit_hold.on_no_word(ticket.at)
         if ticket.guard_probe:
             self.guard.on_probe_unsent()
         self._release()
@@ -308,6 +334,7 @@ class Gate:
         now += TICK
         self._paced_until = None
         while True:
+            self._scheduler.submits_held_until = self._submits_held_until()
             wanted = self._scheduler.next_at(now)
             if wanted > now or self._free == 0:
                 # Nobody waits, or not for the pacer. A slot that is freed looks again by itself.
@@ -331,10 +358,23 @@ class Gate:
             want = self._scheduler.pop(now, harmless=self.guard.armed or self.outage.armed)
             if want is None:
                 raise AssertionError("the scheduler said that a request is due")
-            self._free -= 1
-            self.outage.on_sent(now, under_way)
-            epoch, guard_probe = self._pacer.take(now), self.guard.on_sent()
-            want.target.deliver(Ticket(want, epoch, guard_probe=guard_probe, at=now))
+            want.target.deliver(self._ticket(want, now, under_way))
+
+    def _ticket(self, want: Want[Target], now: float, under_way: int) -> Ticket:
+        self._free -= 1
+        submit = want.kind is Kind.SUBMIT
+        instead = submit and (self.outage.armed or want.suspect)
+        if submit and not instead:
+            self._submit_hold.on_sent(now)
+        self.outage.on_sent(now, under_way)
+        epoch, guard_probe = self._pacer.take(now), self.guard.on_sent()
+        return Ticket(want, epoch, guard_probe=guard_probe, instead=instead, at=now)
+
+    def _submits_held_until(self) -> float:
+        """While the vendor is away, a submit may go all the same: as something harmless instead."""
+        if self.outage.armed:
+            return -math.inf
+        return self._submit_hold.next_at()
 
     def _release(self) -> None:
         self._free += 1
@@ -342,11 +382,18 @@ class Gate:
 
     def _on_answer(self, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
         now = answer.at
-        self.outage.on_answer(now, now - ticket.at)
+        if is_away(answer):
+            self._on_away(now, ticket, request, answer)
+            return
+        if self.outage.on_answer(now, ticket.at) and self.outage.lasted:
+            self._submit_hold.on_vendor_back(now)
+        kind = Kind.CALL if ticket.instead else ticket.want.kind
         if answer.status == 429:
-            self._on_throttled(now, ticket, request, answer)
+            self._submit_hold.on_no_word(ticket.at)
+            self._on_throttled(now, ticket, kind, request, answer)
         else:
-            self._scheduler.on_granted(ticket.want.kind)
+            self.granted += answer.status not in NOT_NOW
+            self._scheduler.on_granted(kind)
             blocked = self._pacer.blocked
             self._pacer.on_accepted(now, ticket.epoch, read_hint(answer.headers))
             if blocked:
@@ -363,15 +410,31 @@ class Gate:
             passed = answer.status < 500 and answer.status != 429
             self.guard.on_probe_answer(now, passed=passed)
 
+    def _on_away(self, now: float, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
+        """A gateway answered in the vendor's place: that grants nothing, and refuses nothing."""
+        self._on_no_answer(ticket)
+        asked = retry_after_seconds(answer.status, answer.headers)
+        self.outage.on_away(now, ticket.at, random.random(), retry_after=asked)
+        if request.body is not None and answer.status not in NOT_NOW:
+            self._submit_hold.on_unknown(now, ticket.at, enough=AWAY_IN_A_ROW, pause=asked or 0.0)
+        pause = max(0.0, self.outage.next_at() - now)
+        level = logging.WARNING if pause else logging.INFO
+        logger.log(
+            level,
+            "%s %s: answered %d, not by the vendor itself%s",
+            request.method,
+            request.path,
+            answer.status,
+            f"; nothing but a probe is sent for {pause:.1f} s" if pause else "",
+        )
+
     def _on_throttled(
-        self, now: float, ticket: Ticket, request: ApiRequest, answer: ApiAnswer
+        self, now: float, ticket: Ticket, kind: Kind, request: ApiRequest, answer: ApiAnswer
     ) -> None:
         pause = retry_after_seconds(answer.status, answer.headers)
         asked = "" if pause is None else f", asked to wait {pause:g} s"
         self.throttled += 1
-        if self._scheduler.on_refused(
-            now, ticket.want.kind, retry_after=pause, rate=self._pacer.rate
-        ):
+        if self._scheduler.on_refused(now, kind, retry_after=pause, rate=self._pacer.rate):
             # The request itself was granted: what the vendor has no room for is the job.
             self._pacer.on_mistaken(now, self._scheduler.rate_before_cap)
             logger.info("429 on submits alone%s: taken as a cap on running exports", asked)
@@ -385,9 +448,12 @@ class Gate:
         self._on_no_answer(ticket)
         now = anyio.current_time()
         if exc.sent:
-            self.outage.on_lost(now, random.random())
+            self.outage.on_lost(now, ticket.at, random.random())
+            if ticket.want.kind is Kind.SUBMIT and not ticket.instead:
+                self._submit_hold.on_unknown(now, ticket.at)
         else:
             self.outage.on_unsent(now, random.random())
+            self._submit_hold.on_no_word(ticket.at)
         pause = self.outage.next_at() - now
         if pause > 0:
             logger.warning("%s; next try in %.1f s", exc, pause)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import random
@@ -40,21 +41,22 @@ from segments_async._http import (
 )
 from segments_async._opening import Opening, StrPath, account_of
 from segments_async._sansio.credentials import Origin, authorization, parse_base_url
+from segments_async._sansio.exports import is_complete
 from segments_async._sansio.lifecycle import State
 from segments_async._sansio.links import MOST_REDIRECTS, check_addresses, check_link
 from segments_async._sansio.pacer import Pacer
-from segments_async._sansio.retry import RetryQuota, full_jitter, may_have_acted
+from segments_async._sansio.retry import RetryQuota, full_jitter
 from segments_async._sansio.schedule import PollScheduler
 from segments_async._sansio.standing import IfLost
+from segments_async._sansio.verdict import NOT_NOW
 from segments_async._sansio.wire import (
     ApiAnswer,
     ApiRequest,
     checked_id,
     list_request,
     poll_request,
-    read_export,
     read_segments,
-    submit_request,
+    read_status,
 )
 from segments_async._storage import STORAGE_KEEPALIVE, Storage
 from segments_async._waiting import Waiter, shielded
@@ -62,12 +64,10 @@ from segments_async.errors import (
     APIConnectionError,
     APIStatusError,
     ConfigurationError,
-    DecodeError,
     ExportFailedError,
     ExportTimeoutError,
     NotSubmittedError,
     ServerError,
-    SubmitUnknownError,
 )
 from segments_async.models import (
     Completed,
@@ -80,6 +80,8 @@ from segments_async.models import (
 )
 from segments_async.report import BulkReport
 from segments_async.run import BulkRun
+
+logger: logging.Logger = logging.getLogger("segments_async")
 
 BASE_URL = "https://query.indicative-prod.mparticle.com"
 
@@ -230,10 +232,19 @@ class SegmentsClient:
     async def list_segments(self) -> list[Segment]:
         """List the account's user segments, in the vendor's order.
 
+        A record without a readable id is left out, with a warning.
+
         Raises:
             APIError: see :mod:`segments_async.errors`.
         """
-        return await self._call(list_request(), read_segments, cap=LIST_CAP)
+        found = await self._call(list_request(), read_segments, cap=LIST_CAP)
+        if found.left_out:
+            logger.warning(
+                "%d of the list's records can't be read, and are left out; the first: %s",
+                found.left_out,
+                found.fault,
+            )
+        return found.segments
 
     async def request_export(
         self, segment: Segment | str, *, output_format: OutputFormat = OutputFormat.CSV
@@ -250,7 +261,9 @@ class SegmentsClient:
             APIError: it was refused.
         """
         segment_id = _segment_id(segment)
-        return await self._submit(submit_request(segment_id, output_format), segment_id)
+        waiter = Waiter()
+        start = partial(self._flights.start_alone, waiter, segment_id, output_format)
+        return await self._fly(waiter, start, until=_is_accepted)
 
     async def get_export(self, export: Export | str) -> Export:
         """Ask once where an export stands.
@@ -260,7 +273,7 @@ class SegmentsClient:
             APIError: see :mod:`segments_async.errors`.
         """
         export_id = _export_id(export)
-        read = partial(read_export, export_id=export_id)
+        read = partial(read_status, export_id=export_id)
         return await self._call(poll_request(export_id), read, cap=STATUS_CAP)
 
     async def wait_for_export(
@@ -282,7 +295,7 @@ class SegmentsClient:
         """
         _optional_positive("timeout", timeout)
         export_id = _export_id(export)
-        if isinstance(export, Export) and _complete(export):
+        if isinstance(export, Export) and is_complete(export):
             return export
         waiter = Waiter()
         join = partial(
@@ -605,46 +618,24 @@ class SegmentsClient:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _worth_another(self, exc: APIConnectionError | APIStatusError, attempt: int) -> bool:
-        if isinstance(exc, APIStatusError) and exc.status_code == 429:
-            return True  # not refused, only put off; the pacer decides when
+        if isinstance(exc, APIStatusError) and exc.status_code in NOT_NOW:
+            return True  # not refused, only put off; of a 429, the pacer decides until when
         if isinstance(exc, APIStatusError) and exc.status_code == 500 and attempt:
             return False  # each one raises a ticket: after the guard's pause once more, and no more
         passing = isinstance(exc, APIConnectionError | ServerError)
         return passing and self._quota.take()
 
-    async def _submit(self, request: ApiRequest, segment_id: str) -> Export:
-        """One POST: repeated only where it provably had no effect."""
-        for attempt in range(ATTEMPTS):
-            try:
-                ticket = await self._gate.grant()
-                return await shielded(ticket, partial(self._post, ticket, request, segment_id))
-            except (APIConnectionError, DecodeError, APIStatusError) as exc:
-                if _may_have_arrived(exc):
-                    raise SubmitUnknownError(
-                        f"segment {segment_id}: the answer to the export request was lost; the "
-                        "export may be running at the vendor",
-                        segment_id=segment_id,
-                    ) from exc
-                harmless = isinstance(exc, APIConnectionError) or (
-                    isinstance(exc, APIStatusError) and exc.status_code == 429
-                )
-                if attempt + 1 == ATTEMPTS or not harmless:
-                    raise
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    async def _post(self, ticket: Ticket, request: ApiRequest, segment_id: str) -> Export:
-        """Send a single POST; its export is kept, also for a caller who has gone by then."""
-        answer = await self._gate.send(ticket, request)
-        export = read_export(request, answer, segment_id=segment_id)
-        self._flights.remember(export)
-        return export
-
-    async def _fly(self, waiter: Waiter, join: Callable[[], Flight]) -> Export:
+    async def _fly(
+        self,
+        waiter: Waiter,
+        join: Callable[[], Flight],
+        until: Callable[[Flight], bool] = lambda flight: flight.ended,
+    ) -> Export:
         """Wait for a flight's end, sending its requests when they are granted to this caller."""
         with self._gate.inbox() as waiter.own_inbox:
             flight = waiter.flight = join()
             with self._flights.waiting(waiter.inbox, waiter, flight):
-                while not flight.ended:
+                while not until(flight):
                     item = await self._gate.next(waiter.inbox)
                     if isinstance(item, Ticket):
                         await self._perform(flight, item)
@@ -676,7 +667,7 @@ class SegmentsClient:
                 segment_id=found.segment.segment_id,
                 export=found,
             )
-        if not _complete(found):
+        if not is_complete(found):
             raise ConfigurationError(
                 f"export {found.export_id} is {found.status}: wait_for_export() waits for its file"
             )
@@ -707,16 +698,8 @@ def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:
     return full_jitter(attempt, random.random())
 
 
-def _may_have_arrived(exc: APIConnectionError | DecodeError | APIStatusError) -> bool:
-    if isinstance(exc, APIConnectionError):
-        return exc.sent
-    if isinstance(exc, APIStatusError):
-        return exc.status_code != 500 and may_have_acted(exc.status_code)
-    return True
-
-
-def _complete(export: Export) -> bool:
-    return export.status == ExportStatus.COMPLETE and bool(export.filename)
+def _is_accepted(flight: Flight) -> bool:
+    return flight.state not in (State.NEW, State.INTENT)
 
 
 def _segment_id(segment: Segment | str) -> str:

@@ -17,7 +17,7 @@
     │   ├── ExportFailedError         the vendor says FAILED
     │   ├── ExportTimeoutError        our patience ended, the export goes on: resumable
     │   ├── ExportExpiredError        complete, and its file older than 48 hours
-    │   ├── SubmitUnknownError        the answer to the POST was lost
+    │   ├── SubmitUnknownError        the answer to the POST was lost, or has no id
     │   └── NotSubmittedError         nothing was asked of the vendor for this segment
     ├── DownloadError                 .export .reason
     ├── BulkExportError               .report
@@ -207,9 +207,11 @@ class ExportExpiredError(ExportError):
 
 
 class SubmitUnknownError(ExportError):
-    """The answer to the POST was lost: the export may or may not be running at the vendor.
+    """The POST went, and nobody can ask what became of it: its answer was lost or has no id.
 
-    The API has no idempotency key, so the POST is never silently repeated.
+    The export may or may not be running at the vendor. The API has no idempotency key, so the POST
+    is never silently repeated. Where the answer has an id that can't go into a URL, the export does
+    run, and ``.export`` has it.
     """
 
 

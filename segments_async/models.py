@@ -37,8 +37,12 @@ class OutputFormat(StrEnum):
 class Segment:
     """A saved group of users.
 
+    A field other than the id is None where the vendor's answer lacks it, or has something else in
+    its place: only the id is needed to export the segment.
+
     Attributes:
-        segment_id: the vendor's id.
+        segment_id: the vendor's id. Empty in ``Export.segment`` where neither the answer nor the
+            caller named the segment.
         name: for people; not unique.
         project_id: the project it belongs to.
         type: a :class:`SegmentType`, or the plain string where the vendor has a new one.
@@ -48,9 +52,9 @@ class Segment:
     """
 
     segment_id: str
-    name: str
-    project_id: str
-    type: SegmentType | str
+    name: str | None = None
+    project_id: str | None = None
+    type: SegmentType | str | None = None
     description: str | None = None
     category: str | None = None
     last_run: datetime | None = None
@@ -63,9 +67,10 @@ class Export:
     Attributes:
         export_id: the vendor's id; :meth:`SegmentsClient.wait_for_export` takes it in any process.
         segment: the segment as it was when the export was asked for.
-        status: an :class:`ExportStatus`, or the plain string where the vendor has a new one (which
-            counts as not finished).
-        start_time: when the vendor started it (aware, UTC).
+        status: an :class:`ExportStatus`, or the plain string where the vendor has a new one. A new
+            one counts as not finished, unless the answer has a link to the file.
+        start_time: when the vendor started it (aware, UTC); None where the answer has no such
+            time.
         project_id: None where the answer lacks it, as the examples on the vendor's page do.
         end_time: when it completed, None until then.
         filename: the link to the file, None until COMPLETE. Not in the repr: a presigned link
@@ -75,7 +80,7 @@ class Export:
     export_id: str
     segment: Segment
     status: ExportStatus | str
-    start_time: datetime
+    start_time: datetime | None = None
     project_id: str | None = None
     end_time: datetime | None = None
     filename: str | None = attrs.field(default=None, repr=False)

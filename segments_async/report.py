@@ -103,7 +103,7 @@ def outcome_line(
         "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "outcome": _KINDS[type(outcome)],
         "segment_id": outcome.segment_id,
-        "name": name if export is None else export.segment.name,
+        "name": name if export is None else export.segment.name or name,
         "export_id": export and export.export_id,
         "file": file and file.location,
         "size": file and file.size,

@@ -24,6 +24,7 @@ from segments_async._files.part import Bytes, ChecksumMismatch, ExportedBytes, P
 from segments_async._files.watched import TOO_SLOW, WatchedChunks
 from segments_async._sansio.byte_ranges import Stored, read_answer
 from segments_async._sansio.claims import size_of
+from segments_async._sansio.exports import file_since
 from segments_async._sansio.links import LinkRefused
 from segments_async._sansio.retry import full_jitter, retry_after_seconds
 from segments_async._sansio.storage_errors import storage_error
@@ -302,8 +303,8 @@ def _past_lifetime(export: Export, answer: StorageAnswer) -> bool:
         now = parsedate_to_datetime(answer.headers.get("date", ""))
     except (ValueError, TypeError, OverflowError):
         return False
-    since = export.end_time or export.start_time
-    return now.tzinfo is not None and now - since >= LIFETIME
+    since = file_since(export)
+    return now.tzinfo is not None and since is not None and now - since >= LIFETIME
 
 
 def _raise(

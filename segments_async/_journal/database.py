@@ -39,6 +39,7 @@ from segments_async._journal.tables import (
     sealed,
     stamp,
 )
+from segments_async._sansio.exports import seconds_taken
 from segments_async._sansio.facts import Facts, read_facts
 from segments_async._sansio.lifecycle import Event, State
 from segments_async._sansio.sharing import Common, Told
@@ -174,9 +175,10 @@ class Database:
         """Seconds that each segment's last COMPLETE export took at the vendor."""
         ended = self._last(segment_ids, (Event.COMPLETED,), None)
         return {
-            segment_id: (export.end_time - export.start_time).total_seconds()
+            segment_id: seconds
             for segment_id, facts in ended.items()
-            if (export := facts.export) is not None and export.end_time is not None
+            if (export := facts.export) is not None
+            and (seconds := seconds_taken(export)) is not None
         }
 
     def last_files(self, segment_ids: Sequence[str], destination: str) -> dict[str, ExportedFile]:

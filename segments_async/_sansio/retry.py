@@ -66,14 +66,6 @@ def _moment(value: str | None) -> datetime | None:
     return moment if moment.tzinfo else None
 
 
-def may_have_acted(status: int) -> bool:
-    """Whether a POST that was answered so may have had an effect: all but the 4xx, which refuse.
-
-    502, 503 and 504 come from a gateway, behind which the vendor may have acted.
-    """
-    return not 400 <= status <= 499
-
-
 def full_jitter(attempt: int, chance: float) -> float:
     """Seconds to wait before attempt number `attempt` + 1 (0: the first has just failed).
 

@@ -3,7 +3,7 @@
 There is no timer per export: a grant of the pacer pulls the next best request among all that this
 client wants. Order among them:
 
-1. Calls (a list, a status, a single submit) in the order they came, but never two in a row while
+1. Calls (a list, a status) in the order they came, but never two in a row while
    submits or polls wait, so that neither side starves.
 2. While submits wait, polls get every 1/`poll_share`-th of the other grants; after a refused
    submit the next few, to tell a cap on running jobs from a limit on requests.
@@ -39,13 +39,18 @@ class Kind(Enum):
 class Want(Generic[Target]):
     """A request that somebody waits for; `target` says who and what."""
 
-    __slots__ = ("entry", "key", "kind", "target")
+    __slots__ = ("entry", "key", "kind", "not_before", "suspect", "target")
 
     def __init__(self, kind: Kind, target: Target, key: float = 0.0) -> None:
         self.kind: Kind = kind
         self.target: Target = target
         #: A call's and a poll's earliest time; a submit's expected seconds, negated.
         self.key: float = key
+        #: Of a submit, when it may go at the earliest, in seconds.
+        self.not_before: float = -math.inf
+        #: Of a submit, whether it was refused again and again, perhaps it alone: something harmless
+        #: goes first, to see.
+        self.suspect: bool = False
         #: Number of its entry in the scheduler; 0 while it has none.
         self.entry: int = 0
 
@@ -67,7 +72,10 @@ class PollScheduler(Generic[Target]):
         self._share = poll_share
         self._most_pending = math.inf if max_pending is None else max_pending
         self._cap = PendingCap()
-        self._submits_held_until = -math.inf
+        self._no_room_until = -math.inf
+        #: Until when no submit goes, in seconds: set by the gate.
+        self.submits_held_until: float = -math.inf
+        self._delayed: _Queue[Target] = []
         self._calls: _Queue[Target] = []
         self._submits: _Queue[Target] = []
         self._polls: _Queue[Target] = []
@@ -82,10 +90,13 @@ class PollScheduler(Generic[Target]):
         self._entries += 1
         want.entry = self._entries
         if want.kind is Kind.POLL:
-            queue = self._polls
+            heapq.heappush(self._polls, (want.key, want.entry, want))
+        elif want.kind is Kind.CALL:
+            heapq.heappush(self._calls, (want.key, want.entry, want))
+        elif want.not_before > -math.inf:
+            heapq.heappush(self._delayed, (want.not_before, want.entry, want))
         else:
-            queue = self._submits if want.kind is Kind.SUBMIT else self._calls
-        heapq.heappush(queue, (want.key, want.entry, want))
+            heapq.heappush(self._submits, (want.key, want.entry, want))
 
     def discard(self, want: Want[Target]) -> None:
         """Forget a want, if it is queued; its entry is dropped when it comes up."""
@@ -94,10 +105,14 @@ class PollScheduler(Generic[Target]):
     def next_at(self, now: float) -> float:
         """When the next request wants to go: the past if one is overdue, inf if there is none."""
         at = math.inf
+        self._wake_delayed(now)
         if _has_head(self._submits) and self._has_room():
-            if self._submits_held_until <= now:
+            held = self._held_until()
+            if held <= now:
                 return now
-            at = self._submits_held_until
+            at = held
+        if _has_head(self._delayed) and self._has_room():
+            at = min(at, max(self._delayed[0][0], self._held_until()))
         if _has_head(self._polls):
             at = min(at, self._polls[0][0])
         if _has_head(self._calls):
@@ -111,9 +126,9 @@ class PollScheduler(Generic[Target]):
             now: seconds.
             harmless: prefer whatever isn't a submit (for the ticket guard's probe).
         """
+        self._wake_delayed(now)
         call, poll = _is_due(self._calls, now), _is_due(self._polls, now)
-        submit = self._submits_held_until <= now and self._has_room() and _has_head(self._submits)
-        # A call may be a POST too; a poll never is.
+        submit = self._held_until() <= now and self._has_room() and _has_head(self._submits)
         calls_turn = not poll if harmless else not self._called_last or not (poll or submit)
         if call and calls_turn:
             queue = self._calls
@@ -162,8 +177,17 @@ class PollScheduler(Generic[Target]):
         if kind is not Kind.SUBMIT or not self._cap.on_submit_refused(self.pending - 1, rate):
             return False
         if retry_after is not None:
-            self._submits_held_until = max(self._submits_held_until, now + retry_after)
+            self._no_room_until = max(self._no_room_until, now + retry_after)
         return True
+
+    def _held_until(self) -> float:
+        return max(self._no_room_until, self.submits_held_until)
+
+    def _wake_delayed(self, now: float) -> None:
+        """Queue the submits whose delay is over among the others, at their own place."""
+        while _is_due(self._delayed, now):
+            _, entry, want = heapq.heappop(self._delayed)
+            heapq.heappush(self._submits, (want.key, entry, want))
 
     def _has_room(self) -> bool:
         return self.pending < self._most_pending and self.pending < self._cap.jobs

@@ -45,7 +45,7 @@ class Choice:
             UsageError: a pattern matches nothing.
         """
         for pattern in self.names:
-            if not any(fnmatchcase(segment.name, pattern) for segment in segments):
+            if not any(fnmatchcase(segment.name or "", pattern) for segment in segments):
                 raise UsageError(f"--name {pattern!r} matches none of {len(segments)} segments")
         chosen: dict[str, Segment | str] = {
             segment.segment_id: segment for segment in segments if self._means(segment)
@@ -56,5 +56,5 @@ class Choice:
         return (
             self.every
             or segment.segment_id in self.ids
-            or any(fnmatchcase(segment.name, pattern) for pattern in self.names)
+            or any(fnmatchcase(segment.name or "", pattern) for pattern in self.names)
         )

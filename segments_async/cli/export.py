@@ -296,7 +296,9 @@ class ExportCommand:
 
 
 def _name(segment: Segment | str) -> str:
-    return segment.name if isinstance(segment, Segment) else segment
+    if isinstance(segment, Segment):
+        return segment.name or segment.segment_id
+    return segment
 
 
 def _exit_code(report: BulkReport[Exported] | None) -> Exit:

@@ -32,7 +32,7 @@ def segment_line(segment: Segment) -> dict[str, object]:
     return {
         "segment_id": segment.segment_id,
         "name": segment.name,
-        "type": str(segment.type),
+        "type": None if segment.type is None else str(segment.type),
         "category": segment.category,
         "description": segment.description,
         "project_id": segment.project_id,

@@ -32,8 +32,8 @@ def segments_table(segments: Sequence[Segment]) -> Table:
     for segment in segments:
         table.add_row(
             plain(segment.segment_id),
-            plain(segment.name),
-            plain(segment.type),
+            plain(segment.name or ""),
+            plain(segment.type or ""),
             plain(segment.category or ""),
             _moment(segment.last_run),
         )
@@ -45,7 +45,7 @@ def export_table(export: Export) -> Table:
     table = Table.grid(padding=(0, 2))
     facts = {
         "Export": export.export_id,
-        "Segment": f"{export.segment.name} ({export.segment.segment_id})",
+        "Segment": _segment_of(export),
         "Status": export.status,
         "Started": _moment(export.start_time),
         "Completed": _moment(export.end_time),
@@ -54,6 +54,11 @@ def export_table(export: Export) -> Table:
     for name, fact in facts.items():
         table.add_row(Text(name, style="bold"), Text(plain(fact), overflow="fold"))
     return table
+
+
+def _segment_of(export: Export) -> str:
+    segment = export.segment
+    return f"{segment.name} ({segment.segment_id})" if segment.name else segment.segment_id
 
 
 def plan_table(names: Mapping[str, str], files: Mapping[str, Path]) -> Table:

@@ -209,19 +209,15 @@ BAD_LISTS: dict[str, tuple[Fault, str]] = {
     "truncated": (Fault.changed(lambda body: body[: len(body) // 2]), "$"),
     "not UTF-8": (Fault.status(200, body=b'["\xff"]'), "$"),
     "deep": (Fault.status(200, body=b"[" * 100_000), "$"),
-    "an object": (Fault.status(200, body=b'{"segments": []}'), "$"),
+    "an object": (Fault.status(200, body=b'{"segments": {}}'), "$"),
     "null": (Fault.status(200, body=b"null"), "$"),
     "a number in it": (Fault.status(200, body=b"[7]"), "$[0]"),
-    "a number for a string": (listed(2, segmentId=7), "$[2].segmentId"),
-    "null for a string": (listed(1, name=None), "$[1].name"),
-    "a field missing": (without(1, "segmentId"), "$[1].segmentId"),
-    "no date": (listed(0, lastRun="yesterday"), "$[0].lastRun"),
 }
 
 
 @pytest.mark.parametrize(("fault", "where"), BAD_LISTS.values(), ids=BAD_LISTS)
 async def test_an_unreadable_list_says_where(fault: Fault, where: str) -> None:
-    """What isn't the page's is a DecodeError with the path to the fault, never a short list."""
+    """A list in which nothing can be read is a DecodeError with the path, never an empty list."""
     sandbox = Sandbox(segments=3)
     sandbox.inject(fault)
     async with connected(sandbox) as client:
@@ -231,16 +227,46 @@ async def test_an_unreadable_list_says_where(fault: Fault, where: str) -> None:
     assert (caught.value.method, caught.value.path) == ("GET", "/service/v1/segments/list")
 
 
+ODD_RECORDS = {
+    "a list for an id": listed(1, segmentId=[7]),
+    "null for an id": listed(1, segmentId=None),
+    "no id": without(1, "segmentId"),
+}
+
+
+@pytest.mark.parametrize("fault", ODD_RECORDS.values(), ids=ODD_RECORDS)
+async def test_a_record_without_an_id_costs_itself_and_one_warning(
+    fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The list has the others, and the log says once what was left out, and why."""
+    sandbox = Sandbox(segments=3)
+    sandbox.inject(fault)
+    async with connected(sandbox) as client:
+        found = await client.list_segments()
+    first, _, third = sandbox.segment_ids
+    assert [segment.segment_id for segment in found] == [first, third]
+    (record,) = caplog.records
+    assert "1 of the list's records can't be read" in record.getMessage()
+    assert "$[1].segmentId" in record.getMessage()
+
+
+@pytest.mark.parametrize("field", ["name", "projectId", "type", "lastRun", "category"])
+@pytest.mark.parametrize("value", [None, "", 7, ["x"]], ids=repr)
+async def test_an_odd_field_of_a_list_costs_that_field(field: str, value: object) -> None:
+    """What only decorates may be anything: every segment is there, and can be exported."""
+    sandbox = Sandbox(segments=3)
+    sandbox.inject(listed(1, **{field: value}))
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(await client.list_segments(), None)
+    assert sorted(o.segment_id for o in report.exported) == sorted(sandbox.segment_ids)
+
+
 BAD_EXPORTS: dict[str, tuple[Fault, str]] = {
     "html": (HTML, "$"),
     "a list": (Fault.status(200, body=b"[]"), "$"),
     "another export": (Fault.changed(other(exportId="another")), "$.exportId"),
-    "no id": (Fault.changed(other(exportId=None)), "$.exportId"),
-    "a status that is a number": (Fault.changed(other(status=1)), "$.status"),
-    "a segment without a name": (
-        Fault.changed(other(segment={"name": None})),
-        "$.segment.name",
-    ),
+    "an id that is a list": (Fault.changed(other(exportId=[])), "$.exportId"),
+    "a status that is a number": (Fault.changed(other(status=1, filename=None)), "$.status"),
 }
 
 

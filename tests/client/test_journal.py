@@ -633,7 +633,7 @@ async def test_a_manifest_has_a_line_for_every_outcome_of_a_session(tmp_path: Pa
 async def test_an_outcome_is_what_it_was(tmp_path: Path) -> None:
     """A run told again has equal outcomes, but for the links, which are not kept."""
     sandbox = sandbox_of(3)
-    sandbox.inject(Fault.status(400, body="no"), **POST, segment_id=sandbox.segment_ids[0])
+    sandbox.inject(Fault.status(404, body="no"), **POST, segment_id=sandbox.segment_ids[0])
     first = await session(sandbox, tmp_path, run="one")
     second = await session(sandbox, tmp_path, run="one")
     [was], [told] = first.not_exported, second.not_exported

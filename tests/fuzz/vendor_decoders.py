@@ -19,13 +19,15 @@ from segments_async._sansio.wire import (
     EXCERPT_CHARACTERS,
     ApiAnswer,
     ApiRequest,
+    SegmentList,
     checked_id,
     export_from_json,
     export_to_json,
     list_request,
     poll_request,
-    read_export,
     read_segments,
+    read_status,
+    read_submitted,
     status_error,
 )
 from segments_async.errors import APIStatusError, ConfigurationError, DecodeError
@@ -97,7 +99,7 @@ class Answered:
     request: ApiRequest
     answer: ApiAnswer
     segment_id: str | None = None
-    export_id: str | None = None
+    export_id: str = EXPORT_ID
 
 
 def _page(inputs: Inputs) -> bytes:
@@ -125,15 +127,16 @@ def _refusal(inputs: Inputs) -> ApiAnswer:
     return ApiAnswer(inputs.choice(_STATUSES), inputs.headers(_ANSWER_HEADERS), _page(inputs))
 
 
-def _check_segments(_: Answered, found: list[Segment]) -> None:
-    for segment in found:
+def _check_segments(_: Answered, found: SegmentList) -> None:
+    assert (found.left_out > 0) == (found.fault is not None), found
+    for segment in found.segments:
         _check_segment(segment)
 
 
 def _check_segment(segment: Segment) -> None:
-    texts = (segment.segment_id, segment.name, segment.project_id, segment.type)
-    assert all(isinstance(text, str) for text in texts), segment
-    assert all(isinstance(t, str | None) for t in (segment.description, segment.category)), segment
+    assert isinstance(segment.segment_id, str), segment
+    texts = (segment.name, segment.project_id, segment.type, segment.description, segment.category)
+    assert all(isinstance(text, str | None) for text in texts), segment
     _check_moment(segment.last_run)
 
 
@@ -149,7 +152,7 @@ def _export_answer(inputs: Inputs) -> Answered:
         if inputs.one_in(12)
         else ApiAnswer(inputs.choice((200, 200, 200, 201)), _headers(inputs), _export_text(inputs)),
         segment_id=SEGMENT_ID if asked else None,
-        export_id=EXPORT_ID if asked else None,
+        export_id=EXPORT_ID,
     )
 
 
@@ -161,9 +164,9 @@ def _export_text(inputs: Inputs) -> bytes:
 
 
 def _check_export(given: Answered, found: Export) -> None:
-    assert given.export_id in (None, found.export_id), found
+    assert given.export_id == found.export_id, found
     assert given.segment_id in (None, found.segment.segment_id), found
-    assert re.fullmatch(r"[A-Za-z0-9_-]{1,128}", found.export_id), found
+    assert isinstance(found.export_id, str), found
     _check_exported(found)
 
 
@@ -249,13 +252,20 @@ DECODERS: tuple[Decoder[Any, Any], ...] = (
         _check_segments,
     ),
     Decoder(
-        "wire.read_export",
+        "wire.read_status",
         (APIStatusError, DecodeError),
         _export_answer,
-        lambda given: read_export(
+        lambda given: read_status(
             given.request, given.answer, segment_id=given.segment_id, export_id=given.export_id
         ),
         _check_export,
+    ),
+    Decoder(
+        "wire.read_submitted",
+        (APIStatusError, DecodeError),
+        _export_answer,
+        lambda given: read_submitted(given.request, given.answer, segment_id=SEGMENT_ID),
+        lambda _, found: _check_exported(found),
     ),
     Decoder(
         "wire.status_error",

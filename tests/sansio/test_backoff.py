@@ -8,7 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.outage import LONGEST_OUTAGE, Outage
+from segments_async._sansio.outage import (
+    FIRST_HOLD,
+    LONGEST_HOLD,
+    LONGEST_OUTAGE,
+    Outage,
+    SubmitHold,
+)
 from segments_async._sansio.retry import (
     FIRST_BACKOFF,
     LONGEST_BACKOFF,
@@ -260,7 +266,7 @@ def test_any_answer_ends_an_outage(chances: list[float]) -> None:
     for chance in chances:
         outage.on_unsent(now, chance)
         now = outage.next_at()
-    outage.on_answer(now, 0.1)
+    outage.on_answer(now + 0.1, now)
     assert outage.next_at() == -math.inf
     assert not outage.hopeless(now + 10 * LONGEST_OUTAGE)
     outage.on_unsent(now, 0.0)
@@ -284,7 +290,7 @@ def test_silence_is_told_from_slowness(seconds: float, under_way: int) -> None:
     """Three times as long as answers take is silence; as long as they take is not."""
     outage = Outage()
     outage.on_sent(0.0, 0)
-    outage.on_answer(seconds, seconds)
+    outage.on_answer(seconds, 0.0)
     assert not outage.is_silent(2 * seconds, under_way)
     assert outage.is_silent(seconds + max(0.25, 3 * seconds) + 1e-6, under_way)
 
@@ -299,7 +305,7 @@ def test_a_few_requests_are_never_held_for_silence() -> None:
 def test_idleness_is_no_silence() -> None:
     """After an idle hour, silence counts from the first request."""
     outage = Outage()
-    outage.on_answer(0.0, 0.1)
+    outage.on_answer(0.1, 0.0)
     for under_way in range(5):
         outage.on_sent(3600.0 + under_way / 100, under_way)
     assert not outage.is_silent(3600.2, 5)
@@ -311,12 +317,12 @@ def test_lost_answers_in_a_row_are_an_outage(chances: list[float]) -> None:
     """Two may be an accident; from the third on one request goes at a time, after a pause."""
     outage, now = Outage(), 0.0
     for n, chance in enumerate(chances, 1):
-        outage.on_lost(now, chance)
+        outage.on_lost(now, now, chance)
         assert outage.armed == (n >= 3)
         now = max(now, outage.next_at())
         outage.on_sent(now, 0)
         assert (outage.next_at() == math.inf) == (n >= 3)
-    outage.on_answer(now, 0.1)
+    assert outage.on_answer(now + 0.1, now)
     assert outage.next_at() == -math.inf
 
 
@@ -324,9 +330,111 @@ def test_an_answer_between_two_losses_is_no_outage() -> None:
     """One connection in many breaks; as long as others bring answers, nobody is held."""
     outage = Outage()
     for n in range(100):
-        outage.on_lost(float(n), 0.5)
-        outage.on_answer(float(n), 0.1)
+        outage.on_lost(float(n), float(n), 0.5)
+        outage.on_answer(n + 0.2, n + 0.1)
     assert not outage.armed
+
+
+def test_an_answer_to_an_older_request_says_nothing() -> None:
+    """Of 64 requests on the wire some were answered before the vendor went away."""
+    outage = Outage()
+    outage.on_away(10.0, 9.0, 0.5, retry_after=None)
+    outage.on_answer(10.1, 8.0)
+    outage.on_away(10.2, 9.1, 0.5, retry_after=None)
+    assert outage.armed
+    assert not outage.on_answer(10.3, 8.5)
+    assert outage.armed
+
+
+@given(st.lists(CHANCES, min_size=2, max_size=20))
+def test_a_gateways_answers_in_a_row_are_an_outage(chances: list[float]) -> None:
+    """One may be an accident; from the second on one request goes at a time, after a pause."""
+    outage, now = Outage(), 0.0
+    for n, chance in enumerate(chances, 1):
+        outage.on_away(now, now, chance, retry_after=None)
+        assert outage.armed == (n >= 2)
+        assert outage.lasted == (n >= 3)
+        now = max(now, outage.next_at())
+        outage.on_sent(now, 0)
+    assert outage.on_answer(now, now)
+    assert not outage.armed
+
+
+@given(st.floats(0.1, 3600))
+def test_a_gateway_that_names_a_time_is_believed(seconds: float) -> None:
+    """One answer with Retry-After holds all for so long; and another one for longer."""
+    outage = Outage()
+    outage.on_away(0.0, 0.0, 0.5, retry_after=seconds)
+    assert outage.armed
+    assert outage.next_at() >= seconds
+    outage.on_away(0.05, 0.0, 0.5, retry_after=2 * seconds)
+    assert outage.next_at() >= 0.05 + 2 * seconds
+
+
+# Submits whose fate nobody knows.
+
+
+def test_submits_are_held_after_some_of_an_unknown_fate() -> None:
+    """Three lost, or two that a gateway answered, and the next one goes alone, later each time."""
+    for enough, keywords in ((3, {}), (2, {"enough": 2})):
+        hold, now = SubmitHold(), 0.0
+        for n in range(1, enough + 1):
+            hold.on_unknown(now, now, **keywords)
+            assert (hold.next_at() > now) == (n == enough)
+        gaps = []
+        for _ in range(12):
+            gaps.append(hold.next_at() - now)
+            now = hold.next_at()
+            hold.on_sent(now)
+            assert hold.next_at() == math.inf
+            hold.on_unknown(now, now)
+        assert gaps == [min(LONGEST_HOLD, FIRST_HOLD * 2**n) for n in range(12)]
+
+
+def test_a_submit_whose_fate_is_known_lets_all_go() -> None:
+    """Once the one that goes alone is accepted, or refused, the others follow."""
+    hold = SubmitHold()
+    for _ in range(3):
+        hold.on_unknown(0.0, 0.0)
+    hold.on_known(-1.0)
+    assert hold.next_at() == FIRST_HOLD, "it was sent before"
+    hold.on_sent(FIRST_HOLD)
+    hold.on_known(FIRST_HOLD)
+    assert hold.next_at() == -math.inf
+    hold.on_unknown(9.0, 9.0)
+    hold.on_unknown(9.0, 9.0)
+    assert hold.next_at() == -math.inf
+
+
+def test_those_on_the_wire_dont_lengthen_the_hold() -> None:
+    """Thirty that were on their way when the vendor went away are one event."""
+    hold = SubmitHold()
+    for n in range(30):
+        hold.on_unknown(n / 100, 0.0)
+    assert hold.next_at() == 0.02 + FIRST_HOLD
+
+
+def test_a_vendor_that_is_back_gets_one_submit_at_once() -> None:
+    """The hold of a long outage doesn't outlast it."""
+    hold, now = SubmitHold(), 0.0
+    for _ in range(3):
+        hold.on_unknown(now, now)
+    for _ in range(5):
+        now = hold.next_at()
+        hold.on_sent(now)
+        hold.on_unknown(now, now)
+    hold.on_vendor_back(now + 1)
+    assert hold.next_at() == now + 1
+
+
+def test_a_held_submit_that_came_to_nothing_is_followed_by_another() -> None:
+    """A caller that was cancelled must not hold the others for ever."""
+    hold = SubmitHold()
+    for _ in range(3):
+        hold.on_unknown(0.0, 0.0)
+    hold.on_sent(5.0)
+    hold.on_no_word(5.0)
+    assert hold.next_at() <= 5.0
 
 
 def test_a_probe_that_came_to_nothing_is_followed_by_another() -> None:

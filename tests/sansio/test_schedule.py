@@ -300,7 +300,7 @@ def test_capped_submits_leave_the_grants_to_polls() -> None:
     ("others", "kind"), [([CALL], CALL), ([POLL], POLL), ([CALL, POLL], POLL), ([], SUBMIT)]
 )
 def test_a_harmless_request_is_preferred(others: list[Kind], kind: Kind) -> None:
-    """For the guard's probe a poll goes first, then a call (it may be a POST), then a submit."""
+    """For the guard's probe a poll goes first, then a call, then a submit."""
     scheduler = filled(SUBMIT, *others, poll_share=0)
     for _ in range(3):
         want = scheduler.pop(NOW, harmless=True)

@@ -15,8 +15,8 @@ from segments_async._sansio.wire import (
     list_request,
     poll_request,
     raise_for_status,
-    read_export,
     read_segments,
+    read_status,
     status_error,
 )
 from segments_async.errors import (
@@ -68,16 +68,18 @@ def test_only_2xx_is_success(status: int) -> None:
 
 def test_200_raises_nothing() -> None:
     """With 200, the answer is read: here, of an account without segments."""
-    assert read_segments(list_request(), ApiAnswer(200, {}, b"[]")) == []
+    assert read_segments(list_request(), ApiAnswer(200, {}, b"[]")).segments == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_an_unexpected_answer(status: int) -> None:
-    """A redirect isn't followed: it is a plain status error."""
-    headers = {"location": "https://elsewhere.example/"}
-    with pytest.raises(APIStatusError, match="unexpected") as caught:
-        read_export(poll_request("an-export"), ApiAnswer(status, headers, b"{}"))
+def test_a_redirect_names_the_other_host(status: int) -> None:
+    """A redirect is not followed: it is a plain status error that says to which host it leads."""
+    headers = {"location": "https://elsewhere.example/path?sig=5ec4e7"}
+    answer = ApiAnswer(status, headers, b"{}")
+    with pytest.raises(APIStatusError, match=r"elsewhere\.example.*base_url") as caught:
+        read_status(poll_request("an-export"), answer, export_id="an-export")
     assert type(caught.value) is APIStatusError
+    assert "5ec4e7" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", CLASSES)

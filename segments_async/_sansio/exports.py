@@ -1,0 +1,32 @@
+"""What an export's own fields say, where the vendor's answer may lack any of them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from segments_async.models import Export, ExportStatus
+
+
+def is_complete(export: Export) -> bool:
+    """Whether its file can be fetched.
+
+    A status that the page doesn't know, beside a link, is taken for COMPLETE: the page has a link
+    in no other state, and an export that is polled on for a day outlives half of its file's 48
+    hours.
+    """
+    if not export.filename:
+        return False
+    return export.status not in (ExportStatus.PENDING, ExportStatus.FAILED)
+
+
+def seconds_taken(export: Export) -> float | None:
+    """Seconds that the vendor worked on it; None where its times don't tell."""
+    if export.start_time is None or export.end_time is None:
+        return None
+    seconds = (export.end_time - export.start_time).total_seconds()
+    return seconds if seconds >= 0 else None
+
+
+def file_since(export: Export) -> datetime | None:
+    """When its 48 hours began, at the latest; None where the answer has neither time."""
+    return export.end_time or export.start_time
