@@ -21,7 +21,7 @@ from segments_async._fetches import Fetches
 from segments_async._figures import Figures
 from segments_async._files.destination import Destination
 from segments_async._files.fetch import Renew, fetch_file
-from segments_async._flight import POST_GRACE, Flight, Flights
+from segments_async._flight import POST_GRACE, Flight, Flights, last_setback
 from segments_async._gate import Gate, Inbox, Ticket
 from segments_async._ledger import Ledger
 from segments_async._manifest import Manifest
@@ -31,7 +31,8 @@ from segments_async._sansio.lifecycle import Event, IllegalTransition, State
 from segments_async._sansio.retry import MOST_INTERNAL_ERRORS
 from segments_async._sansio.schedule import Kind
 from segments_async._sansio.standing import IfLost, Standing, resumption, untold
-from segments_async._sansio.verdict import Submitted, fatal
+from segments_async._sansio.verdict import Submitted, fatal, unusable_outcome
+from segments_async._sansio.wire import is_id
 from segments_async._sharing import sharing_of
 from segments_async._storage import Storage
 from segments_async._workers import Desk
@@ -242,10 +243,11 @@ class Engine(Generic[OutcomeT]):
         if item.flight is flight:
             error = ExportTimeoutError(
                 f"segment {item.segment_id}: not finished within {patience:g} s; the export goes "
-                "on at the vendor",
+                f"on at the vendor{last_setback(flight)}",
                 segment_id=item.segment_id,
                 export=flight.export,
             )
+            error.__cause__ = flight.setback
             await self._give_up(item, error)
 
     async def ended(self, flight: Flight) -> None:
@@ -391,7 +393,7 @@ class Engine(Generic[OutcomeT]):
             case State.SUBMITTED if not self._ledger.finished:
                 # Its place was free before its POST. A file that is there now is taken for its own,
                 # renamed into place by a process that died before it could log that.
-                self._go_on(item, standing)
+                await self._go_on(item, standing)
             case _:
                 self._settle(item, self._told_before(item, standing, there=there))
 
@@ -412,7 +414,8 @@ class Engine(Generic[OutcomeT]):
 
     async def _begin_new(self, item: Item, beginning: Beginning) -> None:
         if problem := beginning.obstacles.get(item.segment_id):
-            await self._give_up(item, problem)
+            # A segment whose id is none will not have another one later.
+            await self._give_up(item, problem, resumable=is_id(item.segment_id))
         elif file := beginning.unchanged.get(item.segment_id):
             await self._record(item, Event.UNCHANGED, facts_of(file=file))
             self._settle(item, self._exported(item, file, "unchanged"))
@@ -429,10 +432,16 @@ class Engine(Generic[OutcomeT]):
         elif flight.state is State.SUBMITTED:
             await self._record(item, Event.ADOPTED, facts_of(export=flight.export))
 
-    def _go_on(self, item: Item, standing: Standing) -> None:
+    async def _go_on(self, item: Item, standing: Standing) -> None:
         """An export that an earlier session asked for."""
         if standing.export is None:
             raise AssertionError("the journal refuses what is submitted without an export")
+        if not is_id(standing.export.export_id):
+            # The session that got it died before it could say so.
+            outcome = unusable_outcome(item.segment_id, standing.export)
+            if await self._recorded(item, Event.GAVE_UP, facts_of(outcome=outcome)):
+                self._settle(item, outcome)
+            return
         now = datetime.now(UTC)
         since = standing.submitted_at or standing.export.start_time or now
         item.flight = self._flights.join_export(
@@ -515,7 +524,8 @@ class Engine(Generic[OutcomeT]):
             await self._expired(item, export, exc)
         except DownloadError as exc:
             await self._give_up(item, exc)
-            if exc.reason == "link_refused":
+            if exc.by_policy and not self._ledger.count(State.DONE):
+                # It would meet every export. Not where another one's link was admitted.
                 await self._stop_submits(exc)
         except Exception as exc:
             # Nobody else is harmed by what one file's link or storage's answer can still hold.
@@ -599,10 +609,11 @@ class Engine(Generic[OutcomeT]):
             kind = NotSubmittedError if item.flight.submitted == "no" else ExportTimeoutError
             state = "not submitted" if kind is NotSubmittedError else "the export is not lost"
             error = kind(
-                f"segment {item.segment_id}: {self._why}; {state}",
+                f"segment {item.segment_id}: {self._why}; {state}{last_setback(item.flight)}",
                 segment_id=item.segment_id,
                 export=item.flight.export,
             )
+            error.__cause__ = item.flight.setback
             await self._give_up(item, error, durably=False)
 
     def _leave_unstarted(self, item: Item) -> None:
@@ -635,7 +646,9 @@ class Engine(Generic[OutcomeT]):
         self._note(item, Event.LOST)
         self._settle(item, NotExported(item.segment_id, None, error, "maybe", resumable=False))
 
-    async def _give_up(self, item: Item, error: SegmentsError, *, durably: bool = True) -> None:
+    async def _give_up(
+        self, item: Item, error: SegmentsError, *, durably: bool = True, resumable: bool = True
+    ) -> None:
         """End an export of which nothing is lost.
 
         Not `durably`: the run is being left, perhaps with 100 000 of them, and to the journal
@@ -647,7 +660,7 @@ class Engine(Generic[OutcomeT]):
             flight.export if flight else None,
             error,
             flight.submitted if flight else "no",
-            resumable=True,
+            resumable=resumable,
         )
         # Before anything is awaited: from here on nobody tells it anything, or gives it a grant.
         item.decided = outcome

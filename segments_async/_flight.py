@@ -154,6 +154,14 @@ class Flight:
         return error
 
 
+def last_setback(flight: Flight) -> str:
+    """Why the last polls brought no status, for the end of a message; empty where they did."""
+    if flight.setback is None:
+        return ""
+    polls = "poll" if flight.setbacks == 1 else f"{flight.setbacks} polls"
+    return f"; the last {polls} brought no status: {flight.setback}"
+
+
 class Flights:
     """The flights of one client, and how their requests are sent."""
 

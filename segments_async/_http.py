@@ -17,6 +17,7 @@ import httpx
 
 from segments_async._plain import plain
 from segments_async._quiet import quietly
+from segments_async._sansio.content_coding import codings, decoded
 from segments_async._sansio.credentials import Origin, Secret, secrets_of
 from segments_async._sansio.links import redact
 from segments_async._sansio.wire import FIXED_PATHS, ApiAnswer, ApiRequest
@@ -252,11 +253,14 @@ class Api:
     async def _read(
         self, request: ApiRequest, response: Response, headers: Mapping[str, str], cap: int
     ) -> bytes:
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            self._undecodable(request, "a compressed answer, which was not asked for")
         body = await _whole(response, cap)
         if body is None:
             self._undecodable(request, f"an answer of more than {cap} bytes")
+        if names := codings(headers.get("content-encoding")):
+            body = decoded(body, names, cap)
+            if body is None:
+                what = f"an answer in a coding that was not asked for ({', '.join(names)})"
+                self._undecodable(request, what)
         if response.status_code != 200:
             # Error pages like to repeat the request, and errors keep an excerpt of them.
             for secret in self._secrets:

@@ -56,6 +56,7 @@ class Opening:
         account: :func:`account_of`.
         run: the name that the caller gave.
         only_changed: whether to look for what needn't be exported.
+        unusable: why a segment can't be exported whatever is there, by its id.
     """
 
     gate: Gate
@@ -65,6 +66,7 @@ class Opening:
     account: str
     run: str | None
     only_changed: bool
+    unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
 
     async def begin(self) -> Beginning:
         """Look at everything, and take the run for this process.
@@ -109,8 +111,9 @@ class Opening:
 
     async def _obstacles(self, own: Collection[str]) -> Mapping[str, SegmentsError]:
         if self.destination is None:
-            return {}
-        return await anyio.to_thread.run_sync(self.destination.prepare, own)
+            return self.unusable
+        in_the_way = await anyio.to_thread.run_sync(self.destination.prepare, own)
+        return {**in_the_way, **self.unusable}
 
     async def _restore_guard(self, journal: SqlJournal) -> None:
         """Another process of the account may have got a 500."""

@@ -28,7 +28,7 @@ from segments_async._http import (
 )
 from segments_async._quiet import quietly, untraced
 from segments_async._sansio.byte_ranges import content_length
-from segments_async._sansio.links import request_target
+from segments_async._sansio.links import quoted, request_target
 from segments_async._sansio.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.storage_errors import storage_error
 from segments_async._wide_reads import Rest, rest_of
@@ -172,6 +172,7 @@ class Storage:
         self, client: HttpClient, link: str, headers: Mapping[str, str], *, signed: bool = False
     ) -> _Chunks:
         for _ in range(self._redirects + 1):
+            link = quoted(link)
             await self._admit(link)
             response = await self._request(client, link, headers)
             location = response.headers.get("location")

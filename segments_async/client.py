@@ -27,7 +27,7 @@ from segments_async._files.body import ExportBody
 from segments_async._files.destination import Destination, check_target
 from segments_async._files.fetch import fetch_file, open_file
 from segments_async._files.s3 import S3Signer
-from segments_async._flight import Flight, Flights
+from segments_async._flight import Flight, Flights, last_setback
 from segments_async._gate import Gate, Target, Ticket
 from segments_async._http import (
     KEEPALIVE,
@@ -40,19 +40,22 @@ from segments_async._http import (
     OwnClients,
 )
 from segments_async._opening import Opening, StrPath, account_of
+from segments_async._plain import plain
 from segments_async._sansio.credentials import Origin, authorization, parse_base_url
 from segments_async._sansio.exports import is_complete
 from segments_async._sansio.lifecycle import State
-from segments_async._sansio.links import MOST_REDIRECTS, check_addresses, check_link
+from segments_async._sansio.links import MOST_REDIRECTS, check_addresses, check_link, redact
 from segments_async._sansio.pacer import Pacer
 from segments_async._sansio.retry import RetryQuota, full_jitter
 from segments_async._sansio.schedule import PollScheduler
 from segments_async._sansio.standing import IfLost
 from segments_async._sansio.verdict import NOT_NOW
 from segments_async._sansio.wire import (
+    LONGEST_ID,
     ApiAnswer,
     ApiRequest,
     checked_id,
+    is_id,
     list_request,
     poll_request,
     read_segments,
@@ -67,6 +70,7 @@ from segments_async.errors import (
     ExportFailedError,
     ExportTimeoutError,
     NotSubmittedError,
+    SegmentsError,
     ServerError,
 )
 from segments_async.models import (
@@ -486,11 +490,19 @@ class SegmentsClient:
         for segment_id, seconds in hints.items():
             _positive(f"expected_seconds[{segment_id!r}]", seconds)
         given: dict[str, Segment | None] = {}
+        unusable: dict[str, SegmentsError] = {}
         for segment in segments:
             known = segment if isinstance(segment, Segment) else None
-            given[_segment_id(segment)] = known or given.get(_segment_id(segment))
+            if known is not None and not is_id(known.segment_id):
+                # The vendor's own, and so this one segment's outcome; a caller's is a mistake.
+                shown = _shown_id(known.segment_id)
+                given[shown] = known
+                unusable[shown] = _unusable(shown)
+            else:
+                given[_segment_id(segment)] = known or given.get(_segment_id(segment))
         pairs = [(one, None if known is None else known.name) for one, known in given.items()]
-        destination = None if to is None else Destination(to, pairs, overwrite=overwrite)
+        files = [pair for pair in pairs if pair[0] not in unusable]
+        destination = None if to is None else Destination(to, files, overwrite=overwrite)
         engine: Engine[Any] = Engine(
             self._gate,
             self._flights,
@@ -517,6 +529,7 @@ class SegmentsClient:
             account=self._account,
             run=run,
             only_changed=only_changed,
+            unusable=unusable,
         )
         return BulkRun(engine, opening)
 
@@ -685,7 +698,11 @@ class SegmentsClient:
             return flight.fresh_error()  # it came within the grace of a POST
         if flight is None or flight.submitted == "no":
             return NotSubmittedError(f"{text}; nothing was submitted", **facts)
-        return ExportTimeoutError(f"{text}; the export goes on, wait_for_export() too", **facts)
+        error = ExportTimeoutError(
+            f"{text}; the export goes on, wait_for_export() too{last_setback(flight)}", **facts
+        )
+        error.__cause__ = flight.setback
+        return error
 
 
 def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:
@@ -700,6 +717,19 @@ def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:
 
 def _is_accepted(flight: Flight) -> bool:
     return flight.state not in (State.NEW, State.INTENT)
+
+
+def _shown_id(segment_id: str) -> str:
+    """An id that isn't one, fit for a log and a journal; never one that is."""
+    shown = plain(redact(segment_id))
+    return shown if len(shown) <= LONGEST_ID else shown[: LONGEST_ID - 3] + "..."
+
+
+def _unusable(segment_id: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"segment {segment_id}: not an id that this library sends (letters, digits, _ and -, at "
+        f"most {LONGEST_ID}); nothing was asked of the vendor for it"
+    )
 
 
 def _segment_id(segment: Segment | str) -> str:

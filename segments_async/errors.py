@@ -227,15 +227,23 @@ class DownloadError(SegmentsError):
         reason: ``"length"`` or ``"checksum"`` (what arrived isn't what was announced),
             ``"link_refused"`` (the link policy), ``"expired_link"``, ``"denied"`` (by storage),
             ``"disk_full"``, or ``"broken"`` (the link to storage, or the local file system).
+        by_policy: of ``"link_refused"``, whether the policy or this machine's configuration refuses
+            every such link. False where this one link is malformed, and for other reasons.
     """
 
     export: Export | None
     reason: DownloadReason
+    by_policy: bool
 
     def __init__(
-        self, message: str, *, reason: DownloadReason, export: Export | None = None
+        self,
+        message: str,
+        *,
+        reason: DownloadReason,
+        export: Export | None = None,
+        by_policy: bool = False,
     ) -> None:
-        super().__init__(message, reason=reason, export=export)
+        super().__init__(message, reason=reason, export=export, by_policy=by_policy)
 
 
 class BulkExportError(SegmentsError):

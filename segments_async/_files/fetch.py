@@ -25,7 +25,7 @@ from segments_async._files.watched import TOO_SLOW, WatchedChunks
 from segments_async._sansio.byte_ranges import Stored, read_answer
 from segments_async._sansio.claims import size_of
 from segments_async._sansio.exports import file_since
-from segments_async._sansio.links import LinkRefused
+from segments_async._sansio.links import LinkMalformed, LinkRefused
 from segments_async._sansio.retry import full_jitter, retry_after_seconds
 from segments_async._sansio.storage_errors import storage_error
 from segments_async._sansio.transfer import WINDOW, Patience
@@ -95,7 +95,7 @@ async def fetch_file(
             return await _persist(storage, export, part, target, progress, slots, renew)
         _raise(export, "broken", f"not whole within {DEADLINE / 3600:g} hours")
     except LinkRefused as exc:
-        _raise(export, "link_refused", str(exc))
+        _raise_refused(export, exc)
     except OSError as exc:
         leave = part.discard  # room for the others, and no trust in such a disk
         reason: DownloadReason = "disk_full" if exc.errno in _DISK_FULL else "broken"
@@ -150,7 +150,7 @@ async def open_file(
                 answer = await _opened(storage, export, stack)
             yield answer
     except LinkRefused as exc:
-        _raise(export, "link_refused", str(exc))
+        _raise_refused(export, exc)
     except LinkExpired as exc:
         _raise(export, "expired_link", str(exc))
     except (TryAgain, StorageBroken) as exc:
@@ -249,7 +249,7 @@ async def _pause(
 
 def _link(export: Export) -> str:
     if not export.filename:
-        raise LinkRefused("the export has no link")
+        raise LinkMalformed("the export has no link")
     return export.filename
 
 
@@ -305,6 +305,16 @@ def _past_lifetime(export: Export, answer: StorageAnswer) -> bool:
         return False
     since = file_since(export)
     return now.tzinfo is not None and since is not None and now - since >= LIFETIME
+
+
+def _raise_refused(export: Export, refusal: LinkRefused) -> NoReturn:
+    # Not from the refusal: its frames hold the link.
+    raise DownloadError(
+        f"file of export {export.export_id}: {refusal}",
+        reason="link_refused",
+        export=export,
+        by_policy=not isinstance(refusal, LinkMalformed),
+    ) from None
 
 
 def _raise(

@@ -15,7 +15,7 @@ import attrs
 
 import segments_async.errors as errors
 from segments_async._sansio.links import redact, without_signatures
-from segments_async._sansio.wire import checked_id, export_from_json, export_to_json
+from segments_async._sansio.wire import export_from_json, export_to_json
 from segments_async.errors import ConfigurationError, DownloadError, ExportError, SegmentsError
 from segments_async.models import Export, ExportedFile, NotExported
 
@@ -137,7 +137,6 @@ def _read(segment_id: str, facts: Mapping[str, Any], known: Export | None) -> Fa
 
 def _read_export(segment_id: str, value: Any) -> Export:
     export = export_from_json(value)
-    checked_id("an export", export.export_id)
     if export.segment.segment_id != segment_id:
         raise UnreadableFacts(f"segment {segment_id}: the export of another segment")
     return export

@@ -12,7 +12,7 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 #: Hosts that storage redirects may chain through before it is a loop.
 MOST_REDIRECTS = 3
@@ -76,6 +76,33 @@ class LinkRefused(Exception):
     """The link policy refuses the link; the message says why, and what would admit it."""
 
 
+class LinkMalformed(LinkRefused):
+    """This one link is none: that says nothing of the links of other exports."""
+
+
+#: What browsers, requests and httpx quote in a URL's path and query: links that are put together
+#: from a key have spaces and umlauts in them.
+_TO_QUOTE = re.compile(r"[^!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def quoted(link: str) -> str:
+    """The link without white space around it, and with what a URL can't hold quoted as UTF-8.
+
+    What is quoted already stays as it is; so do scheme and host, for the policy to judge.
+    """
+    text = link.strip()
+    head, slash, rest = text.partition("://")
+    host, slash_of_path, path = rest.partition("/")
+    if not slash or not slash_of_path or _CONTROL.search(text):
+        return text
+    try:
+        target = _TO_QUOTE.sub(lambda found: quote(found[0], safe=""), path)
+    except UnicodeEncodeError:  # half a surrogate pair, which the policy refuses
+        return text
+    return f"{head}://{host}/{target}"
+
+
 def is_loopback(host: str) -> bool:
     """Whether the host is this machine, by name or by address."""
     if host == "localhost":
@@ -96,18 +123,18 @@ def check_link(link: str, *, file_hosts: Sequence[str], loopback: bool) -> str:
             so may its files be, over plain http too.
 
     Raises:
-        LinkRefused: it may not.
+        LinkRefused: it may not. A LinkMalformed, where that is about this link alone.
     """
     try:
         parts = urlsplit(link)
         host = (parts.hostname or "").removesuffix(".")
         _ = parts.port
     except ValueError:
-        raise LinkRefused("not a URL") from None
+        raise LinkMalformed("not a URL") from None
     if not link.isascii() or not link.isprintable() or " " in link:
-        raise LinkRefused("not a URL")
+        raise LinkMalformed("not a URL")
     if parts.username is not None or parts.password is not None:
-        raise LinkRefused("a link with user information")
+        raise LinkMalformed("a link with user information")
     if loopback and parts.scheme in ("http", "https") and is_loopback(host):
         return link
     _check_public(parts, host, file_hosts)
@@ -117,11 +144,12 @@ def check_link(link: str, *, file_hosts: Sequence[str], loopback: bool) -> str:
 def _check_public(parts: SplitResult, host: str, file_hosts: Sequence[str]) -> None:
     if parts.scheme != "https":
         scheme = repr(parts.scheme or "no scheme")
-        raise LinkRefused(f"only https:// links are followed, not {scheme:.40}")
+        refused = LinkRefused if parts.scheme else LinkMalformed
+        raise refused(f"only https:// links are followed, not {scheme:.40}")
     if _is_address(host):
         raise LinkRefused("a link to an IP address instead of a host")
     if not _HOST.fullmatch(host):
-        raise LinkRefused("not a host's name")
+        raise LinkMalformed("not a host's name")
     if is_loopback(host) or not any(fnmatchcase(host, p.lower()) for p in file_hosts):
         raise LinkRefused(
             f"the host {host!r} is not among file_hosts; to admit it, "

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import attrs
 
-from segments_async._sansio.links import LinkRefused
+from segments_async._sansio.links import LinkMalformed, LinkRefused
 
 SCHEME = "s3://"
 
@@ -33,7 +33,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 def is_s3_link(link: str) -> bool:
     """Whether the link is to be signed first."""
-    return link[: len(SCHEME)].lower() == SCHEME
+    return link.lstrip()[: len(SCHEME)].lower() == SCHEME
 
 
 @attrs.frozen
@@ -48,21 +48,25 @@ def parse_s3_link(link: str) -> S3Object:
     """Take ``s3://bucket/key`` apart.
 
     Raises:
-        LinkRefused: not a bucket's name, or not a key.
+        LinkMalformed: not a bucket's name, or not a key.
     """
-    bucket, _, key = link[len(SCHEME) :].partition("/")
+    bucket, _, key = link.lstrip()[len(SCHEME) :].partition("/")
     if not _BUCKET.fullmatch(bucket) or _ADDRESS.fullmatch(bucket) or bucket.startswith("xn--"):
-        raise LinkRefused("an s3:// link without a bucket's name as S3 allows it")
+        raise LinkMalformed("an s3:// link without a bucket's name as S3 allows it")
     if bucket.endswith("--x-s3"):
-        raise LinkRefused("an s3:// link to a directory bucket (S3 Express), which isn't supported")
+        raise LinkMalformed(
+            "an s3:// link to a directory bucket (S3 Express), which isn't supported"
+        )
     try:
         size = len(key.encode())
     except UnicodeEncodeError:
-        raise LinkRefused("an s3:// link whose key is not Unicode") from None
+        raise LinkMalformed("an s3:// link whose key is not Unicode") from None
     if not 0 < size <= LONGEST_KEY:
-        raise LinkRefused(f"an s3:// link with a key of {size} bytes; S3's have 1 to {LONGEST_KEY}")
+        raise LinkMalformed(
+            f"an s3:// link with a key of {size} bytes; S3's have 1 to {LONGEST_KEY}"
+        )
     if _CONTROL.search(key):
-        raise LinkRefused("an s3:// link with a control character in its key (a newline?)")
+        raise LinkMalformed("an s3:// link with a control character in its key (a newline?)")
     return S3Object(bucket, key)
 
 

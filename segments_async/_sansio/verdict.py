@@ -35,6 +35,7 @@ from segments_async._sansio.links import redact
 from segments_async._sansio.retry import full_jitter
 from segments_async._sansio.schedule import next_poll_at
 from segments_async._sansio.wire import (
+    LONGEST_ID,
     MOVED,
     REDIRECTS,
     ApiAnswer,
@@ -54,7 +55,7 @@ from segments_async.errors import (
     SegmentsError,
     SubmitUnknownError,
 )
-from segments_async.models import Export, ExportStatus
+from segments_async.models import Export, ExportStatus, NotExported
 
 #: Seconds during which a 404 to a poll may mean that the vendor's left hand doesn't know yet, and
 #: a COMPLETE without a link that the upload isn't listed yet.
@@ -243,22 +244,30 @@ def _submit_refused(segment_id: str, error: APIStatusError) -> Verdict:
     return _lost(segment_id, error)
 
 
-def _unusable_id(segment_id: str, request: ApiRequest, export: Export) -> Verdict:
-    """The export runs, and can't be asked about. Its id is kept for a person to ask with."""
-    known = attrs.evolve(export, export_id=redact(export.export_id)[:128])
+def unusable_outcome(segment_id: str, export: Export) -> NotExported:
+    """The outcome of an export that runs, and whose id can't go into a URL."""
     error = SubmitUnknownError(
         f"segment {segment_id}: its export runs at the vendor and can't be asked about: its id "
-        f"{known.export_id!r} can't go into a URL",
+        f"{export.export_id!r} can't go into a URL",
         segment_id=segment_id,
-        export=known,
+        export=export,
     )
-    error.__cause__ = DecodeError(
+    return NotExported(segment_id, export, error, "yes", resumable=False)
+
+
+def _unusable_id(segment_id: str, request: ApiRequest, export: Export) -> Verdict:
+    """The id is kept for a person to ask with; nobody knows what stands in it."""
+    outcome = unusable_outcome(
+        segment_id, attrs.evolve(export, export_id=redact(export.export_id)[:LONGEST_ID])
+    )
+    outcome.error.__cause__ = DecodeError(
         f"{request.method} {request.path}: not an id at $.exportId",
         method=request.method,
         path=request.path,
         where="$.exportId",
     )
-    return Verdict(events=(Event.ACCEPTED, Event.GAVE_UP), export=known, error=error)
+    events = (Event.ACCEPTED, Event.GAVE_UP)
+    return Verdict(events=events, export=outcome.export, error=outcome.error)
 
 
 def _on_status(job: PollJob, request: ApiRequest, export: Export, now: float) -> Verdict:

@@ -56,7 +56,8 @@ LONGEST_SCOPE = 80
 
 #: What may stand in a URL's path and in a file's name. The page's ids are UUIDs; the API key and
 #: other vendors' ids suggest that more may come, and none of these characters can leave its place.
-_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
+LONGEST_ID = 128
+_ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_ID}}}")
 
 T = TypeVar("T")
 

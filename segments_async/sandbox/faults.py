@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import random
 import re
 from collections.abc import Callable, Mapping
@@ -61,6 +63,20 @@ class Fault:
     @classmethod
     def changed(cls, change: Callable[[bytes], bytes]) -> Fault:
         """The true answer with its body changed: another id, a missing field."""
+        return cls(change=change)
+
+    @classmethod
+    def fields(cls, **fields: object) -> Fault:
+        """The true answer, an object, with these of its fields changed; `segment` goes deeper."""
+
+        def change(body: bytes) -> bytes:
+            answer = json.loads(body)
+            inner = fields.get("segment")
+            if isinstance(inner, Mapping):
+                answer["segment"].update(inner)
+            answer.update({k: v for k, v in fields.items() if not isinstance(v, Mapping)})
+            return json.dumps(answer).encode()
+
         return cls(change=change)
 
     @classmethod
@@ -138,11 +154,14 @@ class Rule:
     segment_id: str | None
     times: float  # how often yet; inf: for ever
     skip: int = field(default=0)  # how many matching requests pass untouched first
+    since: float = field(default=-math.inf)  # when it begins, and is over
+    until: float = field(default=math.inf)
 
     def matches(self, entry: Entry) -> bool:
         """Whether this request is one of them."""
         return (
             entry.origin == self.origin
+            and self.since <= entry.at < self.until
             and self.method in (None, entry.method)
             and self.segment_id in (None, entry.segment_id)
             and (self.path is None or self.path.search(entry.path) is not None)

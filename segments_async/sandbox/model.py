@@ -167,16 +167,24 @@ class Sandbox:
         path: str | None = None,
         segment_id: str | None = None,
         origin: Origin = "api",
-        times: float = 1,
+        times: float | None = None,
         skip: int = 0,
+        since: float = -math.inf,
+        until: float = math.inf,
     ) -> None:
         """Script a fault for the next `times` matching requests, after the first `skip` of them.
 
+        Only requests that arrive at `since` or later and before `until` match, in the sandbox's
+        seconds. `times` None: one, or with an `until` all of them.
         `path` is a regular expression, looked for anywhere in the path. A request that gets 401,
         403 or the limiter's 429 uses up no fault but `Fault.UNREACHABLE`.
         """
         pattern = re.compile(path) if path is not None else None
-        self._script.add(Rule(fault, origin, method, pattern, segment_id, times, skip))
+        if times is None:
+            times = 1 if until == math.inf else math.inf
+        self._script.add(
+            Rule(fault, origin, method, pattern, segment_id, times, skip, since, until)
+        )
 
     def faults_left(self) -> int:
         """How many scripted faults have not been used up."""

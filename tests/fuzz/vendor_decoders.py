@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import re
+import zlib
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,8 +14,9 @@ import attrs
 
 from fuzz.fuzzing import Decoder
 from fuzz.inputs import SECRET, Inputs
+from segments_async._sansio.content_coding import codings, decoded
 from segments_async._sansio.hints import Hint, read_hint
-from segments_async._sansio.links import redact
+from segments_async._sansio.links import quoted, redact
 from segments_async._sansio.retry import LONGEST_RETRY_AFTER, retry_after_seconds
 from segments_async._sansio.wire import (
     EXCERPT_CHARACTERS,
@@ -243,6 +246,37 @@ def _check_redacted(_: str, found: str) -> None:
     assert redact(found) == found, "redacted twice, it is something else"
 
 
+_CODED = {"content-encoding": ("gzip", "deflate", "br", "utf-8", "gzip, aws-chunked", "x-gzip, ")}
+
+
+def _coded(inputs: Inputs) -> tuple[str, bytes]:
+    encode = inputs.choice((gzip.compress, zlib.compress, bytes))
+    body = encode(_export_text(inputs) * inputs.choice((1, 1, 100)))
+    if inputs.one_in(3):
+        body = inputs.changed_bytes(body)
+    return inputs.header(_CODED["content-encoding"]), body
+
+
+def _check_coded(given: tuple[str, bytes], found: bytes | None) -> None:
+    assert found is None or len(found) <= max(_CAP, len(given[1])), len(found)
+
+
+#: Bytes, for the decoder of content codings.
+_CAP = 4096
+
+
+def _link(inputs: Inputs) -> str:
+    link = inputs.changed(inputs.choice((LINK, LINK.replace("a.csv", "My Segment ü.csv"))))
+    return inputs.choice(("", " ", "\n")) + link
+
+
+def _check_quoted(given: str, found: str) -> None:
+    assert quoted(found) == found, "quoted twice, it is something else"
+    before, after = given.strip().partition("://"), found.partition("://")
+    assert before[0] == after[0], "another scheme"
+    assert before[2].partition("/")[0] == after[2].partition("/")[0], "another host"
+
+
 DECODERS: tuple[Decoder[Any, Any], ...] = (
     Decoder(
         "wire.read_segments",
@@ -303,4 +337,12 @@ DECODERS: tuple[Decoder[Any, Any], ...] = (
         _check_hint,
     ),
     Decoder("links.redact", (), _text, redact, _check_redacted),
+    Decoder("links.quoted", (), _link, quoted, _check_quoted),
+    Decoder(
+        "content_coding.decoded",
+        (),
+        _coded,
+        lambda given: decoded(given[1], codings(given[0]), _CAP),
+        _check_coded,
+    ),
 )

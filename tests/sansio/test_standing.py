@@ -219,7 +219,6 @@ def test_an_event_without_what_it_needs(event: Event, before: State) -> None:
         {"export": []},
         {"export": {}},
         {"export": facts_of(export=export_of("b"))["export"]},
-        {"export": {**facts_of(export=export_of("a"))["export"], "exportId": "../x"}},
         {"export": {**facts_of(export=export_of("a"))["export"], "startTime": 7}},
         {"file": {"location": "x", "size": 1, "sha256": "", "verified": True}},
         {**facts_of(file=file_of(export_of("a"))), "file": {"location": "x"}},

@@ -1,0 +1,284 @@
+"""A vendor that is away and says so by an answer: few submits meet it, and none is repeated."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from client.vendor import connected, gaps
+from segments_async import (
+    APIStatusError,
+    BulkReport,
+    Completed,
+    Pacer,
+    RateLimitedError,
+    ServerError,
+    SubmitUnknownError,
+)
+from segments_async.sandbox import PAGE_SEGMENT_ID, Durations, Fault, Sandbox, TokenBucket
+
+POST: dict[str, Any] = {"method": "POST"}
+
+AWAY: Mapping[str, Fault] = {
+    "503": Fault.status(503, body="maintenance"),
+    "503 with Retry-After": Fault.status(503, headers={"retry-after": "5"}),
+    "502": Fault.status(502, body="<html>"),
+    "504": Fault.status(504),
+    "522": Fault.status(522),
+    "a login page": Fault.status(200, headers={"content-type": "text/html"}, body="<html>log in"),
+    "nothing": Fault.status(204),
+}
+every_way = pytest.mark.parametrize("fault", AWAY.values(), ids=AWAY)
+
+
+def unknown(report: BulkReport[Any]) -> list[str]:
+    """The segments of which the report says that their exports may be running."""
+    return [o.segment_id for o in report.not_exported if o.submitted == "maybe"]
+
+
+def repeated(sandbox: Sandbox) -> list[str | None]:
+    """Segments whose POST was sent again although it may have been acted on."""
+    posts = Counter(e.segment_id for e in sandbox.record.submits() if e.status != 429)
+    return [segment_id for segment_id, count in posts.items() if count > 1]
+
+
+def on_the_wire(sandbox: Sandbox, at: float) -> int:
+    """Submits that had been sent before, and not been answered."""
+    return sum(e.at - at < 0.1 and (e.ended_at or math.inf) >= at for e in sandbox.record.submits())
+
+
+@every_way
+async def test_four_seconds_at_the_beginning_cost_a_few_segments(fault: Fault) -> None:
+    """Of 300 segments, those few are unknown that showed it; the rest is exported."""
+    sandbox = Sandbox(segments=300, latency=0.05)
+    sandbox.inject(fault, until=4.0)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    assert len(unknown(report)) <= 5
+    assert len(report.exported) == 300 - len(unknown(report))
+    assert repeated(sandbox) == []
+
+
+@every_way
+async def test_five_minutes_in_mid_run_cost_no_more(fault: Fault) -> None:
+    """Beside those on the wire when it began, at most five; nothing is repeated."""
+    sandbox = Sandbox(segments=200, latency=0.1, limit=TokenBucket(20, 40))
+    sandbox.inject(fault, since=10.0, until=310.0)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    assert len(unknown(report)) <= 5 + on_the_wire(sandbox, 10.0)
+    assert len(report.exported) == 200 - len(unknown(report))
+    assert repeated(sandbox) == []
+
+
+@pytest.mark.parametrize("way", ["503", "503 with Retry-After", "a login page"])
+async def test_submits_alone_are_refused_one_at_a_time(way: str) -> None:
+    """Where polls pass all the while, each probe is one unknown, the gaps doubling to 5 minutes."""
+    fault = AWAY[way]
+    sandbox = Sandbox(segments=30, latency=0.1, durations=Durations(median=3000, sigma=0.1))
+    sandbox.inject(fault, **POST, since=1.0, until=3600.0)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    met = [e for e in sandbox.record.submits() if 1.0 <= e.at < 3600.0]
+    apart = [gap for gap in gaps(met) if gap > 1.5]
+    assert len(met) <= 5 + len(apart)
+    assert all(later >= 0.9 * min(gap, 300) for gap, later in itertools.pairwise(apart))
+    assert len(apart) <= 20
+    assert 300 <= max(apart) <= 310
+    assert sorted(unknown(report)) == sorted(str(e.segment_id) for e in met)
+    assert len(report.exported) == 30 - len(met)
+
+
+async def test_a_retry_after_is_heeded() -> None:
+    """One 503 that names 20 seconds holds all for 20 seconds, submits and polls."""
+    sandbox = Sandbox(segments=40, latency=0.1)
+    sandbox.inject(Fault.status(503, headers={"retry-after": "20"}), since=2.0, until=12.0)
+    async with connected(sandbox) as client:
+        await client.bulk_export(sandbox.segment_ids, None)
+    first = next(e for e in sandbox.record.api() if e.status == 503)
+    assert first.ended_at is not None
+    after = [e.at for e in sandbox.record.api() if e.at > first.ended_at + 0.1]
+    assert after[0] >= first.ended_at + 20
+
+
+async def test_the_probe_is_harmless() -> None:
+    """While the vendor is away the list is asked for, or a status; no POST goes."""
+    sandbox = Sandbox(segments=20, latency=0.1)
+    sandbox.inject(AWAY["503"], until=60.0)
+    async with connected(sandbox) as client:
+        await client.bulk_export(sandbox.segment_ids, None)
+    probes = [e for e in sandbox.record.api() if 1.0 < e.at < 60.0]
+    assert probes
+    assert {e.kind for e in probes} == {"list"}
+    assert len(probes) <= 12
+
+
+async def test_a_vendor_that_is_back_is_used_at_once() -> None:
+    """After five minutes away, the run goes on within one pause, at its old pace."""
+    sandbox = Sandbox(segments=200, latency=0.1, limit=TokenBucket(20, 40))
+    sandbox.inject(AWAY["503"], since=5.0, until=305.0)
+    async with connected(sandbox) as client:
+        began = anyio.current_time()
+        await client.bulk_export(sandbox.segment_ids, None)
+        took = anyio.current_time() - began
+    sandbox = Sandbox(segments=200, latency=0.1, limit=TokenBucket(20, 40))
+    async with connected(sandbox) as client:
+        began = anyio.current_time()
+        await client.bulk_export(sandbox.segment_ids, None)
+        undisturbed = anyio.current_time() - began
+    assert took <= undisturbed + 300 + 31 + 10
+
+
+async def test_an_answer_of_a_gateway_makes_nobody_faster() -> None:
+    """503s don't count as granted: the pace is what it was before them."""
+    sandbox = Sandbox(segments=30, latency=0.1)
+    sandbox.inject(AWAY["503"], until=120.0)
+    pacer = Pacer()
+    async with connected(sandbox, pacer=pacer) as client, client.open_bulk_export(
+        sandbox.segment_ids, None
+    ):  # fmt: skip
+        await anyio.sleep(100)
+        assert pacer.rate is not None
+        assert pacer.rate <= 11
+
+
+async def test_what_waits_is_given_back_after_ten_minutes() -> None:
+    """A vendor that stays away for hours ends the run: all that never went is resumable."""
+    sandbox = Sandbox(segments=500, latency=0.1)
+    sandbox.inject(AWAY["503"], until=7200.0)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert 600 <= anyio.current_time() <= 700
+    waiting = [o for o in report.not_exported if o.submitted == "no"]
+    assert len(waiting) >= 495
+    assert all(o.resumable and isinstance(o.error, ServerError) for o in waiting)
+
+
+async def test_one_answer_of_a_gateway_holds_nobody() -> None:
+    """A 502 now and then is that segment's alone."""
+    sandbox = Sandbox(segments=100, latency=0.1, limit=TokenBucket(50, 100))
+    for skip in (5, 30, 60):
+        sandbox.inject(AWAY["502"], **POST, skip=skip)
+    async with connected(sandbox) as client:
+        began = anyio.current_time()
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        took = anyio.current_time() - began
+    assert len(unknown(report)) == 3
+    assert took <= max(sandbox.duration(s) for s in sandbox.segment_ids) + 10
+
+
+async def test_a_502_is_told_as_what_it_is() -> None:
+    """The error says that a gateway answered, not that the answer was lost."""
+    sandbox = Sandbox()
+    sandbox.inject(AWAY["502"], **POST)
+    async with connected(sandbox) as client:
+        with pytest.raises(SubmitUnknownError, match="answered 502, not by the vendor itself"):
+            await client.request_export(PAGE_SEGMENT_ID)
+
+
+# --------------------------------------------------------------------- redirects
+
+
+@pytest.mark.parametrize(
+    ("status", "submitted"), [(301, "no"), (302, "maybe"), (307, "no"), (308, "no")]
+)
+async def test_a_redirect_ends_the_run_and_names_the_host(
+    status: int, submitted: str, tmp_path: Path
+) -> None:
+    """It is about `base_url`: the run ends as itself, and the next session asks for the rest."""
+    sandbox = Sandbox(segments=30, latency=0.1)
+    headers = {"location": "https://elsewhere.example/service/v1/segments/export/?token=s3cret"}
+    sandbox.inject(Fault.status(status, headers=headers), **POST, until=1000.0)
+    options: dict[str, Any] = {"journal": tmp_path / "runs.db", "run": "night"}
+    async with connected(sandbox) as client:
+        with pytest.raises(APIStatusError, match=r"elsewhere\.example.*base_url") as caught:
+            await client.bulk_export(sandbox.segment_ids, None, **options)
+    assert "s3cret" not in str(caught.value)
+    met = {e.segment_id for e in sandbox.record.submits()}
+    assert len(met) <= 3
+    await anyio.sleep(1000)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None, **options)
+    lost = met if submitted == "maybe" else set()
+    assert {o.segment_id for o in report.not_exported} == lost
+    assert len(report.exported) == 30 - len(lost)
+
+
+# --------------------------------------------------------------------- refusals that pass
+
+
+@pytest.mark.parametrize("status", [408, 421, 425, 429])
+async def test_not_now_is_tried_again(status: int) -> None:
+    """408, 421, 425 and 429 say that nothing was done: the POST goes again."""
+    sandbox = Sandbox(segments=3, latency=0.1)
+    sandbox.inject(Fault.status(status), **POST, times=4)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    assert report.ok
+    assert sandbox.record.duplicates() == {}
+
+
+@pytest.mark.parametrize("status", [408, 425, 429])
+async def test_a_list_is_tried_again(status: int) -> None:
+    """So is the list."""
+    sandbox = Sandbox(segments=3)
+    sandbox.inject(Fault.status(status), times=2)
+    async with connected(sandbox) as client:
+        assert len(await client.list_segments()) == 3
+
+
+@pytest.mark.parametrize("status", [400, 402, 409, 413, 422, 451])
+@pytest.mark.parametrize("run", [None, "night"])
+async def test_a_refused_segment_is_asked_for_again_by_the_next_session(
+    status: int, run: str | None, tmp_path: Path
+) -> None:
+    """The vendor did nothing: the outcome is resumable, and the same call goes on with it."""
+    sandbox = Sandbox(segments=5)
+    sandbox.inject(Fault.status(status), **POST, segment_id=sandbox.segment_ids[1])
+    told: list[BulkReport[Completed]] = []
+    for _ in range(2):
+        async with connected(sandbox) as client:
+            told.append(
+                await client.bulk_export(
+                    sandbox.segment_ids, None, journal=tmp_path / "runs.db", run=run
+                )
+            )
+    (outcome,) = told[0].not_exported
+    assert (outcome.submitted, outcome.resumable) == ("no", True)
+    assert len(told[1].exported) == 5
+    assert sandbox.record.duplicates() == {}
+
+
+async def test_a_segment_that_alone_is_refused_ends_by_itself(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One POST that gets 429 for good is given up within minutes, with a warning."""
+    sandbox = Sandbox(segments=60, latency=0.1)
+    alone = sandbox.segment_ids[7]
+    sandbox.inject(Fault.status(429), **POST, segment_id=alone, times=math.inf)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert anyio.current_time() < 1200
+    (outcome,) = report.not_exported
+    assert outcome.segment_id == alone
+    assert isinstance(outcome.error, RateLimitedError)
+    assert (outcome.submitted, outcome.resumable) == ("no", True)
+    assert len(sandbox.record.submits(alone)) <= 60
+    assert any("refused while others pass" in r.getMessage() for r in caplog.records)
+
+
+async def test_a_limit_that_refuses_all_gives_up_nobody() -> None:
+    """An hour in which every request gets 429 is waited for."""
+    sandbox = Sandbox(segments=5, latency=0.1)
+    sandbox.inject(Fault.status(429), until=3600.0)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert anyio.current_time() >= 3600
+    assert report.ok

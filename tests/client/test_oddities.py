@@ -1,0 +1,341 @@
+"""One export's oddity is one outcome: what came is kept, and the others are exported."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from client.vendor import connected, is_whole
+from segments_async import (
+    ConfigurationError,
+    DecodeError,
+    DownloadError,
+    Exported,
+    ExportTimeoutError,
+    NotExported,
+    NotSubmittedError,
+    Segment,
+    SegmentsClient,
+    SubmitUnknownError,
+)
+from segments_async._http import STATUS_CAP
+from segments_async.sandbox import (
+    API_ORIGIN,
+    PAGE_ACCESS_TOKEN,
+    PAGE_API_KEY,
+    PAGE_EXPORT_ID,
+    PAGE_SEGMENT_ID,
+    Durations,
+    Fault,
+    Sandbox,
+)
+
+POST: dict[str, Any] = {"method": "POST"}
+POLL: dict[str, Any] = {"method": "GET", "path": "export/"}
+
+
+def wrapped(body: bytes) -> bytes:
+    return json.dumps({"data": json.loads(body)}).encode()
+
+
+def without_segment(body: bytes) -> bytes:
+    answer = json.loads(body)
+    del answer["segment"]
+    return json.dumps(answer).encode()
+
+
+#: What a vendor may answer to a POST that it has acted on, or to a poll.
+ODD_ANSWERS = {
+    "startTime null": Fault.fields(startTime=None),
+    "startTime a number": Fault.fields(startTime=1554821107000),
+    "startTime empty": Fault.fields(startTime=""),
+    "startTime a leap second": Fault.fields(startTime="2026-01-01T23:59:60Z"),
+    "endTime empty": Fault.fields(endTime=""),
+    "lastRun empty": Fault.fields(segment={"lastRun": ""}),
+    "a segment without a name": Fault.fields(segment={"name": None}),
+    "a segment's project a number": Fault.fields(segment={"projectId": 7}),
+    "segment null": Fault.fields(segment=None),
+    "no segment": Fault.changed(without_segment),
+    "a list of one": Fault.changed(lambda body: b"[" + body + b"]"),
+    "an envelope": Fault.changed(wrapped),
+    "a byte order mark": Fault.changed(lambda body: b"\xef\xbb\xbf" + body),
+}
+
+
+@pytest.mark.parametrize("way", [POST, POLL], ids=["POST", "poll"])
+@pytest.mark.parametrize("fault", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+async def test_an_odd_field_costs_nothing(
+    fault: Fault, way: dict[str, Any], tmp_path: Path
+) -> None:
+    """An id that has come is kept, and a link: the export is polled and fetched all the same."""
+    sandbox = Sandbox(segments=3, rows=5)
+    sandbox.inject(fault, **way, times=1000)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path, timeout=300)
+    assert report.ok, [str(o.error) for o in report.not_exported]
+    assert all(is_whole(sandbox, o.file.path, o.segment_id) for o in report.exported)
+    assert len(sandbox.record.submits()) == 3
+
+
+@pytest.mark.parametrize("fault", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+async def test_single_calls_keep_what_came(fault: Fault, tmp_path: Path) -> None:
+    """`request_export` returns the id, and `wait_for_export` the link."""
+    sandbox = Sandbox(rows=5)
+    sandbox.inject(fault, times=1000)
+    async with connected(sandbox) as client:
+        requested = await client.request_export(sandbox.segment_ids[0])
+        complete = await client.wait_for_export(requested.export_id, timeout=300)
+        file = await client.download_export(complete, tmp_path / "a.csv")
+    assert requested.export_id == sandbox.export_id(sandbox.segment_ids[0])
+    assert is_whole(sandbox, file.path, sandbox.segment_ids[0])
+
+
+@pytest.mark.parametrize(
+    "status", ["Complete", "complete", "COMPLETED", "DONE", " COMPLETE ", None]
+)
+async def test_a_status_with_a_link_is_complete(status: str | None, tmp_path: Path) -> None:
+    """However the vendor writes it: a link is there for finished exports alone."""
+    sandbox = Sandbox(segments=2, rows=5, durations=Durations(median=1, sigma=0))
+
+    def change(body: bytes) -> bytes:
+        answer = json.loads(body)
+        return json.dumps(answer | ({"status": status} if answer["filename"] else {})).encode()
+
+    sandbox.inject(Fault.changed(change), **POLL, times=10**6)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path, timeout=60)
+    assert report.ok
+
+
+@pytest.mark.parametrize("export_id", ["a.b", "../list", "a b", "é", "https://x.s3/k?sig=5ec4e7"])
+async def test_an_id_that_cant_be_asked_about_is_told(export_id: str, tmp_path: Path) -> None:
+    """The export runs: its id is in the outcome and the manifest, and it is not asked for again."""
+    sandbox = Sandbox(segments=3, rows=5)
+    odd = sandbox.segment_ids[1]
+    sandbox.inject(Fault.fields(exportId=export_id), **POST, segment_id=odd)
+    for _ in range(2):
+        async with connected(sandbox) as client:
+            report = await client.bulk_export(
+                sandbox.segment_ids, tmp_path / "out", journal=tmp_path / "runs.db", run="night"
+            )
+        assert len(report.exported) == 2
+        (outcome,) = report.not_exported
+        assert isinstance(outcome.error, SubmitUnknownError)
+        assert (outcome.submitted, outcome.resumable) == ("yes", False)
+        assert outcome.export is not None
+        if "sig" not in export_id:
+            assert outcome.export.export_id == export_id
+    assert len(sandbox.record.submits(odd)) == 1
+    assert "5ec4e7" not in (tmp_path / "out" / "manifest.jsonl").read_text()
+
+
+async def test_a_reason_that_polls_had_is_in_the_timeout(caplog: pytest.LogCaptureFixture) -> None:
+    """An export that is never readable says so where it ends, and once as a warning."""
+    sandbox = Sandbox(segments=1, durations=Durations(median=1, sigma=0))
+    sandbox.inject(Fault.fields(status=7, filename=None), **POLL, times=10**6)
+    async with connected(sandbox) as client:
+        with caplog.at_level(logging.WARNING, logger="segments_async"):
+            report = await client.bulk_export(sandbox.segment_ids, None, timeout=600)
+            with pytest.raises(ExportTimeoutError, match=r"\$\.status"):
+                await client.wait_for_export(sandbox.export_id(sandbox.segment_ids[0]), timeout=60)
+    (outcome,) = report.not_exported
+    assert isinstance(outcome.error, ExportTimeoutError)
+    assert "expected a string, found int at $.status" in str(outcome.error)
+    assert outcome.error.__cause__ is not None
+    told = [r for r in caplog.records if "$.status" in r.getMessage()]
+    assert 1 <= len(told) <= 2
+
+
+# --------------------------------------------------------------------- links
+
+
+def relinked(change: Any) -> Fault:
+    def changed(body: bytes) -> bytes:
+        answer = json.loads(body)
+        if answer["filename"]:
+            answer["filename"] = change(answer["filename"])
+        return json.dumps(answer).encode()
+
+    return Fault.changed(changed)
+
+
+MALFORMED = {
+    "no URL": lambda link: "somewhere",
+    "a bracket": lambda link: "https://[bad/",
+    "a port": lambda link: "https://x.s3.amazonaws.com:99999/a",
+    "a newline": lambda link: link[:30] + "\n" + link[30:],
+    "a user": lambda link: link.replace("://", "://user:pw@"),
+    "no host": lambda link: "https:///a",
+    "a host with a space": lambda link: "https://a b.s3.amazonaws.com/a",
+    "a backslash": lambda link: "https://x.s3.amazonaws.com\\@evil.example/",
+    "an s3 bucket": lambda link: "s3://A_B/key",
+    "an s3 key": lambda link: "s3://upload-bucket/",
+}
+
+
+@pytest.mark.parametrize("change", MALFORMED.values(), ids=MALFORMED)
+async def test_a_malformed_link_is_one_outcome(change: Any, tmp_path: Path) -> None:
+    """It says nothing of the other exports: all others are submitted and exported."""
+    sandbox = Sandbox(segments=30, rows=2, latency=0.05)
+    odd = sandbox.segment_ids[0]
+    sandbox.inject(relinked(change), **POLL, segment_id=odd, times=10**6)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path)
+    assert len(report.exported) == 29
+    (outcome,) = report.not_exported
+    assert outcome.segment_id == odd
+    assert isinstance(outcome.error, DownloadError)
+    assert (outcome.error.reason, outcome.error.by_policy) == ("link_refused", False)
+
+
+async def test_a_link_that_the_policy_refuses_stops_what_it_would_meet(tmp_path: Path) -> None:
+    """Where no link was admitted yet, no more is submitted, and the error names the option."""
+    sandbox = Sandbox(segments=200, rows=2, latency=0.05, durations=Durations(median=1, sigma=0))
+    foreign = relinked(lambda link: link.replace("amazonaws.com", "example.org"))
+    sandbox.inject(foreign, **POLL, times=10**6)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path)
+    stopped = [o for o in report.not_exported if isinstance(o.error, NotSubmittedError)]
+    assert len(stopped) >= 150
+    assert "file_hosts" in str(stopped[0].error)
+
+
+async def test_a_refused_link_among_admitted_ones_is_one_outcome(tmp_path: Path) -> None:
+    """Once a file has come, another one's foreign host concerns that one alone."""
+    sandbox = Sandbox(segments=30, rows=2, latency=0.05)
+    odd = sandbox.segment_ids[0]
+    foreign = relinked(lambda link: link.replace("amazonaws.com", "example.org"))
+    sandbox.inject(foreign, **POLL, segment_id=odd, times=10**6)
+    async with connected(sandbox, poll_share=1.0) as client:
+        await client.bulk_export(sandbox.segment_ids[1:5], tmp_path / "first")
+        async with client.open_bulk_export(
+            sandbox.segment_ids[5:], tmp_path, expected_seconds={odd: 0.1}
+        ) as run:
+            assert (await run.report()).ok
+        report = await client.bulk_export(
+            [*sandbox.segment_ids[1:5], odd], tmp_path / "second", expected_seconds={odd: 0.1}
+        )
+    assert [o.segment_id for o in report.not_exported] == [odd]
+    assert isinstance(report.not_exported[0].error, DownloadError)
+
+
+QUOTABLE = {
+    "a space": ("My Segment.csv", "My%20Segment.csv"),
+    "an umlaut": ("Müller.csv", "M%C3%BCller.csv"),
+    "quotes": ('"a" <b>.csv', "%22a%22%20%3Cb%3E.csv"),
+    "what is quoted already": ("a%20b.csv", "a%20b.csv"),
+    "white space around it": (" \n", ""),
+}
+
+
+@pytest.mark.parametrize(("text", "sent"), QUOTABLE.values(), ids=QUOTABLE)
+async def test_a_link_is_quoted_as_browsers_do(text: str, sent: str, tmp_path: Path) -> None:
+    """What a URL can't hold is quoted, and white space around a link is no part of it."""
+    asked: list[bytes] = []
+
+    def storage(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.raw_path)
+        return httpx.Response(200, content=b"user_id\n1\n")
+
+    sandbox = Sandbox()
+    link = f"https://x.s3.amazonaws.com/path/{text}"
+    sandbox.inject(relinked(lambda _: link), **POLL, times=10**6)
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(storage)) as files,
+        connected(sandbox, file_http_client=files) as client,
+    ):
+        await client.export(sandbox.segment_ids[0], tmp_path / "a.csv")
+    assert asked == [f"/path/{sent}".encode()]
+
+
+# --------------------------------------------------------------------- the vendor's own ids
+
+
+@pytest.mark.parametrize(
+    "segment_id", ["a.b", "a:b", "../x", "a b", "", "x" * 200, "nul\x00", "é\ud800"]
+)
+async def test_a_segments_odd_id_is_its_outcome(segment_id: str, tmp_path: Path) -> None:
+    """An id in the vendor's own list that this library doesn't send costs that segment alone."""
+    sandbox = Sandbox(segments=3, rows=2)
+    for session in range(2):
+        async with connected(sandbox) as client:
+            segments = [*await client.list_segments(), Segment(segment_id, "odd")]
+            async with client.open_bulk_export(
+                segments, tmp_path / "out", journal=tmp_path / "runs.db", run="night"
+            ) as run:
+                outcomes = [outcome async for outcome in run]
+        assert sum(isinstance(o, Exported) for o in outcomes) == 3, session
+        (odd,) = [o for o in outcomes if isinstance(o, NotExported)]
+        assert isinstance(odd.error, ConfigurationError)
+        assert (odd.submitted, odd.resumable) == ("no", False)
+    assert len(sandbox.record.submits()) == 3
+
+
+async def test_a_callers_odd_id_is_a_mistake() -> None:
+    """A string that can't be an id is refused before anything is sent, as a caller's mistake is."""
+    sandbox = Sandbox(segments=3)
+    async with connected(sandbox) as client:
+        with pytest.raises(ConfigurationError):
+            client.open_bulk_export([*sandbox.segment_ids, "a.b"], None)
+    assert len(sandbox.record) == 0
+
+
+def coded(header: str, encode: Callable[[bytes], bytes]) -> httpx.MockTransport:
+    """A vendor whose every answer has this Content-Encoding, and bytes to match."""
+    sandbox = Sandbox()
+
+    def vendor(request: httpx.Request) -> httpx.Response:
+        answer = sandbox.answer(
+            request.method, request.url.path, request.headers, request.content, 0.0
+        )
+        assert isinstance(answer.body, bytes)
+        headers = {"content-encoding": header}
+        stream = httpx.ByteStream(encode(answer.body))
+        return httpx.Response(answer.status, headers=headers, stream=stream)
+
+    return httpx.MockTransport(vendor)
+
+
+CODED = {
+    **{name: (name, bytes) for name in ("utf-8", "none", "", "binary", "aws-chunked", "identity")},
+    "gzip": ("gzip", gzip.compress),
+    "x-gzip, aws-chunked": ("x-gzip, aws-chunked", gzip.compress),
+    "deflate": ("deflate", zlib.compress),
+    "gzip, decoded on the way": ("gzip", bytes),
+}
+
+
+@pytest.mark.parametrize(("header", "encode"), CODED.values(), ids=CODED)
+async def test_an_answer_is_read_in_what_coding_it_comes(
+    header: str, encode: Callable[[bytes], bytes]
+) -> None:
+    """An id in a compressed answer, or beside a word that names no coding, is kept."""
+    async with (
+        httpx.AsyncClient(transport=coded(header, encode)) as http,
+        SegmentsClient(
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=API_ORIGIN, http_client=http
+        ) as client,
+    ):
+        export = await client.request_export(PAGE_SEGMENT_ID)
+    assert export.export_id == Sandbox().export_id(PAGE_SEGMENT_ID)
+
+
+async def test_a_bomb_is_refused() -> None:
+    """A compressed answer larger than any real one is no answer."""
+    bomb = gzip.compress(b" " * (STATUS_CAP + 1))
+    async with (
+        httpx.AsyncClient(transport=coded("gzip", lambda _: bomb)) as http,
+        SegmentsClient(
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=API_ORIGIN, http_client=http
+        ) as client,
+    ):
+        with pytest.raises(DecodeError):
+            await client.get_export(PAGE_EXPORT_ID)

@@ -1,0 +1,54 @@
+"""When a submit that is refused again and again is given up."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segments_async._sansio.refusals import ENOUGH, LASTING, LONGEST_PAUSE, Refusals
+
+
+def after(times: list[float], *, passing: bool, others: int = 0) -> Refusals:
+    """Refused at these times; something else passes between them, or doesn't."""
+    found = Refusals()
+    for n, now in enumerate(times):
+        found = found.refused(now, granted=n if passing else 0, others=others)
+    return found
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=200))
+def test_who_is_refused_with_everybody_is_never_given_up(gaps: list[float]) -> None:
+    """However long a limit refuses all, no submit is held back by itself, or given up."""
+    times = [sum(gaps[: n + 1]) for n in range(len(gaps))]
+    found = after(times, passing=False)
+    assert not found.lasting(times[-1])
+    assert found.pause == 0
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=200))
+def test_jobs_at_work_may_be_the_reason(gaps: list[float]) -> None:
+    """While this client has jobs at work a cap on those may be what refuses it."""
+    times = [sum(gaps[: n + 1]) for n in range(len(gaps))]
+    assert not after(times, passing=True, others=1).lasting(times[-1])
+
+
+def test_who_is_refused_alone_is_asked_for_ever_more_rarely_and_given_up() -> None:
+    """With others passing all the while it ends within ten minutes, after few tries."""
+    found, now, tries = Refusals(), 0.0, 0
+    while not found.lasting(now):
+        now += 0.1 + found.pause
+        tries += 1
+        found = found.refused(now, granted=tries, others=0)
+        assert found.pause <= LONGEST_PAUSE
+    assert found.alone >= ENOUGH
+    assert LASTING <= now <= 600
+    assert tries <= 30
+
+
+def test_a_few_refusals_are_nothing() -> None:
+    """Refused four times within seconds, a submit isn't suspected."""
+    assert not after([0, 1, 2, 3], passing=True).suspicious
+    assert not after([0.0] * 50, passing=True).suspicious
+    assert Refusals().since == math.inf
