@@ -42,6 +42,7 @@ from segments_async._http import (
 from segments_async._opening import Opening, StrPath, account_of
 from segments_async._plain import plain
 from segments_async._sansio.credentials import Origin, authorization, parse_base_url
+from segments_async._sansio.decoding import read_segments, read_status
 from segments_async._sansio.exports import is_complete
 from segments_async._sansio.lifecycle import State
 from segments_async._sansio.links import MOST_REDIRECTS, check_addresses, check_link, redact
@@ -58,8 +59,6 @@ from segments_async._sansio.wire import (
     is_id,
     list_request,
     poll_request,
-    read_segments,
-    read_status,
 )
 from segments_async._storage import STORAGE_KEEPALIVE, Storage
 from segments_async._waiting import Waiter, shielded

@@ -29,6 +29,7 @@ from typing import Literal
 
 import attrs
 
+from segments_async._sansio.decoding import read_status, read_submitted
 from segments_async._sansio.exports import is_complete
 from segments_async._sansio.lifecycle import Event
 from segments_async._sansio.links import redact
@@ -41,8 +42,6 @@ from segments_async._sansio.wire import (
     ApiAnswer,
     ApiRequest,
     is_id,
-    read_status,
-    read_submitted,
     status_error,
 )
 from segments_async.errors import (

@@ -22,9 +22,9 @@ from segments_async._files.rows import RowParser
 from segments_async._sansio import sidecar
 from segments_async._sansio.byte_ranges import Range
 from segments_async._sansio.claims import size_of
+from segments_async._sansio.decoding import export_from_json
 from segments_async._sansio.facts import Facts, UnreadableFacts, facts_of, read_facts
 from segments_async._sansio.naming import file_names
-from segments_async._sansio.wire import export_from_json
 from segments_async.errors import SegmentsError
 
 # -------------------------------------------------------------- beside a part

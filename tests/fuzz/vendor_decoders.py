@@ -15,6 +15,14 @@ import attrs
 from fuzz.fuzzing import Decoder
 from fuzz.inputs import SECRET, Inputs
 from segments_async._sansio.content_coding import codings, decoded
+from segments_async._sansio.decoding import (
+    SegmentList,
+    export_from_json,
+    export_to_json,
+    read_segments,
+    read_status,
+    read_submitted,
+)
 from segments_async._sansio.hints import Hint, read_hint
 from segments_async._sansio.links import quoted, redact
 from segments_async._sansio.retry import LONGEST_RETRY_AFTER, retry_after_seconds
@@ -22,15 +30,9 @@ from segments_async._sansio.wire import (
     EXCERPT_CHARACTERS,
     ApiAnswer,
     ApiRequest,
-    SegmentList,
     checked_id,
-    export_from_json,
-    export_to_json,
     list_request,
     poll_request,
-    read_segments,
-    read_status,
-    read_submitted,
     status_error,
 )
 from segments_async.errors import APIStatusError, ConfigurationError, DecodeError

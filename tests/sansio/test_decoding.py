@@ -13,17 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.wire import (
-    ApiAnswer,
-    SegmentList,
-    is_id,
-    list_request,
-    poll_request,
-    read_segments,
-    read_status,
-    read_submitted,
-    submit_request,
-)
+from segments_async._sansio.decoding import SegmentList, read_segments, read_status, read_submitted
+from segments_async._sansio.wire import ApiAnswer, is_id, list_request, poll_request, submit_request
 from segments_async.errors import DecodeError
 from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
 
@@ -444,6 +435,7 @@ def test_a_known_type_is_the_member(kind: SegmentType) -> None:
 def test_moments_are_aware_and_in_utc(text: str, moment: datetime) -> None:
     """With an offset, a moment is converted; without one, it is taken as UTC."""
     start = export(export_with(startTime=text)).start_time
+    assert start is not None
     assert (start, start.tzinfo) == (moment, UTC)
 
 

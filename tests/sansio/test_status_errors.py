@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segments_async._sansio.decoding import read_segments, read_status
 from segments_async._sansio.wire import (
     EXCERPT_CHARACTERS,
     ApiAnswer,
     list_request,
     poll_request,
     raise_for_status,
-    read_segments,
-    read_status,
     status_error,
 )
 from segments_async.errors import (

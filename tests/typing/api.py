@@ -126,7 +126,7 @@ async def bulk_to_links(client: SegmentsClient, segments: list[Segment | str]) -
 
 
 def values(segment: Segment, export: Export, file: ExportedFile) -> None:
-    assert_type(segment.type, SegmentType | str)
+    assert_type(segment.type, SegmentType | str | None)
     assert_type(segment.last_run, datetime | None)
     assert_type(export.status, ExportStatus | str)
     assert_type(export.end_time, datetime | None)
