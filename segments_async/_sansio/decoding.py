@@ -11,7 +11,7 @@ add.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar, cast
@@ -172,7 +172,7 @@ def _export_in(answer: ApiAnswer) -> dict[str, Any] | _Fault:
     return dict(_with_text_id(record, "exportId"))
 
 
-def _list_in(value: Any) -> list[Any] | None:
+def _list_in(value: Any) -> Sequence[Any] | None:
     """The list of records, also from an envelope that has one list and nothing else like it."""
     envelope = _object(value)
     if envelope is None:
@@ -201,9 +201,8 @@ def _object(value: Any) -> dict[str, Any] | None:
     return cast(dict[str, Any], value) if isinstance(value, dict) else None
 
 
-def _array(value: Any) -> list[Any] | None:
-    items: list[Any] | None = value if isinstance(value, list) else None
-    return items
+def _array(value: Any) -> Sequence[Any] | None:
+    return cast(Sequence[Any], value) if isinstance(value, list) else None
 
 
 def _has_link(record: Mapping[str, Any]) -> bool:
