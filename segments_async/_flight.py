@@ -26,6 +26,7 @@ from segments_async._sansio.lifecycle import Event, State, advance
 from segments_async._sansio.refusals import Refusals
 from segments_async._sansio.schedule import Kind, Want, next_poll_at
 from segments_async._sansio.verdict import (
+    Missing,
     PollJob,
     Result,
     Submitted,
@@ -95,7 +96,7 @@ class Flight:
         "error",
         "export",
         "export_id",
-        "missing_since",
+        "missing",
         "output_format",
         "parties",
         "refusals",
@@ -133,7 +134,7 @@ class Flight:
         #: Submits that came to nothing, and those of them that were answered "not now".
         self.tries: int = 0
         self.refusals: Refusals = Refusals()
-        self.missing_since: float | None = None
+        self.missing: Missing | None = None
         self.want: Want[Target] = Want(Kind.SUBMIT, self)
 
     @property
@@ -335,7 +336,7 @@ class Flights:
         if verdict.export is not None:
             self._learn(flight, verdict.export)
         flight.submitted = verdict.submitted
-        flight.missing_since = verdict.missing_since
+        flight.missing = verdict.missing
         if verdict.again_at is None:
             await self._end(flight, verdict)
             return
@@ -501,7 +502,7 @@ class Flights:
             segment_id=flight.segment_id,
             submitted_at=flight.submitted_at,
             setbacks=flight.setbacks,
-            missing_since=flight.missing_since,
+            missing=flight.missing,
         )
         verdict = on_poll(job, request, result, now=now, chance=random.random())
         if verdict.setback is not None:
