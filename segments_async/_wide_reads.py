@@ -39,17 +39,8 @@ PAST_FROM = 32 * 1024 * 1024
 _RECORD = 16 * 1024
 
 
-class WideTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport for one connection at a time, without a proxy, with wide reads."""
-
-    def __init__(self, ssl_context: ssl.SSLContext, *, keepalive: float) -> None:
-        super().__init__(verify=ssl_context, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=1,
-            keepalive_expiry=keepalive,
-            network_backend=_Backend(),
-        )
+class OneConnection(httpx.AsyncHTTPTransport):
+    """httpx's transport for one connection at a time."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -59,6 +50,19 @@ class WideTransport(httpx.AsyncHTTPTransport):
         asyncio's own cancellation, where it comes twice, respects no shield.
         """
         return all(found.is_idle() or found.is_closed() for found in self._pool.connections)
+
+
+class WideTransport(OneConnection):
+    """The same without a proxy, with wide reads."""
+
+    def __init__(self, ssl_context: ssl.SSLContext, *, keepalive: float) -> None:
+        super().__init__(verify=ssl_context, trust_env=False)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context,
+            max_connections=1,
+            keepalive_expiry=keepalive,
+            network_backend=_Backend(),
+        )
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
