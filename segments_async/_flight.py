@@ -35,7 +35,6 @@ from segments_async.errors import (
     APIConnectionError,
     APIStatusError,
     AuthenticationError,
-    ConfigurationError,
     DecodeError,
     ExportFailedError,
     PermissionDeniedError,
@@ -342,17 +341,19 @@ class Flights:
             await self._on_submit_broken(flight, exc)
         except DecodeError as exc:
             await self._on_submit_lost(flight, exc)
-        except ConfigurationError:  # the client is closed, and nothing was sent
-            await self._advance(flight, Event.NOT_SENT)
-            self._requeue(flight, flight.want.key)
-            raise
         except BaseException:
             # Cancelled, or a fault of a caller's HTTP client: others wait for this flight's end.
             with anyio.CancelScope(shield=True):
-                await self._on_submit_lost(flight, None)
+                if ticket.may_have_left:
+                    await self._on_submit_lost(flight, None)
+                else:
+                    await self._not_sent(flight)
+                    self._requeue(flight, flight.want.key)
             raise
         else:
             await self._on_submit_answer(flight, request, answer)
+            if answer.raised is not None:
+                raise answer.raised
 
     async def _on_submit_broken(self, flight: Flight, exc: APIConnectionError) -> None:
         if exc.sent:
