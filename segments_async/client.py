@@ -222,17 +222,23 @@ class SegmentsClient:
         self._own.append(clients)
         return clients
 
-    def _enter(self) -> None:
+    def _enter(self, *, api: bool = True, files: bool = True) -> None:
         """What each operation does first: whatever can fail without a request fails here.
+
+        Args:
+            api: whether it asks the API.
+            files: whether it asks storage, or asks for an export. Exports whose files can't be
+                fetched would be made in vain.
 
         Raises:
             ConfigurationError: the client is closed, or another event loop's or process's; or the
                 environment's certificates or proxies can't be used.
         """
         self._binding.check()
-        self._api.prepare()
-        # Before the first POST, too: exports whose files can't be fetched would be made in vain.
-        self._storage.prepare()
+        if api:
+            self._api.prepare()
+        if files:
+            self._storage.prepare()
 
     async def __aenter__(self) -> Self:
         return self
@@ -262,7 +268,7 @@ class SegmentsClient:
         Raises:
             APIError: see :mod:`segments_async.errors`.
         """
-        self._enter()
+        self._enter(files=False)
         return await self._call(list_request(), read_segments, cap=LIST_CAP)
 
     async def request_export(
@@ -291,7 +297,7 @@ class SegmentsClient:
             APIError: see :mod:`segments_async.errors`.
         """
         export_id = _export_id(export)
-        self._enter()
+        self._enter(files=False)
         read = partial(read_export, export_id=export_id)
         return await self._call(poll_request(export_id), read, cap=STATUS_CAP)
 
@@ -314,7 +320,7 @@ class SegmentsClient:
         """
         _optional_positive("timeout", timeout)
         export_id = _export_id(export)
-        self._enter()
+        self._enter(files=False)
         if isinstance(export, Export) and _complete(export):
             return export
         waiter = Waiter()
@@ -344,7 +350,7 @@ class SegmentsClient:
             DownloadError: with its reason.
             ExportExpiredError: the file is gone, after 48 hours.
         """
-        self._enter()
+        self._enter(api=False)
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
         return await self._fetch(await self._with_link(export), target)
 
@@ -361,7 +367,7 @@ class SegmentsClient:
             DownloadError: with its reason; also while reading.
             ExportExpiredError: the file is gone, after 48 hours.
         """
-        self._enter()
+        self._enter(api=False)
         found = await self._with_link(export)
         async with (
             self._download_slots,
