@@ -32,14 +32,15 @@ class Binding:
         """
         if self._closed:
             raise ConfigurationError(CLOSED)
-        token, process = anyio.lowlevel.current_token(), os.getpid()
-        if self._loop is None:
-            self._loop, self._process = token, process
-        elif process != self._process:
+        if self._loop is not None and os.getpid() != self._process:
+            # Asked first: asyncio tells a child of a running loop that there is none.
             raise ConfigurationError(
                 "the client was used before this process was forked, and its connections are the "
                 "parent's: nothing was sent; make a client in each process"
             )
+        token = anyio.lowlevel.current_token()
+        if self._loop is None:
+            self._loop, self._process = token, os.getpid()
         elif token != self._loop:
             raise ConfigurationError(
                 "the client was used in another event loop before, and its connections belong to "

@@ -126,8 +126,11 @@ def _address(host: str) -> _Address | None:
 
 def _network(entry: str) -> _Network | None:
     """An address, or a range of them, with or without brackets."""
+    if entry.startswith("["):
+        address, _, length = entry[1:].partition("]")
+        entry = f"{address}{length}" if not length or length.startswith("/") else ""
     try:
-        return ipaddress.ip_network(entry.replace("[", "").replace("]", ""), strict=False)
+        return ipaddress.ip_network(entry, strict=False)
     except ValueError:
         return None
 
