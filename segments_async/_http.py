@@ -215,7 +215,13 @@ class _OwnTransport(httpx.AsyncBaseTransport):
         port = url.port or (443 if url.scheme == "https" else 80)
         if self._proxied is None or self._route is None or self._route.is_direct(url.host, port):
             return await self._direct.handle_async_request(request)
-        return await self._proxied.handle_async_request(request)
+        try:
+            return await self._proxied.handle_async_request(request)
+        except Exception as exc:
+            if was_sent(exc) is None:
+                # The SOCKS package has errors of its own, which httpcore lets through.
+                raise httpx.ProxyError(type(exc).__name__) from exc
+            raise
 
     async def aclose(self) -> None:
         await self._direct.aclose()
