@@ -214,10 +214,14 @@ async def test_a_transport_that_fails_in_an_unknown_way_may_have_sent(tmp_path: 
         httpx.AsyncClient(transport=Fails()) as http,
         connected(sandbox, http_client=http) as client,
     ):
-        with pytest.raises(Own):
+
+        async def collect() -> None:
             async with client.open_bulk_export(sandbox.segment_ids, None) as run:
                 async for outcome in run:
                     outcomes.append(outcome)  # noqa: PERF401 - the iteration raises
+
+        with pytest.raises(Own):
+            await collect()
     assert [outcome.submitted for outcome in outcomes] == ["maybe"]
 
 
@@ -292,7 +296,7 @@ async def test_a_coding_that_is_none_is_no_compression(coding: str) -> None:
 
 @pytest.mark.real_time
 async def test_waiting_for_a_small_pool_isnt_the_requests_time() -> None:
-    """Sixty-four at once through three connections: longer than `request_timeout`, and none lost."""
+    """Sixty-four at once through three connections, longer than `request_timeout`: none is lost."""
     sandbox = Sandbox(segments=40, latency=0.1, durations=Durations(median=0.1, sigma=0))
     with SandboxServer(sandbox) as server:
         async with (
