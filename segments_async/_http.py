@@ -15,6 +15,7 @@ import contextlib
 import copy
 import ssl
 import sys
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, cast
 
@@ -151,6 +152,7 @@ class OwnClients:
         self._route: Route | None = None
         self._headers = {"User-Agent": USER_AGENT}
         self._idle: list[HttpClient] = []
+        self._clocks = _clocks()
         self._transports: dict[HttpClient, _OwnTransport] = {}
         self._closed = False
 
@@ -161,6 +163,12 @@ class OwnClients:
             self._idle.append(self._new())
 
     def borrow(self) -> HttpClient:
+        if abs(_clocks() - self._clocks) > 1.0:
+            # The machine slept, and the monotonic clock, by which idle connections expire, stood
+            # still meanwhile. A POST into one that is long dead would be lost without a word.
+            self._clocks = _clocks()
+            for transport in self._transports.values():
+                transport.must_reconnect = True
         self.prepare()
         return self._idle.pop() if self._idle else self._new()
 
@@ -204,6 +212,8 @@ class _OwnTransport(httpx.AsyncBaseTransport):
         self._direct = WideTransport(ssl_context, keepalive=keepalive)
         limits = httpx.Limits(max_connections=1, keepalive_expiry=keepalive)
         self._proxied = None if route is None else route.transport(ssl_context, limits)
+        #: Whether the connection, if there is one, is of no use.
+        self.must_reconnect = False
 
     @property
     def is_at_rest(self) -> bool:
@@ -211,6 +221,10 @@ class _OwnTransport(httpx.AsyncBaseTransport):
         return self._direct.is_at_rest and (proxied is None or proxied.is_at_rest)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.must_reconnect:
+            self.must_reconnect = False
+            with anyio.CancelScope(shield=True), contextlib.suppress(OSError, httpx.HTTPError):
+                await self.aclose()  # closes the connection; the next one is made as needed
         url = request.url
         port = url.port or (443 if url.scheme == "https" else 80)
         if self._proxied is None or self._route is None or self._route.is_direct(url.host, port):
@@ -227,6 +241,11 @@ class _OwnTransport(httpx.AsyncBaseTransport):
         await self._direct.aclose()
         if self._proxied is not None:
             await self._proxied.aclose()
+
+
+def _clocks() -> float:
+    """How far the wall clock is ahead of the monotonic one. A jump of the former does no harm."""
+    return time.time() - time.monotonic()
 
 
 def _verifying(context: object) -> ssl.SSLContext | None:
@@ -334,6 +353,8 @@ class Api:
             sent = was_sent(exc)
             if sent is False:
                 wire.on_unsent()
+            if was_unprocessed(exc, wire.stream_id):
+                wire.on_unprocessed()
             if sent is None and not wire.is_connecting:
                 raise  # of a caller's hook, transport or client: his own
             forget_request(exc)
@@ -491,7 +512,18 @@ async def _whole(response: Response, cap: int) -> bytes | None:
 class _Wire:
     """How far one request got, and what came back."""
 
-    __slots__ = ("_api", "_handed_over", "_head", "_sent", "_ticket", "answer", "hooked", "traced")
+    __slots__ = (
+        "_api",
+        "_handed_over",
+        "_head",
+        "_sends",
+        "_sent",
+        "_ticket",
+        "answer",
+        "hooked",
+        "stream_id",
+        "traced",
+    )
 
     def __init__(self, ticket: Ticket, api: Api, *, traced: bool) -> None:
         self._ticket = ticket
@@ -502,9 +534,12 @@ class _Wire:
         self._handed_over = False
         # None: no trace came, as from transports other than httpcore's.
         self._sent: bool | None = None
+        self._sends = 0
         self._head: tuple[int, Mapping[str, str]] | None = None
         #: What a hook of ours has read.
         self.answer: ApiAnswer | None = None
+        #: HTTP/2's.
+        self.stream_id: int | None = None
 
     @property
     def may_have_left(self) -> bool:
@@ -544,6 +579,8 @@ class _Wire:
             sending = event.endswith("send_request_headers.started")
             if sending and getattr(info.get("request"), "method", b"") != b"CONNECT":
                 self._sent = True
+                self._sends += 1
+                self.stream_id = info.get("stream_id")
             else:
                 self.on_unsent()
         elif self._sent and event.endswith("receive_response_headers.complete"):
@@ -559,6 +596,11 @@ class _Wire:
     def on_unsent(self) -> None:
         """Connecting, or failed to. What a transport tried again may have left the first time."""
         if self._sent is None:
+            self._sent = False
+
+    def on_unprocessed(self) -> None:
+        """It left, and the server says that it did nothing about it: the only time it left."""
+        if self._sends == 1:
             self._sent = False
 
     def on_head(self, status: int, headers: Mapping[str, str]) -> None:
@@ -656,6 +698,27 @@ def _carries_response(exc: Exception) -> bool:
 #: httpx's errors that come before the first byte of the request. ProxyError: the tunnel failed.
 _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "InvalidURL"})
 _TRANSPORT = frozenset({"TransportError", "RequestError", "StreamError", "InvalidURL"})
+
+
+#: HTTP/2's error code for a stream that was refused before any of it was processed.
+_REFUSED_STREAM = 7
+
+
+def was_unprocessed(exc: Exception, stream_id: int | None) -> bool:
+    """Whether an HTTP/2 server said that it did nothing about the request (RFC 9113, 8.7).
+
+    That is a GOAWAY whose last stream came before this one, or a stream reset as refused. httpcore
+    raises the event itself; most such requests it sends again, on another connection.
+    """
+    for error in _chain(exc):
+        event: Any = error.args[0] if error.args else None
+        last = getattr(event, "last_stream_id", None)
+        if stream_id is not None and isinstance(last, int) and last < stream_id:
+            return True
+        told = getattr(event, "stream_id", None), getattr(event, "error_code", None)
+        if stream_id is not None and told == (stream_id, _REFUSED_STREAM):
+            return True
+    return False
 
 
 def _httpx_names(exc: Exception) -> set[str]:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import socket
+import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
+import h2.config
+import h2.connection
+import h2.events
 import httpx
 import pytest
 
 from client.vendor import STEADY, connected
 from segments_async import (
     AuthenticationError,
+    Export,
     NotFoundError,
     Pacer,
     SegmentsClient,
@@ -355,3 +362,133 @@ async def test_a_silent_transports_request_has_its_time() -> None:
         with pytest.raises(SubmitUnknownError):
             await client.request_export(PAGE_SEGMENT_ID)
         assert anyio.current_time() - began == pytest.approx(5.0, abs=0.1)
+
+
+# --------------------------------------------------------------------- HTTP/2
+
+
+class _Http2Server:
+    """Ends its first connection, or first stream, as a test has it; then it answers."""
+
+    def __init__(self, end: Callable[[Any, int], None]) -> None:
+        self._end = end
+        self.posts = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(30)
+        self.origin = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                self._answer_all(self._listener.accept()[0])
+
+    def _answer_all(self, stream: socket.socket) -> None:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False))
+        connection.initiate_connection()
+        stream.sendall(connection.data_to_send())
+        with stream:
+            while data := stream.recv(65536):
+                for event in connection.receive_data(data):
+                    if isinstance(event, h2.events.StreamEnded) and event.stream_id:
+                        self.posts += 1
+                        if self.posts == 1:
+                            self._end(connection, event.stream_id)
+                        else:
+                            self._answer(connection, event.stream_id)
+                stream.sendall(connection.data_to_send())
+
+    def _answer(self, connection: Any, stream_id: int) -> None:
+        answer = Sandbox().answer(
+            "POST",
+            "/service/v1/segments/export/",
+            {
+                "authorization": httpx.BasicAuth(PAGE_API_KEY, PAGE_ACCESS_TOKEN)._auth_header,
+                "content-type": "application/json",
+            },
+            json.dumps({"segmentId": PAGE_SEGMENT_ID, "outputFormat": "csv"}).encode(),
+            0.0,
+        )
+        connection.send_headers(stream_id, [(":status", str(answer.status))])
+        connection.send_data(stream_id, b"".join(answer.pieces()), end_stream=True)
+
+
+async def _post_over_http2(end: Callable[[Any, int], None]) -> tuple[Any, int]:
+    """What `request_export` came to, and how many POSTs the server read."""
+    with _Http2Server(end) as server:
+        async with (
+            httpx.AsyncClient(http1=False, http2=True) as http,
+            SegmentsClient(
+                PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.origin, http_client=http
+            ) as client,
+        ):
+            try:
+                return await client.request_export(PAGE_SEGMENT_ID), server.posts
+            except SubmitUnknownError as exc:
+                return exc, server.posts
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda connection, _: connection.close_connection(last_stream_id=0),
+        lambda connection, stream_id: connection.reset_stream(stream_id, error_code=7),
+    ],
+    ids=["GOAWAY", "REFUSED_STREAM"],
+)
+async def test_what_a_server_says_it_didnt_process_is_sent_again(end: Any) -> None:
+    """RFC 9113, 8.7: such a POST had no effect, though it left."""
+    came_of_it, posts = await _post_over_http2(end)
+    assert isinstance(came_of_it, Export)
+    assert posts == 2
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda connection, stream_id: connection.close_connection(last_stream_id=stream_id),
+        lambda connection, stream_id: connection.reset_stream(stream_id, error_code=2),
+    ],
+    ids=["GOAWAY", "INTERNAL_ERROR"],
+)
+async def test_what_a_server_may_have_processed_is_unknown(end: Any) -> None:
+    """A GOAWAY that includes the stream, or a stream reset for another reason, says nothing."""
+    came_of_it, posts = await _post_over_http2(end)
+    assert isinstance(came_of_it, SubmitUnknownError)
+    assert posts == 1
+
+
+# --------------------------------------------------------------------- a machine that slept
+
+
+@pytest.mark.real_time
+async def test_after_a_machine_slept_connections_are_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those from before look young, since the monotonic clock stood still, and are dead."""
+    with SandboxServer(Sandbox(segments=3)) as server:
+        async with SegmentsClient(
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url
+        ) as client:
+            await client.list_segments()
+            (clients, _) = client._own
+            (transport,) = clients._transports.values()
+            (before,) = transport._direct._pool.connections
+            await client.list_segments()
+            assert transport._direct._pool.connections == [before]
+            wall = time.time
+            monkeypatch.setattr(time, "time", lambda: wall() + 3600)
+            await client.list_segments()
+            assert list(clients._transports.values()) == [transport]
+            (after,) = transport._direct._pool.connections
+            assert after is not before
+            assert before.is_closed()

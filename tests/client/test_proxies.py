@@ -139,6 +139,8 @@ NO_TUNNEL: dict[str, Behaviour] = {
     "says garbage": says(b"\x00\x01\x02 no HTTP\r\n\r\n"),
     "says half a line": says(b"HTTP/1.1 2"),
     "says 407": says(b"HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n"),
+    "says 401 itself": says(b"HTTP/1.1 401 No\r\nContent-Length: 4\r\n\r\nwho?"),
+    "says 407 with a body": says(b"HTTP/1.1 407 No\r\nContent-Length: 4\r\n\r\nwho?"),
     "says 502": says(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"),
     "breaks TLS": breaks_tls,
     "hangs up in TLS": says(b"HTTP/1.1 200 OK\r\n\r\n"),
