@@ -174,8 +174,12 @@ class OwnClients:
 
     def give_back(self, client: HttpClient) -> None:
         transport = self._transports.get(client)
-        if transport is not None and transport.is_at_rest:
-            self._idle.append(client)
+        if transport is None:
+            return
+        if not transport.is_at_rest:
+            # Cancelled at a bad moment: httpcore's pool keeps a connection that is nobody's.
+            transport.must_reconnect = True
+        self._idle.append(client)
 
     def _new(self) -> HttpClient:
         if self._ssl_context is None:
