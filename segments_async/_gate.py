@@ -398,7 +398,10 @@ class Gate:
 
     def _on_answer(self, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
         now = answer.at
-        self.outage.on_answer(now, now - ticket.at)
+        seconds = now - ticket.at
+        # Longer than a request may take: it waited for a pool, or this process stood still. That
+        # isn't how long the vendor takes to answer.
+        self.outage.on_answer(now, seconds if seconds < self._api.timeout else 0.0)
         if answer.status == 429:
             self._on_throttled(now, ticket, request, answer)
         else:

@@ -467,3 +467,44 @@ async def test_what_was_peeked_is_read_first(past_h11: None) -> None:
                 body += buffer[:size]
         await clients.aclose()
     assert body == BODY
+
+
+# --------------------------------------------------------------------- a process that stood still
+
+
+class _Loops:
+    """Time as seen by a read: the first one ends in a standstill of the process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self._offset = 0.0
+        now = anyio.current_time
+        self._seconds = seconds
+        monkeypatch.setattr(anyio, "current_time", lambda: now() + self._offset)
+
+    def stand_still(self) -> None:
+        self._offset += self._seconds
+
+
+@pytest.mark.parametrize(("seconds", "read_again"), [(60.0, True), (0.0, False)])
+async def test_after_a_standstill_a_socket_is_looked_at_once_more(
+    seconds: float, read_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer was due first, and what came waits; without a standstill the time is over."""
+    loops, reads = _Loops(monkeypatch, seconds), 0
+
+    async def read() -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                loops.stand_still()
+        return b"what came"
+
+    if read_again:
+        assert await _wide_reads._within(0.01, read) == b"what came"
+    else:
+        with pytest.raises(TimeoutError):
+            await _wide_reads._within(0.01, read)
+    assert reads == 1 + read_again
