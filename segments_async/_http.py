@@ -449,7 +449,7 @@ class Api:
         self, request: ApiRequest, exc: Exception, cap: int, wire: _Wire
     ) -> ApiAnswer | None:
         """The answer that an HTTPStatusError of a caller's client carries, with what was read."""
-        response: Any = exc.response  # type: ignore[attr-defined]  # _carries_response() looked
+        response: Any = getattr(exc, "response", None)
         answer: ApiAnswer | None = None
         with contextlib.suppress(Exception), anyio.move_on_after(0):
             # In no time: the body was read, or it is closed by now.
