@@ -47,7 +47,6 @@ from segments_async._sansio.wire import (
 )
 from segments_async.errors import (
     APIConnectionError,
-    ConfigurationError,
     DecodeError,
     SegmentsError,
 )
@@ -413,16 +412,20 @@ class Flights:
             result: Result = await self._gate.send(ticket, request)
         except (APIConnectionError, DecodeError) as exc:
             result = exc
-        except ConfigurationError:  # the client is closed, and nothing was sent
-            await self._not_sent(flight)
-            self._requeue(flight, flight.want.key)
-            raise
         except BaseException:
             # Cancelled, or a fault of a caller's HTTP client: others wait for this flight's end.
             with anyio.CancelScope(shield=True):
-                await self._on_submit(flight, ticket, request, None)
+                if ticket.may_have_left:
+                    await self._on_submit(flight, ticket, request, None)
+                else:
+                    await self._not_sent(flight)
+                    self._requeue(flight, flight.want.key)
             raise
         await self._on_submit(flight, ticket, request, result)
+        if isinstance(result, ApiAnswer) and result.raised is not None:
+            if flight.export_id is not None:
+                result.raised.add_note(f"the vendor had accepted export {flight.export_id}")
+            raise result.raised
 
     async def _on_submit(
         self, flight: Flight, ticket: Ticket, request: ApiRequest, result: Result

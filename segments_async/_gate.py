@@ -55,10 +55,27 @@ class Target(Protocol):
     def deliver(self, ticket: Ticket, /) -> None: ...
 
 
+class Watch(Protocol):
+    """Ends requests in place of their scopes; see `RequestWatch`."""
+
+    def on_due(self, due: float, /) -> None: ...
+
+
 class Ticket:
     """A slot and a grant, for one request. Spend it with `Gate.send`, or `Gate.hand_back` it."""
 
-    __slots__ = ("_scope", "_until", "at", "epoch", "guard_probe", "instead", "want")
+    __slots__ = (
+        "_deadline",
+        "_scope",
+        "_until",
+        "_watch",
+        "at",
+        "epoch",
+        "guard_probe",
+        "instead",
+        "may_have_left",
+        "want",
+    )
 
     def __init__(
         self, want: Want[Target], epoch: int, *, guard_probe: bool, instead: bool, at: float
@@ -71,19 +88,55 @@ class Ticket:
         self.instead: bool = instead
         #: When it was granted.
         self.at: float = at
+        #: Whether its request may have left this process; False means that it provably didn't.
+        self.may_have_left: bool = False
+        self._deadline = math.inf
         self._until = math.inf
         self._scope: anyio.CancelScope | None = None
+        self._watch: Watch | None = None
 
     def bound(self, until: float) -> None:
         """Whoever spends it was cancelled: a POST on the wire goes on until then and no longer."""
         self._until = min(self._until, until)
-        if self._scope is not None:
-            self._scope.deadline = min(self._scope.deadline, until)
+        self._set_deadline()
 
     def scope(self, deadline: float, *, shield: bool) -> anyio.CancelScope:
         """The scope for its request."""
-        self._scope = anyio.CancelScope(deadline=min(deadline, self._until), shield=shield)
+        self._deadline = deadline
+        self._scope = anyio.CancelScope(shield=shield)
+        self._set_deadline()
         return self._scope
+
+    def put_off(self, deadline: float) -> None:
+        """The request's time ends later than its scope was told."""
+        self._deadline = deadline
+        self._set_deadline()
+
+    @property
+    def due(self) -> float:
+        """When the request's time is over; never, before it is sent."""
+        return self._deadline
+
+    def watched_by(self, watch: Watch | None) -> None:
+        """Leave the end of the request's time to a watch; None leaves it to the scope again."""
+        self._watch = watch
+        self._set_deadline()
+
+    def end(self) -> None:
+        """The request's time is over."""
+        self._deadline = math.inf
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def _set_deadline(self) -> None:
+        if self._scope is None:
+            return
+        # Once its spender was cancelled, nobody may be left who watches it.
+        if self._watch is None or self._until < math.inf:
+            self._scope.deadline = min(self._deadline, self._until)
+        else:
+            self._scope.deadline = math.inf
+            self._watch.on_due(self._deadline)
 
 
 class Inbox:
@@ -262,11 +315,13 @@ class Gate:
 
         A POST is shielded from cancellation: cut off on the wire, it may have been acted on, and
         its id would be lost. `Ticket.bound` says how long it goes on all the same.
+
+        What a caller's response hook raised at the answer to a GET is raised here; at the answer
+        to a POST it is in `ApiAnswer.raised`, since an id in that answer is to be kept first.
         """
         self.requests += 1
-        scope = ticket.scope(ticket.at + self._api.timeout, shield=request.body is not None)
         try:
-            answer = await self._api.send(request, scope, cap=cap)
+            answer = await self._api.send(request, ticket, cap=cap)
         except APIConnectionError as exc:
             self._on_broken(ticket, exc)
             raise
@@ -279,6 +334,8 @@ class Gate:
             raise
         else:
             self._on_answer(ticket, request, answer)
+            if answer.raised is not None and request.body is None:
+                raise answer.raised
             return answer
         finally:
             self._release()
@@ -385,7 +442,11 @@ class Gate:
         if is_away(answer):
             self._on_away(now, ticket, request, answer)
             return
-        if self.outage.on_answer(now, ticket.at) and self.outage.lasted:
+        seconds = now - ticket.at
+        # Longer than a request may take: it waited for a pool, or this process stood still. That
+        # isn't how long the vendor takes to answer.
+        slow = seconds if seconds < self._api.timeout else 0.0
+        if self.outage.on_answer(now, ticket.at, slow) and self.outage.lasted:
             self._submit_hold.on_vendor_back(now)
         kind = Kind.CALL if ticket.instead else ticket.want.kind
         if answer.status == 429:

@@ -98,10 +98,16 @@ class Outage:
         """A request came to nothing for a reason of our own: the next one is the probe."""
         self._probing = False
 
-    def on_answer(self, now: float, sent_at: float) -> bool:
-        """The vendor itself answered, whatever it said. Returns whether that ended an outage."""
+    def on_answer(self, now: float, sent_at: float, seconds: float) -> bool:
+        """The vendor itself answered, whatever it said. Returns whether that ended an outage.
+
+        Args:
+            now: seconds.
+            sent_at: when the request was sent.
+            seconds: that the answer took.
+        """
         self._quiet_since = now
-        self._slowest = max(now - sent_at, _FADING * self._slowest)
+        self._slowest = max(seconds, _FADING * self._slowest)
         if not self._in_a_row and not self.armed:
             return False
         if sent_at < self._first_failed:

@@ -277,19 +277,21 @@ async def test_the_certificate_is_verified(certificate: Path) -> None:
         await fetch(f"https://localhost:{port}/", httpx.create_ssl_context())
 
 
-async def test_a_client_whose_connection_is_held_is_not_used_again() -> None:
-    """As when its closing was cut off: the next request would wait for it in vain."""
+async def test_a_client_whose_connection_is_held_gets_another_one() -> None:
+    """As when its closing was cut off: the next request would wait for the old one in vain."""
     clients = OwnClients(httpx.create_ssl_context(), 1.0, loopback=True)
-    with saying(HEAD % 10 + b"01234") as port:
+    with saying(HEAD % 10 + b"01234") as port, saying(HEAD % 5 + b"56789") as other_port:
         client = clients.borrow()
         request = client.build_request("GET", f"http://127.0.0.1:{port}/")
         response = await client.send(request, stream=True)
         clients.give_back(client)
-        other = clients.borrow()
-        assert other is not client
-        await response.aclose()
-        clients.give_back(client)
         assert clients.borrow() is client
+        with anyio.fail_after(10):
+            again = client.build_request("GET", f"http://127.0.0.1:{other_port}/")
+            other = await client.send(again, stream=True)
+        await response.aclose()
+        assert await anext(other.aiter_raw()) == b"56789"
+        await other.aclose()
         await clients.aclose()
 
 
@@ -465,3 +467,44 @@ async def test_what_was_peeked_is_read_first(past_h11: None) -> None:
                 body += buffer[:size]
         await clients.aclose()
     assert body == BODY
+
+
+# --------------------------------------------------------------------- a process that stood still
+
+
+class _Loops:
+    """Time as seen by a read: the first one ends in a standstill of the process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self._offset = 0.0
+        now = anyio.current_time
+        self._seconds = seconds
+        monkeypatch.setattr(anyio, "current_time", lambda: now() + self._offset)
+
+    def stand_still(self) -> None:
+        self._offset += self._seconds
+
+
+@pytest.mark.parametrize(("seconds", "read_again"), [(60.0, True), (0.0, False)])
+async def test_after_a_standstill_a_socket_is_looked_at_once_more(
+    seconds: float, read_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer was due first, and what came waits; without a standstill the time is over."""
+    loops, reads = _Loops(monkeypatch, seconds), 0
+
+    async def read() -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                loops.stand_still()
+        return b"what came"
+
+    if read_again:
+        assert await _wide_reads._within(0.01, read) == b"what came"
+    else:
+        with pytest.raises(TimeoutError):
+            await _wide_reads._within(0.01, read)
+    assert reads == 1 + read_again
