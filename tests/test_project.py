@@ -25,8 +25,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"_sansio"}),
     frozenset({"_quiet", "_wide_reads"}),
-    frozenset({"_http", "_storage"}),
-    frozenset({"_gate"}),
+    frozenset({"_environment", "_http", "_binding", "_storage"}),
+    frozenset({"_gate", "_watch"}),
     frozenset({"_files", "_journal"}),
     frozenset({"_flight", "report"}),
     frozenset({"_waiting", "_workers", "_fetches", "_cooling", "_ledger", "_manifest", "_sharing"}),
@@ -206,13 +206,14 @@ def test_sandbox_knows_nothing_of_the_client(path: Path) -> None:
 
 
 def test_httpx_is_imported_in_one_place() -> None:
-    """Only `_http.py`, its transport, and the sandbox's transport import httpx."""
+    """Only `_http.py`, what it makes clients of, and the sandbox's transport import httpx."""
     users = {
         ids(path)
         for path in MODULES
         if any(name.partition(".")[0] == "httpx" for name in imports(path))
     }
     assert users <= {
+        "segments_async/_environment.py",
         "segments_async/_http.py",
         "segments_async/_wide_reads.py",
         "segments_async/sandbox/transport.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import select
 import socket
@@ -319,3 +320,4 @@ async def test_a_socks_proxy_that_fails_was_sent_no_post(monkeypatch: pytest.Mon
     (missing,) = report.not_exported
     assert (type(missing.error), missing.submitted) == (NotSubmittedError, "no")
     assert seen
+    gc.collect()  # here, where the warning is expected
