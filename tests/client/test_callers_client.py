@@ -399,7 +399,7 @@ class _Http2Server:
             while data := stream.recv(65536):
                 for event in connection.receive_data(data):
                     # Only a POST has a body; the client may ask for the list in between.
-                    self.posts += isinstance(event, h2.events.DataReceived)
+                    self.posts += isinstance(event, h2.events.DataReceived) and bool(event.data)
                     if isinstance(event, h2.events.StreamEnded) and event.stream_id:
                         self._ended += 1
                         if self._ended == 1:
