@@ -31,6 +31,7 @@ from segments_async._sansio.verdict import (
     Result,
     Submitted,
     Verdict,
+    anothers_export,
     fatal,
     is_away,
     on_poll,
@@ -433,6 +434,8 @@ class Flights:
         now = result.at if isinstance(result, ApiAnswer) else anyio.current_time()
         segment_id = flight.segment_id or ""
         verdict = on_submit(segment_id, request, result, now=now, chance=random.random())
+        if verdict.export is not None and self._is_anothers(flight, verdict.export):
+            verdict = anothers_export(segment_id, request)
         first = verdict.events[0]
         if first is Event.NOT_SENT:
             await self._on_submit_not_sent(flight, verdict, result, now)
@@ -447,6 +450,11 @@ class Flights:
         elif first is Event.LOST:
             logger.warning("%s", verdict.error)
         await self._follow(flight, verdict, now)
+
+    def _is_anothers(self, flight: Flight, export: Export) -> bool:
+        """Whether the export is known as another segment's: its file has the other one's users."""
+        known = self._by_export.get(export.export_id)
+        return known is not None and known.segment_id not in (None, flight.segment_id)
 
     async def _on_submit_not_sent(
         self, flight: Flight, verdict: Verdict, result: Result, now: float

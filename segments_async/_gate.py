@@ -439,6 +439,10 @@ class Gate:
 
     def _on_answer(self, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
         now = answer.at
+        if answer.status in NOT_NOW:
+            # Nothing was done about it: where it was to show what becomes of submits, the next one
+            # has to.
+            self._submit_hold.on_no_word(ticket.at)
         if is_away(answer):
             self._on_away(now, ticket, request, answer)
             return
@@ -450,7 +454,6 @@ class Gate:
             self._submit_hold.on_vendor_back(now)
         kind = Kind.CALL if ticket.instead else ticket.want.kind
         if answer.status == 429:
-            self._submit_hold.on_no_word(ticket.at)
             self._on_throttled(now, ticket, kind, request, answer)
         else:
             self.granted += answer.status not in NOT_NOW

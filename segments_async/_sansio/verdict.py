@@ -198,6 +198,17 @@ def on_poll(
     return _on_status(job, request, export, now)
 
 
+def anothers_export(segment_id: str, request: ApiRequest) -> Verdict:
+    """What a POST's answer means that names the export of another segment as this one's."""
+    error = DecodeError(
+        f"{request.method} {request.path}: the id of another segment's export at $.exportId",
+        method=request.method,
+        path=request.path,
+        where="$.exportId",
+    )
+    return _lost(segment_id, error)
+
+
 def is_away(answer: ApiAnswer) -> bool:
     """Whether the answer says that the vendor isn't there, and not what it thinks of the request.
 
