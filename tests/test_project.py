@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,10 +144,12 @@ def test_core_needs_no_extra() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_core_imports_only_its_four_dependencies() -> None:
-    """The core imports the standard library and httpx, attrs, cattrs, anyio; extras import more."""
+def test_core_imports_only_its_dependencies() -> None:
+    """The core imports the standard library and httpx, attrs, cattrs, anyio; extras import more.
+
+    And httpcore, httpx's own, in one module: it has the only way to read more than 64 KiB at once.
+    """
     allowed = {"anyio", "attr", "attrs", "cattrs", "httpx", "segments_async", "__future__"}
-    # httpcore is httpx's own, and has the only way to read more than 64 KiB at once.
     extras = {"_journal": {"sqlalchemy"}, "_wide_reads": {"httpcore"}}
     foreign = {
         (ids(path), name)
@@ -158,6 +161,13 @@ def test_core_imports_only_its_four_dependencies() -> None:
         and root not in sys.stdlib_module_names
     }
     assert foreign == set()
+
+
+def test_what_the_core_imports_is_declared() -> None:
+    """`pip install segments-async` brings what is imported, and nothing else: by name, five."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}  # type: ignore[index] # each has a name
+    assert declared == {"anyio", "attrs", "cattrs", "httpcore", "httpx"}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "_sansio").rglob("*.py")), ids=ids)

@@ -6,6 +6,7 @@ import gc
 import logging
 import sqlite3
 import weakref
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -32,7 +33,7 @@ async def journal_at(database: Path) -> SqlJournal:
 def waiting(database: Path) -> list[int]:
     """Of each process but "another", whether it waits for its part."""
     query = "SELECT waits FROM segments_async_members WHERE member <> 'another'"
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection:
         return [row[0] for row in connection.execute(query)]
 
 
@@ -42,7 +43,7 @@ async def test_a_shared_limit_that_is_damaged_ends_no_run(
     """The run is told of once, and finds the limit alone."""
     journal = await journal_at(database)
     await journal.exchange("another", lambda common: Told(20.0, None, True, common.sum_id))
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE segments_async_limit SET requests = '2000.0'")
     sandbox = Sandbox(segments=3, durations=STEADY)
     async with (
@@ -61,7 +62,7 @@ async def test_a_locked_journal_holds_no_first_request(database: Path) -> None:
     sandbox = Sandbox(segments=1, durations=STEADY)
     async with connected(sandbox, pacer=pacer) as client:
         journal = await journal_at(database)
-        with sqlite3.connect(database, isolation_level=None) as holder:
+        with closing(sqlite3.connect(database, isolation_level=None)) as holder:
             holder.execute("BEGIN IMMEDIATE")
             began = anyio.current_time()
             await sharing_of(pacer).join(client._gate, journal)
