@@ -57,6 +57,9 @@ logger: logging.Logger = logging.getLogger("segments_async")
 #: Seconds before a FAILED export is asked for again, where `retry_failed` says so.
 RETRY_FAILED_AFTER = 60.0
 
+#: Seconds without a word to the journal after which a run sees whether it is still held.
+CHECK_JOURNAL = 30.0
+
 #: With `on_unknown="resubmit"`, a segment is submitted again this often at most: each time risks
 #: one export more.
 MOST_RESUBMITS = 3
@@ -209,6 +212,10 @@ class Engine(Generic[OutcomeT]):
         self._watch: RequestWatch = RequestWatch()
         self._fetches: Fetches[Item] = Fetches(self._fetch, download_slots, options.downloads)
         self._active: dict[str, Item] = {}
+        #: Granted while the journal was away, and asked for when it is back.
+        self._held: list[Item] = []
+        self._watching = False
+        self._guard_untold = False
 
         self.figures: Figures = Figures(gate, len(self._items))
         self._began = self._ended = 0.0
@@ -230,8 +237,14 @@ class Engine(Generic[OutcomeT]):
             self.figures.submitted_at = flight.submitted_at
         item = self._item_of(flight)
         facts = _facts(flight, event) if self._ledger.durable else None
-        if not await self._recorded(item, event, facts):
-            self._leave(item)
+        try:
+            state = await self._record(item, event, facts)
+        except JournalError as exc:
+            self._break_off(exc)
+            self._leave_unrecorded(item, flight, exc)
+        else:
+            if event is Event.INTENT and state is State.NEW:
+                self._hold(item)
 
     async def unfinished(self, flight: Flight, now: float, *, answered: bool) -> None:
         """A poll brought no end; `export_timeout` is looked at here, and needs no timer."""
@@ -296,9 +309,10 @@ class Engine(Generic[OutcomeT]):
                 with self.scope:
                     with anyio.move_on_after(self._options.timeout) as self._patience:
                         await self._work(beginning)
-                    if self._patience.cancelled_caught and self.fatal is None:
+                        await self._finish_ledger()
+                    if self._patience.cancelled_caught and self._tells_the_rest():
                         await self._give_up_rest()
-                if self.scope.cancelled_caught and self.fatal is None:
+                if self.scope.cancelled_caught and self._tells_the_rest():
                     self._why = "the run was left before its end"
                     with anyio.CancelScope(shield=True):
                         await self._give_up_rest()
@@ -322,6 +336,8 @@ class Engine(Generic[OutcomeT]):
                         sharing = sharing_of(self._gate.pacer)
                         await sharing.join(self._gate, beginning.journal)
                         tasks.start_soon(sharing.keep, self._gate, beginning.journal, done)
+                    if self._ledger.can_be_lost and not self._ledger.finished:
+                        tasks.start_soon(self._look_after_journal, done)
                     await self._start_all(beginning)
                     if self._open:
                         # Leads the gate when nobody else does, until there is nothing to wait for.
@@ -356,11 +372,30 @@ class Engine(Generic[OutcomeT]):
         self.over.set()
         self._tell()
 
-    async def _close_ledger(self) -> None:
+    def _tells_the_rest(self) -> bool:
+        """Whether what is unfinished is told as outcomes: not where the account ended the run."""
+        return self.fatal is None or isinstance(self.fatal, JournalError)
+
+    def _may_be_unwritten(self) -> bool:
+        return self._ledger.away or isinstance(self.fatal, JournalError)
+
+    def _is_finished(self) -> bool:
+        """Whether nothing is left that a later session could do."""
         left = any(o.resumable for o in self.outcomes if isinstance(o, NotExported))
-        finished = not (self._open or left or self._promised) and self.fatal is None
+        return not (self._open or left or self._promised) and self.fatal is None
+
+    async def _finish_ledger(self) -> None:
+        """Every outcome is known: write what the journal waits for, and the run's end."""
         try:
-            await self._ledger.close(finished=finished)
+            await self._ledger.returned()
+            if self._is_finished():
+                await self._ledger.finish()
+        except JournalError as exc:
+            self.fatal = self.fatal or exc
+
+    async def _close_ledger(self) -> None:
+        try:
+            await self._ledger.close(finished=self._is_finished())
         except JournalError as exc:
             self.fatal = self.fatal or exc
 
@@ -432,7 +467,8 @@ class Engine(Generic[OutcomeT]):
         flight = self._flights.join_segment(self, item.segment_id, expected_seconds=expected)
         item.flight = flight
         if flight.state is State.INTENT:
-            await self._record(item, Event.INTENT)
+            if await self._record(item, Event.INTENT) is State.NEW:
+                self._hold(item)
         elif flight.state is State.SUBMITTED:
             await self._record(item, Event.ADOPTED, facts_of(export=flight.export))
 
@@ -490,6 +526,68 @@ class Engine(Generic[OutcomeT]):
     async def _on_cooled(self, cooled: tuple[Item, NotExported]) -> None:
         await self._ask_again(cooled[0])
 
+    # ----------------------------------------------------------------- a journal that is away
+
+    def _hold(self, item: Item) -> None:
+        """The journal is away: the segment is asked for when it is back. No slot waits for that."""
+        self._leave(item)
+        self._held.append(item)
+        self._watch_journal()
+
+    def _watch_journal(self) -> None:
+        if self._tasks is not None and not self._watching:
+            self._watching = True
+            self._tasks.start_soon(self._wait_for_journal)
+
+    async def _wait_for_journal(self) -> None:
+        try:
+            await self._ledger.returned()
+        except JournalError as exc:
+            self._break_off(exc)
+            return
+        finally:
+            self._watching = False
+        await self._remember_guard()
+        held, self._held = self._held, []
+        for item in held:
+            if item.flight is None and not item.settled and item.decided is None:
+                try:
+                    await self._start(item)
+                except JournalError as exc:
+                    self._break_off(exc)
+        if self._ledger.away:
+            self._watch_journal()
+
+    async def _look_after_journal(self, done: anyio.Event) -> None:
+        """See now and then that the run is still this process's, while nothing is written."""
+        while not done.is_set():
+            with anyio.move_on_after(CHECK_JOURNAL):
+                await done.wait()
+                return
+            try:
+                await self._ledger.check(CHECK_JOURNAL)
+            except JournalError as exc:
+                self._break_off(exc)
+                return
+            if self._ledger.away:
+                self._watch_journal()
+
+    def _leave_unrecorded(self, item: Item, flight: Flight, exc: JournalError) -> None:
+        """The journal can't be written any more: what the vendor said is told as an outcome."""
+        if flight.export is None or flight.segment_id is None:
+            self._leave(item)
+            return
+        error = JournalError(
+            f"segment {item.segment_id}: export {flight.export.export_id} is at the vendor, and "
+            f"the journal could not keep what became of it: {exc}",
+            reason=exc.reason,
+            location=exc.location,
+        )
+        known = self._ledger.knows_export(item.segment_id)
+        self._settle(
+            item, NotExported(item.segment_id, flight.export, error, "yes", resumable=known)
+        )
+
     async def _perform(self, ticket: Ticket) -> None:
         """Send one granted request, in a worker: at most as many at once as the gate has slots."""
         post = ticket.want.kind is Kind.SUBMIT
@@ -539,8 +637,9 @@ class Engine(Generic[OutcomeT]):
             text = f"file of export {export.export_id}: {type(exc).__name__}"
             await self._give_up(item, DownloadError(text, reason="broken", export=export))
         else:
-            if await self._recorded(item, Event.FETCHED, facts_of(file=file)):
-                self._settle(item, self._exported(item, file, "exported"))
+            # The file is in its place, whether or not the journal can say so.
+            await self._recorded(item, Event.FETCHED, facts_of(file=file))
+            self._settle(item, self._exported(item, file, "exported"))
 
     async def _expired(self, item: Item, export: Export, error: ExportExpiredError) -> None:
         outcome = NotExported(item.segment_id, export, error, "yes", resumable=False)
@@ -584,6 +683,8 @@ class Engine(Generic[OutcomeT]):
 
     def _break_off(self, error: SegmentsError) -> None:
         """What concerns the account, or the journal, ends the run as itself."""
+        if self.fatal is None and isinstance(error, JournalError):
+            self._why = f"the journal ended the run: {error}"
         self.fatal = self.fatal or error
         self._patience.cancel()
 
@@ -639,8 +740,10 @@ class Engine(Generic[OutcomeT]):
             export=standing.export,
         )
         submitted: Submitted = "no" if standing.export is None else "yes"
+        resumable = standing.export is None or self._ledger.knows_export(item.segment_id)
         self._settle(
-            item, NotExported(item.segment_id, standing.export, error, submitted, resumable=True)
+            item,
+            NotExported(item.segment_id, standing.export, error, submitted, resumable=resumable),
         )
 
     async def _leave_post(self, item: Item) -> None:
@@ -661,6 +764,9 @@ class Engine(Generic[OutcomeT]):
         their exports stand where they stood.
         """
         flight = item.flight
+        if flight is not None and flight.export is not None and self._may_be_unwritten():
+            # To a later session it is an export whose answer was lost, unless the id was written.
+            resumable = self._ledger.knows_export(item.segment_id)
         outcome = NotExported(
             item.segment_id,
             flight.export if flight else None,
@@ -710,8 +816,12 @@ class Engine(Generic[OutcomeT]):
 
     async def _record(
         self, item: Item, event: Event, facts: Mapping[str, Any] | None = None
-    ) -> None:
-        self._moved(item, await self._ledger.record(item.segment_id, event, facts))
+    ) -> State:
+        state = await self._ledger.record(item.segment_id, event, facts)
+        self._moved(item, state)
+        if self._ledger.away:
+            self._watch_journal()
+        return state
 
     async def _recorded(
         self, item: Item, event: Event, facts: Mapping[str, Any] | None = None
@@ -731,7 +841,14 @@ class Engine(Generic[OutcomeT]):
         try:
             await self._ledger.remember(self._gate.guard, anyio.current_time())
         except JournalError as exc:
-            self._break_off(exc)
+            if exc.reason not in ("locked", "unavailable"):
+                self._break_off(exc)
+            elif not self._guard_untold:
+                # Told again after the next request. This process goes by its guard all the same.
+                self._guard_untold = True
+                logger.warning("other processes are not told of the vendor's 500: %s", exc)
+        else:
+            self._guard_untold = False
 
     def _moved(self, item: Item, state: State) -> None:
         self._active.pop(item.segment_id, None)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: Of no use to a later session, which asks for the link anew: not worth a commit.
 _NOT_LOGGED = frozenset({Event.FETCH, Event.FETCH_BROKE})
 
+#: Seconds for which a run that is being left waits for its journal.
+_LAST_SECONDS = 2.0
+
 _NEW = Standing()
 
 
@@ -68,15 +71,54 @@ class Ledger:
     ) -> State:
         """Keep the event, durably where there is a journal. Returns the state after it.
 
+        While the journal is away, the event is kept in memory until the journal is back. An INTENT
+        is not: the state stays NEW, and no POST may go.
+
         Raises:
             IllegalTransition: it can't happen there; nothing changes.
             JournalError: the journal can't be written.
         """
+        if self.away and event is Event.INTENT:
+            return self._tally.state(segment_id)
         state = self._tally.record(segment_id, event)
         if self._log is not None and event not in _NOT_LOGGED:
             with anyio.CancelScope(shield=True):
                 await self._log.record(segment_id, event, facts)
+            if event is Event.INTENT and self._log.state(segment_id) is State.NEW:
+                state = self._tally.record(segment_id, Event.NOT_SENT)
         return state
+
+    @property
+    def away(self) -> bool:
+        """Whether the journal can't be written for now."""
+        return self._log is not None and self._log.away
+
+    @property
+    def can_be_lost(self) -> bool:
+        """Whether the run's hold on the journal can be lost without a word: see `check`."""
+        return self._log is not None and self._log.has_sessions
+
+    def knows_export(self, segment_id: str) -> bool:
+        """Whether a later session will find the segment's export in the journal."""
+        return self._log is not None and self._log.knows_export(segment_id)
+
+    async def returned(self) -> None:
+        """Wait for the journal, if it is away.
+
+        Raises:
+            JournalError: it was away for too long.
+        """
+        if self._log is not None:
+            await self._log.returned()
+
+    async def check(self, idle: float) -> None:
+        """See whether the run is still held, if nothing was written for so many seconds.
+
+        Raises:
+            JournalError: another process has gone on with it.
+        """
+        if self._log is not None and not self._log.away:
+            await self._log.check(idle)
 
     def note(self, segment_id: str, event: Event) -> State:
         """As `record`, in memory alone: to the journal, the export stands where it stood."""
@@ -98,16 +140,27 @@ class Ledger:
         told = (guard.armed, guard.until)
         if self._journal is None or told == (self._guard_told or (False, guard.until)):
             return
-        self._guard_told = told
+        if self.away:
+            return  # told once the journal is back
         record = None
         if guard.armed:
             until = datetime.now(UTC) + timedelta(seconds=max(0.0, guard.until - now))
             record = GuardRecord(until, guard.pause, guard.internal_errors)
         with anyio.CancelScope(shield=True):
             await self._journal.set_guard(record)
+        self._guard_told = told
+
+    async def finish(self) -> None:
+        """Nothing is left for a later session to do. Waits for a journal that is away.
+
+        Raises:
+            JournalError: the journal can't be written.
+        """
+        if self._log is not None and not self._log.finished:
+            await self._log.finish()
 
     async def close(self, *, finished: bool) -> None:
-        """Let go of the run; `finished`: nothing is left for a later session to do.
+        """Let go of the run; `finished`: as `finish`, but not for long.
 
         Raises:
             JournalError: the journal can't be written.
@@ -116,6 +169,6 @@ class Ledger:
             return
         try:
             if finished and not self._log.finished:
-                await self._log.finish()
+                await self._log.finish(patience=_LAST_SECONDS)
         finally:
             await self._log.aclose()

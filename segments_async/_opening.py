@@ -23,7 +23,9 @@ from segments_async._gate import Gate
 from segments_async._journal.sql import SqlJournal
 from segments_async._ledger import Ledger
 from segments_async._sansio.credentials import parse_base_url
+from segments_async._sansio.lifecycle import State
 from segments_async._sansio.retry import LONGEST_GUARD
+from segments_async._sansio.standing import Standing
 from segments_async._sansio.unchanged import is_unchanged
 from segments_async.errors import SegmentsError
 from segments_async.models import ExportedFile, Segment
@@ -93,7 +95,8 @@ class Opening:
             raise
 
     async def _look(self, journal: SqlJournal, log: RunLog, directory: str | None) -> Beginning:
-        ids = list(self.segments)
+        # Only what may be asked for: two look-ups for each of 200 000 segments take half a minute.
+        ids = [i for i in self.segments if _may_be_asked_for(log.standings.get(i))]
         files = await journal.last_files(ids, directory) if directory is not None else {}
         known = {i: standing.file for i, standing in log.standings.items() if standing.file}
         there = await anyio.to_thread.run_sync(_in_place, known)
@@ -125,6 +128,13 @@ class Opening:
             # A wall clock that jumped must not hold the account for days.
             left = min((record.until - datetime.now(UTC)).total_seconds(), LONGEST_GUARD)
             self.gate.guard.restore(anyio.current_time() + left, record.pause)
+
+
+def _may_be_asked_for(standing: Standing | None) -> bool:
+    return standing is None or standing.state not in _ASKED_FOR
+
+
+_ASKED_FOR = frozenset({State.SUBMITTED, State.COMPLETE, State.FETCHING, State.DONE})
 
 
 def _in_place(files: Mapping[str, ExportedFile]) -> dict[str, ExportedFile]:

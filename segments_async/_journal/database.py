@@ -5,27 +5,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
-from sqlalchemy import Connection, Engine, Select, delete, func, insert, inspect, select
+from sqlalchemy import Connection, Engine, Select, delete, func, insert, inspect, select, update
 
-from segments_async._journal.backends import Backend, LetGo, backend
+from segments_async._journal.backends import Backend, Hold, backend
 from segments_async._journal.faults import mapped_errors
 from segments_async._journal.limit import exchange
 from segments_async._journal.locked import Locked
-from segments_async._journal.opened_run import (
-    OpenedRun,
-    find_run,
-    last_number,
-    logged_events,
-    new_run,
-)
+from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.records import GuardRecord, RunSummary
+from segments_async._journal.run_rows import PRUNED, Log, counted_states, find_run, new_run
 from segments_async._journal.tables import (
     FROM_THE_BEGINNING,
+    LASTING_ONLY,
     SCHEMA,
     SHARED,
     Malformed,
@@ -39,16 +34,20 @@ from segments_async._journal.tables import (
     sealed,
     stamp,
 )
+from segments_async._journal.witness import Seen, Witness, forget, witnesses
 from segments_async._sansio.exports import seconds_taken
 from segments_async._sansio.facts import Facts, read_facts
 from segments_async._sansio.lifecycle import Event, State
 from segments_async._sansio.sharing import Common, Told
-from segments_async._sansio.standing import Standing, standings
+from segments_async._sansio.standing import standings
 from segments_async.errors import ConfigurationError, JournalError
 from segments_async.models import ExportedFile
 
 #: Ids in one query: SQLite takes 999 parameters at the least.
 _AT_ONCE = 500
+
+#: Events deleted in one transaction of a prune: some 20 ms for SQLite's other writers.
+_PRUNED_AT_ONCE = 2000
 
 
 class Database:
@@ -70,7 +69,7 @@ class Database:
         """
         found = backend(where)
         opened = cls(found)
-        with mapped_errors(found.location):
+        with opened.errors():
             found.prepare(lambda engine: _initialize(engine, found, account))
             with opened.reading() as connection:
                 opened._check_header(connection, account)
@@ -100,38 +99,55 @@ class Database:
                 location=self.location,
             )
 
+    def errors(self) -> contextlib.AbstractContextManager[None]:
+        """Maps the errors of the database."""
+        return mapped_errors(self.location, self._backend.secrets)
+
     # ----------------------------------------------------------------- runs
 
     def open_run(self, destination: str | None, name: str | None, now_name: str) -> OpenedRun:
         """The run to go on with, or a new one; Locked where a live process has it."""
-        connection = self._backend.engine.connect()
-        let_go: LetGo | None = None
-        try:
-            with mapped_errors(self.location):
-                with connection.begin():
-                    self._backend.exclusively(connection)
-                    row = find_run(connection, destination, name)
-                    if row is None:
-                        row = new_run(connection, destination, name, now_name)
-                    self._check_destination(row, destination)
-                    if row["ended_at"] is None:
-                        let_go = self._hold(connection, row)
-                # It is held: nobody adds to its log, which may be long, while it is read.
-                with self.reading() as reader:
-                    known = standings(logged_events(reader, row["id"]))
-                    number = last_number(reader, row["id"])
-        except BaseException:
-            if let_go is not None:
-                let_go()
-            connection.close()
-            raise
-        return OpenedRun(self.location, connection, let_go, row, known, number)
+        with self.errors(), contextlib.ExitStack() as undo:
+            connection = self._backend.engine.connect()
+            undo.callback(connection.close)
+            hold: Hold | None = None
+            with connection.begin():
+                self._backend.exclusively(connection)
+                journal = self._backend.identity(connection)
+                row = find_run(connection, destination, name)
+                if row is None:
+                    self._check_missing(connection, journal, destination, name)
+                    row = new_run(connection, destination, name, now_name)
+                self._check_destination(row, destination)
+                if row["ended_at"] is None:
+                    hold = self._hold(connection, row)
+                    undo.callback(hold.release)
+            if hold is not None:
+                hold.confirm(connection)
+                if hold.unclean:
+                    with self.reading() as reader:
+                        self._backend.check_whole(reader)
+            # It is held: nobody adds to its log while it is read.
+            log = Log(self.reading, row["id"])
+            known = standings(log)
+            self._check_seen(journal, row, log.number)
+            undo.pop_all()
+        return OpenedRun(
+            self._backend,
+            connection,
+            hold,
+            row,
+            known,
+            number=log.number,
+            last_seal=log.last_seal,
+            witness=_witness(journal, row),
+        )
 
-    def _hold(self, connection: Connection, row: Mapping[str, Any]) -> LetGo:
-        let_go = self._backend.hold(connection, row["id"])
-        if let_go is None:
+    def _hold(self, connection: Connection, row: Mapping[str, Any]) -> Hold:
+        hold = self._backend.hold(connection, row["id"])
+        if hold is None:
             raise Locked(f"run {row['name']} is held by a live process")
-        return let_go
+        return hold
 
     def _check_destination(self, row: Mapping[str, Any], destination: str | None) -> None:
         if row["destination"] != destination:
@@ -140,34 +156,125 @@ class Database:
                 f"not to {destination or 'no file'}"
             )
 
+    def _check_missing(
+        self, connection: Connection, journal: str, destination: str | None, name: str | None
+    ) -> None:
+        """Refuse to start a run where one is missing that would have been gone on with."""
+        if destination is None:
+            return
+        for seen in witnesses(destination, journal):
+            if seen.finished and seen.run != name:
+                continue
+            query = select(runs.c.started_at).where(runs.c.name == seen.run)
+            if connection.execute(query).scalar() != seen.started_at:
+                self._refuse_older(seen, f"{seen.events} events of it were", "knows nothing of it")
+
+    def _check_seen(self, journal: str, row: Mapping[str, Any], number: int) -> None:
+        """Refuse a log that ends before events which are known to have been durable."""
+        if row["destination"] is None:
+            return
+        for seen in witnesses(row["destination"], journal):
+            if (seen.run, seen.started_at) != (row["name"], row["started_at"]):
+                continue
+            if seen.events > number:
+                self._refuse_older(seen, f"{seen.events} events of it were", f"has {number}")
+            elif seen.finished and row["ended_at"] is None:
+                self._refuse_older(seen, "its end was", "takes it for unfinished")
+
+    def _refuse_older(self, seen: Seen, was: str, now: str) -> NoReturn:
+        raise JournalError(
+            f"{self.location}: damaged: the journal lost commits of run {seen.run}: {was} durable, "
+            f"and the journal {now}. It is an older copy: a backup that was put back, or a "
+            "database that failed over without its last commits. Nothing was sent, since exports "
+            f"would be asked for twice. Put the newest copy back; or remove {str(seen.path)!r} to "
+            "go on with this one all the same",
+            reason="damaged",
+            location=self.location,
+        )
+
     def runs(self) -> list[RunSummary]:
         """Every run, the latest first."""
-        with mapped_errors(self.location), self.reading() as connection:
-            rows = connection.execute(select(runs).order_by(runs.c.id.desc())).all()
-            return [_summary(connection, checked(runs, row)) for row in rows]
+        with self.errors():
+            with self.reading() as connection:
+                query = select(runs).where(~runs.c.name.startswith(PRUNED))
+                rows = connection.execute(query.order_by(runs.c.id.desc())).all()
+            return [self._summary(checked(runs, row)) for row in rows]
 
-    def prune(self, before: datetime) -> int:
-        """Forget the runs to which nothing happened since; how many. A live process's run stays."""
-        last = select(func.max(events.c.at)).where(events.c.run_id == runs.c.id).scalar_subquery()
+    def _summary(self, row: Mapping[str, Any]) -> RunSummary:
+        if row["states"] is None:
+            states = counted_states(self.reading, row["id"])
+        else:
+            states = {State(name): count for name, count in json.loads(row["states"]).items()}
+        ended = row["ended_at"]
+        return RunSummary(
+            row["name"],
+            row["destination"],
+            moment(row["started_at"]),
+            moment(ended) if ended else None,
+            states,
+        )
+
+    # ----------------------------------------------------------------- forgetting runs
+
+    def old_runs(self, before: datetime) -> list[int]:
+        """The runs to which nothing happened since, by id."""
+        last = (
+            select(events.c.at)
+            .where(events.c.run_id == runs.c.id)
+            .order_by(events.c.number.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
         since = func.coalesce(runs.c.ended_at, last, runs.c.started_at)
-        pruned = 0
-        with mapped_errors(self.location), self._backend.engine.begin() as connection:
+        old = (since < stamp(before)) & ~runs.c.name.startswith(PRUNED)
+        with self.errors(), self.reading() as connection:
+            query = select(runs.c.id).where(old).order_by(runs.c.id)
+            return list(connection.execute(query).scalars())
+
+    def begin_pruning(self, run_id: int) -> bool:
+        """Take the run out of every later session's sight. False: a live process has it."""
+        with self.errors(), self._backend.engine.begin() as connection:
             self._backend.exclusively(connection)
-            old = select(runs.c.id, runs.c.ended_at).where(since < stamp(before))
-            for run_id, ended_at in connection.execute(old).all():
-                if ended_at is None and not self._is_abandoned(run_id):
-                    continue
+            found = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+            if found is None:
+                return False
+            row = checked(runs, found)
+            if row["ended_at"] is None and not self._is_abandoned(run_id):
+                return False
+            # By the name alone: one that is half forgotten is gone on with by nobody, told to
+            # nobody, and not taken for damage.
+            hidden = {**row, "name": f"{PRUNED}{run_id}", "named": True, "destination": None}
+            hidden = sealed(runs, {name: v for name, v in hidden.items() if name != "seal"})
+            connection.execute(update(runs).where(runs.c.id == run_id).values(hidden))
+            journal = self._backend.identity(connection)
+        if row["destination"] is not None:
+            forget(row["destination"], journal, row["name"], row["started_at"])
+        return True
+
+    def pruning(self) -> list[int]:
+        """The runs whose pruning has begun, by id: also by a process that died over it."""
+        with self.errors(), self.reading() as connection:
+            query = select(runs.c.id).where(runs.c.name.startswith(PRUNED))
+            return list(connection.execute(query).scalars())
+
+    def prune_some(self, run_id: int) -> bool:
+        """Delete some of the run's events; with the last of them, the run. Whether any are left."""
+        with self.errors(), self._backend.engine.begin() as connection:
+            of_run = select(events.c.id).where(events.c.run_id == run_id).limit(_PRUNED_AT_ONCE)
+            deleted = connection.execute(delete(events).where(events.c.id.in_(of_run))).rowcount
+            if deleted < _PRUNED_AT_ONCE:
                 connection.execute(delete(runs).where(runs.c.id == run_id))
-                pruned += 1
-        return pruned
+        with self.errors():
+            self._backend.give_back_space()
+        return deleted == _PRUNED_AT_ONCE
 
     def _is_abandoned(self, run_id: int) -> bool:
         # While runs are opened exclusively here, nobody takes it after it was let go.
         with self.reading() as connection:
-            let_go = self._backend.hold(connection, run_id)
-            if let_go is not None:
-                let_go()
-            return let_go is not None
+            hold = self._backend.hold(connection, run_id)
+            if hold is not None:
+                hold.release()
+            return hold is not None
 
     # ----------------------------------------------------------------- across runs
 
@@ -190,7 +297,7 @@ class Database:
         self, segment_ids: Sequence[str], kinds: Sequence[Event], destination: str | None
     ) -> dict[str, Facts]:
         found: dict[str, Facts] = {}
-        with mapped_errors(self.location), self.reading() as connection:
+        with self.errors(), self.reading() as connection:
             for start in range(0, len(segment_ids), _AT_ONCE):
                 query = _last_of(segment_ids[start : start + _AT_ONCE], kinds, destination)
                 for row in connection.execute(query):
@@ -200,7 +307,7 @@ class Database:
 
     def guard(self) -> GuardRecord | None:
         """What the guard was last told; None where it is closed."""
-        with mapped_errors(self.location), self.reading() as connection:
+        with self.errors(), self.reading() as connection:
             found = connection.execute(select(guard)).one_or_none()
             if found is None:
                 return None
@@ -208,7 +315,7 @@ class Database:
             return GuardRecord(moment(row["until"]), float(row["pause"]), row["internal_errors"])
 
     def set_guard(self, record: GuardRecord | None) -> None:
-        with mapped_errors(self.location), self._backend.engine.begin() as connection:
+        with self.errors(), self._backend.engine.begin() as connection:
             self._backend.exclusively(connection)
             connection.execute(delete(guard))
             if record is not None:
@@ -221,7 +328,7 @@ class Database:
 
     def exchange(self, member: str, tell: Callable[[Common], Told]) -> Told:
         """Tell the other processes of the account how fast the vendor lets this one go."""
-        with mapped_errors(self.location), self._backend.engine.begin() as connection:
+        with self.errors(), self._backend.engine.begin() as connection:
             self._backend.exclusively(connection)
             if not self._shares:
                 # Not made with the journal: a newer one, or another account's, stays as it is.
@@ -241,20 +348,10 @@ def _initialize(engine: Engine, backend: Backend, account: str) -> None:
         connection.execute(insert(journal).values(values))
 
 
-def _summary(connection: Connection, row: Mapping[str, Any]) -> RunSummary:
-    if row["states"] is None:
-        known: Iterable[Standing] = standings(logged_events(connection, row["id"])).values()
-        states: Mapping[State, int] = Counter(standing.state for standing in known)
-    else:
-        states = {State(name): count for name, count in json.loads(row["states"]).items()}
-    ended = row["ended_at"]
-    return RunSummary(
-        row["name"],
-        row["destination"],
-        moment(row["started_at"]),
-        moment(ended) if ended else None,
-        states,
-    )
+def _witness(journal: str, row: Mapping[str, Any]) -> Witness | None:
+    if row["destination"] is None or row["ended_at"] is not None:
+        return None
+    return Witness(row["destination"], journal, row["name"], row["started_at"])
 
 
 def _last_of(
@@ -263,7 +360,11 @@ def _last_of(
     """Each segment's last event of these kinds, in any run or in those to one destination."""
     latest = (
         select(func.max(events.c.id))
-        .where(events.c.segment_id.in_(segment_ids), events.c.event.in_([k.value for k in kinds]))
+        .where(
+            events.c.segment_id.in_(segment_ids),
+            LASTING_ONLY,
+            events.c.event.in_([kind.value for kind in kinds]),
+        )
         .group_by(events.c.segment_id)
     )
     if destination is not None:

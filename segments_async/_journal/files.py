@@ -6,11 +6,11 @@ import contextlib
 import fcntl
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
-#: Kinds of file systems on which several machines may see one file, and SQLite's shared memory
-#: doesn't ("WAL does not work over a network filesystem", sqlite.org/wal.html).
+#: Kinds of file systems on which several machines may see one file. Their locks and syncs are often
+#: not what SQLite and `flock` need (sqlite.org/howtocorrupt.html, section 2.1).
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|ncpfs|webdav|davfs\d?"
     r"|fuse\.(sshfs|glusterfs\w*|ceph\w*|s3fs|rclone|gcsfuse|davfs\d?|smbnetfs|goofys|mount-s3|juicefs)"
@@ -48,7 +48,7 @@ def kind_of_network(mounts: str, path: Path) -> str | None:
 def create_private(path: Path) -> None:
     """Make an empty file that its owner alone can read, whatever the umask.
 
-    SQLite gives its -wal and -shm the mode of the database.
+    SQLite gives its -journal the mode of the database.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -71,34 +71,62 @@ def put_in_place(new: Path, path: Path) -> None:
         os.close(descriptor)
 
 
-def hold(path: Path) -> Callable[[], None] | None:
-    """Hold the lock file for this process alone; None where another holds it.
+class RunLock:
+    """A lock file, held for this process alone. The lock ends with the process, however it ends."""
 
-    The lock ends with the process, however that ends. What is returned lets go of it.
-    """
-    while True:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.fchmod(descriptor, 0o600)
-            if _is_at(descriptor, path):
-                return lambda: _let_go(descriptor, path)
-        except BlockingIOError:
+    def __init__(self, path: Path, descriptor: int, *, unclean: bool) -> None:
+        self._path = path
+        self._descriptor: int | None = descriptor
+        #: Whether the file was there: its last holder died.
+        self.unclean: bool = unclean
+
+    @classmethod
+    def take(cls, path: Path) -> Self | None:
+        """Lock the file; None where another holder has it."""
+        while True:
+            unclean = os.path.lexists(path)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(path, flags, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.fchmod(descriptor, 0o600)
+                if _is_at(descriptor, path):
+                    return cls(path, descriptor, unclean=unclean)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            # Unlinked by its last holder between the two calls: make the next one.
             os.close(descriptor)
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        # Removed by its last holder between the two calls: make the next one.
-        os.close(descriptor)
 
+    def confirm(self, connection: object) -> None:
+        """The system keeps the lock, whatever becomes of a connection."""
 
-def _let_go(descriptor: int, path: Path) -> None:
-    # Removed while it is held, or it might be another process's by then.
-    with contextlib.suppress(OSError):
-        path.unlink()
-    os.close(descriptor)
+    def regain(self, connection: object) -> bool:  # noqa: ARG002
+        """As `Hold.regain`. A lock file that somebody removed is made again."""
+        if self._descriptor is not None and _is_at(self._descriptor, self._path):
+            return True
+        again = self.take(self._path)
+        if again is None:
+            return False
+        self._close()
+        self._descriptor, again._descriptor = again._descriptor, None
+        return True
+
+    def release(self) -> None:
+        # Unlink before releasing the lock: after the release another process may have created and
+        # locked a file of this name, and we would delete that one.
+        if self._descriptor is not None and _is_at(self._descriptor, self._path):
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        self._close()
+
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

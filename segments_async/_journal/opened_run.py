@@ -1,51 +1,98 @@
-"""One run in the database: finding it, reading its log, and appending to it. For worker threads."""
+"""One run in the database: its log is appended to, over connections that may be lost.
+
+For worker threads. An attempt that takes too long is abandoned: its thread goes on by itself with
+the connection that it has, and whatever it still does is found in the log by the next attempt. Rows
+are numbered within their run, so that none is written twice, and a number that another process has
+given is seen.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from segments_async._journal.backends import LetGo
+from segments_async._journal.backends import Backend, Hold
 from segments_async._journal.faults import mapped_errors
-from segments_async._journal.tables import (
-    Malformed,
-    checked,
-    events,
-    moment,
-    runs,
-    sealed,
-    stamp,
-)
-from segments_async._sansio.lifecycle import Event, State
+from segments_async._journal.locked import Locked
+from segments_async._journal.tables import checked, events, moment, runs, sealed, stamp
+from segments_async._journal.witness import Witness
+from segments_async._sansio.lifecycle import State
 from segments_async._sansio.standing import Logged, Standing
+from segments_async.errors import JournalError, JournalReason
+
+#: Seconds for which another holder of the run is taken for a lock that is just being let go of: of
+#: our own lost session, or of a `prune` that asks whether the run is held.
+_HELD_SECONDS = 5.0
+
+
+class _Link:
+    """One connection, and the thread that is at it."""
+
+    def __init__(self, connection: Connection | None) -> None:
+        self.connection = connection
+        self.lock = threading.Lock()
+        self.abandoned = False
+
+    def drop(self) -> None:
+        """Close the connection. A lost one may say that it can't be closed."""
+        if self.connection is not None:
+            with contextlib.suppress(Exception):
+                self.connection.invalidate()
+            with contextlib.suppress(Exception):
+                self.connection.close()
+            self.connection = None
 
 
 class OpenedRun:
-    """A run that this process holds (or a finished one), and its connection."""
+    """A run that this process holds, or a finished one.
+
+    Args:
+        backend: the database.
+        connection: to it, for this run alone.
+        hold: what keeps the run for this process; None of a finished run.
+        row: the run's.
+        known: where its exports stand.
+        number: of the last event in its log; 0 where it has none.
+        last_seal: that event's seal.
+        witness: the number of the last event, kept outside the database; None where nothing is.
+    """
 
     def __init__(
         self,
-        location: str,
+        backend: Backend,
         connection: Connection,
-        let_go: LetGo | None,
+        hold: Hold | None,
         row: Mapping[str, Any],
         known: dict[str, Standing],
-        number: int,
+        *,
+        number: int = 0,
+        last_seal: str | None = None,
+        witness: Witness | None = None,
     ) -> None:
-        self._connection = connection
-        self._let_go = let_go
+        self._backend = backend
+        self._link = _Link(connection)
+        self._hold = hold
         self._row = dict(row)
         self._number = self._durable = number
-        # An asyncio task can be cancelled while its thread goes on: the next one waits here.
-        self._alone = threading.Lock()
+        self._last_seal = last_seal
+        #: Seals, by number, of rows of which it isn't known whether they were written.
+        self._in_doubt: dict[int, str] = {}
+        self._finished_row: dict[str, Any] | None = None
+        self._held_since: float | None = None
+        self._witness = witness
         self._closed = False
+        #: An abandoned thread may come to its end while another one is at work.
+        self._counting = threading.Lock()
         self.known: dict[str, Standing] = known
-        self.location: str = location
+        self.location: str = backend.location
 
     @property
     def name(self) -> str:
@@ -58,6 +105,11 @@ class OpenedRun:
     @property
     def ended_at(self) -> datetime | None:
         return moment(ended) if (ended := self._row["ended_at"]) else None
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether the connection can be lost while this process and the database go on."""
+        return self._backend.has_sessions
 
     def row(self, logged: Logged, facts: str) -> dict[str, Any]:
         """The event's row, at the next place in the run's log."""
@@ -75,100 +127,172 @@ class OpenedRun:
         )
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Make the rows durable, all or none. Locked where none is, for now.
+        """Make the rows durable, all or none; without rows, see whether rows could be written.
 
         Rows that were given before, by a task that didn't live to see them written, are no harm.
+
+        Raises:
+            Locked: none was written, for now.
+            JournalError: ``unavailable``: whether any was written isn't known, and the next attempt
+                finds out; it connects anew. ``locked``: another process has the run now.
+                ``damaged``: the log has lost events that were durable.
         """
-        with self._alone, mapped_errors(self.location):
+        with self._attempt() as link:
+            connection = self._connected(link)
             rows = [row for row in rows if row["number"] > self._durable]
-            if not rows:
-                return
-            with self._connection.begin():
-                self._connection.execute(insert(events), rows)
-            self._durable = rows[-1]["number"]
+            with self._counting:
+                self._in_doubt.update((row["number"], row["seal"]) for row in rows)
+            try:
+                with connection.begin():
+                    if rows:
+                        connection.execute(insert(events), rows)
+                    else:
+                        last_number(connection, self._row["id"])
+            except IntegrityError as exc:
+                # Rows of these numbers are there: ours, from an attempt that was abandoned, or
+                # another process's.
+                with connection.begin():
+                    self._verify(connection)
+                raise Locked("its own last transaction has only just ended") from exc
+            if rows:
+                self._wrote(rows[-1]["number"], rows[-1]["seal"])
 
     def finish(self, at: datetime, states: Mapping[State, int]) -> None:
-        """Nothing more will happen in this run."""
+        """Nothing more will happen in this run. Raises as :meth:`append` does."""
         row = {name: value for name, value in self._row.items() if name != "seal"}
         counts = {state.value: count for state, count in states.items() if count}
         row = sealed(runs, {**row, "ended_at": stamp(at), "states": json.dumps(counts)})
-        with self._alone, mapped_errors(self.location):
-            with self._connection.begin():
-                self._connection.execute(update(runs).where(runs.c.id == row["id"]).values(row))
-            self._row = row
+        with self._attempt() as link:
+            connection = self._connected(link)
+            if self._row["ended_at"] is not None:
+                return
+            self._finished_row = row
+            with connection.begin():
+                connection.execute(update(runs).where(runs.c.id == row["id"]).values(row))
+            self._ended(row)
+
+    def abandon(self) -> None:
+        """Leave the attempt under way to its thread. The next one makes a connection of its own."""
+        self._link.abandoned = True
+        self._link = _Link(None)
 
     def close(self) -> None:
         """Let go of the run; again is no harm."""
-        with self._alone:
+        link = self._link
+        with link.lock:
             if self._closed:
                 return
             self._closed = True
             try:
-                self._connection.close()
+                link.drop()
             finally:
-                if self._let_go is not None:
-                    self._let_go()
+                if self._hold is not None:
+                    self._hold.release()
+                if self._witness is not None:
+                    self._witness.close()
 
+    # ----------------------------------------------------------------- connections
 
-def find_run(
-    connection: Connection, destination: str | None, name: str | None
-) -> Mapping[str, Any] | None:
-    """The run of that name, or the unfinished one without a name of the caller's; None: none."""
-    if name is None:
-        unfinished = runs.c.ended_at.is_(None) & runs.c.named.is_(False)
-        query = select(runs).where(unfinished, runs.c.destination.is_not_distinct_from(destination))
-    else:
-        query = select(runs).where(runs.c.name == name)
-    row = connection.execute(query.order_by(runs.c.id.desc())).first()
-    return None if row is None else checked(runs, row)
+    @contextlib.contextmanager
+    def _attempt(self) -> Generator[_Link]:
+        """One thread's turn at the connection, which is given up where it fails."""
+        link = self._link
+        with link.lock, mapped_errors(self.location, self._backend.secrets):
+            if self._closed:
+                self._refuse("the run is closed", "unavailable")
+            try:
+                yield link
+            except BaseException as exc:
+                if not isinstance(exc, Locked):
+                    link.drop()
+                raise
+            finally:
+                if link.abandoned:
+                    link.drop()
 
+    def _connected(self, link: _Link) -> Connection:
+        """The connection. One that was lost is made anew, and the run held and looked at again."""
+        if link.connection is not None:
+            return link.connection
+        connection = self._backend.engine.connect()
+        link.connection = connection
+        try:
+            regained = self._hold is None or self._hold.regain(connection)
+            with connection.begin():
+                self._verify(connection)
+            if not regained:
+                self._wait_for_hold()
+        except BaseException:
+            link.drop()
+            raise
+        self._held_since = None
+        return connection
 
-def new_run(
-    connection: Connection, destination: str | None, name: str | None, now_name: str
-) -> Mapping[str, Any]:
-    """Make a run. Nobody else opens one meanwhile."""
-    last = connection.execute(select(func.max(runs.c.id))).scalar() or 0
-    values = {
-        "id": last + 1,
-        "name": _unique(connection, now_name) if name is None else name,
-        "named": name is not None,
-        "destination": destination,
-        "started_at": stamp(datetime.now().astimezone()),
-        "ended_at": None,
-        "states": None,
-    }
-    row = sealed(runs, values)
-    connection.execute(insert(runs).values(row))
-    return row
+    def _wait_for_hold(self) -> NoReturn:
+        now = time.monotonic()
+        if self._held_since is None:
+            self._held_since = now
+        if now - self._held_since > _HELD_SECONDS:
+            self._taken()
+        raise Locked(f"run {self.name} is held by another session")
 
+    def _verify(self, connection: Connection) -> None:
+        """See that the log ends where this process left it.
 
-def _unique(connection: Connection, name: str) -> str:
-    taken = set(
-        connection.execute(select(runs.c.name).where(runs.c.name.startswith(name))).scalars()
-    )
-    number, candidate = 1, name
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}-{number}"
-    return candidate
+        Raises:
+            JournalError: another process went on with the run, or the log lost durable events.
+        """
+        run_id = self._row["id"]
+        found = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+        row = None if found is None else checked(runs, found)
+        if row is not None and row == self._finished_row:
+            self._ended(row)
+        if row != self._row:
+            self._taken()
+        query = select(events).where(events.c.run_id == run_id, events.c.number >= self._durable)
+        later = [checked(events, r) for r in connection.execute(query.order_by(events.c.number))]
+        seals = {r["number"]: r["seal"] for r in later}
+        if self._durable and seals.pop(self._durable, None) != self._last_seal:
+            if seals or last_number(connection, run_id) >= self._durable:
+                self._taken()
+            last = last_number(connection, run_id)
+            self._refuse(
+                f"damaged: run {self.name} had {self._durable} events here, and has {last} now. "
+                "The database lost its last commits (a failover to a server that lacked them, or a "
+                "backup that was put back). The run was ended, and nothing more was sent",
+                "damaged",
+            )
+        for number, seal in seals.items():
+            if self._in_doubt.get(number) != seal:
+                self._taken()
+        if seals:
+            self._wrote(max(seals), seals[max(seals)])
 
+    def _wrote(self, number: int, seal: str) -> None:
+        with self._counting:
+            if number <= self._durable:
+                return
+            for known in [n for n in self._in_doubt if n <= number]:
+                del self._in_doubt[known]
+            self._durable, self._last_seal = number, seal
+            if self._witness is not None:
+                self._witness.tell(number, finished=False)
 
-def logged_events(connection: Connection, run_id: int) -> Iterator[Logged]:
-    """The run's events, in order, none missing."""
-    query = select(events).where(events.c.run_id == run_id).order_by(events.c.number)
-    with connection.execute(query.execution_options(yield_per=1000)) as rows:
-        for number, row in enumerate(rows, 1):
-            yield _read(number, checked(events, row))
+    def _ended(self, row: dict[str, Any]) -> None:
+        self._row = row
+        if self._witness is not None:
+            self._witness.tell(self._durable, finished=True)
 
+    def _taken(self) -> NoReturn:
+        self._refuse(
+            f"another process has gone on with run {self.name}, or pruned it, while this one had "
+            "lost the database. Nothing of the other's was overwritten; this process sends nothing "
+            "more for the run",
+            "locked",
+        )
 
-def _read(number: int, row: Mapping[str, Any]) -> Logged:
-    if row["number"] != number:
-        raise Malformed(f"event {number} of run {row['run_id']} is missing")
-    try:
-        event, at, facts = Event(row["event"]), moment(row["at"]), json.loads(row["facts"])
-    except ValueError as exc:
-        raise Malformed(f"event {number} of run {row['run_id']}: {exc}") from exc
-    return Logged(row["segment_id"], event, at, facts)
+    def _refuse(self, what: str, reason: JournalReason) -> NoReturn:
+        raise JournalError(f"{self.location}: {what}", reason=reason, location=self.location)
 
 
 def last_number(connection: Connection, run_id: int) -> int:

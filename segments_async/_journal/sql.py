@@ -12,6 +12,7 @@ import threading
 import unicodedata
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
@@ -35,6 +36,9 @@ T = TypeVar("T")
 #: just killed may take a moment to die.
 _ATTEMPTS = 20
 _BETWEEN = 0.1
+
+#: Seconds between two steps of a prune.
+_PRUNE_PAUSE = 0.02
 
 _LONGEST_NAME = 200
 
@@ -129,8 +133,21 @@ class SqlJournal:
         """Forget runs to which nothing has happened since; how many they were.
 
         Runs of live processes stay. With a run, what `only_changed` knows of its files is gone.
+        In small steps with pauses between them, beside which other processes write. Cancelled or
+        killed in the middle, the rest goes with the next prune.
         """
-        return await self._ask(lambda: self._database.prune(before))
+        database = self._database
+        begun = [
+            run_id
+            for run_id in await self._ask(lambda: database.old_runs(before))
+            if await self._ask(partial(database.begin_pruning, run_id))
+        ]
+        for run_id in await self._ask(database.pruning):
+            left = True
+            while left:
+                left = await self._ask(partial(database.prune_some, run_id))
+                await anyio.sleep(_PRUNE_PAUSE)  # for other processes to write
+        return len(begun)
 
     async def _ask(self, question: Callable[[], T]) -> T:
         return await _patiently(question, self._database.location)

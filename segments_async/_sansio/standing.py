@@ -5,6 +5,7 @@ The process that records an event and the one that replays it take the same :fun
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal, assert_never
@@ -86,24 +87,90 @@ def step(standing: Standing, logged: Logged) -> Standing:
         ending=facts.ending if state in ENDS else None,
         failures=standing.failures + (state is State.FAILED),
     )
-    if state in _NEEDS_EXPORT and after.export is None:
-        raise UnreadableFacts(f"segment {logged.segment_id}: {logged.event} without an export")
-    if state is State.UNCHANGED and after.file is None:
-        raise UnreadableFacts(f"segment {logged.segment_id}: {logged.event} without a file")
-    return after
+    return _checked(logged.segment_id, after)
 
 
-def standings(events: Iterable[Logged]) -> dict[str, Standing]:
+def _checked(segment_id: str, standing: Standing) -> Standing:
+    """The standing, if it has what its state needs; else UnreadableFacts."""
+    state = standing.state
+    if state in _NEEDS_EXPORT and standing.export is None:
+        raise UnreadableFacts(f"segment {segment_id}: {state} without an export")
+    if state is State.UNCHANGED and standing.file is None:
+        raise UnreadableFacts(f"segment {segment_id}: {state} without a file")
+    return standing
+
+
+#: One logged event, as it was read: segment id, event, when (as :func:`datetime.fromisoformat`
+#: reads it), and the facts as JSON.
+Kept = tuple[str, Event, str, str]
+
+
+class _Replayed:
+    """One segment while its events are gone through. Of the facts, only the last are decoded."""
+
+    __slots__ = ("began_at", "export", "failures", "last", "state")
+
+    def __init__(self) -> None:
+        self.state = State.NEW
+        self.failures = 0
+        self.began_at: str | None = None
+        #: Facts, as JSON, of the last event, and of the last one that tells the export.
+        self.last = _NO_FACTS
+        self.export: str | None = None
+
+    def step(self, event: Event, at: str, facts: str) -> None:
+        state = self.state = advance(self.state, event)
+        self.last = facts
+        if state is State.NEW:
+            self.began_at = self.export = None
+            return
+        if facts.startswith('{"export":'):
+            self.export = facts
+        if event is Event.ACCEPTED or event is Event.ADOPTED:
+            self.began_at = at
+        self.failures += state is State.FAILED
+
+    def standing(self, segment_id: str) -> Standing:
+        if self.state is State.NEW:
+            return Standing(failures=self.failures)
+        export = None
+        if self.export is not None and self.export is not self.last:
+            export = read_facts(segment_id, json.loads(self.export)).export
+        facts = read_facts(segment_id, json.loads(self.last), export)
+        return _checked(
+            segment_id,
+            Standing(
+                state=self.state,
+                export=facts.export or export,
+                submitted_at=None
+                if self.began_at is None
+                else datetime.fromisoformat(self.began_at),
+                file=facts.file if self.state in (State.DONE, State.UNCHANGED) else None,
+                ending=facts.ending if self.state in ENDS else None,
+                failures=self.failures,
+            ),
+        )
+
+
+def standings(log: Iterable[Kept]) -> dict[str, Standing]:
     """Where each export stands that something is logged of; of all others it is NEW.
+
+    The same as :func:`step` for each event. A large journal has some million events, so facts that
+    later ones repeat aren't decoded.
 
     Raises:
         IllegalTransition, UnreadableFacts: no run of this library has such a log.
     """
-    known: dict[str, Standing] = {}
-    for logged in events:
-        before = known.get(logged.segment_id, _NOTHING)
-        known[logged.segment_id] = step(before, logged)
-    return known
+    replayed: dict[str, _Replayed] = {}
+    for segment_id, event, at, facts in log:
+        known = replayed.get(segment_id)
+        if known is None:
+            known = replayed[segment_id] = _Replayed()
+        known.step(event, at, facts)
+    try:
+        return {segment_id: known.standing(segment_id) for segment_id, known in replayed.items()}
+    except ValueError as exc:  # no JSON, or no time
+        raise UnreadableFacts(str(exc)) from exc
 
 
 def resumption(
@@ -182,7 +249,7 @@ def untold(segment_id: str, standing: Standing, *, run: str) -> NotExported:
     return NotExported(segment_id, standing.export, error, "yes", resumable=False)
 
 
-_NOTHING = Standing()
+_NO_FACTS = "{}"
 _NEEDS_EXPORT = frozenset(State) - {
     State.NEW,
     State.INTENT,

@@ -644,5 +644,5 @@ async def test_an_outcome_is_what_it_was(tmp_path: Path) -> None:
     assert (type(told.error), str(told.error)) == (type(was.error), str(was.error))
     assert all(isinstance(outcome, Exported) for outcome in second.exported)
     assert names_in(tmp_path / "out") == sorted(
-        ["manifest.jsonl", *(o.file.path.name for o in first.exported)]
+        [".segments-async", "manifest.jsonl", *(o.file.path.name for o in first.exported)]
     )

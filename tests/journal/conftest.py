@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from journal.server import PostgresServer
+
+
+@pytest.fixture(scope="module")
+def own_postgres() -> Iterator[PostgresServer]:
+    """One that may be restarted."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
@@ -46,7 +46,6 @@ class PostgresServer:
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="journal-postgresql-"))
         self._numbers = count(1)
-        self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -55,10 +54,36 @@ class PostgresServer:
         place = f"127.0.0.1:{self.port}/{database}"
         return f"postgresql://journal:Very-Secret@{place}?options=-csearch_path%3D{schema}"
 
+    def restart(self, how: str = "fast") -> None:
+        """Stop and start the server, as an administrator or a failover does."""
+        self._control("restart", how)
+
+    def stop(self, how: str = "fast") -> None:
+        self._control("stop", how)
+
+    def start(self) -> None:
+        self._control("start")
+
+    def _control(self, what: str, how: str = "fast") -> None:
+        log = self._directory / "log"
+        subprocess.run(
+            [binaries() / "pg_ctl", what, "-D", self._directory / "data", "-m", how, "-w",
+             "-t", str(int(_PATIENCE)), "-l", log, "-s"],
+            check=True, user=_unprivileged(), cwd=self._directory,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    def terminate(self) -> None:
+        """End every session but this one."""
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
     def schema(self) -> str:
         """The URL of a new, empty schema."""
         name = f"journal_{next(self._numbers)}"
-        self._execute(f"CREATE SCHEMA {name}")
+        self.execute(f"CREATE SCHEMA {name}")
         return self.url(schema=name)
 
     def __enter__(self) -> Self:
@@ -71,12 +96,10 @@ class PostgresServer:
             [binaries() / "initdb", "-D", data, *initdb],
             check=True, capture_output=True, user=user, cwd=self._directory,
         )  # fmt: skip
-        settings = [f"--{name}={value}" for name, value in _SETTINGS.items()]
-        with (self._directory / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [binaries() / "postgres", "-D", data, f"--port={self.port}", *settings],
-                stdout=log, stderr=log, user=user, cwd=self._directory,
-            )  # fmt: skip
+        settings = "".join(f"{name} = '{value}'\n" for name, value in _SETTINGS.items())
+        with (data / "postgresql.conf").open("a") as file:
+            file.write(f"{settings}port = {self.port}\n")
+        self._control("start")
         self._wait()
         return self
 
@@ -86,26 +109,25 @@ class PostgresServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGQUIT)  # at once: its data is thrown away
-            self._process.wait(_PATIENCE)
+        with contextlib.suppress(subprocess.CalledProcessError):
+            self._control("stop", "immediate")  # its data is thrown away
         shutil.rmtree(self._directory)
 
     def _wait(self) -> None:
         until = time.monotonic() + _PATIENCE
         while True:
             try:
-                self._execute("SELECT 1")
+                self.execute("SELECT 1")
             except OperationalError:
-                ended = self._process is None or self._process.poll() is not None
-                if ended or time.monotonic() > until:
+                if time.monotonic() > until:
                     log = (self._directory / "log").read_text()
                     raise AssertionError(f"PostgreSQL didn't start:\n{log}") from None
                 time.sleep(0.05)
             else:
                 return
 
-    def _execute(self, statement: str) -> None:
+    def execute(self, statement: str) -> None:
+        """Run one statement as an administrator."""
         url = self.url().replace("postgresql:", "postgresql+psycopg:")
         engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:

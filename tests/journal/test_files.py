@@ -19,8 +19,7 @@ from journal.lives import ACCOUNT, DESTINATION, live, opened, run_of
 from segments_async import JournalError
 from segments_async._journal import files
 from segments_async._journal.database import Database
-from segments_async._journal.files import hold, kind_of_network
-from segments_async._journal.wal import lost_commits
+from segments_async._journal.files import RunLock, kind_of_network
 from segments_async._sansio.lifecycle import Event
 
 
@@ -43,9 +42,9 @@ async def test_only_the_owner_reads_the_files(umask: int, tmp_path: Path) -> Non
     async with run_of(await opened(directory / "runs.db")) as log:
         await live(log, "a", [Event.INTENT])
         found = modes(directory)
-    names = ["runs.db", "runs.db-wal", "runs.db-shm", "runs.db.run-1.lock"]
+    names = ["runs.db", "runs.db-journal", "runs.db.run-1.lock"]
     assert found == dict.fromkeys(names, 0o600)
-    assert modes(directory) == {"runs.db": 0o600}
+    assert modes(directory) == {"runs.db": 0o600, "runs.db-journal": 0o600}
 
 
 async def test_a_directory_is_made(tmp_path: Path) -> None:
@@ -61,7 +60,7 @@ async def test_odd_names(tmp_path: Path) -> None:
         await live(log, "a", [Event.INTENT])
     assert path.exists()
     await opened(f"sqlite:///{tmp_path / 'plain.db'}")
-    assert modes(tmp_path).keys() == {path.name, "plain.db"}
+    assert modes(tmp_path).keys() == {path.name, f"{path.name}-journal", "plain.db"}
 
 
 async def test_a_path_below_a_file(tmp_path: Path) -> None:
@@ -102,7 +101,7 @@ def test_many_create_it_at_once(tmp_path: Path) -> None:
         thread.join()
     assert sorted(names) == [f"run-{n}" for n in range(6)]
     assert len(Database.open(path, ACCOUNT).runs()) == 6
-    assert [p.name for p in tmp_path.iterdir()] == ["runs.db"]
+    assert modes(tmp_path).keys() == {"runs.db", "runs.db-journal"}
 
 
 def test_a_database_of_something_else(tmp_path: Path) -> None:
@@ -177,14 +176,14 @@ def test_where_mounts_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_one_holds_a_run(tmp_path: Path) -> None:
     """A lock is one's own until it is let go of; its file is gone afterwards."""
     path = tmp_path / "lock"
-    first = hold(path)
+    first = RunLock.take(path)
     assert first is not None
-    assert hold(path) is None
-    first()
+    assert RunLock.take(path) is None
+    first.release()
     assert not path.exists()
-    second = hold(path)
+    second = RunLock.take(path)
     assert second is not None
-    second()
+    second.release()
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
@@ -192,8 +191,9 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     program = (
         "import sys, pathlib\n"
-        "from segments_async._journal.files import hold\n"
-        "assert hold(pathlib.Path(sys.argv[1]))\n"
+        "from segments_async._journal.files import RunLock\n"
+        "held = RunLock.take(pathlib.Path(sys.argv[1]))\n"
+        "assert held\n"
         "print('held', flush=True)\n"
         "sys.stdin.read()"
     )
@@ -204,20 +204,11 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        assert hold(path) is None
+        assert RunLock.take(path) is None
         process.kill()
         process.wait()
     assert path.exists()
-    let_go = hold(path)
-    assert let_go is not None
-    let_go()
-
-
-def test_no_log_lost_nothing(tmp_path: Path) -> None:
-    """Where SQLite left no write-ahead log, or an empty one, none is damaged."""
-    path = tmp_path / "runs.db-wal"
-    assert not lost_commits(path)
-    path.write_bytes(b"")
-    assert not lost_commits(path)
-    path.write_bytes(b"x" * 31)
-    assert not lost_commits(path)
+    lock = RunLock.take(path)
+    assert lock is not None
+    assert lock.unclean
+    lock.release()

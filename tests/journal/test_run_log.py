@@ -13,7 +13,6 @@ import anyio.lowlevel
 import pytest
 
 from journal.lives import GOES_WELL, export_of, facts_for, opened, run_of
-from segments_async import JournalError
 from segments_async._journal import run_log
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
@@ -285,45 +284,6 @@ async def test_a_caller_may_leave_a_busy_database(where: str) -> None:
         assert scope.cancelled_caught
         recorder.before = lambda: None
     assert await stands(where) == {"a": State.INTENT}
-
-
-async def test_a_database_that_stays_busy(where: str) -> None:
-    """After half a minute, everybody is told that the journal is locked."""
-    async with run_of(await opened(where)) as log:
-
-        def busy() -> None:
-            raise Locked("busy")
-
-        recorded_by(log).before = busy
-        log.open("a")
-        for _ in range(2):
-            with pytest.raises(JournalError) as caught:
-                await log.record("a", Event.INTENT if log.state("a") is State.NEW else Event.LOST)
-            assert caught.value.reason == "locked"
-
-
-async def test_a_write_that_fails_is_told_to_all(where: str) -> None:
-    """If a commit fails, nobody is told that an event is durable, and none is recorded after it."""
-    async with run_of(await opened(where)) as log:
-
-        def broken() -> None:
-            raise OSError("no space left on device")
-
-        recorded_by(log).before = broken
-        reasons = []
-
-        async def write(name: str) -> None:
-            log.open(name)
-            try:
-                await log.record(name, Event.INTENT)
-            except JournalError as exc:
-                reasons.append(exc.reason)
-
-        async with anyio.create_task_group() as tasks:
-            for name in "abc":
-                tasks.start_soon(write, name)
-        assert reasons == ["unavailable"] * 3
-    assert await stands(where) == {}
 
 
 async def test_a_cancelled_caller_that_hands_nothing_over(where: str) -> None:

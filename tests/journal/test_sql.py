@@ -387,25 +387,6 @@ async def test_no_password_in_an_error(postgres: Any) -> None:
 
 
 @pytest.mark.needs("PostgreSQL")
-async def test_a_server_that_is_gone_ends_the_log(postgres: Any) -> None:
-    """A lost connection is told to whoever records, then and ever after; the run goes on later."""
-    where = postgres.schema()
-    async with run_of(await opened(where)) as log:
-        await live(log, "a", GOES_WELL[:1])
-        execute(
-            where,
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
-        )
-        for _ in range(2):
-            with pytest.raises(JournalError) as caught:
-                await log.record("a", Event.NOT_SENT)
-            assert caught.value.reason == "unavailable"
-    async with run_of(await opened(where)) as log:
-        assert log.open("a").state is State.INTENT
-
-
-@pytest.mark.needs("PostgreSQL")
 async def test_a_commit_waits_for_the_disk(postgres: Any) -> None:
     """Where the server has synchronous_commit off, the journal's connections turn it on."""
     with backend(postgres.schema()).engine.connect() as connection:

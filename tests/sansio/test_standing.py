@@ -22,7 +22,14 @@ from segments_async._sansio.facts import (
     read_facts,
 )
 from segments_async._sansio.lifecycle import Event, IllegalTransition, State, advance
-from segments_async._sansio.standing import Logged, Standing, resumption, standings, step
+from segments_async._sansio.standing import (
+    Kept,
+    Logged,
+    Standing,
+    resumption,
+    standings,
+    step,
+)
 from segments_async.models import (
     Export,
     ExportedFile,
@@ -73,6 +80,11 @@ def facts_for(event: Event, segment_id: str, number: int = 1) -> dict[str, Any]:
             return {}
 
 
+def kept(log: list[Logged]) -> list[Kept]:
+    """The events as the journal reads them."""
+    return [(e.segment_id, e.event, e.at.isoformat(), json.dumps(e.facts)) for e in log]
+
+
 def logged(*events: Event, segment_id: str = "a") -> list[Logged]:
     return [
         Logged(segment_id, event, NOON + timedelta(seconds=n), facts_for(event, segment_id))
@@ -103,7 +115,7 @@ WAYS: dict[State, tuple[Event, ...]] = {
 
 
 def standing_in(state: State) -> Standing:
-    return standings(logged(*WAYS[state])).get("a", Standing())
+    return standings(kept(logged(*WAYS[state]))).get("a", Standing())
 
 
 def taken_up(state: State, **options: Any) -> State:
@@ -164,7 +176,7 @@ def test_a_file_that_is_gone(found: State, after: State) -> None:
 def test_failures_are_counted_across_retries() -> None:
     """`retry_failed=1` is one more export after the first FAILED, and none after the second."""
     once = (*SUBMITTED, Event.FAILED)
-    standing = standings(logged(*once, Event.OPTED_IN, *once))["a"]
+    standing = standings(kept(logged(*once, Event.OPTED_IN, *once)))["a"]
     assert standing.failures == 2
     assert resumption(standing, retry_failed=1) == ()
     assert resumption(standing, retry_failed=2) == (Event.OPTED_IN,)
@@ -199,7 +211,7 @@ def test_what_is_known_of_a_finished_export() -> None:
 
 def test_a_second_export_has_no_past() -> None:
     """Back in NEW, the first export's id, file and time are gone."""
-    standing = standings(logged(*WAYS[State.EXPIRED], Event.OPTED_IN))["a"]
+    standing = standings(kept(logged(*WAYS[State.EXPIRED], Event.OPTED_IN)))["a"]
     assert standing == Standing()
 
 
@@ -375,7 +387,7 @@ class Lives(RuleBasedStateMachine):
         if leads(self.known(segment_id)["state"], event):
             return
         with pytest.raises(IllegalTransition):
-            standings([*self.log, Logged(segment_id, event, NOON)])
+            standings(kept([*self.log, Logged(segment_id, event, NOON)]))
 
     @invariant()
     def replay_is_the_model(self) -> None:
@@ -387,7 +399,7 @@ class Lives(RuleBasedStateMachine):
                 "at": s.submitted_at,
                 "failures": s.failures,
             }
-            for segment_id, s in standings(self.log).items()
+            for segment_id, s in standings(kept(self.log)).items()
         }
         assert found == self.model
 

@@ -1,0 +1,260 @@
+"""A journal in a schema of PostgreSQL."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, text
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from segments_async.errors import ConfigurationError, JournalError
+
+#: Seconds that connecting may take.
+_CONNECT_TIMEOUT = 10
+
+#: Attempts to reach, through a pooler, the session in which a lock was left.
+_UNLOCK_ATTEMPTS = 20
+
+
+class PostgreSQL:
+    """One schema, with a session's advisory lock for each run that is held."""
+
+    def __init__(self, url: URL) -> None:
+        if url.drivername == "postgresql":
+            url = url.set(drivername="postgresql+psycopg")
+        port = f":{url.port}" if url.port else ""
+        self.location: str = f"postgresql://{url.host or ''}{port}/{url.database or ''}"
+        self.reading: dict[str, Any] = {}
+        self.has_sessions: bool = True
+        self.secrets: tuple[str, ...] = _secrets(url)
+        self.engine: Engine = _engine(url)
+        event.listen(self.engine, "connect", _on_connect)
+        #: Of connections that leave nothing behind in the database's session.
+        self._probing = _engine(url)
+
+    def prepare(self, initialize: Callable[[Engine], None]) -> None:
+        self._check_sessions()
+        initialize(self.engine)
+
+    def exclusively(self, connection: Connection) -> None:
+        key = self._key(connection, 0)
+        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
+
+    def now(self, connection: Connection) -> datetime:
+        found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+        return found
+
+    def hold(self, connection: Connection, run_id: int) -> AdvisoryLock | None:
+        lock = AdvisoryLock(self._key(connection, run_id), self.location)
+        return lock if lock.take(connection) else None
+
+    def identity(self, connection: Connection) -> str:
+        return f"{self.location}#{_schema(connection)}"
+
+    def check_whole(self, connection: Connection) -> None:
+        """PostgreSQL recovers by itself, and has checksums of its own."""
+
+    def give_back_space(self) -> None:
+        """Autovacuum sees to it."""
+
+    def _check_sessions(self) -> None:
+        """Refuse a transaction pooler, before a lock or a setting is left in one of its sessions.
+
+        Such a pooler gives a connection's next transaction to whichever of its own sessions is
+        free. So of two connections that take turns, one is seen in the other's session.
+        """
+        with self._probing.connect() as one, self._probing.connect() as other:
+            with one.begin():
+                before = _session(one)
+            with other.begin():
+                # Looked at first: a pool of one session has none left for `one` meanwhile.
+                if _session(other) == before:
+                    raise pooled(self.location)
+                with one.begin():
+                    if _session(one) != before:
+                        raise pooled(self.location)
+
+    def _key(self, connection: Connection, run_id: int) -> int:
+        """Advisory locks are numbers, and of the whole database: two schemas must not collide."""
+        digest = hashlib.sha256(f"segments-async {_schema(connection)} {run_id}".encode()).digest()
+        return int.from_bytes(digest[:8], "big", signed=True)
+
+
+class AdvisoryLock:
+    """A run's lock, in one session of the database."""
+
+    def __init__(self, key: int, location: str) -> None:
+        self._key = key
+        self._location = location
+        self._session = 0
+        #: Never: PostgreSQL rolls back by itself what a dead process left.
+        self.unclean: bool = False
+
+    def take(self, connection: Connection) -> bool:
+        asked = text("SELECT pg_try_advisory_lock(:key)")
+        if not connection.execute(asked, {"key": self._key}).scalar():
+            return False
+        self._session = _session(connection)
+        return True
+
+    def confirm(self, connection: Connection) -> None:
+        with connection.begin():
+            if _session(connection) == self._session and self._holder(connection) == self._session:
+                return
+        self._unlock(connection)
+        raise pooled(self._location)
+
+    def regain(self, connection: Connection) -> bool:
+        """As `Hold.regain`. A lost session that the server takes for alive is ended first."""
+        with connection.begin():
+            if self.take(connection):
+                return True
+            holder = self._holder(connection)
+            if holder is not None and holder == self._session:
+                ended = text("SELECT pg_terminate_backend(:pid)")
+                connection.execute(ended, {"pid": holder})
+            return False
+
+    def release(self) -> None:
+        """The lock ends with its connection."""
+
+    def _holder(self, connection: Connection) -> int | None:
+        """The session that holds the lock. A key of 64 bits is shown as two halves."""
+        key = self._key & 0xFFFFFFFFFFFFFFFF
+        halves = {"high": key >> 32, "low": key & 0xFFFFFFFF}
+        found: int | None = connection.execute(_HOLDER, halves).scalar()
+        return found
+
+    def _unlock(self, connection: Connection) -> None:
+        """Find the session that has the lock, through the pooler, and give the lock back there."""
+        for _ in range(_UNLOCK_ATTEMPTS):
+            with connection.begin():
+                if _session(connection) == self._session:
+                    unlock = text("SELECT pg_advisory_unlock(:key)")
+                    connection.execute(unlock, {"key": self._key})
+                    return
+        with connection.begin():
+            ended = text("SELECT pg_terminate_backend(:pid)")
+            connection.execute(ended, {"pid": self._session})
+
+
+_HOLDER = text(
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
+    "AND classid::bigint = :high AND objid::bigint = :low "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+
+def pooled(location: str) -> JournalError:
+    """The refusal of a pooler that gives one session to several connections."""
+    return JournalError(
+        f"{location}: a transaction pooler (such as pgbouncer with pool_mode = transaction) stands "
+        "before this database, and a run can't be held for one process through it; give a direct "
+        "connection or a session pool. Nothing was written or sent",
+        reason="unsupported",
+        location=location,
+    )
+
+
+def _session(connection: Connection) -> int:
+    """The process at the server that a connection's transaction is in."""
+    found: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    return found
+
+
+def _schema(connection: Connection) -> str | None:
+    found: str | None = connection.execute(text("SELECT current_schema()")).scalar()
+    return found
+
+
+def _secrets(url: URL) -> tuple[str, ...]:
+    """The passwords in a URL, as they are and as they may be quoted."""
+    named = [value for name, value in url.query.items() if "password" in name.lower()]
+    values = [value for one in named for value in ((one,) if isinstance(one, str) else one)]
+    if url.password:
+        values.append(str(url.password))
+    forms = {form for v in values if v for form in (v, quote(v, safe=""), quote(v), quote_plus(v))}
+    return tuple(sorted(forms, key=len, reverse=True))
+
+
+def _engine(url: URL) -> Engine:
+    try:
+        dialect = url.get_dialect()
+        if dialect.is_async:
+            raise ConfigurationError(
+                f"a journal needs a synchronous driver, such as postgresql+psycopg://, and "
+                f"{url.drivername}:// is an asynchronous one. Nothing was connected to"
+            )
+        return create_engine(
+            url, poolclass=NullPool, hide_parameters=True, connect_args=_arguments(url)
+        )
+    except NoSuchModuleError:
+        raise ConfigurationError(
+            f"SQLAlchemy knows no driver {url.drivername}://; a journal needs a synchronous one, "
+            "such as postgresql+psycopg://. Nothing was connected to"
+        ) from None
+    except ImportError as exc:
+        what = exc.name or "a module"
+        raise ConfigurationError(
+            f"a journal in PostgreSQL by {url.drivername}:// needs {what}, which can't be "
+            "imported: pip install 'psycopg[binary]'"
+        ) from exc
+    except (ArgumentError, TypeError, ValueError):
+        raise ConfigurationError("the journal's URL has an option that can't be read") from None
+
+
+def _arguments(url: URL) -> dict[str, Any]:
+    """Arguments of the driver, where the URL doesn't give them."""
+    driver = url.get_driver_name()
+    arguments: dict[str, Any] = {}
+    if driver in ("psycopg", "psycopg2"):
+        arguments["connect_timeout"] = _CONNECT_TIMEOUT
+        # A server that is gone without a word is noticed while something is sent to it, too.
+        arguments["tcp_user_timeout"] = 30_000
+    if driver == "psycopg":
+        # The log's one statement gains nothing by it, and poolers lose prepared statements.
+        arguments["prepare_threshold"] = None
+    return {name: value for name, value in arguments.items() if name not in url.query}
+
+
+#: What a role or a server may have set, and what the journal's sessions need. Each is set where the
+#: server knows it.
+_SETTINGS = {
+    # A role's limit must not end the reading of a long log.
+    "statement_timeout": "0",
+    "transaction_timeout": "0",
+    # Exports take hours in which nothing is written, and a session that is ended for being idle
+    # lets go of its run.
+    "idle_session_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    # Whoever locks a table for long is waited for in attempts, not in one.
+    "lock_timeout": "2s",
+    # The lock of a process whose machine died is let go within a minute, not two hours.
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+
+
+_VALUES = ", ".join(f"('{name}', '{value}')" for name, value in _SETTINGS.items())
+_SET = (
+    f"SELECT set_config(name, value, false) FROM (VALUES {_VALUES}) AS wanted (name, value) "  # noqa: S608 - ours
+    "WHERE current_setting(name, true) IS NOT NULL"
+)
+
+
+def _on_connect(connection: Any, _: object) -> None:
+    cursor = connection.cursor()
+    # Where a server or role has it off, a commit returns before it is durable.
+    cursor.execute(
+        "SELECT set_config('synchronous_commit', 'on', false) "
+        "WHERE current_setting('synchronous_commit') = 'off'"
+    )
+    cursor.execute(_SET)
+    cursor.close()
+    connection.commit()

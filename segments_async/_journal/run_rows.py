@@ -1,0 +1,159 @@
+"""Finding a run, making one, and reading its log. For worker threads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, insert, select
+
+from segments_async._journal.tables import (
+    Malformed,
+    check_event,
+    checked,
+    events,
+    runs,
+    sealed,
+    stamp,
+)
+from segments_async._sansio.lifecycle import Event, State, advance
+from segments_async._sansio.standing import Kept
+
+#: Events read in one transaction. A transaction that reads holds up SQLite's writers.
+_PAGE = 5000
+
+#: Begins the names of runs that are being pruned. No caller's name has a control character.
+PRUNED = "\x1f"
+
+Reading = Callable[[], AbstractContextManager[Connection]]
+
+
+def find_run(
+    connection: Connection, destination: str | None, name: str | None
+) -> Mapping[str, Any] | None:
+    """The run of that name, or the unfinished one without a name of the caller's; None: none."""
+    if name is None:
+        unfinished = runs.c.ended_at.is_(None) & runs.c.named.is_(False)
+        query = select(runs).where(unfinished, runs.c.destination.is_not_distinct_from(destination))
+    else:
+        query = select(runs).where(runs.c.name == name)
+    row = connection.execute(query.order_by(runs.c.id.desc())).first()
+    return None if row is None else checked(runs, row)
+
+
+def new_run(
+    connection: Connection, destination: str | None, name: str | None, now_name: str
+) -> Mapping[str, Any]:
+    """Make a run. Nobody else opens one meanwhile."""
+    last = connection.execute(select(func.max(runs.c.id))).scalar() or 0
+    values = {
+        "id": last + 1,
+        "name": _unique(connection, now_name) if name is None else name,
+        "named": name is not None,
+        "destination": destination,
+        "started_at": stamp(datetime.now(UTC)),
+        "ended_at": None,
+        "states": None,
+    }
+    row = sealed(runs, values)
+    connection.execute(insert(runs).values(row))
+    return row
+
+
+def _unique(connection: Connection, name: str) -> str:
+    taken = set(
+        connection.execute(select(runs.c.name).where(runs.c.name.startswith(name))).scalars()
+    )
+    number, candidate = 1, name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
+class Log:
+    """A run's events, in order, as they are read, and none missing.
+
+    Attributes:
+        number: of the last event that was read.
+        last_seal: its seal.
+    """
+
+    def __init__(self, reading: Reading, run_id: int) -> None:
+        self._reading = reading
+        self._run_id = run_id
+        self.number: int = 0
+        self.last_seal: str | None = None
+
+    def __iter__(self) -> Iterator[Kept]:
+        """Every event of the log.
+
+        Raises:
+            BrokenSeal, Malformed: an event isn't as it was written, or is missing.
+        """
+        last_id = 0
+        while True:
+            with self._reading() as connection:
+                page = connection.execute(_page(self._run_id, self.number)).all()
+                if len(page) < _PAGE:
+                    self._check_end(connection, page[-1][0] if page else last_id)
+            for row in page:
+                yield self._read(row)
+            if len(page) < _PAGE:
+                return
+            last_id = page[-1][0]
+
+    def _read(self, row: Row[Any]) -> Kept:
+        _, run_id, number, segment_id, event, at, facts, seal = tuple(row)
+        check_event(run_id, number, segment_id, event, at, facts, seal)
+        if number != self.number + 1:
+            raise Malformed(f"event {self.number + 1} of run {self._run_id} is missing")
+        self.number, self.last_seal = number, seal
+        known = _EVENTS.get(event)
+        if known is None:
+            raise Malformed(f"event {number} of run {self._run_id}: {event!r:.40}?")
+        return segment_id, known, at, facts
+
+    def _check_end(self, connection: Connection, last_id: int) -> None:
+        """Ask the table for events after the last one that its index knows of.
+
+        An index that lost its end would make a shorter log, which nothing contradicts.
+        """
+        of_run = events.c.run_id + 0 == self._run_id  # by the table, not by the index
+        query = select(func.count()).select_from(events).where(events.c.id > last_id, of_run)
+        if lost := connection.execute(query).scalar_one():
+            raise Malformed(f"the index lacks the last {lost} events of run {self._run_id}")
+
+
+_EVENTS = {event.value: event for event in Event}
+
+
+def _page(run_id: int, after: int) -> Select[Any]:
+    query = select(*events.c).where(events.c.run_id == run_id, events.c.number > after)
+    return query.order_by(events.c.number).limit(_PAGE)
+
+
+def counted_states(reading: Reading, run_id: int) -> Mapping[State, int]:
+    """How many exports of a run stand where, by its events alone: their facts aren't read.
+
+    Raises:
+        IllegalTransition, Malformed: no run has such events.
+    """
+    states: dict[str, State] = {}
+    number = 0
+    while True:
+        with reading() as connection:
+            columns = events.c.number, events.c.segment_id, events.c.event
+            query = select(*columns).where(events.c.run_id == run_id, events.c.number > number)
+            page = connection.execute(query.order_by(events.c.number).limit(_PAGE)).all()
+        for found, segment_id, event in page:
+            number += 1
+            if found != number or event not in _EVENTS:
+                raise Malformed(f"event {number} of run {run_id} is missing")
+            before = states.get(segment_id, State.NEW)
+            states[segment_id] = advance(before, _EVENTS[event])
+        if len(page) < _PAGE:
+            return Counter(states.values())

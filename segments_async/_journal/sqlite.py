@@ -1,0 +1,171 @@
+"""A journal in a SQLite file.
+
+`journal_mode = TRUNCATE`: between two commits the file alone is the journal. A write-ahead log
+would be a second file that holds what the first one lacks, and that people clean away, or forget
+to copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inspect
+
+from segments_async._journal.files import (
+    RunLock,
+    create_private,
+    network_file_system,
+    put_in_place,
+)
+from segments_async._journal.tables import guard, journal, runs
+from segments_async.errors import JournalError, JournalReason
+
+#: Seconds that one attempt waits for another process's commit. Short, since a cancelled caller
+#: waits for the attempt to end; there are many attempts.
+BUSY_SECONDS = 1.0
+
+#: Pages (of 4 KiB) by which the file shrinks in one transaction of a prune.
+_PAGES_AT_ONCE = 500
+
+#: The first version whose checks can be told one table.
+_CHECKS_TABLES = (3, 33)
+
+
+class Sqlite:
+    """One file, beside it a `-journal` while a transaction writes, and a lock file for each run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self.location: str = str(self._path)
+        self.engine: Engine = _engine(self._path)
+        self.reading: dict[str, Any] = {"sqlite_begin": "BEGIN"}
+        self.has_sessions: bool = False
+        self.secrets: tuple[str, ...] = ()
+
+    def prepare(self, initialize: Callable[[Engine], None]) -> None:
+        kind = network_file_system(self._path.parent)
+        if kind is not None:
+            self._refuse(
+                f"on a network file system ({kind}), where neither SQLite's locks nor its syncs "
+                "can be relied on; put the journal on a local disk, or into PostgreSQL",
+                "unsupported",
+            )
+        self._create(initialize)
+        self._check_file()
+        with self.engine.connect().execution_options(**self.reading) as connection:
+            if not inspect(connection).has_table(journal.name):
+                self._refuse("a database, and no journal", "foreign")
+            self._check_small_tables(connection)
+
+    def exclusively(self, connection: Connection) -> None:
+        """BEGIN IMMEDIATE, by which every writing transaction begins, has seen to it."""
+
+    def now(self, connection: Connection) -> datetime:  # noqa: ARG002
+        return datetime.now(UTC)
+
+    def hold(self, connection: Connection, run_id: int) -> RunLock | None:  # noqa: ARG002
+        return RunLock.take(self._path.with_name(f"{self._path.name}.run-{run_id}.lock"))
+
+    def identity(self, connection: Connection) -> str:  # noqa: ARG002
+        return self.location
+
+    def check_whole(self, connection: Connection) -> None:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+        if found != "ok":
+            self._refuse(f"damaged: {found:.200}")
+
+    def give_back_space(self) -> None:
+        # Of a journal that was made without auto_vacuum, it frees nothing. As a script, since each
+        # step of the statement frees one page, and only scripts are run to their end.
+        with contextlib.closing(self.engine.raw_connection()) as connection:
+            connection.cursor().executescript(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
+
+    def _create(self, initialize: Callable[[Engine], None]) -> None:
+        """A journal gets its name once its tables are there.
+
+        So an empty file in its place was cut off, and isn't taken for a new journal.
+        """
+        if os.path.lexists(self._path):
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        new = self._path.with_name(f"{self._path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
+        create_private(new)
+        try:
+            engine = _engine(new)
+            with contextlib.closing(engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA auto_vacuum = INCREMENTAL")
+            initialize(engine)
+        except BaseException:
+            new.unlink()
+            raise
+        finally:
+            new.with_name(f"{new.name}-journal").unlink(missing_ok=True)
+        put_in_place(new, self._path)
+
+    def _check_file(self) -> None:
+        # Never opened here: closing any descriptor of it would drop this process's SQLite locks
+        # (sqlite.org/howtocorrupt.html, section 2.2).
+        if not self._path.is_file():
+            self._refuse("not a file", "foreign")
+        if self._path.stat().st_size == 0:
+            self._refuse(
+                "damaged: an empty file, and a journal never is one; put a copy of it back, or "
+                "remove it to start anew, which asks for every export once more"
+            )
+        if not os.access(self._path, os.R_OK | os.W_OK) or not os.access(
+            self._path.parent, os.W_OK | os.X_OK
+        ):
+            self._refuse("can't be written, or its directory can't", "unavailable")
+
+    def _check_small_tables(self, connection: Connection) -> None:
+        """The tables that say which runs there are. A run's events are checked as they are read."""
+        if sqlite3.sqlite_version_info < _CHECKS_TABLES:
+            self.check_whole(connection)
+            return
+        for table in (journal, runs, guard):
+            query = f"PRAGMA integrity_check('{table.name}')"
+            found = connection.exec_driver_sql(query).scalar()
+            if found != "ok":
+                self._refuse(f"damaged: {found:.200}")
+
+    def _refuse(self, what: str, reason: JournalReason = "damaged") -> NoReturn:
+        raise JournalError(f"{self.location}: {what}", reason=reason, location=self.location)
+
+
+def _engine(path: Path) -> Engine:
+    # mode=rw never creates: SQLite would do so by the umask. No slash is left as it is, since a
+    # path that begins with two would be a URI's host.
+    uri = f"file:{quote(os.fsencode(path), safe='')}?mode=rw"
+
+    def connect() -> sqlite3.Connection:
+        # Used by one worker thread at a time, and not always the same.
+        connection = sqlite3.connect(
+            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        try:
+            for pragma in ("synchronous = FULL", "foreign_keys = ON", "cell_size_check = ON"):
+                connection.execute(f"PRAGMA {pragma}")
+            # A journal of an earlier version is converted: what its write-ahead log holds is moved
+            # into the file. That needs the file for this process alone, and is busy otherwise.
+            connection.execute("PRAGMA journal_mode = TRUNCATE").fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later can't be given the lock by waiting.
+        options = connection.get_execution_options()
+        connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN IMMEDIATE"))
+
+    event.listen(engine, "begin", begin)
+    return engine

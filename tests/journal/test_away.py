@@ -1,0 +1,391 @@
+"""A database that is away for a moment: what waits, what is told, and who has the run then."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from journal.lives import GOES_WELL, export_of, facts_for, live, opened, run_of
+from journal.server import PostgresServer
+from journal.test_run_log import Recorder, recorded_by
+from journal.test_sql import execute, logged, rows
+from segments_async import JournalError
+from segments_async._journal import run_log
+from segments_async._journal.locked import Locked
+from segments_async._journal.run_log import RunLog
+from segments_async._sansio.lifecycle import Event, State
+
+AWAY = JournalError("the server is gone", reason="unavailable", location="here")
+
+
+class Away:
+    """Keeps a log from its database, until told."""
+
+    def __init__(self, recorder: Recorder, error: Exception = AWAY) -> None:
+        self._error = error
+        self._away = True
+        self.attempts = 0
+        recorder.before = self._refuse
+
+    def _refuse(self) -> None:
+        if self._away:
+            self.attempts += 1
+            raise self._error
+
+    def come_back(self) -> None:
+        self._away = False
+
+
+@contextlib.asynccontextmanager
+async def kept_by(log: RunLog) -> AsyncIterator[None]:
+    """While this lasts, somebody waits for the log's return, as a run does."""
+    async with anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            while True:
+                await log.returned()
+                await anyio.sleep(0.1)
+
+        tasks.start_soon(wait)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def stands(where: str) -> dict[str, State]:
+    async with run_of(await opened(where)) as log:
+        return {segment_id: standing.state for segment_id, standing in log.standings.items()}
+
+
+async def record(log: RunLog, segment_id: str, event: Event) -> None:
+    await log.record(segment_id, event, facts_for(event, export_of(segment_id)))
+
+
+async def until(there: Callable[[], bool]) -> None:
+    while not there():
+        await anyio.sleep(0.05)
+
+
+# What a log does, whatever the database.
+
+
+@pytest.mark.parametrize("error", [AWAY, Locked("busy")], ids=["unavailable", "busy"])
+async def test_events_are_kept_until_it_is_back(where: str, error: Exception) -> None:
+    """An id that comes while the database is away isn't waited for, and is written later."""
+    async with run_of(await opened(where)) as log:
+        recorder = recorded_by(log)
+        log.open("a")
+        await record(log, "a", Event.INTENT)
+        away = Away(recorder, error)
+        with anyio.fail_after(10):
+            await record(log, "a", Event.ACCEPTED)
+        assert log.away
+        with anyio.fail_after(1):
+            await record(log, "a", Event.COMPLETED)
+        assert logged(where) == [("a", "intent")]
+        async with kept_by(log):
+            await anyio.sleep(120)
+            assert log.away
+            away.come_back()
+            await until(lambda: not log.away)
+        assert log.knows_export("a")
+    assert [event for _, event in logged(where)] == ["intent", "accepted", "completed"]
+
+
+async def test_no_post_may_go_meanwhile(where: str) -> None:
+    """An INTENT is taken back, at once where the database is known to be away."""
+    async with run_of(await opened(where)) as log:
+        away = Away(recorded_by(log))
+        for name in ("a", "b"):
+            log.open(name)
+            with anyio.fail_after(1):
+                await log.record(name, Event.INTENT)
+            assert log.state(name) is State.NEW
+        assert log.away
+        away.come_back()
+        await log.returned()
+        await log.record("b", Event.INTENT)
+        assert log.state("b") is State.INTENT
+    # The first one may have been written before the connection broke, so both stand there.
+    assert logged(where) == [("a", "intent"), ("a", "not_sent"), ("b", "intent")]
+
+
+async def test_one_warning_and_one_word_of_its_return(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However long it takes and however often it was tried."""
+    caplog.set_level(logging.INFO, logger="segments_async")
+    async with run_of(await opened(where)) as log:
+        away = Away(recorded_by(log))
+        log.open("a")
+        await log.record("a", Event.INTENT)
+        async with kept_by(log):
+            await anyio.sleep(60)
+            away.come_back()
+            await until(lambda: not log.away)
+    assert away.attempts > 10
+    words = [(r.levelname, r.getMessage()) for r in caplog.records if r.name == "segments_async"]
+    assert [level for level, _ in words] == ["WARNING", "INFO"]
+    assert "run now: the journal is away" in words[0][1]
+    assert "the server is gone" in words[0][1]
+    assert "the journal is back" in words[1][1]
+
+
+async def test_a_short_wait_for_another_process_is_no_news(
+    where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another process's transaction of a second delays an INTENT, and nothing is said."""
+    async with run_of(await opened(where)) as log:
+        away = Away(recorded_by(log), Locked("busy"))
+        log.open("a")
+
+        async def come_back() -> None:
+            await anyio.sleep(1)
+            away.come_back()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(come_back)
+            await log.record("a", Event.INTENT)
+        assert log.state("a") is State.INTENT
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [(AWAY, "unavailable"), (Locked("busy"), "locked")], ids=str
+)
+async def test_one_that_never_comes_back(where: str, error: Exception, reason: str) -> None:
+    """After ten minutes the log is over, and says which exports no later session will know."""
+    async with run_of(await opened(where)) as log:
+        recorder = recorded_by(log)
+        for name in "abc":
+            log.open(name)
+            await record(log, name, Event.INTENT)
+        await record(log, "a", Event.ACCEPTED)
+        Away(recorder, error)
+        await record(log, "b", Event.ACCEPTED)
+        began = anyio.current_time()
+        with pytest.raises(JournalError) as caught:
+            await log.returned()
+        assert caught.value.reason == reason
+        assert "away for 10 minutes" in str(caught.value)
+        assert run_log.PATIENCE <= anyio.current_time() - began < run_log.PATIENCE + 10
+        with pytest.raises(JournalError):
+            await log.record("c", Event.LOST)
+        assert [log.knows_export(name) for name in "abc"] == [True, False, False]
+    assert await stands(where) == {"a": State.SUBMITTED, "b": State.INTENT, "c": State.INTENT}
+
+
+async def test_what_is_no_passing_trouble(where: str) -> None:
+    """A fault in the journal ends the log at once, for everybody who waits."""
+    async with run_of(await opened(where)) as log:
+        Away(recorded_by(log), JournalError("broken", reason="damaged", location="here"))
+        reasons = []
+
+        async def write(name: str) -> None:
+            log.open(name)
+            try:
+                await log.record(name, Event.INTENT)
+            except JournalError as exc:
+                reasons.append(exc.reason)
+
+        async with anyio.create_task_group() as tasks:
+            for name in "abc":
+                tasks.start_soon(write, name)
+        assert reasons == ["damaged"] * 3
+    assert await stands(where) == {}
+
+
+async def test_a_cancelled_caller_is_gone_at_once(where: str) -> None:
+    """Whoever waits for the return may leave, and the events stay for the next one."""
+    async with run_of(await opened(where)) as log:
+        away = Away(recorded_by(log))
+        log.open("a")
+        await log.record("a", Event.GAVE_UP)
+        began = anyio.current_time()
+        with anyio.move_on_after(3):
+            await log.returned()
+        assert anyio.current_time() - began < 4
+        away.come_back()
+        await log.returned()
+    assert await stands(where) == {"a": State.UNASKED}
+
+
+async def test_an_end_that_can_not_be_written(where: str) -> None:
+    """A run that is over while the database is away says so, and isn't taken for finished."""
+    async with run_of(await opened(where)) as log:
+        recorded_by(log)
+
+        def gone(*_: Any) -> None:
+            raise AWAY
+
+        log._run.finish = gone  # type: ignore[method-assign]
+        with pytest.raises(JournalError, match="its end was not written"):
+            await log.finish(patience=30)
+    async with run_of(await opened(where)) as log:
+        assert not log.finished
+
+
+@pytest.mark.real_time
+async def test_a_server_that_says_nothing(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that doesn't end is left to its thread; what that still writes isn't written twice."""
+    monkeypatch.setattr(run_log, "_STALL_SECONDS", 0.2)
+    async with run_of(await opened(where)) as log:
+        recorder = recorded_by(log)
+        log.open("a")
+        await record(log, "a", Event.INTENT)
+        go = threading.Event()
+        calls = iter([True])
+
+        def hang() -> None:
+            if next(calls, False):
+                assert go.wait(10)
+
+        recorder.before = hang
+        await record(log, "a", Event.ACCEPTED)
+        assert log.away
+        async with kept_by(log):
+            await until(lambda: not log.away)
+        go.set()
+        await record(log, "a", Event.COMPLETED)
+    assert [event for _, event in logged(where)] == ["intent", "accepted", "completed"]
+
+
+# A database that really is away.
+
+
+@pytest.mark.needs("PostgreSQL")
+@pytest.mark.real_time
+@pytest.mark.parametrize("how", ["terminate", "fast", "immediate"])
+async def test_a_server_that_is_restarted(how: str, own_postgres: PostgresServer) -> None:
+    """The log connects again, holds its run again, and has every event once."""
+    where = own_postgres.schema()
+    async with run_of(await opened(where)) as log:
+        log.open("a")
+        await record(log, "a", Event.INTENT)
+        await anyio.to_thread.run_sync(
+            own_postgres.terminate if how == "terminate" else lambda: own_postgres.restart(how)
+        )
+        for event in GOES_WELL[1:]:
+            await record(log, "a", event)
+        await log.returned()
+        with pytest.raises(JournalError) as caught:
+            async with run_of(await opened(where)):
+                pass
+        assert caught.value.reason == "locked"
+        assert [event for _, event in logged(where)] == [event.value for event in GOES_WELL]
+
+
+@pytest.mark.needs("PostgreSQL")
+@pytest.mark.real_time
+async def test_a_lost_session_is_noticed_while_nothing_is_written(postgres: PostgresServer) -> None:
+    """`check` sees that the session is gone, and takes the run again before another process can."""
+    where = postgres.schema()
+    async with run_of(await opened(where)) as log:
+        assert log.has_sessions
+        await live(log, "a", GOES_WELL[:2])
+        await log.check(idle=3600)
+        await anyio.to_thread.run_sync(postgres.terminate)
+        await log.check(idle=0)
+        assert log.away
+        await log.returned()
+        with pytest.raises(JournalError) as caught:
+            async with run_of(await opened(where)):
+                pass
+        assert caught.value.reason == "locked"
+
+
+@pytest.mark.needs("PostgreSQL")
+@pytest.mark.real_time
+@pytest.mark.parametrize("writes", [True, False])
+async def test_another_process_took_the_run(writes: bool, postgres: PostgresServer) -> None:
+    """Then this one ends as locked, and overwrites nothing of the other's."""
+    where = postgres.schema()
+    async with run_of(await opened(where)) as log:
+        await live(log, "a", GOES_WELL[:1])
+        await anyio.to_thread.run_sync(postgres.terminate)
+        async with run_of(await opened(where)) as other:
+            if writes:
+                other.open("a")
+                await other.record("a", Event.LOST)
+            await record(log, "a", Event.ACCEPTED)
+            with pytest.raises(JournalError, match="another process has gone on") as caught:
+                await log.returned()
+            assert caught.value.reason == "locked"
+    expected = ["intent", "lost"] if writes else ["intent"]
+    assert [event for _, event in logged(where)] == expected
+
+
+@pytest.mark.needs("PostgreSQL")
+@pytest.mark.real_time
+async def test_a_failover_that_lost_commits(postgres: PostgresServer) -> None:
+    """A server without the last commits is told from one that has them, and ends the run."""
+    where = postgres.schema()
+    async with run_of(await opened(where)) as log:
+        await live(log, "a", GOES_WELL[:3])
+        await anyio.to_thread.run_sync(postgres.terminate)
+        execute(where, "DELETE FROM segments_async_events WHERE number > 1")
+        log.open("b")
+        await log.record("b", Event.INTENT)
+        with pytest.raises(JournalError, match="had 3 events here, and has 1 now") as caught:
+            await log.returned()
+        assert caught.value.reason == "damaged"
+
+
+@pytest.mark.needs("PostgreSQL")
+async def test_a_role_whose_sessions_end_when_idle(postgres: PostgresServer) -> None:
+    """The journal's sessions turn the limits off that a role may have."""
+    where = postgres.schema()
+    for name in ("idle_session_timeout", "statement_timeout"):
+        postgres.execute(f"ALTER ROLE journal SET {name} = '7s'")
+    try:
+        for name in ("idle_session_timeout", "statement_timeout"):
+            assert rows(where, f"SHOW {name}") == [("0",)]
+    finally:
+        postgres.execute("ALTER ROLE journal RESET ALL")
+
+
+@pytest.mark.real_time
+async def test_a_file_that_another_process_has_locked(tmp_path: Path) -> None:
+    """SQLite, busy for longer than is waited for in silence: nothing is lost."""
+    path = tmp_path / "runs.db"
+    async with run_of(await opened(path)) as log:
+        await live(log, "a", GOES_WELL[:1])
+        with locked(path):
+            await record(log, "a", Event.ACCEPTED)
+            assert log.away
+        await log.returned()
+        await record(log, "a", Event.COMPLETED)
+    assert await stands(str(path)) == {"a": State.COMPLETE}
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+@pytest.mark.real_time
+async def test_a_disk_that_is_full_for_a_moment(tmp_path: Path) -> None:
+    """SQLite says so of a commit; once there is space, the log goes on."""
+    path = tmp_path / "runs.db"
+    async with run_of(await opened(path)) as log:
+        await live(log, "a", GOES_WELL[:1])
+        connection = log._run._link.connection
+        assert connection is not None
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.rollback()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
+        connection.rollback()
+        for number in range(100):
+            await live(log, f"s{number}", [Event.GAVE_UP])
+        await log.returned()
+    assert len(await stands(str(path))) == 101
