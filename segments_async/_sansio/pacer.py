@@ -56,6 +56,29 @@ TOLD_BLOCK_WEIGHT = 8.0
 #: further after each one more in a row, since then the limit itself has fallen.
 CUTS = (0.85, 0.8, 0.7, 0.6)
 
+#: The same after a long block. Somebody else on the account may have used the limit up, and then
+#: the block says nothing about the rate: one such block alone changes nothing.
+CUTS_AFTER_LONG_BLOCKS = (1.0, 0.85, 0.8, 0.7, 0.6)
+
+#: Accepted requests below which the mean rate of an interval is not measured, and below which an
+#: interval that a long block ended doesn't even slow the search down.
+ENOUGH_FOR_A_MEAN = 20
+ENOUGH_TO_SLOW_DOWN = 8
+
+#: Accepted requests, in at least two intervals, or intervals, after which long blocks are taken for
+#: the limit's own, and what was granted in all that time for the limit.
+ENOUGH_FOR_A_LIMIT = 40
+ENOUGH_INTERVALS = 4
+
+#: Two intervals at different rates that ended at the same count, but for this part of it, ended at
+#: the end of a window's budget. Rates count as different from this part on.
+SAME_COUNT = 0.07
+ANOTHER_SPAN = 0.1
+
+#: Where the last block was long, the next one's first gap is this part of it, at most so long.
+FIRST_GAP_BY_LAST_BLOCK = 1 / 16
+LONGEST_FIRST_GAP = 1.0
+
 
 class Pacer:
     """Paces every request of one account, and learns how fast that may be.
@@ -103,6 +126,15 @@ class Pacer:
         self._gap = 0.0
         self._cut_rate = self._rate
         self._told_to_wait = False
+
+        # Intervals that long blocks ended: the last one's requests and seconds, and what has been
+        # granted, blocks included, since the search began.
+        self._last_block = 0.0
+        self._last_count = 0
+        self._last_span = 0.0
+        self._inconclusive = False
+        self._framed = 0
+        self._framed_requests = self._framed_seconds = 0.0
 
         # Goodput of the last few runs, blocks included: requests and seconds, decaying.
         self._blocks = 0
@@ -282,7 +314,8 @@ class Pacer:
         self._block_began = now
         self._cut_rate = self._rate
         self._probe_sent = None
-        self._gap = max(1.5 / self._rate, SHORTEST_GAP)
+        again = min(LONGEST_FIRST_GAP, FIRST_GAP_BY_LAST_BLOCK * self._last_block)
+        self._gap = max(1.5 / self._rate, SHORTEST_GAP, again)
         self._hold = max(self._hold, now + self._gap * (1 + 0.1 * chance))
 
     def _widen_gap(self, now: float, longest: float, chance: float) -> None:
@@ -294,13 +327,17 @@ class Pacer:
     def _close_block(self, now: float) -> None:
         """A probe passed: the next run starts, at what the last one and its block taught."""
         blocked_for = now - self._block_began
-        estimate = self._estimate(now, blocked_for)
+        self._inconclusive = False
+        estimate = self._estimate(blocked_for)
         if estimate is not None:
             self._granted = min(self._ceiling, max(LOWEST_RATE, estimate))
             self._plateau = self._next_plateau(self._granted, blocked_for)
             self._rate = self._granted * (1 - PROBING)
         self._blocks += 1
         self._epoch += 1
+        long = blocked_for >= SHORT_BLOCK
+        self._last_count, self._last_span = (self._accepted, self._span) if long else (0, 0.0)
+        self._last_block = blocked_for if long and not self._told_to_wait else 0.0
         self._blocked, self._probe_sent, self._told_to_wait = False, None, False
         self._accepted, self._span, self._last_accepted = 0, 0.0, now
         # Never at once: the bucket is empty right now, and sending the moment a block closes is
@@ -308,61 +345,96 @@ class Pacer:
         self._next = now + 1 / self._rate
 
     def _next_plateau(self, granted: float, blocked_for: float) -> float:
-        weight = TOLD_BLOCK_WEIGHT if self._told_to_wait else BLOCK_WEIGHT
         shortest = min(SHORTEST_PLATEAU, FEWEST_AT_LOW_RATES + FEWEST_MORE_PER_RATE * granted)
+        if self._inconclusive:
+            return shortest
+        weight = TOLD_BLOCK_WEIGHT if self._told_to_wait else BLOCK_WEIGHT
         longest = max(shortest, 2 * granted, 0.8 * self._plateau, weight * granted * blocked_for)
         return min(LONGEST_PLATEAU, longest)
 
-    def _estimate(self, now: float, blocked_for: float) -> float | None:
+    def _estimate(self, blocked_for: float) -> float | None:
         """What the vendor grants, in requests/s, from the run that the block ended.
 
         The mean is taken from closing to cut: the bucket was empty, or the window fresh, at the
         run's beginning. `recent` is from closing to closing over the last few runs.
         """
         n, span, short = self._accepted, self._span, blocked_for < SHORT_BLOCK
-        mean = n / span if n >= 20 and span > 0 else 0.0
+        mean = n / span if n >= ENOUGH_FOR_A_MEAN and span > 0 else 0.0
         self._recent_requests = 0.7 * self._recent_requests + n + 1
         self._recent_seconds = 0.7 * self._recent_seconds + span + blocked_for
         recent = self._recent_requests / max(self._recent_seconds, 1e-3)
         if self._granted is None:
-            return self._first_estimate(now, blocked_for, mean, recent)
+            if short:
+                return self._first_estimate(blocked_for, mean, recent)
+            self._recent_requests = self._recent_seconds = 0.0
+            return self._first_estimate_after_long_block(blocked_for, mean)
+        if not short and n < ENOUGH_FOR_A_MEAN:
+            self._inconclusive = True
+            self._recent_requests = self._recent_seconds = 0.0
+            return self._cut_early(
+                CUTS_AFTER_LONG_BLOCKS, self._granted, n, span + blocked_for, recent
+            )
         if n < self._plateau / 4 and short:
-            return self._estimate_after_early_cut(self._granted, n, span + blocked_for, recent)
+            return self._cut_early(CUTS, self._granted, n, span + blocked_for, recent)
         self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
         estimate = max(mean, recent)
         if short and estimate < 0.75 * self._cut_rate:
             # The rate had grown far beyond the estimate before it was refused: the limit rose.
             self._recent_requests = self._recent_seconds = 0.0
             return 0.75 * self._cut_rate
+        if short or self._told_to_wait:
+            return estimate
+        window = (n + 1) / (span + blocked_for)
+        if self._same_count() and abs(span - self._last_span) > ANOTHER_SPAN * span:
+            return window
+        if window < 0.75 * self._granted:
+            return max(0.85 * self._granted, window)
         return estimate
 
-    def _estimate_after_early_cut(
-        self, granted: float, n: int, seconds: float, recent: float
+    def _same_count(self) -> bool:
+        """Whether this interval ended at the count at which the last one ended, in a long block."""
+        n, before = self._accepted, self._last_count
+        return n >= ENOUGH_FOR_A_MEAN and abs(n - before) <= SAME_COUNT * n
+
+    def _cut_early(
+        self, cuts: tuple[float, ...], granted: float, n: int, seconds: float, recent: float
     ) -> float:
         """Refused before the plateau: by jitter once, and again and again by a limit that fell."""
         self._early_requests += n + 1
         self._early_seconds += seconds
         if self._early_cuts:
             recent = self._early_requests / max(self._early_seconds, 1e-3)
-        cut = CUTS[min(self._early_cuts, len(CUTS) - 1)]
+        cut = cuts[min(self._early_cuts, len(cuts) - 1)]
         self._early_cuts += 1
         return max(cut * granted, min(granted, recent))
 
-    def _first_estimate(
-        self, now: float, blocked_for: float, mean: float, recent: float
-    ) -> float | None:
+    def _first_estimate(self, blocked_for: float, mean: float, recent: float) -> float | None:
         """Before two 429s have framed a run, the first run proves nothing: it drank the burst."""
         n, seconds = self._accepted, self._span + blocked_for
         if self._blocks and n >= 8:
             return min(self._cut_rate, max((n + 1) / seconds, mean))
         if self._blocks >= 3:
             return 1.2 * recent
-        if blocked_for >= SHORT_BLOCK and not self._told_to_wait:
-            # A window, of which what was accepted in all is known, whether anybody waited or not.
-            since = now - (now if self._first_sent is None else self._first_sent)
-            return min(0.5 * self._cut_rate, self._accepted_in_all / since)
         if not self._blocks:
             self._recent_requests = self._recent_seconds = 0.0
         slower = 0.5 * self._cut_rate
         self._rate = slower if self._told_to_wait else max(0.2, min(slower, 4 / blocked_for))
+        return None
+
+    def _first_estimate_after_long_block(self, blocked_for: float, mean: float) -> float | None:
+        """A window, or a Retry-After, or somebody else who has used the limit up."""
+        n, seconds = self._accepted, self._span + blocked_for
+        if self._blocks:
+            if not self._told_to_wait:
+                self._framed += 1
+                self._framed_requests += n + 1
+                self._framed_seconds += seconds
+                if self._same_count():
+                    return min(self._cut_rate, (n + 1) / seconds)
+            if mean:
+                return min(self._cut_rate, mean)
+            enough = self._framed_requests >= ENOUGH_FOR_A_LIMIT and self._framed >= 2
+            if enough or self._framed >= ENOUGH_INTERVALS:
+                return min(self._cut_rate, self._framed_requests / self._framed_seconds)
+        self._rate = self._cut_rate * (0.5 if n >= ENOUGH_TO_SLOW_DOWN else 1.0)
         return None
