@@ -75,8 +75,15 @@ ENOUGH_INTERVALS = 4
 SAME_COUNT = 0.07
 ANOTHER_SPAN = 0.1
 
+#: A plateau lasts for this part of a window's requests at least.
+WINDOW_IN_PLATEAU = 0.8
+
+#: While the limit is sought, an interval that a long block ended is followed by one at this many
+#: times what was granted with the block included: of a window, that is half of it.
+TIMES_GRANTED = 2.0
+
 #: Where the last block was long, the next one's first gap is this part of it, at most so long.
-FIRST_GAP_BY_LAST_BLOCK = 1 / 16
+FIRST_GAP_BY_LAST_BLOCK = 0.25
 LONGEST_FIRST_GAP = 1.0
 
 
@@ -116,13 +123,16 @@ class Pacer:
         self._waiting = False
         self._waited = False
         self._first_sent: float | None = None
-        self._accepted_in_all = 0
+        # All that was accepted since then, whether anybody waited or not.
+        self._passed = 0
+        self._began: float | None = None
         self._plateau = SHORTEST_PLATEAU
 
         # The block.
         self._blocked = False
         self._block_began = 0.0
         self._probe_sent: float | None = None
+        self._probe_before: float | None = None
         self._gap = 0.0
         self._cut_rate = self._rate
         self._told_to_wait = False
@@ -132,7 +142,10 @@ class Pacer:
         self._last_block = 0.0
         self._last_count = 0
         self._last_span = 0.0
-        self._inconclusive = False
+        self._inconclusive = self._is_window = False
+        self._late = 0.0
+        self._window = 0
+        self._last_probe = 0.0
         self._framed = 0
         self._framed_requests = self._framed_seconds = 0.0
 
@@ -169,9 +182,12 @@ class Pacer:
     def take(self, now: float) -> int:
         """Send one request now. Returns the epoch to hand back with its answer."""
         if self._blocked:
-            self._probe_sent = now
+            self._last_probe = self._block_began if self._probe_before is None else self._probe_before
+            self._probe_sent = self._probe_before = now
         if self._first_sent is None:
             self._first_sent = now
+        if self._began is None:
+            self._began = now
         self._next = max(self._next, now - CATCH_UP) + 1 / self._rate
         return self._epoch
 
@@ -226,7 +242,7 @@ class Pacer:
         """
         if hint is not None:
             self._hold = max(self._hold, now + hint.wait)
-        self._accepted_in_all += 1
+        self._passed += 1
         if self._blocked:
             if epoch == self._epoch:
                 self._close_block(now)
@@ -297,6 +313,8 @@ class Pacer:
         In the count and not in time, so that it is as careful at 1/s as at 1 000/s.
         """
         if self._granted is None:
+            if self._passed <= (1 + SAME_COUNT) * self._last_count:
+                return  # at this count the last interval ended: if this one does, it is a window's
             rate = self._rate * 2 ** (DOUBLINGS / max(10.0, self._rate))
         else:
             x = (self._accepted - self._plateau) / self._plateau
@@ -313,7 +331,7 @@ class Pacer:
         self._blocked = True
         self._block_began = now
         self._cut_rate = self._rate
-        self._probe_sent = None
+        self._probe_sent = self._probe_before = None
         again = min(LONGEST_FIRST_GAP, FIRST_GAP_BY_LAST_BLOCK * self._last_block)
         self._gap = max(1.5 / self._rate, SHORTEST_GAP, again)
         self._hold = max(self._hold, now + self._gap * (1 + 0.1 * chance))
@@ -327,7 +345,8 @@ class Pacer:
     def _close_block(self, now: float) -> None:
         """A probe passed: the next run starts, at what the last one and its block taught."""
         blocked_for = now - self._block_began
-        self._inconclusive = False
+        self._inconclusive = self._is_window = False
+        self._late = max(0.0, (self._probe_before or now) - self._last_probe)
         estimate = self._estimate(blocked_for)
         if estimate is not None:
             self._granted = min(self._ceiling, max(LOWEST_RATE, estimate))
@@ -336,10 +355,12 @@ class Pacer:
         self._blocks += 1
         self._epoch += 1
         long = blocked_for >= SHORT_BLOCK
-        self._last_count, self._last_span = (self._accepted, self._span) if long else (0, 0.0)
+        self._last_count = self._passed if long else 0
+        self._last_span = self._block_began - (self._began or 0.0)
         self._last_block = blocked_for if long and not self._told_to_wait else 0.0
         self._blocked, self._probe_sent, self._told_to_wait = False, None, False
         self._accepted, self._span, self._last_accepted = 0, 0.0, now
+        self._passed, self._began = 0, now
         # Never at once: the bucket is empty right now, and sending the moment a block closes is
         # a death spiral (3.6 times slower in simulation).
         self._next = now + 1 / self._rate
@@ -348,6 +369,9 @@ class Pacer:
         shortest = min(SHORTEST_PLATEAU, FEWEST_AT_LOW_RATES + FEWEST_MORE_PER_RATE * granted)
         if self._inconclusive:
             return shortest
+        shortest = max(shortest, WINDOW_IN_PLATEAU * self._window)
+        if self._is_window:
+            return max(shortest, self._passed)
         weight = TOLD_BLOCK_WEIGHT if self._told_to_wait else BLOCK_WEIGHT
         longest = max(shortest, 2 * granted, 0.8 * self._plateau, weight * granted * blocked_for)
         return min(LONGEST_PLATEAU, longest)
@@ -384,17 +408,23 @@ class Pacer:
             return 0.75 * self._cut_rate
         if short or self._told_to_wait:
             return estimate
-        window = (n + 1) / (span + blocked_for)
-        if self._same_count() and abs(span - self._last_span) > ANOTHER_SPAN * span:
+        window = self._window_estimate(blocked_for)
+        if window is not None:
             return window
-        if window < 0.75 * self._granted:
-            return max(0.85 * self._granted, window)
+        rate = (n + 1) / (span + blocked_for)
+        if rate < 0.75 * self._granted:
+            return max(0.85 * self._granted, rate)
         return estimate
 
-    def _same_count(self) -> bool:
-        """Whether this interval ended at the count at which the last one ended, in a long block."""
-        n, before = self._accepted, self._last_count
-        return n >= ENOUGH_FOR_A_MEAN and abs(n - before) <= SAME_COUNT * n
+    def _window_estimate(self, blocked_for: float) -> float | None:
+        """Whether this interval ended at the count of the last one, though at another rate."""
+        n, took = self._passed, self._block_began - (self._began or 0.0)
+        if n < ENOUGH_FOR_A_MEAN or abs(n - self._last_count) > SAME_COUNT * n:
+            return None
+        if abs(took - self._last_span) <= ANOTHER_SPAN * took or self._span < 0.5 * took:
+            return None
+        self._is_window, self._window = True, n
+        return (n + 1) / (took + blocked_for - self._late)
 
     def _cut_early(
         self, cuts: tuple[float, ...], granted: float, n: int, seconds: float, recent: float
@@ -429,12 +459,18 @@ class Pacer:
                 self._framed += 1
                 self._framed_requests += n + 1
                 self._framed_seconds += seconds
-                if self._same_count():
-                    return min(self._cut_rate, (n + 1) / seconds)
+                window = self._window_estimate(blocked_for)
+                if window is not None:
+                    return min(self._cut_rate, window)
             if mean:
                 return min(self._cut_rate, mean)
             enough = self._framed_requests >= ENOUGH_FOR_A_LIMIT and self._framed >= 2
             if enough or self._framed >= ENOUGH_INTERVALS:
                 return min(self._cut_rate, self._framed_requests / self._framed_seconds)
-        self._rate = self._cut_rate * (0.5 if n >= ENOUGH_TO_SLOW_DOWN else 1.0)
+        if n < ENOUGH_TO_SLOW_DOWN:
+            self._rate = self._cut_rate
+        elif self._told_to_wait:
+            self._rate = 0.5 * self._cut_rate
+        else:
+            self._rate = min(0.5 * self._cut_rate, max(FIRST_RATE, TIMES_GRANTED * self._passed / seconds))
         return None
