@@ -75,8 +75,14 @@ ENOUGH_INTERVALS = 4
 SAME_COUNT = 0.07
 ANOTHER_SPAN = 0.1
 
-#: A plateau lasts for this part of a window's requests at least.
+#: Plateaus in windows: a cut costs no requests there, and three or four 429s each time.
+SHORTEST_IN_WINDOWS = 400.0
 WINDOW_IN_PLATEAU = 0.8
+
+#: A plateau is no longer than this many times the accepted requests that its estimate comes from,
+#: or than so many requests: an estimate from twenty requests is not believed for two hundred.
+PLATEAU_BY_EVIDENCE = 2.0
+SHORTEST_BY_EVIDENCE = 40.0
 
 #: While the limit is sought, an interval that a long block ended is followed by one at this many
 #: times what was granted with the block included: of a window, that is half of it.
@@ -144,6 +150,7 @@ class Pacer:
         self._last_span = 0.0
         self._inconclusive = self._is_window = False
         self._late = 0.0
+        self._evidence = 0
         self._window = 0
         self._last_probe = 0.0
         self._framed = 0
@@ -182,7 +189,9 @@ class Pacer:
     def take(self, now: float) -> int:
         """Send one request now. Returns the epoch to hand back with its answer."""
         if self._blocked:
-            self._last_probe = self._block_began if self._probe_before is None else self._probe_before
+            self._last_probe = (
+                self._block_began if self._probe_before is None else self._probe_before
+            )
             self._probe_sent = self._probe_before = now
         if self._first_sent is None:
             self._first_sent = now
@@ -347,6 +356,8 @@ class Pacer:
         blocked_for = now - self._block_began
         self._inconclusive = self._is_window = False
         self._late = max(0.0, (self._probe_before or now) - self._last_probe)
+        if self._blocks:
+            self._evidence += self._accepted
         estimate = self._estimate(blocked_for)
         if estimate is not None:
             self._granted = min(self._ceiling, max(LOWEST_RATE, estimate))
@@ -357,7 +368,7 @@ class Pacer:
         long = blocked_for >= SHORT_BLOCK
         self._last_count = self._passed if long else 0
         self._last_span = self._block_began - (self._began or 0.0)
-        self._last_block = blocked_for if long and not self._told_to_wait else 0.0
+        self._last_block = blocked_for if self._window and not self._told_to_wait else 0.0
         self._blocked, self._probe_sent, self._told_to_wait = False, None, False
         self._accepted, self._span, self._last_accepted = 0, 0.0, now
         self._passed, self._began = 0, now
@@ -369,12 +380,17 @@ class Pacer:
         shortest = min(SHORTEST_PLATEAU, FEWEST_AT_LOW_RATES + FEWEST_MORE_PER_RATE * granted)
         if self._inconclusive:
             return shortest
-        shortest = max(shortest, WINDOW_IN_PLATEAU * self._window)
+        if self._window:
+            shortest = max(SHORTEST_IN_WINDOWS, WINDOW_IN_PLATEAU * self._window)
         if self._is_window:
             return max(shortest, self._passed)
         weight = TOLD_BLOCK_WEIGHT if self._told_to_wait else BLOCK_WEIGHT
         longest = max(shortest, 2 * granted, 0.8 * self._plateau, weight * granted * blocked_for)
-        return min(LONGEST_PLATEAU, longest)
+        return min(
+            LONGEST_PLATEAU,
+            longest,
+            max(SHORTEST_BY_EVIDENCE, PLATEAU_BY_EVIDENCE * self._evidence),
+        )
 
     def _estimate(self, blocked_for: float) -> float | None:
         """What the vendor grants, in requests/s, from the run that the block ended.
@@ -472,5 +488,7 @@ class Pacer:
         elif self._told_to_wait:
             self._rate = 0.5 * self._cut_rate
         else:
-            self._rate = min(0.5 * self._cut_rate, max(FIRST_RATE, TIMES_GRANTED * self._passed / seconds))
+            self._rate = min(
+                0.5 * self._cut_rate, max(FIRST_RATE, TIMES_GRANTED * self._passed / seconds)
+            )
         return None
