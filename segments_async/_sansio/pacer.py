@@ -45,6 +45,7 @@ GAP_BY_BLOCK = 0.1
 #: A block shorter than this says that the limiter refills continuously; a longer one is a window,
 #: or a Retry-After. In seconds.
 SHORT_BLOCK = 2.0
+REQUESTS_IN_SHORT_BLOCK = 4.0
 
 #: A plateau lasts at least this many times as long as the block before it, so that finding the
 #: limit again costs a bounded part of the time. A Retry-After of a second wastes whatever the
@@ -83,6 +84,9 @@ WINDOW_IN_PLATEAU = 0.8
 #: or than so many requests: an estimate from twenty requests is not believed for two hundred.
 PLATEAU_BY_EVIDENCE = 2.0
 SHORTEST_BY_EVIDENCE = 40.0
+
+#: Accepted requests that the others' word on one's part counts for.
+EVIDENCE_OF_A_SHARE = 100
 
 #: While the limit is sought, an interval that a long block ended is followed by one at this many
 #: times what was granted with the block included: of a window, that is half of it.
@@ -225,11 +229,15 @@ class Pacer:
         self._granted = min(self._ceiling, max(LOWEST_RATE, granted))
         self._rate = self._granted * (1 - PROBING)
         self._next -= max(0.0, 1 / before - 1 / self._rate)
+        self._evidence = max(self._evidence, EVIDENCE_OF_A_SHARE)
+        self._inconclusive = self._is_window = False
+        self._window = self._last_count = 0
         self._plateau = self._next_plateau(self._granted, 0.0)
         # A run of the old rate teaches nothing about the new one, nor do 429s to its requests.
         self._epoch += 1
         self._blocks = max(1, self._blocks)
         self._accepted, self._span, self._last_accepted = 0, 0.0, None
+        self._passed, self._began = 0, None
         self._recent_requests = self._recent_seconds = 0.0
         self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
 
@@ -277,6 +285,9 @@ class Pacer:
             self._blocked, self._probe_sent, self._granted, self._blocks = False, None, None, 0
             self._rate = min(self._ceiling, before)
             self._accepted, self._span, self._last_accepted = 0, 0.0, None
+            self._passed, self._began = 0, None
+            self._evidence = self._window = self._last_count = self._framed = 0
+            self._framed_requests = self._framed_seconds = 0.0
             self._hold = now
 
     def on_lost(self, now: float, epoch: int, chance: float) -> None:
@@ -365,7 +376,7 @@ class Pacer:
             self._rate = self._granted * (1 - PROBING)
         self._blocks += 1
         self._epoch += 1
-        long = blocked_for >= SHORT_BLOCK
+        long = self._is_long(blocked_for)
         self._last_count = self._passed if long else 0
         self._last_span = self._block_began - (self._began or 0.0)
         self._last_block = blocked_for if self._window and not self._told_to_wait else 0.0
@@ -398,7 +409,7 @@ class Pacer:
         The mean is taken from closing to cut: the bucket was empty, or the window fresh, at the
         run's beginning. `recent` is from closing to closing over the last few runs.
         """
-        n, span, short = self._accepted, self._span, blocked_for < SHORT_BLOCK
+        n, span, short = self._accepted, self._span, not self._is_long(blocked_for)
         mean = n / span if n >= ENOUGH_FOR_A_MEAN and span > 0 else 0.0
         self._recent_requests = 0.7 * self._recent_requests + n + 1
         self._recent_seconds = 0.7 * self._recent_seconds + span + blocked_for
@@ -431,6 +442,10 @@ class Pacer:
         if rate < 0.75 * self._granted:
             return max(0.85 * self._granted, rate)
         return estimate
+
+    def _is_long(self, blocked_for: float) -> bool:
+        """Whether a limiter that refills continuously would have let the probes through before."""
+        return blocked_for >= max(SHORT_BLOCK, REQUESTS_IN_SHORT_BLOCK / self._cut_rate)
 
     def _window_estimate(self, blocked_for: float) -> float | None:
         """Whether this interval ended at the count of the last one, though at another rate."""
@@ -483,7 +498,7 @@ class Pacer:
             enough = self._framed_requests >= ENOUGH_FOR_A_LIMIT and self._framed >= 2
             if enough or self._framed >= ENOUGH_INTERVALS:
                 return min(self._cut_rate, self._framed_requests / self._framed_seconds)
-        if n < ENOUGH_TO_SLOW_DOWN:
+        if n < (1 if self._blocks else ENOUGH_TO_SLOW_DOWN):
             self._rate = self._cut_rate
         elif self._told_to_wait:
             self._rate = 0.5 * self._cut_rate
