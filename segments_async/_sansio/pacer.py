@@ -16,6 +16,9 @@ import math
 from segments_async._sansio.hints import Hint
 from segments_async.errors import ConfigurationError
 
+#: Where the rate had grown far beyond the estimate before a 429, this part of it is believed.
+RISEN = 0.75
+
 #: Requests/s before anything is known, and how often it may double in a second while nothing is
 #: refused: 2.2 s to reach 100/s. Twice a second found the limit no better, at more 429s.
 FIRST_RATE = 10.0
@@ -84,6 +87,16 @@ WINDOW_IN_PLATEAU = 0.8
 #: or than so many requests: an estimate from twenty requests is not believed for two hundred.
 PLATEAU_BY_EVIDENCE = 2.0
 SHORTEST_BY_EVIDENCE = 40.0
+
+#: A rate that an earlier process found is kept to for 6 s at 1/s, 19 s at 10/s, 60 s from 100/s on:
+#: where it was right, finding that it still is would cost more 429s the more requests are on their
+#: way. After that the rate grows as after a short plateau, in case the limit has risen.
+SECONDS_OF_MEMORY = 6.0
+MOST_SECONDS_OF_MEMORY = 60.0
+
+#: So many blocks after few requests say nothing against it: the bucket may have been empty when the
+#: process began. After one more the limit is sought.
+MEMORY_HOLDS = 2
 
 #: Accepted requests that the others' word on one's part counts for.
 EVIDENCE_OF_A_SHARE = 100
@@ -155,6 +168,10 @@ class Pacer:
         self._inconclusive = self._is_window = False
         self._late = 0.0
         self._evidence = 0
+        # What an earlier process found: blocks until it isn't believed any more, counting from 2,
+        # and accepted requests for which the rate isn't tried.
+        self._memory = 0
+        self._kept_for = 0.0
         self._window = 0
         self._last_probe = 0.0
         self._framed = 0
@@ -180,7 +197,10 @@ class Pacer:
     @property
     def granted(self) -> float | None:
         """Requests/s that the vendor is believed to grant; None while the limit is sought."""
-        return self._granted
+        if self._granted is None or self._rate == math.inf:
+            return self._granted
+        # Where the rate has grown far beyond it, this is what a 429 would make of it.
+        return max(self._granted, RISEN * self._rate)
 
     def next_at(self) -> float:
         """The earliest time at which the next request may go."""
@@ -218,10 +238,14 @@ class Pacer:
         waited, self._waited = self._waited, self._waiting
         return waited
 
-    def on_share(self, granted: float) -> None:
+    def on_share(self, granted: float, *, remembered: bool = False) -> None:
         """Processes divide the limit between them: from now on this is one's part, in requests/s.
 
         Not while a 429 holds everybody: what comes of that is an estimate of the old part.
+
+        Args:
+            granted: the part.
+            remembered: it is part of what an earlier process found, and nobody has tried since.
         """
         if self._blocked:
             raise AssertionError("a part of the limit in the middle of a block")
@@ -232,10 +256,14 @@ class Pacer:
         self._evidence = max(self._evidence, EVIDENCE_OF_A_SHARE)
         self._inconclusive = self._is_window = False
         self._window = self._last_count = 0
+        self._memory, self._kept_for = (MEMORY_HOLDS, 0.0) if remembered else (0, 0.0)
         self._plateau = self._next_plateau(self._granted, 0.0)
+        if remembered:
+            seconds = min(MOST_SECONDS_OF_MEMORY, SECONDS_OF_MEMORY * math.sqrt(self._granted))
+            self._kept_for = seconds * self._granted
         # A run of the old rate teaches nothing about the new one, nor do 429s to its requests.
         self._epoch += 1
-        self._blocks = max(1, self._blocks)
+        self._blocks = 0 if remembered else max(1, self._blocks)
         self._accepted, self._span, self._last_accepted = 0, 0.0, None
         self._passed, self._began = 0, None
         self._recent_requests = self._recent_seconds = 0.0
@@ -337,7 +365,8 @@ class Pacer:
                 return  # at this count the last interval ended: if this one does, it is a window's
             rate = self._rate * 2 ** (DOUBLINGS / max(10.0, self._rate))
         else:
-            x = (self._accepted - self._plateau) / self._plateau
+            x = (self._accepted - max(self._plateau, self._kept_for)) / self._plateau
+            x = max(-1.0, x)
             if x <= 1.5:
                 rate = self._granted * (1 + PROBING * x**3)
             else:
@@ -389,6 +418,8 @@ class Pacer:
 
     def _next_plateau(self, granted: float, blocked_for: float) -> float:
         shortest = min(SHORTEST_PLATEAU, FEWEST_AT_LOW_RATES + FEWEST_MORE_PER_RATE * granted)
+        if self._memory:
+            return min(max(20.0, 13.0 * granted), 70.0 + 6.0 * granted)
         if self._inconclusive:
             return shortest
         if self._window:
@@ -397,11 +428,8 @@ class Pacer:
             return max(shortest, self._passed)
         weight = TOLD_BLOCK_WEIGHT if self._told_to_wait else BLOCK_WEIGHT
         longest = max(shortest, 2 * granted, 0.8 * self._plateau, weight * granted * blocked_for)
-        return min(
-            LONGEST_PLATEAU,
-            longest,
-            max(SHORTEST_BY_EVIDENCE, PLATEAU_BY_EVIDENCE * self._evidence),
-        )
+        borne = max(SHORTEST_BY_EVIDENCE, 2 * granted, PLATEAU_BY_EVIDENCE * self._evidence)
+        return min(LONGEST_PLATEAU, longest, borne)
 
     def _estimate(self, blocked_for: float) -> float | None:
         """What the vendor grants, in requests/s, from the run that the block ended.
@@ -414,6 +442,15 @@ class Pacer:
         self._recent_requests = 0.7 * self._recent_requests + n + 1
         self._recent_seconds = 0.7 * self._recent_seconds + span + blocked_for
         recent = self._recent_requests / max(self._recent_seconds, 1e-3)
+        if self._memory:
+            if short and n < self._kept_for / 4:
+                self._memory -= 1
+                if self._memory:
+                    return self._granted
+                # It was wrong.
+                self._granted, self._evidence, self._kept_for = None, 0, 0.0
+            elif n >= ENOUGH_FOR_A_MEAN:
+                self._memory, self._kept_for = 0, 0.0
         if self._granted is None:
             if short:
                 return self._first_estimate(blocked_for, mean, recent)
@@ -429,10 +466,10 @@ class Pacer:
             return self._cut_early(CUTS, self._granted, n, span + blocked_for, recent)
         self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
         estimate = max(mean, recent)
-        if short and estimate < 0.75 * self._cut_rate:
+        if short and estimate < RISEN * self._cut_rate:
             # The rate had grown far beyond the estimate before it was refused: the limit rose.
             self._recent_requests = self._recent_seconds = 0.0
-            return 0.75 * self._cut_rate
+            return RISEN * self._cut_rate
         if short or self._told_to_wait:
             return estimate
         window = self._window_estimate(blocked_for)
