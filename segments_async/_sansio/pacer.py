@@ -60,6 +60,13 @@ TOLD_BLOCK_WEIGHT = 8.0
 #: further after each one more in a row, since then the limit itself has fallen.
 CUTS = (0.85, 0.8, 0.7, 0.6)
 
+#: Accepted requests below which an interval before a long block says nothing at all.
+FEW = 3
+
+#: A plateau that blocks end early again and again shrinks to so few requests: somebody else on the
+#: account may cause them, and the rate has to come back up between two.
+SHORTEST_UNSURE = 20.0
+
 #: The same after a long block. Somebody else on the account may have used the limit up, and then
 #: the block says nothing about the rate: one such block alone changes nothing.
 CUTS_AFTER_LONG_BLOCKS = (1.0, 0.85, 0.8, 0.7, 0.6)
@@ -168,6 +175,7 @@ class Pacer:
         self._inconclusive = self._is_window = False
         self._late = 0.0
         self._evidence = 0
+        self._before_trial: float | None = None
         # What an earlier process found: blocks until it isn't believed any more, counting from 2,
         # and accepted requests for which the rate isn't tried.
         self._memory = 0
@@ -421,11 +429,13 @@ class Pacer:
         if self._memory:
             return min(max(20.0, 13.0 * granted), 70.0 + 6.0 * granted)
         if self._inconclusive:
-            return shortest
+            return min(shortest, max(SHORTEST_UNSURE, 2 * granted))
         if self._window:
             shortest = max(SHORTEST_IN_WINDOWS, WINDOW_IN_PLATEAU * self._window)
         if self._is_window:
             return max(shortest, self._passed)
+        if self._accepted < self._plateau and not self._window:
+            shortest = min(shortest, SHORTEST_UNSURE)
         weight = TOLD_BLOCK_WEIGHT if self._told_to_wait else BLOCK_WEIGHT
         longest = max(shortest, 2 * granted, 0.8 * self._plateau, weight * granted * blocked_for)
         borne = max(SHORTEST_BY_EVIDENCE, 2 * granted, PLATEAU_BY_EVIDENCE * self._evidence)
@@ -456,29 +466,47 @@ class Pacer:
                 return self._first_estimate(blocked_for, mean, recent)
             self._recent_requests = self._recent_seconds = 0.0
             return self._first_estimate_after_long_block(blocked_for, mean)
-        if not short and n < ENOUGH_FOR_A_MEAN:
-            self._inconclusive = True
-            self._recent_requests = self._recent_seconds = 0.0
-            return self._cut_early(
-                CUTS_AFTER_LONG_BLOCKS, self._granted, n, span + blocked_for, recent
-            )
+        if not short and n < self._plateau:
+            return self._estimate_after_long_block(self._granted, blocked_for, max(mean, recent))
         if n < self._plateau / 4 and short:
             return self._cut_early(CUTS, self._granted, n, span + blocked_for, recent)
         self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
+        self._before_trial = None
         estimate = max(mean, recent)
         if short and estimate < RISEN * self._cut_rate:
             # The rate had grown far beyond the estimate before it was refused: the limit rose.
             self._recent_requests = self._recent_seconds = 0.0
             return RISEN * self._cut_rate
-        if short or self._told_to_wait:
-            return estimate
-        window = self._window_estimate(blocked_for)
-        if window is not None:
-            return window
-        rate = (n + 1) / (span + blocked_for)
-        if rate < 0.75 * self._granted:
-            return max(0.85 * self._granted, rate)
         return estimate
+
+    def _estimate_after_long_block(
+        self, granted: float, blocked_for: float, estimate: float
+    ) -> float:
+        """Somebody else may have used the limit up: then the block says nothing about the rate.
+
+        If this interval's budget was a window's, the count tells it: at another rate it is the same.
+        Where the rate may be too high for the window, another rate is tried once for that.
+        """
+        n, seconds = self._accepted, self._span + blocked_for
+        self._recent_requests = self._recent_seconds = 0.0
+        if n < FEW:
+            self._inconclusive = True
+            return self._cut_early(CUTS_AFTER_LONG_BLOCKS, granted, n, seconds, 0.0)
+        self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
+        known = self._window and abs(self._passed - self._window) <= SAME_COUNT * self._window
+        window = None if self._told_to_wait else self._window_estimate(blocked_for)
+        if window is not None:
+            self._before_trial = None
+            return window
+        if known:
+            return estimate
+        self._inconclusive = True
+        if self._before_trial is not None:
+            return max(granted, self._before_trial)
+        if n >= ENOUGH_FOR_A_MEAN and (n + 1) / seconds < RISEN * granted:
+            self._before_trial = granted
+            return CUTS[0] * granted
+        return granted
 
     def _is_long(self, blocked_for: float) -> bool:
         """Whether a limiter that refills continuously would have let the probes through before."""
