@@ -434,8 +434,10 @@ class Pacer:
             shortest = max(SHORTEST_IN_WINDOWS, WINDOW_IN_PLATEAU * self._window)
         if self._is_window:
             return max(shortest, self._passed)
-        if self._accepted < self._plateau and not self._window:
-            shortest = min(shortest, SHORTEST_UNSURE)
+        if not self._window:
+            shortest = min(shortest, max(SHORTEST_UNSURE, 2 * self._plateau))
+            if self._accepted < self._plateau:
+                shortest = min(shortest, SHORTEST_UNSURE)
         weight = TOLD_BLOCK_WEIGHT if self._told_to_wait else BLOCK_WEIGHT
         longest = max(shortest, 2 * granted, 0.8 * self._plateau, weight * granted * blocked_for)
         borne = max(SHORTEST_BY_EVIDENCE, 2 * granted, PLATEAU_BY_EVIDENCE * self._evidence)
@@ -471,8 +473,8 @@ class Pacer:
         if n < self._plateau / 4 and short:
             return self._cut_early(CUTS, self._granted, n, span + blocked_for, recent)
         self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
+        estimate = max(mean, recent, self._before_trial or 0.0)
         self._before_trial = None
-        estimate = max(mean, recent)
         if short and estimate < RISEN * self._cut_rate:
             # The rate had grown far beyond the estimate before it was refused: the limit rose.
             self._recent_requests = self._recent_seconds = 0.0
