@@ -108,6 +108,10 @@ MEMORY_HOLDS = 2
 #: Accepted requests that the others' word on one's part counts for.
 EVIDENCE_OF_A_SHARE = 100
 
+#: In windows, as much more than was granted in the last ones is tried: what a window has is used up
+#: before its end then.
+WINDOW_MARGIN = 1.1
+
 #: While the limit is sought, an interval that a long block ended is followed by one at this many
 #: times what was granted with the block included: of a window, that is half of it.
 TIMES_GRANTED = 2.0
@@ -176,6 +180,7 @@ class Pacer:
         self._late = 0.0
         self._evidence = 0
         self._before_trial: float | None = None
+        self._window_requests = self._window_seconds = 0.0
         # What an earlier process found: blocks until it isn't believed any more, counting from 2,
         # and accepted requests for which the rate isn't tried.
         self._memory = 0
@@ -378,7 +383,7 @@ class Pacer:
             if x <= 1.5:
                 rate = self._granted * (1 + PROBING * x**3)
             else:
-                rate = self._rate * (1 + 1 / self._plateau)
+                rate = self._rate * (1 + 1 / max(self._plateau, 2 * self._rate))
         self._rate = min(self._ceiling, rate)
 
     def _open_block(self, now: float, chance: float) -> None:
@@ -495,13 +500,17 @@ class Pacer:
             self._inconclusive = True
             return self._cut_early(CUTS_AFTER_LONG_BLOCKS, granted, n, seconds, 0.0)
         self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
-        known = self._window and abs(self._passed - self._window) <= SAME_COUNT * self._window
+        windows = self._passed / self._window if self._window else 0.0
+        known = windows > 0.5 and abs(windows - round(windows)) <= SAME_COUNT
         window = None if self._told_to_wait else self._window_estimate(blocked_for)
         if window is not None:
             self._before_trial = None
             return window
         if known:
-            return estimate
+            # From closing to closing: over several windows the probes' lateness counts once.
+            self._window_requests += n + 1
+            self._window_seconds += seconds
+            return min(estimate, WINDOW_MARGIN * self._window_requests / self._window_seconds)
         self._inconclusive = True
         if self._before_trial is not None:
             return max(granted, self._before_trial)
@@ -522,6 +531,7 @@ class Pacer:
         if abs(took - self._last_span) <= ANOTHER_SPAN * took or self._span < 0.5 * took:
             return None
         self._is_window, self._window = True, n
+        self._window_requests, self._window_seconds = n + 1.0, took + blocked_for
         return (n + 1) / (took + blocked_for - self._late)
 
     def _cut_early(
