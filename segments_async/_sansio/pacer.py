@@ -443,6 +443,9 @@ class Pacer:
             shortest = min(shortest, max(SHORTEST_UNSURE, 2 * self._plateau))
             if self._accepted < self._plateau:
                 shortest = min(shortest, SHORTEST_UNSURE)
+        if self._told_to_wait and blocked_for >= SHORT_BLOCK:
+            # However long the vendor makes one wait: a 429 must be as rare.
+            return max(shortest, 0.8 * self._plateau, TOLD_BLOCK_WEIGHT * granted * blocked_for)
         weight = TOLD_BLOCK_WEIGHT if self._told_to_wait else BLOCK_WEIGHT
         longest = max(shortest, 2 * granted, 0.8 * self._plateau, weight * granted * blocked_for)
         borne = max(SHORTEST_BY_EVIDENCE, 2 * granted, PLATEAU_BY_EVIDENCE * self._evidence)
@@ -497,12 +500,14 @@ class Pacer:
         n, seconds = self._accepted, self._span + blocked_for
         self._recent_requests = self._recent_seconds = 0.0
         if n < FEW:
-            self._inconclusive = True
+            self._inconclusive = not self._told_to_wait
             return self._cut_early(CUTS_AFTER_LONG_BLOCKS, granted, n, seconds, 0.0)
         self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
         windows = self._passed / self._window if self._window else 0.0
         known = windows > 0.5 and abs(windows - round(windows)) <= SAME_COUNT
-        window = None if self._told_to_wait else self._window_estimate(blocked_for)
+        if self._told_to_wait:
+            return self._estimate_when_told_to_wait(granted, estimate)
+        window = self._window_estimate(blocked_for)
         if window is not None:
             self._before_trial = None
             return window
@@ -518,6 +523,22 @@ class Pacer:
             self._before_trial = granted
             return CUTS[0] * granted
         return granted
+
+    def _estimate_when_told_to_wait(self, granted: float, estimate: float) -> float:
+        """The vendor made everybody wait, perhaps for much longer than its limiter asks.
+
+        Then a bucket was full at the beginning of each interval, and the requests accepted in one are
+        its burst and what was refilled: two intervals tell the two apart.
+        """
+        n, took = self._passed, self._block_began - (self._began or 0.0)
+        if self._accepted < ENOUGH_FOR_A_MEAN:
+            return granted
+        if abs(n - self._last_count) <= SAME_COUNT * n or self._accepted >= self._plateau / 4:
+            return estimate
+        refilled = RISEN * granted
+        if self._last_count and took > (1 + ANOTHER_SPAN) * self._last_span:
+            refilled = (n - self._last_count) / (took - self._last_span)
+        return min(estimate, max(CUTS[-1] * granted, refilled))
 
     def _is_long(self, blocked_for: float) -> bool:
         """Whether a limiter that refills continuously would have let the probes through before."""
