@@ -16,6 +16,9 @@ from segments_async.errors import ConfigurationError, JournalError
 #: Seconds that connecting may take.
 _CONNECT_TIMEOUT = 10
 
+#: Seconds that one attempt waits for another process which is opening a run.
+EXCLUSIVE_SECONDS = 5.0
+
 #: Attempts to reach, through a pooler, the session in which a lock was left.
 _UNLOCK_ATTEMPTS = 20
 
@@ -42,7 +45,8 @@ class PostgreSQL:
 
     def exclusively(self, connection: Connection) -> None:
         key = self._key(connection, 0)
-        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        for limit in ("lock_timeout", "statement_timeout"):
+            connection.execute(text(f"SET LOCAL {limit} = {EXCLUSIVE_SECONDS * 1000:.0f}"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
     def now(self, connection: Connection) -> datetime:
