@@ -79,9 +79,22 @@ class PostgreSQL:
                 # Looked at first: a pool of one session has none left for `one` meanwhile.
                 if _session(other) == before:
                     raise pooled(self.location)
+                self._check_encoding(other)
                 with one.begin():
                     if _session(one) != before:
                         raise pooled(self.location)
+
+    def _check_encoding(self, connection: Connection) -> None:
+        """Refuse a database that can't keep each text, or doesn't say how it keeps them."""
+        encoding = connection.execute(text("SHOW server_encoding")).scalar()
+        if str(encoding) not in ("UTF8", "b'UTF8'"):
+            raise JournalError(
+                f"{self.location}: a journal needs a database whose encoding is UTF8, and this "
+                "one's is another (CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0 makes "
+                "one). Nothing was written or sent",
+                reason="unsupported",
+                location=self.location,
+            )
 
     def _key(self, connection: Connection, run_id: int) -> int:
         """Advisory locks are numbers, and of the whole database: two schemas must not collide."""
@@ -220,6 +233,8 @@ def _arguments(url: URL) -> dict[str, Any]:
         arguments["connect_timeout"] = _CONNECT_TIMEOUT
         # A server that is gone without a word is noticed while something is sent to it, too.
         arguments["tcp_user_timeout"] = 30_000
+        # Of a SQL_ASCII database psycopg would hand out bytes, before anybody can say why not.
+        arguments["client_encoding"] = "utf8"
     if driver == "psycopg":
         # The log's one statement gains nothing by it, and poolers lose prepared statements.
         arguments["prepare_threshold"] = None
@@ -236,6 +251,9 @@ _SETTINGS = {
     # lets go of its run.
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    # What another process has committed is seen after a lock was waited for, and not only what was
+    # there when the transaction began.
+    "default_transaction_isolation": "read committed",
     # Whoever locks a table for long is waited for in attempts, not in one.
     "lock_timeout": "2s",
     # The lock of a process whose machine died is let go within a minute, not two hours.

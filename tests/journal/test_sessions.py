@@ -205,3 +205,42 @@ async def test_a_session_pooler(postgres: PostgresServer, tmp_path: Path) -> Non
                 assert log.standings["a"].file is not None
     finally:
         postgres.execute("ALTER ROLE journal RESET ALL")
+
+
+# What others met, and nobody here had listed.
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_a_roles_isolation_level(level: str, postgres: PostgresServer) -> None:
+    """Whatever it is, processes that open a run at once each get one of their own."""
+    schema = f"isolated_{level[:6]}_{anyio.get_current_task().id % 10**6}"
+    where = by("psycopg", postgres, schema)
+    postgres.execute(f"ALTER ROLE {schema} SET default_transaction_isolation = '{level}'")
+    await opened(where)
+    names: list[str] = []
+
+    async def one(number: int) -> None:
+        async with run_of(await opened(where), destination=f"/{number}") as log:
+            await live(log, "a")
+            names.append(log.name)
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(6):
+            tasks.start_soon(one, number)
+    assert len(set(names)) == 6
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_another_encoding(encoding: str, driver: str, postgres: PostgresServer) -> None:
+    """A database that can't keep every name isn't a damaged journal: it is refused by that."""
+    pytest.importorskip(driver)
+    name = f"encoded_{encoding}_{driver}_{anyio.get_current_task().id % 10**6}".lower()
+    postgres.execute(
+        f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' "
+        "TEMPLATE template0"
+    )
+    url = f"postgresql+{driver}://journal@127.0.0.1:{postgres.port}/{name}"
+    with pytest.raises(JournalError, match="encoding is UTF8") as caught:
+        await opened(url)
+    assert caught.value.reason == "unsupported"
