@@ -38,6 +38,7 @@ _PARTS: dict[str, Callable[[], bool]] = {
     "openssl": _on_path("openssl"),
     "PostgreSQL": _postgresql,
     "Chromium": _on_path("chromium", "chromium-browser", "google-chrome"),
+    "pgbouncer": _on_path("pgbouncer"),
     "root": lambda: os.geteuid() == 0,
 }
 

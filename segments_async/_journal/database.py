@@ -18,6 +18,7 @@ from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._journal.run_rows import PRUNED, Log, counted_states, find_run, new_run
+from segments_async._journal.set_aside import SetAside
 from segments_async._journal.tables import (
     FROM_THE_BEGINNING,
     LASTING_ONLY,
@@ -131,6 +132,10 @@ class Database:
             log = Log(self.reading, row["id"])
             known = standings(log)
             self._check_seen(journal, row, log.number)
+            set_aside = SetAside.of(journal, row)
+            if hold is not None and self._take_back(connection, set_aside, log, row["id"]):
+                log = Log(self.reading, row["id"])
+                known = standings(log)
             undo.pop_all()
         return OpenedRun(
             self._backend,
@@ -141,7 +146,19 @@ class Database:
             number=log.number,
             last_seal=log.last_seal,
             witness=_witness(journal, row),
+            set_aside=set_aside,
         )
+
+    def _take_back(
+        self, connection: Connection, set_aside: SetAside | None, log: Log, run_id: int
+    ) -> bool:
+        """Write the events that the last session could not. Whether there were any."""
+        rows = set_aside.load(run_id, log.number, log.last_seal) if set_aside is not None else []
+        if rows and set_aside is not None:
+            with connection.begin():
+                connection.execute(insert(events), rows)
+            set_aside.remove()
+        return bool(rows)
 
     def _hold(self, connection: Connection, row: Mapping[str, Any]) -> Hold:
         hold = self._backend.hold(connection, row["id"])

@@ -46,9 +46,17 @@ def mapped_errors(location: str, secrets: Iterable[str] = ()) -> Generator[None]
         if not isinstance(exc, SQLAlchemyError) and not _is_drivers(exc):
             raise
         error = _mapped(exc, location, tuple(secrets))
-        # The cause's own text is as good as ours in a traceback: not where it has a secret.
         hidden = any(secret in f"{exc}{exc!r}" for secret in secrets)
+        _clear(_original(exc))
+        # The driver's own words help in a traceback: not where they have a secret.
         raise error from (None if hidden else exc)
+
+
+def _clear(original: BaseException) -> None:
+    """Take all but its text off a driver's error: psycopg's hold the connection's password."""
+    if not isinstance(original, sqlite3.Error):
+        for name in vars(original):
+            original.__dict__[name] = None
 
 
 def _mapped(exc: Exception, location: str, secrets: tuple[str, ...]) -> Exception:

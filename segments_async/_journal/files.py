@@ -8,11 +8,12 @@ import os
 import re
 from pathlib import Path
 from typing import Self
+from weakref import WeakSet
 
 #: Kinds of file systems on which several machines may see one file. Their locks and syncs are often
 #: not what SQLite and `flock` need (sqlite.org/howtocorrupt.html, section 2.1).
 _NETWORK = re.compile(
-    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|ncpfs|webdav|davfs\d?"
+    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|ncpfs|webdav|vboxsf|davfs\d?"
     r"|fuse\.(sshfs|glusterfs\w*|ceph\w*|s3fs|rclone|gcsfuse|davfs\d?|smbnetfs|goofys|mount-s3|juicefs)"
 )
 
@@ -77,6 +78,7 @@ class RunLock:
     def __init__(self, path: Path, descriptor: int, *, unclean: bool) -> None:
         self._path = path
         self._descriptor: int | None = descriptor
+        _HELD.add(self)
         #: Whether the file was there: its last holder died.
         self.unclean: bool = unclean
 
@@ -123,10 +125,27 @@ class RunLock:
                 self._path.unlink()
         self._close()
 
+    def let_parent_hold(self) -> None:
+        """In a forked child: the lock is its parent's, and must end with the parent."""
+        self._close()
+
     def _close(self) -> None:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+#: The locks of this process. A child that is forked has its parent's descriptors, and a lock lasts
+#: as long as one of them is open: a worker that outlives its parent would hold the parent's runs.
+_HELD: WeakSet[RunLock] = WeakSet()
+
+
+def _in_child() -> None:
+    for lock in list(_HELD):
+        lock.let_parent_hold()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

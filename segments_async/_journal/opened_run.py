@@ -22,6 +22,7 @@ from sqlalchemy.exc import IntegrityError
 from segments_async._journal.backends import Backend, Hold
 from segments_async._journal.faults import mapped_errors
 from segments_async._journal.locked import Locked
+from segments_async._journal.set_aside import SetAside
 from segments_async._journal.tables import checked, events, moment, runs, sealed, stamp
 from segments_async._journal.witness import Witness
 from segments_async._sansio.lifecycle import State
@@ -63,6 +64,7 @@ class OpenedRun:
         number: of the last event in its log; 0 where it has none.
         last_seal: that event's seal.
         witness: the number of the last event, kept outside the database; None where nothing is.
+        set_aside: where events go that the database could not take; None where there is no place.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class OpenedRun:
         number: int = 0,
         last_seal: str | None = None,
         witness: Witness | None = None,
+        set_aside: SetAside | None = None,
     ) -> None:
         self._backend = backend
         self._link = _Link(connection)
@@ -88,6 +91,7 @@ class OpenedRun:
         self._finished_row: dict[str, Any] | None = None
         self._held_since: float | None = None
         self._witness = witness
+        self._set_aside = set_aside
         self._closed = False
         #: An abandoned thread may come to its end while another one is at work.
         self._counting = threading.Lock()
@@ -170,6 +174,15 @@ class OpenedRun:
             with connection.begin():
                 connection.execute(update(runs).where(runs.c.id == row["id"]).values(row))
             self._ended(row)
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether there is a place for events that the database could not take."""
+        return self._set_aside is not None
+
+    def set_aside(self, rows: Sequence[dict[str, Any]]) -> bool:
+        """Keep for the next session what the database could not take. Whether that went well."""
+        return self._set_aside is not None and self._set_aside.save(rows)
 
     def abandon(self) -> None:
         """Leave the attempt under way to its thread. The next one makes a connection of its own."""
@@ -282,6 +295,8 @@ class OpenedRun:
         self._row = row
         if self._witness is not None:
             self._witness.tell(self._durable, finished=True)
+        if self._set_aside is not None:
+            self._set_aside.remove()
 
     def _taken(self) -> NoReturn:
         self._refuse(

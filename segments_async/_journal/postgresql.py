@@ -16,6 +16,9 @@ from segments_async.errors import ConfigurationError, JournalError
 #: Seconds that connecting may take.
 _CONNECT_TIMEOUT = 10
 
+#: Seconds that one attempt waits for another process which is opening a run.
+EXCLUSIVE_SECONDS = 5.0
+
 #: Attempts to reach, through a pooler, the session in which a lock was left.
 _UNLOCK_ATTEMPTS = 20
 
@@ -42,7 +45,8 @@ class PostgreSQL:
 
     def exclusively(self, connection: Connection) -> None:
         key = self._key(connection, 0)
-        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        for limit in ("lock_timeout", "statement_timeout"):
+            connection.execute(text(f"SET LOCAL {limit} = {EXCLUSIVE_SECONDS * 1000:.0f}"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
     def now(self, connection: Connection) -> datetime:
@@ -75,9 +79,22 @@ class PostgreSQL:
                 # Looked at first: a pool of one session has none left for `one` meanwhile.
                 if _session(other) == before:
                     raise pooled(self.location)
+                self._check_encoding(other)
                 with one.begin():
                     if _session(one) != before:
                         raise pooled(self.location)
+
+    def _check_encoding(self, connection: Connection) -> None:
+        """Refuse a database that can't keep each text, or doesn't say how it keeps them."""
+        encoding = connection.execute(text("SHOW server_encoding")).scalar()
+        if str(encoding) not in ("UTF8", "b'UTF8'"):
+            raise JournalError(
+                f"{self.location}: a journal needs a database whose encoding is UTF8, and this "
+                "one's is another (CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0 makes "
+                "one). Nothing was written or sent",
+                reason="unsupported",
+                location=self.location,
+            )
 
     def _key(self, connection: Connection, run_id: int) -> int:
         """Advisory locks are numbers, and of the whole database: two schemas must not collide."""
@@ -216,6 +233,8 @@ def _arguments(url: URL) -> dict[str, Any]:
         arguments["connect_timeout"] = _CONNECT_TIMEOUT
         # A server that is gone without a word is noticed while something is sent to it, too.
         arguments["tcp_user_timeout"] = 30_000
+        # Of a SQL_ASCII database psycopg would hand out bytes, before anybody can say why not.
+        arguments["client_encoding"] = "utf8"
     if driver == "psycopg":
         # The log's one statement gains nothing by it, and poolers lose prepared statements.
         arguments["prepare_threshold"] = None
@@ -232,6 +251,9 @@ _SETTINGS = {
     # lets go of its run.
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    # What another process has committed is seen after a lock was waited for, and not only what was
+    # there when the transaction began.
+    "default_transaction_isolation": "read committed",
     # Whoever locks a table for long is waited for in attempts, not in one.
     "lock_timeout": "2s",
     # The lock of a process whose machine died is let go within a minute, not two hours.

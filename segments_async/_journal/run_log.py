@@ -22,7 +22,7 @@ import json
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
@@ -104,7 +104,9 @@ class RunLog:
         self._pause = _SHORTEST_PAUSE
         self._last_write = -math.inf
         self._broken: JournalError | None = None
+        #: Segments of whose exports the log doesn't tell, and rows to set aside, once it is broken.
         self._never_written: frozenset[str] = frozenset()
+        self._unwritten: list[dict[str, Any]] = []
         self._closed = False
         #: Whether the run had ended before it was opened here. Nothing can be recorded in it then.
         self.finished: bool = run.ended_at is not None
@@ -151,11 +153,12 @@ class RunLog:
         return self._run.has_sessions
 
     def knows_export(self, segment_id: str) -> bool:
-        """Whether a later session will find the export of this segment in the log."""
-        if (
-            segment_id in self._never_written
-            or self._standings.get(segment_id, _NEW).export is None
-        ):
+        """Whether a later session will find the export of this segment, in the log or set aside."""
+        if self._standings.get(segment_id, _NEW).export is None:
+            return False
+        if self._run.sets_aside and (self._broken is None or self._unwritten):
+            return True
+        if segment_id in self._never_written:
             return False
         return not any(_tells_export(entry, segment_id) for entry in self._queue)
 
@@ -258,27 +261,31 @@ class RunLog:
             if self._broken is None and self._queue:
                 with anyio.move_on_after(_GRACE, shield=True):
                     await self._settle(_Entry())
-            self._warn_of_unwritten()
         except JournalError:
             pass  # who waited for the event has been told
         finally:
             await self._let_go()
 
-    def _warn_of_unwritten(self) -> None:
-        if rows := sum(entry.row is not None for entry in self._queue):
-            logger.warning(
-                "run %s is closed while its journal is away: %d events were not written",
-                self.name,
-                rows,
-            )
-
     async def _let_go(self) -> None:
+        rows = self._unwritten or [e.row for e in self._queue if e.row is not None]
         try:
             with anyio.CancelScope(shield=True):
+                if rows:
+                    await anyio.to_thread.run_sync(self._set_aside, rows)
                 await anyio.to_thread.run_sync(self._run.close)
         except BaseException:
             self._run.close()  # cancelled by asyncio itself before the thread started
             raise
+
+    def _set_aside(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Keep what was never written for the next session. For a worker thread."""
+        if not self._run.set_aside(rows):
+            logger.error(
+                "run %s: its journal is away, and the last %d events are in it nowhere; "
+                "manifest.jsonl has the exports' ids",
+                self.name,
+                len(rows),
+            )
 
     # ----------------------------------------------------------------- group commit
 
@@ -387,7 +394,9 @@ class RunLog:
                 why,
             )
         elif now - self._away_since > PATIENCE:
-            self._break(self._gone(why), cause)
+            gone = self._gone(why)
+            self._unwritten = [e.row for e in self._queue if e.row is not None]
+            self._break(gone, cause)
             return
         self._wake_all()
 

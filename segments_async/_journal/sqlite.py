@@ -42,7 +42,8 @@ class Sqlite:
     """One file, beside it a `-journal` while a transaction writes, and a lock file for each run."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.absolute()
+        # By its own name, whatever links lead to it: the lock files are beside that.
+        self._path = Path(os.path.realpath(path))
         self.location: str = str(self._path)
         self.engine: Engine = _engine(self._path)
         self.reading: dict[str, Any] = {"sqlite_begin": "BEGIN"}
@@ -95,6 +96,9 @@ class Sqlite:
         if os.path.lexists(self._path):
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Left by a process that died over a transaction, in a file that somebody removed since: to
+        # SQLite, it would be an unfinished transaction of the new one.
+        self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)
         new = self._path.with_name(f"{self._path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
         create_private(new)
         try:

@@ -61,7 +61,7 @@ class Seen:
                 value["finished"],
                 path,
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         kinds = (str, str, str, int, bool)
         values = (seen.journal, seen.run, seen.started_at, seen.events, seen.finished)
@@ -74,7 +74,7 @@ class Witness:
     """The file of one run that this process holds. What goes wrong with it harms no run."""
 
     def __init__(self, destination: str, journal: str, run: str, started_at: str) -> None:
-        self._about = {"journal": _digest(journal), "run": run, "started_at": started_at}
+        self._about = {"journal": digest(journal), "run": run, "started_at": started_at}
         self._directory = Path(destination) / DIRECTORY
         self._path = _path(self._directory, journal, run, started_at)
         self._descriptor: int | None = None
@@ -110,7 +110,7 @@ def witnesses(destination: str, journal: str) -> Iterator[Seen]:
     """What is said, in this directory, of the runs of this journal."""
     for path in sorted((Path(destination) / DIRECTORY).glob("seen-*.json")):
         seen = Seen.read(path)
-        if seen is not None and seen.journal == _digest(journal):
+        if seen is not None and seen.journal == digest(journal):
             yield seen
 
 
@@ -121,8 +121,9 @@ def forget(destination: str, journal: str, run: str, started_at: str) -> None:
 
 
 def _path(directory: Path, journal: str, run: str, started_at: str) -> Path:
-    return directory / f"seen-{_digest(journal, run, started_at)}.json"
+    return directory / f"seen-{digest(journal, run, started_at)}.json"
 
 
-def _digest(*parts: str) -> str:
+def digest(*parts: str) -> str:
+    """A short name for what may have any characters, and may be anybody's business."""
     return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]

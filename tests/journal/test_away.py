@@ -69,7 +69,7 @@ async def record(log: RunLog, segment_id: str, event: Event) -> None:
 
 
 async def until(there: Callable[[], bool]) -> None:
-    while not there():
+    while not there():  # noqa: ASYNC110 - it has no event
         await anyio.sleep(0.05)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -212,3 +213,73 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     assert lock is not None
     assert lock.unclean
     lock.release()
+
+
+# --------------------------------------------------------------------- what others met
+
+
+async def test_a_journal_by_another_name(tmp_path: Path) -> None:
+    """By a symlink, it is the same journal with the same locks."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "link.db").symlink_to("real/runs.db")
+    async with run_of(await opened(tmp_path / "real" / "runs.db")) as log:
+        await live(log, "a", [Event.INTENT])
+        for other in (tmp_path / "link" / "runs.db", tmp_path / "link.db"):
+            with pytest.raises(JournalError) as caught:
+                async with run_of(await opened(other)):
+                    pass
+            assert caught.value.reason == "locked"
+    async with run_of(await opened(tmp_path / "link.db")) as log:
+        assert log.standings.keys() == {"a"}
+
+
+def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
+    """A worker that outlives the process which held a run doesn't hold it on."""
+    path = tmp_path / "lock"
+    program = (
+        "import os, sys, pathlib\n"
+        "from segments_async._journal.files import RunLock\n"
+        "held = RunLock.take(pathlib.Path(sys.argv[1]))\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    print(child, flush=True)\n"
+        "sys.stdin.read()"
+    )
+    package = str(Path(segments_async.__file__).parent.parent)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": package},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert RunLock.take(path) is None
+        process.kill()
+        process.wait()
+        try:
+            os.kill(child, 0)  # it lives
+            lock = RunLock.take(path)
+            assert lock is not None
+            lock.release()
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_stale_rollback_journal(tmp_path: Path) -> None:
+    """Left of a journal that was removed, it isn't rolled back into the new one."""
+    path = tmp_path / "runs.db"
+    Database.open(path, ACCOUNT).open_run(DESTINATION, "old", "x").close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE segments_async_runs SET name = 'x'")
+        connection.execute("CREATE TABLE t AS SELECT randomblob(90000)")
+        stale = path.with_name("runs.db-journal").read_bytes()
+        connection.execute("ROLLBACK")
+    assert stale
+    path.unlink()
+    path.with_name("runs.db-journal").write_bytes(stale)
+    database = Database.open(path, ACCOUNT)
+    assert database.runs() == []
+    database.open_run(DESTINATION, "new", "x").close()
+    assert [run.name for run in Database.open(path, ACCOUNT).runs()] == ["new"]

@@ -18,6 +18,7 @@ from segments_async import _manifest
 from segments_async._files.part import ExportedBytes, PartFile
 from segments_async._journal.database import Database
 from segments_async._journal.opened_run import OpenedRun
+from segments_async._journal.witness import Witness
 from segments_async.sandbox import Sandbox, SandboxTransport
 
 
@@ -98,6 +99,8 @@ def _let_go(file: PartFile, *_: object) -> None:
 _EFFECTS: tuple[tuple[Any, str, Any], ...] = (
     (OpenedRun, "append", None),
     (OpenedRun, "finish", None),
+    (OpenedRun, "set_aside", True),
+    (Witness, "tell", None),
     (Database, "set_guard", None),
     (PartFile, "open", None),
     (PartFile, "reset", None),

@@ -1,0 +1,318 @@
+"""What each error of a database means for a journal, and what no message repeats."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import sqlalchemy.exc
+
+from journal.lives import opened
+from segments_async import ConfigurationError, JournalError
+from segments_async._journal.backends import backend
+from segments_async._journal.faults import _POSTGRESQL, mapped_errors, sqlstate
+from segments_async._journal.locked import Locked
+
+
+class Psycopg(Exception):
+    def __init__(self, state: str, said: str = "it said so") -> None:
+        super().__init__(said)
+        self.sqlstate = state
+
+
+class Psycopg2(Exception):
+    def __init__(self, state: str, said: str = "it said so") -> None:
+        super().__init__(said)
+        self.pgcode = state
+
+
+class Pg8000(Exception):
+    def __init__(self, state: str, said: str = "it said so") -> None:
+        super().__init__({"S": "ERROR", "C": state, "M": said})
+
+
+DRIVERS: Any = pytest.mark.parametrize("driver", [Psycopg, Psycopg2, Pg8000])
+
+
+def meaning(original: Exception, secrets: tuple[str, ...] = ()) -> tuple[str, str]:
+    """The reason that a user is told, and the sentence."""
+    error = sqlalchemy.exc.OperationalError("SELECT :x", {"x": "Very-Secret"}, original)
+    try:
+        with mapped_errors("here", secrets):
+            raise error
+    except Locked as exc:
+        return "locked", str(exc)
+    except JournalError as exc:
+        return exc.reason, str(exc)
+
+
+#: (https://www.postgresql.org/docs/current/errcodes-appendix.html)
+STATES = {
+    "08000": "unavailable",
+    "08006": "unavailable",
+    "08P01": "unavailable",
+    "0A000": "unsupported",
+    "22021": "damaged",
+    "23503": "damaged",
+    "23505": "damaged",
+    "25006": "unavailable",
+    "25P02": "unavailable",
+    "25P03": "unavailable",
+    "25P04": "unavailable",
+    "26000": "unsupported",
+    "28000": "unavailable",
+    "28P01": "unavailable",
+    "34000": "unsupported",
+    "3D000": "unavailable",
+    "3F000": "unavailable",
+    "40001": "locked",
+    "40003": "unavailable",
+    "40P01": "locked",
+    "42501": "unavailable",
+    "42601": "unsupported",
+    "42703": "damaged",
+    "42704": "unsupported",
+    "42883": "unsupported",
+    "42P01": "damaged",
+    "42P05": "unsupported",
+    "53100": "unavailable",
+    "53200": "unavailable",
+    "53300": "unavailable",
+    "54000": "unavailable",
+    "55000": "unavailable",
+    "55006": "locked",
+    "55P03": "locked",
+    "57014": "locked",
+    "57P01": "unavailable",
+    "57P02": "unavailable",
+    "57P03": "unavailable",
+    "57P05": "unavailable",
+    "58030": "unavailable",
+    "58P01": "damaged",
+    "F0000": "unavailable",
+    "P0001": "unavailable",
+    "XX000": "unavailable",
+    "XX001": "damaged",
+    "XX002": "damaged",
+}
+
+
+@DRIVERS
+@pytest.mark.parametrize(("state", "reason"), STATES.items())
+def test_a_sqlstate(driver: Any, state: str, reason: str) -> None:
+    """Each means the same, wherever the driver keeps it."""
+    original = driver(state)
+    assert sqlstate(original) == state
+    assert meaning(original)[0] == reason
+
+
+def test_each_row_of_the_table_is_tested() -> None:
+    """None is in the table that isn't above."""
+    for prefix in _POSTGRESQL:
+        assert any(state.startswith(prefix) for state in STATES), prefix
+
+
+@DRIVERS
+def test_what_a_server_said_is_repeated(driver: Any) -> None:
+    """Its first line, without the statement and its values."""
+    _, said = meaning(driver("53100", "no space left\nDETAIL: x"))
+    assert said == "here: no space left"
+
+
+@DRIVERS
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("42501", "GRANT USAGE, CREATE ON SCHEMA"),
+        ("25006", "the address of the primary"),
+        ("26000", "transaction pooler"),
+        ("42P05", "transaction pooler"),
+        ("53300", "one connection for each run"),
+    ],
+)
+def test_what_the_reader_can_do(driver: Any, state: str, words: str) -> None:
+    """A sentence says it, where it is known."""
+    assert words in meaning(driver(state))[1]
+
+
+SQLITE = {
+    "SQLITE_AUTH": "unavailable",
+    "SQLITE_BUSY": "locked",
+    "SQLITE_BUSY_SNAPSHOT": "locked",
+    "SQLITE_CANTOPEN": "unavailable",
+    "SQLITE_CORRUPT": "damaged",
+    "SQLITE_CORRUPT_INDEX": "damaged",
+    "SQLITE_FULL": "unavailable",
+    "SQLITE_IOERR_FSYNC": "unavailable",
+    "SQLITE_LOCKED": "locked",
+    "SQLITE_NOMEM": "unavailable",
+    "SQLITE_NOTADB": "foreign",
+    "SQLITE_PERM": "unavailable",
+    "SQLITE_PROTOCOL": "locked",
+    "SQLITE_READONLY_DBMOVED": "unavailable",
+    None: "damaged",  # no such table
+}
+
+
+@pytest.mark.parametrize(("name", "reason"), SQLITE.items())
+def test_a_result_of_sqlite(name: str | None, reason: str) -> None:
+    """Each by its name, also while connecting, where SQLAlchemy wraps nothing."""
+    original = sqlite3.OperationalError("it said so")
+    if name is not None:
+        original.sqlite_errorname = name
+    assert meaning(original)[0] == reason
+    with pytest.raises((JournalError, Locked)), mapped_errors("here"):
+        raise original
+
+
+def test_a_password_in_a_drivers_words() -> None:
+    """It is taken out, and the driver's own error isn't shown beside ours."""
+    original = Psycopg("28P01", 'bad login "u" "s@crt": s%40crt')
+    original.connection = "password=s@crt"  # type: ignore[attr-defined]
+    with pytest.raises(JournalError) as caught, mapped_errors("here", ("s@crt", "s%40crt")):
+        raise sqlalchemy.exc.OperationalError("SELECT 1", {}, original)
+    assert "crt" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+    assert "crt" not in str(vars(original))
+
+
+# URLs and paths.
+
+PASSWORDS = ["plain", "a@b", "a:b", "a/b", "a?b", "a#b", "a[b", "a]b", "a b", "a%b", "ä€", "a&b=c"]
+
+
+@pytest.mark.parametrize("password", PASSWORDS)
+@pytest.mark.parametrize("form", ["bare", "quoted", "named"])
+async def test_no_password_in_a_message(password: str, form: str) -> None:
+    """Whatever its characters, quoted as it should be or not: nobody listens there."""
+    from urllib.parse import quote
+
+    secret = f"x{password}SeCrEt"
+    shown = secret if form == "bare" else quote(secret, safe="")
+    place = "127.0.0.1:1/db"
+    url = f"postgresql://u:{shown}@{place}"
+    if form == "named":
+        url = f"postgresql://u@{place}?password={shown}"
+    with pytest.raises((JournalError, ConfigurationError)) as caught:
+        await opened(url)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "SeCrEt" not in f"{error}{error!r}{vars(error)}"
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@ss@host/db",
+        "postgresql://u:p@s/s@host/db",
+        "postgresql://u:p?x@y@host/db",
+        "postgresql+pg8000://u:p@ss@host:5/db",
+    ],
+)
+async def test_a_bare_at_sign(url: str) -> None:
+    """It says how to write it, since the rest of the password would be taken for a host."""
+    with pytest.raises(ConfigurationError, match="%40"):
+        await opened(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+asyncpg://host/db",
+        "postgresql+psycopg_async://host/db",
+        "postgresql+bogus://host/db",
+        "sqlite+aiosqlite:///x.db",
+        "sqlite+bogus:///x.db",
+    ],
+)
+def test_drivers_that_can_not_be_used(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused by a sentence that names one that can, before anything is connected to."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"synchronous.*postgresql\+psycopg://"):
+        anyio.run(opened, url)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
+async def test_a_driver_that_is_not_installed(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name is said, and how to install one."""
+    import sys
+
+    for name in [n for n in sys.modules if n.partition(".")[0] == driver]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'psycopg\[binary\]'"):
+        await opened(f"postgresql+{driver}://127.0.0.1:1/db")
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
+async def test_an_option_that_the_driver_does_not_know(driver: str) -> None:
+    """It is refused in our words, and not with a traceback of the driver's."""
+    pytest.importorskip(driver)
+    with pytest.raises((ConfigurationError, JournalError)) as caught:
+        await opened(f"postgresql+{driver}://u@127.0.0.1:1/db?no_such_option=1&password=SeCrEt")
+    assert "SeCrEt" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["~/runs.db", "~user/runs.db", ":memory:", "file:runs.db?mode=memory", "a\0b", "\ud800"]
+)
+@pytest.mark.parametrize("form", ["{}", "sqlite:///{}"])
+def test_paths_that_mean_something_else(
+    path: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a shell or SQLite would read in another way makes no file of that name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError):
+        anyio.run(opened, form.format(path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["/{}", "//{}", "sqlite:////{}", "sqlite://///{}"])
+async def test_slashes_at_the_beginning(form: str, tmp_path: Path) -> None:
+    """POSIX leaves two to the system, and Linux takes them for one."""
+    path = form.format(str(tmp_path / "runs.db").lstrip("/"))
+    await opened(path)
+    assert (tmp_path / "runs.db").exists()
+
+
+NAMES = [
+    "a?b",
+    "a#b",
+    "a%41",
+    "a b",
+    "a\nb",
+    "☃",
+    "%2e%2e",
+    "a&b=c",
+    "a;b",
+    "'",
+    '"',
+    "\\",
+    "\udcff",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_name_of_a_file(name: str, tmp_path: Path) -> None:
+    """Whatever its characters, the file has that name."""
+    anyio.run(opened, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+async def test_a_journal_whose_directory_is_gone(tmp_path: Path) -> None:
+    """What goes wrong while connecting is a JournalError, too."""
+    path = tmp_path / "d" / "runs.db"
+    await opened(path)
+    found = backend(path)
+    path.unlink()
+    with pytest.raises(JournalError) as caught, mapped_errors("here"), found.engine.connect():
+        pass
+    assert caught.value.reason == "unavailable"

@@ -1,0 +1,198 @@
+"""A journal without its last commits is refused, and nothing is asked for twice."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from journal.lives import GOES_WELL, live, opened, run_of
+from journal.server import PostgresServer
+from journal.test_sql import execute
+from segments_async import JournalError
+from segments_async._journal.witness import DIRECTORY, Seen, Witness, witnesses
+from segments_async._sansio.lifecycle import Event
+
+
+@pytest.fixture
+def to(tmp_path: Path) -> str:
+    """A directory for the files, which the run has made."""
+    directory = tmp_path / "exports"
+    directory.mkdir()
+    return str(directory)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def seen_in(to: str) -> list[Path]:
+    return sorted((Path(to) / DIRECTORY).glob("*"))
+
+
+async def begun(path: Path, to: str, backup: Path | None = None) -> None:
+    """A run with two exports, of which the backup knows one."""
+    async with run_of(await opened(path), destination=to) as log:
+        await live(log, "a", GOES_WELL[:2])
+        if backup is not None:
+            shutil.copy(path, backup)
+        await live(log, "b", GOES_WELL[:2])
+
+
+async def test_a_backup_that_was_put_back(path: Path, to: str, tmp_path: Path) -> None:
+    """It knows fewer events than were durable. The sentence says how many, and what to do."""
+    await begun(path, to, tmp_path / "backup")
+    shutil.copy(path, tmp_path / "newest")
+    shutil.copy(tmp_path / "backup", path)
+    for _ in range(2):
+        with pytest.raises(
+            JournalError, match="4 events of it were durable, and the journal has 2"
+        ) as caught:
+            async with run_of(await opened(path), destination=to):
+                pass
+        assert caught.value.reason == "damaged"
+        assert str(seen_in(to)[0]) in str(caught.value)
+    shutil.copy(tmp_path / "newest", path)
+    async with run_of(await opened(path), destination=to) as log:
+        assert log.standings.keys() == {"a", "b"}
+
+
+async def test_a_backup_from_before_the_run(path: Path, to: str, tmp_path: Path) -> None:
+    """It knows nothing of the run, which would be started anew."""
+    await opened(path)
+    shutil.copy(path, tmp_path / "backup")
+    await begun(path, to)
+    shutil.copy(tmp_path / "backup", path)
+    with pytest.raises(JournalError, match="knows nothing of it") as caught:
+        async with run_of(await opened(path), destination=to):
+            pass
+    assert caught.value.reason == "damaged"
+
+
+async def test_a_journal_that_was_removed(path: Path, to: str) -> None:
+    """The same; the file that the sentence names is what to remove, too."""
+    await begun(path, to)
+    remove(path)
+    with pytest.raises(JournalError, match="knows nothing of it"):
+        async with run_of(await opened(path), destination=to):
+            pass
+    [seen] = seen_in(to)
+    seen.unlink()
+    async with run_of(await opened(path), destination=to) as log:
+        assert dict(log.standings) == {}
+
+
+@pytest.mark.parametrize("name", ["nightly", None])
+async def test_a_backup_from_before_the_runs_end(
+    name: str | None, path: Path, to: str, tmp_path: Path
+) -> None:
+    """A finished run isn't gone on with as if it were not."""
+    async with run_of(await opened(path), name, destination=to) as log:
+        await live(log, "a", [Event.INTENT, Event.LOST])
+        shutil.copy(path, tmp_path / "backup")
+        await log.finish()
+    shutil.copy(tmp_path / "backup", path)
+    with pytest.raises(JournalError, match="takes it for unfinished"):
+        async with run_of(await opened(path), name, destination=to):
+            pass
+
+
+async def test_a_copy_elsewhere(path: Path, to: str, tmp_path: Path) -> None:
+    """A journal may be moved; a copy without the last commits is refused there, too."""
+    await begun(path, to, tmp_path / "copy.db")
+    shutil.move(path, tmp_path / "moved.db")
+    async with run_of(await opened(tmp_path / "moved.db"), destination=to) as log:
+        assert log.standings.keys() == {"a", "b"}
+    # The witness is the original journal's: of one that was moved, only its own runs are known.
+    shutil.move(tmp_path / "copy.db", path)
+    with pytest.raises(JournalError) as caught:
+        async with run_of(await opened(path), destination=to):
+            pass
+    assert caught.value.reason == "damaged"
+
+
+async def test_what_is_no_reason_to_refuse(path: Path, to: str, tmp_path: Path) -> None:
+    """Other journals, finished runs that are gone, a witness that is gone, or is no witness."""
+    async with run_of(await opened(path), destination=to) as log:
+        await live(log, "a")
+        await log.finish()
+    (Path(to) / DIRECTORY / "seen-0000.json").write_text("{}")
+    (Path(to) / DIRECTORY / "seen-0001.json").write_text("[" * 100_000)
+    async with run_of(await opened(path), destination=to, now_name="second"):
+        pass
+    async with run_of(await opened(tmp_path / "other.db"), destination=to):
+        pass
+    remove(path)
+    for seen in seen_in(to):
+        seen.unlink()
+    async with run_of(await opened(path), destination=to) as log:
+        assert dict(log.standings) == {}
+
+
+async def test_a_pruned_run_is_not_missed(path: Path, to: str) -> None:
+    """With a run, its witness goes."""
+    from datetime import UTC, datetime, timedelta
+
+    await begun(path, to)
+    journal = await opened(path)
+    assert await journal.prune(datetime.now(UTC) + timedelta(days=1)) == 1
+    assert seen_in(to) == []
+    async with run_of(journal, destination=to) as log:
+        assert dict(log.standings) == {}
+
+
+@pytest.mark.needs("PostgreSQL")
+async def test_a_database_that_failed_over(postgres: PostgresServer, to: str) -> None:
+    """The same on PostgreSQL, by another session of the run."""
+    where = postgres.schema()
+    async with run_of(await opened(where), destination=to) as log:
+        await live(log, "a", GOES_WELL[:3])
+    execute(where, "DELETE FROM segments_async_events WHERE number = 3")
+    with pytest.raises(JournalError, match="3 events of it were durable, and the journal has 2"):
+        async with run_of(await opened(where), destination=to):
+            pass
+    # Another schema is another journal.
+    async with run_of(await opened(postgres.schema()), destination=to):
+        pass
+
+
+BREAKS: dict[str, Callable[[Path], Any]] = {
+    "a file in its place": lambda to: (to / DIRECTORY).write_text(""),
+    "a link in its place": lambda to: (to / DIRECTORY).symlink_to("nowhere"),
+    "no directory": lambda to: to.rmdir(),
+}
+
+
+@pytest.mark.parametrize("break_it", BREAKS.values(), ids=BREAKS)
+async def test_a_witness_that_can_not_be_written(
+    break_it: Callable[[Path], Any], path: Path, to: str
+) -> None:
+    """It harms no run."""
+    break_it(Path(to))
+    await begun(path, to)
+    async with run_of(await opened(path), destination=to) as log:
+        assert log.standings.keys() == {"a", "b"}
+
+
+def test_a_witness_says_what_it_was_told(to: str) -> None:
+    """The last of it, for its own journal alone, to its owner alone."""
+    witness = Witness(to, "here", "n", "then")
+    for number in range(200):
+        witness.tell(number, finished=False)
+    witness.tell(199, finished=True)
+    witness.close()
+    [path] = seen_in(to)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    [seen] = witnesses(to, "here")
+    assert (seen.run, seen.started_at, seen.events, seen.finished) == ("n", "then", 199, True)
+    assert list(witnesses(to, "elsewhere")) == []
+    assert Seen.read(path.with_name("none")) is None

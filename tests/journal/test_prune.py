@@ -1,0 +1,117 @@
+"""Forgetting runs in small steps, beside whoever writes."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import anyio
+import pytest
+
+from journal.lives import GOES_WELL, live, opened, run_of
+from journal.test_sql import rows
+from segments_async._journal import database
+from segments_async._journal.database import Database
+from segments_async._sansio.lifecycle import Event, State
+
+TOMORROW = datetime.now(UTC) + timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_PRUNED_AT_ONCE", 7)
+
+
+async def filled(where: str, *names: str, segments: int = 10) -> None:
+    for name in names:
+        async with run_of(await opened(where), name) as log:
+            for number in range(segments):
+                await live(log, f"s{number}", GOES_WELL)
+            await log.finish()
+
+
+async def test_steps(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No transaction deletes more than a few events, and nothing is left at the end."""
+    await filled(where, "one", "two")
+    journal = await opened(where)
+    prune_some, steps = Database.prune_some, []
+
+    def counted(self: Database, run_id: int) -> bool:
+        before = rows(where, "SELECT count(*) FROM segments_async_events")[0][0]
+        left = prune_some(self, run_id)
+        steps.append(before - rows(where, "SELECT count(*) FROM segments_async_events")[0][0])
+        return left
+
+    monkeypatch.setattr(Database, "prune_some", counted)
+    assert await journal.prune(TOMORROW) == 2
+    assert sum(steps) == 2 * 10 * len(GOES_WELL)
+    assert max(steps) == 7
+    assert rows(where, "SELECT * FROM segments_async_runs") == []
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_killed_in_the_middle(where: str, steps: int) -> None:
+    """What is half forgotten is not listed, told, or damage; the next prune ends it."""
+    await filled(where, "nightly")
+    journal = await opened(where)
+    [run_id] = journal._database.old_runs(TOMORROW)
+    assert journal._database.begin_pruning(run_id)
+    for _ in range(steps):
+        assert journal._database.prune_some(run_id)
+    assert await journal.runs() == []
+    assert await journal.last_files(["s0", "s9"], "/exports") == {}
+    async with run_of(await opened(where), "nightly") as log:
+        assert not log.finished
+        await live(log, "new", [Event.INTENT])
+    assert await journal.prune(datetime.now(UTC) - timedelta(days=1)) == 0
+    assert rows(where, "SELECT segment_id FROM segments_async_events") == [("new",)]
+    [left] = await journal.runs()
+    assert left.states == {State.INTENT: 1}
+
+
+async def test_cancelled_in_the_middle(where: str) -> None:
+    """The caller is gone after a step."""
+    await filled(where, "one", segments=30)
+    journal = await opened(where)
+    with anyio.move_on_after(0.05) as scope:
+        await journal.prune(TOMORROW)
+    assert scope.cancelled_caught
+    assert 0 < rows(where, "SELECT count(*) FROM segments_async_events")[0][0] < 150
+    assert await journal.prune(TOMORROW) == 0
+    assert rows(where, "SELECT * FROM segments_async_events") == []
+
+
+async def test_a_live_run_beside_it(where: str) -> None:
+    """It writes on, and is whole afterwards."""
+    await filled(where, "old", segments=30)
+    journal = await opened(where)
+    async with run_of(await opened(where), "live") as log, anyio.create_task_group() as tasks:
+        tasks.start_soon(journal.prune, TOMORROW)
+        for number in range(30):
+            await live(log, f"s{number}", GOES_WELL)
+        assert not log.away
+    [left] = await journal.runs()
+    assert (left.name, left.states) == ("live", {State.DONE: 30})
+    async with run_of(await opened(where), "live") as log:
+        assert len(log.standings) == 30
+
+
+async def test_a_file_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal made by this version gives its space back; an older one keeps it for more."""
+    monkeypatch.setattr(database, "_PRUNED_AT_ONCE", 500)
+    sizes = {}
+    for name in ("new", "old"):
+        path = tmp_path / f"{name}.db"
+        await opened(path)
+        if name == "old":
+            with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+                connection.execute("PRAGMA auto_vacuum = NONE")
+                connection.execute("VACUUM")
+        await filled(str(path), "one", segments=150)
+        before = path.stat().st_size
+        await (await opened(path)).prune(TOMORROW)
+        sizes[name] = path.stat().st_size / before
+    assert sizes["new"] < 0.5
+    assert sizes["old"] == 1
