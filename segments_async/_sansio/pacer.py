@@ -19,6 +19,9 @@ from segments_async.errors import ConfigurationError
 #: Where the rate had grown far beyond the estimate before a 429, this part of it is believed.
 RISEN = 0.75
 
+#: While the limit is sought, this part of the rate at a 429 is believed at least.
+LEAST_OF_CUT_RATE = 0.25
+
 #: Requests/s before anything is known, and how often it may double in a second while nothing is
 #: refused: 2.2 s to reach 100/s. Twice a second found the limit no better, at more 429s.
 FIRST_RATE = 10.0
@@ -76,6 +79,9 @@ CUTS_AFTER_LONG_BLOCKS = (1.0, 0.85, 0.8, 0.7, 0.6)
 #: interval that a long block ended doesn't even slow the search down.
 ENOUGH_FOR_A_MEAN = 20
 ENOUGH_TO_SLOW_DOWN = 8
+
+#: The same, in the last few intervals before short blocks, for a first guess.
+ENOUGH_FOR_A_GUESS = 4.0
 
 #: Accepted requests, in at least two intervals, or intervals, after which long blocks are taken for
 #: the limit's own, and what was granted in all that time for the limit.
@@ -579,13 +585,18 @@ class Pacer:
         """Before two 429s have framed a run, the first run proves nothing: it drank the burst."""
         n, seconds = self._accepted, self._span + blocked_for
         if self._blocks and n >= 8:
-            return min(self._cut_rate, max((n + 1) / seconds, mean))
-        if self._blocks >= 3:
+            # Of an interval that began far too slowly, the mean says little.
+            grown = LEAST_OF_CUT_RATE * self._cut_rate
+            return min(self._cut_rate, max((n + 1) / seconds, mean, grown))
+        if self._blocks >= 3 and self._recent_requests >= ENOUGH_FOR_A_GUESS:
+            self._inconclusive = True
             return 1.2 * recent
         if not self._blocks:
             self._recent_requests = self._recent_seconds = 0.0
         slower = 0.5 * self._cut_rate
-        self._rate = slower if self._told_to_wait else max(0.2, min(slower, 4 / blocked_for))
+        if not self._told_to_wait:
+            slower = max(0.2, min(max(slower, 1 / blocked_for), 4 / blocked_for))
+        self._rate = slower
         return None
 
     def _first_estimate_after_long_block(self, blocked_for: float, mean: float) -> float | None:
