@@ -83,10 +83,9 @@ ENOUGH_TO_SLOW_DOWN = 8
 #: The same, in the last few intervals before short blocks, for a first guess.
 ENOUGH_FOR_A_GUESS = 4.0
 
-#: Accepted requests, in at least two intervals, or intervals, after which long blocks are taken for
-#: the limit's own, and what was granted in all that time for the limit.
+#: Accepted requests, in at least two intervals, after which long blocks are taken for the limit's
+#: own. Fewer are no evidence of a limit: the search goes on.
 ENOUGH_FOR_A_LIMIT = 40
-ENOUGH_INTERVALS = 4
 
 #: Two intervals at different rates that ended at the same count, but for this part of it, ended at
 #: the end of a window's budget. Rates count as different from this part on.
@@ -502,8 +501,8 @@ class Pacer:
     ) -> float:
         """Somebody else may have used the limit up: then the block says nothing about the rate.
 
-        If this interval's budget was a window's, the count tells it: at another rate it is the same.
-        Where the rate may be too high for the window, another rate is tried once for that.
+        An interval that a window's budget ended has the same count at another rate. Where the
+        rate may be too high for a window, another rate is tried once for that.
         """
         n, seconds = self._accepted, self._span + blocked_for
         self._recent_requests = self._recent_seconds = 0.0
@@ -539,8 +538,8 @@ class Pacer:
     ) -> float:
         """The vendor made everybody wait, perhaps for much longer than its limiter asks.
 
-        Then a bucket was full at the beginning of each interval, and the requests accepted in one are
-        its burst and what was refilled: two intervals tell the two apart.
+        Then a bucket was full when the interval began. The requests accepted in the interval are
+        the burst and what was refilled; two intervals tell the two apart.
         """
         n, took = self._passed, self._block_began - (self._began or 0.0)
         if self._accepted < ENOUGH_FOR_A_MEAN:
@@ -613,8 +612,7 @@ class Pacer:
                     return min(self._cut_rate, window)
             if mean:
                 return min(self._cut_rate, mean)
-            enough = self._framed_requests >= ENOUGH_FOR_A_LIMIT and self._framed >= 2
-            if enough or self._framed >= ENOUGH_INTERVALS:
+            if self._framed_requests >= ENOUGH_FOR_A_LIMIT and self._framed >= 2:
                 mean = self._framed_requests / self._framed_seconds
                 # Where the intervals are unlike, somebody else has used some of the limit.
                 self._inconclusive = self._framed_best > 1.25 * mean
