@@ -1,7 +1,7 @@
 """The limit that the processes of an account have found together, and who of them waits.
 
-For worker threads. The limit's row stays after the processes are gone: it is the journal's memory of
-the limit, and of when it was found, for later processes. No column is added for it.
+For worker threads. The limit's row stays after the processes are gone: it is the journal's memory
+of the limit, and of when it was found, for later processes. No column is added for it.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ import attrs
 #: and not used: it would have to be read against a clock that need not be right.
 _LONGEST_RESET = 3600.0
 
-#: The longest wait that a hint orders, in seconds. Some vendors count in milliseconds, and some tell
-#: when the whole budget is there again: a wait that was too short costs one 429, and one that is
-#: too long stops the account.
+#: The longest wait that a hint orders, in seconds. Some vendors count in milliseconds, and some say
+#: when the whole budget is there again. A wait that is too short costs one 429; one that is too
+#: long stops the account.
 _LONGEST_WAIT = 120.0
 
 #: From this share of the budget on, there is no reason to ask for more of it.

@@ -19,6 +19,9 @@ from segments_async.errors import ConfigurationError
 #: Where the rate had grown far beyond the estimate before a 429, this part of it is believed.
 RISEN = 0.75
 
+#: While the limit is sought, this part of the rate at a 429 is believed at least.
+LEAST_OF_CUT_RATE = 0.25
+
 #: Requests/s before anything is known, and how often it may double in a second while nothing is
 #: refused: 2.2 s to reach 100/s. Twice a second found the limit no better, at more 429s.
 FIRST_RATE = 10.0
@@ -43,6 +46,7 @@ LONGEST_PLATEAU = 5000.0
 #: window is worth a hundred probes, not five hundred.
 SHORTEST_GAP = 0.02
 LONGEST_GAP = 7.0
+LONGEST_GAP_AT_FIRST = 3.0
 GAP_BY_BLOCK = 0.1
 
 #: A block shorter than this says that the limiter refills continuously; a longer one is a window,
@@ -76,10 +80,12 @@ CUTS_AFTER_LONG_BLOCKS = (1.0, 0.85, 0.8, 0.7, 0.6)
 ENOUGH_FOR_A_MEAN = 20
 ENOUGH_TO_SLOW_DOWN = 8
 
-#: Accepted requests, in at least two intervals, or intervals, after which long blocks are taken for
-#: the limit's own, and what was granted in all that time for the limit.
+#: The same, in the last few intervals before short blocks, for a first guess.
+ENOUGH_FOR_A_GUESS = 4.0
+
+#: Accepted requests, in at least two intervals, after which long blocks are taken for the limit's
+#: own. Fewer are no evidence of a limit: the search goes on.
 ENOUGH_FOR_A_LIMIT = 40
-ENOUGH_INTERVALS = 4
 
 #: Two intervals at different rates that ended at the same count, but for this part of it, ended at
 #: the end of a window's budget. Rates count as different from this part on.
@@ -177,7 +183,7 @@ class Pacer:
         self._last_count = 0
         self._last_span = 0.0
         self._inconclusive = self._is_window = False
-        self._late = 0.0
+        self._late = self._blocked_for = 0.0
         self._evidence = 0
         self._before_trial: float | None = None
         self._window_requests = self._window_seconds = 0.0
@@ -188,7 +194,7 @@ class Pacer:
         self._window = 0
         self._last_probe = 0.0
         self._framed = 0
-        self._framed_requests = self._framed_seconds = 0.0
+        self._framed_requests, self._framed_seconds, self._framed_best = 0, 0.0, 0.0
 
         # Goodput of the last few runs, blocks included: requests and seconds, decaying.
         self._blocks = 0
@@ -225,7 +231,9 @@ class Pacer:
 
     def take(self, now: float) -> int:
         """Send one request now. Returns the epoch to hand back with its answer."""
+        self._next = max(self._next, now - CATCH_UP) + 1 / self._rate
         if self._blocked:
+            self._next = now  # the gaps between probes are the block's
             self._last_probe = (
                 self._block_began if self._probe_before is None else self._probe_before
             )
@@ -234,7 +242,6 @@ class Pacer:
             self._first_sent = now
         if self._began is None:
             self._began = now
-        self._next = max(self._next, now - CATCH_UP) + 1 / self._rate
         return self._epoch
 
     def on_waiting(self) -> None:
@@ -328,7 +335,7 @@ class Pacer:
             self._accepted, self._span, self._last_accepted = 0, 0.0, None
             self._passed, self._began = 0, None
             self._evidence = self._window = self._last_count = self._framed = 0
-            self._framed_requests = self._framed_seconds = 0.0
+            self._framed_requests, self._framed_seconds, self._framed_best = 0, 0.0, 0.0
             self._hold = now
 
     def on_lost(self, now: float, epoch: int, chance: float) -> None:
@@ -391,11 +398,11 @@ class Pacer:
             seconds = now - (now if self._first_sent is None else self._first_sent)
             self._rate = max(FIRST_RATE, self._accepted / max(seconds, 0.1))
         self._blocked = True
-        self._block_began = now
+        self._block_began = self._next = now
         self._cut_rate = self._rate
         self._probe_sent = self._probe_before = None
         again = min(LONGEST_FIRST_GAP, FIRST_GAP_BY_LAST_BLOCK * self._last_block)
-        self._gap = max(1.5 / self._rate, SHORTEST_GAP, again)
+        self._gap = max(min(1.5 / self._rate, LONGEST_GAP_AT_FIRST), SHORTEST_GAP, again)
         self._hold = max(self._hold, now + self._gap * (1 + 0.1 * chance))
 
     def _widen_gap(self, now: float, longest: float, chance: float) -> None:
@@ -406,7 +413,7 @@ class Pacer:
 
     def _close_block(self, now: float) -> None:
         """A probe passed: the next run starts, at what the last one and its block taught."""
-        blocked_for = now - self._block_began
+        blocked_for = self._blocked_for = now - self._block_began
         self._inconclusive = self._is_window = False
         self._late = max(0.0, (self._probe_before or now) - self._last_probe)
         if self._blocks:
@@ -438,7 +445,7 @@ class Pacer:
         if self._window:
             shortest = max(SHORTEST_IN_WINDOWS, WINDOW_IN_PLATEAU * self._window)
         if self._is_window:
-            return max(shortest, self._passed)
+            return max(SHORTEST_BY_EVIDENCE, float(self._passed))
         if not self._window:
             shortest = min(shortest, max(SHORTEST_UNSURE, 2 * self._plateau))
             if self._accepted < self._plateau:
@@ -494,8 +501,8 @@ class Pacer:
     ) -> float:
         """Somebody else may have used the limit up: then the block says nothing about the rate.
 
-        If this interval's budget was a window's, the count tells it: at another rate it is the same.
-        Where the rate may be too high for the window, another rate is tried once for that.
+        An interval that a window's budget ended has the same count at another rate. Where the
+        rate may be too high for a window, another rate is tried once for that.
         """
         n, seconds = self._accepted, self._span + blocked_for
         self._recent_requests = self._recent_seconds = 0.0
@@ -506,17 +513,19 @@ class Pacer:
         windows = self._passed / self._window if self._window else 0.0
         known = windows > 0.5 and abs(windows - round(windows)) <= SAME_COUNT
         if self._told_to_wait:
-            return self._estimate_when_told_to_wait(granted, estimate)
+            return self._estimate_when_told_to_wait(granted, blocked_for, estimate)
         window = self._window_estimate(blocked_for)
         if window is not None:
-            self._before_trial = None
+            # Another interval has to confirm it, or this one's end was chance.
+            self._before_trial = max(granted, self._before_trial or 0.0)
             return window
         if known:
+            self._before_trial = None
             # From closing to closing: over several windows the probes' lateness counts once.
             self._window_requests += n + 1
             self._window_seconds += seconds
             return min(estimate, WINDOW_MARGIN * self._window_requests / self._window_seconds)
-        self._inconclusive = True
+        self._inconclusive, self._window = True, 0
         if self._before_trial is not None:
             return max(granted, self._before_trial)
         if n >= ENOUGH_FOR_A_MEAN and (n + 1) / seconds < RISEN * granted:
@@ -524,16 +533,18 @@ class Pacer:
             return CUTS[0] * granted
         return granted
 
-    def _estimate_when_told_to_wait(self, granted: float, estimate: float) -> float:
+    def _estimate_when_told_to_wait(
+        self, granted: float, blocked_for: float, estimate: float
+    ) -> float:
         """The vendor made everybody wait, perhaps for much longer than its limiter asks.
 
-        Then a bucket was full at the beginning of each interval, and the requests accepted in one are
-        its burst and what was refilled: two intervals tell the two apart.
+        Then a bucket was full when the interval began. The requests accepted in the interval are
+        the burst and what was refilled; two intervals tell the two apart.
         """
         n, took = self._passed, self._block_began - (self._began or 0.0)
         if self._accepted < ENOUGH_FOR_A_MEAN:
             return granted
-        if abs(n - self._last_count) <= SAME_COUNT * n or self._accepted >= self._plateau / 4:
+        if took > blocked_for / 4 or abs(n - self._last_count) <= SAME_COUNT * n:
             return estimate
         refilled = RISEN * granted
         if self._last_count and took > (1 + ANOTHER_SPAN) * self._last_span:
@@ -547,7 +558,8 @@ class Pacer:
     def _window_estimate(self, blocked_for: float) -> float | None:
         """Whether this interval ended at the count of the last one, though at another rate."""
         n, took = self._passed, self._block_began - (self._began or 0.0)
-        if n < ENOUGH_FOR_A_MEAN or abs(n - self._last_count) > SAME_COUNT * n:
+        least = ENOUGH_FOR_A_LIMIT if self._granted is None else ENOUGH_FOR_A_MEAN
+        if n < least or abs(n - self._last_count) > SAME_COUNT * n:
             return None
         if abs(took - self._last_span) <= ANOTHER_SPAN * took or self._span < 0.5 * took:
             return None
@@ -565,19 +577,25 @@ class Pacer:
             recent = self._early_requests / max(self._early_seconds, 1e-3)
         cut = cuts[min(self._early_cuts, len(cuts) - 1)]
         self._early_cuts += 1
-        return max(cut * granted, min(granted, recent))
+        least = 1 / max(self._blocked_for, 1e-3) if n < FEW else 0.0
+        return max(cut * granted, min(granted, max(recent, least)))
 
     def _first_estimate(self, blocked_for: float, mean: float, recent: float) -> float | None:
         """Before two 429s have framed a run, the first run proves nothing: it drank the burst."""
         n, seconds = self._accepted, self._span + blocked_for
         if self._blocks and n >= 8:
-            return min(self._cut_rate, max((n + 1) / seconds, mean))
-        if self._blocks >= 3:
+            # Of an interval that began far too slowly, the mean says little.
+            grown = LEAST_OF_CUT_RATE * self._cut_rate
+            return min(self._cut_rate, max((n + 1) / seconds, mean, grown))
+        if self._blocks >= 3 and self._recent_requests >= ENOUGH_FOR_A_GUESS:
+            self._inconclusive = True
             return 1.2 * recent
         if not self._blocks:
             self._recent_requests = self._recent_seconds = 0.0
         slower = 0.5 * self._cut_rate
-        self._rate = slower if self._told_to_wait else max(0.2, min(slower, 4 / blocked_for))
+        if not self._told_to_wait:
+            slower = max(0.2, min(max(slower, 1 / blocked_for), 4 / blocked_for))
+        self._rate = slower
         return None
 
     def _first_estimate_after_long_block(self, blocked_for: float, mean: float) -> float | None:
@@ -587,15 +605,18 @@ class Pacer:
             if not self._told_to_wait:
                 self._framed += 1
                 self._framed_requests += n + 1
+                self._framed_best = max(self._framed_best, (n + 1) / seconds)
                 self._framed_seconds += seconds
                 window = self._window_estimate(blocked_for)
                 if window is not None:
                     return min(self._cut_rate, window)
             if mean:
                 return min(self._cut_rate, mean)
-            enough = self._framed_requests >= ENOUGH_FOR_A_LIMIT and self._framed >= 2
-            if enough or self._framed >= ENOUGH_INTERVALS:
-                return min(self._cut_rate, self._framed_requests / self._framed_seconds)
+            if self._framed_requests >= ENOUGH_FOR_A_LIMIT and self._framed >= 2:
+                mean = self._framed_requests / self._framed_seconds
+                # Where the intervals are unlike, somebody else has used some of the limit.
+                self._inconclusive = self._framed_best > 1.25 * mean
+                return min(self._cut_rate, self._framed_best)
         if n < (1 if self._blocks else ENOUGH_TO_SLOW_DOWN):
             self._rate = self._cut_rate
         elif self._told_to_wait:
