@@ -58,7 +58,7 @@ CATCH_UP = 0.03
 #: plateau's requests have been accepted.
 PROBING = 0.03
 
-#: Accepted requests from the start of an interval to the plateau's end, and the bounds. At low rates
+#: Accepted requests from the start of an interval to the plateau's end, and bounds. At low rates
 #: a cut costs few 429s, since few requests are on their way, and 200 requests are a long time.
 FEWEST_AT_LOW_RATES = 80.0
 FEWEST_MORE_PER_RATE = 5.0
