@@ -29,7 +29,7 @@ sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).par
 
 import pacing_clients as clients
 import virtual_time
-from pacing_limiter import LATENCY, Limit, drive
+from pacing_limiter import LATENCY, Counter, Limit, drive
 from pacing_scenarios import seconds_to_admit
 
 from segments_async import Pacer, SegmentsClient
@@ -211,6 +211,43 @@ def table(
     return all_met
 
 
+@attrs.frozen
+class AlwaysTold:
+    """A limiter whose 429s all say the same Retry-After, in seconds, whatever it asks."""
+
+    counter: Counter
+    seconds: float
+
+    def admit(self, now: float) -> float | None:
+        return None if self.counter.admit(now) is None else self.seconds
+
+
+def told_table(seeds: int) -> None:
+    """The pacer alone, where Retry-After is far longer than the limiter asks."""
+    print(
+        f"\nThe pacer alone, always the same Retry-After, seeds 1 to {seeds}; worst in brackets\n"
+    )
+    print("| limit | Retry-After | requests | over the best possible | 429s |")
+    print("|---|--:|--:|--:|--:|")
+    for limit, told, count in (
+        (TokenBucket(2, 4), 89, 1_000),
+        (TokenBucket(10, 20), 60, 6_000),
+        (TokenBucket(20, 40), 89, 6_000),
+        (TokenBucket(100, 200), 89, 50_000),
+    ):
+        runs = [
+            drive(Pacer(), AlwaysTold(limit.counter(), told), count, seed=s, retry_after=True)
+            for s in range(1, seeds + 1)
+        ]
+        over = [run.end / (seconds_to_admit(limit, count) + LATENCY) for run in runs]
+        refused = statistics.fmean(len(run.refused) for run in runs)
+        print(
+            f"| {limit.rate:g}/s, burst {limit.burst:g} | {told} s | {count} "
+            f"| {statistics.fmean(over):.2f} ({max(over):.2f}) | {refused:.0f} |",
+            flush=True,
+        )
+
+
 def memory_table(seeds: int) -> None:
     """The pacer alone, starting at what an earlier process found: right, too high, too low."""
     print(f"\nThe pacer alone, starting from memory, seeds 1 to {seeds}\n")
@@ -363,6 +400,7 @@ def main() -> int:
     rows = [*used_up(), *refused_at_first(), *refused_later()]
     met = table("The pacer alone", alone, rows, options.seeds, options.processes)
     met &= windows_table(options.seeds)
+    told_table(options.seeds)
     memory_table(options.seeds)
     if not options.alone:
         met &= table("The whole client", client, rows, options.seeds, options.processes)

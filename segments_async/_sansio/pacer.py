@@ -5,8 +5,30 @@ request, until a 429 says that it was too fast; then it holds everybody, asks wi
 until one passes, and goes on at the rate that was evidently granted. docs/design.md has the
 reasoning, docs/pacing.md the measurements.
 
-Two words: a *run* is the time between the end of one block and the next 429; a *block* is the time
-from a 429 to the first success after it.
+Words: a *block* is the time from a 429 to the first success after it. An *interval* is the time
+between the end of one block and the next 429. The limit is *sought* until it is *granted*, which is
+what the pacer calls its estimate. A block is *short* where a limiter that refills continuously
+explains it, and *long* otherwise.
+
+n is the number of requests accepted in an interval while somebody waited, s the seconds between
+them, L the block after it, R the estimate, K the plateau. In an interval the rate is
+``R (1 + 0.03 x^3)`` with ``x = (n - K) / K``, up to x = 1.5; from there on it grows by 1/K with
+each request. What an interval and its block say:
+
+* Nothing is known yet, and the interval is the first: nothing. It drank the burst that the limiter
+  had saved up, or what somebody else had left of it.
+* Nothing is known yet, the block is short: R = max((n + 1) / (s + L), n / s), from 8 requests on.
+* The limit is known, the block is short: R = max(n / s, recent), where recent is the same with the
+  blocks in it, over the last intervals. Well before the plateau: R falls by CUTS.
+* The block is long: somebody else on the account may have used the limit up, and then neither n nor
+  L is evidence. Fewer than 40 requests are no limit, the search goes on. Once a limit is known, the
+  estimate stays.
+* Two intervals before long blocks ended at the same n, though at different rates: a window's
+  budget ended them. R = n over the time from closing to closing.
+* Retry-After made the block long, and the interval was short: a bucket was full at its beginning.
+  Two such intervals give the burst and R, as two points give a line.
+
+An estimate is kept for no more requests than it was made from, twice: K.
 """
 
 from __future__ import annotations
@@ -32,25 +54,29 @@ HIGHEST_RATE = 2000.0
 #: Seconds of lateness that may be caught up at once: timers and answers jitter by about as much.
 CATCH_UP = 0.03
 
-#: How far below the estimate a run starts and, at the plateau's end, how far above it has grown.
+#: How far below the estimate an interval starts; so far above it the rate has grown when twice the
+#: plateau's requests have been accepted.
 PROBING = 0.03
 
-#: Accepted requests from the start of a run to the plateau, and its bounds. At low rates a cut
-#: costs few 429s, since few requests are on their way, and 200 requests would be a long time.
+#: Accepted requests from the start of an interval to the plateau's end, and bounds. At low rates
+#: a cut costs few 429s, since few requests are on their way, and 200 requests are a long time.
 FEWEST_AT_LOW_RATES = 80.0
 FEWEST_MORE_PER_RATE = 5.0
 SHORTEST_PLATEAU = 200.0
 LONGEST_PLATEAU = 5000.0
 
 #: Gaps between the probes of a block, in seconds; in a long block, this part of it: an hour's
-#: window is worth a hundred probes, not five hundred.
+#: window is worth a hundred probes, not five hundred. The first gap is one and a half spaces
+#: between two requests; at low rates at most 3 s, or the gap itself would make the block so
+#: long that a low rate would confirm itself.
 SHORTEST_GAP = 0.02
 LONGEST_GAP = 7.0
 LONGEST_GAP_AT_FIRST = 3.0
 GAP_BY_BLOCK = 0.1
 
 #: A block shorter than this says that the limiter refills continuously; a longer one is a window,
-#: or a Retry-After. In seconds.
+#: a Retry-After, or somebody else's use. In seconds; and in requests at the rate that was refused,
+#: since at 0.5/s two seconds are one request's worth.
 SHORT_BLOCK = 2.0
 REQUESTS_IN_SHORT_BLOCK = 4.0
 
@@ -60,8 +86,8 @@ REQUESTS_IN_SHORT_BLOCK = 4.0
 BLOCK_WEIGHT = 5.0
 TOLD_BLOCK_WEIGHT = 8.0
 
-#: After a 429 early in a run, the estimate falls to this part of itself, or to what was accepted;
-#: further after each one more in a row, since then the limit itself has fallen.
+#: After a 429 early in an interval, the estimate falls to this part of itself, or to what was
+#: accepted; further after each one more in a row, since then the limit itself has fallen.
 CUTS = (0.85, 0.8, 0.7, 0.6)
 
 #: Accepted requests below which an interval before a long block says nothing at all.
@@ -149,21 +175,21 @@ class Pacer:
         self.learns: bool = rate is None
         self._ceiling: float = rate if rate is not None and told else HIGHEST_RATE
         self._rate: float = FIRST_RATE if rate is None else rate
-        # What the vendor is believed to grant; None until two 429s have framed a run.
+        # What the vendor is believed to grant; None while the limit is sought.
         self._granted: float | None = rate if told else None
         self._next = self._hold = -math.inf
         self._epoch = 0
         #: Answers of 429 so far.
         self.throttled: int = 0
 
-        # The run: accepted requests and the seconds between them, while somebody was waiting.
+        # The interval: accepted requests and the seconds between them, while somebody waited.
         self._accepted = 0
         self._span = 0.0
         self._last_accepted: float | None = None
         self._waiting = False
         self._waited = False
         self._first_sent: float | None = None
-        # All that was accepted since then, whether anybody waited or not.
+        # All that was accepted in the interval, whether anybody waited or not, and its beginning.
         self._passed = 0
         self._began: float | None = None
         self._plateau = SHORTEST_PLATEAU
@@ -177,29 +203,35 @@ class Pacer:
         self._cut_rate = self._rate
         self._told_to_wait = False
 
-        # Intervals that long blocks ended: the last one's requests and seconds, and what has been
-        # granted, blocks included, since the search began.
-        self._last_block = 0.0
-        self._last_count = 0
-        self._last_span = 0.0
-        self._inconclusive = self._is_window = False
-        self._late = self._blocked_for = 0.0
-        self._evidence = 0
-        self._before_trial: float | None = None
-        self._window_requests = self._window_seconds = 0.0
-        # What an earlier process found: blocks until it isn't believed any more, counting from 2,
-        # and accepted requests for which the rate isn't tried.
-        self._memory = 0
-        self._kept_for = 0.0
-        self._window = 0
         self._last_probe = 0.0
+        # Of the block that ends: its seconds, and how long before its end the limit may have been
+        # free again; whether it says nothing of the rate; whether it ends a window's budget.
+        self._blocked_for = self._late = 0.0
+        self._inconclusive = self._is_window = False
+
+        # The last interval, if a long block ended it: all its requests, and its seconds; and the
+        # seconds of the last block, in windows.
+        self._last_count = 0
+        self._last_span = self._last_block = 0.0
+        # Accepted requests that the estimate is made from.
+        self._evidence = 0
+        # A window's budget, 0 for none; what windows granted since it was found.
+        self._window = 0
+        self._window_requests = self._window_seconds = 0.0
+        # The estimate before another rate was tried, to tell a window from other people's use.
+        self._before_trial: float | None = None
+        # Of the search: intervals between long blocks, and what they granted, blocks included.
         self._framed = 0
         self._framed_requests, self._framed_seconds, self._framed_best = 0, 0.0, 0.0
+        # What an earlier process found: blocks until it isn't believed any more, and accepted
+        # requests during which no higher rate is tried.
+        self._memory = 0
+        self._kept_for = 0.0
 
-        # Goodput of the last few runs, blocks included: requests and seconds, decaying.
+        # Goodput of the last few intervals, blocks included: requests and seconds, decaying.
         self._blocks = 0
         self._recent_requests = self._recent_seconds = 0.0
-        # The same of the runs in a row that were cut early.
+        # The same of the intervals in a row that were cut early.
         self._early_cuts = 0
         self._early_requests = self._early_seconds = 0.0
 
@@ -273,6 +305,7 @@ class Pacer:
         self._granted = min(self._ceiling, max(LOWEST_RATE, granted))
         self._rate = self._granted * (1 - PROBING)
         self._next -= max(0.0, 1 / before - 1 / self._rate)
+        # Of the others' word. What was found here, windows and all, was of another rate.
         self._evidence = max(self._evidence, EVIDENCE_OF_A_SHARE)
         self._inconclusive = self._is_window = False
         self._window = self._last_count = 0
@@ -281,7 +314,7 @@ class Pacer:
         if remembered:
             seconds = min(MOST_SECONDS_OF_MEMORY, SECONDS_OF_MEMORY * math.sqrt(self._granted))
             self._kept_for = seconds * self._granted
-        # A run of the old rate teaches nothing about the new one, nor do 429s to its requests.
+        # An interval at the old rate says nothing of the new one, nor do 429s to its requests.
         self._epoch += 1
         self._blocks = 0 if remembered else max(1, self._blocks)
         self._accepted, self._span, self._last_accepted = 0, 0.0, None
@@ -290,7 +323,7 @@ class Pacer:
         self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
 
     def on_idle(self) -> None:
-        """Nobody waits, or not for the pacer: the clock of the run stops.
+        """Nobody waits, or not for the pacer: the clock of the interval stops.
 
         An estimate that spans idle time would take the callers' pauses for the vendor's limit.
         """
@@ -336,6 +369,7 @@ class Pacer:
             self._passed, self._began = 0, None
             self._evidence = self._window = self._last_count = self._framed = 0
             self._framed_requests, self._framed_seconds, self._framed_best = 0, 0.0, 0.0
+            self._memory, self._kept_for, self._before_trial = 0, 0.0, None
             self._hold = now
 
     def on_lost(self, now: float, epoch: int, chance: float) -> None:
@@ -412,10 +446,11 @@ class Pacer:
         self._hold = max(self._hold, now + self._gap * (1 + 0.1 * chance))
 
     def _close_block(self, now: float) -> None:
-        """A probe passed: the next run starts, at what the last one and its block taught."""
+        """A probe passed: an interval starts, at what the last one and its block taught."""
         blocked_for = self._blocked_for = now - self._block_began
         self._inconclusive = self._is_window = False
-        self._late = max(0.0, (self._probe_before or now) - self._last_probe)
+        late = (self._probe_before or now) - self._last_probe
+        self._late = min(blocked_for, max(0.0, late))
         if self._blocks:
             self._evidence += self._accepted
         estimate = self._estimate(blocked_for)
@@ -437,6 +472,7 @@ class Pacer:
         self._next = now + 1 / self._rate
 
     def _next_plateau(self, granted: float, blocked_for: float) -> float:
+        """Accepted requests until a higher rate than the estimate is tried."""
         shortest = min(SHORTEST_PLATEAU, FEWEST_AT_LOW_RATES + FEWEST_MORE_PER_RATE * granted)
         if self._memory:
             return min(max(20.0, 13.0 * granted), 70.0 + 6.0 * granted)
@@ -459,10 +495,10 @@ class Pacer:
         return min(LONGEST_PLATEAU, longest, borne)
 
     def _estimate(self, blocked_for: float) -> float | None:
-        """What the vendor grants, in requests/s, from the run that the block ended.
+        """What the vendor grants, in requests/s, from the interval that the block ended.
 
         The mean is taken from closing to cut: the bucket was empty, or the window fresh, at the
-        run's beginning. `recent` is from closing to closing over the last few runs.
+        interval's beginning. `recent` is from closing to closing over the last few intervals.
         """
         n, span, short = self._accepted, self._span, not self._is_long(blocked_for)
         mean = n / span if n >= ENOUGH_FOR_A_MEAN and span > 0 else 0.0
@@ -581,9 +617,9 @@ class Pacer:
         return max(cut * granted, min(granted, max(recent, least)))
 
     def _first_estimate(self, blocked_for: float, mean: float, recent: float) -> float | None:
-        """Before two 429s have framed a run, the first run proves nothing: it drank the burst."""
+        """After a short block. The first interval proves nothing: it drank the burst."""
         n, seconds = self._accepted, self._span + blocked_for
-        if self._blocks and n >= 8:
+        if self._blocks and n >= ENOUGH_TO_SLOW_DOWN:
             # Of an interval that began far too slowly, the mean says little.
             grown = LEAST_OF_CUT_RATE * self._cut_rate
             return min(self._cut_rate, max((n + 1) / seconds, mean, grown))

@@ -150,7 +150,7 @@ class FixedWindow:
 class _Window:
     def __init__(self, limit: FixedWindow) -> None:
         self._limit = limit
-        self._window = limit.window(0.0)
+        self._window: int = limit.window(0.0)
         self._used = 0.0
 
     def use(self, now: float, requests: float) -> None:

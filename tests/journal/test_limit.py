@@ -11,7 +11,7 @@ from journal.lives import opened
 from journal.test_sql import execute, rows
 from segments_async import JournalError
 from segments_async._journal.backends import backend
-from segments_async._journal.limit import LEASE, WORTH
+from segments_async._journal.limit import LEASE, REMEMBERED, WORTH
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import limit, members, sealed, stamp
 from segments_async._sansio.sharing import Common, Told
@@ -63,6 +63,40 @@ async def test_who_falls_silent_is_not_counted(where: str) -> None:
     age(where, 2 * WORTH)
     assert await known(journal) == (None, 0)
     assert len(rows(where, "SELECT * FROM segments_async_members")) == 1
+
+
+async def learnt(journal: SqlJournal) -> float | None:
+    """The limit that is remembered of processes that are gone."""
+    found: list[Common] = []
+
+    def look(common: Common) -> Told:
+        found.append(common)
+        return NOTHING
+
+    await journal.exchange("nobody", look)
+    return found[0].learnt
+
+
+async def test_a_limit_is_remembered(where: str) -> None:
+    """A day later it is nobody's sum any more, and what a process that comes then starts at."""
+    journal = await opened(where)
+    await journal.exchange("one", lambda _: Told(20.0, 20.0, True, SUM))
+    assert await learnt(journal) is None
+    age(where, timedelta(days=1))
+    assert await known(journal) == (None, 0)
+    assert await learnt(journal) == 20.0
+    age(where, 2 * REMEMBERED)
+    assert await learnt(journal) is None
+
+
+async def test_a_memory_that_nobody_went_by_is_as_old_as_before(where: str) -> None:
+    """Whoever only looked, as a process does that is told its rate, is no evidence."""
+    journal = await opened(where)
+    await journal.exchange("one", lambda _: Told(20.0, 20.0, True, SUM))
+    age(where, timedelta(days=1))
+    before = rows(where, "SELECT * FROM segments_async_limit")
+    await learnt(journal)
+    assert rows(where, "SELECT * FROM segments_async_limit") == before
 
 
 async def test_a_journal_knows_nothing_at_first(where: str) -> None:
