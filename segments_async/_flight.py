@@ -65,6 +65,10 @@ ABANDONED_JOIN = 3600.0
 #: A single call's POST is tried this often, where trying again is safe.
 TRIES_ALONE = 5
 
+#: Statuses of a list that was asked for in the place of a POST which say that the vendor is there,
+#: and nothing of exports: an account may be allowed to export, and not to list.
+_THERE = frozenset({401, 403, 429})
+
 #: Polls in a row without a status after which a person should know.
 SETBACKS_TO_WARN = 5
 
@@ -537,13 +541,14 @@ class Flights:
         except APIConnectionError as exc:
             error = exc
         except DecodeError:
-            pass  # larger than any list that is read: the vendor is there
+            # Larger than any list that is read, or in a coding that isn't: the vendor is there.
+            flight.want.suspect = False
         except BaseException:
             self._requeue(flight, key)
             raise
         else:
             flight.want.suspect = flight.want.suspect and answer.status == 429
-            if answer.status != 429 and (is_away(answer) or not 200 <= answer.status <= 299):
+            if is_away(answer) or not (200 <= answer.status <= 299 or answer.status in _THERE):
                 error = status_error(request, answer)
         flight.tries += error is not None
         self._requeue(flight, key)

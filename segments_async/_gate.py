@@ -23,7 +23,7 @@ import anyio.lowlevel
 
 from segments_async._http import SLOTS, STATUS_CAP, Api
 from segments_async._sansio.hints import read_hint
-from segments_async._sansio.outage import AWAY_IN_A_ROW, Outage, SubmitHold
+from segments_async._sansio.outage import AWAY_IN_A_ROW, ListProbes, Outage, SubmitHold
 from segments_async._sansio.pacer import Pacer
 from segments_async._sansio.retry import TicketGuard, retry_after_seconds
 from segments_async._sansio.schedule import Kind, PollScheduler, Want
@@ -197,6 +197,7 @@ class Gate:
         self.guard: TicketGuard = TicketGuard()
         self.outage: Outage = Outage()
         self._submit_hold = SubmitHold()
+        self._list_probes = ListProbes()
         self._sharing = _GATES.setdefault(pacer, WeakSet())
         self._sharing.add(self)
         self._free = SLOTS
@@ -327,6 +328,8 @@ class Gate:
             raise
         except DecodeError:
             self._on_no_answer(ticket)
+            # Too large, or in a coding that isn't read; but its status was one of success.
+            self._on_vendor_there(anyio.current_time(), ticket)
             raise
         except BaseException:
             self._on_no_answer(ticket)
@@ -420,12 +423,18 @@ class Gate:
     def _ticket(self, want: Want[Target], now: float, under_way: int) -> Ticket:
         self._free -= 1
         submit = want.kind is Kind.SUBMIT
-        instead = submit and (self.outage.armed or want.suspect)
+        instead = submit and (want.suspect or (self.outage.armed and not self._submit_probes(now)))
         if submit and not instead:
             self._submit_hold.on_sent(now)
+            if self.outage.armed:
+                self._list_probes.on_submit_sent()
         self.outage.on_sent(now, under_way)
         epoch, guard_probe = self._pacer.take(now), self.guard.on_sent()
         return Ticket(want, epoch, guard_probe=guard_probe, instead=instead, at=now)
+
+    def _submit_probes(self, now: float) -> bool:
+        """Whether a submit goes as itself though the vendor seems to be away."""
+        return self._list_probes.in_vain and self._submit_hold.next_at() <= now
 
     def _submits_held_until(self) -> float:
         """While the vendor is away, a submit may go all the same: as something harmless instead."""
@@ -446,12 +455,7 @@ class Gate:
         if is_away(answer):
             self._on_away(now, ticket, request, answer)
             return
-        seconds = now - ticket.at
-        # Longer than a request may take: it waited for a pool, or this process stood still. That
-        # isn't how long the vendor takes to answer.
-        slow = seconds if seconds < self._api.timeout else 0.0
-        if self.outage.on_answer(now, ticket.at, slow) and self.outage.lasted:
-            self._submit_hold.on_vendor_back(now)
+        self._on_vendor_there(now, ticket)
         kind = Kind.CALL if ticket.instead else ticket.want.kind
         if answer.status == 429:
             self._on_throttled(now, ticket, kind, request, answer)
@@ -474,11 +478,25 @@ class Gate:
             passed = answer.status < 500 and answer.status != 429
             self.guard.on_probe_answer(now, passed=passed)
 
+    def _on_vendor_there(self, now: float, ticket: Ticket) -> None:
+        """The vendor itself answered, whatever it said."""
+        self._list_probes.on_answer()
+        seconds = now - ticket.at
+        # Longer than a request may take: it waited for a pool, or this process stood still. That
+        # isn't how long the vendor takes to answer.
+        slow = seconds if seconds < self._api.timeout else 0.0
+        if self.outage.on_answer(now, ticket.at, slow) and self.outage.lasted:
+            self._submit_hold.on_vendor_back(now)
+
     def _on_away(self, now: float, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
         """A gateway answered in the vendor's place: that grants nothing, and refuses nothing."""
         self._on_no_answer(ticket)
         asked = retry_after_seconds(answer.status, answer.headers)
         self.outage.on_away(now, ticket.at, random.random(), retry_after=asked)
+        if ticket.instead:
+            self._list_probes.on_list_failed(answer.status)
+        elif request.body is not None:
+            self._list_probes.on_submit_failed(answer.status)
         if request.body is not None and answer.status not in NOT_NOW:
             self._submit_hold.on_unknown(now, ticket.at, enough=AWAY_IN_A_ROW, pause=asked or 0.0)
         pause = max(0.0, self.outage.next_at() - now)
@@ -513,6 +531,8 @@ class Gate:
         now = anyio.current_time()
         if exc.sent:
             self.outage.on_lost(now, ticket.at, random.random())
+            if ticket.instead:
+                self._list_probes.on_list_failed(None)
             if ticket.want.kind is Kind.SUBMIT and not ticket.instead:
                 self._submit_hold.on_unknown(now, ticket.at)
         else:

@@ -322,3 +322,45 @@ async def test_a_limit_that_refuses_all_gives_up_nobody() -> None:
         report = await client.bulk_export(sandbox.segment_ids, None)
         assert anyio.current_time() >= 3600
     assert report.ok
+
+
+# --------------------------------------------------------------------- a list that shows nothing
+
+
+BROKEN_LISTS: Mapping[str, Fault] = {
+    "a coding that isn't read": Fault.status(200, headers={"content-encoding": "br"}, body="?"),
+    "always 504": Fault.status(504),
+    "a page": Fault.status(200, body="<html>"),
+    "not JSON": Fault.status(200, body="user_id\n1\n"),
+    "without an answer": Fault.LOST_AFTER,
+    "cut": Fault.cut(20),
+    "too slow": Fault.slow(100.0),
+    "not allowed": Fault.status(403),
+    "not there": Fault.status(404),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN_LISTS.values(), ids=BROKEN_LISTS)
+async def test_a_list_that_never_works_ends_no_run(fault: Fault) -> None:
+    """After four seconds of 503 the exports go on, though the probe in place of a POST fails."""
+    sandbox = Sandbox(segments=20, latency=0.05)
+    sandbox.inject(AWAY["503"], **POST, until=4.0)
+    sandbox.inject(fault, path="list", times=math.inf)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert anyio.current_time() < 400
+    assert len(report.exported) >= 17
+    assert repeated(sandbox) == []
+    assert sum(e.kind == "list" for e in sandbox.record.api()) <= 20
+
+
+async def test_a_suspected_submit_is_given_up_though_no_list_can_be_read() -> None:
+    """The list comes in a coding that isn't read: the vendor is there, and the POST goes again."""
+    sandbox = Sandbox(segments=10, latency=0.1)
+    alone = sandbox.segment_ids[3]
+    sandbox.inject(Fault.status(429), **POST, segment_id=alone, times=math.inf)
+    sandbox.inject(BROKEN_LISTS["a coding that isn't read"], path="list", times=math.inf)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert anyio.current_time() < 1200
+    assert [o.segment_id for o in report.not_exported] == [alone]
