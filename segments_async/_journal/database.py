@@ -153,8 +153,10 @@ class Database:
         self, connection: Connection, set_aside: SetAside | None, log: Log, run_id: int
     ) -> bool:
         """Write the events that the last session could not. Whether there were any."""
-        rows = set_aside.load(run_id, log.number, log.last_seal) if set_aside is not None else []
-        if rows and set_aside is not None:
+        if set_aside is None:
+            return False
+        rows = set_aside.load(run_id, log.number, log.last_seal)
+        if rows:
             with connection.begin():
                 connection.execute(insert(events), rows)
             set_aside.remove()
