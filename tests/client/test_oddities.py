@@ -36,6 +36,7 @@ from segments_async.sandbox import (
     Durations,
     Fault,
     Sandbox,
+    TokenBucket,
 )
 
 POST: dict[str, Any] = {"method": "POST"}
@@ -242,6 +243,21 @@ async def test_a_link_that_the_policy_refuses_stops_what_it_would_meet(tmp_path:
     stopped = [o for o in report.not_exported if isinstance(o.error, NotSubmittedError)]
     assert len(stopped) >= 150
     assert "file_hosts" in str(stopped[0].error)
+
+
+async def test_the_first_link_alone_stops_nobody(tmp_path: Path) -> None:
+    """One export's foreign host is its own outcome, though no other link has come before it."""
+    sandbox = Sandbox(
+        segments=40, rows=2, durations=Durations(median=1, sigma=0), limit=TokenBucket(2, 1)
+    )
+    odd = sandbox.segment_ids[0]
+    foreign = relinked(lambda link: link.replace("amazonaws.com", "example.org"))
+    sandbox.inject(foreign, **POLL, segment_id=odd, times=10**6)
+    async with connected(sandbox, poll_share=1.0) as client:
+        report = await client.bulk_export(
+            sandbox.segment_ids, tmp_path, expected_seconds={odd: 100.0}
+        )
+    assert [o.segment_id for o in report.not_exported] == [odd]
 
 
 async def test_a_refused_link_among_admitted_ones_is_one_outcome(tmp_path: Path) -> None:
