@@ -420,3 +420,22 @@ async def test_an_id_beside_another_segment_is_told() -> None:
         with pytest.raises(SubmitUnknownError) as caught:
             await client.request_export(sandbox.segment_ids[0])
     assert sandbox.export_id(sandbox.segment_ids[0]) in str(caught.value)
+
+
+async def test_unknown_statuses_are_told_of_without_secrets_and_not_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A link in the wrong field is redacted, and progress in the status is no flood of warnings."""
+    polls = iter(range(10**6))
+
+    def change(body: bytes) -> bytes:
+        status = f"{next(polls)} % https://x.s3.amazonaws.com/a?X-Amz-Signature=s3cret"
+        return json.dumps(json.loads(body) | {"status": status, "filename": None}).encode()
+
+    sandbox = Sandbox(segments=1, durations=Durations(median=1000, sigma=0))
+    sandbox.inject(Fault.changed(change), **POLL, until=600.0)
+    async with connected(sandbox) as client:
+        await client.bulk_export(sandbox.segment_ids, None)
+    told = [r.getMessage() for r in caplog.records if "unknown export status" in r.getMessage()]
+    assert 1 <= len(told) <= 20
+    assert not any("s3cret" in text for text in told)
