@@ -165,9 +165,7 @@ def large(directory: Path, segments: int) -> None:
     in_a_process("runs", lambda: Database.open(path, ACCOUNT).runs())
     in_a_process("taking the run up again", lambda: take_up(path))
     (directory / "large.db.run-1.lock").touch()
-    in_a_process(
-        "taking it up after a kill (the whole file is checked)", lambda: take_up(path)
-    )
+    in_a_process("taking it up after a kill (the whole file is checked)", lambda: take_up(path))
     ids = [f"segment-n-{n:07}" for n in range(segments)]
     in_a_process("durations of each", lambda: Database.open(path, ACCOUNT).durations(ids))
     in_a_process(

@@ -451,7 +451,8 @@ class Flights:
         if first is Event.NOT_SENT:
             await self._on_submit_not_sent(flight, verdict, result, now)
             return
-        if isinstance(result, ApiAnswer | DecodeError):
+        away = isinstance(result, ApiAnswer) and is_away(result)
+        if isinstance(result, ApiAnswer | DecodeError) and not away:  # of those, the gate knows
             self._gate.submit_judged(ticket, known=first is not Event.LOST)
         if first is Event.ACCEPTED and verdict.export is not None:
             self._on_accepted(flight, verdict.export, now)
