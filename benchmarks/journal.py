@@ -120,7 +120,8 @@ async def recorded(path: Path, writers: int, seconds: float = 4.0) -> None:
             tasks.start_soon(write, writer)
     await log.aclose()
     print(
-        f"  {writers:3} writers: {number / seconds:7.0f} in {batches.total() / seconds:.0f} commits/s"
+        f"  {writers:3} writers: {number / seconds:7.0f} in "
+        f"{batches.total() / seconds:.0f} commits/s"
     )
 
 
@@ -149,8 +150,9 @@ def fill(
             }
             rows.append(sealed(events, values))
         if len(rows) > 20_000 or n == segments - 1:
-            with opened._link.connection.begin():  # type: ignore[union-attr]
-                opened._link.connection.execute(insert(events), rows)  # type: ignore[union-attr]
+            connection: Any = opened._link.connection
+            with connection.begin():
+                connection.execute(insert(events), rows)
             rows = []
     opened.close()
 
@@ -160,17 +162,15 @@ def large(directory: Path, segments: int) -> None:
     fill(path, "n", segments)
     size = path.stat().st_size / 2**20
     print(f"a run of {segments} segments, {segments * len(LOGGED)} events, {size:.0f} MiB")
-    in_a_process(path, "opening", lambda: Database.open(path, ACCOUNT))
-    in_a_process(path, "runs", lambda: Database.open(path, ACCOUNT).runs())
-    in_a_process(path, "taking the run up again", lambda: take_up(path))
+    in_a_process("opening", lambda: Database.open(path, ACCOUNT))
+    in_a_process("runs", lambda: Database.open(path, ACCOUNT).runs())
+    in_a_process("taking the run up again", lambda: take_up(path))
     (directory / "large.db.run-1.lock").touch()
-    in_a_process(
-        path, "taking it up after a kill (the whole file is checked)", lambda: take_up(path)
-    )
+    in_a_process("taking it up after a kill (the whole file is checked)", lambda: take_up(path))
     ids = [f"segment-n-{n:07}" for n in range(segments)]
-    in_a_process(path, "durations of each", lambda: Database.open(path, ACCOUNT).durations(ids))
+    in_a_process("durations of each", lambda: Database.open(path, ACCOUNT).durations(ids))
     in_a_process(
-        path, "last files of each", lambda: Database.open(path, ACCOUNT).last_files(ids, "/exports")
+        "last files of each", lambda: Database.open(path, ACCOUNT).last_files(ids, "/exports")
     )
 
 
@@ -178,7 +178,7 @@ def take_up(path: Path) -> None:
     Database.open(path, ACCOUNT).open_run("/exports", "n", "n").close()
 
 
-def in_a_process(path: Path, what: str, call: Any) -> None:
+def in_a_process(what: str, call: Any) -> None:
     """For its memory alone."""
     pid = os.fork()
     if not pid:
@@ -213,7 +213,8 @@ async def run(server: SandboxServer, sandbox: Sandbox, to: Path, journal: Any, r
 def away(directory: Path) -> None:
     segments = 1000
     print(
-        f"PostgreSQL restarted, ended at once, or its sessions ended, five times; {segments} segments"
+        "PostgreSQL restarted, ended at once, or its sessions ended, five times; "
+        f"{segments} segments"
     )
     for ways in (["fast"] * 5, ["immediate"] * 5, ["terminate"] * 5):
         with PostgresServer() as postgres:

@@ -153,12 +153,15 @@ class Database:
         self, connection: Connection, set_aside: SetAside | None, log: Log, run_id: int
     ) -> bool:
         """Write the events that the last session could not. Whether there were any."""
-        rows = set_aside.load(run_id, log.number, log.last_seal) if set_aside is not None else []
-        if rows and set_aside is not None:
-            with connection.begin():
-                connection.execute(insert(events), rows)
-            set_aside.remove()
-        return bool(rows)
+        if set_aside is None:
+            return False
+        rows = set_aside.load(run_id, log.number, log.last_seal)
+        if not rows:
+            return False
+        with connection.begin():
+            connection.execute(insert(events), rows)
+        set_aside.remove()
+        return True
 
     def _hold(self, connection: Connection, row: Mapping[str, Any]) -> Hold:
         hold = self._backend.hold(connection, row["id"])

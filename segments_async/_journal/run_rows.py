@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, insert, select
+from sqlalchemy import Connection, Executable, Row, Select, func, insert, select
 
 from segments_async._journal.tables import (
     Malformed,
@@ -161,8 +161,9 @@ def counted_states(reading: Reading, run_id: int) -> Mapping[State, int]:
             return Counter(states.values())
 
 
-def _tuples(connection: Connection, query: Select[Any]) -> Sequence[Sequence[Any]]:
+def _tuples(connection: Connection, query: Executable) -> Sequence[Sequence[Any]]:
     """The rows as the driver makes them: SQLAlchemy's take twice as long, of a million rows."""
     with connection.execute(query) as result:
-        found: Sequence[Sequence[Any]] = result.cursor.fetchall()
+        cursor: Any = result.cursor
+        found: Sequence[Sequence[Any]] = cursor.fetchall()
         return found
