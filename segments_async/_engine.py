@@ -35,6 +35,7 @@ from segments_async._sansio.verdict import Submitted, fatal, unusable_outcome
 from segments_async._sansio.wire import is_id
 from segments_async._sharing import sharing_of
 from segments_async._storage import Storage
+from segments_async._watch import RequestWatch
 from segments_async._workers import Desk
 from segments_async.errors import (
     DownloadError,
@@ -208,6 +209,7 @@ class Engine(Generic[OutcomeT]):
         self._why = f"no time left after {options.timeout} s"
         self._tasks: TaskGroup | None = None
         self._posts: set[Ticket] = set()
+        self._watch: RequestWatch = RequestWatch()
         self._fetches: Fetches[Item] = Fetches(self._fetch, download_slots, options.downloads)
         self._active: dict[str, Item] = {}
         #: Granted while the journal was away, and asked for when it is back.
@@ -327,6 +329,7 @@ class Engine(Generic[OutcomeT]):
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 self._desk.open(tasks)
+                self._watch.open(tasks)
                 done = anyio.Event()
                 try:
                     if beginning.journal is not None and not self._ledger.finished:
@@ -343,6 +346,7 @@ class Engine(Generic[OutcomeT]):
                     self._bound_posts()
                     raise
                 finally:
+                    self._watch.close()
                     self._desk.close()
                     done.set()
         finally:
@@ -589,9 +593,11 @@ class Engine(Generic[OutcomeT]):
         post = ticket.want.kind is Kind.SUBMIT
         if post:
             self._posts.add(ticket)
+        self._watch.add(ticket)
         try:
             await self._flights.perform(ticket)
         finally:
+            self._watch.discard(ticket)
             if post:
                 self._posts.discard(ticket)
         await self._remember_guard()

@@ -26,10 +26,12 @@ from segments_async._sansio.lifecycle import Event, State, advance
 from segments_async._sansio.refusals import Refusals
 from segments_async._sansio.schedule import Kind, Want, next_poll_at
 from segments_async._sansio.verdict import (
+    Missing,
     PollJob,
     Result,
     Submitted,
     Verdict,
+    anothers_export,
     fatal,
     is_away,
     on_poll,
@@ -46,7 +48,6 @@ from segments_async._sansio.wire import (
 )
 from segments_async.errors import (
     APIConnectionError,
-    ConfigurationError,
     DecodeError,
     SegmentsError,
 )
@@ -63,6 +64,10 @@ ABANDONED_JOIN = 3600.0
 
 #: A single call's POST is tried this often, where trying again is safe.
 TRIES_ALONE = 5
+
+#: Statuses of a list that was asked for in the place of a POST which say that the vendor is there,
+#: and nothing of exports: an account may be allowed to export, and not to list.
+_THERE = frozenset({401, 403, 429})
 
 #: Polls in a row without a status after which a person should know.
 SETBACKS_TO_WARN = 5
@@ -95,7 +100,7 @@ class Flight:
         "error",
         "export",
         "export_id",
-        "missing_since",
+        "missing",
         "output_format",
         "parties",
         "refusals",
@@ -133,7 +138,7 @@ class Flight:
         #: Submits that came to nothing, and those of them that were answered "not now".
         self.tries: int = 0
         self.refusals: Refusals = Refusals()
-        self.missing_since: float | None = None
+        self.missing: Missing | None = None
         self.want: Want[Target] = Want(Kind.SUBMIT, self)
 
     @property
@@ -335,7 +340,7 @@ class Flights:
         if verdict.export is not None:
             self._learn(flight, verdict.export)
         flight.submitted = verdict.submitted
-        flight.missing_since = verdict.missing_since
+        flight.missing = verdict.missing
         if verdict.again_at is None:
             await self._end(flight, verdict)
             return
@@ -412,16 +417,20 @@ class Flights:
             result: Result = await self._gate.send(ticket, request)
         except (APIConnectionError, DecodeError) as exc:
             result = exc
-        except ConfigurationError:  # the client is closed, and nothing was sent
-            await self._not_sent(flight)
-            self._requeue(flight, flight.want.key)
-            raise
         except BaseException:
             # Cancelled, or a fault of a caller's HTTP client: others wait for this flight's end.
             with anyio.CancelScope(shield=True):
-                await self._on_submit(flight, ticket, request, None)
+                if ticket.may_have_left:
+                    await self._on_submit(flight, ticket, request, None)
+                else:
+                    await self._not_sent(flight)
+                    self._requeue(flight, flight.want.key)
             raise
         await self._on_submit(flight, ticket, request, result)
+        if isinstance(result, ApiAnswer) and result.raised is not None:
+            if flight.export_id is not None:
+                result.raised.add_note(f"the vendor had accepted export {flight.export_id}")
+            raise result.raised
 
     async def _on_submit(
         self, flight: Flight, ticket: Ticket, request: ApiRequest, result: Result
@@ -429,6 +438,8 @@ class Flights:
         now = result.at if isinstance(result, ApiAnswer) else anyio.current_time()
         segment_id = flight.segment_id or ""
         verdict = on_submit(segment_id, request, result, now=now, chance=random.random())
+        if verdict.export is not None and self._is_anothers(flight, verdict.export):
+            verdict = anothers_export(segment_id, request)
         first = verdict.events[0]
         if first is Event.NOT_SENT:
             await self._on_submit_not_sent(flight, verdict, result, now)
@@ -443,6 +454,11 @@ class Flights:
         elif first is Event.LOST:
             logger.warning("%s", verdict.error)
         await self._follow(flight, verdict, now)
+
+    def _is_anothers(self, flight: Flight, export: Export) -> bool:
+        """Whether the export is known as another segment's: its file has the other one's users."""
+        known = self._by_export.get(export.export_id)
+        return known is not None and known.segment_id not in (None, flight.segment_id)
 
     async def _on_submit_not_sent(
         self, flight: Flight, verdict: Verdict, result: Result, now: float
@@ -501,7 +517,7 @@ class Flights:
             segment_id=flight.segment_id,
             submitted_at=flight.submitted_at,
             setbacks=flight.setbacks,
-            missing_since=flight.missing_since,
+            missing=flight.missing,
         )
         verdict = on_poll(job, request, result, now=now, chance=random.random())
         if verdict.setback is not None:
@@ -525,13 +541,14 @@ class Flights:
         except APIConnectionError as exc:
             error = exc
         except DecodeError:
-            pass  # larger than any list that is read: the vendor is there
+            # Larger than any list that is read, or in a coding that isn't: the vendor is there.
+            flight.want.suspect = False
         except BaseException:
             self._requeue(flight, key)
             raise
         else:
             flight.want.suspect = flight.want.suspect and answer.status == 429
-            if answer.status != 429 and (is_away(answer) or not 200 <= answer.status <= 299):
+            if is_away(answer) or not (200 <= answer.status <= 299 or answer.status in _THERE):
                 error = status_error(request, answer)
         flight.tries += error is not None
         self._requeue(flight, key)

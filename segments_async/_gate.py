@@ -23,7 +23,7 @@ import anyio.lowlevel
 
 from segments_async._http import SLOTS, STATUS_CAP, Api
 from segments_async._sansio.hints import read_hint
-from segments_async._sansio.outage import AWAY_IN_A_ROW, Outage, SubmitHold
+from segments_async._sansio.outage import AWAY_IN_A_ROW, ListProbes, Outage, SubmitHold
 from segments_async._sansio.pacer import Pacer
 from segments_async._sansio.retry import TicketGuard, retry_after_seconds
 from segments_async._sansio.schedule import Kind, PollScheduler, Want
@@ -55,10 +55,27 @@ class Target(Protocol):
     def deliver(self, ticket: Ticket, /) -> None: ...
 
 
+class Watch(Protocol):
+    """Ends requests in place of their scopes; see `RequestWatch`."""
+
+    def on_due(self, due: float, /) -> None: ...
+
+
 class Ticket:
     """A slot and a grant, for one request. Spend it with `Gate.send`, or `Gate.hand_back` it."""
 
-    __slots__ = ("_scope", "_until", "at", "epoch", "guard_probe", "instead", "want")
+    __slots__ = (
+        "_deadline",
+        "_scope",
+        "_until",
+        "_watch",
+        "at",
+        "epoch",
+        "guard_probe",
+        "instead",
+        "may_have_left",
+        "want",
+    )
 
     def __init__(
         self, want: Want[Target], epoch: int, *, guard_probe: bool, instead: bool, at: float
@@ -71,19 +88,55 @@ class Ticket:
         self.instead: bool = instead
         #: When it was granted.
         self.at: float = at
+        #: Whether its request may have left this process; False means that it provably didn't.
+        self.may_have_left: bool = False
+        self._deadline = math.inf
         self._until = math.inf
         self._scope: anyio.CancelScope | None = None
+        self._watch: Watch | None = None
 
     def bound(self, until: float) -> None:
         """Whoever spends it was cancelled: a POST on the wire goes on until then and no longer."""
         self._until = min(self._until, until)
-        if self._scope is not None:
-            self._scope.deadline = min(self._scope.deadline, until)
+        self._set_deadline()
 
     def scope(self, deadline: float, *, shield: bool) -> anyio.CancelScope:
         """The scope for its request."""
-        self._scope = anyio.CancelScope(deadline=min(deadline, self._until), shield=shield)
+        self._deadline = deadline
+        self._scope = anyio.CancelScope(shield=shield)
+        self._set_deadline()
         return self._scope
+
+    def put_off(self, deadline: float) -> None:
+        """The request's time ends later than its scope was told."""
+        self._deadline = deadline
+        self._set_deadline()
+
+    @property
+    def due(self) -> float:
+        """When the request's time is over; never, before it is sent."""
+        return self._deadline
+
+    def watched_by(self, watch: Watch | None) -> None:
+        """Leave the end of the request's time to a watch; None leaves it to the scope again."""
+        self._watch = watch
+        self._set_deadline()
+
+    def end(self) -> None:
+        """The request's time is over."""
+        self._deadline = math.inf
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def _set_deadline(self) -> None:
+        if self._scope is None:
+            return
+        # Once its spender was cancelled, nobody may be left who watches it.
+        if self._watch is None or self._until < math.inf:
+            self._scope.deadline = min(self._deadline, self._until)
+        else:
+            self._scope.deadline = math.inf
+            self._watch.on_due(self._deadline)
 
 
 class Inbox:
@@ -144,6 +197,7 @@ class Gate:
         self.guard: TicketGuard = TicketGuard()
         self.outage: Outage = Outage()
         self._submit_hold = SubmitHold()
+        self._list_probes = ListProbes()
         self._sharing = _GATES.setdefault(pacer, WeakSet())
         self._sharing.add(self)
         self._free = SLOTS
@@ -262,16 +316,20 @@ class Gate:
 
         A POST is shielded from cancellation: cut off on the wire, it may have been acted on, and
         its id would be lost. `Ticket.bound` says how long it goes on all the same.
+
+        What a caller's response hook raised at the answer to a GET is raised here; at the answer
+        to a POST it is in `ApiAnswer.raised`, since an id in that answer is to be kept first.
         """
         self.requests += 1
-        scope = ticket.scope(ticket.at + self._api.timeout, shield=request.body is not None)
         try:
-            answer = await self._api.send(request, scope, cap=cap)
+            answer = await self._api.send(request, ticket, cap=cap)
         except APIConnectionError as exc:
             self._on_broken(ticket, exc)
             raise
         except DecodeError:
             self._on_no_answer(ticket)
+            # Too large, or in a coding that isn't read; but its status was one of success.
+            self._on_vendor_there(anyio.current_time(), ticket)
             raise
         except BaseException:
             self._on_no_answer(ticket)
@@ -279,6 +337,8 @@ class Gate:
             raise
         else:
             self._on_answer(ticket, request, answer)
+            if answer.raised is not None and request.body is None:
+                raise answer.raised
             return answer
         finally:
             self._release()
@@ -363,12 +423,18 @@ class Gate:
     def _ticket(self, want: Want[Target], now: float, under_way: int) -> Ticket:
         self._free -= 1
         submit = want.kind is Kind.SUBMIT
-        instead = submit and (self.outage.armed or want.suspect)
+        instead = submit and (want.suspect or (self.outage.armed and not self._submit_probes(now)))
         if submit and not instead:
             self._submit_hold.on_sent(now)
+            if self.outage.armed:
+                self._list_probes.on_submit_sent()
         self.outage.on_sent(now, under_way)
         epoch, guard_probe = self._pacer.take(now), self.guard.on_sent()
         return Ticket(want, epoch, guard_probe=guard_probe, instead=instead, at=now)
+
+    def _submit_probes(self, now: float) -> bool:
+        """Whether a submit goes as itself though the vendor seems to be away."""
+        return self._list_probes.in_vain and self._submit_hold.next_at() <= now
 
     def _submits_held_until(self) -> float:
         """While the vendor is away, a submit may go all the same: as something harmless instead."""
@@ -382,14 +448,16 @@ class Gate:
 
     def _on_answer(self, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
         now = answer.at
+        if answer.status in NOT_NOW:
+            # Nothing was done about it: where it was to show what becomes of submits, the next one
+            # has to.
+            self._submit_hold.on_no_word(ticket.at)
         if is_away(answer):
             self._on_away(now, ticket, request, answer)
             return
-        if self.outage.on_answer(now, ticket.at) and self.outage.lasted:
-            self._submit_hold.on_vendor_back(now)
+        self._on_vendor_there(now, ticket)
         kind = Kind.CALL if ticket.instead else ticket.want.kind
         if answer.status == 429:
-            self._submit_hold.on_no_word(ticket.at)
             self._on_throttled(now, ticket, kind, request, answer)
         else:
             self.granted += answer.status not in NOT_NOW
@@ -410,11 +478,25 @@ class Gate:
             passed = answer.status < 500 and answer.status != 429
             self.guard.on_probe_answer(now, passed=passed)
 
+    def _on_vendor_there(self, now: float, ticket: Ticket) -> None:
+        """The vendor itself answered, whatever it said."""
+        self._list_probes.on_answer()
+        seconds = now - ticket.at
+        # Longer than a request may take: it waited for a pool, or this process stood still. That
+        # isn't how long the vendor takes to answer.
+        slow = seconds if seconds < self._api.timeout else 0.0
+        if self.outage.on_answer(now, ticket.at, slow) and self.outage.lasted:
+            self._submit_hold.on_vendor_back(now)
+
     def _on_away(self, now: float, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
         """A gateway answered in the vendor's place: that grants nothing, and refuses nothing."""
         self._on_no_answer(ticket)
         asked = retry_after_seconds(answer.status, answer.headers)
         self.outage.on_away(now, ticket.at, random.random(), retry_after=asked)
+        if ticket.instead:
+            self._list_probes.on_list_failed(answer.status)
+        elif request.body is not None:
+            self._list_probes.on_submit_failed(answer.status)
         if request.body is not None and answer.status not in NOT_NOW:
             self._submit_hold.on_unknown(now, ticket.at, enough=AWAY_IN_A_ROW, pause=asked or 0.0)
         pause = max(0.0, self.outage.next_at() - now)
@@ -449,6 +531,8 @@ class Gate:
         now = anyio.current_time()
         if exc.sent:
             self.outage.on_lost(now, ticket.at, random.random())
+            if ticket.instead:
+                self._list_probes.on_list_failed(None)
             if ticket.want.kind is Kind.SUBMIT and not ticket.instead:
                 self._submit_hold.on_unknown(now, ticket.at)
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +51,7 @@ class Opening:
     """How a run is opened; see `SegmentsClient.open_bulk_export`.
 
     Attributes:
+        enter: checks what can be checked before anything is read or written.
         gate: whose ticket guard the journal may know of.
         segments: by id; None where only the id was given.
         destination: None where only links are wanted.
@@ -61,6 +62,7 @@ class Opening:
         unusable: why a segment can't be exported whatever is there, by its id.
     """
 
+    enter: Callable[[], None]
     gate: Gate
     segments: Mapping[str, Segment | None]
     destination: Destination | None
@@ -77,6 +79,7 @@ class Opening:
             ConfigurationError: a directory that can't be written, or a journal that can't be one.
             JournalError: a live process has the run, or the journal is damaged...
         """
+        self.enter()
         now_name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
         if self.journal is None:
             obstacles = await self._obstacles(())

@@ -46,6 +46,7 @@ class _Redact(logging.Filter):
     """httpx logs each full URL at INFO; of ours to storage, the query is a credential.
 
     httpcore logs the headers of answers at DEBUG, and a redirect's Location is such a URL too.
+    httpx2 and httpcore2 continue the two, and log the same.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -61,7 +62,14 @@ class _Drop(logging.Filter):
         return not _in_flight.get()
 
 
-for _name in ("httpx", "httpx2", "httpcore.http11", "httpcore.http2"):
+for _name in (
+    "httpx",
+    "httpx2",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore2.http11",
+    "httpcore2.http2",
+):
     logging.getLogger(_name).addFilter(_Redact())
 for _name in ("hpack.hpack", "hpack.table"):
     logging.getLogger(_name).addFilter(_Drop())

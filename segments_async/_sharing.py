@@ -36,6 +36,8 @@ class Sharing:
         self._member = uuid.uuid4().hex
         self._runs = 0
         self._kept = False
+        #: Whether the last exchange failed, and the warning has been given.
+        self._fails = False
 
     async def join(self, gate: Gate, journal: SqlJournal) -> None:
         """Learn the part, if that doesn't take long: the first requests are to go by it."""
@@ -63,25 +65,30 @@ class Sharing:
     async def _keep(self, gate: Gate, journal: SqlJournal, over: anyio.Event) -> None:
         self._kept = True
         try:
-            while await self._rest(gate, over) and await self._exchange(gate, journal):
-                pass
+            while await self._rest(gate, over):
+                await self._exchange(gate, journal)
         finally:
             self._kept = False
 
-    async def _exchange(self, gate: Gate, journal: SqlJournal, *, leaves: bool = False) -> bool:
-        """Whether it is worth another one."""
+    async def _exchange(self, gate: Gate, journal: SqlJournal, *, leaves: bool = False) -> None:
+        """Tell what is known here, and go by what is known to all.
+
+        What fails is tried again at the next exchange: only the run's log is worth ending a run
+        for. Until then the process goes on with the part that it has.
+        """
         mine = self._share.mine(gate.pacer, leaves=leaves)
         try:
             told = await journal.exchange(self._member, mine.tell)
         except JournalError as exc:
-            if exc.reason == "locked":
-                return True
-            # Only the run's log is worth ending a run for.
-            logger.warning("the limit isn't shared with other processes: %s", exc)
-            return False
+            if exc.reason != "locked" and not self._fails:
+                self._fails = True
+                logger.warning("the limit isn't shared with other processes for now: %s", exc)
+            return
+        if self._fails:
+            self._fails = False
+            logger.info("the limit is shared with other processes again")
         if self._share.took(gate.pacer, mine, told):
             gate.on_new_pace()
-        return True
 
     async def _rest(self, gate: Gate, over: anyio.Event) -> bool:
         """Until it is time for the next exchange, or the run is over: then there is none."""

@@ -118,6 +118,10 @@ class Storage:
         self._check_addresses = check_addresses
         self._signer = signer
 
+    def prepare(self) -> None:
+        """See `Clients.prepare`."""
+        self._clients.prepare()
+
     @contextlib.asynccontextmanager
     async def get(
         self, link: str, headers: Mapping[str, str] = NO_HEADERS

@@ -10,6 +10,7 @@ import anyio
 from segments_async._flight import POST_GRACE, Flight
 from segments_async._gate import Inbox, Ticket
 from segments_async._sansio.lifecycle import Event
+from segments_async._watch import RequestWatch
 
 T = TypeVar("T")
 
@@ -45,7 +46,10 @@ async def shielded(ticket: Ticket, send: Callable[[], Awaitable[T]]) -> T:
     """
     results: list[T] = []
     raised: list[Exception] = []
+    watch = RequestWatch()
     async with anyio.create_task_group() as tasks:
+        watch.open(tasks)
+        watch.add(ticket)
 
         async def bound_by_cancellation() -> None:
             try:

@@ -16,7 +16,8 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import anyio
@@ -25,6 +26,8 @@ import httpcore
 import httpx
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute, TLSStream
+
+from segments_async._sansio.standstill import LATE, MOMENT
 
 T = TypeVar("T")
 
@@ -39,17 +42,8 @@ PAST_FROM = 32 * 1024 * 1024
 _RECORD = 16 * 1024
 
 
-class WideTransport(httpx.AsyncHTTPTransport):
-    """httpx's transport for one connection at a time, without a proxy, with wide reads."""
-
-    def __init__(self, ssl_context: ssl.SSLContext, *, keepalive: float) -> None:
-        super().__init__(verify=ssl_context, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=1,
-            keepalive_expiry=keepalive,
-            network_backend=_Backend(),
-        )
+class OneConnection(httpx.AsyncHTTPTransport):
+    """httpx's transport for one connection at a time."""
 
     @property
     def is_at_rest(self) -> bool:
@@ -59,6 +53,19 @@ class WideTransport(httpx.AsyncHTTPTransport):
         asyncio's own cancellation, where it comes twice, respects no shield.
         """
         return all(found.is_idle() or found.is_closed() for found in self._pool.connections)
+
+
+class WideTransport(OneConnection):
+    """The same without a proxy, with wide reads."""
+
+    def __init__(self, ssl_context: ssl.SSLContext, *, keepalive: float) -> None:
+        super().__init__(verify=ssl_context, trust_env=False)
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=ssl_context,
+            max_connections=1,
+            keepalive_expiry=keepalive,
+            network_backend=_Backend(),
+        )
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
@@ -97,9 +104,9 @@ class _ReadHere(httpcore.AsyncNetworkStream):
     handed_over = 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - all
-        with _reading(timeout):
+        with _reading():
             await anyio.lowlevel.checkpoint()
-            received = await self.receive()
+            received = await _within(timeout, self.receive)
         self.handed_over = len(received)
         return received
 
@@ -142,8 +149,7 @@ class Rest:
         try:
             size = self._stream.take_into(room)
             if size is None:  # a timer for every read would cost as much as the read
-                with anyio.fail_after(self._timeout):
-                    size = await self._stream.receive_into(room)
+                size = await _within(self._timeout, partial(self._stream.receive_into, room))
         except (*_BROKEN, httpcore.NetworkError, httpcore.TimeoutException) as exc:
             # httpcore's: TLS may have to write before it reads on.
             raise ConnectionError(str(exc)) from exc
@@ -340,11 +346,25 @@ class _Encrypted(_ReadHere):
 _BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
+async def _within(timeout: float | None, read: Callable[[], Awaitable[T]]) -> T:
+    """Read within the timeout; where this process stood still, look at the socket once more.
+
+    What came meanwhile waits there, and the timer was due before anybody looked. A read that is
+    cancelled loses nothing.
+    """
+    began = anyio.current_time()
+    with anyio.move_on_after(timeout):
+        return await read()
+    if timeout is not None and anyio.current_time() - began - timeout > LATE:
+        with anyio.move_on_after(MOMENT):
+            return await read()
+    raise TimeoutError
+
+
 @contextlib.contextmanager
-def _reading(timeout: float | None) -> Generator[None]:
+def _reading() -> Generator[None]:
     try:
-        with anyio.fail_after(timeout):
-            yield
+        yield
     except TimeoutError as exc:
         raise httpcore.ReadTimeout(str(exc)) from exc
     except (*_BROKEN, ssl.SSLError) as exc:

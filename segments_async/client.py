@@ -22,6 +22,7 @@ from typing import Any, Self, TypeVar, overload
 import anyio
 import anyio.to_thread
 
+from segments_async._binding import Binding
 from segments_async._engine import Engine, RunOptions
 from segments_async._files.body import ExportBody
 from segments_async._files.destination import Destination, check_target
@@ -103,8 +104,15 @@ T = TypeVar("T")
 class SegmentsClient:
     """A client for mParticle Analytics' User Segments Export API.
 
-    Use it in one event loop, asyncio's or trio's; ``async with`` closes its connections at the
-    end, and :meth:`aclose` does the same. It has no background tasks.
+    It belongs to the event loop, asyncio's or trio's, in which it is first used. In another loop
+    or in a forked process, and after :meth:`aclose`, each operation raises
+    :class:`ConfigurationError` and sends nothing. It may be made outside of any loop.
+    ``async with`` closes its connections at the end, and :meth:`aclose` does the same. It has no
+    background tasks.
+
+    The environment's certificates (``SSL_CERT_FILE``, ``SSL_CERT_DIR``) and proxies are read before
+    the first request. What can't be used there is a :class:`ConfigurationError` that names the
+    variable.
 
     All its calls share one request budget: a 429 to any of them holds all of them, and a hundred
     concurrent :meth:`export` calls behave as one bulk run.
@@ -121,7 +129,10 @@ class SegmentsClient:
             0 gives the shortest run, 1 the earliest results.
         max_pending: exports at work at the vendor at once; None for no cap of ours.
         downloads: files fetched at once.
-        request_timeout: seconds for one API request, from connecting to the answer's last byte.
+        request_timeout: seconds for one API request, from connecting to the answer's last byte; for
+            one on a connection that is there already, from its first byte. Waiting for its turn,
+            or for a connection of `http_client`'s pool, doesn't count; nor does a time in which
+            this process stood still.
         file_hosts: hosts that links to files may name, as patterns.
         http_client: an ``httpx.AsyncClient`` for the API: used, never closed, never changed.
         file_http_client: one for storage, likewise. It should send no credentials of its own.
@@ -160,15 +171,22 @@ class SegmentsClient:
         )
         check = partial(check_link, file_hosts=_patterns(file_hosts), loopback=origin.loopback)
         self._own: list[OwnClients] = []
-        api = Api(
-            self._clients(http_client, ssl_context, KEEPALIVE, origin),
+        self._binding = Binding()
+        # An API on loopback is asked past any proxy; so is storage then.
+        own = partial(OwnClients, ssl_context, loopback=origin.loopback)
+        self._api = api = Api(
+            CallersClient(http_client)
+            if http_client is not None
+            else self._closed_by_us(own(KEEPALIVE, scheme=origin.scheme)),
             origin,
             header,
             request_timeout,
         )
         self._gate = Gate(api, pacer or Pacer(), scheduler)
         self._storage = Storage(
-            self._clients(file_http_client, ssl_context, STORAGE_KEEPALIVE, origin),
+            CallersClient(file_http_client, "file_http_client")
+            if file_http_client is not None
+            else self._closed_by_us(own(STORAGE_KEEPALIVE)),
             check,
             redirects=MOST_REDIRECTS,
             timeout=STORAGE_TIMEOUT,
@@ -205,18 +223,27 @@ class SegmentsClient:
             keywords.setdefault("base_url", base_url)
         return cls(values["SEGMENTS_API_KEY"], values["SEGMENTS_ACCESS_TOKEN"], **keywords)
 
-    def _clients(
-        self,
-        callers: HttpClient | None,
-        ssl_context: ssl.SSLContext | None,
-        keepalive: float,
-        origin: Origin,
-    ) -> Clients:
-        if callers is not None:
-            return CallersClient(callers)
-        own = OwnClients(ssl_context, keepalive, loopback=origin.loopback)
-        self._own.append(own)
-        return own
+    def _closed_by_us(self, clients: OwnClients) -> Clients:
+        self._own.append(clients)
+        return clients
+
+    def _enter(self, *, api: bool = True, files: bool = True) -> None:
+        """What each operation does first: whatever can fail without a request fails here.
+
+        Args:
+            api: whether it asks the API.
+            files: whether it asks storage, or asks for an export. Exports whose files can't be
+                fetched would be made in vain.
+
+        Raises:
+            ConfigurationError: the client is closed, or another event loop's or process's; or the
+                environment's certificates or proxies can't be used.
+        """
+        self._binding.check()
+        if api:
+            self._api.prepare()
+        if files:
+            self._storage.prepare()
 
     async def __aenter__(self) -> Self:
         return self
@@ -225,7 +252,15 @@ class SegmentsClient:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connections of the library's own HTTP clients. May be called twice."""
+        """Close the connections of the library's own HTTP clients. May be called twice.
+
+        Afterwards every operation is refused. In another event loop or process than the client was
+        used in, nothing can be closed: there its connections are only forgotten.
+        """
+        if not self._binding.close():
+            for clients in self._own:
+                clients.forget()
+            return
         with anyio.CancelScope(shield=True):
             for clients in self._own:
                 await clients.aclose()
@@ -240,6 +275,7 @@ class SegmentsClient:
         Raises:
             APIError: see :mod:`segments_async.errors`.
         """
+        self._enter(files=False)
         found = await self._call(list_request(), read_segments, cap=LIST_CAP)
         if found.left_out:
             logger.warning(
@@ -264,6 +300,7 @@ class SegmentsClient:
             APIError: it was refused.
         """
         segment_id = _segment_id(segment)
+        self._enter()
         waiter = Waiter()
         start = partial(self._flights.start_alone, waiter, segment_id, output_format)
         return await self._fly(waiter, start, until=_is_accepted)
@@ -276,6 +313,7 @@ class SegmentsClient:
             APIError: see :mod:`segments_async.errors`.
         """
         export_id = _export_id(export)
+        self._enter(files=False)
         read = partial(read_status, export_id=export_id)
         return await self._call(poll_request(export_id), read, cap=STATUS_CAP)
 
@@ -298,6 +336,7 @@ class SegmentsClient:
         """
         _optional_positive("timeout", timeout)
         export_id = _export_id(export)
+        self._enter(files=False)
         if isinstance(export, Export) and is_complete(export):
             return export
         waiter = Waiter()
@@ -327,6 +366,7 @@ class SegmentsClient:
             DownloadError: with its reason.
             ExportExpiredError: the file is gone, after 48 hours.
         """
+        self._enter(api=False)
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
         return await self._fetch(await self._with_link(export), target)
 
@@ -343,6 +383,7 @@ class SegmentsClient:
             DownloadError: with its reason; also while reading.
             ExportExpiredError: the file is gone, after 48 hours.
         """
+        self._enter(api=False)
         found = await self._with_link(export)
         async with (
             self._download_slots,
@@ -376,6 +417,7 @@ class SegmentsClient:
         """
         _optional_positive("timeout", timeout)
         segment_id = _segment_id(segment)
+        self._enter()
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
         waiter = Waiter()
         with anyio.move_on_after(timeout):
@@ -521,6 +563,7 @@ class SegmentsClient:
             self.get_export,
         )
         opening = Opening(
+            enter=self._enter,
             gate=self._gate,
             segments=given,
             destination=destination,

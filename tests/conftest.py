@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import virtual_time
+from journal.server import PostgresServer
+
+pytest_plugins = ["counted"]
 
 # A busy machine is no reason for a claim to fail.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -46,6 +49,27 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     if request.node.get_closest_marker("real_time"):
         return request.param, {}
     return virtual_time.backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server, for all tests of this process."""
+    with PostgresServer() as server:
+        yield server
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: one more than there are processors, since tests over sockets wait.
+
+    Each has a PostgreSQL and servers of its own, so there are four at the most.
+    """
+    return min(4, 1 + _processors())
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -7,6 +7,7 @@ import itertools
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +26,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"_sansio"}),
     frozenset({"_quiet", "_wide_reads"}),
-    frozenset({"_http", "_storage"}),
-    frozenset({"_gate"}),
+    frozenset({"_environment", "_http", "_binding", "_storage"}),
+    frozenset({"_gate", "_watch"}),
     frozenset({"_files", "_journal"}),
     frozenset({"_flight", "report"}),
     frozenset({"_waiting", "_workers", "_fetches", "_cooling", "_ledger", "_manifest", "_sharing"}),
@@ -143,10 +144,12 @@ def test_core_needs_no_extra() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_core_imports_only_its_four_dependencies() -> None:
-    """The core imports the standard library and httpx, attrs, cattrs, anyio; extras import more."""
+def test_core_imports_only_its_dependencies() -> None:
+    """The core imports the standard library and httpx, attrs, cattrs, anyio; extras import more.
+
+    And httpcore, httpx's own, in one module: it has the only way to read more than 64 KiB at once.
+    """
     allowed = {"anyio", "attr", "attrs", "cattrs", "httpx", "segments_async", "__future__"}
-    # httpcore is httpx's own, and has the only way to read more than 64 KiB at once.
     extras = {"_journal": {"sqlalchemy"}, "_wide_reads": {"httpcore"}}
     foreign = {
         (ids(path), name)
@@ -158,6 +161,13 @@ def test_core_imports_only_its_four_dependencies() -> None:
         and root not in sys.stdlib_module_names
     }
     assert foreign == set()
+
+
+def test_what_the_core_imports_is_declared() -> None:
+    """`pip install segments-async` brings what is imported, and nothing else: by name, five."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.match(r"[\w-]+", line)[0] for line in project["dependencies"]}  # type: ignore[index] # each has a name
+    assert declared == {"anyio", "attrs", "cattrs", "httpcore", "httpx"}
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "_sansio").rglob("*.py")), ids=ids)
@@ -206,13 +216,14 @@ def test_sandbox_knows_nothing_of_the_client(path: Path) -> None:
 
 
 def test_httpx_is_imported_in_one_place() -> None:
-    """Only `_http.py`, its transport, and the sandbox's transport import httpx."""
+    """Only `_http.py`, what it makes clients of, and the sandbox's transport import httpx."""
     users = {
         ids(path)
         for path in MODULES
         if any(name.partition(".")[0] == "httpx" for name in imports(path))
     }
     assert users <= {
+        "segments_async/_environment.py",
         "segments_async/_http.py",
         "segments_async/_wide_reads.py",
         "segments_async/sandbox/transport.py",

@@ -48,6 +48,9 @@ LONGEST_PAUSE = 60.0
 #: "The file will remain in Amazon for no more than 48 hours."
 LIFETIME = timedelta(hours=48)
 
+#: A file that can't be opened for want of descriptors is tried this often, over some two minutes.
+SCARCE_ATTEMPTS = 8
+
 Renew = Callable[[Export], Awaitable[Export]]
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -87,6 +90,26 @@ async def fetch_file(
         DownloadError: with its reason.
         ExportExpiredError: the file is gone, and older than 48 hours.
     """
+    for attempt in range(SCARCE_ATTEMPTS):
+        try:
+            return await _fetch_to(target, storage, export, progress, slots, renew)
+        except DownloadError as exc:
+            if not _is_scarce(exc.__cause__):
+                raise
+            # Other tasks of this process have all of its descriptors, and give them back.
+            logger.info("%s; again when some are free", exc)
+        await anyio.sleep(full_jitter(attempt, random.random()))
+    return await _fetch_to(target, storage, export, progress, slots, renew)
+
+
+async def _fetch_to(
+    target: Path,
+    storage: Storage,
+    export: Export,
+    progress: Callable[[int], None],
+    slots: anyio.Semaphore | None,
+    renew: Renew | None,
+) -> ExportedFile:
     part = PartFile(target)
     leave = part.keep
     try:
@@ -97,7 +120,8 @@ async def fetch_file(
     except LinkRefused as exc:
         _raise_refused(export, exc)
     except OSError as exc:
-        leave = part.discard  # room for the others, and no trust in such a disk
+        if not _is_scarce(exc):
+            leave = part.discard  # room for the others, and no trust in such a disk
         reason: DownloadReason = "disk_full" if exc.errno in _DISK_FULL else "broken"
         _raise(export, reason, f"{target}: {exc.strerror or exc}", exc)
     except ExportExpiredError:
@@ -110,6 +134,11 @@ async def fetch_file(
     finally:
         if not part.is_finished:
             await _leave(leave)
+
+
+def _is_scarce(exc: BaseException | None) -> bool:
+    """Whether the process, or the system, is out of descriptors: that says nothing of the disk."""
+    return isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE)
 
 
 async def _leave(leave: Callable[[], None]) -> None:

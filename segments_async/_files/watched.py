@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import anyio
 
+from segments_async._sansio.standstill import LATE
 from segments_async._sansio.transfer import SLOWEST, WINDOW, Speed
 from segments_async._storage import StorageBroken
 
@@ -28,9 +29,14 @@ class WatchedChunks:
 
     async def __anext__(self) -> bytes:
         began = anyio.current_time()
-        with anyio.move_on_after(self._speed.deadline - self._waited):
+        # No timer of a minute: due after a standstill of this process, it would take that for the
+        # server's. Each read has its own, and this one is for transports that have none.
+        with anyio.move_on_after(2 * WINDOW):
             chunk = await self._chunks.__anext__()
-            self._waited += anyio.current_time() - began
+            waited = anyio.current_time() - began
+            self._waited += waited if waited < WINDOW + LATE else 0.0
+            if self._waited >= self._speed.deadline:
+                raise StorageBroken(TOO_SLOW)
             self._speed.on_bytes(len(chunk), self._waited)
             return chunk
         raise StorageBroken(TOO_SLOW)

@@ -1,6 +1,7 @@
 """The limit that the processes of an account have found together, and who of them waits.
 
-For worker threads. Of use for minutes, and to live processes alone: nothing is lost with it.
+For worker threads. The limit's row stays after the processes are gone: it is the journal's memory
+of the limit, and of when it was found, for later processes. No column is added for it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,14 @@ from segments_async._sansio.sharing import Common, Told
 #: A process that said nothing for so long is gone, or asleep.
 LEASE = timedelta(seconds=5)
 
-#: What was found is worth so long after the last process said anything: then it is sought anew,
-#: which takes seconds, and is no more than was ever granted to one that was alone.
+#: A minute after the last process said anything, the sum is nobody's any more: a process that comes
+#: now begins another one.
 WORTH = timedelta(minutes=1)
+
+#: For so long the limit that was found is remembered, and a process that comes now starts near it.
+#: A limit is part of a contract and rarely changes. A memory that is wrong costs no more than the
+#: search that it saves, so that runs of once a month are to have it.
+REMEMBERED = timedelta(days=35)
 
 
 def exchange(
@@ -53,6 +59,9 @@ def _common(connection: Connection, now: datetime, member: str) -> Common:
     found = connection.execute(select(limit)).one_or_none()
     row = None if found is None else checked(limit, found)
     # A clock that jumped back makes it no fresher.
-    if row is None or abs(now - moment(row["at"])) > WORTH:
+    age = None if row is None else abs(now - moment(row["at"]))
+    if row is None or age is None or age > REMEMBERED:
         return Common(None, alive, uuid.uuid4().hex)
+    if age > WORTH:
+        return Common(None, alive, uuid.uuid4().hex, learnt=float(row["requests"]))
     return Common(float(row["requests"]), alive, row["sum_id"])

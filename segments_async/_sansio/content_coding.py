@@ -10,7 +10,9 @@ from __future__ import annotations
 import zlib
 
 #: RFC 9110, section 8.4.1, and what the registry there has added since.
-_CODINGS = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
+_CODINGS = frozenset(
+    {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb", "dcz"}
+)
 
 _GZIP = b"\x1f\x8b"
 

@@ -11,7 +11,7 @@ add.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar, cast
@@ -21,7 +21,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from segments_async._sansio.links import redact
-from segments_async._sansio.wire import ApiAnswer, ApiRequest, raise_for_status
+from segments_async._sansio.wire import LONGEST_ID, ApiAnswer, ApiRequest, raise_for_status
 from segments_async.errors import DecodeError
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
 
@@ -129,16 +129,19 @@ def _submitted_in(answer: ApiAnswer, segment_id: str) -> Export | _Fault:
 
 
 def _status_in(answer: ApiAnswer, export_id: str, segment_id: str | None) -> Export | _Fault:
-    record = _export_in(answer)
+    record = _export_in(answer, export_id)
     if not isinstance(record, _Fault):
         if record.get("exportId") is None:
             record["exportId"] = export_id  # it stands in the URL that was asked
         if not isinstance(record.get("status"), str) and _has_link(record):
             record["status"] = ExportStatus.COMPLETE.value
     found = _export(record, segment_id)
-    if isinstance(found, Export) and found.export_id != export_id:
+    if isinstance(found, _Fault) or found.export_id == export_id:
+        return found
+    if not _same_id(found.export_id, export_id):
         return _Fault("$.exportId", "an answer about another export")
-    return found
+    # Spelt as it was asked for: by this spelling it is known, here and in the journal.
+    return attrs.evolve(found, export_id=export_id)
 
 
 def _export(record: dict[str, Any] | _Fault, segment_id: str | None) -> Export | _Fault:
@@ -149,36 +152,94 @@ def _export(record: dict[str, Any] | _Fault, segment_id: str | None) -> Export |
     if isinstance(export, _Fault) or segment_id is None:
         return export
     named = export.segment.segment_id
-    if named.casefold() != segment_id.casefold():
-        return _Fault("$.segment.segmentId", "an answer about another segment")
+    if not _same_id(named, segment_id):
+        # The id is in the message: a person may ask the vendor about the export that runs.
+        shown = redact(export.export_id)[:LONGEST_ID]
+        what = f"an answer about another segment, with the export's id {shown!r},"
+        return _Fault("$.segment.segmentId", what)
     if named == segment_id:
         return export
     # Spelt as the caller spells it, who looks for it by this id.
     return attrs.evolve(export, segment=attrs.evolve(export.segment, segment_id=segment_id))
 
 
-def _export_in(answer: ApiAnswer) -> dict[str, Any] | _Fault:
-    """A copy of the export's object, also from a list of one, or from an envelope."""
+def _same_id(one: str, other: str) -> bool:
+    """UUIDs are written in either case."""
+    return one.casefold() == other.casefold()
+
+
+def _export_in(answer: ApiAnswer, export_id: str | None = None) -> dict[str, Any] | _Fault:
+    """A copy of the export's object, also from a list, or from an envelope.
+
+    Args:
+        answer: the vendor's.
+        export_id: of the export that was asked about, if any: it is looked for among several.
+    """
     value = _parsed(answer.body)
     if value is _NOT_JSON:
         return _not_json(answer)
     only = _array(value)
     record = _object(only[0] if only is not None and len(only) == 1 else value)
+    if record is None or not _is_export(record):
+        found = list(_objects_with("exportId", value))
+        if len(found) > 1 and export_id is not None:
+            asked = (_with_text_id(one, "exportId")["exportId"] for one in found)
+            found = [o for o, i in zip(found, asked, strict=True) if _is_text(i, export_id)]
+        record = found[0] if len(found) == 1 else record
     if record is None:
         return _Fault("$", f"expected an object, found {type(value).__name__}")
-    if "exportId" not in record and "status" not in record:
-        inner = [v for v in map(_object, record.values()) if v is not None and "exportId" in v]
-        record = inner[0] if len(inner) == 1 else record
     return dict(_with_text_id(record, "exportId"))
 
 
-def _list_in(value: Any) -> Sequence[Any] | None:
-    """The list of records, also from an envelope that has one list and nothing else like it."""
+def _is_export(record: Mapping[str, Any]) -> bool:
+    """Whether this is the export's own object. An envelope may have a status of its own."""
+    if "exportId" in record:
+        return True
+    status = record.get("status")
+    return isinstance(status, str) and status.strip().casefold() in _STATUSES
+
+
+_STATUSES = frozenset(status.value.casefold() for status in ExportStatus)
+
+
+def _is_text(value: object, expected: str) -> bool:
+    return isinstance(value, str) and _same_id(value, expected)
+
+
+#: An envelope in an envelope in an envelope is the deepest that is looked into.
+_DEEPEST = 3
+
+
+def _objects_with(key: str, value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """The objects that have the key, from a value's envelopes; none from inside another one."""
+    record = _object(value)
+    if record is not None and key in record:
+        yield record
+    elif depth <= _DEEPEST:
+        for inner in record.values() if record is not None else _array(value) or ():
+            yield from _objects_with(key, inner, depth + 1)
+
+
+def _list_in(value: Any, depth: int = 0) -> Sequence[Any] | None:
+    """The list of records, also from an envelope that has one such list.
+
+    Where an envelope has several lists, the one with a segment in it counts: others hold errors,
+    warnings or links.
+    """
     envelope = _object(value)
     if envelope is None:
         return _array(value)
-    inner = [v for v in map(_array, envelope.values()) if v is not None]
-    return inner[0] if len(inner) == 1 else None
+    lists = [v for v in map(_array, envelope.values()) if v is not None]
+    lists = [v for v in lists if any(map(_has_segment_id, v))] or lists
+    if not lists and depth < _DEEPEST:
+        inner = (_list_in(v, depth + 1) for v in envelope.values() if isinstance(v, dict))
+        lists = [v for v in inner if v is not None]
+    return lists[0] if len(lists) == 1 else None
+
+
+def _has_segment_id(value: Any) -> bool:
+    record = _object(value)
+    return record is not None and "segmentId" in record
 
 
 def _segment_in(value: Any, asked: str | None) -> dict[str, Any]:
@@ -190,10 +251,15 @@ def _segment_in(value: Any, asked: str | None) -> dict[str, Any]:
 
 
 def _with_text_id(value: Any, key: str) -> Any:
-    """The object with its id as a text, where the vendor wrote it as a number."""
+    """The object with its id as a text: the vendor wrote a number, or white space around it."""
     record = _object(value)
-    if record is not None and type(record.get(key)) is int:
-        return {**record, key: str(record[key])}
+    if record is None:
+        return value
+    told = record.get(key)
+    if type(told) is int:
+        return {**record, key: str(told)}
+    if isinstance(told, str) and told != told.strip():
+        return {**record, key: told.strip()}
     return value
 
 
@@ -255,7 +321,32 @@ def _parsed(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        return _parsed_all_the_same(body)
+
+
+def _parsed_all_the_same(body: bytes) -> Any:
+    """The value of a body that is JSON but for a blemish.
+
+    That is a byte of another encoding or a bare newline in a name, a number that Python won't
+    read, or something after the value: none of them is in the way of the export's id.
+    """
+    text = body.decode(json.detect_encoding(body), "replace").lstrip("\ufeff \t\r\n")
+    if not text.startswith(("{", "[")):
         return _NOT_JSON
+    try:
+        return _lenient.raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return _NOT_JSON
+
+
+def _int(digits: str) -> int | None:
+    try:
+        return int(digits)
+    except ValueError:  # of more than 4 300 digits
+        return None
+
+
+_lenient = json.JSONDecoder(strict=False, parse_int=_int)
 
 
 def _undecodable(request: ApiRequest, where: str, what: str) -> DecodeError:

@@ -17,6 +17,11 @@ import attrs
 #: and not used: it would have to be read against a clock that need not be right.
 _LONGEST_RESET = 3600.0
 
+#: The longest wait that a hint orders, in seconds. Some vendors count in milliseconds, and some say
+#: when the whole budget is there again. A wait that is too short costs one 429; one that is too
+#: long stops the account.
+_LONGEST_WAIT = 120.0
+
 #: From this share of the budget on, there is no reason to ask for more of it.
 _NEARLY_USED = 95.0
 
@@ -46,7 +51,8 @@ def read_hint(headers: Mapping[str, str]) -> Hint | None:
     if remaining is None:
         remaining, reset = _first(headers, _REMAINING), _first(headers, _RESET)
     if remaining is not None and remaining < 1 and reset is not None:
-        return Hint(wait=reset, steady=True) if 0 < reset <= _LONGEST_RESET else None
+        wait = min(reset, _LONGEST_WAIT)
+        return Hint(wait=wait, steady=True) if 0 < reset <= _LONGEST_RESET else None
     used = _number(headers.get("x-mp-rate-limit-percentage-used"))
     if used is not None and used >= _NEARLY_USED:
         return Hint(steady=True)

@@ -98,10 +98,16 @@ class Outage:
         """A request came to nothing for a reason of our own: the next one is the probe."""
         self._probing = False
 
-    def on_answer(self, now: float, sent_at: float) -> bool:
-        """The vendor itself answered, whatever it said. Returns whether that ended an outage."""
+    def on_answer(self, now: float, sent_at: float, seconds: float) -> bool:
+        """The vendor itself answered, whatever it said. Returns whether that ended an outage.
+
+        Args:
+            now: seconds.
+            sent_at: when the request was sent.
+            seconds: that the answer took.
+        """
         self._quiet_since = now
-        self._slowest = max(now - sent_at, _FADING * self._slowest)
+        self._slowest = max(seconds, _FADING * self._slowest)
         if not self._in_a_row and not self.armed:
             return False
         if sent_at < self._first_failed:
@@ -212,3 +218,46 @@ class SubmitHold:
         """The vendor was away altogether, and answers again: one submit shows whether all may."""
         if self._armed and self._probe is None:
             self._until, self._pause = now, FIRST_HOLD
+
+
+#: So many lists that fail in a row, asked for in the place of a submit, say less and less of the
+#: submit: an account's list may be too long for a gateway, or another service's. A list that fails
+#: in another way than the submit did counts for more of them, and so does one without an answer.
+#: The submit that goes then may be an export that is lost, so each time it takes twice as many.
+FAILED_LISTS = 12
+UNLIKE_LISTS = 6
+LOST_LISTS = 2
+
+
+class ListProbes:
+    """Whether a list in the place of a submit still shows whether the vendor is there."""
+
+    def __init__(self) -> None:
+        self._enough = FAILED_LISTS
+        self._failed = 0
+        self._submit_status: int | None = None
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether a submit is the better probe by now."""
+        return self._failed >= self._enough
+
+    def on_submit_failed(self, status: int) -> None:
+        """A gateway answered a submit with this status."""
+        self._submit_status = status
+
+    def on_list_failed(self, status: int | None) -> None:
+        """A list failed: with this status, or without an answer."""
+        if status is None:
+            self._failed += LOST_LISTS
+        else:
+            self._failed += 1 if status == self._submit_status else UNLIKE_LISTS
+
+    def on_submit_sent(self) -> None:
+        """A submit goes in spite of it."""
+        self._failed = 0
+        self._enough *= 2
+
+    def on_answer(self) -> None:
+        """The vendor itself answered, whatever was asked."""
+        self._enough, self._failed = FAILED_LISTS, 0

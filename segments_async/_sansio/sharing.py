@@ -21,6 +21,10 @@ from segments_async._sansio.pacer import LOWEST_RATE, Pacer
 #: the pacer is measuring.
 WORTH_A_CHANGE = 0.1
 
+#: Requests/s below which a remembered limit isn't gone by: to seek the limit takes seconds, and to
+#: grow from so low a rate takes minutes.
+LEAST_REMEMBERED = 0.5
+
 #: The sum falls to this part of itself at most when one tells what it found: one 429 teaches a
 #: pacer no more than that either.
 DEEPEST_CUT = 0.85
@@ -34,11 +38,14 @@ class Common:
         limit: requests/s that they found together; None where none has found any.
         others: how many others wait for their part now.
         sum_id: of the sum. What was told for another one, which is forgotten, isn't in this.
+        learnt: requests/s of the account that processes found which are all gone, where `limit` is
+            None and such a limit is remembered.
     """
 
     limit: float | None
     others: int
     sum_id: str
+    learnt: float | None = None
 
 
 @attrs.frozen
@@ -50,12 +57,14 @@ class Told:
         part: of it, that is this process's; None while it goes by what it finds itself.
         waits: whether it is to be counted among those that wait.
         sum_id: of the sum that it is in.
+        remembered: the limit is one that processes found which are all gone.
     """
 
     limit: float | None
     part: float | None
     waits: bool
     sum_id: str
+    remembered: bool = False
 
 
 @attrs.frozen
@@ -69,6 +78,7 @@ class Mine:
         alone: whether it goes by what it finds itself, and tells nothing: it is being refused
             right now, was told its rate by the caller, or has been refused and found nothing yet.
         waits: whether anybody waited for the pacer since it told last.
+        from_memory: what it told is what was remembered, and not what it found.
     """
 
     found: float | None
@@ -76,13 +86,18 @@ class Mine:
     told_to: str
     alone: bool
     waits: bool
+    from_memory: bool = False
 
     def tell(self, common: Common) -> Told:
         """What to tell, now that this is what all know."""
+        parts = 1 + common.others
+        learnt = common.learnt
+        remembers = self.found is None and common.limit is None and learnt is not None
+        if remembers and not self.alone and learnt is not None and learnt >= LEAST_REMEMBERED:
+            return Told(learnt, learnt / parts, self.waits, common.sum_id, remembered=True)
         if self.alone or (self.found is None and common.limit is None):
             waits = self.waits and self.told is not None
             return Told(common.limit, None, waits, common.sum_id)
-        parts = 1 + common.others
         limit = max(LOWEST_RATE * parts, self._with_found(common))
         return Told(limit, limit / parts, self.waits, common.sum_id)
 
@@ -91,6 +106,9 @@ class Mine:
         if self.found is None:
             return limit
         told = self.told if self.told_to == common.sum_id else None
+        if self.from_memory and told is not None and self.found < told:
+            # The memory was wrong, and wrong for the others, too.
+            return min(limit, self.found * (1 + common.others))
         # Several may have told the same part, as each did that took over from one it lost sight
         # of. If all are cut then, each would take it off the sum.
         return max(DEEPEST_CUT * limit, limit + self.found - min(told or 0.0, limit))
@@ -103,6 +121,7 @@ class Share:
         self._told: float | None = None
         self._told_to = ""
         self._new = True
+        self._from_memory = False
 
     def mine(self, pacer: Pacer, *, leaves: bool = False) -> Mine:
         """What there is to tell now; `took` follows once it is told.
@@ -115,7 +134,9 @@ class Share:
         self._new = False
         seeks = pacer.granted is None and pacer.throttled > 0
         alone = pacer.blocked or not pacer.learns or seeks
-        return Mine(pacer.granted, self._told, self._told_to, alone, waits)
+        return Mine(
+            pacer.granted, self._told, self._told_to, alone, waits, from_memory=self._from_memory
+        )
 
     def took(self, pacer: Pacer, mine: Mine, told: Told) -> bool:
         """The others know it: go by this part from now on. Returns whether the pace changed."""
@@ -123,9 +144,10 @@ class Share:
             return False
         self._told = told.part if mine.found is None else mine.found
         self._told_to = told.sum_id
+        self._from_memory = told.remembered
         near = mine.found is not None and abs(told.part / mine.found - 1) <= WORTH_A_CHANGE
         if near or pacer.blocked or pacer.granted != mine.found:
             return False  # what was found meanwhile is told first
-        pacer.on_share(told.part)
+        pacer.on_share(told.part, remembered=told.remembered)
         self._told = pacer.granted
         return True

@@ -60,6 +60,8 @@ from segments_async.models import Export, ExportStatus, NotExported
 #: a COMPLETE without a link that the upload isn't listed yet.
 MISSING_GRACE = 10.0
 LINK_GRACE = 60.0
+#: So many such answers it takes besides: while the vendor is away, polls are far apart.
+MISSING_ANSWERS = 3
 
 #: Statuses that say "not now" of a request, and that nothing was done about it: 408 Request Timeout
 #: (RFC 9110, 15.5.9: "the client MAY repeat the request"), 421 Misdirected Request (15.5.20), 425
@@ -89,8 +91,7 @@ class Verdict:
         again_at: when the vendor is to be asked again, in seconds of the event loop's clock; None
             where nothing more is asked of the vendor for this export.
         setback: why a poll brought no status; None where it brought one.
-        missing_since: since when polls have been answered 404, or COMPLETE without a link; None
-            where the last one wasn't.
+        missing: the answers of 404, or of COMPLETE without a link, since the last other status.
     """
 
     events: tuple[Event, ...] = ()
@@ -100,7 +101,24 @@ class Verdict:
     resumable: bool = False
     again_at: float | None = None
     setback: SegmentsError | None = None
-    missing_since: float | None = None
+    missing: Missing | None = None
+
+
+@attrs.frozen
+class Missing:
+    """Answers that lack what must come soon."""
+
+    count: int
+    since: float
+
+    @classmethod
+    def once_more(cls, before: Missing | None, now: float) -> Missing:
+        """One more of them."""
+        return cls(1, now) if before is None else cls(before.count + 1, before.since)
+
+    def lasts(self, now: float, grace: float) -> bool:
+        """Whether that is no moment's delay any more."""
+        return self.count >= MISSING_ANSWERS and now - self.since > grace
 
 
 @attrs.frozen(kw_only=True)
@@ -112,14 +130,14 @@ class PollJob:
         segment_id: None while no answer has named the segment.
         submitted_at: when its POST was accepted, in seconds of the event loop's clock.
         setbacks: polls in a row that brought no status.
-        missing_since: as in `Verdict`.
+        missing: as in `Verdict`.
     """
 
     export_id: str
     segment_id: str | None
     submitted_at: float
     setbacks: int = 0
-    missing_since: float | None = None
+    missing: Missing | None = None
 
 
 def on_submit(
@@ -170,7 +188,7 @@ def on_poll(
         return _setback(job, result, now, chance)
     if result.status == 429:
         # No setback of the export's: the pacer holds every request, and this poll is still due.
-        return Verdict(again_at=now, missing_since=job.missing_since)
+        return Verdict(again_at=now, missing=job.missing)
     try:
         export = read_status(request, result, export_id=job.export_id, segment_id=job.segment_id)
     except DecodeError as exc:
@@ -178,6 +196,17 @@ def on_poll(
     except APIStatusError as exc:
         return _poll_refused(job, exc, now, chance)
     return _on_status(job, request, export, now)
+
+
+def anothers_export(segment_id: str, request: ApiRequest) -> Verdict:
+    """What a POST's answer means that names the export of another segment as this one's."""
+    error = DecodeError(
+        f"{request.method} {request.path}: the id of another segment's export at $.exportId",
+        method=request.method,
+        path=request.path,
+        where="$.exportId",
+    )
+    return _lost(segment_id, error)
 
 
 def is_away(answer: ApiAnswer) -> bool:
@@ -271,27 +300,27 @@ def _unusable_id(segment_id: str, request: ApiRequest, export: Export) -> Verdic
 
 def _on_status(job: PollJob, request: ApiRequest, export: Export, now: float) -> Verdict:
     if export.status == ExportStatus.FAILED:
-        error = ExportFailedError(
+        failed = ExportFailedError(
             f"segment {job.segment_id}: the vendor says that export {export.export_id} failed",
             segment_id=job.segment_id,
             export=export,
         )
-        return Verdict(events=(Event.FAILED,), export=export, error=error)
+        return Verdict(events=(Event.FAILED,), export=export, error=failed)
     if is_complete(export):
         return Verdict(events=(Event.COMPLETED,), export=export)
     again_at = next_poll_at(now, job.submitted_at)
     if export.status != ExportStatus.COMPLETE:
         return Verdict(export=export, again_at=again_at)
-    since = now if job.missing_since is None else job.missing_since
-    if now - since <= LINK_GRACE:
-        return Verdict(export=export, again_at=again_at, missing_since=since)
-    missing = DecodeError(
+    missing = Missing.once_more(job.missing, now)
+    if not missing.lasts(now, LINK_GRACE):
+        return Verdict(export=export, again_at=again_at, missing=missing)
+    error = DecodeError(
         f"{request.method} {request.path}: COMPLETE without a link at $.filename",
         method=request.method,
         path=request.path,
         where="$.filename",
     )
-    return Verdict(events=(Event.GAVE_UP,), export=export, error=missing)
+    return Verdict(events=(Event.GAVE_UP,), export=export, error=error)
 
 
 def _poll_refused(job: PollJob, error: APIStatusError, now: float, chance: float) -> Verdict:
@@ -299,10 +328,10 @@ def _poll_refused(job: PollJob, error: APIStatusError, now: float, chance: float
         return Verdict(events=(Event.GAVE_UP,), error=error, resumable=True)
     if error.status_code != 404:
         return _setback(job, error, now, chance)
-    since = now if job.missing_since is None else job.missing_since
-    if now - since > MISSING_GRACE:
+    missing = Missing.once_more(job.missing, now)
+    if missing.lasts(now, MISSING_GRACE):
         return Verdict(events=(Event.GAVE_UP,), error=error)
-    return attrs.evolve(_setback(job, error, now, chance), missing_since=since)
+    return attrs.evolve(_setback(job, error, now, chance), missing=missing)
 
 
 def _setback(job: PollJob, why: SegmentsError | None, now: float, chance: float) -> Verdict:
@@ -310,4 +339,4 @@ def _setback(job: PollJob, why: SegmentsError | None, now: float, chance: float)
     asked = why.retry_after if isinstance(why, APIStatusError) else None
     pause = max(asked or 0.0, full_jitter(job.setbacks, chance))
     again_at = max(now + pause, next_poll_at(now, job.submitted_at))
-    return Verdict(again_at=again_at, setback=why, missing_since=job.missing_since)
+    return Verdict(again_at=again_at, setback=why, missing=job.missing)

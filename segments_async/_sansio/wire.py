@@ -62,7 +62,8 @@ class ApiRequest:
 class ApiAnswer:
     """One whole answer. Its headers are found by their names in lower case.
 
-    `at` is when it was whole, in seconds of the event loop's clock.
+    `at` is when it was whole, in seconds of the event loop's clock. `raised` is what a response
+    hook of the caller's HTTP client raised at it: the answer counts first, then that is raised.
     """
 
     status: int
@@ -70,6 +71,7 @@ class ApiAnswer:
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     at: float = 0.0
+    raised: Exception | None = None
 
 
 def checked_id(kind: str, value: object) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .answer import Answer, BrokenBody, Reply
 from .exports import DurationLaw, Durations
 from .faults import Fault
-from .limits import FixedWindow, TokenBucket
+from .limits import ContendedLimit, FixedWindow, TokenBucket
 from .model import Sandbox
 from .page import (
     API_ORIGIN,
@@ -38,6 +38,7 @@ __all__ = [
     "PAGE_SEGMENT_ID",
     "Answer",
     "BrokenBody",
+    "ContendedLimit",
     "DurationLaw",
     "Durations",
     "Entry",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -22,11 +23,32 @@ class Counter(Protocol):
         ...
 
 
+class _Budget(Counter, Protocol):
+    """A counter from which others take, too."""
+
+    def use(self, now: float, requests: float) -> None:
+        """Take so many requests of what is left, or all of it, for somebody else."""
+        ...
+
+
 Steps = tuple[tuple[float, float], ...]
+Spans = tuple[tuple[float, float], ...]
 
 
 def _as_steps(value: Iterable[tuple[float, float]]) -> Steps:
     return tuple(value)
+
+
+def _spans_rise(instance: object, attribute: object, value: Spans) -> None:  # noqa: ARG001
+    times = [t for span in value for t in span]
+    if times != sorted(times) or any(t < 0 for t in times):
+        raise ValueError("used_up is (since, until) in rising order, without overlaps")
+
+
+def _uses_rise(instance: object, attribute: object, value: Steps) -> None:  # noqa: ARG001
+    times = [t for t, _ in value]
+    if times != sorted(times) or any(t < 0 or n < 0 for t, n in value):
+        raise ValueError("used is (seconds, requests) in rising order, with no number below 0")
 
 
 def _times_rise(instance: object, attribute: object, value: Steps) -> None:  # noqa: ARG001
@@ -71,7 +93,7 @@ class TokenBucket:
             missing -= rate * (until - begin)
         return math.inf
 
-    def counter(self) -> Counter:
+    def counter(self) -> _Budget:
         """A full bucket."""
         return _Bucket(self)
 
@@ -87,10 +109,17 @@ class _Bucket:
         self._tokens = float(limit.burst)
         self._at = 0.0
 
-    def admit(self, now: float) -> float | None:
+    def use(self, now: float, requests: float) -> None:
+        self._fill(now)
+        self._tokens -= min(self._tokens, requests)
+
+    def _fill(self, now: float) -> None:
         dropped = self._limit.filled(self._at, now) if now > self._at else 0.0
         self._tokens = min(float(self._limit.burst), self._tokens + dropped)
         self._at = max(self._at, now)
+
+    def admit(self, now: float) -> float | None:
+        self._fill(now)
         if self._tokens >= _ENOUGH:
             self._tokens -= 1
             return None
@@ -113,7 +142,7 @@ class FixedWindow:
         """The number of the window that `t` is in."""
         return math.floor((t + self.phase) / self.seconds)
 
-    def counter(self) -> Counter:
+    def counter(self) -> _Budget:
         """No request counted yet."""
         return _Window(self)
 
@@ -121,14 +150,106 @@ class FixedWindow:
 class _Window:
     def __init__(self, limit: FixedWindow) -> None:
         self._limit = limit
-        self._window = limit.window(0.0)
-        self._used = 0
+        self._window: int = limit.window(0.0)
+        self._used = 0.0
 
-    def admit(self, now: float) -> float | None:
+    def use(self, now: float, requests: float) -> None:
+        self._turn(now)
+        self._used += min(self._limit.limit - self._used, requests)
+
+    def _turn(self, now: float) -> None:
         window = self._limit.window(now)
         if window != self._window:
-            self._window, self._used = window, 0
-        if self._used < self._limit.limit:
+            self._window, self._used = window, 0.0
+
+    def admit(self, now: float) -> float | None:
+        self._turn(now)
+        if self._used + _ENOUGH <= self._limit.limit:
             self._used += 1
             return None
-        return (window + 1) * self._limit.seconds - self._limit.phase - now
+        return (self._window + 1) * self._limit.seconds - self._limit.phase - now
+
+
+@frozen
+class ContendedLimit:
+    """A limit that somebody else on the account uses as well.
+
+    `used_up`, `((since, until), ...)`: from `since` to `until`, in seconds, the others take all
+    that the limit grants, so every request here is refused; a span of no length takes what is
+    left at that moment. `used`, `((seconds, requests), ...)`: at that moment the others take so
+    many requests of what is left. `limit` None: no limit outside of the spans.
+
+    The wait that a refused request is told is the limit's own: it doesn't foresee the others.
+    """
+
+    limit: TokenBucket | FixedWindow | None
+    used_up: Spans = field(default=(), converter=_as_steps, validator=_spans_rise)
+    used: Steps = field(default=(), converter=_as_steps, validator=_uses_rise)
+
+    def admitted_by(self, t: float) -> float:
+        """The most requests that could be let through in [0, t].
+
+        By a client that takes whatever is left as soon as it is there, so that the others' `used`
+        after the start take nothing from it.
+        """
+        spans = tuple((since, until) for since, until in self.used_up if since <= t)
+        if self.limit is None:
+            covered = sum(min(until, t) - since for since, until in spans)
+            return 0.0 if spans and covered >= t else math.inf
+        if isinstance(self.limit, FixedWindow):
+            granted = self._by_windows(self.limit, t)
+        else:
+            granted = self._by_tokens(self.limit, spans, t)
+        if self.used_up and self.used_up[0][0] == 0.0:
+            return granted
+        first = self.limit.limit if isinstance(self.limit, FixedWindow) else self.limit.burst
+        return granted - min(first, sum(n for at, n in self.used if at == 0.0))
+
+    def _by_windows(self, limit: FixedWindow, t: float) -> float:
+        windows = range(limit.window(0.0), limit.window(t) + 1)
+        starts = [max(0.0, n * limit.seconds - limit.phase) for n in windows]
+        return sum(
+            limit.limit
+            for at in starts
+            if not any(since <= at < until or at == since == until for since, until in self.used_up)
+        )
+
+    def _by_tokens(self, limit: TokenBucket, spans: Spans, t: float) -> float:
+        granted = 0.0 if spans and spans[0][0] == 0.0 else float(limit.burst)
+        at = 0.0
+        for since, until in spans:
+            granted += limit.filled(at, since)
+            at = min(until, t)
+        return granted + limit.filled(at, t)
+
+    def counter(self) -> Counter:
+        """Nothing used yet, by anybody."""
+        return _Contended(self)
+
+
+#: The others' last request of a span comes just before its end, which may be a window's beginning.
+_JUST_BEFORE = 1e-9
+
+
+class _Contended:
+    def __init__(self, limit: ContendedLimit) -> None:
+        self._budget = None if limit.limit is None else limit.limit.counter()
+        self._spans = deque(limit.used_up)
+        self._used = deque(limit.used)
+
+    def admit(self, now: float) -> float | None:
+        while self._used and self._used[0][0] <= now:
+            self._use(*self._used.popleft())
+        while self._spans and self._spans[0][1] <= now:
+            since, until = self._spans.popleft()
+            self._use(max(since, until - _JUST_BEFORE), math.inf)
+        inside = bool(self._spans) and self._spans[0][0] <= now
+        if inside:
+            self._use(now, math.inf)
+        if self._budget is not None:
+            return self._budget.admit(now)
+        return self._spans[0][1] - now if inside else None
+
+    def _use(self, at: float, requests: float) -> None:
+        if self._budget is not None:
+            self._budget.use(at, requests)

@@ -21,7 +21,7 @@ from .clock import Clock, Timeline, http_date
 from .content import Content
 from .exports import DurationLaw, Durations, Export, export_json
 from .faults import Fault, Rule, Script, Shares
-from .limits import FixedWindow, TokenBucket
+from .limits import ContendedLimit, FixedWindow, TokenBucket
 from .links import Signer, s3_error
 from .record import Entry, Kind, Origin, Record
 from .request import JSON, Request, basic, error, header, normal_basic
@@ -48,7 +48,7 @@ class Sandbox:
         rows: int = 1000,
         seed: int = 0,
         durations: DurationLaw = _DURATIONS,
-        limit: TokenBucket | FixedWindow | None = None,
+        limit: TokenBucket | FixedWindow | ContendedLimit | None = None,
         retry_after: Literal["seconds", "date"] | None = None,
         max_pending: int | None = None,
         failed: float = 0.0,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import selectors
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -30,8 +32,53 @@ def slow_server() -> Iterator[SandboxServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[subprocess.Popen[str]]:
+    """The process that forks commands (`forking.py`)."""
+    program = [sys.executable, "-W", "error", str(Path(__file__).with_name("forking.py"))]
+    with subprocess.Popen(
+        program, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, nursery: subprocess.Popen[str]
+) -> Run:
+    assert nursery.stdin is not None
+    assert nursery.stdout is not None
+    stdin, stdout = nursery.stdin, nursery.stdout
+    told = tmp_path_factory.mktemp("told")  # tests look at what is in their own folder
+
+    def run(
+        *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        job = {
+            "arguments": arguments,
+            "cwd": str(tmp_path),
+            "env": environment() if env is None else dict(env),
+        }
+        for name in ("out", "err"):
+            (told / name).write_bytes(b"")
+            job[name] = str(told / name)
+        print(json.dumps(job), file=stdin, flush=True)
+        with selectors.DefaultSelector() as selector:
+            selector.register(stdout, selectors.EVENT_READ)
+            assert selector.select(PATIENCE), f"it doesn't end: {arguments}"
+        status = int(stdout.readline())
+        out, err = ((told / name).read_text() for name in ("out", "err"))
+        return subprocess.CompletedProcess([*COMMAND, *arguments], status, out, err)
+
+    return run
+
+
+@pytest.fixture
+def run_anew(tmp_path: Path) -> Run:
+    """As `run`, in a Python of its own."""
+
     def run(
         *arguments: str, env: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:

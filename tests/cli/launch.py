@@ -14,7 +14,10 @@ from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
 from segments_async.sandbox.server import SandboxServer
 
 COMMAND = (sys.executable, "-W", "error", "-m", "segments_async.cli")
-PATIENCE = 30.0  # seconds
+PATIENCE = 120.0  # seconds: a bound for what hangs, and no claim of how long anything takes
+
+#: Seconds for `--timeout`, in which a busy machine too submits five exports.
+AMPLE = "5"
 
 
 def environment(server: SandboxServer | None = None, **more: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from launch import Environment, Parsed, Run
+from launch import AMPLE, Environment, Parsed, Run
 
 from segments_async.sandbox import (
     FREE_ACCESS_TOKEN,
@@ -41,10 +41,10 @@ def test_list_is_json_lines_in_a_pipe(
 
 
 def test_export_all(
-    run: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
+    run_anew: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
 ) -> None:
     """`export --all`: a line per segment on stdout, and files that equal the vendor's."""
-    done = run(*EXPORT, "--all", env=account(server))
+    done = run_anew(*EXPORT, "--all", env=account(server))
     rows = parsed(done.stdout)
     assert done.returncode == 0, done.stderr
     assert all(set(row) == OUTCOME_KEYS for row in rows)
@@ -188,7 +188,7 @@ def test_timeout_leaves_the_rest_resumable(
     run: Run, account: Environment, slow_server: SandboxServer, parsed: Parsed
 ) -> None:
     """`--timeout` ends the run with 1; what goes on at the vendor is told with its export's id."""
-    done = run(*EXPORT, "--all", "--timeout", "1", "--no-journal", env=account(slow_server))
+    done = run(*EXPORT, "--all", "--timeout", AMPLE, "--no-journal", env=account(slow_server))
     rows = parsed(done.stdout)
     assert done.returncode == 1
     assert {row["error"]["type"] for row in rows} == {"ExportTimeoutError"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launch import PATIENCE, Environment, Parsed, Run, Start, Until
+from launch import AMPLE, PATIENCE, Environment, Parsed, Run, Start, Until
 
 from segments_async.sandbox import PAGE_SEGMENT_ID, Durations, Fault, Sandbox
 from segments_async.sandbox.server import SandboxServer
@@ -25,8 +25,8 @@ RUN_KEYS = {
 
 @pytest.fixture
 def steady_server() -> Iterator[SandboxServer]:
-    """Five segments, whose exports take three seconds."""
-    steady = Durations(median=3, sigma=0)
+    """Five segments, whose exports take longer than it takes to submit all."""
+    steady = Durations(median=float(AMPLE) + 2, sigma=0)
     with SandboxServer(Sandbox(segments=5, rows=20, durations=steady)) as server:
         yield server
 
@@ -93,7 +93,7 @@ def test_timeout_and_the_same_command(
 ) -> None:
     """`--timeout` leaves a run that the same command goes on with, and it says so."""
     record, env = steady_server.sandbox.record, account(steady_server)
-    first = run(*EXPORT, "--timeout", "1", env=env)
+    first = run(*EXPORT, "--timeout", AMPLE, env=env)
     assert first.returncode == 1
     assert "The same command goes on" in first.stderr
     [row] = parsed(run("runs", *PLACE, env=env).stdout)
@@ -234,10 +234,10 @@ def test_resume_keeps_to_what_was_asked(
     server.sandbox.durations = Durations(median=3600, sigma=0, longest=3600)
     with server.lock:
         server.sandbox.refresh(ids[0], server.now() + 60)
-    cut_off = ("--only-changed", "--timeout", "1", "--max-pending", "1")
+    cut_off = ("--only-changed", "--timeout", AMPLE, "--max-pending", "1")
     assert run("export", *PLACE, *ids[:3], *cut_off, env=env).returncode == 1
     before = len(server.sandbox.record.submits())
-    done = run("resume", *PLACE, "--timeout", "1", env=env)
+    done = run("resume", *PLACE, "--timeout", AMPLE, env=env)
     rows = {row["segment_id"]: row for row in parsed(done.stdout)}
     assert done.returncode == 1
     assert set(rows) == set(ids[:3])
@@ -376,7 +376,7 @@ def test_a_500_is_told_plainly_and_remembered(
     """
     env = account(server)
     server.sandbox.inject(Fault.status(500), method="POST")
-    first = run(*EXPORT, "--timeout", "1", env=env)
+    first = run(*EXPORT, "--timeout", AMPLE, env=env)
     [told] = [line for line in first.stderr.splitlines() if "500 on POST" in line]
     assert "the vendor has opened a ticket with its support by itself" in told
     assert "Nothing is sent until " in told

@@ -30,9 +30,9 @@ def test_help_lists_every_command(run: Run) -> None:
         assert word in done.stdout
 
 
-def test_version(run: Run) -> None:
+def test_version(run_anew: Run) -> None:
     """`--version` names the program."""
-    done = run("--version")
+    done = run_anew("--version")
     assert (done.returncode, done.stdout.split()[0]) == (0, "segments-async")
 
 

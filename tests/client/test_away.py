@@ -45,7 +45,8 @@ def unknown(report: BulkReport[Any]) -> list[str]:
 
 def repeated(sandbox: Sandbox) -> list[str | None]:
     """Segments whose POST was sent again although it may have been acted on."""
-    posts = Counter(e.segment_id for e in sandbox.record.submits() if e.status != 429)
+    not_now = (408, 421, 425, 429)
+    posts = Counter(e.segment_id for e in sandbox.record.submits() if e.status not in not_now)
     return [segment_id for segment_id, count in posts.items() if count > 1]
 
 
@@ -183,6 +184,45 @@ async def test_a_502_is_told_as_what_it_is() -> None:
             await client.request_export(PAGE_SEGMENT_ID)
 
 
+PROBES: Mapping[str, Fault] = {
+    **AWAY,
+    **{str(code): Fault.status(code) for code in (400, 404, 408, 409, 421, 425, 429, 500, 599)},
+    "429 with Retry-After": Fault.status(429, headers={"retry-after": "7"}),
+    "never left": Fault.UNREACHABLE,
+    "lost": Fault.LOST_AFTER,
+    "cut": Fault.cut(20),
+    "late": Fault.slow(100.0),
+    "no id": Fault.fields(exportId=None),
+    "an odd id": Fault.fields(exportId="a/b"),
+}
+
+
+@pytest.mark.parametrize("fault", PROBES.values(), ids=PROBES)
+async def test_whatever_becomes_of_the_submit_that_goes_alone_others_follow(fault: Fault) -> None:
+    """A breaker whose probe ends in a way that nobody thought of must not stay open for ever."""
+    sandbox = Sandbox(segments=12, latency=0.1)
+    sandbox.inject(Fault.LOST_AFTER, **POST, times=3)
+    sandbox.inject(fault, **POST, times=2)
+    async with connected(sandbox, poll_share=1.0) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert anyio.current_time() < 1000
+    assert len(report.exported) >= 12 - 3 - 3
+    assert repeated(sandbox) == []
+
+
+async def test_the_id_of_another_segments_export_is_none() -> None:
+    """A vendor that answers two POSTs with one id would end as one segment's users in two files."""
+    sandbox = Sandbox(segments=2, durations=Durations(median=60, sigma=0))
+    first, second = sandbox.segment_ids
+    mixed = Fault.fields(exportId=sandbox.export_id(first), segment=None)
+    sandbox.inject(mixed, **POST, segment_id=second)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export([first, second], None)
+    (outcome,) = report.not_exported
+    assert outcome.segment_id == second
+    assert isinstance(outcome.error, SubmitUnknownError)
+
+
 # --------------------------------------------------------------------- redirects
 
 
@@ -282,3 +322,45 @@ async def test_a_limit_that_refuses_all_gives_up_nobody() -> None:
         report = await client.bulk_export(sandbox.segment_ids, None)
         assert anyio.current_time() >= 3600
     assert report.ok
+
+
+# --------------------------------------------------------------------- a list that shows nothing
+
+
+BROKEN_LISTS: Mapping[str, Fault] = {
+    "a coding that isn't read": Fault.status(200, headers={"content-encoding": "br"}, body="?"),
+    "always 504": Fault.status(504),
+    "a page": Fault.status(200, body="<html>"),
+    "not JSON": Fault.status(200, body="user_id\n1\n"),
+    "without an answer": Fault.LOST_AFTER,
+    "cut": Fault.cut(20),
+    "too slow": Fault.slow(100.0),
+    "not allowed": Fault.status(403),
+    "not there": Fault.status(404),
+}
+
+
+@pytest.mark.parametrize("fault", BROKEN_LISTS.values(), ids=BROKEN_LISTS)
+async def test_a_list_that_never_works_ends_no_run(fault: Fault) -> None:
+    """After four seconds of 503 the exports go on, though the probe in place of a POST fails."""
+    sandbox = Sandbox(segments=20, latency=0.05)
+    sandbox.inject(AWAY["503"], **POST, until=4.0)
+    sandbox.inject(fault, path="list", times=math.inf)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert anyio.current_time() < 400
+    assert len(report.exported) >= 17
+    assert repeated(sandbox) == []
+    assert sum(e.kind == "list" for e in sandbox.record.api()) <= 20
+
+
+async def test_a_suspected_submit_is_given_up_though_no_list_can_be_read() -> None:
+    """The list comes in a coding that isn't read: the vendor is there, and the POST goes again."""
+    sandbox = Sandbox(segments=10, latency=0.1)
+    alone = sandbox.segment_ids[3]
+    sandbox.inject(Fault.status(429), **POST, segment_id=alone, times=math.inf)
+    sandbox.inject(BROKEN_LISTS["a coding that isn't read"], path="list", times=math.inf)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert anyio.current_time() < 1200
+    assert [o.segment_id for o in report.not_exported] == [alone]

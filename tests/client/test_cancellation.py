@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,15 @@ import anyio
 import pytest
 
 from client.vendor import all_whole, assert_at_rest, connected, is_whole, names_in, turns
-from segments_async import SegmentsClient
-from segments_async.sandbox import Durations, Fault, Sandbox
+from segments_async import Pacer, SegmentsClient
+from segments_async.sandbox import (
+    PAGE_ACCESS_TOKEN,
+    PAGE_API_KEY,
+    Durations,
+    Fault,
+    Sandbox,
+)
+from segments_async.sandbox.server import SandboxServer
 
 Call = Callable[[SegmentsClient, list[str], Path], Awaitable[Any]]
 
@@ -228,3 +236,20 @@ async def test_at_every_suspension_of_one_who_shares(who: str, tmp_path: Path) -
         if not scope.cancel_called:
             break
     assert number > 5
+
+
+@pytest.mark.real_time
+async def test_requests_cancelled_while_they_connect_leave_nothing_behind() -> None:
+    """The library's own HTTP clients are as many as were needed at once, and work."""
+    with SandboxServer(Sandbox(segments=3)) as server:
+        async with SegmentsClient(
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url, pacer=Pacer(rate=math.inf)
+        ) as client:
+            for turn in range(60):
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(3):
+                        tasks.start_soon(client.list_segments)
+                    await turns(turn % 15)
+                    tasks.cancel_scope.cancel()
+            assert len(client._own[0]._transports) <= 3
+            assert len(await client.list_segments()) == 3

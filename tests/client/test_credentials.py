@@ -28,6 +28,7 @@ from segments_async import (
     SegmentsClient,
     SegmentsError,
 )
+from segments_async._quiet import quietly
 from segments_async.sandbox import (
     API_ORIGIN,
     FREE_ACCESS_TOKEN,
@@ -309,6 +310,21 @@ async def test_no_log_line_has_a_secret_over_sockets(log: io.StringIO, tmp_path:
     assert sandbox.faults_left() == 0
     assert "httpcore" in log.getvalue()
     assert [secret for secret in SECRETS if secret in log.getvalue()] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["httpx", "httpcore.http11", "httpcore.http2", "httpx2", "httpcore2.http11", "httpcore2.http2"],
+)
+def test_each_layer_of_a_client_is_redacted(log: io.StringIO, name: str) -> None:
+    """A redirect's signed link, as httpcore logs it, or httpcore2 under a caller's httpx2."""
+    location = (b"Location", b"https://files.example/a.csv?X-Amz-Signature=0badc0de")
+    with quietly():
+        logging.getLogger(name).debug(
+            "receive_response_headers.complete return_value=%r", (b"HTTP/1.1", 307, [location])
+        )
+    assert "https://files.example/a.csv" in log.getvalue()
+    assert "0badc0de" not in log.getvalue()
 
 
 FAULTS = {

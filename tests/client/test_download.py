@@ -26,6 +26,7 @@ from segments_async import (
     SegmentsClient,
 )
 from segments_async._files import download
+from segments_async._files.part import PartFile
 from segments_async.sandbox import (
     FILES_ORIGIN,
     PAGE_EXPORT_ID,
@@ -661,3 +662,22 @@ async def test_a_body_is_read_once() -> None:
             with pytest.raises(ConfigurationError, match="read once"):
                 body.rows()
             assert len([row async for row in rows]) == 1000
+
+
+async def test_a_file_waits_for_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is out of descriptors for a moment loses no file, nor what has come of it."""
+    sandbox = Sandbox(rows=5)
+    open_part, failures = PartFile.open, [errno.EMFILE, errno.ENFILE, errno.EMFILE]
+
+    def scarce(part: PartFile, export_id: str) -> None:
+        if failures:
+            raise OSError(failures.pop(), "Too many open files")
+        open_part(part, export_id)
+
+    monkeypatch.setattr(PartFile, "open", scarce)
+    async with connected(sandbox) as client:
+        file = await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+    assert is_whole(sandbox, file.path, PAGE_SEGMENT_ID)
+    assert not failures

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,8 @@ async def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
     sandbox = sandbox_of()
     await session(sandbox, tmp_path, timeout=2.0)
     before = len(sandbox.record)
-    with sqlite3.connect(tmp_path / "runs.db") as database:
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as database, database:
         database.execute("UPDATE segments_async_events SET facts = '{}'")
-    database.close()
     async with connected(sandbox) as client:
         with pytest.raises(JournalError) as caught:
             await client.bulk_export(
@@ -328,9 +328,8 @@ async def test_patience_counts_from_the_accepted_post(tmp_path: Path) -> None:
     sandbox = Sandbox(segments=1, rows=5, durations=slow)
     first = await session(sandbox, tmp_path, timeout=100.0)
     assert errors(first) == {ExportTimeoutError}
-    with sqlite3.connect(tmp_path / "runs.db") as database:
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as database:
         assert database.execute("SELECT count(*) FROM segments_async_events").fetchone() == (2,)
-    database.close()
     second = await session(sandbox, tmp_path, export_timeout=1e-6)
     assert errors(second) == {ExportTimeoutError}
     assert all(outcome.resumable for outcome in second.not_exported)
@@ -610,14 +609,18 @@ async def test_no_secret_is_in_the_journal(tmp_path: Path) -> None:
 
 
 async def test_durations_order_the_next_run(tmp_path: Path) -> None:
-    """What took longest the last time is submitted first, in another process too."""
+    """What took longest the last time is submitted first, in another process too.
+
+    The vendor tells times in whole milliseconds, so two that differ by less may change places.
+    """
     sandbox = Sandbox(segments=12, rows=5, durations=Durations(median=5.0, sigma=1.0))
     await session(sandbox, tmp_path)
     before = len(sandbox.record.submits())
     await session(sandbox, tmp_path, client={"pacer": Pacer(rate=2)})
     order = [entry.segment_id for entry in sandbox.record.submits()[before:]]
     took = [sandbox.duration(segment_id) for segment_id in order if segment_id]
-    assert took == sorted(took, reverse=True)
+    assert len(took) == 12
+    assert all(first > then - 0.001 for first, then in itertools.pairwise(took))
 
 
 async def test_a_manifest_has_a_line_for_every_outcome_of_a_session(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import httpx
 from segments_async import Pacer, SegmentsClient
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
 
-EXPORTS = 3_000
+EXPORTS = 1_000
 
 
 class _EverPending(httpx.AsyncBaseTransport):

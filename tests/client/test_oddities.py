@@ -46,6 +46,21 @@ def wrapped(body: bytes) -> bytes:
     return json.dumps({"data": json.loads(body)}).encode()
 
 
+def respelt(body: bytes, **changes: Callable[[str], str]) -> bytes:
+    answer = json.loads(body)
+    return json.dumps(
+        answer | {key: change(answer[key]) for key, change in changes.items()}
+    ).encode()
+
+
+def beside_another(body: bytes) -> bytes:
+    """A list of two; a POST's answer, which nobody could tell apart, stays alone."""
+    answer = json.loads(body)
+    if answer["status"] == "PENDING":
+        return body
+    return json.dumps([answer | {"exportId": "another"}, answer]).encode()
+
+
 def without_segment(body: bytes) -> bytes:
     answer = json.loads(body)
     del answer["segment"]
@@ -66,6 +81,27 @@ ODD_ANSWERS = {
     "no segment": Fault.changed(without_segment),
     "a list of one": Fault.changed(lambda body: b"[" + body + b"]"),
     "an envelope": Fault.changed(wrapped),
+    "an envelope with a status": Fault.changed(
+        lambda body: b'{"status": "success", "data": ' + body + b', "errors": []}'
+    ),
+    "envelopes": Fault.changed(lambda body: b'{"data": {"exports": [' + body + b"]}}"),
+    "one of two": Fault.changed(beside_another),
+    "white space around the id": Fault.changed(
+        lambda body: respelt(body, exportId=lambda told: f" {told}\n")
+    ),
+    "the id in upper case": Fault.changed(
+        lambda body: body if b"PENDING" in body else respelt(body, exportId=str.upper)
+    ),
+    "a name in Latin-1": Fault.changed(
+        lambda body: body.replace(b'"name": "', b'"name": "M\xfcnchen ')
+    ),
+    "a bare newline in a name": Fault.changed(
+        lambda body: body.replace(b'"name": "', b'"name": "\n')
+    ),
+    "a number of 5 000 digits": Fault.changed(
+        lambda body: b'{"users": ' + b"9" * 5000 + b"," + body[1:]
+    ),
+    "something after it": Fault.changed(lambda body: body + b"\n<!-- served by web7 -->"),
     "a byte order mark": Fault.changed(lambda body: b"\xef\xbb\xbf" + body),
 }
 
@@ -339,3 +375,32 @@ async def test_a_bomb_is_refused() -> None:
     ):
         with pytest.raises(DecodeError):
             await client.get_export(PAGE_EXPORT_ID)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda told: {"segments": told, "errors": [], "links": [{"rel": "self"}]},
+        lambda told: {"data": {"segments": told}},
+        lambda told: {"status": "success", "data": {"segments": told, "next": None}},
+    ],
+    ids=["beside others", "deeper", "beside a status"],
+)
+async def test_a_list_is_found_in_its_envelope(wrap: Callable[[object], object]) -> None:
+    """Beside other lists, or an envelope deeper, the list of segments is the list."""
+    sandbox = Sandbox(segments=3)
+    change = Fault.changed(lambda body: json.dumps(wrap(json.loads(body))).encode())
+    sandbox.inject(change, path="list")
+    async with connected(sandbox) as client:
+        listed = await client.list_segments()
+    assert [segment.segment_id for segment in listed] == sandbox.segment_ids
+
+
+async def test_an_id_beside_another_segment_is_told() -> None:
+    """Its file may have the other one's users; a person can ask the vendor about the export."""
+    sandbox = Sandbox(segments=2)
+    sandbox.inject(Fault.fields(segment={"segmentId": "another"}), **POST)
+    async with connected(sandbox) as client:
+        with pytest.raises(SubmitUnknownError) as caught:
+            await client.request_export(sandbox.segment_ids[0])
+    assert sandbox.export_id(sandbox.segment_ids[0]) in str(caught.value)

@@ -37,6 +37,9 @@ from segments_async.sandbox.server import SandboxServer
 
 pytestmark = pytest.mark.real_time
 
+#: Seconds for what has no reason to hang, and no claim of how long anything takes.
+PATIENCE = 600.0
+
 QUICK = Durations(median=0.6, sigma=0.3)
 
 
@@ -46,7 +49,7 @@ async def _accounted_for(sandbox: Sandbox, to: Path) -> None:
         async with SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url
         ) as client:
-            with anyio.fail_after(100):
+            with anyio.fail_after(PATIENCE):
                 segments = await client.list_segments()
                 report = await client.bulk_export(segments, to)
             assert client._gate._free == 64
@@ -80,12 +83,13 @@ async def test_sixty_segments_with_lost_answers(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.counted(150, 500, "segments")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-async def test_five_hundred_segments_with_lost_answers(tmp_path: Path) -> None:
+async def test_five_hundred_segments_with_lost_answers(tmp_path: Path, count: int) -> None:
     """The main job: 500 segments at 50 requests/s with 1 % of the answers lost."""
     await _accounted_for(
         Sandbox(
-            segments=500,
+            segments=count,
             rows=100,
             limit=TokenBucket(50, 100),
             lost_before=0.005,
@@ -106,13 +110,13 @@ async def test_errors_over_http(tmp_path: Path) -> None:
             with pytest.raises(PermissionDeniedError):
                 await client.list_segments()
         async with SegmentsClient(
-            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=url, request_timeout=0.5
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=url, request_timeout=3.0
         ) as client:
             with pytest.raises(NotFoundError):
                 await client.get_export("no-such-export")
             with pytest.raises(NotFoundError):
                 await client.request_export("no-such-segment")
-            for fault in (Fault.LOST_BEFORE, Fault.LOST_AFTER, Fault.slow(1.0), Fault.cut(5)):
+            for fault in (Fault.LOST_BEFORE, Fault.LOST_AFTER, Fault.slow(60.0), Fault.cut(5)):
                 sandbox.inject(fault, method="POST")
                 with pytest.raises(SubmitUnknownError):
                     await client.request_export(PAGE_SEGMENT_ID)
@@ -153,7 +157,7 @@ async def test_a_thousand_callers_wait_on_one_client() -> None:
         async with SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url, pacer=Pacer(rate=math.inf)
         ) as client:
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE):
                 async with anyio.create_task_group() as tasks:
                     for _ in range(1000):
                         tasks.start_soon(client.get_export, PAGE_EXPORT_ID)
@@ -168,11 +172,14 @@ async def test_leaving_a_run_closes_its_connections(tmp_path: Path) -> None:
         async with SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url
         ) as client:
-            with anyio.fail_after(60):
+            with anyio.fail_after(PATIENCE):
                 async with client.open_bulk_export(sandbox.segment_ids, tmp_path) as run:
                     async for _ in run:
                         break
                 assert client._gate._free == 64
                 assert len(await client.list_segments()) == 40
-    assert [name for name in names_in(tmp_path) if name.endswith(".part")] == []
+    # What a download had brought stays for the next one: a part and its sidecar, never one alone.
+    names = set(names_in(tmp_path))
+    parts = {name.removesuffix(".json") for name in names if ".part" in name}
+    assert all({part, f"{part}.json"} <= names for part in parts)
     assert sandbox.record.duplicates() == {}

@@ -6,18 +6,24 @@ import gc
 import logging
 import sqlite3
 import weakref
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
 import pytest
 
 from client.vendor import STEADY, connected
-from segments_async import Pacer
+from segments_async import JournalError, Pacer
+from segments_async._journal.backends import backend
 from segments_async._journal.sql import SqlJournal
+from segments_async._journal.tables import limit as limits
+from segments_async._journal.tables import sealed, stamp
 from segments_async._opening import account_of
-from segments_async._sansio.sharing import Told
+from segments_async._sansio.sharing import Common, Told
 from segments_async._sharing import BUSY, IDLE, sharing_of
-from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Sandbox
+from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Sandbox, TokenBucket
 
 
 @pytest.fixture
@@ -29,20 +35,29 @@ async def journal_at(database: Path) -> SqlJournal:
     return await SqlJournal.open(database, account=account_of(API_ORIGIN, PAGE_API_KEY))
 
 
+def age_limit(database: Path, by: timedelta) -> None:
+    """Let the limit have been told so long ago: virtual time moves no clock."""
+    with backend(database).engine.begin() as connection:
+        row = connection.execute(limits.select()).one()
+        at = stamp(datetime.now(UTC) - by)
+        values = sealed(limits, {"sum_id": row.sum_id, "requests": row.requests, "at": at})
+        connection.execute(limits.update().values(values))
+
+
 def waiting(database: Path) -> list[int]:
     """Of each process but "another", whether it waits for its part."""
     query = "SELECT waits FROM segments_async_members WHERE member <> 'another'"
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection:
         return [row[0] for row in connection.execute(query)]
 
 
 async def test_a_shared_limit_that_is_damaged_ends_no_run(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The run is told of once, and finds the limit alone."""
+    """The caller is told of it once, and the run finds the limit alone."""
     journal = await journal_at(database)
     await journal.exchange("another", lambda common: Told(20.0, None, True, common.sum_id))
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE segments_async_limit SET requests = '2000.0'")
     sandbox = Sandbox(segments=3, durations=STEADY)
     async with (
@@ -54,6 +69,62 @@ async def test_a_shared_limit_that_is_damaged_ends_no_run(
     assert [r.message for r in caplog.records if "isn't shared" in r.message] != []
 
 
+async def test_an_error_that_passes_does_not_end_the_sharing(
+    database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One warning for some seconds without a database, one word when it is back, and the part."""
+    exchange, refuses = SqlJournal.exchange, False
+
+    async def refused(self: SqlJournal, member: str, tell: Callable[[Common], Told]) -> Told:
+        if refuses and member != "another":
+            raise JournalError("too many connections", reason="unavailable", location="there")
+        return await exchange(self, member, tell)
+
+    monkeypatch.setattr(SqlJournal, "exchange", refused)
+    pacer = Pacer()
+    sandbox = Sandbox(segments=20, durations=Durations(60.0, 0.0))
+    async with (
+        connected(sandbox, pacer=pacer) as client,
+        client.open_bulk_export(sandbox.segment_ids[:1], None, journal=database) as run,
+    ):
+        with caplog.at_level(logging.INFO, "segments_async"):
+            refuses = True
+            await anyio.sleep(3 * IDLE)
+            refuses = False
+            journal = await journal_at(database)
+            await journal.exchange("another", lambda c: Told(8.0, None, True, c.sum_id))
+            await anyio.sleep(IDLE + 2 * BUSY)
+        assert pacer.granted == 4.0
+        assert (await run.report()).ok
+    said = [r.message for r in caplog.records if "limit is" in r.message]
+    assert [r.partition(":")[0] for r in said] == [
+        "the limit isn't shared with other processes for now",
+        "the limit is shared with other processes again",
+    ]
+
+
+async def test_the_next_run_begins_at_the_limit_that_the_last_one_found(database: Path) -> None:
+    """A restart ten minutes later: hardly a 429 in its first minute, and as fast as can be."""
+    limit = TokenBucket(20, 40)
+    nights = [
+        Sandbox(segments=400, limit=limit, durations=Durations(2.0, 0.0), latency=0.05)
+        for _ in range(2)
+    ]
+    for number, sandbox in enumerate(nights):
+        async with (
+            connected(sandbox) as client,
+            client.open_bulk_export(
+                sandbox.segment_ids, None, journal=database, run=f"night {number}"
+            ) as run,
+        ):
+            assert (await run.report()).ok
+        age_limit(database, timedelta(minutes=10))
+    first, second = (len(sandbox.record.throttled()) for sandbox in nights)
+    assert first > 5 >= second
+    api = nights[1].record.api()
+    assert api[-1].at - api[0].at <= 1.05 * 2 * 400 / limit.rate
+
+
 async def test_a_locked_journal_holds_no_first_request(database: Path) -> None:
     """A part that isn't known within a second is learnt later."""
     await journal_at(database)
@@ -61,7 +132,7 @@ async def test_a_locked_journal_holds_no_first_request(database: Path) -> None:
     sandbox = Sandbox(segments=1, durations=STEADY)
     async with connected(sandbox, pacer=pacer) as client:
         journal = await journal_at(database)
-        with sqlite3.connect(database, isolation_level=None) as holder:
+        with closing(sqlite3.connect(database, isolation_level=None)) as holder:
             holder.execute("BEGIN IMMEDIATE")
             began = anyio.current_time()
             await sharing_of(pacer).join(client._gate, journal)

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +106,9 @@ async def turns(count: int) -> None:
     """Let all other tasks have so many turns."""
     for _ in range(count):
         await anyio.lowlevel.checkpoint()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """In real time: wait for what a thread, or another task's read, brings about."""
+    while not condition():  # noqa: ASYNC110 - nobody there could set an event
+        await anyio.sleep(0.001)

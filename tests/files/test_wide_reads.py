@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import httpx
 import pytest
+from client.vendor import until
 
 from segments_async import _wide_reads
 from segments_async._http import OwnClients, was_sent
@@ -45,6 +47,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return found
 
 
+#: Seconds for what has no reason to hang, and no claim of how long anything takes.
+PATIENCE = 120.0
+
+
 @contextlib.contextmanager
 def serving(answer: bytes, tls: ssl.SSLContext | None) -> Iterator[int]:
     """A server that answers one connection, and closes it without a word."""
@@ -61,10 +67,12 @@ def serving(answer: bytes, tls: ssl.SSLContext | None) -> Iterator[int]:
         thread.start()
         yield listener.getsockname()[1]
         listener.close()
-        thread.join(5)
+        thread.join(PATIENCE)
 
 
-async def fetch(url: str, context: ssl.SSLContext, timeout: float = 10.0) -> list[bytes]:
+async def fetch(
+    url: str, context: ssl.SSLContext, timeout: httpx.Timeout | float = PATIENCE
+) -> list[bytes]:
     async with (
         httpx.AsyncClient(transport=WideTransport(context, keepalive=1.0)) as client,
         client.stream("GET", url, timeout=timeout) as response,
@@ -96,7 +104,7 @@ async def test_a_body_cut_off_is_an_error(
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
         serving(answer, context_of(certificate)) as port,
-        anyio.fail_after(20),
+        anyio.fail_after(PATIENCE),
         pytest.raises(httpx.TransportError),
     ):
         await fetch(f"{scheme}://localhost:{port}/", trust)
@@ -108,15 +116,26 @@ async def test_a_body_is_read_whole_and_in_large_pieces(
 ) -> None:
     """All the bytes come, in their order, and in pieces larger than httpcore alone would read."""
     trust = ssl.create_default_context(cafile=str(certificate))
-    with serving(HEAD % len(BODY) + BODY, context_of(certificate)) as port, anyio.fail_after(20):
+    with (
+        serving(HEAD % len(BODY) + BODY, context_of(certificate)) as port,
+        anyio.fail_after(PATIENCE),
+    ):
         chunks = await fetch(f"{scheme}://localhost:{port}/", trust)
     assert b"".join(chunks) == BODY
     assert max(map(len, chunks)) > 16 * 1024
 
 
 @contextlib.contextmanager
-def saying(first: bytes, *, reset: bool = False) -> Iterator[int]:
-    """A server that says one thing to whatever it hears, and nothing more until it is left."""
+def saying(
+    first: bytes, *, reset: bool = False, said: threading.Event | None = None
+) -> Iterator[int]:
+    """A server that says one thing to whatever it hears, and nothing more until it is left.
+
+    Args:
+        first: what it says.
+        reset: whether it then breaks the connection.
+        said: set once it has said it.
+    """
 
     def serve(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -124,6 +143,8 @@ def saying(first: bytes, *, reset: bool = False) -> Iterator[int]:
             with connection:
                 connection.recv(65536)
                 connection.sendall(first)
+                if said is not None:
+                    said.set()
                 if reset:
                     linger = struct.pack("ii", 1, 0)
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -135,7 +156,7 @@ def saying(first: bytes, *, reset: bool = False) -> Iterator[int]:
         thread.start()
         yield listener.getsockname()[1]
         listener.close()
-        thread.join(5)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -143,7 +164,7 @@ async def test_a_connection_that_is_reset() -> None:
     """An error of reading, as httpx's own transport has it."""
     with (
         saying(HEAD % 10 + b"01234", reset=True) as port,
-        anyio.fail_after(20),
+        anyio.fail_after(PATIENCE),
         pytest.raises(httpx.ReadError),
     ):
         await fetch(f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
@@ -153,10 +174,14 @@ async def test_a_connection_that_falls_silent() -> None:
     """A read timeout, after as long as the request says."""
     with (
         saying(HEAD % 10 + b"01234") as port,
-        anyio.fail_after(20),
+        anyio.fail_after(PATIENCE),
         pytest.raises(httpx.ReadTimeout),
     ):
-        await fetch(f"http://127.0.0.1:{port}/", httpx.create_ssl_context(), timeout=0.1)
+        await fetch(
+            f"http://127.0.0.1:{port}/",
+            httpx.create_ssl_context(),
+            httpx.Timeout(PATIENCE, read=0.1),
+        )
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
@@ -164,7 +189,7 @@ async def test_what_fails_before_the_request_was_not_sent(answer: bytes) -> None
     """No TLS where it was to be, or nothing at all, are errors of connecting: no POST was made."""
     with (
         saying(answer) as port,
-        anyio.fail_after(20),
+        anyio.fail_after(PATIENCE),
         pytest.raises((httpx.ConnectError, httpx.ConnectTimeout)) as caught,
     ):
         await fetch(f"https://127.0.0.1:{port}/", httpx.create_ssl_context(), timeout=0.1)
@@ -173,10 +198,12 @@ async def test_what_fails_before_the_request_was_not_sent(answer: bytes) -> None
 
 async def test_a_cancelled_read_leaves_no_connection() -> None:
     """The server hears its end, which it doesn't while a descriptor of it is open."""
-    with saying(HEAD % 10 + b"01234") as port:
-        with anyio.move_on_after(0.1) as scope:
-            await fetch(f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
-    assert scope.cancelled_caught
+    said = threading.Event()
+    with saying(HEAD % 10 + b"01234", said=said) as port, anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetch, f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
+            await anyio.to_thread.run_sync(said.wait, PATIENCE)
+            tasks.cancel_scope.cancel()
 
 
 async def test_a_flipped_byte_of_tls_is_an_error(certificate: Path) -> None:
@@ -185,7 +212,7 @@ async def test_a_flipped_byte_of_tls_is_an_error(certificate: Path) -> None:
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
         encrypting([head, *[b"x" * 16_000] * 8], certificate, flipped=5) as port,
-        anyio.fail_after(20),
+        anyio.fail_after(PATIENCE),
         pytest.raises(httpx.ReadError, match=r"(?i)bad.record.mac"),
     ):
         await fetch(f"https://localhost:{port}/", trust)
@@ -196,7 +223,7 @@ async def test_small_records_are_put_together(certificate: Path) -> None:
     pieces = [b"x" * 8000] * 64
     head = HEAD % sum(map(len, pieces))
     trust = ssl.create_default_context(cafile=str(certificate))
-    with encrypting([head, *pieces], certificate) as port, anyio.fail_after(20):
+    with encrypting([head, *pieces], certificate) as port, anyio.fail_after(PATIENCE):
         chunks = await fetch(f"https://localhost:{port}/", trust)
     assert b"".join(chunks) == b"".join(pieces)
     assert len(chunks) < len(pieces) / 2
@@ -237,21 +264,22 @@ def encrypting(
         thread.start()
         yield listener.getsockname()[1]
         listener.close()
-        thread.join(5)
+        thread.join(PATIENCE)
 
 
 async def test_closed_while_it_is_read() -> None:
     """Whoever waits for it hears so at once, not at the read timeout."""
     client = httpx.AsyncClient(transport=WideTransport(httpx.create_ssl_context(), keepalive=1.0))
-    with saying(HEAD % 10 + b"01234") as port, anyio.fail_after(5):
+    said = threading.Event()
+    with saying(HEAD % 10 + b"01234", said=said) as port, anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
 
             async def read() -> None:
                 with pytest.raises(httpx.ReadError):
-                    await client.get(f"http://127.0.0.1:{port}/", timeout=60)
+                    await client.get(f"http://127.0.0.1:{port}/", timeout=2 * PATIENCE)
 
             tasks.start_soon(read)
-            await anyio.sleep(0.1)
+            await anyio.to_thread.run_sync(said.wait, PATIENCE)
             await client.aclose()
 
 
@@ -277,19 +305,21 @@ async def test_the_certificate_is_verified(certificate: Path) -> None:
         await fetch(f"https://localhost:{port}/", httpx.create_ssl_context())
 
 
-async def test_a_client_whose_connection_is_held_is_not_used_again() -> None:
-    """As when its closing was cut off: the next request would wait for it in vain."""
+async def test_a_client_whose_connection_is_held_gets_another_one() -> None:
+    """As when its closing was cut off: the next request would wait for the old one in vain."""
     clients = OwnClients(httpx.create_ssl_context(), 1.0, loopback=True)
-    with saying(HEAD % 10 + b"01234") as port:
+    with saying(HEAD % 10 + b"01234") as port, saying(HEAD % 5 + b"56789") as other_port:
         client = clients.borrow()
         request = client.build_request("GET", f"http://127.0.0.1:{port}/")
         response = await client.send(request, stream=True)
         clients.give_back(client)
-        other = clients.borrow()
-        assert other is not client
-        await response.aclose()
-        clients.give_back(client)
         assert clients.borrow() is client
+        with anyio.fail_after(10):
+            again = client.build_request("GET", f"http://127.0.0.1:{other_port}/")
+            other = await client.send(again, stream=True)
+        await response.aclose()
+        assert await anext(other.aiter_raw()) == b"56789"
+        await other.aclose()
         await clients.aclose()
 
 
@@ -302,7 +332,7 @@ def past_h11(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_wide_reads, "PAST_FROM", 1)
 
 
-async def read(url: str, context: ssl.SSLContext, timeout: float = 10.0) -> bytes:
+async def read(url: str, context: ssl.SSLContext, timeout: float = PATIENCE) -> bytes:
     """The body, as downloads read it, in buffers of a size that nothing else has."""
     clients = OwnClients(context, 1.0, loopback=True)
     storage = Storage(clients, lambda link: link, redirects=0, timeout=timeout)
@@ -340,7 +370,7 @@ async def test_a_large_body_past_h11(
     """All of it, in its order, though its beginning came through h11; not a byte more."""
     trust = ssl.create_default_context(cafile=str(certificate))
     answer = HEAD % len(BODY) + BODY + b"and more"
-    with serving(answer, context_of(certificate)) as port, anyio.fail_after(20):
+    with serving(answer, context_of(certificate)) as port, anyio.fail_after(PATIENCE):
         assert await read(f"{scheme}://localhost:{port}/", trust) == BODY
     assert sum(read_past) > len(BODY) / 4
     assert read_past[-1] == 0
@@ -357,25 +387,31 @@ async def test_a_body_cut_off_past_h11(
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
         serving(HEAD % len(BODY) + BODY[:-1], context_of(certificate)) as port,
-        anyio.fail_after(20),
+        anyio.fail_after(PATIENCE),
         pytest.raises(StorageBroken, match="ended 1 bytes before the body"),
     ):
         await read(f"{scheme}://localhost:{port}/", trust)
 
 
 @pytest.mark.parametrize(
-    ("reset", "what"), [(True, "reset by peer"), (False, "TimeoutError")], ids=["reset", "silent"]
+    ("reset", "seconds", "what"),
+    [(True, PATIENCE, "reset by peer"), (False, 2.0, "TimeoutError")],
+    ids=["reset", "silent"],
 )
 async def test_a_connection_that_fails_past_h11(
-    past_h11: None, read_past: list[int], reset: bool, what: str
+    past_h11: None, read_past: list[int], reset: bool, seconds: float, what: str
 ) -> None:
     """A broken link, as one that h11 reads; never an error of the disk."""
     with (
         saying(HEAD % (2 * len(BODY)) + BODY, reset=reset) as port,
-        anyio.fail_after(20),
+        anyio.fail_after(PATIENCE),
         pytest.raises(StorageBroken, match=what),
     ):
-        await read(f"http://127.0.0.1:{port}/", httpx.create_ssl_context(), timeout=0.5)
+        await read(
+            f"http://127.0.0.1:{port}/",
+            httpx.create_ssl_context(),
+            timeout=seconds,
+        )
 
 
 async def test_a_flipped_byte_of_tls_past_h11(certificate: Path, read_past: list[int]) -> None:
@@ -384,7 +420,7 @@ async def test_a_flipped_byte_of_tls_past_h11(certificate: Path, read_past: list
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
         encrypting([HEAD % sum(map(len, pieces)), *pieces], certificate, flipped=60) as port,
-        anyio.fail_after(20),
+        anyio.fail_after(PATIENCE),
         pytest.raises(StorageBroken, match=r"(?i)bad.record.mac"),
     ):
         await read(f"https://localhost:{port}/", trust)
@@ -393,11 +429,11 @@ async def test_a_flipped_byte_of_tls_past_h11(certificate: Path, read_past: list
 
 async def test_cancelled_past_h11(past_h11: None, read_past: list[int]) -> None:
     """The server hears the end of it at once."""
-    with saying(HEAD % (2 * len(BODY)) + BODY) as port:
-        with anyio.move_on_after(0.5) as scope:
-            await read(f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
-    assert scope.cancelled_caught
-    assert sum(read_past) > 0
+    with saying(HEAD % (2 * len(BODY)) + BODY) as port, anyio.fail_after(PATIENCE):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read, f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
+            await until(lambda: sum(read_past) > 0)
+            tasks.cancel_scope.cancel()
 
 
 CHUNK = 512 * 1024
@@ -421,7 +457,7 @@ async def test_other_bodies_go_through_h11(
 ) -> None:
     """Their connections can be used again, or h11 alone knows where they end."""
     monkeypatch.setattr(_wide_reads, "PAST_FROM", past_from)
-    with serving(answer, None) as port, anyio.fail_after(20):
+    with serving(answer, None) as port, anyio.fail_after(PATIENCE):
         assert await read(f"http://127.0.0.1:{port}/", httpx.create_ssl_context()) == BODY
     assert read_past == []
 
@@ -431,7 +467,7 @@ async def test_an_answer_before_a_broken_record_counts(certificate: Path) -> Non
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
         encrypting([HEAD % 5 + b"hello", b"x" * 200], certificate, flipped=1) as port,
-        anyio.fail_after(20),
+        anyio.fail_after(PATIENCE),
     ):
         assert await fetch(f"https://localhost:{port}/", trust) == [b"hello"]
 
@@ -439,7 +475,7 @@ async def test_an_answer_before_a_broken_record_counts(certificate: Path) -> Non
 async def test_nothing_is_left_to_the_garbage_collector(past_h11: None) -> None:
     """Of what httpx and httpcore have open for a body that was read past them."""
     finalized: list[object] = []
-    with serving(HEAD % len(BODY) + BODY, None) as port, anyio.fail_after(20):
+    with serving(HEAD % len(BODY) + BODY, None) as port, anyio.fail_after(PATIENCE):
         url = f"http://127.0.0.1:{port}/"
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(firstiter=hooks.firstiter, finalizer=finalized.append)
@@ -456,7 +492,7 @@ async def test_what_was_peeked_is_read_first(past_h11: None) -> None:
     clients = OwnClients(httpx.create_ssl_context(), 1.0, loopback=True)
     storage = Storage(clients, lambda link: link, redirects=0, timeout=10)
     body, buffer = b"", memoryview(bytearray(100_003))
-    with serving(HEAD % len(BODY) + BODY, None) as port, anyio.fail_after(20):
+    with serving(HEAD % len(BODY) + BODY, None) as port, anyio.fail_after(PATIENCE):
         async with storage.get(f"http://127.0.0.1:{port}/") as answer:
             assert isinstance(answer.chunks, _Chunks)
             # Of several reads, the last of which h11 handed over whole.
@@ -465,3 +501,44 @@ async def test_what_was_peeked_is_read_first(past_h11: None) -> None:
                 body += buffer[:size]
         await clients.aclose()
     assert body == BODY
+
+
+# --------------------------------------------------------------------- a process that stood still
+
+
+class _Loops:
+    """Time as seen by a read: the first one ends in a standstill of the process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self._offset = 0.0
+        now = anyio.current_time
+        self._seconds = seconds
+        monkeypatch.setattr(anyio, "current_time", lambda: now() + self._offset)
+
+    def stand_still(self) -> None:
+        self._offset += self._seconds
+
+
+@pytest.mark.parametrize(("seconds", "read_again"), [(60.0, True), (0.0, False)])
+async def test_after_a_standstill_a_socket_is_looked_at_once_more(
+    seconds: float, read_again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer was due first, and what came waits; without a standstill the time is over."""
+    loops, reads = _Loops(monkeypatch, seconds), 0
+
+    async def read() -> bytes:
+        nonlocal reads
+        reads += 1
+        if reads == 1:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                loops.stand_still()
+        return b"what came"
+
+    if read_again:
+        assert await _wide_reads._within(0.01, read) == b"what came"
+    else:
+        with pytest.raises(TimeoutError):
+            await _wide_reads._within(0.01, read)
+    assert reads == 1 + read_again

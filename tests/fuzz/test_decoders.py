@@ -16,17 +16,20 @@ from fuzz.inputs import SECRET_TEXTS, Inputs
 from segments_async.errors import SegmentsError
 
 SEED = 1
-INPUTS = 100_000
+
+#: Inputs of all decoders, in the README's command, and under `--whole`.
+FEW, INPUTS = 10_000, 100_000
 
 
 def by_name(decoder: Decoder[Any, Any]) -> str:
     return decoder.name
 
 
+@pytest.mark.counted(-(-FEW // len(DECODERS)), -(-INPUTS // len(DECODERS)), "inputs")
 @pytest.mark.parametrize("decoder", DECODERS, ids=by_name)
-def test_only_own_errors_escape(decoder: Decoder[Any, Any]) -> None:
+def test_only_own_errors_escape(decoder: Decoder[Any, Any], count: int) -> None:
     """Its share of the inputs ends in a result that holds what is claimed, or in its own error."""
-    tally = fuzz(decoder, SEED, range(-(-INPUTS // len(DECODERS))))
+    tally = fuzz(decoder, SEED, range(count))
     assert tally.clean, f"{decoder.name}, seed {SEED}: {tally}"
 
 

@@ -10,12 +10,6 @@ import pytest
 from journal.server import PostgresServer
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
-
-
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[PostgresServer]:
     """One that may be restarted."""

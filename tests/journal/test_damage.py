@@ -30,6 +30,9 @@ from segments_async._journal.database import Database
 from segments_async._sansio.standing import Standing
 
 BLOCK = 512
+
+#: Of the blocks of a file, each in turn.
+EVERY_BLOCK = pytest.mark.counted(every=7, of=f"blocks of {BLOCK} bytes")
 SEGMENTS = 64
 
 
@@ -108,11 +111,11 @@ def read(directory: Path, database: bytes, rollback: bytes) -> dict[str, Standin
         run.close()
 
 
-def flips(data: bytes, seed: int) -> list[bytes]:
-    """The data with one byte changed, once in each block."""
+def flips(data: bytes, seed: int, every: int) -> list[bytes]:
+    """The data with one byte changed, once in each block, or in every so many-th."""
     chance = random.Random(seed)
     changed = []
-    for start in range(0, len(data), BLOCK):
+    for start in range(0, len(data), every * BLOCK):
         at = start + chance.randrange(min(BLOCK, len(data) - start))
         changed.append(data[:at] + bytes([data[at] ^ chance.randrange(1, 256)]) + data[at + 1 :])
     return changed
@@ -126,17 +129,19 @@ def test_whole(closed: Written, killed: Written, tmp_path: Path) -> None:
     assert len(killed.rollback) > 50 * BLOCK
 
 
+@EVERY_BLOCK
 @pytest.mark.parametrize("seed", [1, 2])
-def test_flipped(closed: Written, tmp_path: Path, seed: int) -> None:
+def test_flipped(closed: Written, tmp_path: Path, seed: int, every: int) -> None:
     """A flipped byte in each 512 bytes of the database: read as it was written, or refused."""
-    found = [read(tmp_path / "x", data, b"") for data in flips(closed.database, seed)]
+    found = [read(tmp_path / "x", data, b"") for data in flips(closed.database, seed, every)]
     assert [known for known in found if known is not None and known != closed.known[-1]] == []
     assert found.count(None) > len(found) / 4
 
 
-def test_cut_off(closed: Written, tmp_path: Path) -> None:
+@EVERY_BLOCK
+def test_cut_off(closed: Written, tmp_path: Path, every: int) -> None:
     """A database that was cut off at any 512 bytes is refused, at none too."""
-    for size in range(0, len(closed.database), BLOCK):
+    for size in range(0, len(closed.database), every * BLOCK):
         assert read(tmp_path / "x", closed.database[:size], b"") is None
 
 
@@ -145,17 +150,21 @@ def test_without_its_rollback_journal(killed: Written, tmp_path: Path) -> None:
     assert read(tmp_path / "x", killed.database, b"\0") is None
 
 
-def test_a_rollback_journal_that_was_cut_off(killed: Written, tmp_path: Path) -> None:
+@EVERY_BLOCK
+def test_a_rollback_journal_that_was_cut_off(killed: Written, tmp_path: Path, every: int) -> None:
     """At any 512 bytes: what was logged, or refused."""
-    for size in range(BLOCK, len(killed.rollback), BLOCK):
+    for size in range(BLOCK, len(killed.rollback), every * BLOCK):
         known = read(tmp_path / "x", killed.database, killed.rollback[:size])
         assert known in (None, killed.known[-1])
 
 
+@EVERY_BLOCK
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_flipped_rollback_journal(killed: Written, tmp_path: Path, seed: int) -> None:
+def test_a_flipped_rollback_journal(killed: Written, tmp_path: Path, seed: int, every: int) -> None:
     """A flipped byte in each 512 bytes of it: what was logged, or refused."""
-    found = [read(tmp_path / "x", killed.database, data) for data in flips(killed.rollback, seed)]
+    found = [
+        read(tmp_path / "x", killed.database, data) for data in flips(killed.rollback, seed, every)
+    ]
     assert [known for known in found if known not in (None, killed.known[-1])] == []
     assert None in found
 

@@ -108,9 +108,8 @@ def test_many_create_it_at_once(tmp_path: Path) -> None:
 def test_a_database_of_something_else(tmp_path: Path) -> None:
     """A SQLite file of another program is refused, and gets no tables."""
     path = tmp_path / "browser.db"
-    with sqlite3.connect(path) as connection:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE places (url TEXT)")
-    connection.close()
     before = path.read_bytes()
     with pytest.raises(JournalError, match="no journal") as caught:
         Database.open(path, ACCOUNT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from functools import partial
 
 import anyio
 import pytest
@@ -12,7 +11,7 @@ from journal.lives import opened
 from journal.test_sql import execute, rows
 from segments_async import JournalError
 from segments_async._journal.backends import backend
-from segments_async._journal.limit import LEASE, WORTH
+from segments_async._journal.limit import LEASE, REMEMBERED, WORTH
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import limit, members, sealed, stamp
 from segments_async._sansio.sharing import Common, Told
@@ -66,6 +65,40 @@ async def test_who_falls_silent_is_not_counted(where: str) -> None:
     assert len(rows(where, "SELECT * FROM segments_async_members")) == 1
 
 
+async def learnt(journal: SqlJournal) -> float | None:
+    """The limit that is remembered of processes that are gone."""
+    found: list[Common] = []
+
+    def look(common: Common) -> Told:
+        found.append(common)
+        return NOTHING
+
+    await journal.exchange("nobody", look)
+    return found[0].learnt
+
+
+async def test_a_limit_is_remembered(where: str) -> None:
+    """A day later it is nobody's sum any more, and what a process that comes then starts at."""
+    journal = await opened(where)
+    await journal.exchange("one", lambda _: Told(20.0, 20.0, True, SUM))
+    assert await learnt(journal) is None
+    age(where, timedelta(days=1))
+    assert await known(journal) == (None, 0)
+    assert await learnt(journal) == 20.0
+    age(where, 2 * REMEMBERED)
+    assert await learnt(journal) is None
+
+
+async def test_a_memory_that_nobody_went_by_is_as_old_as_before(where: str) -> None:
+    """Whoever only looked, as a process does that is told its rate, is no evidence."""
+    journal = await opened(where)
+    await journal.exchange("one", lambda _: Told(20.0, 20.0, True, SUM))
+    age(where, timedelta(days=1))
+    before = rows(where, "SELECT * FROM segments_async_limit")
+    await learnt(journal)
+    assert rows(where, "SELECT * FROM segments_async_limit") == before
+
+
 async def test_a_journal_knows_nothing_at_first(where: str) -> None:
     """Its tables are made when there is something to tell, not by whoever only opens it."""
     journal = await opened(where)
@@ -102,13 +135,26 @@ async def test_those_that_wait_are_counted(where: str) -> None:
 
 
 async def test_nobody_tells_in_between(where: str) -> None:
-    """Looking and telling are one step: what twenty at once add is all in the sum."""
+    """Looking and telling are one step: what twenty at once add is all in the sum.
+
+    SQLite lets one write at a time, and refuses who has waited for half a second; it is told again.
+    """
     journals = [await opened(where) for _ in range(4)]
 
     def add(common: Common) -> Told:
         return Told((common.limit or 0.0) + 1.0, None, True, common.sum_id)
 
+    async def tell(number: int) -> None:
+        while True:
+            try:
+                await journals[number % 4].exchange(f"member {number}", add)
+            except JournalError as exc:
+                if exc.reason != "locked":
+                    raise
+            else:
+                return
+
     async with anyio.create_task_group() as tasks:
         for number in range(20):
-            tasks.start_soon(partial(journals[number % 4].exchange, f"member {number}", add))
+            tasks.start_soon(tell, number)
     assert await known(journals[0]) == (20.0, 20)

@@ -12,7 +12,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 #: Seconds that nginx may take to listen, or to leave.
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 
 # One process in the foreground, so that there is nothing to leave behind; every path is below the
 # prefix, so that it runs as any user. Debian's build would otherwise want /var/lib/nginx, which

@@ -29,7 +29,7 @@ async def test_eighty_segments_through_a_limit_of_nginx(tmp_path: Path) -> None:
         async with SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=proxy.base_url
         ) as client:
-            with anyio.fail_after(120):
+            with anyio.fail_after(600):
                 segments = await client.list_segments()
                 report = await client.bulk_export(segments, tmp_path / "exports")
     assert len(report.exported) == SEGMENTS

@@ -175,14 +175,19 @@ def _judge(sandbox: Sandbox, contents: Contents, told: Path, tally: Tally) -> li
     return outcomes
 
 
-def die_everywhere(directory: Path, journal: Callable[[], str | None]) -> Tally:
+def die_everywhere(directory: Path, journal: Callable[[], str | None], every: int = 1) -> Tally:
     """A small run that dies at its first moment, its second... until none is left.
 
     A second session ends each.
+
+    Args:
+        directory: of all of them.
+        journal: makes a place for one more; None: beside the files.
+        every: of so many moments, one.
     """
     tally = Tally()
     with nursery() as found:
-        for moment in range(1, MOST_MOMENTS):
+        for moment in range(1, MOST_MOMENTS, every):
             place = directory / f"moment-{moment}"
             place.mkdir()
             if not _die_once(found, place, moment, journal() or str(place / "runs.db"), tally):

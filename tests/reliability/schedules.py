@@ -222,7 +222,7 @@ class _Schedule:
                 Fault.cut(chance.randrange(200)),
                 Fault.slow(chance.choice([1.0, 29.0, 31.0, 100.0])),
                 Fault.changed(lambda body: body[: len(body) // 2]),
-                Fault.changed(lambda _: b'{"exportId": "another"}'),
+                Fault.fields(exportId="another", segment={"segmentId": "another"}),
             ]
         )
 

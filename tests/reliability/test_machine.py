@@ -10,8 +10,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from reliability.machine import Sessions
 
-#: Half a minute.
-EXAMPLES, STEPS = 200, 50
+STEPS = 50
 
 
 @pytest.fixture(autouse=True)
@@ -19,12 +18,13 @@ def quiet() -> None:
     logging.getLogger("segments_async").setLevel(logging.CRITICAL)
 
 
-def test_whatever_happens_in_whatever_order() -> None:
+@pytest.mark.counted(20, 200, f"examples of {STEPS} steps")
+def test_whatever_happens_in_whatever_order(count: int) -> None:
     """Progress, leaving, death, 429s, lost answers, opting in, deleted files: the model holds."""
     run_state_machine_as_test(
         Sessions,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=count,
             stateful_step_count=STEPS,
             deadline=None,
             derandomize=True,

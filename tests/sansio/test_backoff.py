@@ -266,7 +266,7 @@ def test_any_answer_ends_an_outage(chances: list[float]) -> None:
     for chance in chances:
         outage.on_unsent(now, chance)
         now = outage.next_at()
-    outage.on_answer(now + 0.1, now)
+    outage.on_answer(now + 0.1, now, 0.1)
     assert outage.next_at() == -math.inf
     assert not outage.hopeless(now + 10 * LONGEST_OUTAGE)
     outage.on_unsent(now, 0.0)
@@ -290,7 +290,7 @@ def test_silence_is_told_from_slowness(seconds: float, under_way: int) -> None:
     """Three times as long as answers take is silence; as long as they take is not."""
     outage = Outage()
     outage.on_sent(0.0, 0)
-    outage.on_answer(seconds, 0.0)
+    outage.on_answer(seconds, 0.0, seconds)
     assert not outage.is_silent(2 * seconds, under_way)
     assert outage.is_silent(seconds + max(0.25, 3 * seconds) + 1e-6, under_way)
 
@@ -305,7 +305,7 @@ def test_a_few_requests_are_never_held_for_silence() -> None:
 def test_idleness_is_no_silence() -> None:
     """After an idle hour, silence counts from the first request."""
     outage = Outage()
-    outage.on_answer(0.1, 0.0)
+    outage.on_answer(0.1, 0.0, 0.1)
     for under_way in range(5):
         outage.on_sent(3600.0 + under_way / 100, under_way)
     assert not outage.is_silent(3600.2, 5)
@@ -322,7 +322,7 @@ def test_lost_answers_in_a_row_are_an_outage(chances: list[float]) -> None:
         now = max(now, outage.next_at())
         outage.on_sent(now, 0)
         assert (outage.next_at() == math.inf) == (n >= 3)
-    assert outage.on_answer(now + 0.1, now)
+    assert outage.on_answer(now + 0.1, now, 0.1)
     assert outage.next_at() == -math.inf
 
 
@@ -331,7 +331,7 @@ def test_an_answer_between_two_losses_is_no_outage() -> None:
     outage = Outage()
     for n in range(100):
         outage.on_lost(float(n), float(n), 0.5)
-        outage.on_answer(n + 0.2, n + 0.1)
+        outage.on_answer(n + 0.2, n + 0.1, 0.1)
     assert not outage.armed
 
 
@@ -339,10 +339,10 @@ def test_an_answer_to_an_older_request_says_nothing() -> None:
     """Of 64 requests on the wire some were answered before the vendor went away."""
     outage = Outage()
     outage.on_away(10.0, 9.0, 0.5, retry_after=None)
-    outage.on_answer(10.1, 8.0)
+    outage.on_answer(10.1, 8.0, 0.1)
     outage.on_away(10.2, 9.1, 0.5, retry_after=None)
     assert outage.armed
-    assert not outage.on_answer(10.3, 8.5)
+    assert not outage.on_answer(10.3, 8.5, 0.1)
     assert outage.armed
 
 
@@ -356,7 +356,7 @@ def test_a_gateways_answers_in_a_row_are_an_outage(chances: list[float]) -> None
         assert outage.lasted == (n >= 3)
         now = max(now, outage.next_at())
         outage.on_sent(now, 0)
-    assert outage.on_answer(now, now)
+    assert outage.on_answer(now, now, 0.1)
     assert not outage.armed
 
 

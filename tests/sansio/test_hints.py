@@ -57,6 +57,12 @@ def test_a_nearly_used_budget_stops_growth() -> None:
     )
 )
 def test_whatever_comes_the_wait_is_bounded(headers: dict[str, str]) -> None:
-    """No header stops the account for longer than an hour, or for a negative time."""
+    """No header stops the account for longer than two minutes, or for a negative time."""
     hint = read_hint(headers)
-    assert hint is None or 0 <= hint.wait <= 3600
+    assert hint is None or 0 <= hint.wait <= 120
+
+
+def test_milliseconds_stop_the_account_for_two_minutes_at_most() -> None:
+    """A Reset of 3 s that is counted in milliseconds would else be fifty minutes."""
+    headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "3000"}
+    assert read_hint(headers) == Hint(wait=120.0, steady=True)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from segments_async._sansio.pacer import CATCH_UP, Pacer
 from segments_async.errors import ConfigurationError
+from segments_async.sandbox import ContendedLimit, FixedWindow, TokenBucket
 
 SLOTS = 64
 CHANCES = st.floats(0, 1, exclude_max=True)
@@ -66,12 +67,16 @@ def drive(
     latency: float = 0.1,
     retry_after: Callable[[], float] | None = None,
     seed: int = 0,
+    enough: float = math.inf,
 ) -> Record:
-    """Callers who always want more, on a vendor that answers each request after `latency`."""
+    """Callers who always want more, on a vendor that answers each request after `latency`.
+
+    Until `until`, or until `enough` requests were accepted.
+    """
     record, chance = Record(), random.Random(seed)
     flying: deque[tuple[float, int, bool, float | None]] = deque()
     now = start
-    while now < until:
+    while now < until and len(record.accepted) < enough:
         at = pacer.next_at() if len(flying) < SLOTS else math.inf
         answered = flying[0][0] if flying else math.inf
         if at <= now and answered > now:
@@ -96,6 +101,17 @@ def drive(
                 record.throttled.append(now)
                 pacer.on_throttled(now, epoch, retry_after=pause, chance=chance.random())
     return record
+
+
+def least_seconds(limit: ContendedLimit, requests: int) -> float:
+    """Until the limit can have let so many through."""
+    low, high = 0.0, 1.0
+    while limit.admitted_by(high) < requests:
+        high *= 2
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        low, high = (low, middle) if limit.admitted_by(middle) >= requests else (middle, high)
+    return high
 
 
 def most_in(times: list[float], seconds: float) -> int:
@@ -416,6 +432,186 @@ def test_an_idle_hour_is_not_taken_for_a_limit() -> None:
     pacer.on_idle()
     record = drive(pacer, bucket.admit, start=3660.0, until=3720.0)
     assert len(record.accepted) >= 0.9 * 50 * 60
+
+
+# A limit that somebody else has used up.
+
+
+def seconds_for(
+    requests: int, limit: ContendedLimit, *, seed: int, stop: float, told: float | None = None
+) -> tuple[float, int]:
+    """When so many requests have been accepted, and how many were refused until then.
+
+    Args:
+        requests: how many.
+        limit: what admits or refuses.
+        seed: of chance.
+        stop: seconds after which nobody waits any longer.
+        told: the Retry-After of each 429, in seconds; None for none.
+    """
+    counter = limit.counter()
+    record = drive(
+        Pacer(),
+        lambda now: counter.admit(now) is None,
+        until=stop,
+        retry_after=None if told is None else lambda: told,
+        seed=seed,
+        enough=requests,
+    )
+    assert len(record.accepted) >= requests, f"{len(record.accepted)} accepted in {stop} s"
+    return record.accepted[requests - 1], len(record.throttled)
+
+
+@pytest.mark.parametrize("seconds", [10, 30, 60, 90])
+@pytest.mark.parametrize("left", [0, 20])
+@pytest.mark.parametrize("requests", [20, 120, 600])
+def test_a_window_that_is_used_up_is_waited_for_and_no_longer(
+    seconds: int, left: int, requests: int
+) -> None:
+    """A run that begins in a used-up window takes a quarter, a window and 10 s more than the least.
+
+    So does one for which twenty requests are left.
+    """
+    window = FixedWindow(10 * seconds, seconds, seconds / 6)
+    limit = ContendedLimit(window, used=((0.0, window.limit - left),))
+    asked = 1.25 * least_seconds(limit, requests) + seconds + 10.0
+    for seed in range(3):
+        seconds_for(requests, limit, seed=seed, stop=asked)
+
+
+@pytest.mark.parametrize("after", [None, TokenBucket(20, 20)])
+@pytest.mark.parametrize("seconds", [4.0, 30.0, 90.0])
+@pytest.mark.parametrize("requests", [20, 120, 600])
+def test_429s_at_the_start_leave_no_low_belief(
+    after: TokenBucket | None, seconds: float, requests: int
+) -> None:
+    """Ten seconds and a quarter after the limit is free again, all requests have been accepted."""
+    limit = ContendedLimit(after, used_up=((0.0, seconds),))
+    asked = 1.25 * least_seconds(limit, requests) + 10.0
+    for seed in range(3):
+        seconds_for(requests, limit, seed=seed, stop=asked)
+
+
+@pytest.mark.parametrize("accepted", [5, 15, 30, 100])
+@pytest.mark.parametrize("seconds", [5.0, 50.0])
+def test_a_block_after_few_requests_leaves_no_low_belief(accepted: int, seconds: float) -> None:
+    """Somebody else uses the limit up after the first few: the next hundred are no slower."""
+    begins = accepted / 10
+    limit = ContendedLimit(TokenBucket(10, 20), used_up=((begins, begins + seconds),))
+    requests = accepted + 100
+    asked = 1.25 * least_seconds(limit, requests) + 10.0
+    for seed in range(3):
+        seconds_for(requests, limit, seed=seed, stop=asked)
+
+
+@given(
+    rate=st.floats(2, 100),
+    first=st.lists(st.tuples(st.floats(0.1, 5), st.floats(0.1, 60)), min_size=1, max_size=5),
+    told=st.none() | st.sampled_from([0.1, 1.0, 10.0]),
+    seed=st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=40)
+def test_whatever_was_refused_before_the_rate_comes_back(
+    rate: float, first: list[tuple[float, float]], told: float | None, seed: int
+) -> None:
+    """A minute after others have stopped using up a limit, a third of it at least is used.
+
+    At rates below 5/s it may take three minutes: there are few requests then to tell.
+    """
+    spans, end = [], 0.0
+    for free, refused in first:
+        spans.append((end + free, end + free + refused))
+        end = spans[-1][1]
+    counter = ContendedLimit(TokenBucket(rate, 2 * rate + 1), used_up=spans).counter()
+    record = drive(
+        Pacer(),
+        lambda now: counter.admit(now) is None,
+        until=end + 120.0,
+        retry_after=None if told is None else lambda: told,
+        seed=seed,
+    )
+    accepted, _ = record.between(end + 60.0, end + 120.0)
+    assert accepted >= rate * 60.0 / 3 - 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+@pytest.mark.parametrize("rate", [2, 10, 50])
+def test_somebody_else_from_time_to_time_drives_no_spiral(rate: int, share: float) -> None:
+    """Others empty the bucket every 30 s, or hold it for 9 s: a good part of the rest is used.
+
+    In the last of ten minutes as in the first.
+    """
+    spans = [(30.0 * k + 15.0, 30.0 * (k + share) + 15.0) for k in range(20)]
+    counter = ContendedLimit(TokenBucket(rate, 2 * rate), used_up=spans).counter()
+    record = drive(Pacer(), lambda now: counter.admit(now) is None, until=600.0)
+    for start in (60.0, 540.0):
+        accepted, _ = record.between(start, start + 60.0)
+        assert accepted >= 0.4 * (1 - share) * rate * 60.0
+
+
+@pytest.mark.parametrize(("rate", "told"), [(10, 60.0), (20, 89.0)])
+def test_a_retry_after_that_is_far_too_long_is_met_rarely(rate: int, told: float) -> None:
+    """A vendor that says a minute and more with each 429 says it a few times.
+
+    A bucket's saved-up burst is in each interval then, and mustn't be taken for the rate.
+    """
+    limit = ContendedLimit(TokenBucket(rate, 2 * rate))
+    seconds_for(3000, limit, seed=0, stop=3000 / rate + 6 * told, told=told)
+
+
+@pytest.mark.parametrize("window", [FixedWindow(100, 10, 2), FixedWindow(300, 30, 7)])
+def test_a_window_costs_few_429s(window: FixedWindow) -> None:
+    """Of a thousand requests in windows at most 15 are refused, and 15 to find the window."""
+    for seed in range(3):
+        limit = ContendedLimit(window)
+        asked = 1.3 * least_seconds(limit, 6000) + window.seconds
+        _, refused = seconds_for(6000, limit, seed=seed, stop=asked)
+        assert refused <= 0.015 * 6000 + 15
+
+
+# What an earlier process found.
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(10, 20), (100, 200)])
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_limit_that_is_remembered_is_kept_from_the_start(
+    rate: int, burst: int, empty: bool
+) -> None:
+    """At most five 429s in the first minute, 1.03 of the least time, with a full bucket or not."""
+    limit = ContendedLimit(TokenBucket(rate, burst), used_up=((0.0, 0.0),) if empty else ())
+    for seed in range(3):
+        pacer, counter = Pacer(), limit.counter()
+        pacer.on_share(rate, remembered=True)
+        requests = 100 * rate
+        record = drive(
+            pacer,
+            lambda now, counter=counter: counter.admit(now) is None,  # type: ignore[misc]
+            until=1.03 * least_seconds(limit, requests) + 0.2,
+            seed=seed,
+        )
+        assert len(record.accepted) >= requests
+        assert record.between(0.0, 60.0)[1] <= 5
+
+
+@pytest.mark.parametrize("factor", [0.1, 0.5, 2.0, 10.0])
+@pytest.mark.parametrize("rate", [10, 100])
+def test_a_wrong_memory_is_corrected(rate: int, factor: float) -> None:
+    """Two minutes after the start, nine tenths of the limit are used, whatever was remembered."""
+    pacer, bucket = Pacer(), Bucket(rate, 2 * rate)
+    pacer.on_share(rate * factor, remembered=True)
+    record = drive(pacer, bucket.admit, until=180.0)
+    accepted, throttled = record.between(120.0, 180.0)
+    assert accepted >= 0.9 * rate * 60
+    assert throttled <= 0.05 * (accepted + throttled) + 5
+
+
+def test_what_has_been_exceeded_is_not_believed() -> None:
+    """Where the rate has grown far beyond the estimate, three quarters of it are told to others."""
+    pacer = Pacer()
+    pacer.on_share(10.0)
+    drive(pacer, lambda _: True, until=120.0)
+    assert pacer.rate is not None
+    assert pacer.granted == pytest.approx(0.75 * pacer.rate)
 
 
 # Anything at all.

@@ -139,6 +139,46 @@ def test_who_still_waits_is_counted_again() -> None:
     assert [share.mine(pacer).waits for _ in range(2)] == [True, False]
 
 
+# What is remembered.
+
+
+def test_a_process_begins_at_what_others_found_that_are_gone() -> None:
+    """The first one there takes it for all of the limit, and tells it to those that come later."""
+    pacer, share = Pacer(), Share()
+    told = exchanged(share, pacer, Common(None, 0, SUM, learnt=40.0))
+    assert told == Told(40.0, 40.0, True, SUM, remembered=True)
+    assert pacer.granted == 40.0
+    assert exchanged(Share(), Pacer(), Common(told.limit, 1, SUM)).part == 20.0
+
+
+def test_what_is_found_replaces_a_memory() -> None:
+    """A process that has found the limit by itself doesn't add it to what is remembered."""
+    assert exchanged(Share(), knowing(10.0), Common(None, 0, SUM, learnt=40.0)).limit == 10.0
+
+
+def test_a_memory_that_is_too_high_falls_for_all() -> None:
+    """Who finds a quarter of its part says so at once, and not by 15 % in each exchange."""
+    pacer, share = Pacer(), Share()
+    exchanged(share, pacer, Common(None, 1, SUM, learnt=80.0))
+    assert pacer.granted == 40.0
+    pacer.on_share(10.0)
+    assert share.mine(pacer).tell(Common(80.0, 1, SUM)).limit == 20.0
+
+
+@pytest.mark.parametrize("pacer", [Pacer(rate=5), Pacer(rate=math.inf)])
+def test_a_rate_that_was_told_goes_by_no_memory(pacer: Pacer) -> None:
+    """Nor does it make the memory look fresh."""
+    told = exchanged(Share(), pacer, Common(None, 0, SUM, learnt=40.0))
+    assert told == Told(None, None, False, SUM)
+
+
+def test_a_memory_of_hardly_anything_is_not_gone_by() -> None:
+    """To seek the limit takes seconds, to grow from a request in ten seconds takes minutes."""
+    pacer = Pacer()
+    assert exchanged(Share(), pacer, Common(None, 0, SUM, learnt=0.1)).part is None
+    assert pacer.granted is None
+
+
 @given(
     limit=st.none() | RATES,
     others=st.integers(0, 20),

@@ -13,6 +13,7 @@ from segments_async._sansio.lifecycle import Event, State, advance
 from segments_async._sansio.verdict import (
     LINK_GRACE,
     MISSING_GRACE,
+    Missing,
     PollJob,
     Result,
     Verdict,
@@ -218,11 +219,12 @@ def test_a_503_says_when() -> None:
     ids=["404", "no link"],
 )
 def test_what_lasts_ends_the_wait(result: Result, grace: float, error: type[Exception]) -> None:
-    """A 404, and COMPLETE without a link, are asked about again for a grace, and then the end."""
+    """404 and COMPLETE without a link end it after a grace, and three of them in it."""
     first = polled(result)
-    assert (first.events, first.missing_since) == ((), NOW)
-    assert polled(result, missing_since=NOW - grace).events == ()
-    last = polled(result, missing_since=NOW - grace - 1)
+    assert (first.events, first.missing) == ((), Missing(1, NOW))
+    assert polled(result, missing=Missing(9, NOW - grace)).events == ()
+    assert polled(result, missing=Missing(1, NOW - 9 * grace)).events == ()
+    last = polled(result, missing=Missing(2, NOW - grace - 1))
     assert last.events == (Event.GAVE_UP,)
     assert isinstance(last.error, error)
     assert not last.resumable
@@ -230,8 +232,9 @@ def test_what_lasts_ends_the_wait(result: Result, grace: float, error: type[Exce
 
 def test_a_429_is_no_setback() -> None:
     """It says nothing of the export, which is still due."""
-    verdict = polled(answer(429), setbacks=3, missing_since=5.0)
-    assert (verdict.again_at, verdict.setback, verdict.missing_since) == (NOW, None, 5.0)
+    verdict = polled(answer(429), setbacks=3, missing=Missing(1, 5.0))
+    assert (verdict.again_at, verdict.setback) == (NOW, None)
+    assert verdict.missing == Missing(1, 5.0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""When a request's time is over, in a process that may have stood still.
+
+A process is stopped (Ctrl-Z and `fg`, `docker pause`, a virtual machine that is moved), or one of
+its callbacks blocks the event loop. When it goes on, every timer of the meantime is due at once,
+and event loops may run timers before they look at their sockets. The answers that wait there would
+be thrown away, and each POST among them would end as unknown.
+
+So a request isn't judged by the clock alone. Whoever watches it looks at the clock at least every
+`LOOK` seconds. A look that comes much later than it was planned says that the process stood still
+until now. Then no request is ended for a `MOMENT`, in which the loop reads what has come.
+"""
+
+from __future__ import annotations
+
+import math
+
+#: Seconds between two looks, at most.
+LOOK = 1.0
+
+#: A look that is later than planned by more seconds than this came after a standstill. A loop
+#: that is merely busy is late by less.
+LATE = 0.5
+
+#: Seconds for which no request is ended after a standstill. Reading 64 answers takes a tenth of
+#: a second of processor time; a host that has just been woken is slower.
+MOMENT = 1.0
+
+
+class Standstill:
+    """The last time at which the process is known to have stood still."""
+
+    def __init__(self, now: float) -> None:
+        self._planned = now
+        self._until = -math.inf
+
+    def plan(self, now: float, due: float) -> float:
+        """Seconds to sleep until the next look; `due` is when the next request's time is over."""
+        end = max(due, self._until + MOMENT)
+        self._planned = min(max(end, now), now + LOOK)
+        return self._planned - now
+
+    def on_look(self, now: float) -> None:
+        """The sleep is over."""
+        if now - self._planned > LATE:
+            self._until = now
+
+    def is_over(self, due: float, now: float) -> bool:
+        """Whether a request whose time was to be over at `due` has to end now."""
+        return now >= due and now - self._until >= MOMENT

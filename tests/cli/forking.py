@@ -1,0 +1,50 @@
+"""A process that has imported the command, and forks one for each line of JSON on stdin.
+
+A line is `{"arguments", "cwd", "env", "out", "err"}`; the exit status is printed once the command
+is over. Its imports take half a second of a processor: many tests of the command take less.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import sys
+from typing import Any
+
+# What the command imports when it needs it, imported once before the forks.
+import segments_async._journal.database
+import segments_async.cli.app
+import segments_async.sandbox.server  # noqa: F401
+
+
+def become(arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
+    """In the forked process: see what a new one would."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    places = ((os.devnull, os.O_RDONLY), (out, os.O_WRONLY), (err, os.O_WRONLY))
+    for descriptor, (path, flags) in enumerate(places):
+        opened = os.open(path, flags)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    sys.argv[1:] = arguments
+
+
+def main() -> None:
+    """Fork a command for each line; in the fork, return to run it."""
+    for line in sys.stdin:
+        job: dict[str, Any] = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            become(**job)
+            return
+        _, status = os.waitpid(pid, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+    sys.exit()
+
+
+if __name__ == "__main__":
+    main()
+    runpy.run_module("segments_async.cli", run_name="__main__", alter_sys=True)

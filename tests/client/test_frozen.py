@@ -1,0 +1,84 @@
+"""Claims about a process that is stopped, and goes on: Ctrl-Z and `fg`, `docker pause`.
+
+The vendor is a real server in the test's own process. It says what the stopped one had sent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from segments_async.sandbox import Durations, Sandbox
+from segments_async.sandbox.server import SandboxServer
+
+TESTS = Path(__file__).resolve().parent.parent
+
+#: POSTs on the wire when the process is stopped.
+POSTS = 10
+
+#: Seconds after which the vendor answers: the process is stopped by then.
+ANSWERED_AFTER = 1.5
+
+#: Seconds to wait for anything that is bound to happen, on a machine however busy.
+PATIENCE = 120.0
+
+
+def _wait_until_on_the_wire(server: SandboxServer, child: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until and child.poll() is None:
+        with server.lock:
+            if len(server.sandbox.record.submits()) == POSTS:
+                return
+        time.sleep(0.01)
+    raise AssertionError("the POSTs never came")
+
+
+def stop_and_go_on(backend: str, how: str, *, timeout: float, stopped: float) -> dict[str, int]:
+    """Stop a process with its POSTs on the wire for so long. Returns what it told in the end."""
+    sandbox = Sandbox(
+        segments=POSTS, latency=ANSWERED_AFTER, durations=Durations(median=0.1, sigma=0)
+    )
+    with SandboxServer(sandbox) as server:
+        command = [sys.executable, "-m", "client.frozen", backend, server.base_url]
+        command += [",".join(sandbox.segment_ids), str(timeout), how]
+        environ = os.environ | {"PYTHONPATH": str(TESTS)}
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as child:
+            try:
+                _wait_until_on_the_wire(server, child)
+                child.send_signal(signal.SIGSTOP)
+                time.sleep(stopped)
+                child.send_signal(signal.SIGCONT)
+                told, _ = child.communicate(timeout=PATIENCE)
+            finally:
+                child.kill()
+        assert sandbox.record.duplicates() == {}
+        assert len(sandbox.record.submits()) == POSTS
+    found: dict[str, int] = json.loads(told)
+    return found
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP on this system")
+@pytest.mark.parametrize("how", ["run", "single calls"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+def test_a_stopped_process_loses_no_answer(loop: str, how: str) -> None:
+    """Stopped for longer than `request_timeout`, with ten POSTs on the wire: none is unknown."""
+    if loop == "uvloop":
+        pytest.importorskip("uvloop")
+    assert stop_and_go_on(loop, how, timeout=5.0, stopped=7.0) == {"exported": POSTS}
+
+
+@pytest.mark.skipif(
+    os.environ.get("SEGMENTS_ASYNC_TEST_SLOW") != "1", reason="six minutes, for release runs"
+)
+@pytest.mark.parametrize("how", ["run", "single calls"])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+def test_a_minute_loses_no_answer(loop: str, how: str) -> None:
+    """The same for a minute, at the default `request_timeout`."""
+    assert stop_and_go_on(loop, how, timeout=30.0, stopped=60.0) == {"exported": POSTS}

@@ -1,0 +1,124 @@
+"""Counted tests: few cases of each in the README's command, all of them under ``--whole``.
+
+A test of schedules, kills, fuzzing, or of every byte of a file says how many cases it tries:
+
+    @pytest.mark.counted(60, 1_000, "schedules")   # and takes the fixture `count`
+    @pytest.mark.counted(every=13, of="turns")     # and takes the fixture `every`
+
+Under ``--whole`` it tries the second number, or each one. Counted tests run last. What each of
+them tried is printed at the end, and docs/reliability.md has both numbers.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+
+#: Under which a test's report says what it tried.
+_PROPERTY = "counted"
+
+
+@attrs.frozen
+class Counted:
+    """The arguments of the marker ``counted``.
+
+    Attributes:
+        few: cases in the README's command; None where it takes every so many-th.
+        whole: cases under ``--whole``.
+        of: what is counted, in the plural.
+        every: in the README's command, of the cases that there are, each of so many is tried.
+    """
+
+    few: int | None = None
+    whole: int | None = None
+    of: str = "cases"
+    every: int | None = None
+
+
+def marked(item: pytest.Item) -> Counted | None:
+    """What the test's marker says; None where it isn't counted."""
+    marker = item.get_closest_marker("counted")
+    return None if marker is None else Counted(*marker.args, **marker.kwargs)
+
+
+def _marked(request: pytest.FixtureRequest) -> Counted:
+    found = marked(request.node)
+    if found is None:
+        raise pytest.UsageError(f"{request.node.nodeid}: only a counted test can ask how many")
+    return found
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> int:
+    """How many cases this test tries."""
+    found = _marked(request)
+    number = found.whole if request.config.getoption("whole") else found.few
+    if number is None:
+        raise pytest.UsageError(f"{request.node.nodeid}: counted(FEW, WHOLE) has the numbers")
+    record_property(_PROPERTY, [number, found.of])
+    return number
+
+
+@pytest.fixture
+def every(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> int:
+    """Of so many cases this test tries one; 1: each of them."""
+    found = _marked(request)
+    if found.every is None:
+        raise pytest.UsageError(f"{request.node.nodeid}: counted(every=...) has the number")
+    step = 1 if request.config.getoption("whole") else found.every
+    record_property(_PROPERTY, [None, f"every {_ordinal(step)}of the {found.of}"])
+    return step
+
+
+def _ordinal(number: int) -> str:
+    if number == 1:
+        return "one "
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10)
+    return f"{number}{ending or 'th'} "
+
+
+def tried(reports: list[Any]) -> list[str]:
+    """A line for each counted test that ran: its name, and what its cases come to."""
+    sums: Counter[tuple[str, str]] = Counter()
+    for report in reports:
+        name = report.nodeid.partition("[")[0]
+        for key, value in report.user_properties:
+            if key == _PROPERTY:
+                sums[name, value[1]] += value[0] or 0
+    return [f"{name}: {f'{number} ' if number else ''}{of}" for (name, of), number in sums.items()]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--whole``: counted tests try all their cases."""
+    parser.addoption(
+        "--whole",
+        action="store_true",
+        help="counted tests try all the cases that docs/reliability.md tells of, not a few",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Claims first: what is wrong with one is seen early. Counted tests come last."""
+    items.sort(key=lambda item: marked(item) is not None)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """What the counted tests tried."""
+    stats = terminalreporter.stats
+    calls = [
+        report
+        for report in itertools.chain(stats.get("passed", []), stats.get("failed", []))
+        if getattr(report, "when", None) == "call"
+    ]
+    if lines := tried(calls):
+        whole = config.getoption("whole")
+        which = "all of them" if whole else "few cases of each; --whole: all of them"
+        terminalreporter.section(f"counted tests: {which}")
+        for line in lines:
+            terminalreporter.write_line(line)
