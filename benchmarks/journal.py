@@ -150,8 +150,9 @@ def fill(
             }
             rows.append(sealed(events, values))
         if len(rows) > 20_000 or n == segments - 1:
-            with opened._link.connection.begin():  # type: ignore[union-attr]
-                opened._link.connection.execute(insert(events), rows)  # type: ignore[union-attr]
+            connection: Any = opened._link.connection
+            with connection.begin():
+                connection.execute(insert(events), rows)
             rows = []
     opened.close()
 

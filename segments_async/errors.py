@@ -263,11 +263,12 @@ class JournalError(SegmentsError):
     """The journal can't be used. It is never guessed at what it may have said.
 
     Attributes:
-        reason: ``"locked"`` (a live process has the run, or writes without end), ``"damaged"``,
-            ``"newer"`` (written by a later version of this library), ``"foreign"`` (another
-            account's, or no journal at all), ``"unsupported"`` (a network file system, on which
-            SQLite's WAL loses data), or ``"unavailable"`` (the directory can't be written, the
-            disk is full, the database server is gone).
+        reason: ``"locked"`` (a live process has the run, or writes without end), ``"damaged"``
+            (also an older copy, which lacks events that were durable), ``"newer"`` (written by a
+            later version of this library), ``"foreign"`` (another account's, or no journal at all),
+            ``"unsupported"`` (a network file system, a transaction pooler, another encoding), or
+            ``"unavailable"`` (the directory can't be written, the disk is full, the database server
+            is gone, a login or a right is missing: the journal is unharmed).
         location: the file, or the database server without user and password.
     """
 

@@ -156,11 +156,12 @@ class Database:
         if set_aside is None:
             return False
         rows = set_aside.load(run_id, log.number, log.last_seal)
-        if rows:
-            with connection.begin():
-                connection.execute(insert(events), rows)
-            set_aside.remove()
-        return bool(rows)
+        if not rows:
+            return False
+        with connection.begin():
+            connection.execute(insert(events), rows)
+        set_aside.remove()
+        return True
 
     def _hold(self, connection: Connection, row: Mapping[str, Any]) -> Hold:
         hold = self._backend.hold(connection, row["id"])

@@ -240,7 +240,7 @@ async def test_left_meanwhile(tmp_path: Path, database: Server) -> None:
     """Leaving the block takes a moment, and costs nothing but what was never told the journal."""
     sandbox = sandbox_of(50, latency=0.2)
     database.away = (1.0, 1e9)
-    outcomes = []
+    outcomes: list[Any] = []
     async with (
         connected(sandbox, pacer=Pacer(rate=20)) as client,
         anyio.create_task_group() as tasks,
@@ -252,7 +252,7 @@ async def test_left_meanwhile(tmp_path: Path, database: Server) -> None:
             await anyio.sleep(20)
             began = anyio.current_time()
         assert anyio.current_time() - began < 3
-        outcomes = [o async for o in run]
+        outcomes.extend([o async for o in run])
         tasks.cancel_scope.cancel()
     assert len(outcomes) == 50
 

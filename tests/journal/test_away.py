@@ -16,6 +16,7 @@ import pytest
 from journal.lives import GOES_WELL, export_of, facts_for, live, opened, run_of
 from journal.server import PostgresServer
 from journal.test_run_log import Recorder, recorded_by
+from journal.test_sessions import by
 from journal.test_sql import execute, logged, rows
 from segments_async import JournalError
 from segments_async._journal import run_log
@@ -262,10 +263,27 @@ async def test_a_server_that_says_nothing(where: str, monkeypatch: pytest.Monkey
 
 @pytest.mark.needs("PostgreSQL")
 @pytest.mark.real_time
-@pytest.mark.parametrize("how", ["terminate", "fast", "immediate"])
-async def test_a_server_that_is_restarted(how: str, own_postgres: PostgresServer) -> None:
+@pytest.mark.parametrize(
+    ("driver", "how"),
+    [
+        ("psycopg", "terminate"),
+        ("psycopg", "fast"),
+        ("psycopg", "immediate"),
+        ("psycopg2", "fast"),
+        ("psycopg2", "immediate"),
+        ("pg8000", "fast"),
+        ("pg8000", "immediate"),
+    ],
+)
+async def test_a_server_that_is_restarted(
+    driver: str, how: str, own_postgres: PostgresServer
+) -> None:
     """The log connects again, holds its run again, and has every event once."""
+    pytest.importorskip(driver)
     where = own_postgres.schema()
+    if driver == "pg8000":  # it knows no `options`
+        where = by(driver, own_postgres, f"restarted_{how}_{anyio.get_current_task().id % 10**6}")
+    where = where.replace("postgresql:", f"postgresql+{driver}:")
     async with run_of(await opened(where)) as log:
         log.open("a")
         await record(log, "a", Event.INTENT)
