@@ -67,10 +67,15 @@ class Fault:
 
     @classmethod
     def fields(cls, **fields: object) -> Fault:
-        """The true answer, an object, with these of its fields changed; `segment` goes deeper."""
+        """The true answer, with these fields of its export changed; `segment` goes deeper.
+
+        An answer that is no export, as a list's is not, stays as it is.
+        """
 
         def change(body: bytes) -> bytes:
             answer = json.loads(body)
+            if not isinstance(answer, dict) or "exportId" not in answer:
+                return body
             inner = fields.get("segment")
             if isinstance(inner, Mapping):
                 answer["segment"].update(inner)
