@@ -19,6 +19,16 @@ from segments_async.errors import ConfigurationError
 MANIFEST = "manifest.jsonl"
 
 
+def absolute(path: str | os.PathLike[str]) -> Path:
+    """The path from the root, by one name.
+
+    POSIX leaves two slashes at the beginning to the system, and Linux takes them for one. By two
+    names a directory would have two runs, which ask for the same exports.
+    """
+    found = Path(path).absolute()
+    return Path("/", *found.parts[1:]) if found.root == "//" else found
+
+
 class Destination:
     """A directory, and the name of each segment's file in it.
 
@@ -35,7 +45,7 @@ class Destination:
         *,
         overwrite: bool,
     ) -> None:
-        self._directory = Path(directory).absolute()
+        self._directory = absolute(directory)
         self._names = file_names(segments)
         self._overwrite = overwrite
 
@@ -80,7 +90,7 @@ class Destination:
 
 def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """The absolute path of a single file that may be written, else ConfigurationError."""
-    path = Path(target).absolute()
+    path = absolute(target)
     problem = _obstacle(path, overwrite=overwrite) if os.path.lexists(path) else None
     if problem is not None:
         raise problem

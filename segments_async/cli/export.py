@@ -13,6 +13,7 @@ import anyio.to_thread
 import attrs
 
 from segments_async import BulkRun, Pacer, SegmentsClient
+from segments_async._files.destination import absolute
 from segments_async._opening import unchanged_files
 from segments_async._sansio.naming import file_names
 from segments_async.cli import account, guard, kept, lines, summary
@@ -175,7 +176,7 @@ class ExportCommand:
     ) -> Mapping[str, object]:
         if known is None or not self._options.terms.only_changed:
             return {}
-        files = await known.journal.last_files(list(chosen), str(self._options.to.absolute()))
+        files = await known.journal.last_files(list(chosen), str(absolute(self._options.to)))
         segments = {one: s for one, s in chosen.items() if isinstance(s, Segment)}
         return await anyio.to_thread.run_sync(unchanged_files, segments, files)
 
@@ -246,7 +247,7 @@ class ExportCommand:
     def _is_wanted(self, name: str, destination: str | None) -> bool:
         if self._options.run is not None:
             return name == self._options.run
-        return destination == str(self._options.to.absolute())
+        return destination == str(absolute(self._options.to))
 
     def _keep(self, name: str, known: Known | None) -> None:
         """Say what the run goes on with, and keep what it was asked for.

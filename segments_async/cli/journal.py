@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 import anyio.to_thread
 import attrs
 
+from segments_async._files.destination import absolute
 from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._journal.sql import SqlJournal
 from segments_async.cli.exits import UsageError
@@ -29,7 +30,7 @@ def place(journal: str | None, to: Path | None) -> Path | str:
     if journal is None:
         if to is None:
             raise UsageError("which journal? Give --to DIR, or --journal PATH_OR_URL")
-        return to.absolute() / DIRECTORY / _FILE
+        return absolute(to) / DIRECTORY / _FILE
     if "://" not in journal:
         return Path(journal)
     if _has_password(journal):
@@ -55,7 +56,7 @@ def private_directory(to: Path) -> Path:
     Raises:
         UsageError: it can't be made.
     """
-    directory = to.absolute() / DIRECTORY
+    directory = absolute(to) / DIRECTORY
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)

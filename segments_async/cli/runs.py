@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio.to_thread
 
+from segments_async._files.destination import absolute
 from segments_async._journal.records import RunSummary
 from segments_async.cli import account, kept, lines, summary
 from segments_async.cli.arguments import Pace
@@ -112,7 +113,7 @@ async def _known(where: Path | str, digest: str) -> Known:
 
 
 def _to(to: Path | None, known: Known) -> list[RunSummary]:
-    directory = None if to is None else str(to.absolute())
+    directory = None if to is None else str(absolute(to))
     return [run for run in known.runs.values() if directory in (None, run.destination)]
 
 

@@ -646,3 +646,16 @@ async def test_an_outcome_is_what_it_was(tmp_path: Path) -> None:
     assert names_in(tmp_path / "out") == sorted(
         [".segments-async", "manifest.jsonl", *(o.file.path.name for o in first.exported)]
     )
+
+
+async def test_a_directory_with_two_slashes(tmp_path: Path) -> None:
+    """It is the same one, and the same run: nothing is asked for twice."""
+    sandbox = sandbox_of(6)
+    await session(sandbox, tmp_path, timeout=2.0)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(
+            sandbox.segment_ids, f"/{tmp_path}/out", journal=f"/{tmp_path}/runs.db"
+        )
+    assert report.ok
+    assert all_whole(sandbox, report.exported)
+    assert sandbox.record.duplicates() == {}
