@@ -207,7 +207,7 @@ BAD_LISTS: dict[str, tuple[Fault, str]] = {
     "html": (HTML, "$"),
     "empty": (Fault.status(200), "$"),
     "truncated": (Fault.changed(lambda body: body[: len(body) // 2]), "$"),
-    "not UTF-8": (Fault.status(200, body=b'["\xff"]'), "$"),
+    "not UTF-8": (Fault.status(200, body=b'["\xff"]'), "$[0]"),
     "deep": (Fault.status(200, body=b"[" * 100_000), "$"),
     "an object": (Fault.status(200, body=b'{"segments": {}}'), "$"),
     "null": (Fault.status(200, body=b"null"), "$"),
