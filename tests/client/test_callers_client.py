@@ -340,13 +340,13 @@ async def test_a_pool_that_never_moves_was_sent_nothing(known: bool) -> None:
                 PAGE_ACCESS_TOKEN,
                 base_url=server.base_url,
                 http_client=http,
-                request_timeout=0.3,
+                request_timeout=2.0,
             ) as client,
         ):
             if known:
                 await client.list_segments()
             async with http.stream("GET", server.base_url):
-                report = await client.bulk_export(sandbox.segment_ids, None, timeout=1.5)
+                report = await client.bulk_export(sandbox.segment_ids, None, timeout=6.0)
             assert [(o.submitted, o.resumable) for o in report.not_exported] == [("no", True)] * 3
             report = await client.bulk_export(sandbox.segment_ids, None)
             assert report.ok
