@@ -9,8 +9,8 @@ needn't find anything.
 In simulation (benchmarks/shared_limit.py) four processes take 1.00 to 1.02 times the least time,
 where processes that know nothing of each other take 1.08 to 1.8 times it.
 
-A minute after the last process spoke, the sum is nobody's any more. It stays as what a later process
-starts at, until that one has found the limit by itself.
+A minute after the last process spoke, the sum is nobody's any more. It stays as what a later
+process starts at, until that one has found the limit by itself.
 """
 
 from __future__ import annotations
