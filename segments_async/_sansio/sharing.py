@@ -6,9 +6,11 @@ found how much of it, and everybody who waits gets an equal part. A process that
 killed, counts no more, and the others go faster at once; a new one begins with its part, and
 needn't find anything.
 
-In simulation (benchmarks/shared_limit.py) four processes take 1.01 to 1.04 times the least time,
-in windows of a minute 1.15, where processes that know nothing of each other take 1.3 to 2.4 times
-it, and 5 in windows: whoever has a small part when the others end is slow to find more.
+In simulation (benchmarks/shared_limit.py) four processes take 1.00 to 1.02 times the least time,
+where processes that know nothing of each other take 1.08 to 1.8 times it.
+
+A minute after the last process spoke, the sum is nobody's any more. It stays as what a later
+process starts at, until that one has found the limit by itself.
 """
 
 from __future__ import annotations
