@@ -7,7 +7,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from attrs import astuple, define, field, frozen
 
@@ -73,8 +73,8 @@ class Fault:
         """
 
         def change(body: bytes) -> bytes:
-            answer = json.loads(body)
-            if not isinstance(answer, dict) or "exportId" not in answer:
+            answer: Any = json.loads(body)
+            if isinstance(answer, list) or "exportId" not in answer:
                 return body
             inner = fields.get("segment")
             if isinstance(inner, Mapping):
