@@ -81,6 +81,9 @@ _GOES_ON = frozenset(
 
 _ACTIVE = frozenset({State.INTENT, State.SUBMITTED, State.COMPLETE, State.FETCHING})
 
+#: Links that the policy refuses, and none that it admits, are no oddity of one export.
+REFUSED_LINKS = 2
+
 #: How many segments are queued before other tasks get a turn.
 _STARTED_AT_ONCE = 500
 
@@ -214,6 +217,8 @@ class Engine(Generic[OutcomeT]):
         self._active: dict[str, Item] = {}
         #: Granted while the journal was away, and asked for when it is back.
         self._held: list[Item] = []
+        #: Links that the policy refused, in this session.
+        self._refused_links = 0
         self._watching = False
         self._guard_untold = False
 
@@ -628,8 +633,9 @@ class Engine(Generic[OutcomeT]):
             await self._expired(item, export, exc)
         except DownloadError as exc:
             await self._give_up(item, exc)
-            if exc.by_policy and not self._ledger.count(State.DONE):
-                # It would meet every export. Not where another one's link was admitted.
+            self._refused_links += exc.by_policy
+            if self._refused_links >= REFUSED_LINKS and not self._is_link_admitted():
+                # It would meet every export.
                 await self._stop_submits(exc)
         except Exception as exc:
             # Nobody else is harmed by what one file's link or storage's answer can still hold.
@@ -640,6 +646,10 @@ class Engine(Generic[OutcomeT]):
             # The file is in its place, whether or not the journal can say so.
             await self._recorded(item, Event.FETCHED, facts_of(file=file))
             self._settle(item, self._exported(item, file, "exported"))
+
+    def _is_link_admitted(self) -> bool:
+        """Whether another export's link was: its file is in place, or bytes of it have come."""
+        return bool(self._ledger.count(State.DONE) or self.figures.bytes)
 
     async def _expired(self, item: Item, export: Export, error: ExportExpiredError) -> None:
         outcome = NotExported(item.segment_id, export, error, "yes", resumable=False)

@@ -23,6 +23,7 @@ from segments_async._gate import Gate, Inbox, Target, Ticket
 from segments_async._http import LIST_CAP
 from segments_async._sansio.exports import is_complete, seconds_taken
 from segments_async._sansio.lifecycle import Event, State, advance
+from segments_async._sansio.links import redact
 from segments_async._sansio.refusals import Refusals
 from segments_async._sansio.schedule import Kind, Want, next_poll_at
 from segments_async._sansio.verdict import (
@@ -38,6 +39,7 @@ from segments_async._sansio.verdict import (
     on_submit,
 )
 from segments_async._sansio.wire import (
+    LONGEST_ID,
     ApiAnswer,
     ApiRequest,
     checked_id,
@@ -64,6 +66,9 @@ ABANDONED_JOIN = 3600.0
 
 #: A single call's POST is tried this often, where trying again is safe.
 TRIES_ALONE = 5
+
+#: So many statuses that the page doesn't know are told of.
+UNKNOWN_STATUSES = 20
 
 #: Statuses of a list that was asked for in the place of a POST which say that the vendor is there,
 #: and nothing of exports: an account may be allowed to export, and not to list.
@@ -392,9 +397,11 @@ class Flights:
             self._warn_of_unknown(export.status)
 
     def _warn_of_unknown(self, status: str) -> None:
-        if status not in self._unknown_statuses:
-            self._unknown_statuses.add(status)
-            logger.warning("unknown export status %r: taken as not finished", status)
+        shown = redact(status)[:LONGEST_ID]
+        # A few: a vendor that writes how far it is ("37 %") has a new one at each poll.
+        if shown not in self._unknown_statuses and len(self._unknown_statuses) < UNKNOWN_STATUSES:
+            self._unknown_statuses.add(shown)
+            logger.warning("unknown export status %r: taken as not finished", shown)
 
     # ----------------------------------------------------------------- requests
 
@@ -444,7 +451,8 @@ class Flights:
         if first is Event.NOT_SENT:
             await self._on_submit_not_sent(flight, verdict, result, now)
             return
-        if isinstance(result, ApiAnswer | DecodeError):
+        away = isinstance(result, ApiAnswer) and is_away(result)
+        if isinstance(result, ApiAnswer | DecodeError) and not away:  # of those, the gate knows
             self._gate.submit_judged(ticket, known=first is not Event.LOST)
         if first is Event.ACCEPTED and verdict.export is not None:
             self._on_accepted(flight, verdict.export, now)

@@ -330,6 +330,7 @@ class Gate:
             self._on_no_answer(ticket)
             # Too large, or in a coding that isn't read; but its status was one of success.
             self._on_vendor_there(anyio.current_time(), ticket)
+            self.granted += 1
             raise
         except BaseException:
             self._on_no_answer(ticket)

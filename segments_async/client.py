@@ -724,7 +724,8 @@ class SegmentsClient:
             )
         if not is_complete(found):
             raise ConfigurationError(
-                f"export {found.export_id} is {found.status}: wait_for_export() waits for its file"
+                f"export {found.export_id} is {redact(found.status)}: wait_for_export() waits for "
+                "its file"
             )
         return found
 

@@ -202,6 +202,7 @@ class Pacer:
         self._gap = 0.0
         self._cut_rate = self._rate
         self._told_to_wait = False
+        self._told_for = 0.0
 
         self._last_probe = 0.0
         # Of the block that ends: its seconds, and how long before its end the limit may have been
@@ -393,6 +394,7 @@ class Pacer:
         self.throttled += 1
         if retry_after is not None:
             self._told_to_wait = True
+            self._told_for = max(self._told_for, retry_after)
             self._hold = max(self._hold, now + retry_after + min(1.0, retry_after) * 0.02 * chance)
         if epoch != self._epoch:
             return
@@ -449,6 +451,8 @@ class Pacer:
         """A probe passed: an interval starts, at what the last one and its block taught."""
         blocked_for = self._blocked_for = now - self._block_began
         self._inconclusive = self._is_window = False
+        if self._told_for < blocked_for / 2:
+            self._told_to_wait = False  # that is not what made the block long
         late = (self._probe_before or now) - self._last_probe
         self._late = min(blocked_for, max(0.0, late))
         if self._blocks:
@@ -464,7 +468,8 @@ class Pacer:
         self._last_count = self._passed if long else 0
         self._last_span = self._block_began - (self._began or 0.0)
         self._last_block = blocked_for if self._window and not self._told_to_wait else 0.0
-        self._blocked, self._probe_sent, self._told_to_wait = False, None, False
+        self._blocked, self._probe_sent = False, None
+        self._told_to_wait, self._told_for = False, 0.0
         self._accepted, self._span, self._last_accepted = 0, 0.0, now
         self._passed, self._began = 0, now
         # Never at once: the bucket is empty right now, and sending the moment a block closes is
@@ -473,16 +478,16 @@ class Pacer:
 
     def _next_plateau(self, granted: float, blocked_for: float) -> float:
         """Accepted requests until a higher rate than the estimate is tried."""
-        shortest = min(SHORTEST_PLATEAU, FEWEST_AT_LOW_RATES + FEWEST_MORE_PER_RATE * granted)
+        shortest = _shortest_plateau(granted)
         if self._memory:
             return min(max(20.0, 13.0 * granted), 70.0 + 6.0 * granted)
         if self._inconclusive:
             return min(shortest, max(SHORTEST_UNSURE, 2 * granted))
-        if self._window:
-            shortest = max(SHORTEST_IN_WINDOWS, WINDOW_IN_PLATEAU * self._window)
         if self._is_window:
             return max(SHORTEST_BY_EVIDENCE, float(self._passed))
-        if not self._window:
+        if self._window:
+            shortest = max(SHORTEST_IN_WINDOWS, WINDOW_IN_PLATEAU * self._window)
+        elif self._evidence >= shortest:
             shortest = min(shortest, max(SHORTEST_UNSURE, 2 * self._plateau))
             if self._accepted < self._plateau:
                 shortest = min(shortest, SHORTEST_UNSURE)
@@ -521,7 +526,9 @@ class Pacer:
             return self._first_estimate_after_long_block(blocked_for, mean)
         if not short and n < self._plateau:
             return self._estimate_after_long_block(self._granted, blocked_for, max(mean, recent))
-        if n < self._plateau / 4 and short:
+        usual = _shortest_plateau(self._granted)
+        early = max(self._plateau, usual if self._evidence < usual else 0.0) / 4
+        if n < early and short:
             return self._cut_early(CUTS, self._granted, n, span + blocked_for, recent)
         self._early_cuts, self._early_requests, self._early_seconds = 0, 0.0, 0.0
         estimate = max(mean, recent, self._before_trial or 0.0)
@@ -630,7 +637,7 @@ class Pacer:
             self._recent_requests = self._recent_seconds = 0.0
         slower = 0.5 * self._cut_rate
         if not self._told_to_wait:
-            slower = max(0.2, min(max(slower, 1 / blocked_for), 4 / blocked_for))
+            slower = max(0.2, min(1.0, 1 / blocked_for), min(slower, 4 / blocked_for))
         self._rate = slower
         return None
 
@@ -662,3 +669,7 @@ class Pacer:
                 0.5 * self._cut_rate, max(FIRST_RATE, TIMES_GRANTED * self._passed / seconds)
             )
         return None
+
+
+def _shortest_plateau(granted: float) -> float:
+    return min(SHORTEST_PLATEAU, FEWEST_AT_LOW_RATES + FEWEST_MORE_PER_RATE * granted)

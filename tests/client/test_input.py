@@ -346,7 +346,7 @@ async def test_a_compressed_answer_is_refused(coding: str) -> None:
     sandbox = Sandbox()
     sandbox.inject(Fault.status(200, headers={"content-encoding": coding}, body=b"\x1f\x8b"))
     async with connected(sandbox) as client:
-        with pytest.raises(DecodeError, match="compressed"):
+        with pytest.raises(DecodeError, match="coding that was not asked for"):
             await client.list_segments()
 
 

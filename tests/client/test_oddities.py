@@ -36,6 +36,7 @@ from segments_async.sandbox import (
     Durations,
     Fault,
     Sandbox,
+    TokenBucket,
 )
 
 POST: dict[str, Any] = {"method": "POST"}
@@ -244,6 +245,21 @@ async def test_a_link_that_the_policy_refuses_stops_what_it_would_meet(tmp_path:
     assert "file_hosts" in str(stopped[0].error)
 
 
+async def test_the_first_link_alone_stops_nobody(tmp_path: Path) -> None:
+    """One export's foreign host is its own outcome, though no other link has come before it."""
+    sandbox = Sandbox(
+        segments=40, rows=2, durations=Durations(median=1, sigma=0), limit=TokenBucket(2, 1)
+    )
+    odd = sandbox.segment_ids[0]
+    foreign = relinked(lambda link: link.replace("amazonaws.com", "example.org"))
+    sandbox.inject(foreign, **POLL, segment_id=odd, times=10**6)
+    async with connected(sandbox, poll_share=1.0) as client:
+        report = await client.bulk_export(
+            sandbox.segment_ids, tmp_path, expected_seconds={odd: 100.0}
+        )
+    assert [o.segment_id for o in report.not_exported] == [odd]
+
+
 async def test_a_refused_link_among_admitted_ones_is_one_outcome(tmp_path: Path) -> None:
     """Once a file has come, another one's foreign host concerns that one alone."""
     sandbox = Sandbox(segments=30, rows=2, latency=0.05)
@@ -404,3 +420,22 @@ async def test_an_id_beside_another_segment_is_told() -> None:
         with pytest.raises(SubmitUnknownError) as caught:
             await client.request_export(sandbox.segment_ids[0])
     assert sandbox.export_id(sandbox.segment_ids[0]) in str(caught.value)
+
+
+async def test_unknown_statuses_are_told_of_without_secrets_and_not_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A link in the wrong field is redacted, and progress in the status is no flood of warnings."""
+    polls = iter(range(10**6))
+
+    def change(body: bytes) -> bytes:
+        status = f"{next(polls)} % https://x.s3.amazonaws.com/a?X-Amz-Signature=s3cret"
+        return json.dumps(json.loads(body) | {"status": status, "filename": None}).encode()
+
+    sandbox = Sandbox(segments=1, durations=Durations(median=1000, sigma=0))
+    sandbox.inject(Fault.changed(change), **POLL, until=600.0)
+    async with connected(sandbox) as client:
+        await client.bulk_export(sandbox.segment_ids, None)
+    told = [r.getMessage() for r in caplog.records if "unknown export status" in r.getMessage()]
+    assert 1 <= len(told) <= 20
+    assert not any("s3cret" in text for text in told)
