@@ -99,7 +99,7 @@ class PostgresServer:
         settings = "".join(f"{name} = '{value}'\n" for name, value in _SETTINGS.items())
         with (data / "postgresql.conf").open("a") as file:
             file.write(f"{settings}port = {self.port}\n")
-        # pg_ctl's server outlives whoever started it, a killed test run too. Its end closes this pipe.
+        # pg_ctl's server outlives a killed test run, whose end closes this pipe.
         stop = [binaries() / "pg_ctl", "stop", "-m", "immediate", "-s", "-D", data]
         self._guard = subprocess.Popen(
             ["sh", "-c", 'cat; "$@"; rm -rf "$0"', self._directory, *stop],
