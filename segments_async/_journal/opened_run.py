@@ -178,7 +178,7 @@ class OpenedRun:
     @property
     def sets_aside(self) -> bool:
         """Whether there is a place for events that the database could not take."""
-        return self._set_aside is not None
+        return self._set_aside is not None and self._set_aside.has_place()
 
     def set_aside(self, rows: Sequence[dict[str, Any]]) -> bool:
         """Keep for the next session what the database could not take. Whether that went well."""

@@ -107,6 +107,7 @@ class RunLog:
         #: Segments of whose exports the log doesn't tell, and rows to set aside, once it is broken.
         self._never_written: frozenset[str] = frozenset()
         self._unwritten: list[dict[str, Any]] = []
+        self._sets_aside = False
         self._closed = False
         #: Whether the run had ended before it was opened here. Nothing can be recorded in it then.
         self.finished: bool = run.ended_at is not None
@@ -156,7 +157,7 @@ class RunLog:
         """Whether a later session will find the export of this segment, in the log or set aside."""
         if self._standings.get(segment_id, _NEW).export is None:
             return False
-        if self._run.sets_aside and (self._broken is None or self._unwritten):
+        if self._sets_aside and (self._broken is None or self._unwritten):
             return True
         if segment_id in self._never_written:
             return False
@@ -387,6 +388,7 @@ class RunLog:
     def _went_away(self, now: float, why: JournalError, cause: Exception) -> None:
         if self._away_since is None:
             self._away_since, self._pause = now, _SHORTEST_PAUSE
+            self._sets_aside = self._run.sets_aside
             logger.warning(
                 "run %s: the journal is away (%s); no export is asked for until it is back, and "
                 "what happens meanwhile is kept in memory",

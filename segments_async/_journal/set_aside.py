@@ -43,6 +43,12 @@ class SetAside:
         name = f"unwritten-{digest(journal, row['name'], row['started_at'])}.jsonl"
         return cls(Path(row["destination"]) / DIRECTORY / name)
 
+    def has_place(self) -> bool:
+        """Whether a file can be written there, as far as can be told without writing it."""
+        directory = self.path.parent
+        nearest = directory if directory.is_dir() else directory.parent
+        return os.access(nearest, os.W_OK | os.X_OK)
+
     def save(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Keep the rows, whole or not at all. Whether that went well."""
         new = self.path.with_suffix(".new")

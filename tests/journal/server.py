@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import shutil
@@ -46,6 +45,7 @@ class PostgresServer:
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="journal-postgresql-"))
         self._numbers = count(1)
+        self._guard: subprocess.Popen[bytes] | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
@@ -76,7 +76,7 @@ class PostgresServer:
     def terminate(self) -> None:
         """End every session but this one."""
         self.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
 
@@ -99,6 +99,13 @@ class PostgresServer:
         settings = "".join(f"{name} = '{value}'\n" for name, value in _SETTINGS.items())
         with (data / "postgresql.conf").open("a") as file:
             file.write(f"{settings}port = {self.port}\n")
+        # pg_ctl's server outlives a killed test run, whose end closes this pipe.
+        stop = [binaries() / "pg_ctl", "stop", "-m", "immediate", "-s", "-D", data]
+        self._guard = subprocess.Popen(
+            ["sh", "-c", 'cat; "$@"; rm -rf "$0"', self._directory, *stop],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            user=user, cwd="/", start_new_session=True,
+        )  # fmt: skip
         self._control("start")
         self._wait()
         return self
@@ -109,9 +116,9 @@ class PostgresServer:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            self._control("stop", "immediate")  # its data is thrown away
-        shutil.rmtree(self._directory)
+        if self._guard is not None:
+            self._guard.communicate()  # stops the server: its data is thrown away
+        shutil.rmtree(self._directory, ignore_errors=True)
 
     def _wait(self) -> None:
         until = time.monotonic() + _PATIENCE

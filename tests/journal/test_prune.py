@@ -27,8 +27,9 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 async def filled(where: str, *names: str, segments: int = 10) -> None:
     for name in names:
         async with run_of(await opened(where), name) as log:
-            for number in range(segments):
-                await live(log, f"s{number}", GOES_WELL)
+            async with anyio.create_task_group() as tasks:
+                for number in range(segments):
+                    tasks.start_soon(live, log, f"s{number}", GOES_WELL)
             await log.finish()
 
 
