@@ -162,7 +162,7 @@ async def test_a_short_wait_for_another_process_is_no_news(
     ("error", "reason"), [(AWAY, "unavailable"), (Locked("busy"), "locked")], ids=str
 )
 async def test_one_that_never_comes_back(where: str, error: Exception, reason: str) -> None:
-    """After ten minutes the log is over; what it could not write is set aside where files go."""
+    """After ten minutes the log is over, and says which exports no later session will know."""
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
         for name in "abc":
@@ -179,8 +179,8 @@ async def test_one_that_never_comes_back(where: str, error: Exception, reason: s
         assert run_log.PATIENCE <= anyio.current_time() - began < run_log.PATIENCE + 10
         with pytest.raises(JournalError):
             await log.record("c", Event.LOST)
-        assert [log.knows_export(name) for name in "abc"] == [True, True, False]
-    # Here there is no such directory, so that nothing could be set aside.
+        # There is no directory at the destination, so that nothing can be set aside.
+        assert [log.knows_export(name) for name in "abc"] == [True, False, False]
     assert await stands(where) == {"a": State.SUBMITTED, "b": State.INTENT, "c": State.INTENT}
 
 
