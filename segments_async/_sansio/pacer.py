@@ -24,11 +24,14 @@ each request. What an interval and its block say:
   L is evidence. Fewer than 40 requests are no limit, the search goes on. Once a limit is known, the
   estimate stays.
 * Two intervals before long blocks ended at the same n, though at different rates: a window's
-  budget ended them. R = n over the time from closing to closing.
+  budget ended them, or a bucket that was full: where R would be less than a quarter of the rate, a
+  third interval at a rate between the two has to end at n too. R = n over the time from closing to
+  closing.
 * Retry-After made the block long, and the interval was short: a bucket was full at its beginning.
   Two such intervals give the burst and R, as two points give a line.
 
-An estimate is kept for no more requests than it was made from, twice: K.
+An estimate is kept for no more requests than it was made from, twice: K. Until it is made from as
+many as a plateau has, the search goes on after it: the rate doubles as in the beginning.
 """
 
 from __future__ import annotations
@@ -118,13 +121,18 @@ ENOUGH_FOR_A_LIMIT = 40
 SAME_COUNT = 0.07
 ANOTHER_SPAN = 0.1
 
+#: A window that makes the rate so many times lower is believed after a third interval only.
+WORTH_A_TRIAL = 4.0
+
 #: Plateaus in windows: a cut costs no requests there, and three or four 429s each time.
 SHORTEST_IN_WINDOWS = 400.0
 WINDOW_IN_PLATEAU = 0.8
 
 #: A plateau is no longer than this many times the accepted requests that its estimate comes from,
 #: or than so many requests: an estimate from twenty requests is not believed for two hundred.
+#: Where every 429 costs a long Retry-After it may be more of them: finding out is dear.
 PLATEAU_BY_EVIDENCE = 2.0
+TOLD_PLATEAU_BY_EVIDENCE = 16.0
 SHORTEST_BY_EVIDENCE = 40.0
 
 #: A rate that an earlier process found is kept to for 6 s at 1/s, 19 s at 10/s, 60 s from 100/s on:
@@ -219,6 +227,8 @@ class Pacer:
         # A window's budget, 0 for none; what windows granted since it was found.
         self._window = 0
         self._window_requests = self._window_seconds = 0.0
+        # While the limit is sought: two intervals ended as a window ends them.
+        self._window_suspected = False
         # The estimate before another rate was tried, to tell a window from other people's use.
         self._before_trial: float | None = None
         # Of the search: intervals between long blocks, and what they granted, blocks included.
@@ -423,11 +433,23 @@ class Pacer:
         else:
             x = (self._accepted - max(self._plateau, self._kept_for)) / self._plateau
             x = max(-1.0, x)
-            if x <= 1.5:
+            if x > 0 and self._is_doubtful:
+                rate = self._rate * 2 ** (DOUBLINGS / max(10.0, self._rate))
+            elif x <= 1.5:
                 rate = self._granted * (1 + PROBING * x**3)
             else:
                 rate = self._rate * (1 + 1 / max(self._plateau, 2 * self._rate))
         self._rate = min(self._ceiling, rate)
+
+    @property
+    def _is_doubtful(self) -> bool:
+        """Whether the estimate is made from so few requests that the search goes on after it."""
+        return (
+            self._granted is not None
+            and not self._memory
+            and not self._window
+            and self._evidence < _shortest_plateau(self._granted)
+        )
 
     def _open_block(self, now: float, chance: float) -> None:
         if self._rate == math.inf:
@@ -491,12 +513,15 @@ class Pacer:
             shortest = min(shortest, max(SHORTEST_UNSURE, 2 * self._plateau))
             if self._accepted < self._plateau:
                 shortest = min(shortest, SHORTEST_UNSURE)
+        elif self._plateau <= SHORTEST_UNSURE:
+            return SHORTEST_BY_EVIDENCE  # the last estimate was doubtful, and so is this one
+        borne = max(SHORTEST_BY_EVIDENCE, 2 * granted, PLATEAU_BY_EVIDENCE * self._evidence)
         if self._told_to_wait and blocked_for >= SHORT_BLOCK:
             # However long the vendor makes one wait: a 429 must be as rare.
-            return max(shortest, 0.8 * self._plateau, TOLD_BLOCK_WEIGHT * granted * blocked_for)
+            longest = max(shortest, 0.8 * self._plateau, TOLD_BLOCK_WEIGHT * granted * blocked_for)
+            return min(longest, max(shortest, TOLD_PLATEAU_BY_EVIDENCE * self._evidence))
         weight = TOLD_BLOCK_WEIGHT if self._told_to_wait else BLOCK_WEIGHT
         longest = max(shortest, 2 * granted, 0.8 * self._plateau, weight * granted * blocked_for)
-        borne = max(SHORTEST_BY_EVIDENCE, 2 * granted, PLATEAU_BY_EVIDENCE * self._evidence)
         return min(LONGEST_PLATEAU, longest, borne)
 
     def _estimate(self, blocked_for: float) -> float | None:
@@ -610,6 +635,18 @@ class Pacer:
         self._window_requests, self._window_seconds = n + 1.0, took + blocked_for
         return (n + 1) / (took + blocked_for - self._late)
 
+    def _first_estimate_of_window(self, estimate: float) -> float | None:
+        """Two intervals ended at one count, by a window's budget or by chance: a third tells.
+
+        A full bucket ends intervals at nearly one count too, if the rates are far above its own.
+        At a much lower rate it doesn't, and a window does.
+        """
+        if self._window_suspected or self._cut_rate <= WORTH_A_TRIAL * estimate:
+            return min(self._cut_rate, estimate)
+        self._window_suspected, self._is_window, self._window = True, False, 0
+        self._rate = math.sqrt(min(self._cut_rate, estimate) * self._cut_rate)
+        return None
+
     def _cut_early(
         self, cuts: tuple[float, ...], granted: float, n: int, seconds: float, recent: float
     ) -> float:
@@ -652,13 +689,17 @@ class Pacer:
                 self._framed_seconds += seconds
                 window = self._window_estimate(blocked_for)
                 if window is not None:
-                    return min(self._cut_rate, window)
+                    return self._first_estimate_of_window(window)
+                self._window_suspected = False
             if mean:
-                return min(self._cut_rate, mean)
+                # Of an interval that began far too slowly, the mean says little. In a window of
+                # unknown length that can't be told from a budget that is used up.
+                grown = LEAST_OF_CUT_RATE * self._cut_rate if self._told_to_wait else 0.0
+                return min(self._cut_rate, max(mean, grown))
             if self._framed_requests >= ENOUGH_FOR_A_LIMIT and self._framed >= 2:
                 mean = self._framed_requests / self._framed_seconds
-                # Where the intervals are unlike, somebody else has used some of the limit.
-                self._inconclusive = self._framed_best > 1.25 * mean
+                # Where they are few or unlike, somebody else may have used some of the limit.
+                self._inconclusive = self._framed < 3 or self._framed_best > 1.25 * mean
                 return min(self._cut_rate, self._framed_best)
         if n < (1 if self._blocks else ENOUGH_TO_SLOW_DOWN):
             self._rate = self._cut_rate
