@@ -12,7 +12,8 @@ import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
-from segments_async._files.part import sidecar_of, write_all
+from segments_async._disk import write_all
+from segments_async._files.part import sidecar_of
 from segments_async._sansio.naming import file_names
 from segments_async.errors import ConfigurationError
 

@@ -1,5 +1,15 @@
 """One file on its way: written and hashed as a `.part` beside its target, then renamed.
 
+What has its name is what was hashed, whoever else has been at the part:
+
+* A file on the disk gets the bytes of one version of one export's file and no others. What can't be
+  continued is removed and made anew, never emptied: another machine, on a mount whose locks lock
+  nothing, may be writing the same file.
+* Before each write and before the rename the part has to be as the last write left it, by its size
+  and its time. One that isn't is read again, and begun anew where it has other bytes.
+* A part that was removed or replaced is written again from the descriptor that is still open.
+* The sidecar has the hash of what is in the part. The next download compares it.
+
 Synchronous, for worker threads: hashing and writing release the GIL and must not hold the loop.
 """
 
@@ -7,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import math
 import os
@@ -19,6 +28,14 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from segments_async._disk import (
+    NoLocks,
+    close_locked,
+    is_at,
+    sync_directory,
+    try_lock,
+    write_all_at,
+)
 from segments_async._sansio import sidecar
 from segments_async._sansio.byte_ranges import Stored
 from segments_async._sansio.claims import Ranges, prefix_of, with_range
@@ -43,8 +60,23 @@ NOTED_EVERY = 0.2
 Bytes = bytes | memoryview
 
 
+#: How often a part that others remove or replace is put in place before it is given up.
+_PLACED_AT_MOST = 3
+
+
+_NOTHING = sidecar.Hashed(0, "")
+
+
 class ChecksumMismatch(Exception):
     """The bytes aren't those whose MD5 storage told."""
+
+
+class PartDisturbed(Exception):
+    """Somebody else has written to the part, or emptied it."""
+
+
+class PartBusy(OSError):
+    """Another download has the part."""
 
 
 class Digest(Protocol):
@@ -99,6 +131,10 @@ class PartFile:
         self._unsynced = 0
         self._failed = False
         self._noted_at = -math.inf
+        self._written: _Trace | None = None
+        self._disturbed = False
+        self._claimed: sidecar.Hashed | None = None
+        self._known = _NOTHING
         self._sha256 = hashlib.sha256()
         self._md5 = md5()
         self.stored: Stored | None = None
@@ -125,25 +161,39 @@ class PartFile:
         """Whether so much was written since the last `sync` that another one is worth its while."""
         return self._unsynced >= UNSYNCED
 
-    def open(self, export_id: str) -> None:
+    def open(self, export_id: str, *, whoever_has_it: bool = False) -> None:
         """Take the part for this download alone, with what an earlier one of the export left.
 
+        Args:
+            export_id: the export's.
+            whoever_has_it: begin a part of one's own where another download has this one. The
+                other one goes on with a file that has no name any more, and writes it again.
+
         Raises:
-            OSError: another download has it, or it can't be written.
+            PartBusy: another download has it.
+            OSError: it can't be written.
         """
         with self._lock:
             if self._left:
                 return  # by a task that was cancelled before this thread began
-            self._descriptor = _open_alone(self._part)
             self._export_id = export_id
-            self._take_over(self._descriptor)
+            try:
+                self._descriptor = _open_alone(self._part)
+                self._take_over(self._descriptor)
+            except BaseException as exc:
+                self._close()
+                if not (whoever_has_it and isinstance(exc, PartBusy)):
+                    raise
+                self._begin()
 
     def reset(self) -> None:
         """Forget what is there."""
-        with self._lock:
-            self._empty(self._opened())
+        with self._syncing, self._lock:
+            self._opened()
             self._all_hashed()
+            self._begin()
             self._sha256, self._md5 = hashlib.sha256(), md5()
+            self._known = _NOTHING
             self._hashed = self._unsynced = 0
             self.stored = None
 
@@ -188,26 +238,43 @@ class PartFile:
 
         Raises:
             ChecksumMismatch: these aren't the bytes that storage has. Nothing is put in place.
+            PartDisturbed: others wrote to the part. Nothing of theirs is left in place.
             OSError: it isn't on the disk, or the disk has failed before.
         """
         with self._syncing, self._lock:
-            descriptor = self._opened()
+            self._opened()
             if self._failed:
                 raise OSError(errno.EIO, "the disk has failed to take what was written")
             if rest:
                 self._write(0, rest)
-            while not self._hash_on(descriptor):
+            while not self._hash_on(self._opened()):
                 pass
             self._all_hashed()
             self._check()
-            os.fsync(descriptor)
-            # First the sidecar: one without its part could be taken for another part's.
-            self._remove_note()
-            self._part.replace(self._target)
+            self._place()
             self._left = True
             self._close()
-            _sync_directory(self._target.parent)
+            sync_directory(self._target.parent)
             return ExportedBytes(self._hashed, self._sha256.hexdigest())
+
+    def _place(self) -> None:
+        """Give the file its name, and see that it has it."""
+        for _ in range(_PLACED_AT_MOST):
+            self._check_untouched(self._opened())
+            if self._disturbed:
+                self._check_on_disk()
+            if not is_at(self._opened(), self._part):
+                self._write_again()
+            os.fsync(self._opened())
+            # First the sidecar: one without its part could be taken for another part's.
+            self._remove_note()
+            try:
+                self._part.replace(self._target)
+            except FileNotFoundError:
+                continue  # removed since
+            if is_at(self._opened(), self._target):
+                return
+        raise PartDisturbed("the part is removed or replaced again and again")
 
     def keep(self) -> None:
         """Leave what is there for a later download, durably; discard it where it is of no use."""
@@ -219,9 +286,13 @@ class PartFile:
                 self._discard()
                 return
             try:
+                self._check_untouched(self._descriptor)
+                if self._disturbed:
+                    # The next download compares the beginning, and what is behind that it can't.
+                    self.held = with_range((), 0, self._hashed)
                 os.fsync(self._descriptor)
                 self._write_note(synced=True)
-            except OSError:
+            except (OSError, PartDisturbed):
                 self._discard()
             else:
                 self._close()
@@ -237,8 +308,9 @@ class PartFile:
         # While the file's lock is held: afterwards the part may be another download's. What can't
         # be removed (the disk is read-only now) the next download finds, and doesn't trust.
         with contextlib.suppress(OSError):
-            self._sidecar.unlink(missing_ok=True)
-            self._part.unlink(missing_ok=True)
+            if self._descriptor is not None and is_at(self._descriptor, self._part):
+                self._sidecar.unlink(missing_ok=True)
+                self._part.unlink(missing_ok=True)
         self._close()
 
     def _opened(self) -> int:
@@ -249,36 +321,83 @@ class PartFile:
     def _take_over(self, descriptor: int) -> None:
         """Go on with what is there, if it is of this export and there for sure."""
         left = _read_note(self._sidecar)
-        size = os.fstat(descriptor).st_size
-        if (
-            left is not None
-            and left.export_id == self._export_id
-            and left.trusted(_boot_id())
-            and left.held
-            and size >= left.held[-1][1]
-        ):
-            self.stored, self.held = left.stored, left.held
-        elif size or left is not None or os.path.lexists(self._sidecar):
-            self._empty(descriptor)
+        found = os.fstat(descriptor)
+        if left is not None and left.export_id == self._export_id and left.trusted(_boot_id()):
+            held = left.held_in(found.st_ino)
+            if held and found.st_size >= held[-1][1] and found.st_nlink == 1:
+                self.stored, self.held, self._claimed = left.stored, held, left.hashed
+                self._written = _Trace.of(descriptor)
+                return
+        if found.st_size or found.st_nlink != 1 or os.path.lexists(self._sidecar):
+            self._begin()
 
-    def _empty(self, descriptor: int) -> None:
+    def _begin(self) -> None:
+        """A new file for the part. What is there is removed, and never written to."""
         self.held = ()
+        self._written = self._claimed = None
+        self._disturbed = False
         if self._note is not None or os.path.lexists(self._sidecar):
             self._remove_note()
             # Or a power failure could bring it back, beside bytes that it doesn't speak of.
-            _sync_directory(self._target.parent)
-        os.ftruncate(descriptor, 0)
+            sync_directory(self._target.parent)
+        before, self._descriptor = self._descriptor, _open_new(self._part)
+        if before is not None:
+            close_locked(before)
+
+    def _write_again(self) -> None:
+        """Somebody removed or replaced the part: what was written of it is still to be read."""
+        before = self._opened()
+        self._descriptor = None
+        try:
+            if os.path.lexists(self._sidecar):
+                self._sidecar.unlink(missing_ok=True)
+            self._descriptor = _open_new(self._part)
+            for offset in range(0, self._hashed, _BLOCK):
+                write_all_at(self._descriptor, os.pread(before, _BLOCK, offset), offset)
+        finally:
+            close_locked(before)
+        self._written = _Trace.of(self._descriptor)
+        self._check_on_disk()
+
+    def _check_untouched(self, descriptor: int) -> None:
+        """See whether the part is as the last write left it.
+
+        Raises:
+            PartDisturbed: it is shorter or longer.
+        """
+        now, then = _Trace.of(descriptor), self._written
+        if then is None or now == then:
+            return
+        if now.size != then.size:
+            raise PartDisturbed("somebody else has emptied the part, or written to it")
+        self._disturbed = True
+
+    def _check_on_disk(self) -> None:
+        """Read the whole file, which somebody may have written to.
+
+        Raises:
+            PartDisturbed: it isn't what was received.
+        """
+        on_disk = hashlib.sha256()
+        for offset in range(0, self._hashed, _BLOCK):
+            on_disk.update(os.pread(self._opened(), _BLOCK, offset))
+        if on_disk.hexdigest() != self._sha256.hexdigest():
+            raise PartDisturbed("somebody else has written to the part")
+        self._disturbed = False
+        self._written = _Trace.of(self._opened())
 
     def _write(self, offset: int, data: Bytes) -> None:
         descriptor = self._opened()
+        self._check_untouched(descriptor)
         before = self._hashing
         try:
             if offset == self._hashed:
                 self._hash(data)
-            _write_all_at(descriptor, data, offset)
+            write_all_at(descriptor, data, offset)
         except BaseException:
             self._failed = True  # it may be hashed and not there, or the other way round
             raise
+        self._written = _Trace.of(descriptor)
         if before is not None:
             before.result()
         self._unsynced += len(data)
@@ -288,6 +407,9 @@ class PartFile:
     def _hash_on(self, descriptor: int) -> bool:
         stop = prefix_of(self.held)
         limit = min(stop, self._hashed + SLICE)
+        claimed = self._claimed
+        if claimed is not None and self._hashed < claimed.size:
+            limit = min(limit, claimed.size)
         while self._hashed < limit:
             block = os.pread(descriptor, min(_BLOCK, limit - self._hashed), self._hashed)
             if not block:
@@ -295,6 +417,11 @@ class PartFile:
             self._all_hashed()
             self._update(block)
             self._hashed += len(block)
+        if claimed is not None and self._hashed == claimed.size:
+            self._claimed = None
+            if self._sha256.hexdigest() != claimed.sha256:
+                self._disturbed = True
+                raise PartDisturbed("the part doesn't have the bytes that were written to it")
         return self._hashed >= stop
 
     def _hash(self, data: Bytes) -> None:
@@ -315,6 +442,8 @@ class PartFile:
 
     def _update(self, data: Bytes) -> None:
         self._sha256.update(data)
+        # For the sidecar, which doesn't wait for the bytes that are being hashed.
+        self._known = sidecar.Hashed(self._known.size + len(data), self._sha256.hexdigest())
         if self._md5 is not None and self.stored is not None and self.stored.md5 is not None:
             self._md5.update(data)
 
@@ -331,8 +460,9 @@ class PartFile:
             raise ChecksumMismatch("the bytes that came aren't those that storage has")
 
     def _write_note(self, *, synced: bool) -> None:
-        if self.stored is None:
-            return
+        descriptor = self._opened()
+        if self.stored is None or not is_at(descriptor, self._part):
+            return  # it would speak of another download's part
         if self._note is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             self._note = os.open(self._sidecar, flags, 0o600)
@@ -342,8 +472,10 @@ class PartFile:
             held=self.held,
             boot_id=_boot_id(),
             synced=synced,
+            inode=os.fstat(descriptor).st_ino,
+            hashed=self._claimed or self._known,
         )
-        _write_all_at(self._note, note.dump(), 0)
+        write_all_at(self._note, note.dump(), 0)
 
     def _remove_note(self) -> None:
         self._sidecar.unlink(missing_ok=True)
@@ -358,31 +490,72 @@ class PartFile:
         self._close_note()
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            os.close(descriptor)
+            close_locked(descriptor)
         if self._hasher is not None:
             self._hasher.shutdown(wait=False)
+
+
+class _Trace(NamedTuple):
+    """What a write changes of a file, and what shows that somebody else has written to it."""
+
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, descriptor: int) -> _Trace:
+        found = os.fstat(descriptor)
+        return cls(found.st_size, found.st_mtime_ns)
+
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def _open_alone(part: Path) -> int:
     """Open the part for this download alone.
 
-    Two that write one part would mix their bytes under one name. The lock ends with the
-    descriptor, and so with the process. A symbolic link in the part's place is refused.
+    Two that write one part would each do the other's work. The lock ends with the descriptor, and
+    so with the process. A symbolic link in the part's place is refused, and what is no file.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
-        descriptor = os.open(part, flags, 0o666)
+        descriptor = os.open(part, _FLAGS, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(descriptor, part):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file", str(part))
+            _lock(descriptor)
+            if is_at(descriptor, part):
                 return descriptor
-            # Renamed or removed by its last owner between the two calls: open the next one.
-            os.close(descriptor)
-        except BaseException as exc:
-            os.close(descriptor)
-            if isinstance(exc, BlockingIOError):
-                raise OSError(exc.errno, "another download is writing this file") from exc
+        except BaseException:
+            close_locked(descriptor)
             raise
+        # Renamed or removed by its last owner between the two calls: open the next one.
+        close_locked(descriptor)
+
+
+def _open_new(part: Path) -> int:
+    """Make the part anew for this download alone, whatever had its name."""
+    while True:
+        part.unlink(missing_ok=True)
+        try:
+            descriptor = os.open(part, _FLAGS | os.O_EXCL, 0o666)
+        except FileExistsError:
+            continue  # another download was faster, and has nothing in it yet
+        try:
+            _lock(descriptor)
+        except PartBusy:
+            # Another download has opened it just now, and waits for another one as empty.
+            close_locked(descriptor)
+        except BaseException:
+            close_locked(descriptor)
+            raise
+        else:
+            return descriptor
+
+
+def _lock(descriptor: int) -> None:
+    # Without locks two downloads may begin one file. Each ends with its own bytes in place.
+    with contextlib.suppress(NoLocks):
+        if not try_lock(descriptor):
+            raise PartBusy(errno.EAGAIN, "another download is writing this file")
 
 
 def _read_note(path: Path) -> sidecar.Sidecar | None:
@@ -414,33 +587,3 @@ def md5() -> Digest | None:
         return hashlib.md5(usedforsecurity=False)
     except ValueError:
         return None
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
-
-
-def write_all(descriptor: int, chunk: bytes) -> None:
-    """os.write may write less than it was given, on a full disk or a network file system."""
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _write_all_at(descriptor: int, chunk: Bytes, offset: int) -> None:
-    view = memoryview(chunk)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the rename durable (POSIX promises it only once the directory itself is synced)."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -66,6 +66,10 @@ class Backend(Protocol):
         """Hold a run for as long as this process and the connection live; None if it is held."""
         ...
 
+    def holder(self, run_id: int) -> int | None:
+        """The id of the process of this machine that holds a run; None where it isn't known."""
+        ...
+
     def identity(self, connection: Connection) -> str:
         """Which journal it is: unlike `location`, with the schema."""
         ...

@@ -166,7 +166,9 @@ class Database:
     def _hold(self, connection: Connection, row: Mapping[str, Any]) -> Hold:
         hold = self._backend.hold(connection, row["id"])
         if hold is None:
-            raise Locked(f"run {row['name']} is held by a live process")
+            process = self._backend.holder(row["id"])
+            which = "" if process is None else f" (process {process})"
+            raise Locked(f"run {row['name']} is held by a live process{which}")
         return hold
 
     def _check_destination(self, row: Mapping[str, Any], destination: str | None) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 from pathlib import Path
 from typing import Self
-from weakref import WeakSet
+
+from segments_async._disk import close_locked, is_at, sync_directory, try_lock
 
 #: Kinds of file systems on which several machines may see one file. Their locks and syncs are often
 #: not what SQLite and `flock` need (sqlite.org/howtocorrupt.html, section 2.1).
@@ -65,11 +65,7 @@ def put_in_place(new: Path, path: Path) -> None:
             os.link(new, path)
     finally:
         new.unlink()
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(path.parent)
 
 
 class RunLock:
@@ -78,37 +74,55 @@ class RunLock:
     def __init__(self, path: Path, descriptor: int, *, unclean: bool) -> None:
         self._path = path
         self._descriptor: int | None = descriptor
-        _HELD.add(self)
         #: Whether the file was there: its last holder died.
         self.unclean: bool = unclean
 
     @classmethod
     def take(cls, path: Path) -> Self | None:
-        """Lock the file; None where another holder has it."""
+        """Lock the file; None where another holder has it.
+
+        Raises:
+            NoLocks: the file system has none.
+        """
         while True:
             unclean = os.path.lexists(path)
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             descriptor = os.open(path, flags, 0o600)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not try_lock(descriptor):
+                    os.close(descriptor)
+                    return None
                 os.fchmod(descriptor, 0o600)
-                if _is_at(descriptor, path):
+                if is_at(descriptor, path):
+                    _write_holder(descriptor)
                     return cls(path, descriptor, unclean=unclean)
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
             except BaseException:
-                os.close(descriptor)
+                close_locked(descriptor)
                 raise
             # Unlinked by its last holder between the two calls: make the next one.
+            close_locked(descriptor)
+
+    @staticmethod
+    def holder(path: Path) -> int | None:
+        """The id of the process that has locked the file; None where the file doesn't say."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            text = os.read(descriptor, _HOLDER_SIZE)
+        except OSError:
+            return None
+        finally:
             os.close(descriptor)
+        return int(text) if text.strip().isdigit() else None
 
     def confirm(self, connection: object) -> None:
         """The system keeps the lock, whatever becomes of a connection."""
 
     def regain(self, connection: object) -> bool:  # noqa: ARG002
         """As `Hold.regain`. A lock file that somebody removed is made again."""
-        if self._descriptor is not None and _is_at(self._descriptor, self._path):
+        if self._descriptor is not None and is_at(self._descriptor, self._path):
             return True
         again = self.take(self._path)
         if again is None:
@@ -120,36 +134,22 @@ class RunLock:
     def release(self) -> None:
         # Unlink before releasing the lock: after the release another process may have created and
         # locked a file of this name, and we would delete that one.
-        if self._descriptor is not None and _is_at(self._descriptor, self._path):
+        if self._descriptor is not None and is_at(self._descriptor, self._path):
             with contextlib.suppress(OSError):
                 self._path.unlink()
         self._close()
 
-    def let_parent_hold(self) -> None:
-        """In a forked child: the lock is its parent's, and must end with the parent."""
-        self._close()
-
     def _close(self) -> None:
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            close_locked(self._descriptor)
             self._descriptor = None
 
 
-#: The locks of this process. A child that is forked has its parent's descriptors, and a lock lasts
-#: as long as one of them is open: a worker that outlives its parent would hold the parent's runs.
-_HELD: WeakSet[RunLock] = WeakSet()
+#: Characters of a process's id in its lock file, filled with blanks.
+_HOLDER_SIZE = 20
 
 
-def _in_child() -> None:
-    for lock in list(_HELD):
-        lock.let_parent_hold()
-
-
-os.register_at_fork(after_in_child=_in_child)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False
+def _write_holder(descriptor: int) -> None:
+    """Say which process it is. A full disk is no reason not to hold the run."""
+    with contextlib.suppress(OSError):
+        os.pwrite(descriptor, str(os.getpid()).encode().ljust(_HOLDER_SIZE), 0)

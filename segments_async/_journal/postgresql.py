@@ -57,6 +57,10 @@ class PostgreSQL:
         lock = AdvisoryLock(self._key(connection, run_id), self.location)
         return lock if lock.take(connection) else None
 
+    def holder(self, run_id: int) -> int | None:  # noqa: ARG002
+        """A session of the database may be of any machine."""
+        return None
+
     def identity(self, connection: Connection) -> str:
         return f"{self.location}#{_schema(connection)}"
 

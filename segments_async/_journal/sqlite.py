@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inspect
 
+from segments_async._disk import NoLocks
 from segments_async._journal.files import (
     RunLock,
     create_private,
@@ -72,7 +73,20 @@ class Sqlite:
         return datetime.now(UTC)
 
     def hold(self, connection: Connection, run_id: int) -> RunLock | None:  # noqa: ARG002
-        return RunLock.take(self._path.with_name(f"{self._path.name}.run-{run_id}.lock"))
+        try:
+            return RunLock.take(self._lock_file(run_id))
+        except NoLocks:
+            self._refuse(
+                "on a file system without locks, where two processes could have one run; put the "
+                "journal on a local disk, or into PostgreSQL",
+                "unsupported",
+            )
+
+    def holder(self, run_id: int) -> int | None:
+        return RunLock.holder(self._lock_file(run_id))
+
+    def _lock_file(self, run_id: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.run-{run_id}.lock")
 
     def identity(self, connection: Connection) -> str:  # noqa: ARG002
         return self.location

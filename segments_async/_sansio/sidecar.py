@@ -22,6 +22,14 @@ _VERSION = 1
 _MOST_RANGES = 64
 
 
+@attrs.frozen
+class Hashed:
+    """What the beginning of a part hashes to: `size` bytes, and their SHA-256 in hex."""
+
+    size: int
+    sha256: str
+
+
 @attrs.frozen(kw_only=True)
 class Sidecar:
     """One part's state.
@@ -32,6 +40,8 @@ class Sidecar:
         held: the bytes that are there.
         boot_id: of the system when it was written; None where the system has none.
         synced: whether the bytes were made durable before this was written.
+        inode: the number of the part's file; None where an earlier version wrote this.
+        hashed: of the bytes that had been hashed; None likewise.
     """
 
     export_id: str
@@ -39,6 +49,18 @@ class Sidecar:
     held: Ranges
     boot_id: str | None
     synced: bool
+    inode: int | None = None
+    hashed: Hashed | None = None
+
+    def held_in(self, inode: int) -> Ranges:
+        """The bytes that are there, if the part's file has this number.
+
+        Another file in the part's place may be a copy of it, of which the hash speaks, as far as
+        that goes, or somebody else's.
+        """
+        if self.inode is None or self.inode == inode:
+            return self.held
+        return with_range((), 0, self.hashed.size) if self.hashed and self.hashed.size else ()
 
     def trusted(self, boot_id: str | None) -> bool:
         """Whether the bytes are there for sure.
@@ -59,6 +81,8 @@ class Sidecar:
             "held": [number for pair in self.held[:_MOST_RANGES] for number in pair],
             "boot": self.boot_id,
             "synced": self.synced,
+            "inode": self.inode,
+            "hashed": None if self.hashed is None else [self.hashed.size, self.hashed.sha256],
         }
         data = json.dumps(document, separators=(",", ":")).encode()
         return data.ljust(SIZE - 1) + b"\n"
@@ -95,9 +119,28 @@ def _checked(document: dict[str, Any]) -> Sidecar | None:
         return None
     stored = Stored(total=total, etag=etag, modified=modified, ranges=True, md5=md5)
     synced = document.get("synced") is True
-    if not stored.resumable:
+    hashed, inode = _hashed(document.get("hashed")), document.get("inode")
+    if not stored.resumable or (inode is not None and not _is_count(inode)):
         return None
-    return Sidecar(export_id=export_id, stored=stored, held=held, boot_id=boot_id, synced=synced)
+    if hashed is not None and (not held or held[0][0] or hashed.size > held[0][1]):
+        hashed = None  # of bytes that it doesn't say are there
+    return Sidecar(
+        export_id=export_id,
+        stored=stored,
+        held=held,
+        boot_id=boot_id,
+        synced=synced,
+        inode=inode,
+        hashed=hashed,
+    )
+
+
+def _hashed(value: object) -> Hashed | None:
+    match value:
+        case [int(size), str(sha256)] if _is_count(size) and size:
+            return Hashed(size, sha256)
+        case _:
+            return None
 
 
 def _ranges(value: object) -> Ranges | None:

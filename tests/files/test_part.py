@@ -390,7 +390,8 @@ def test_a_sidecar_is_private_and_of_one_page(target: Path) -> None:
     assert first.st_ino == second.st_ino
     assert first.st_size == second.st_size == 4096
     assert set(json.loads(sidecar_of(target).read_bytes())) == {
-        "version", "export", "total", "etag", "modified", "md5", "held", "boot", "synced"
+        "version", "export", "total", "etag", "modified", "md5", "held", "boot", "synced",
+        "inode", "hashed",
     }  # fmt: skip
     part.discard()
 

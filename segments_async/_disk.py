@@ -1,0 +1,122 @@
+"""What files need of a file system that POSIX leaves to it: locks, and syncs of directories.
+
+Synchronous, for worker threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+#: A mount that has no locks says one of these: FUSE without `flock`, NFS without a lock daemon.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL})
+
+#: A file system that can't sync a directory says so by these (CIFS, VirtualBox's shared folders,
+#: sshfs). A disk that fails says EIO.
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
+
+#: A directory that may be written and not read can't be opened for its sync.
+_NO_READING = frozenset({errno.EACCES, errno.EPERM})
+
+
+class NoLocks(Exception):
+    """The file system has no locks."""
+
+
+def try_lock(descriptor: int) -> bool:
+    """Lock the file for this process alone; False where another holder has the lock.
+
+    The lock ends with the descriptor, and so with the process. A child that is forked doesn't
+    hold it. Unlock by :func:`close_locked`.
+
+    Raises:
+        NoLocks: the file system has none.
+        OSError: something else is wrong with the file.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as exc:
+        if exc.errno in _NO_LOCKS:
+            raise NoLocks from exc
+        raise
+    _LOCKED.add(descriptor)
+    return True
+
+
+def close_locked(descriptor: int) -> None:
+    """Close a descriptor that may be locked."""
+    _LOCKED.discard(descriptor)
+    os.close(descriptor)
+
+
+#: Locked descriptors of this process. A child that is forked has its parent's descriptors, and a
+#: lock lasts as long as one of them is open: a worker that outlives its parent would hold the
+#: parent's runs and files.
+_LOCKED: set[int] = set()
+
+
+def _in_child() -> None:
+    """Let the parent alone hold its locks.
+
+    The numbers stay open, since the objects that know them may still close them in the child.
+    """
+    if not _LOCKED:
+        return
+    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in _LOCKED:
+        os.dup2(nowhere, descriptor, inheritable=False)
+    os.close(nowhere)
+    _LOCKED.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is the one of this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def sync_directory(directory: Path) -> None:
+    """Make a rename durable (POSIX promises it only once the directory itself is synced).
+
+    A file system that can't do so is passed over: the file itself is synced, and in its place.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as exc:
+        if exc.errno in _NO_READING:
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno not in _NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, chunk: bytes) -> None:
+    """os.write may write less than it was given, on a full disk or a network file system."""
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_all_at(descriptor: int, chunk: bytes | memoryview, offset: int) -> None:
+    """As :func:`write_all`, from a place in the file on."""
+    view = memoryview(chunk)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
