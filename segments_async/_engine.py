@@ -21,6 +21,7 @@ from segments_async._fetches import Fetches
 from segments_async._figures import Figures
 from segments_async._files.destination import Destination
 from segments_async._files.fetch import Renew, fetch_file
+from segments_async._files.under_way import FilesUnderWay
 from segments_async._flight import POST_GRACE, Flight, Flights, last_setback
 from segments_async._gate import Gate, Inbox, Ticket
 from segments_async._ledger import Ledger
@@ -171,6 +172,7 @@ class Engine(Generic[OutcomeT]):
         gate: Gate,
         flights: Flights,
         storage: Storage,
+        files_under_way: FilesUnderWay,
         download_slots: anyio.Semaphore,
         segments: Sequence[tuple[str, str | None]],
         destination: Destination | None,
@@ -180,6 +182,7 @@ class Engine(Generic[OutcomeT]):
         self._gate = gate
         self._flights = flights
         self._storage = storage
+        self._files_under_way = files_under_way
         self._download_slots = download_slots
         self._destination = destination
         self._manifest = None if destination is None else Manifest(destination.manifest)
@@ -621,7 +624,8 @@ class Engine(Generic[OutcomeT]):
         if not await self._recorded(item, Event.FETCH):
             return
         try:
-            file = await fetch_file(
+            fetch = partial(
+                fetch_file,
                 self._storage,
                 export,
                 target,
@@ -629,6 +633,8 @@ class Engine(Generic[OutcomeT]):
                 slots=self._download_slots,
                 renew=self._renew,
             )
+            file = await self._files_under_way.fetch(target, export.export_id, fetch)
+            self._on_bytes(item, file.size)
         except ExportExpiredError as exc:
             await self._expired(item, export, exc)
         except DownloadError as exc:

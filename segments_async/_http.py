@@ -695,6 +695,7 @@ def _carries_response(exc: Exception) -> bool:
 #: httpx's errors that come before the first byte of the request. ProxyError: the tunnel failed.
 _UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "InvalidURL"})
 _TRANSPORT = frozenset({"TransportError", "RequestError", "StreamError", "InvalidURL"})
+_NO_ANSWER = frozenset({"NetworkError", "TimeoutException", "RemoteProtocolError", "ProxyError"})
 
 
 #: HTTP/2's error code for a stream that was refused before any of it was processed.
@@ -728,6 +729,12 @@ def was_sent(exc: Exception) -> bool | None:
     if names & _UNSENT:
         return False
     return True if names & _TRANSPORT else None
+
+
+def is_no_answer(exc: Exception) -> bool:
+    """Whether the server, or the way to it, failed. A full pool, or a URL that is none, is ours."""
+    names = _httpx_names(exc)
+    return isinstance(exc, OSError) or bool(names & _NO_ANSWER and "PoolTimeout" not in names)
 
 
 def described(exc: Exception) -> str:

@@ -23,6 +23,7 @@ from segments_async._http import (
     close,
     described,
     forget_request,
+    is_no_answer,
     pieces,
     was_sent,
 )
@@ -31,6 +32,7 @@ from segments_async._sansio.byte_ranges import content_length
 from segments_async._sansio.links import quoted, request_target
 from segments_async._sansio.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.storage_errors import storage_error
+from segments_async._storage_gate import StorageGate
 from segments_async._wide_reads import Rest, rest_of
 
 #: Seconds an idle connection is kept. Longer than the API's: a request can be repeated here.
@@ -55,16 +57,28 @@ class StorageAnswer:
         chunks: the body, as served.
         read_into: fills some of a buffer with what follows of the body instead, which is the
             faster way for large ones. Returns how many bytes; 0 at the end.
+        away: whether it says that storage is away, so that the file isn't to blame.
     """
 
     status: int
     headers: Mapping[str, str] = attrs.field(repr=False)  # a Location may be signed
     chunks: AsyncIterator[bytes] = attrs.field(repr=False)
     read_into: Callable[[memoryview], Awaitable[int]] = attrs.field(repr=False)
+    away: bool = False
 
 
 class StorageBroken(Exception):
-    """The link to storage broke. Holds no URL."""
+    """The link to storage broke. Holds no URL.
+
+    Attributes:
+        away: whether storage is away, so that the file isn't to blame.
+    """
+
+    away: bool = False
+
+
+class NoAnswer(StorageBroken):
+    """The request had no answer."""
 
 
 @attrs.frozen
@@ -117,6 +131,15 @@ class Storage:
         self._timeout = timeout
         self._check_addresses = check_addresses
         self._signer = signer
+        self._gate = StorageGate()
+
+    async def turn(self) -> None:
+        """Wait while storage is away. Then :meth:`get` has to be called at once, as the probe.
+
+        Raises:
+            StorageGone: storage has been away for hours.
+        """
+        await self._gate.turn()
 
     def prepare(self) -> None:
         """See `Clients.prepare`."""
@@ -139,20 +162,31 @@ class Storage:
         """
         client = self._clients.borrow()
         try:
-            if self._signer is not None and is_s3_link(link):
-                opened = self._signed(client, self._signer, parse_s3_link(link), headers)
-            else:
-                opened = self._follow(client, link, headers)
-            answer = await opened
+            sent_at, file = anyio.current_time(), link.partition("?")[0]
+            answer = await self._opened(client, link, headers)
             try:
                 response = answer.response
-                yield StorageAnswer(
-                    response.status_code, response.headers, answer, answer.read_into
-                )
+                status, told = response.status_code, response.headers
+                away = self._gate.on_answer(status, told, file, sent_at=sent_at)
+                yield StorageAnswer(status, told, answer, answer.read_into, away)
             finally:
                 await answer.aclose()
         finally:
             self._clients.give_back(client)
+
+    async def _opened(self, client: HttpClient, link: str, headers: Mapping[str, str]) -> _Chunks:
+        sent_at, file = anyio.current_time(), link.partition("?")[0]
+        self._gate.on_sent()
+        try:
+            if self._signer is not None and is_s3_link(link):
+                return await self._signed(client, self._signer, parse_s3_link(link), headers)
+            return await self._follow(client, link, headers)
+        except NoAnswer as exc:
+            exc.away = self._gate.on_failed("unreachable", file, str(exc), sent_at=sent_at)
+            raise
+        except BaseException:
+            self._gate.on_no_word()
+            raise
 
     async def _signed(
         self, client: HttpClient, signer: Signer, target: S3Object, headers: Mapping[str, str]
@@ -222,7 +256,7 @@ class Storage:
                 )
             return cast(Response, answer)
         except Exception as exc:  # noqa: BLE001 - raised again, as ours or as itself
-            _raise_storage_broken(exc)
+            _raise_storage_broken(exc, NoAnswer if is_no_answer(exc) else StorageBroken)
 
 
 def _keep_path(outgoing: Any, link: str) -> None:
@@ -315,11 +349,11 @@ class _Chunks:
         return chunk
 
 
-def _raise_storage_broken(exc: Exception) -> NoReturn:
+def _raise_storage_broken(exc: Exception, kind: type[StorageBroken] = StorageBroken) -> NoReturn:
     # A transport's own OSError too: raised as itself, it would be taken for the disk's. And idna's
     # UnicodeError, for punycode that is none: httpx decodes it where NO_PROXY names hosts.
     if was_sent(exc) is None and not isinstance(exc, OSError | UnicodeError):
         raise exc
     # `from None`, and taken off what is in it: the cause holds the signed link.
     forget_request(exc)
-    raise StorageBroken(described(exc)) from None
+    raise kind(described(exc)) from None

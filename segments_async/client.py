@@ -28,6 +28,7 @@ from segments_async._files.body import ExportBody
 from segments_async._files.destination import Destination, check_target
 from segments_async._files.fetch import fetch_file, open_file
 from segments_async._files.s3 import S3Signer
+from segments_async._files.under_way import FilesUnderWay
 from segments_async._flight import Flight, Flights, last_setback
 from segments_async._gate import Gate, Target, Ticket
 from segments_async._http import (
@@ -183,6 +184,7 @@ class SegmentsClient:
             request_timeout,
         )
         self._gate = Gate(api, pacer or Pacer(), scheduler)
+        self._files_under_way = FilesUnderWay()
         self._storage = Storage(
             CallersClient(file_http_client, "file_http_client")
             if file_http_client is not None
@@ -548,6 +550,7 @@ class SegmentsClient:
             self._gate,
             self._flights,
             self._storage,
+            self._files_under_way,
             self._download_slots,
             pairs,
             destination,
@@ -707,10 +710,16 @@ class SegmentsClient:
             await self._flights.perform(ticket)
 
     async def _fetch(self, export: Export, target: Any) -> ExportedFile:
+        fetch = partial(
+            fetch_file,
+            self._storage,
+            export,
+            target,
+            slots=self._download_slots,
+            renew=self.get_export,
+        )
         async with self._download_slots:
-            return await fetch_file(
-                self._storage, export, target, slots=self._download_slots, renew=self.get_export
-            )
+            return await self._files_under_way.fetch(target, export.export_id, fetch)
 
     async def _with_link(self, export: Export | str) -> Export:
         if isinstance(export, Export) and export.filename:

@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from segments_async.report import BulkReport
 
 DownloadReason = Literal[
-    "length", "checksum", "link_refused", "expired_link", "denied", "disk_full", "broken"
+    "length",
+    "checksum",
+    "link_refused",
+    "expired_link",
+    "denied",
+    "encoding",
+    "disk_full",
+    "broken",
 ]
 JournalReason = Literal["locked", "damaged", "newer", "foreign", "unsupported", "unavailable"]
 
@@ -226,7 +233,8 @@ class DownloadError(SegmentsError):
         export: the COMPLETE export.
         reason: ``"length"`` or ``"checksum"`` (what arrived isn't what was announced),
             ``"link_refused"`` (the link policy), ``"expired_link"``, ``"denied"`` (by storage),
-            ``"disk_full"``, or ``"broken"`` (the link to storage, or the local file system).
+            ``"encoding"`` (stored in a content coding that isn't decoded), ``"disk_full"``, or
+            ``"broken"`` (the link to storage, or the local file system).
         by_policy: of ``"link_refused"``, whether the policy or this machine's configuration refuses
             every such link. False where this one link is malformed, and for other reasons.
     """

@@ -19,6 +19,7 @@ from segments_async._files.part import Bytes, PartFile
 from segments_async._sansio.byte_ranges import (
     NO_END,
     Continued,
+    Misfit,
     Range,
     Refused,
     StartOver,
@@ -61,11 +62,13 @@ class TryAgain(Exception):
 
     Attributes:
         pause: seconds that the server asked for, or None.
+        away: whether storage is away, so that the file isn't to blame.
     """
 
-    def __init__(self, what: str, pause: float | None = None) -> None:
+    def __init__(self, what: str, pause: float | None = None, *, away: bool = False) -> None:
         super().__init__(what)
         self.pause = pause
+        self.away = away
 
 
 class StartedOver(TryAgain):
@@ -74,6 +77,10 @@ class StartedOver(TryAgain):
 
 class LengthMismatch(StartedOver):
     """The body was not as long as announced, though the link held."""
+
+
+class RangeMisfit(TryAgain):
+    """Another range came than was asked for. What is there can still be continued."""
 
 
 class Attempt:
@@ -163,6 +170,7 @@ class Attempt:
 
     async def _request(self, asked: Range | None, stop: int, *, leads: bool) -> None:
         """One request, watched for its speed."""
+        await self._storage.turn()
         speed = Speed(anyio.current_time())
         with anyio.CancelScope(deadline=speed.deadline) as scope:
             headers = NO_HEADERS if asked is None else asked.headers()
@@ -176,6 +184,8 @@ class Attempt:
                         await self._receive_all(answer, meaning, speed, scope)
                     case StartOver():
                         raise StartedOver(meaning.why)
+                    case Misfit():
+                        raise RangeMisfit(meaning.why)
                     case Refused() if leads:
                         await self._refuse(answer)
                     case _:
@@ -187,7 +197,8 @@ class Attempt:
         self, answer: StorageAnswer, stored: Stored, speed: Speed, scope: anyio.CancelScope
     ) -> None:
         """A body that is the whole file, whatever was asked for."""
-        if self._part.held:
+        before = self._part.stored
+        if self._part.held and not (before is not None and stored.is_same(before)):
             await anyio.to_thread.run_sync(self._part.reset)
         self._part.stored = stored
         self._received = 0

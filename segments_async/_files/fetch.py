@@ -18,19 +18,42 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from segments_async._files.download import Attempt, LengthMismatch, StartedOver, TryAgain
+from segments_async._files.download import (
+    Attempt,
+    LengthMismatch,
+    RangeMisfit,
+    StartedOver,
+    TryAgain,
+)
 from segments_async._files.gzip_stream import DecodedChunks, NotGzip
-from segments_async._files.part import Bytes, ChecksumMismatch, ExportedBytes, PartFile
+from segments_async._files.part import (
+    Bytes,
+    ChecksumMismatch,
+    ExportedBytes,
+    PartBusy,
+    PartDisturbed,
+    PartFile,
+    part_of,
+)
 from segments_async._files.watched import TOO_SLOW, WatchedChunks
-from segments_async._sansio.byte_ranges import Stored, read_answer
+from segments_async._sansio.byte_ranges import Stored, content_encoding, read_answer
 from segments_async._sansio.claims import size_of
 from segments_async._sansio.exports import file_since
 from segments_async._sansio.links import LinkMalformed, LinkRefused
 from segments_async._sansio.retry import full_jitter, retry_after_seconds
-from segments_async._sansio.storage_errors import storage_error
-from segments_async._sansio.transfer import WINDOW, Patience
+from segments_async._sansio.storage_errors import StorageError, storage_error
+from segments_async._sansio.transfer import WINDOW, Patience, Renewals
 from segments_async._storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
-from segments_async.errors import APIError, DownloadError, DownloadReason, ExportExpiredError
+from segments_async._storage_gate import LONGEST_PAUSE, StorageGone
+from segments_async.errors import (
+    APIConnectionError,
+    APIError,
+    DownloadError,
+    DownloadReason,
+    ExportExpiredError,
+    RateLimitedError,
+    ServerError,
+)
 from segments_async.models import Export, ExportedFile
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -42,11 +65,20 @@ DEADLINE = 12 * 3600.0
 #: longer for it (a slow disk) goes on by itself.
 LEAVING = 0.5
 
-#: Longest pause that storage can order, in seconds.
-LONGEST_PAUSE = 60.0
-
 #: "The file will remain in Amazon for no more than 48 hours."
 LIFETIME = timedelta(hours=48)
+
+#: Ranges in a row that aren't what was asked for, after which the file is fetched from its
+#: beginning.
+MISFITS = 2
+
+#: Seconds between two looks at a part that another download has: at first, and at last.
+FIRST_LOOK = 0.1
+LAST_LOOK = 5.0
+
+#: Seconds without a change after which a part that another holder has locked is begun anew. The
+#: other one may wait for storage, be stopped, or be no download at all.
+STANDSTILL = 2 * WINDOW
 
 #: A file that can't be opened for want of descriptors is tried this often, over some two minutes.
 SCARCE_ATTEMPTS = 8
@@ -58,6 +90,18 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 class LinkExpired(Exception):
     """The link no longer opens the file, which may be there."""
+
+
+class Denied(Exception):
+    """Storage refuses the file.
+
+    Attributes:
+        error: how.
+    """
+
+    def __init__(self, error: StorageError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 async def fetch_file(
@@ -83,8 +127,8 @@ async def fetch_file(
         progress: told how many bytes of the file are there so far; fewer where it starts over.
         slots: of connections to storage, one of which the caller holds. A large file takes more of
             them while nobody waits for one. None: one connection.
-        renew: asks the vendor for the export anew, with a fresh link. Asked once, where the link
-            has expired. None: an expired link is the end.
+        renew: asks the vendor for the export anew, with a fresh link, as often as the link expires
+            while bytes come. None: an expired link is the end.
 
     Raises:
         DownloadError: with its reason.
@@ -114,7 +158,7 @@ async def _fetch_to(
     leave = part.keep
     try:
         with anyio.move_on_after(DEADLINE):
-            await anyio.to_thread.run_sync(part.open, export.export_id)
+            await _open(part, export, target)
             return await _persist(storage, export, part, target, progress, slots, renew)
         _raise(export, "broken", f"not whole within {DEADLINE / 3600:g} hours")
     except LinkRefused as exc:
@@ -127,13 +171,52 @@ async def _fetch_to(
     except ExportExpiredError:
         leave = part.discard
         raise
-    except DownloadError as exc:
-        if exc.reason == "denied":  # as S3 says of a file that is gone
+    except Denied as exc:
+        if exc.error.absent:
             leave = part.discard
-        raise
+        _raise_denied(export, exc)
     finally:
         if not part.is_finished:
             await _leave(leave)
+
+
+async def _open(part: PartFile, export: Export, target: Path) -> None:
+    """Open the part, once no other download has it.
+
+    That of another process, or of another client, to the same target: of whichever export, it is
+    left to end. A part that stands still is begun anew.
+    """
+    look, seen, since = FIRST_LOOK, None, anyio.current_time()
+    while True:
+        still = anyio.current_time() - since >= STANDSTILL
+        try:
+            await anyio.to_thread.run_sync(
+                partial(part.open, export.export_id, whoever_has_it=still)
+            )
+        except PartBusy:
+            pass
+        else:
+            return
+        found = await anyio.to_thread.run_sync(_looks, part_of(target))
+        if seen is None:
+            logger.info(
+                "file of export %s: another download is writing %s; waiting for it to end",
+                export.export_id,
+                target,
+            )
+        if found != seen:
+            seen, since = found, anyio.current_time()
+        await anyio.sleep(look)
+        look = min(LAST_LOOK, 2 * look)
+
+
+def _looks(path: Path) -> tuple[int, ...]:
+    """What changes of a file that somebody writes."""
+    try:
+        found = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _is_scarce(exc: BaseException | None) -> bool:
@@ -182,6 +265,8 @@ async def open_file(
         _raise_refused(export, exc)
     except LinkExpired as exc:
         _raise(export, "expired_link", str(exc))
+    except Denied as exc:
+        _raise_denied(export, exc)
     except (TryAgain, StorageBroken) as exc:
         _raise(export, "broken", str(exc))
 
@@ -211,10 +296,16 @@ async def _persist(
     slots: anyio.Semaphore | None,
     renew: Renew | None,
 ) -> ExportedFile:
-    """Try until the file is in place, or five attempts in a row got no further."""
-    patience = Patience()
+    """Try until the file is in place, or five attempts in a row got no further.
+
+    Attempts that storage's absence ended don't count.
+    """
+    patience, renewals = Patience(), Renewals()
+    expired = False
     while True:
         try:
+            if expired and renew is not None:
+                export, expired = await _renewed(export, renew), False
             attempt = Attempt(
                 storage,
                 _link(export),
@@ -226,10 +317,13 @@ async def _persist(
             await attempt.run()
             placed = await _finish(part, attempt.rest)
         except LinkExpired as exc:
-            if renew is None:
+            may_renew = renewals.may_renew(size_of(part.held), anyio.current_time())
+            if renew is None or not may_renew:
                 _raise(export, "expired_link", str(exc))
-            export, renew = await _renewed(export, renew), None
-        except (TryAgain, StorageBroken, ChecksumMismatch, NotGzip) as exc:
+            expired = True
+        except StorageGone as exc:
+            _raise(export, "broken", str(exc))
+        except (TryAgain, StorageBroken, ChecksumMismatch, PartDisturbed, NotGzip) as exc:
             await _pause(export, part, patience, exc, progress)
         else:
             verified = part.stored is not None and part.stored.total is not None
@@ -260,10 +354,16 @@ async def _pause(
     progress: Callable[[int], None],
 ) -> None:
     """Wait before the next attempt, or raise because there is none."""
-    if part.held and (isinstance(exc, StartedOver | ChecksumMismatch) or not part.resumable):
+    spoilt = isinstance(exc, StartedOver | ChecksumMismatch | PartDisturbed)
+    # A server that can't do ranges has the whole file all the same.
+    spoilt |= isinstance(exc, RangeMisfit) and patience.fruitless >= MISFITS
+    if part.held and (spoilt or not part.resumable):
         await anyio.to_thread.run_sync(part.reset)
     kept = size_of(part.held)
     progress(kept)
+    if isinstance(exc, TryAgain | StorageBroken) and exc.away:
+        logger.info("file of export %s: %s; waiting for storage", export.export_id, exc)
+        return
     if not patience.on_break(kept):
         reason: DownloadReason = "broken"
         if isinstance(exc, LengthMismatch | ChecksumMismatch):
@@ -285,10 +385,12 @@ def _link(export: Export) -> str:
 async def _refuse(export: Export, answer: StorageAnswer) -> NoReturn:
     """Storage's refusals, told apart by status and by the words of its error page."""
     if answer.status == 200:
-        _raise(export, "broken", "the file is stored in an encoding that is not supported")
+        names = content_encoding(answer.headers)
+        _raise(export, "encoding", f"the file is stored in an encoding that isn't decoded: {names}")
     error = storage_error(answer.status, answer.headers, await _error_page(answer))
     if error.remedy == "wait":
-        raise TryAgain(error.message, retry_after_seconds(answer.status, answer.headers))
+        pause = retry_after_seconds(answer.status, answer.headers)
+        raise TryAgain(error.message, pause, away=answer.away)
     if error.gone and _past_lifetime(export, answer):
         raise ExportExpiredError(
             f"the file of export {export.export_id} is gone: files stay for no more than 48 hours",
@@ -297,7 +399,7 @@ async def _refuse(export: Export, answer: StorageAnswer) -> NoReturn:
         )
     if error.remedy == "new_link":
         raise LinkExpired(error.message)
-    _raise(export, error.reason, error.message)
+    raise Denied(error)
 
 
 async def _error_page(answer: StorageAnswer) -> bytes:
@@ -313,6 +415,9 @@ async def _renewed(export: Export, renew: Renew) -> Export:
     """The export with a fresh link. Nothing else of it is taken: it is the same export."""
     try:
         fresh = await renew(export)
+    except (APIConnectionError, RateLimitedError, ServerError) as exc:
+        # The vendor is away, and says nothing of the export: as with polls, no wait ends by that.
+        raise TryAgain(f"the link has expired, and no other could be had: {exc}") from exc
     except APIError as exc:
         raise DownloadError(
             f"file of export {export.export_id}: the link has expired, and asking for another one "
@@ -324,6 +429,15 @@ async def _renewed(export: Export, renew: Renew) -> Export:
         _raise(export, "expired_link", "the link has expired, and the vendor gives no other")
     logger.info("file of export %s: the link had expired, and was renewed", export.export_id)
     return attrs.evolve(export, filename=fresh.filename)
+
+
+def _raise_denied(export: Export, denied: Denied) -> NoReturn:
+    # From None: the frames of the refusal hold storage's answer.
+    raise DownloadError(
+        f"file of export {export.export_id}: {denied.error.message}",
+        reason=denied.error.reason,
+        export=export,
+    ) from None
 
 
 def _past_lifetime(export: Export, answer: StorageAnswer) -> bool:

@@ -426,6 +426,7 @@ class PartFile:
 
     def _hash(self, data: Bytes) -> None:
         """Hash what follows, or, where it is much, let another thread do it meanwhile."""
+        self._claimed = None  # these bytes came, and are written anew
         self._hashed += len(data)
         if len(data) < BESIDE:
             self._all_hashed()

@@ -13,6 +13,8 @@ from email.utils import parsedate_to_datetime
 
 import attrs
 
+from segments_async._sansio.content_coding import codings
+
 #: Stands for the end of a body whose length nobody told.
 NO_END = 2**63 - 1
 
@@ -55,6 +57,10 @@ class Stored:
         versioned = self.etag is not None or self.modified is not None
         return versioned and self.total is not None and self.ranges and not self.gzip
 
+    def is_same(self, other: Stored) -> bool:
+        """Whether both are one version, whose bytes are the same."""
+        return self.etag is not None and self.resumable and self == other
+
     @property
     def divisible(self) -> bool:
         """Whether several connections may each fetch a part of it."""
@@ -91,13 +97,23 @@ class StartOver:
 
 
 @attrs.frozen
+class Misfit:
+    """An answer that isn't the range that was asked for; the words say why.
+
+    It says nothing of the version, so that what is there can still be continued.
+    """
+
+    why: str
+
+
+@attrs.frozen
 class Refused:
     """An answer without the file; its status says more."""
 
 
 def read_answer(
     status: int, headers: Mapping[str, str], asked: Range | None
-) -> Stored | Continued | StartOver | Refused:
+) -> Stored | Continued | StartOver | Misfit | Refused:
     """What an answer means.
 
     Args:
@@ -114,8 +130,7 @@ def read_answer(
     if asked is None:
         return Refused()
     if status == 206:
-        why = _mismatch(headers, asked)
-        return Continued() if why is None else StartOver(why)
+        return _read_range(headers, asked)
     if status == 412:
         return StartOver("the file has changed since")
     if status == 416:
@@ -148,9 +163,12 @@ def content_length(headers: Mapping[str, str]) -> int | None:
 
 
 def content_encoding(headers: Mapping[str, str]) -> str:
-    """Content-Encoding in lower case; empty where the bytes are the file's own."""
-    value = headers.get("content-encoding", "").strip().lower()
-    return "" if value == "identity" else "gzip" if value == "x-gzip" else value
+    """The file's content codings, joined; empty where the bytes are the file's own.
+
+    Storage serves whatever the uploader wrote there: a charset, "binary", S3's "aws-chunked". Those
+    are no codings, and the bytes are as long as announced.
+    """
+    return ", ".join(codings(headers.get("content-encoding")))
 
 
 def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
@@ -178,20 +196,20 @@ def is_sendable(date: str) -> bool:
     return 0 < len(date) <= 64 and date.isascii() and date.isprintable()
 
 
-def _mismatch(headers: Mapping[str, str], asked: Range) -> str | None:
+def _read_range(headers: Mapping[str, str], asked: Range) -> Continued | StartOver | Misfit:
     stored = asked.stored
-    if content_range(headers) != (asked.start, asked.stop, stored.total):
-        return "another range came than was asked for"
-    if content_length(headers) not in (None, asked.stop - asked.start):
-        return "a range came with the length of another"
-    if content_encoding(headers):
-        return "a range came encoded"
     # A 206 has the ETag that the 200 would have had (section 15.3.7).
     if strong_etag(headers) != stored.etag:
-        return "the range is of another version"
+        return StartOver("the range is of another version")
     if stored.etag is None and headers.get("last-modified", stored.modified) != stored.modified:
-        return "the range is of another version"
-    return None
+        return StartOver("the range is of another version")
+    if content_range(headers) != (asked.start, asked.stop, stored.total):
+        return Misfit("another range came than was asked for")
+    if content_length(headers) not in (None, asked.stop - asked.start):
+        return Misfit("a range came with the length of another")
+    if content_encoding(headers):
+        return Misfit("a range came encoded")
+    return Continued()
 
 
 def _strong_date(headers: Mapping[str, str]) -> str | None:

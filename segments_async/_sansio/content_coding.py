@@ -1,4 +1,4 @@
-"""The content codings of the API's answers, which were not asked for.
+"""The content codings of answers, the API's and storage's, which were not asked for.
 
 Every request says ``Accept-Encoding: identity``. Still a proxy may compress, and servers put words
 there that name no coding: a charset, "none", S3's "aws-chunked". An answer to a POST has the id of

@@ -16,6 +16,7 @@ from typing import Literal
 
 import attrs
 
+from segments_async._sansio.storage_outage import failure_of
 from segments_async.errors import DownloadReason
 
 #: What may help: asking again later, a new link to the same file, or signing for another region.
@@ -27,8 +28,6 @@ _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
 #: A region goes into a host's name, as one label of it.
 _REGION = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,16}){1,4}")
-
-_TRANSIENT = frozenset({429, 500, 502, 503, 504})
 
 
 @attrs.frozen
@@ -44,6 +43,8 @@ class StorageError:
         region: where the bucket is, as the answer says; None where it doesn't.
         gone: whether this is how storage answers where the file isn't there (any more): past the
             48 hours that files stay, that is an expired export.
+        absent: whether storage says for sure that the file isn't there. Other refusals may pass,
+            by a clock or a key that is set right, and say nothing of what has come.
     """
 
     status: int
@@ -53,6 +54,7 @@ class StorageError:
     remedy: Remedy | None = None
     region: str | None = None
     gone: bool = False
+    absent: bool = False
 
 
 @attrs.frozen
@@ -61,6 +63,7 @@ class _Meaning:
     reason: DownloadReason
     remedy: Remedy | None = None
     gone: bool = False
+    absent: bool = False
 
 
 _EXPIRED = _Meaning("the link has expired", "expired_link", "new_link", gone=True)
@@ -92,7 +95,7 @@ _BY_CODE: Mapping[str, _Meaning] = {
         "this machine's clock is off by more than 15 minutes from storage's: set it right",
         "denied",
     ),
-    "NoSuchKey": _Meaning("the file isn't in its bucket", "denied", gone=True),
+    "NoSuchKey": _Meaning("the file isn't in its bucket", "denied", gone=True, absent=True),
     "NoSuchBucket": _Meaning("the bucket doesn't exist", "denied", gone=True),
     "InvalidObjectState": _Meaning("the file is archived, and must be restored first", "denied"),
     "AuthorizationHeaderMalformed": _REGION_WRONG,
@@ -120,8 +123,8 @@ _TWO_MECHANISMS = _Meaning(
 _BY_STATUS: Mapping[int, _Meaning] = {
     401: _Meaning("storage wants other credentials", "denied"),
     403: _Meaning("storage denies access", "denied"),
-    404: _Meaning("the file isn't there", "denied", gone=True),
-    410: _Meaning("the file isn't there any more", "denied", gone=True),
+    404: _Meaning("the file isn't there", "denied", gone=True, absent=True),
+    410: _Meaning("the file isn't there any more", "denied", gone=True, absent=True),
     429: _SLOW_DOWN,
     503: _SLOW_DOWN,
 }
@@ -152,6 +155,7 @@ def storage_error(status: int, headers: Mapping[str, str], page: bytes) -> Stora
         remedy=remedy,
         region=region,
         gone=meaning.gone,
+        absent=meaning.absent,
     )
 
 
@@ -193,6 +197,6 @@ def _says_expired(code: str, message: str, page: bytes) -> bool:
 
 
 def _unknown(status: int) -> _Meaning:
-    if status in _TRANSIENT:
+    if failure_of(status) is not None:
         return _OWN_FAULT
     return _Meaning("not an answer that a file comes with", "broken")

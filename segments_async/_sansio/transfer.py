@@ -16,6 +16,10 @@ WINDOW = 60.0
 #: each; where one gets more than this, the link or this process is what limits.
 FAST = 200_000_000.0
 
+#: Seconds within which a fresh link is used, unless storage is away. One that has expired by then
+#: was no fresh one.
+LINK_USED_WITHIN = 60.0
+
 #: Seconds before a connection's speed means anything.
 _WARM_UP = 0.1
 
@@ -34,6 +38,25 @@ class Patience:
             return True
         self.fruitless += 1
         return self.fruitless < ATTEMPTS
+
+
+class Renewals:
+    """Whether an expired link is worth another one: not where the last one brought nothing."""
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._kept = -1
+
+    def may_renew(self, kept: int, now: float) -> bool:
+        """A link has expired, and so many bytes are kept: whether to ask for another one.
+
+        A link that brought bytes was good, and so was one that was given a while ago: storage may
+        have been away since. A vendor that gives the same expired link again is asked once.
+        """
+        if self._at is not None and kept <= self._kept and now - self._at < LINK_USED_WITHIN:
+            return False
+        self._at, self._kept = now, kept
+        return True
 
 
 class Speed:

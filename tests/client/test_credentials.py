@@ -29,6 +29,7 @@ from segments_async import (
     SegmentsError,
 )
 from segments_async._quiet import quietly
+from segments_async._sansio import storage_outage
 from segments_async.sandbox import (
     API_ORIGIN,
     FREE_ACCESS_TOKEN,
@@ -368,10 +369,13 @@ FILE_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FILE_FAULTS.values(), ids=FILE_FAULTS)
-async def test_no_error_shows_a_signed_link(fault: Fault, tmp_path: Path) -> None:
+async def test_no_error_shows_a_signed_link(
+    fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A download that fails says so without the link's query, its causes included."""
+    monkeypatch.setattr(storage_outage, "LONGEST_STORAGE_OUTAGE", 1.0)
     sandbox = Sandbox(rows=50)
-    sandbox.inject(fault, origin="files", times=5)
+    sandbox.inject(fault, origin="files", times=99)
     async with connected(sandbox) as client:
         with pytest.raises(DownloadError) as caught:
             await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
@@ -384,7 +388,7 @@ async def test_no_part_holds_a_signed_link(tmp_path: Path) -> None:
     """What is left of a download for the next one says nothing of the link."""
     sandbox = Sandbox(rows=50)
     sandbox.inject(Fault.cut(1000), origin="files")
-    sandbox.inject(Fault.LOST_AFTER, origin="files", times=5)
+    sandbox.inject(Fault.status(500), origin="files", times=5)
     async with connected(sandbox) as client:
         with pytest.raises(DownloadError):
             await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")

@@ -27,6 +27,7 @@ from segments_async import (
 )
 from segments_async._files import download
 from segments_async._files.part import PartFile
+from segments_async._sansio import storage_outage
 from segments_async.sandbox import (
     FILES_ORIGIN,
     PAGE_EXPORT_ID,
@@ -49,17 +50,20 @@ async def complete(client: SegmentsClient, segment_id: str = PAGE_SEGMENT_ID) ->
 
 # --------------------------------------------------------------------- broken bodies
 
-BREAKS = {
+OF_ONE_FILE = {
     "cut at once": Fault.cut(0),
     "cut in the middle": Fault.cut(150_000),
     "cut before the last byte": Fault.cut(-1),
+    "a length too great": Fault.content_length(10**9),
+    "500": Fault.status(500),
+}
+AWAY = {
     "lost": Fault.LOST_AFTER,
     "unreachable": Fault.UNREACHABLE,
-    "a length too great": Fault.content_length(10**9),
     "429": Fault.status(429),
-    "500": Fault.status(500),
     "503": Fault.status(503, body="SlowDown"),
 }
+BREAKS = OF_ONE_FILE | AWAY
 
 
 @pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
@@ -76,7 +80,7 @@ async def test_a_broken_download_is_tried_again(fault: Fault, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["with ranges", "without"])
-@pytest.mark.parametrize("fault", BREAKS.values(), ids=BREAKS)
+@pytest.mark.parametrize("fault", OF_ONE_FILE.values(), ids=OF_ONE_FILE)
 async def test_a_download_that_keeps_breaking_ends(
     fault: Fault, ranges: bool, tmp_path: Path
 ) -> None:
@@ -102,6 +106,23 @@ async def test_a_download_that_keeps_breaking_ends(
     assert names_in(tmp_path) in ([], PART) if ranges else names_in(tmp_path) == []
 
 
+@pytest.mark.parametrize("fault", AWAY.values(), ids=AWAY)
+async def test_storage_that_stays_away_ends_a_download(
+    fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After hours (here: minutes) it is a DownloadError that says so; no part is there."""
+    monkeypatch.setattr(storage_outage, "LONGEST_STORAGE_OUTAGE", 120.0)
+    sandbox = Sandbox(rows=3, durations=STEADY)
+    sandbox.inject(fault, origin="files", times=10**6)
+    async with connected(sandbox) as client:
+        began = anyio.current_time()
+        with pytest.raises(DownloadError, match="storage has been away") as caught:
+            await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+        assert anyio.current_time() - began > 120
+    assert caught.value.reason == "broken"
+    assert names_in(tmp_path) == []
+
+
 async def test_what_is_there_survives_a_broken_download(tmp_path: Path) -> None:
     """`overwrite` replaces a file by a whole one, or not at all."""
     sandbox = Sandbox(rows=3000, durations=STEADY)
@@ -110,7 +131,7 @@ async def test_what_is_there_survives_a_broken_download(tmp_path: Path) -> None:
     async with connected(sandbox) as client:
         export = await complete(client)
         sandbox.inject(Fault.cut(150_000), origin="files")
-        sandbox.inject(Fault.status(503), origin="files", times=5)
+        sandbox.inject(Fault.status(500), origin="files", times=5)
         with pytest.raises(DownloadError):
             await client.download_export(export, target, overwrite=True)
         assert target.read_text() == "of yesterday"
@@ -671,10 +692,10 @@ async def test_a_file_waits_for_descriptors(
     sandbox = Sandbox(rows=5)
     open_part, failures = PartFile.open, [errno.EMFILE, errno.ENFILE, errno.EMFILE]
 
-    def scarce(part: PartFile, export_id: str) -> None:
+    def scarce(part: PartFile, export_id: str, **options: bool) -> None:
         if failures:
             raise OSError(failures.pop(), "Too many open files")
-        open_part(part, export_id)
+        open_part(part, export_id, **options)
 
     monkeypatch.setattr(PartFile, "open", scarce)
     async with connected(sandbox) as client:

@@ -262,7 +262,7 @@ async def test_a_resumed_run_left_at_once_knows_what_is_done(tmp_path: Path) -> 
 async def test_a_complete_export_is_fetched_and_never_asked_for_again(tmp_path: Path) -> None:
     """A session that could fetch nothing leaves exports that the next one fetches."""
     sandbox = sandbox_of()
-    sandbox.inject(Fault.status(503), origin="files", times=5 * 8)
+    sandbox.inject(Fault.cut(0), origin="files", times=5 * 8)
     first = await session(sandbox, tmp_path)
     assert (len(first.exported), len(first.not_exported)) == (0, 8)
     assert all(outcome.resumable for outcome in first.not_exported)
@@ -391,7 +391,7 @@ async def test_a_lost_answer_stays_in_the_open(tmp_path: Path) -> None:
     """A POST whose answer was lost isn't repeated by the next session either."""
     sandbox = sandbox_of(3)
     sandbox.inject(Fault.LOST_AFTER, **POST, segment_id=sandbox.segment_ids[1])
-    sandbox.inject(Fault.status(503), origin="files", times=10)
+    sandbox.inject(Fault.cut(0), origin="files", times=10)
     first = await session(sandbox, tmp_path)
     assert SubmitUnknownError in errors(first)
     second = await session(sandbox, tmp_path)
@@ -406,7 +406,7 @@ async def test_a_lost_answer_is_submitted_again_on_request(later: bool, tmp_path
     sandbox = sandbox_of(2)
     sandbox.inject(Fault.LOST_AFTER, **POST, segment_id=sandbox.segment_ids[1])
     if later:
-        sandbox.inject(Fault.status(503), origin="files", times=5)
+        sandbox.inject(Fault.cut(0), origin="files", times=5)
         await session(sandbox, tmp_path)
     report = await session(sandbox, tmp_path, on_unknown="resubmit")
     assert report.ok
@@ -426,7 +426,7 @@ async def test_a_500_to_a_post_is_not_asked_again_by_the_way(tmp_path: Path) -> 
     """It raised a ticket: neither `on_unknown` in the session nor a later session repeats it."""
     sandbox = sandbox_of(2)
     sandbox.inject(Fault.status(500), **POST, segment_id=sandbox.segment_ids[0])
-    sandbox.inject(Fault.status(503), origin="files", times=5)
+    sandbox.inject(Fault.cut(0), origin="files", times=5)
     first = await session(sandbox, tmp_path, on_unknown="resubmit")
     assert ServerError in errors(first)
     second = await session(sandbox, tmp_path)

@@ -177,7 +177,7 @@ async def test_outcomes_come_meanwhile(tmp_path: Path, database: Server) -> None
 async def test_one_that_never_comes_back(tmp_path: Path, database: Server) -> None:
     """The run ends as itself; each export whose id is known is told, to the caller and on disk."""
     sandbox = sandbox_of(100, latency=1.0)
-    sandbox.inject(Fault.status(503), origin="files", times=10**6)
+    sandbox.inject(Fault.cut(0), origin="files", times=10**6)
     database.away = (3.0, 1e9)
     made = await session(sandbox, tmp_path, database)
     assert made.error is not None
@@ -202,7 +202,7 @@ async def test_one_that_never_comes_back(tmp_path: Path, database: Server) -> No
 async def test_what_is_called_resumable_is(tmp_path: Path, database: Server) -> None:
     """What a later session can't know isn't called so, and nothing is asked for twice."""
     sandbox = sandbox_of(100, latency=1.0)
-    sandbox.inject(Fault.status(503), origin="files", times=150)
+    sandbox.inject(Fault.cut(0), origin="files", times=150)
     database.away = (3.0, 1e9)
     made = await session(sandbox, tmp_path, database)
     database.away = (0.0, 0.0)

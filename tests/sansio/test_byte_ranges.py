@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from segments_async._sansio.byte_ranges import (
     Continued,
+    Misfit,
     Range,
     Refused,
     StartOver,
@@ -50,15 +51,19 @@ S3 = {"x-amz-request-id": "1", "etag": f'"{MD5}"'}
         {"content-range": "bytes -40-99/100"},
         {"content-range": "bytes 40-" + "9" * 5000 + "/100"},
         {"content-length": "59"},
-        {"etag": '"abd"'},
-        {"etag": 'W/"abc"'},
-        {"etag": None},
         {"content-encoding": "gzip"},
     ],
 )
-def test_a_range_that_isnt_exact_starts_over(changed: dict[str, str | None]) -> None:
-    """Another start, end, total, version, or one that isn't told."""
+def test_a_range_that_isnt_exact_is_not_taken(changed: dict[str, str | None]) -> None:
+    """Another start, end or total, or one that isn't told; what is there can still be continued."""
     headers = {k: v for k, v in (EXACT | changed).items() if v is not None}
+    assert isinstance(read_answer(206, headers, ASKED), Misfit)
+
+
+@pytest.mark.parametrize("etag", ['"abd"', 'W/"abc"', None])
+def test_a_range_of_another_version_starts_over(etag: str | None) -> None:
+    """Or one of which the version isn't told."""
+    headers = {k: v for k, v in (EXACT | {"etag": etag}).items() if v is not None}
     assert isinstance(read_answer(206, headers, ASKED), StartOver)
 
 
@@ -80,7 +85,21 @@ def test_an_answer_without_the_file_is_refused(status: int) -> None:
     assert read_answer(status, EXACT, None) == Refused()
 
 
-@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, gzip", "gzip,", "\x00"])
+@pytest.mark.parametrize("encoding", ["", "identity", "UTF-8", "none", "aws-chunked,", "\x00"])
+def test_a_word_that_names_no_coding_is_none(encoding: str) -> None:
+    """Storage serves whatever the uploader wrote there; the bytes are the file's own."""
+    found = read_answer(200, {"content-encoding": encoding, "content-length": "9"}, None)
+    assert found == Stored(total=9)
+
+
+@pytest.mark.parametrize("encoding", ["gzip,", "gzip,aws-chunked", "aws-chunked, x-gzip"])
+def test_a_coding_beside_such_words_counts(encoding: str) -> None:
+    """AWS's own tools have written both."""
+    found = read_answer(200, {"content-encoding": encoding}, None)
+    assert found == Stored(total=None, gzip=True)
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, gzip", "compress"])
 def test_an_encoding_that_isnt_known_is_refused(encoding: str) -> None:
     """Its bytes aren't the file's."""
     assert read_answer(200, {"content-encoding": encoding}, None) == Refused()
