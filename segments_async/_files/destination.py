@@ -7,9 +7,10 @@ nothing. Synchronous, for worker threads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from segments_async._disk import write_all
@@ -21,13 +22,19 @@ MANIFEST = "manifest.jsonl"
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """The path from the root, by one name.
+    """The path from the root, by one name, whatever links and ``..`` lead there.
 
-    POSIX leaves two slashes at the beginning to the system, and Linux takes them for one. By two
-    names a directory would have two runs, which ask for the same exports.
+    By two names a directory would have two runs, which ask for the same exports. POSIX leaves two
+    slashes at the beginning to the system, and Linux takes them for one.
     """
-    found = Path(path).absolute()
+    found = Path(os.path.realpath(path))
     return Path("/", *found.parts[1:]) if found.root == "//" else found
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """The path of a file, by one name; a link in the file's own place isn't followed."""
+    given = Path(path)
+    return absolute(given.parent) / given.name if given.name not in ("", "..") else absolute(given)
 
 
 class Destination:
@@ -46,7 +53,8 @@ class Destination:
         *,
         overwrite: bool,
     ) -> None:
-        self._directory = absolute(directory)
+        self._given = directory
+        self._directory = _resolved(directory, absolute)
         self._names = file_names(segments)
         self._overwrite = overwrite
 
@@ -74,6 +82,8 @@ class Destination:
             ConfigurationError: nothing can be written there.
         """
         try:
+            if os.path.lexists(self._given) and not Path(self._given).exists():
+                raise FileExistsError(errno.EEXIST, "a symbolic link that leads to nothing")
             self._directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._directory):
                 pass
@@ -91,7 +101,7 @@ class Destination:
 
 def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """The absolute path of a single file that may be written, else ConfigurationError."""
-    path = absolute(target)
+    path = _resolved(target, _target)
     problem = _obstacle(path, overwrite=overwrite) if os.path.lexists(path) else None
     if problem is not None:
         raise problem
@@ -102,6 +112,15 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
             return path
     except (OSError, ValueError) as exc:
         raise _unwritable(path, exc) from exc
+
+
+def _resolved(
+    path: str | os.PathLike[str], resolve: Callable[[str | os.PathLike[str]], Path]
+) -> Path:
+    try:
+        return resolve(path)
+    except (OSError, ValueError):
+        return Path(path).absolute()  # not a path: it is told where it is written to
 
 
 def _check_manifest(path: Path) -> None:
@@ -118,6 +137,9 @@ def _unwritable(path: Path, exc: OSError | ValueError) -> ConfigurationError:
 def _obstacle(path: Path, *, overwrite: bool) -> ConfigurationError | None:
     if path.is_dir() and not path.is_symlink():
         return ConfigurationError(f"{path} is a directory")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        # A device, a FIFO or a socket, also behind a link: it would be replaced by a file.
+        return ConfigurationError(f"{path} is not a regular file")
     if not overwrite:
         return ConfigurationError(f"{path} exists; overwrite=True (--overwrite) replaces it")
     return None

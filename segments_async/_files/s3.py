@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from contextvars import ContextVar
 from importlib import import_module
@@ -104,29 +105,71 @@ class _Account:
             ) from None
         try:
             return cls(_place(session), session)
-        except import_module("botocore.exceptions").BotoCoreError as exc:
-            raise LinkRefused(f"the AWS configuration: {_told(exc)}") from None
+        except LinkRefused:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a file that can't be read, a value that is none
+            raise LinkRefused(f"the AWS configuration: {_shown(exc)}") from None
 
     def credentials(self, now: float) -> Any:
         """Frozen credentials, fresh; None where there are none."""
         if now < self._anonymous_until:
             return None
-        errors = import_module("botocore.exceptions")
         try:
             found = self._session.get_credentials()
             if found is not None:
                 return found.get_frozen_credentials()
-        except _that_may_pass(errors) as exc:
-            # `from None`, here and below: a program that prints credentials may be quoted in it.
-            raise StorageBroken(f"AWS credentials: {type(exc).__name__}") from None
-        except (errors.BotoCoreError, errors.ClientError) as exc:
-            raise LinkRefused(f"AWS credentials: {_told(exc)}") from None
+        except Exception as exc:  # noqa: BLE001 - botocore's chain lets anything through
+            # `from None`: a program that prints credentials may be quoted in it.
+            raise _credentials_error(exc) from None
         self._anonymous_until = now + ANONYMOUS_FOR
         return None
 
 
-def _that_may_pass(errors: Any) -> tuple[type[Exception], ...]:
-    return (errors.HTTPClientError, errors.CredentialRetrievalError, errors.MetadataRetrievalError)
+#: Codes by which AWS puts a request for credentials off.
+_PUT_OFF = re.compile(r"(?i).*throttl.*|.*slowdown.*|.*timeout.*|.*unavailable.*|.*internal.*")
+
+
+def _credentials_error(exc: Exception) -> Exception:
+    """The one error of credentials: broken where it may pass, refused where a person has to act.
+
+    botocore's chain reads files, runs programs and asks servers, and maps few of their errors: a
+    token's file that isn't there (yet) is an OSError, a program's output that is no JSON a
+    ValueError.
+    """
+    if _may_pass(exc):
+        return StorageBroken(f"AWS credentials: {_shown(exc)}")
+    return LinkRefused(f"AWS credentials: {_shown(exc)}")
+
+
+def _may_pass(exc: Exception) -> bool:
+    errors = import_module("botocore.exceptions")
+    if isinstance(exc, errors.ClientError):
+        response: Any = getattr(exc, "response", {})
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = str(response.get("Error", {}).get("Code", ""))
+        return status in (408, 429) or status >= 500 or _PUT_OFF.fullmatch(code) is not None
+    return isinstance(
+        exc,
+        (
+            errors.HTTPClientError,
+            errors.ConnectionError,
+            errors.CredentialRetrievalError,
+            errors.MetadataRetrievalError,
+            OSError,
+        ),
+    )
+
+
+def _shown(exc: Exception) -> str:
+    errors = import_module("botocore.exceptions")
+    if isinstance(exc, errors.CredentialRetrievalError):
+        return type(exc).__name__  # it may quote a program that prints credentials
+    if isinstance(exc, OSError):
+        where = f": {exc.filename}" if isinstance(exc.filename, str) else ""
+        return redact(f"{type(exc).__name__}: {exc.strerror or 'no reason'}{where}")
+    if isinstance(exc, (errors.BotoCoreError, errors.ClientError)):
+        return _told(exc)
+    return type(exc).__name__
 
 
 def _told(exc: Exception) -> str:

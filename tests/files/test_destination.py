@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 from typing import NoReturn
@@ -243,3 +244,28 @@ def test_no_descriptor_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(OSError, match="No space"):
         append_lines(tmp_path / "lines", ["one"])
     assert len(closed) == 1
+
+
+@pytest.mark.parametrize("spelling", ["link", "sub/../real", "link/../real/."])
+def test_one_directory_by_several_names(tmp_path: Path, spelling: str) -> None:
+    """Links and dots lead to the same files."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    found = Destination(tmp_path / spelling, [("s1", None)], overwrite=False)
+    assert found.directory == Path(os.path.realpath(tmp_path / "real"))
+    assert check_target(tmp_path / spelling / "a.csv", overwrite=False).parent == found.directory
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("by_link", [False, True])
+def test_what_is_no_regular_file_is_refused(tmp_path: Path, overwrite: bool, by_link: bool) -> None:
+    """A FIFO or a device, also behind a link, is never replaced by a file."""
+    target = tmp_path / "a.csv"
+    place = tmp_path / "fifo" if by_link else target
+    os.mkfifo(place)
+    if by_link:
+        target.symlink_to(place)
+    with pytest.raises(ConfigurationError, match="not a regular file"):
+        check_target(target, overwrite=overwrite)
+    assert stat.S_ISFIFO(place.stat().st_mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import threading
@@ -12,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import anyio
 import anyio.to_thread
 import pytest
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError
 
 from s3.fake import ACCESS_KEY, SECRET_KEY
 from segments_async._files import s3
@@ -267,3 +269,43 @@ def test_no_secret_in_a_repr() -> None:
     """Not of the signer, nor of what it keeps."""
     account = s3._Account(s3.S3Place(), f"session of {SECRET_KEY}")
     assert SECRET_KEY not in repr(account)
+
+
+# Credentials that fail otherwise than by an error of botocore's own.
+
+
+def _client_error(code: str, status: int) -> Exception:
+    told = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(told, "AssumeRoleWithWebIdentity")
+
+
+FAILURES: dict[str, tuple[Exception, type[Exception]]] = {
+    "a token's file is gone": (FileNotFoundError(2, "No such file", "/gone"), StorageBroken),
+    "no permission": (PermissionError(13, "Permission denied", "/token"), StorageBroken),
+    "no connection": (EndpointConnectionError(endpoint_url="http://127.0.0.1:9/"), StorageBroken),
+    "connecting takes too long": (ConnectTimeoutError(endpoint_url="http://x/"), StorageBroken),
+    "throttled": (_client_error("Throttling", 400), StorageBroken),
+    "503": (_client_error("ServiceUnavailable", 503), StorageBroken),
+    "denied": (_client_error("AccessDenied", 403), LinkRefused),
+    "no JSON": (json.JSONDecodeError("Expecting value", "5ec4e7", 0), LinkRefused),
+    "no header's value": (ValueError("5ec4e7 is not a legal header value"), LinkRefused),
+    "a key that isn't there": (KeyError("5ec4e7"), LinkRefused),
+}
+
+
+@pytest.mark.parametrize(("failure", "kind"), FAILURES.values(), ids=FAILURES)
+async def test_whatever_fails_is_an_error_of_credentials(
+    failure: Exception, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says so, may be tried again where it may pass, and quotes nothing that may be secret."""
+    session = _Session()
+
+    def fails() -> None:
+        raise failure
+
+    monkeypatch.setattr(session, "get_credentials", fails)
+    with pytest.raises((StorageBroken, LinkRefused)) as caught:
+        await slow_signer(monkeypatch, session).sign(OBJECT)
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith("AWS credentials: ")
+    assert "5ec4e7" not in str(caught.value)

@@ -1,0 +1,286 @@
+"""Something else is at the part: what has its name in the end is what was told of."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+import pytest
+from client.vendor import STEADY, connected, names_in
+
+import segments_async
+from segments_async import Exported, ExportedFile, SegmentsClient
+from segments_async._disk import is_at
+from segments_async._files import download
+from segments_async._files import part as part_module
+from segments_async._files.part import PartFile, part_of, sidecar_of
+from segments_async._sansio.byte_ranges import Stored
+from segments_async.sandbox import PAGE_SEGMENT_ID, Fault, FileHost, Sandbox
+
+OBJECT = Stored(total=10, etag='"abc"', ranges=True)
+
+
+def swap(part: Path) -> None:
+    stranger = part.with_name("stranger")
+    stranger.write_bytes(b"x" * 10)
+    stranger.replace(part)
+
+
+def write_into(part: Path) -> None:
+    with part.open("r+b") as file:
+        file.write(b"strange")
+
+
+def empty(part: Path) -> None:
+    os.truncate(part, 0)
+
+
+DISTURBANCES: dict[str, Callable[[Path], None]] = {
+    "removed": Path.unlink,
+    "emptied": empty,
+    "swapped": swap,
+    "written to": write_into,
+}
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "FIRST_BATCH", 20_000)
+    monkeypatch.setattr(download, "BATCH", 20_000)
+
+
+@pytest.mark.parametrize("disturb", DISTURBANCES.values(), ids=DISTURBANCES)
+async def test_the_file_is_the_one_that_was_told(
+    disturb: Callable[[Path], None], tmp_path: Path, small_batches: None
+) -> None:
+    """Whatever is done to the part in mid-download, the file is whole, and its hash as told."""
+    sandbox = Sandbox(rows=3000, durations=STEADY, file_host=FileHost(rate=50_000))
+    target = tmp_path / "a.csv"
+    async with connected(sandbox) as client, anyio.create_task_group() as tasks:
+
+        async def outsider() -> None:
+            while (  # noqa: ASYNC110 (a file says nothing when it grows)
+                not part_of(target).exists() or part_of(target).stat().st_size < 50_000
+            ):
+                await anyio.sleep(0.1)  # virtual: the part is looked at by its size
+            disturb(part_of(target))
+
+        tasks.start_soon(outsider)
+        file = await client.export(PAGE_SEGMENT_ID, target)
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == file.sha256
+    assert file.sha256 == sandbox.sha256(PAGE_SEGMENT_ID)
+    assert names_in(tmp_path) == ["a.csv"]
+
+
+@pytest.mark.parametrize("disturb", DISTURBANCES.values(), ids=DISTURBANCES)
+def test_between_two_downloads(disturb: Callable[[Path], None], tmp_path: Path) -> None:
+    """What was done to a part that was kept is found by the hash in its sidecar."""
+    target = tmp_path / "a.csv"
+    part = PartFile(target)
+    part.open("export-1")
+    part.stored = OBJECT
+    part.write(0, b"0123456")
+    part.keep()
+    disturb(part_of(target))
+    part = PartFile(target)
+    part.open("export-1")
+    if part.held:
+        with pytest.raises(part_module.PartDisturbed):
+            part.write(7, b"789")
+    part.discard()
+
+
+def test_two_machines_whose_locks_lock_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has its own file, though both write to one name: the later one's is in place, whole."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    target = tmp_path / "a.csv"
+    first, second = PartFile(target), PartFile(target)
+    for part, machine in ((first, "A"), (second, "B")):
+        monkeypatch.setattr(part_module, "_boot_id", lambda machine=machine: machine)
+        part.open("export-1")
+        part.stored = OBJECT
+        part.write(0, b"01234")
+    first.write(5, b"56789")
+    second.write(5, b"56789")
+    for part in (first, second):
+        told = part.finish()
+        assert hashlib.sha256(target.read_bytes()).hexdigest() == told.sha256
+    assert names_in(tmp_path) == ["a.csv"]
+
+
+def test_another_export_of_a_machine_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither download writes into the other one's file."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    target = tmp_path / "a.csv"
+    first, second = PartFile(target), PartFile(target)
+    first.open("export-1")
+    first.stored = OBJECT
+    first.write(0, b"01234")
+    second.open("export-2")
+    second.stored = OBJECT
+    second.write(0, b"abcde")
+    first.write(5, b"56789")
+    first.finish()
+    assert target.read_bytes() == b"0123456789"
+    second.write(5, b"fghij")
+    second.finish()
+    assert target.read_bytes() == b"abcdefghij"
+    assert not sidecar_of(target).exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+async def test_a_mount_without_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files come without locks, too."""
+
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", fails)
+    await exports_all(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+async def test_a_mount_that_cant_sync_a_directory(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files are synced, and in their places: that is what there is to do."""
+    sync = os.fsync
+
+    def fails(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fails)
+    await exports_all(tmp_path)
+
+
+async def exports_all(to: Path) -> None:
+    sandbox = Sandbox(segments=3, rows=5, durations=STEADY)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, to)
+    assert report.ok
+    assert len(sandbox.record.files()) == 3
+
+
+async def test_a_lock_of_somebody_else(tmp_path: Path) -> None:
+    """A part that an outsider locks and leaves so is waited for, and then begun anew."""
+    sandbox = Sandbox(rows=5, durations=STEADY)
+    target = tmp_path / "a.csv"
+    with part_of(target).open("wb") as stranger:
+        fcntl.flock(stranger, fcntl.LOCK_EX)
+        async with connected(sandbox) as client:
+            file = await client.export(PAGE_SEGMENT_ID, target)
+    assert hashlib.sha256(target.read_bytes()).hexdigest() == file.sha256
+
+
+async def test_two_runs_share_their_files(tmp_path: Path) -> None:
+    """Two runs at once of one client into one directory: both have all files."""
+    sandbox = Sandbox(segments=6, rows=500, durations=STEADY, file_host=FileHost(rate=20_000))
+    runs: list[list[object]] = [[], []]
+
+    async def run(client: SegmentsClient, outcomes: list[object]) -> None:
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path)
+        outcomes += [*report.exported, *report.not_exported]
+
+    async with connected(sandbox) as client, anyio.create_task_group() as tasks:
+        for outcomes in runs:
+            tasks.start_soon(run, client, outcomes)
+    for outcomes in runs:
+        assert [type(outcome) for outcome in outcomes] == [Exported] * 6
+    assert sandbox.record.duplicates() == {}
+
+
+async def test_two_clients_want_one_file(tmp_path: Path, small_batches: None) -> None:
+    """The second one waits, and both are told of what is on the disk."""
+    sandbox = Sandbox(rows=1000, durations=STEADY, file_host=FileHost(rate=50_000))
+    files: list[ExportedFile] = []
+    async with connected(sandbox) as one, connected(sandbox) as two:
+        export = await one.wait_for_export(await one.request_export(PAGE_SEGMENT_ID))
+
+        async def fetch(client: SegmentsClient) -> None:
+            files.append(await client.download_export(export, tmp_path / "a.csv"))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(fetch, one)
+            tasks.start_soon(fetch, two)
+    assert [file.sha256 for file in files] == 2 * [sandbox.sha256(PAGE_SEGMENT_ID)]
+    assert names_in(tmp_path) == ["a.csv"]
+
+
+REFUSALS = [
+    (403, "RequestTimeTooSkewed"),
+    (403, "InvalidAccessKeyId"),
+    (400, "InvalidToken"),
+    (403, "SignatureDoesNotMatch"),
+    (403, "AccessDenied"),
+    (400, "InvalidRequest"),
+    (404, "NoSuchBucket"),
+]
+
+
+@pytest.mark.parametrize(("status", "code"), REFUSALS)
+async def test_a_refusal_that_may_pass_costs_nothing(
+    status: int, code: str, tmp_path: Path, small_batches: None
+) -> None:
+    """What had come is kept, and the next download asks for the rest alone."""
+    sandbox = Sandbox(rows=1000, durations=STEADY)
+    sandbox.inject(Fault.cut(30_000), origin="files")
+    page = f"<Error><Code>{code}</Code></Error>"
+    sandbox.inject(Fault.status(status, body=page), origin="files")
+    async with connected(sandbox) as client:
+        export = await client.wait_for_export(await client.request_export(PAGE_SEGMENT_ID))
+        with pytest.raises(segments_async.DownloadError):
+            await client.download_export(export, tmp_path / "a.csv")
+        file = await client.download_export(export, tmp_path / "a.csv")
+    assert (sandbox.record.files()[-1].headers or {})["range"] == "bytes=30000-"
+    assert file.sha256 == sandbox.sha256(PAGE_SEGMENT_ID)
+
+
+def test_a_forked_child_holds_no_part(tmp_path: Path) -> None:
+    """A worker that outlives the process which fetched a file doesn't hold its part."""
+    target = tmp_path / "a.csv"
+    program = (
+        "import os, pathlib, sys\n"
+        "from segments_async._files.part import PartFile\n"
+        "part = PartFile(pathlib.Path(sys.argv[1]))\n"
+        "part.open('export-1')\n"
+        "if not os.fork():\n"
+        "    print(os.getpid(), flush=True)\n"
+        "sys.stdin.read()"
+    )
+    package = str(Path(segments_async.__file__).parent.parent)
+    with subprocess.Popen(
+        [sys.executable, "-c", program, target],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": package},
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        part = PartFile(target)
+        with pytest.raises(part_module.PartBusy):
+            part.open("export-1")
+        process.kill()
+        process.wait()
+        try:
+            os.kill(child, 0)  # it lives
+            part.open("export-1")
+            assert part._descriptor is not None
+            assert is_at(part._descriptor, part_of(target))
+            part.discard()
+        finally:
+            os.kill(child, signal.SIGKILL)
