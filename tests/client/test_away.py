@@ -57,13 +57,13 @@ def on_the_wire(sandbox: Sandbox, at: float) -> int:
 
 @every_way
 async def test_four_seconds_at_the_beginning_cost_a_few_segments(fault: Fault) -> None:
-    """Of 300 segments, those few are unknown that showed it; the rest is exported."""
-    sandbox = Sandbox(segments=300, latency=0.05)
+    """Of 150 segments, those few are unknown that showed it; the rest is exported."""
+    sandbox = Sandbox(segments=150, latency=0.05)
     sandbox.inject(fault, until=4.0)
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, None)
     assert len(unknown(report)) <= 5
-    assert len(report.exported) == 300 - len(unknown(report))
+    assert len(report.exported) == 150 - len(unknown(report))
     assert repeated(sandbox) == []
 
 
