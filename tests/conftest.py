@@ -59,11 +59,12 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than there are processors, since tests over sockets wait.
+    """For `-n auto`: three for each processor, since tests over sockets and disks wait.
 
-    Each has a PostgreSQL and servers of its own, so there are four at the most.
+    Of the suite's time two thirds are waits. Each has a PostgreSQL and servers of its own, so
+    there are six at the most.
     """
-    return min(4, 1 + _processors())
+    return min(6, 3 * _processors())
 
 
 def _processors() -> int:
