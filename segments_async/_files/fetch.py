@@ -54,7 +54,8 @@ from segments_async.errors import (
     RateLimitedError,
     ServerError,
 )
-from segments_async.models import Export, ExportedFile
+from segments_async.models import Export
+from segments_async.results import ExportedFile
 
 logger: logging.Logger = logging.getLogger("segments_async")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio
 
-from segments_async.models import ExportedFile
+from segments_async.results import ExportedFile
 
 
 class _Fetch:

@@ -65,6 +65,7 @@ async def test_the_file_is_the_one_that_was_told(
     """Whatever is done to the part in mid-download, the file is whole, and its hash as told."""
     sandbox = Sandbox(rows=3000, durations=STEADY, file_host=FileHost(rate=50_000))
     target = tmp_path / "a.csv"
+    files: list[ExportedFile] = []
     async with connected(sandbox) as client, anyio.create_task_group() as tasks:
 
         async def outsider() -> None:
@@ -75,7 +76,8 @@ async def test_the_file_is_the_one_that_was_told(
             disturb(part_of(target))
 
         tasks.start_soon(outsider)
-        file = await client.export(PAGE_SEGMENT_ID, target)
+        files.append(await client.export(PAGE_SEGMENT_ID, target))
+    [file] = files
     assert hashlib.sha256(target.read_bytes()).hexdigest() == file.sha256
     assert file.sha256 == sandbox.sha256(PAGE_SEGMENT_ID)
     assert names_in(tmp_path) == ["a.csv"]

@@ -274,7 +274,7 @@ def test_no_secret_in_a_repr() -> None:
 # Credentials that fail otherwise than by an error of botocore's own.
 
 
-def _client_error(code: str, status: int) -> Exception:
+def _client_error(code: str, status: int) -> Any:
     told = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
     return ClientError(told, "AssumeRoleWithWebIdentity")
 
