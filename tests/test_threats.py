@@ -228,7 +228,9 @@ FILE_ANSWERS: dict[str, Answering] = {
     "another host": lambda _: httpx.Response(
         302, headers={"location": LINK.replace("amazonaws.com", "evil.example")}
     ),
-    "an encoding": lambda _: httpx.Response(200, headers={"content-encoding": "zz"}),
+    "an encoding": lambda _: httpx.Response(
+        200, headers={"content-encoding": "br"}, stream=httpx.ByteStream(b"x")
+    ),
 }
 
 
