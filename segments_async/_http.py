@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import ssl
 import sys
 import time
@@ -364,6 +365,9 @@ class Api:
                 raise  # of a caller's hook, transport or client: his own
             forget_request(exc)
             raise self._broken(request, described(exc), wire.may_have_left) from exc
+        except BaseException as exc:  # a cancellation, or Ctrl-C
+            forget_request(exc)  # in a frame of it, h11 may be writing the Authorization header
+            raise
         finally:
             wire.on_end()
             self._clients.give_back(client)
@@ -639,9 +643,30 @@ class _Wire:
         self._ticket.may_have_left = self.may_have_left
 
 
-def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+class _Headers(dict[str, str]):
+    """An answer's headers, which no repr shows: a Location may be signed, a cookie is a credential.
+
+    Frames hold them as local variables, and error reporters show those.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} headers>"
+
+
+def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
     """One pass over them; httpx's own mapping decodes all of them at each look-up."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+    return _Headers(
+        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw
+    )
+
+
+def joined_headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
+    """The same, with the values of a name that comes twice in one, as httpx joins them."""
+    found = _Headers()
+    for pair in raw:
+        for name, value in _headers([pair]).items():
+            found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 class _Kept:
@@ -736,19 +761,32 @@ def described(exc: Exception) -> str:
     On trio a refused certificate is an empty ConnectError.
     """
     text = next((text for error in _chain(exc) if (text := str(error))), "")
-    return plain(redact(f"{type(exc).__name__}: {text}" if text else type(exc).__name__))
+    return plain(_redacted(f"{type(exc).__name__}: {text}" if text else type(exc).__name__))
+
+
+#: The packages that a request goes through.
+_LAYERS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "h11", "h2"})
+
+#: What h11 says of a header that it can't read, and repeats.
+_HEADER_LINE = re.compile(r"(?is)(header (?:line|name|value)\b).*")
+
+
+def _redacted(text: str) -> str:
+    return redact(_HEADER_LINE.sub(r"\1 ...", text))
 
 
 def forget_request(exc: BaseException) -> None:
     """Take off an httpx error, and what it came from, whatever holds credentials or a signed URL.
 
-    That is the request, and the frames: the Authorization header is a local variable of those
-    that were sending it, and error reporters show such.
+    That is the request; the frames: the Authorization header is a local variable of those that
+    were sending it, and error reporters show such; and what the message quotes of an answer.
     """
     for error in _chain(exc):
         error.__traceback__ = None
         if "_request" in vars(error):
             vars(error)["_request"] = None
+        if type(error).__module__.partition(".")[0] in _LAYERS:
+            error.args = tuple(_redacted(a) if isinstance(a, str) else a for a in error.args)
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:
@@ -757,6 +795,8 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
     while todo:
         if (error := todo.pop()) is not None:
             yield error
+            if isinstance(error, BaseExceptionGroup):
+                todo.extend(cast(BaseExceptionGroup[BaseException], error).exceptions)
             todo.append(error.__context__)
             if error.__cause__ is not error.__context__:
                 todo.append(error.__cause__)

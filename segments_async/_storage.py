@@ -23,12 +23,14 @@ from segments_async._http import (
     close,
     described,
     forget_request,
+    joined_headers,
     pieces,
     was_sent,
 )
 from segments_async._quiet import quietly, untraced
 from segments_async._sansio.byte_ranges import content_length
-from segments_async._sansio.links import quoted, request_target
+from segments_async._sansio.credentials import Secret
+from segments_async._sansio.links import LinkRefused, quoted, request_target
 from segments_async._sansio.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.storage_errors import storage_error
 from segments_async._wide_reads import Rest, rest_of
@@ -122,10 +124,9 @@ class Storage:
         """See `Clients.prepare`."""
         self._clients.prepare()
 
-    @contextlib.asynccontextmanager
-    async def get(
+    def get(
         self, link: str, headers: Mapping[str, str] = NO_HEADERS
-    ) -> AsyncGenerator[StorageAnswer]:
+    ) -> contextlib.AbstractAsyncContextManager[StorageAnswer]:
         """Follow the link, and whatever redirects the policy admits.
 
         Args:
@@ -137,22 +138,36 @@ class Storage:
                 signed.
             StorageBroken: no answer, or its body broke off.
         """
+        # This frame alone has the link as a text, and it is over before anything can fail: what is
+        # raised from here on shows the locals of its frames to error reporters.
+        return self._get(Secret(link), headers)
+
+    @contextlib.asynccontextmanager
+    async def _get(self, link: Secret, headers: Mapping[str, str]) -> AsyncGenerator[StorageAnswer]:
         client = self._clients.borrow()
         try:
-            if self._signer is not None and is_s3_link(link):
-                opened = self._signed(client, self._signer, parse_s3_link(link), headers)
-            else:
-                opened = self._follow(client, link, headers)
-            answer = await opened
+            answer = await self._open(client, link, headers)
             try:
-                response = answer.response
                 yield StorageAnswer(
-                    response.status_code, response.headers, answer, answer.read_into
+                    answer.response.status_code, answer.headers, answer, answer.read_into
                 )
             finally:
                 await answer.aclose()
         finally:
             self._clients.give_back(client)
+
+    async def _open(self, client: HttpClient, link: Secret, headers: Mapping[str, str]) -> _Chunks:
+        try:
+            if self._signer is not None and is_s3_link(link.reveal()):
+                target = parse_s3_link(link.reveal())
+                return await self._signed(client, self._signer, target, headers)
+            return await self._follow(client, link.reveal(), headers)
+        except BaseException as exc:
+            # The frames below have the link, and each redirect's. An error of a caller's transport
+            # is his own, and passes with its frames.
+            if isinstance(exc, StorageBroken | LinkRefused) or not isinstance(exc, Exception):
+                forget_request(exc)
+            raise
 
     async def _signed(
         self, client: HttpClient, signer: Signer, target: S3Object, headers: Mapping[str, str]
@@ -179,11 +194,12 @@ class Storage:
             link = quoted(link)
             await self._admit(link)
             response = await self._request(client, link, headers)
-            location = response.headers.get("location")
+            answer = _Chunks(response, self._timeout)
+            location = answer.headers.get("location")
             # A signature holds for its host alone: with the region told, sign for that one instead.
-            resign = signed and "x-amz-bucket-region" in response.headers
+            resign = signed and "x-amz-bucket-region" in answer.headers
             if response.status_code not in _REDIRECTS or location is None or resign:
-                return _Chunks(response, self._timeout)
+                return answer
             await close(response)
             try:
                 link = urljoin(link, location)
@@ -198,7 +214,7 @@ class Storage:
             return None
         with anyio.move_on_after(self._timeout):
             page = await answer.peek(STORAGE_ERROR_CAP)
-            error = storage_error(response.status_code, response.headers, page)
+            error = storage_error(response.status_code, answer.headers, page)
             return error.region if error.remedy == "region" else None
         raise StorageBroken("an error page that doesn't end")
 
@@ -250,14 +266,15 @@ def _no_credentials(outgoing: Any) -> Any:
 class _Chunks:
     """The chunks of a response's body, with httpx's errors turned into ours."""
 
-    __slots__ = ("_ahead", "_chunk", "_left", "_raw", "_rest", "_timeout", "response")
+    __slots__ = ("_ahead", "_chunk", "_left", "_raw", "_rest", "_timeout", "headers", "response")
 
     def __init__(self, response: Response, timeout: float) -> None:
         self.response = response
+        self.headers: Mapping[str, str] = joined_headers(response.headers.raw)
         self._timeout = timeout
         self._raw = pieces(response)
         self._ahead: deque[bytes] = deque()
-        self._left = content_length(response.headers) or 0
+        self._left = content_length(self.headers) or 0
         self._chunk = memoryview(b"")
         self._rest: Rest | None = None
 
@@ -311,6 +328,9 @@ class _Chunks:
             if isinstance(exc, StopAsyncIteration):
                 raise
             _raise_storage_broken(exc)
+        except BaseException as exc:  # a cancellation
+            forget_request(exc)
+            raise
         self._left -= len(chunk)
         return chunk
 

@@ -42,7 +42,7 @@ from segments_async._http import (
 )
 from segments_async._opening import Opening, StrPath, account_of
 from segments_async._plain import plain
-from segments_async._sansio.credentials import Origin, authorization, parse_base_url
+from segments_async._sansio.credentials import Origin, Secret, authorization, parse_base_url
 from segments_async._sansio.decoding import read_segments, read_status
 from segments_async._sansio.exports import is_complete
 from segments_async._sansio.lifecycle import State
@@ -88,6 +88,9 @@ from segments_async.run import BulkRun
 logger: logging.Logger = logging.getLogger("segments_async")
 
 BASE_URL = "https://query.indicative-prod.mparticle.com"
+
+API_KEY = "SEGMENTS_API_KEY"
+ACCESS_TOKEN = "SEGMENTS_ACCESS_TOKEN"  # noqa: S105 - a variable's name
 
 #: A single call is tried this often, where trying again is safe.
 ATTEMPTS = 5
@@ -161,7 +164,10 @@ class SegmentsClient:
         ssl_context: ssl.SSLContext | None = None,
         allow_insecure: bool = False,
     ) -> None:
-        header = authorization(api_key, access_token)
+        key, token = Secret(api_key), Secret(access_token)
+        # Whatever is raised below shows this frame's local variables to error reporters.
+        del api_key, access_token
+        header = authorization(key.reveal(), token.reveal())
         origin = parse_base_url(base_url)
         _check_transport(origin, allow_insecure=allow_insecure)
         _positive("request_timeout", request_timeout)
@@ -196,7 +202,7 @@ class SegmentsClient:
             else None,
             signer=S3Signer(),
         )
-        self._account = account_of(base_url, api_key)
+        self._account = account_of(base_url, key.reveal())
         self._flights = Flights(self._gate)
         self._quota = RetryQuota()
         self._downloads = downloads
@@ -214,14 +220,13 @@ class SegmentsClient:
         Raises:
             ConfigurationError: a credential is missing or malformed.
         """
-        values: dict[str, str] = {}
-        for name in ("SEGMENTS_API_KEY", "SEGMENTS_ACCESS_TOKEN"):
-            values[name] = os.environ.get(name, "")
-            if not values[name]:
+        for name in (API_KEY, ACCESS_TOKEN):
+            if not os.environ.get(name):
                 raise ConfigurationError(f"{name} is not set")
         if base_url := os.environ.get("SEGMENTS_BASE_URL"):
             keywords.setdefault("base_url", base_url)
-        return cls(values["SEGMENTS_API_KEY"], values["SEGMENTS_ACCESS_TOKEN"], **keywords)
+        # Never in a local variable: the environment alone has them, and this frame may be shown.
+        return cls(os.environ[API_KEY], os.environ[ACCESS_TOKEN], **keywords)
 
     def _closed_by_us(self, clients: OwnClients) -> Clients:
         self._own.append(clients)

@@ -36,11 +36,17 @@ def authorization(api_key: object, access_token: object) -> Secret:
     RFC 7617: a colon would move the border between the two. A newline, usually from reading a
     file, is refused and not cut off, so that what is configured is what is sent.
     """
-    key = _checked("api_key", api_key)
-    token = _checked("access_token", access_token)
-    if ":" in key:
-        raise ConfigurationError("api_key: a colon can't stand in a Basic authentication user name")
-    return Secret("Basic " + base64.b64encode(f"{key}:{token}".encode("ascii")).decode("ascii"))
+    problem = _problem("api_key", api_key) or _problem("access_token", access_token)
+    if problem is None and ":" in str(api_key):
+        problem = "api_key: a colon can't stand in a Basic authentication user name"
+    header = Secret(
+        "Basic " + base64.b64encode(f"{api_key}:{access_token}".encode("ascii", "replace")).decode()
+    )
+    # An error shows the local variables of its frames to error reporters.
+    del api_key, access_token
+    if problem is not None:
+        raise ConfigurationError(problem)
+    return header
 
 
 def secrets_of(header: Secret) -> tuple[Secret, Secret]:
@@ -50,14 +56,14 @@ def secrets_of(header: Secret) -> tuple[Secret, Secret]:
     return Secret(encoded), Secret(token)
 
 
-def _checked(what: str, value: object) -> str:
+def _problem(what: str, value: object) -> str | None:
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{what}: missing or empty")
+        return f"{what}: missing or empty"
     if value != value.strip():
-        raise ConfigurationError(f"{what}: begins or ends with white space (a trailing newline?)")
+        return f"{what}: begins or ends with white space (a trailing newline?)"
     if not value.isascii() or not value.isprintable():
-        raise ConfigurationError(f"{what}: only printable ASCII characters can be sent")
-    return value
+        return f"{what}: only printable ASCII characters can be sent"
+    return None
 
 
 @attrs.frozen
