@@ -28,10 +28,10 @@ from segments_async._environment import Route, read_certificates
 from segments_async._plain import plain
 from segments_async._quiet import quietly
 from segments_async._sansio.content_coding import codings, decoded
-from segments_async._sansio.credentials import Origin, Secret, secrets_of
+from segments_async._sansio.credentials import Origin, Repeated, Secret
 from segments_async._sansio.links import redact
-from segments_async._sansio.wire import FIXED_PATHS, ApiAnswer, ApiRequest
-from segments_async._wide_reads import WideTransport
+from segments_async._sansio.wire import FIXED_PATHS, SHOWN_HEADERS, ApiAnswer, ApiRequest
+from segments_async._wide_reads import CheckAddresses, WideTransport
 from segments_async.errors import APIConnectionError, ConfigurationError, DecodeError
 
 #: Requests under way at once. 32 slots cap answers of 0.57 s at 56/s; 64 carry 100/s, and 128
@@ -93,6 +93,10 @@ class Clients(Protocol):
         """
         ...
 
+    def resolves_here(self, host: str, port: int) -> bool:
+        """Whether this machine looks the host's name up, and not a proxy."""
+        ...
+
     def borrow(self) -> HttpClient: ...
     def give_back(self, client: HttpClient) -> None: ...
 
@@ -115,6 +119,9 @@ class CallersClient:
         if getattr(self._client, "is_closed", False):
             raise ConfigurationError(f"{self._name}: it is closed already. Nothing was sent")
 
+    def resolves_here(self, host: str, port: int) -> bool:  # noqa: ARG002 - it may be either
+        return True
+
     def borrow(self) -> HttpClient:
         return self._client
 
@@ -135,6 +142,8 @@ class OwnClients:
         keepalive: seconds for which an idle connection is kept.
         loopback: whether the vendor is on this machine.
         scheme: of the requests.
+        check_peer: raises where it refuses a host for the address that a direct connection to it
+            has reached. None refuses nothing.
     """
 
     own = True
@@ -146,11 +155,13 @@ class OwnClients:
         *,
         loopback: bool,
         scheme: str = "https",
+        check_peer: CheckAddresses | None = None,
     ) -> None:
         self._ssl_context = _verifying(ssl_context)
         self._keepalive = keepalive
         self._loopback = loopback
         self._scheme = scheme
+        self._check_peer = check_peer
         self._route: Route | None = None
         self._headers = {"User-Agent": USER_AGENT}
         self._idle: list[HttpClient] = []
@@ -161,6 +172,7 @@ class OwnClients:
     def prepare(self) -> None:
         if self._closed:
             raise ConfigurationError(CLOSED)
+        _verifying(self._ssl_context)  # each time: the context is the caller's to change
         if not self._transports:
             self._idle.append(self._new())
 
@@ -173,6 +185,9 @@ class OwnClients:
                 transport.must_reconnect = True
         self.prepare()
         return self._idle.pop() if self._idle else self._new()
+
+    def resolves_here(self, host: str, port: int) -> bool:
+        return self._route is None or self._route.is_direct(host, port)
 
     def give_back(self, client: HttpClient) -> None:
         transport = self._transports.get(client)
@@ -189,7 +204,7 @@ class OwnClients:
         if self._route is None and not self._loopback:
             # Never for loopback: the environment's proxy is off this machine, and gets plain HTTP.
             self._route = Route(self._scheme)
-        transport = _OwnTransport(self._ssl_context, self._route, self._keepalive)
+        transport = _OwnTransport(self._ssl_context, self._route, self._keepalive, self._check_peer)
         made: Any = httpx.AsyncClient(transport=transport, headers=self._headers, trust_env=False)
         client = cast(HttpClient, made)
         self._transports[client] = transport
@@ -213,9 +228,15 @@ class OwnClients:
 class _OwnTransport(httpx.AsyncBaseTransport):
     """One connection: a direct one with wide reads, or one through the environment's proxy."""
 
-    def __init__(self, ssl_context: ssl.SSLContext, route: Route | None, keepalive: float) -> None:
+    def __init__(
+        self,
+        ssl_context: ssl.SSLContext,
+        route: Route | None,
+        keepalive: float,
+        check_peer: CheckAddresses | None,
+    ) -> None:
         self._route = route
-        self._direct = WideTransport(ssl_context, keepalive=keepalive)
+        self._direct = WideTransport(ssl_context, keepalive=keepalive, check_peer=check_peer)
         limits = httpx.Limits(max_connections=1, keepalive_expiry=keepalive)
         self._proxied = None if route is None else route.transport(ssl_context, limits)
         #: Whether the connection, if there is one, is of no use.
@@ -289,7 +310,7 @@ class Api:
         self, clients: Clients, origin: Origin, authorization: Secret, timeout: float
     ) -> None:
         self._clients = clients
-        self._secrets = secrets_of(authorization)
+        self._repeated = Repeated(authorization)
         self.timeout: float = timeout
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{origin.scheme}://{host}:{origin.port}{origin.prefix}"
@@ -403,7 +424,7 @@ class Api:
             if not _sends_as_httpx(client):
                 wire.on_handed_over()  # whatever it does first, there is no telling it apart
             client = self._hooked(client, request, cap, wire)
-        with quietly():
+        with quietly(self._base + request.path):
             response: Response = await client.send(
                 outgoing, stream=True, auth=wire.on_auth, follow_redirects=False
             )
@@ -446,6 +467,8 @@ class Api:
         self, request: ApiRequest, response: Response, cap: int, wire: _Wire
     ) -> ApiAnswer:
         headers = _headers(response.headers.raw)
+        for name in SHOWN_HEADERS & headers.keys():
+            headers[name] = self._repeated.taken_out(headers[name])
         wire.on_head(response.status_code, headers)
         body = await self._read(request, response, headers, cap)
         return ApiAnswer(response.status_code, headers, body, anyio.current_time())
@@ -474,8 +497,7 @@ class Api:
                 self._undecodable(request, what)
         if response.status_code != 200:
             # Error pages like to repeat the request, and errors keep an excerpt of them.
-            for secret in self._secrets:
-                body = body.replace(secret.reveal().encode(), b"...")
+            body = self._repeated.taken_out_of(body)
         return body
 
     @property

@@ -30,7 +30,7 @@ from segments_async._http import (
 from segments_async._quiet import quietly, untraced
 from segments_async._sansio.byte_ranges import content_length
 from segments_async._sansio.credentials import Secret
-from segments_async._sansio.links import LinkRefused, quoted, request_target
+from segments_async._sansio.links import LinkRefused, place_of, quoted, request_target
 from segments_async._sansio.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.storage_errors import storage_error
 from segments_async._wide_reads import Rest, rest_of
@@ -98,7 +98,8 @@ class Storage:
         redirects: how many are followed.
         timeout: seconds for connecting, and between two chunks.
         check_addresses: raises where it refuses a host (its first argument) for one of the
-            addresses that its name resolves to; asked before each request. None where the clients
+            addresses that its name resolves to; asked before each request. A name without an
+            address is then asked only through a proxy, which may know it. None where the clients
             are the caller's: what their transports connect to isn't ours to know.
         signer: for ``s3://`` links; None refuses those.
     """
@@ -222,9 +223,15 @@ class Storage:
         self._check(link)
         if self._check_addresses is None:
             return
-        host = urlsplit(link).hostname or ""
+        parts = urlsplit(link)
+        host = parts.hostname or ""
+        found: list[str] | None = None
         with anyio.move_on_after(self._timeout):
-            self._check_addresses(host, await _addresses(host))
+            found = await _addresses(host)
+        if not found and self._clients.resolves_here(host, parts.port or 443):
+            why = "doesn't resolve" if found is not None else "was not resolved in time"
+            raise StorageBroken(f"the name {host!r} {why}")
+        self._check_addresses(host, found or [])
 
     async def _request(self, client: HttpClient, link: str, headers: Mapping[str, str]) -> Response:
         headers = {**headers, "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
@@ -232,7 +239,7 @@ class Storage:
             outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
             outgoing.headers.pop("cookie", None)
             _keep_path(outgoing, link)
-            with quietly(), untraced():
+            with quietly(place_of(link)), untraced():
                 answer = await client.send(
                     outgoing, stream=True, auth=_no_credentials, follow_redirects=False
                 )
@@ -249,7 +256,7 @@ def _keep_path(outgoing: Any, link: str) -> None:
 
 
 async def _addresses(host: str) -> list[str]:
-    """What the host's name resolves to; nothing where it doesn't, as where only a proxy can."""
+    """What the host's name resolves to; nothing where it doesn't."""
     try:
         found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

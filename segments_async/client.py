@@ -46,7 +46,13 @@ from segments_async._sansio.credentials import Origin, Secret, authorization, pa
 from segments_async._sansio.decoding import read_segments, read_status
 from segments_async._sansio.exports import is_complete
 from segments_async._sansio.lifecycle import State
-from segments_async._sansio.links import MOST_REDIRECTS, check_addresses, check_link, redact
+from segments_async._sansio.links import (
+    MOST_REDIRECTS,
+    S3_HOSTS,
+    check_addresses,
+    check_link,
+    redact,
+)
 from segments_async._sansio.pacer import Pacer
 from segments_async._sansio.retry import RetryQuota, full_jitter
 from segments_async._sansio.schedule import PollScheduler
@@ -136,7 +142,9 @@ class SegmentsClient:
             one on a connection that is there already, from its first byte. Waiting for its turn,
             or for a connection of `http_client`'s pool, doesn't count; nor does a time in which
             this process stood still.
-        file_hosts: hosts that links to files may name, as patterns.
+        file_hosts: hosts that links to files may name, as patterns: ``*`` stands for anything, and
+            ``{region}`` for an AWS region; a port at the end is the only one then. The default is
+            S3's own hosts on port 443; ``[*S3_HOSTS, "files.example.com"]`` adds one.
         http_client: an ``httpx.AsyncClient`` for the API: used, never closed, never changed.
         file_http_client: one for storage, likewise. It should send no credentials of its own.
         ssl_context: for both of the library's own clients; it has to verify certificates and host
@@ -158,7 +166,7 @@ class SegmentsClient:
         max_pending: int | None = None,
         downloads: int = 8,
         request_timeout: float = 30.0,
-        file_hosts: Sequence[str] = ("*.amazonaws.com",),
+        file_hosts: Sequence[str] = S3_HOSTS,
         http_client: HttpClient | None = None,
         file_http_client: HttpClient | None = None,
         ssl_context: ssl.SSLContext | None = None,
@@ -176,6 +184,7 @@ class SegmentsClient:
             poll_share=poll_share, max_pending=max_pending
         )
         check = partial(check_link, file_hosts=_patterns(file_hosts), loopback=origin.loopback)
+        reachable = partial(check_addresses, loopback=origin.loopback)
         self._own: list[OwnClients] = []
         self._binding = Binding()
         # An API on loopback is asked past any proxy; so is storage then.
@@ -192,14 +201,12 @@ class SegmentsClient:
         self._storage = Storage(
             CallersClient(file_http_client, "file_http_client")
             if file_http_client is not None
-            else self._closed_by_us(own(STORAGE_KEEPALIVE)),
+            else self._closed_by_us(own(STORAGE_KEEPALIVE, check_peer=reachable)),
             check,
             redirects=MOST_REDIRECTS,
             timeout=STORAGE_TIMEOUT,
             # A caller's transport may connect to anything, or to no network at all.
-            check_addresses=partial(check_addresses, loopback=origin.loopback)
-            if file_http_client is None
-            else None,
+            check_addresses=reachable if file_http_client is None else None,
             signer=S3Signer(),
         )
         self._account = account_of(base_url, key.reveal())

@@ -478,6 +478,20 @@ def test_verification_cannot_be_switched_off(context: Any) -> None:
         SegmentsClient("key", "token", ssl_context=context)
 
 
+async def test_a_context_that_is_loosened_later_is_refused() -> None:
+    """The object stays the caller's: it is looked at again before each request."""
+    context = ssl.create_default_context()
+    async with SegmentsClient(
+        "key", "token", base_url="https://127.0.0.1:1", ssl_context=context
+    ) as client:
+        context.check_hostname = False
+        with pytest.raises(ConfigurationError, match="ssl_context"):
+            await client.list_segments()
+        context.verify_mode = ssl.CERT_NONE
+        with pytest.raises(ConfigurationError, match="ssl_context"):
+            await client.request_export(PAGE_SEGMENT_ID)
+
+
 # --------------------------------------------------------------------- answers without an end
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
+import re
 from typing import NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import attrs
 
@@ -49,11 +52,49 @@ def authorization(api_key: object, access_token: object) -> Secret:
     return header
 
 
-def secrets_of(header: Secret) -> tuple[Secret, Secret]:
-    """What a page may repeat of an Authorization header: its encoded pair, and the token in it."""
-    encoded = header.reveal().partition(" ")[2]
-    token = base64.b64decode(encoded).decode("ascii").partition(":")[2]
-    return Secret(encoded), Secret(token)
+class Repeated:
+    """Finds in an answer what it repeats of an Authorization header: its pair, and the token.
+
+    As it stands, and as texts quote it: in a URL, in HTML, in JSON.
+    """
+
+    def __init__(self, header: Secret) -> None:
+        pair = header.reveal().partition(" ")[2]
+        token = base64.b64decode(pair).decode("ascii").partition(":")[2]
+        # The longest first: a form may be the beginning of another.
+        forms = sorted({f for secret in (pair, token) for f in _forms(secret)}, key=len)
+        self._forms = [Secret(form) for form in reversed(forms)]
+
+    def taken_out(self, text: str) -> str:
+        for form in self._forms:
+            text = text.replace(form.reveal(), "...")
+        return text
+
+    def taken_out_of(self, page: bytes) -> bytes:
+        for form in self._forms:
+            page = page.replace(form.reveal().encode(), b"...")
+        return page
+
+
+def _forms(secret: str) -> set[str]:
+    quoted = {quote(secret, safe=safe) for safe in ("", "/", "/=+", "~")}
+    lower = {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), form) for form in quoted}
+    escaped = json.dumps(secret)[1:-1]
+    return {
+        secret,
+        secret.rstrip("="),
+        *quoted,
+        *lower,
+        html.escape(secret),
+        html.escape(secret, quote=False),
+        escaped,
+        escaped.replace("/", "\\/"),
+        secret.translate(_BASE64URL),
+        secret.translate(_BASE64URL).rstrip("="),
+    }
+
+
+_BASE64URL = str.maketrans("+/", "-_")
 
 
 def _problem(what: str, value: object) -> str | None:
