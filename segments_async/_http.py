@@ -17,7 +17,7 @@ import re
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, NoReturn, Protocol, cast
 
 import anyio
@@ -25,6 +25,7 @@ import attrs
 import httpx
 
 from segments_async._environment import Route, read_certificates
+from segments_async._frames import chain
 from segments_async._plain import plain
 from segments_async._quiet import quietly
 from segments_async._sansio.content_coding import codings, decoded
@@ -366,6 +367,7 @@ class Api:
             DecodeError: the answer was larger than `cap` bytes, or compressed unasked.
         """
         post = request.body is not None
+        handled = sys.exception()
         ticket.may_have_left = False
         client = self._clients.borrow()
         wire = _Wire(ticket, self, traced=post or not self._clients.own)
@@ -384,10 +386,12 @@ class Api:
                 wire.on_unprocessed()
             if sent is None and not wire.is_connecting:
                 raise  # of a caller's hook, transport or client: his own
-            forget_request(exc)
+            forget_request(exc, handled)
             raise self._broken(request, described(exc), wire.may_have_left) from exc
         except BaseException as exc:  # a cancellation, or Ctrl-C
-            forget_request(exc)  # in a frame of it, h11 may be writing the Authorization header
+            forget_request(
+                exc, handled
+            )  # in a frame of it, h11 may be writing the Authorization header
             raise
         finally:
             wire.on_end()
@@ -754,7 +758,7 @@ def was_unprocessed(exc: Exception, stream_id: int | None) -> bool:
     That is a GOAWAY whose last stream came before this one, or a stream reset as refused. httpcore
     raises the event itself; most such requests it sends again, on another connection.
     """
-    for error in _chain(exc):
+    for error in chain(exc):
         event: Any = error.args[0] if error.args else None
         last = getattr(event, "last_stream_id", None)
         if stream_id is not None and isinstance(last, int) and last < stream_id:
@@ -782,7 +786,7 @@ def described(exc: Exception) -> str:
 
     On trio a refused certificate is an empty ConnectError.
     """
-    text = next((text for error in _chain(exc) if (text := str(error))), "")
+    text = next((text for error in chain(exc) if (text := str(error))), "")
     return plain(_redacted(f"{type(exc).__name__}: {text}" if text else type(exc).__name__))
 
 
@@ -797,31 +801,22 @@ def _redacted(text: str) -> str:
     return redact(_HEADER_LINE.sub(r"\1 ...", text))
 
 
-def forget_request(exc: BaseException) -> None:
+def forget_request(exc: BaseException, until: BaseException | None = None) -> None:
     """Take off an httpx error, and what it came from, whatever holds credentials or a signed URL.
 
     That is the request; the frames: the Authorization header is a local variable of those that
     were sending it, and error reporters show such; and what the message quotes of an answer.
+
+    Args:
+        exc: the error.
+        until: what the caller was already handling when the request began.
     """
-    for error in _chain(exc):
+    for error in chain(exc, until):
         error.__traceback__ = None
         if "_request" in vars(error):
             vars(error)["_request"] = None
         if type(error).__module__.partition(".")[0] in _LAYERS:
             error.args = tuple(_redacted(a) if isinstance(a, str) else a for a in error.args)
-
-
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """The error, and all that it came from."""
-    todo: list[BaseException | None] = [exc]
-    while todo:
-        if (error := todo.pop()) is not None:
-            yield error
-            if isinstance(error, BaseExceptionGroup):
-                todo.extend(cast(BaseExceptionGroup[BaseException], error).exceptions)
-            todo.append(error.__context__)
-            if error.__cause__ is not error.__context__:
-                todo.append(error.__cause__)
 
 
 def pieces(response: Response) -> AsyncIterator[bytes]:

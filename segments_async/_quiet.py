@@ -10,6 +10,7 @@ import contextlib
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any
 
@@ -62,7 +63,7 @@ class _Requests(logging.Filter):
         return True
 
 
-def _request_line(told: object, url: str) -> str:
+def _request_line(told: tuple[object, ...] | Mapping[str, object] | None, url: str) -> str:
     """As httpx's own line, but for the URL and for the reason, which is a server's text."""
     match told:
         case (str(method), _, str(version), int(status), _):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NoReturn, Protocol, cast
@@ -158,6 +159,7 @@ class Storage:
             self._clients.give_back(client)
 
     async def _open(self, client: HttpClient, link: Secret, headers: Mapping[str, str]) -> _Chunks:
+        handled = sys.exception()
         try:
             if self._signer is not None and is_s3_link(link.reveal()):
                 target = parse_s3_link(link.reveal())
@@ -167,7 +169,7 @@ class Storage:
             # The frames below have the link, and each redirect's. An error of a caller's transport
             # is his own, and passes with its frames.
             if isinstance(exc, StorageBroken | LinkRefused) or not isinstance(exc, Exception):
-                forget_request(exc)
+                forget_request(exc, handled)
             raise
 
     async def _signed(
@@ -234,6 +236,7 @@ class Storage:
         self._check_addresses(host, found or [])
 
     async def _request(self, client: HttpClient, link: str, headers: Mapping[str, str]) -> Response:
+        handled = sys.exception()
         headers = {**headers, "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
         try:
             outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
@@ -245,7 +248,7 @@ class Storage:
                 )
             return cast(Response, answer)
         except Exception as exc:  # noqa: BLE001 - raised again, as ours or as itself
-            _raise_storage_broken(exc)
+            _raise_storage_broken(exc, handled)
 
 
 def _keep_path(outgoing: Any, link: str) -> None:
@@ -329,24 +332,25 @@ class _Chunks:
         return b"".join(self._ahead)[:size]
 
     async def _read(self) -> bytes:
+        handled = sys.exception()
         try:
             chunk = await self._raw.__anext__()
         except Exception as exc:
             if isinstance(exc, StopAsyncIteration):
                 raise
-            _raise_storage_broken(exc)
+            _raise_storage_broken(exc, handled)
         except BaseException as exc:  # a cancellation
-            forget_request(exc)
+            forget_request(exc, handled)
             raise
         self._left -= len(chunk)
         return chunk
 
 
-def _raise_storage_broken(exc: Exception) -> NoReturn:
+def _raise_storage_broken(exc: Exception, handled: BaseException | None = None) -> NoReturn:
     # A transport's own OSError too: raised as itself, it would be taken for the disk's. And idna's
     # UnicodeError, for punycode that is none: httpx decodes it where NO_PROXY names hosts.
     if was_sent(exc) is None and not isinstance(exc, OSError | UnicodeError):
         raise exc
     # `from None`, and taken off what is in it: the cause holds the signed link.
-    forget_request(exc)
+    forget_request(exc, handled)
     raise StorageBroken(described(exc)) from None

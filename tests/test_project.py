@@ -21,7 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: From the bottom up: a module imports from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"_plain"}),
+    frozenset({"_frames", "_plain", "_trust"}),
     frozenset({"errors"}),
     frozenset({"models"}),
     frozenset({"_sansio"}),

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import math
 import os
-import stat
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +21,7 @@ from typing import NamedTuple, Protocol
 from segments_async._sansio import sidecar
 from segments_async._sansio.byte_ranges import Stored
 from segments_async._sansio.claims import Ranges, prefix_of, with_range
+from segments_async._trust import open_regular
 
 #: Bytes hashed from the disk in one go: little enough that a cancellation needn't wait for it.
 SLICE = 32 * 1024 * 1024
@@ -334,8 +334,7 @@ class PartFile:
         if self.stored is None:
             return
         if self._note is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            self._note = os.open(self._sidecar, flags, 0o600)
+            self._note = open_regular(self._sidecar, os.O_WRONLY | os.O_CREAT)
         note = sidecar.Sidecar(
             export_id=self._export_id,
             stored=self.stored,
@@ -367,11 +366,11 @@ def _open_alone(part: Path) -> int:
     """Open the part for this download alone.
 
     Two that write one part would mix their bytes under one name. The lock ends with the
-    descriptor, and so with the process. A symbolic link in the part's place is refused.
+    descriptor, and so with the process. A symbolic link in the part's place is refused, and so is
+    whatever isn't a file of one name.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
-        descriptor = os.open(part, flags, 0o666)
+        descriptor = open_regular(part, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_at(descriptor, part):
@@ -388,12 +387,10 @@ def _open_alone(part: Path) -> int:
 def _read_note(path: Path) -> sidecar.Sidecar | None:
     """The sidecar, if there is one that can be read. A symbolic link isn't followed."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_regular(path, os.O_RDONLY)
     except OSError:
         return None
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
         return sidecar.load(os.read(descriptor, sidecar.SIZE + 1))
     finally:
         os.close(descriptor)

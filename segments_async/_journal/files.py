@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Self
 from weakref import WeakSet
 
+from segments_async._trust import open_regular
+
 #: Kinds of file systems on which several machines may see one file. Their locks and syncs are often
 #: not what SQLite and `flock` need (sqlite.org/howtocorrupt.html, section 2.1).
 _NETWORK = re.compile(
@@ -87,8 +89,7 @@ class RunLock:
         """Lock the file; None where another holder has it."""
         while True:
             unclean = os.path.lexists(path)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(path, flags, 0o600)
+            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.fchmod(descriptor, 0o600)
