@@ -47,6 +47,9 @@ KEEPALIVE = 4.0
 LIST_CAP = 64 * 1024 * 1024
 STATUS_CAP = 1024 * 1024
 
+#: Pieces without a byte that may follow one another in a body.
+MOST_EMPTY = 1000
+
 USER_AGENT = "segments-async"
 
 #: Said of whatever is asked of a client after `aclose`.
@@ -536,12 +539,13 @@ class Api:
 
 
 async def _whole(response: Response, cap: int) -> bytes | None:
-    """The body; None where it is larger than `cap`."""
+    """The body; None where it is larger than `cap`, or goes on and yields nothing."""
     parts: list[bytes] = []
-    size = 0
+    size = empty = 0
     async for part in pieces(response):
         size += len(part)
-        if size > cap:
+        empty = 0 if part else empty + 1
+        if size > cap or empty > MOST_EMPTY:
             return None
         parts.append(part)
     return b"".join(parts)
