@@ -47,9 +47,6 @@ KEEPALIVE = 4.0
 LIST_CAP = 64 * 1024 * 1024
 STATUS_CAP = 1024 * 1024
 
-#: Pieces without a byte that may follow one another in a body.
-MOST_EMPTY = 1000
-
 USER_AGENT = "segments-async"
 
 #: Said of whatever is asked of a client after `aclose`.
@@ -539,13 +536,12 @@ class Api:
 
 
 async def _whole(response: Response, cap: int) -> bytes | None:
-    """The body; None where it is larger than `cap`, or goes on and yields nothing."""
+    """The body; None where it is larger than `cap`."""
     parts: list[bytes] = []
-    size = empty = 0
+    size = 0
     async for part in pieces(response):
         size += len(part)
-        empty = 0 if part else empty + 1
-        if size > cap or empty > MOST_EMPTY:
+        if size > cap:
             return None
         parts.append(part)
     return b"".join(parts)

@@ -17,7 +17,6 @@ import anyio
 import attrs
 
 from segments_async._http import (
-    MOST_EMPTY,
     USER_AGENT,
     Clients,
     HttpClient,
@@ -277,17 +276,7 @@ def _no_credentials(outgoing: Any) -> Any:
 class _Chunks:
     """The chunks of a response's body, with httpx's errors turned into ours."""
 
-    __slots__ = (
-        "_ahead",
-        "_chunk",
-        "_empty",
-        "_left",
-        "_raw",
-        "_rest",
-        "_timeout",
-        "headers",
-        "response",
-    )
+    __slots__ = ("_ahead", "_chunk", "_left", "_raw", "_rest", "_timeout", "headers", "response")
 
     def __init__(self, response: Response, timeout: float) -> None:
         self.response = response
@@ -295,7 +284,6 @@ class _Chunks:
         self._timeout = timeout
         self._raw = pieces(response)
         self._ahead: deque[bytes] = deque()
-        self._empty = 0
         self._left = content_length(self.headers) or 0
         self._chunk = memoryview(b"")
         self._rest: Rest | None = None
@@ -354,10 +342,6 @@ class _Chunks:
         except BaseException as exc:  # a cancellation
             forget_request(exc, handled)
             raise
-        # A caller's transport may go on without a byte and without a wait, which no timer ends.
-        self._empty = 0 if chunk else self._empty + 1
-        if self._empty > MOST_EMPTY:
-            raise StorageBroken("a body that goes on and yields nothing")
         self._left -= len(chunk)
         return chunk
 
