@@ -46,8 +46,16 @@ from segments_async.errors import (
     SegmentsError,
     SubmitUnknownError,
 )
-from segments_async.models import Completed, Export, Exported, ExportedFile, NotExported
-from segments_async.report import OutcomeT, Progress, outcome_line
+from segments_async.models import Export
+from segments_async.results import (
+    Completed,
+    Exported,
+    ExportedFile,
+    NotExported,
+    OutcomeT,
+    Progress,
+    outcome_line,
+)
 
 if TYPE_CHECKING:
     from segments_async._journal.sql import SqlJournal

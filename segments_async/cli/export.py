@@ -26,8 +26,8 @@ from segments_async.cli.live import View
 from segments_async.cli.screen import Screen, counted
 from segments_async.cli.standing import Standing
 from segments_async.errors import JournalError
-from segments_async.models import Exported, NotExported, Segment
-from segments_async.report import BulkReport, outcome_line
+from segments_async.models import Segment
+from segments_async.results import BulkReport, Exported, NotExported, outcome_line
 
 
 @attrs.frozen(kw_only=True)

@@ -11,7 +11,8 @@ import anyio.to_thread
 
 from segments_async._sansio.links import without_secret
 from segments_async.cli.standing import Standing
-from segments_async.models import Export, ExportedFile, Segment
+from segments_async.models import Export, Segment
+from segments_async.results import ExportedFile
 
 
 def write(line: Mapping[str, object]) -> None:

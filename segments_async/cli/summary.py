@@ -16,8 +16,8 @@ from segments_async.cli.lines import unsigned
 from segments_async.cli.screen import counted, in_bytes, in_time
 from segments_async.cli.standing import Standing
 from segments_async.errors import ExportTimeoutError
-from segments_async.models import Export, Exported, ExportedFile, NotExported, Segment
-from segments_async.report import BulkReport
+from segments_async.models import Export, Segment
+from segments_async.results import BulkReport, Exported, ExportedFile, NotExported
 
 _MOST_ROWS = 40
 _WIDEST_NAME = 36
