@@ -84,7 +84,7 @@ async def get(client: SegmentsClient, _: Path) -> Any:
 
 
 async def wait(client: SegmentsClient, _: Path) -> Any:
-    await client.wait_for_export(PAGE_EXPORT_ID, timeout=30)
+    await client.wait_for_export(PAGE_EXPORT_ID, timeout=3600)
 
 
 async def ask(client: SegmentsClient, _: Path) -> Any:
