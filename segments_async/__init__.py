@@ -1,6 +1,7 @@
 """Export many user segments at once from mParticle Analytics' User Segments Export API."""
 
 from segments_async._files.body import ExportBody
+from segments_async._sansio.links import S3_HOSTS
 from segments_async._sansio.pacer import Pacer
 from segments_async.client import SegmentsClient
 from segments_async.errors import (
@@ -37,6 +38,7 @@ from segments_async.results import (
 from segments_async.run import Activity, BulkRun
 
 __all__ = [
+    "S3_HOSTS",
     "APIConnectionError",
     "APIError",
     "APIStatusError",

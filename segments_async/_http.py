@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, NoReturn, Protocol, cast
 
 import anyio
@@ -24,13 +25,14 @@ import attrs
 import httpx
 
 from segments_async._environment import Route, read_certificates
+from segments_async._frames import chain
 from segments_async._plain import plain
 from segments_async._quiet import quietly
 from segments_async._sansio.content_coding import codings, decoded
-from segments_async._sansio.credentials import Origin, Secret, secrets_of
+from segments_async._sansio.credentials import Origin, Repeated, Secret
 from segments_async._sansio.links import redact
-from segments_async._sansio.wire import FIXED_PATHS, ApiAnswer, ApiRequest
-from segments_async._wide_reads import WideTransport
+from segments_async._sansio.wire import FIXED_PATHS, SHOWN_HEADERS, ApiAnswer, ApiRequest
+from segments_async._wide_reads import CheckAddresses, WideTransport
 from segments_async.errors import APIConnectionError, ConfigurationError, DecodeError
 
 #: Requests under way at once. 32 slots cap answers of 0.57 s at 56/s; 64 carry 100/s, and 128
@@ -92,6 +94,10 @@ class Clients(Protocol):
         """
         ...
 
+    def resolves_here(self, host: str, port: int) -> bool:
+        """Whether this machine looks the host's name up, and not a proxy."""
+        ...
+
     def borrow(self) -> HttpClient: ...
     def give_back(self, client: HttpClient) -> None: ...
 
@@ -114,6 +120,9 @@ class CallersClient:
         if getattr(self._client, "is_closed", False):
             raise ConfigurationError(f"{self._name}: it is closed already. Nothing was sent")
 
+    def resolves_here(self, host: str, port: int) -> bool:  # noqa: ARG002 - it may be either
+        return True
+
     def borrow(self) -> HttpClient:
         return self._client
 
@@ -134,6 +143,8 @@ class OwnClients:
         keepalive: seconds for which an idle connection is kept.
         loopback: whether the vendor is on this machine.
         scheme: of the requests.
+        check_peer: raises where it refuses a host for the address that a direct connection to it
+            has reached. None refuses nothing.
     """
 
     own = True
@@ -145,11 +156,13 @@ class OwnClients:
         *,
         loopback: bool,
         scheme: str = "https",
+        check_peer: CheckAddresses | None = None,
     ) -> None:
         self._ssl_context = _verifying(ssl_context)
         self._keepalive = keepalive
         self._loopback = loopback
         self._scheme = scheme
+        self._check_peer = check_peer
         self._route: Route | None = None
         self._headers = {"User-Agent": USER_AGENT}
         self._idle: list[HttpClient] = []
@@ -160,6 +173,7 @@ class OwnClients:
     def prepare(self) -> None:
         if self._closed:
             raise ConfigurationError(CLOSED)
+        _verifying(self._ssl_context)  # each time: the context is the caller's to change
         if not self._transports:
             self._idle.append(self._new())
 
@@ -172,6 +186,9 @@ class OwnClients:
                 transport.must_reconnect = True
         self.prepare()
         return self._idle.pop() if self._idle else self._new()
+
+    def resolves_here(self, host: str, port: int) -> bool:
+        return self._route is None or self._route.is_direct(host, port)
 
     def give_back(self, client: HttpClient) -> None:
         transport = self._transports.get(client)
@@ -188,7 +205,7 @@ class OwnClients:
         if self._route is None and not self._loopback:
             # Never for loopback: the environment's proxy is off this machine, and gets plain HTTP.
             self._route = Route(self._scheme)
-        transport = _OwnTransport(self._ssl_context, self._route, self._keepalive)
+        transport = _OwnTransport(self._ssl_context, self._route, self._keepalive, self._check_peer)
         made: Any = httpx.AsyncClient(transport=transport, headers=self._headers, trust_env=False)
         client = cast(HttpClient, made)
         self._transports[client] = transport
@@ -212,9 +229,15 @@ class OwnClients:
 class _OwnTransport(httpx.AsyncBaseTransport):
     """One connection: a direct one with wide reads, or one through the environment's proxy."""
 
-    def __init__(self, ssl_context: ssl.SSLContext, route: Route | None, keepalive: float) -> None:
+    def __init__(
+        self,
+        ssl_context: ssl.SSLContext,
+        route: Route | None,
+        keepalive: float,
+        check_peer: CheckAddresses | None,
+    ) -> None:
         self._route = route
-        self._direct = WideTransport(ssl_context, keepalive=keepalive)
+        self._direct = WideTransport(ssl_context, keepalive=keepalive, check_peer=check_peer)
         limits = httpx.Limits(max_connections=1, keepalive_expiry=keepalive)
         self._proxied = None if route is None else route.transport(ssl_context, limits)
         #: Whether the connection, if there is one, is of no use.
@@ -288,7 +311,7 @@ class Api:
         self, clients: Clients, origin: Origin, authorization: Secret, timeout: float
     ) -> None:
         self._clients = clients
-        self._secrets = secrets_of(authorization)
+        self._repeated = Repeated(authorization)
         self.timeout: float = timeout
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{origin.scheme}://{host}:{origin.port}{origin.prefix}"
@@ -344,6 +367,7 @@ class Api:
             DecodeError: the answer was larger than `cap` bytes, or compressed unasked.
         """
         post = request.body is not None
+        handled = sys.exception()
         ticket.may_have_left = False
         client = self._clients.borrow()
         wire = _Wire(ticket, self, traced=post or not self._clients.own)
@@ -362,8 +386,13 @@ class Api:
                 wire.on_unprocessed()
             if sent is None and not wire.is_connecting:
                 raise  # of a caller's hook, transport or client: his own
-            forget_request(exc)
+            forget_request(exc, handled)
             raise self._broken(request, described(exc), wire.may_have_left) from exc
+        except BaseException as exc:  # a cancellation, or Ctrl-C
+            forget_request(
+                exc, handled
+            )  # in a frame of it, h11 may be writing the Authorization header
+            raise
         finally:
             wire.on_end()
             self._clients.give_back(client)
@@ -399,7 +428,7 @@ class Api:
             if not _sends_as_httpx(client):
                 wire.on_handed_over()  # whatever it does first, there is no telling it apart
             client = self._hooked(client, request, cap, wire)
-        with quietly():
+        with quietly(self._base + request.path):
             response: Response = await client.send(
                 outgoing, stream=True, auth=wire.on_auth, follow_redirects=False
             )
@@ -442,6 +471,8 @@ class Api:
         self, request: ApiRequest, response: Response, cap: int, wire: _Wire
     ) -> ApiAnswer:
         headers = _headers(response.headers.raw)
+        for name in SHOWN_HEADERS & headers.keys():
+            headers[name] = self._repeated.taken_out(headers[name])
         wire.on_head(response.status_code, headers)
         body = await self._read(request, response, headers, cap)
         return ApiAnswer(response.status_code, headers, body, anyio.current_time())
@@ -470,8 +501,7 @@ class Api:
                 self._undecodable(request, what)
         if response.status_code != 200:
             # Error pages like to repeat the request, and errors keep an excerpt of them.
-            for secret in self._secrets:
-                body = body.replace(secret.reveal().encode(), b"...")
+            body = self._repeated.taken_out_of(body)
         return body
 
     @property
@@ -639,9 +669,30 @@ class _Wire:
         self._ticket.may_have_left = self.may_have_left
 
 
-def _headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+class _Headers(dict[str, str]):
+    """An answer's headers, which no repr shows: a Location may be signed, a cookie is a credential.
+
+    Frames hold them as local variables, and error reporters show those.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} headers>"
+
+
+def _headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
     """One pass over them; httpx's own mapping decodes all of them at each look-up."""
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
+    return _Headers(
+        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw
+    )
+
+
+def joined_headers(raw: Iterable[tuple[bytes, bytes]]) -> _Headers:
+    """The same, with the values of a name that comes twice in one, as httpx joins them."""
+    found = _Headers()
+    for pair in raw:
+        for name, value in _headers([pair]).items():
+            found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
 class _Kept:
@@ -708,7 +759,7 @@ def was_unprocessed(exc: Exception, stream_id: int | None) -> bool:
     That is a GOAWAY whose last stream came before this one, or a stream reset as refused. httpcore
     raises the event itself; most such requests it sends again, on another connection.
     """
-    for error in _chain(exc):
+    for error in chain(exc):
         event: Any = error.args[0] if error.args else None
         last = getattr(event, "last_stream_id", None)
         if stream_id is not None and isinstance(last, int) and last < stream_id:
@@ -742,31 +793,37 @@ def described(exc: Exception) -> str:
 
     On trio a refused certificate is an empty ConnectError.
     """
-    text = next((text for error in _chain(exc) if (text := str(error))), "")
-    return plain(redact(f"{type(exc).__name__}: {text}" if text else type(exc).__name__))
+    text = next((text for error in chain(exc) if (text := str(error))), "")
+    return plain(_redacted(f"{type(exc).__name__}: {text}" if text else type(exc).__name__))
 
 
-def forget_request(exc: BaseException) -> None:
+#: The packages that a request goes through.
+_LAYERS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "h11", "h2"})
+
+#: What h11 says of a header that it can't read, and repeats.
+_HEADER_LINE = re.compile(r"(?is)(header (?:line|name|value)\b).*")
+
+
+def _redacted(text: str) -> str:
+    return redact(_HEADER_LINE.sub(r"\1 ...", text))
+
+
+def forget_request(exc: BaseException, until: BaseException | None = None) -> None:
     """Take off an httpx error, and what it came from, whatever holds credentials or a signed URL.
 
-    That is the request, and the frames: the Authorization header is a local variable of those
-    that were sending it, and error reporters show such.
+    That is the request; the frames: the Authorization header is a local variable of those that
+    were sending it, and error reporters show such; and what the message quotes of an answer.
+
+    Args:
+        exc: the error.
+        until: what the caller was already handling when the request began.
     """
-    for error in _chain(exc):
+    for error in chain(exc, until):
         error.__traceback__ = None
         if "_request" in vars(error):
             vars(error)["_request"] = None
-
-
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """The error, and all that it came from."""
-    todo: list[BaseException | None] = [exc]
-    while todo:
-        if (error := todo.pop()) is not None:
-            yield error
-            todo.append(error.__context__)
-            if error.__cause__ is not error.__context__:
-                todo.append(error.__cause__)
+        if type(error).__module__.partition(".")[0] in _LAYERS:
+            error.args = tuple(_redacted(a) if isinstance(a, str) else a for a in error.args)
 
 
 def pieces(response: Response) -> AsyncIterator[bytes]:

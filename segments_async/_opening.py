@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping
+import stat
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +25,11 @@ from segments_async._journal.sql import SqlJournal
 from segments_async._ledger import Ledger
 from segments_async._sansio.credentials import parse_base_url
 from segments_async._sansio.lifecycle import State
+from segments_async._sansio.naming import is_in
 from segments_async._sansio.retry import LONGEST_GUARD
 from segments_async._sansio.standing import Standing
 from segments_async._sansio.unchanged import is_unchanged
-from segments_async.errors import SegmentsError
+from segments_async.errors import JournalError, SegmentsError
 from segments_async.models import Segment
 from segments_async.results import ExportedFile
 
@@ -100,6 +102,7 @@ class Opening:
         ids = [i for i in self.segments if _may_be_asked_for(log.standings.get(i))]
         files = await journal.last_files(ids, directory) if directory is not None else {}
         known = {i: standing.file for i, standing in log.standings.items() if standing.file}
+        _check_places([*files.values(), *known.values()], directory, journal.location)
         there = await anyio.to_thread.run_sync(_in_place, known)
         unchanged = {}
         if self.only_changed:
@@ -138,16 +141,29 @@ def _may_be_asked_for(standing: Standing | None) -> bool:
 _ASKED_FOR = frozenset({State.SUBMITTED, State.COMPLETE, State.FETCHING, State.DONE})
 
 
+def _check_places(files: Iterable[ExportedFile], directory: str | None, journal: str) -> None:
+    """Refuse a file that isn't in the run's directory: the next program reads it as an export."""
+    for file in files:
+        if directory is None or not is_in(directory, file.location):
+            raise JournalError(
+                f"{journal}: damaged: it calls {file.location!r:.200} an export's file, which is "
+                f"not in {directory or 'any directory of the run'}. Nothing was sent",
+                reason="damaged",
+                location=journal,
+            )
+
+
 def _in_place(files: Mapping[str, ExportedFile]) -> dict[str, ExportedFile]:
     return {segment_id: file for segment_id, file in files.items() if _is_there(file)}
 
 
 def _is_there(file: ExportedFile) -> bool:
-    """Whether the file is where it was put, as long as it was."""
+    """Whether the file is where it was put, as long as it was. A symbolic link isn't followed."""
     try:
-        return Path(file.location).stat().st_size == file.size
-    except OSError:
+        found = Path(file.location).lstat()
+    except (OSError, ValueError):
         return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == file.size
 
 
 def unchanged_files(

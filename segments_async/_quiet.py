@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any
 
-from segments_async._sansio.links import redact
-
-_in_flight: ContextVar[bool] = ContextVar("segments_async_request_in_flight", default=False)
+#: What may be shown of the URL of the request that is being sent; None where none of ours is.
+_in_flight: ContextVar[str | None] = ContextVar("segments_async_request_in_flight", default=None)
 
 
 class quietly:  # noqa: N801 - used as a function; a generator would cost each request 2 µs more
-    """Within the block a request of ours is sent, and its answer's head received."""
+    """Within the block a request of ours is sent, and its answer's head received.
 
-    __slots__ = ("_token",)
+    Args:
+        url: what may be shown of the request's URL.
+    """
+
+    __slots__ = ("_token", "_url")
+
+    def __init__(self, url: str) -> None:
+        self._url = url
 
     def __enter__(self) -> None:
-        self._token: Token[bool] = _in_flight.set(True)
+        self._token: Token[str | None] = _in_flight.set(self._url)
 
     def __exit__(self, *_: object) -> None:
         _in_flight.reset(self._token)
@@ -42,34 +50,67 @@ def untraced() -> contextlib.AbstractContextManager[Any]:
     return manager
 
 
-class _Redact(logging.Filter):
-    """httpx logs each full URL at INFO; of ours to storage, the query is a credential.
+class _Requests(logging.Filter):
+    """httpx logs each full URL at INFO; of ours to storage, a part of it is a credential.
 
-    httpcore logs the headers of answers at DEBUG, and a redirect's Location is such a URL too.
-    httpx2 and httpcore2 continue the two, and log the same.
+    The request is known, so nothing is searched for: the line is made anew.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if _in_flight.get():
-            record.msg, record.args = redact(record.getMessage()), None
+        url = _in_flight.get()
+        if url is not None:
+            record.msg, record.args = _request_line(record.args, url), None
         return True
+
+
+def _request_line(told: tuple[object, ...] | Mapping[str, object] | None, url: str) -> str:
+    """As httpx's own line, but for the URL and for the reason, which is a server's text."""
+    match told:
+        case (str(method), _, str(version), int(status), _):
+            return f'HTTP Request: {method} {url} "{version} {status}"'
+        case _:
+            return f"HTTP Request: {url}"
+
+
+#: httpcore's events that tell of a connection, and nothing of what goes over it.
+_OF_A_CONNECTION = ("connect_tcp.", "connect_unix_socket.", "start_tls.")
+
+_STATUS = re.compile(r"return_value=\((?:b'HTTP/[0-9.]+', )?([1-5][0-9]{2}), ")
+_ERROR = re.compile(r"exception=([A-Za-z_]\w*)\(")
+
+
+class _Events(logging.Filter):
+    """At DEBUG httpcore logs an answer's headers: a Location may be signed, cookies are secrets.
+
+    Of a SOCKS proxy it logs the password. What may be shown is picked out: the event's name, the
+    status, the class of an error.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if _in_flight.get() is not None:
+            record.msg, record.args = _event(record.getMessage()), None
+        return True
+
+
+def _event(line: str) -> str:
+    if line.startswith(_OF_A_CONNECTION):
+        return line
+    found = _STATUS.search(line) or _ERROR.search(line)
+    return line.partition(" ")[0] + (f" {found[1]}" if found else "")
 
 
 class _Drop(logging.Filter):
     """hpack logs each header at DEBUG, in pieces that nothing could be found in to redact."""
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - as its base has it
-        return not _in_flight.get()
+        return _in_flight.get() is None
 
 
-for _name in (
-    "httpx",
-    "httpx2",
-    "httpcore.http11",
-    "httpcore.http2",
-    "httpcore2.http11",
-    "httpcore2.http2",
-):
-    logging.getLogger(_name).addFilter(_Redact())
+# httpx2 and httpcore2 continue the two, and log the same.
+for _name in ("httpx", "httpx2"):
+    logging.getLogger(_name).addFilter(_Requests())
+for _name in ("connection", "http11", "http2", "proxy", "socks"):
+    for _package in ("httpcore", "httpcore2"):
+        logging.getLogger(f"{_package}.{_name}").addFilter(_Events())
 for _name in ("hpack.hpack", "hpack.table"):
     logging.getLogger(_name).addFilter(_Drop())

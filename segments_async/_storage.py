@@ -6,7 +6,9 @@ It needs no httpx of its own: requests are built by the client that sends them.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import socket
+import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NoReturn, Protocol, cast
@@ -24,12 +26,14 @@ from segments_async._http import (
     described,
     forget_request,
     is_no_answer,
+    joined_headers,
     pieces,
     was_sent,
 )
 from segments_async._quiet import quietly, untraced
 from segments_async._sansio.byte_ranges import content_length
-from segments_async._sansio.links import quoted, request_target
+from segments_async._sansio.credentials import Secret
+from segments_async._sansio.links import LinkRefused, place_of, quoted, request_target
 from segments_async._sansio.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.storage_errors import storage_error
 from segments_async._storage_gate import StorageGate
@@ -110,7 +114,8 @@ class Storage:
         redirects: how many are followed.
         timeout: seconds for connecting, and between two chunks.
         check_addresses: raises where it refuses a host (its first argument) for one of the
-            addresses that its name resolves to; asked before each request. None where the clients
+            addresses that its name resolves to; asked before each request. A name without an
+            address is then asked only through a proxy, which may know it. None where the clients
             are the caller's: what their transports connect to isn't ours to know.
         signer: for ``s3://`` links; None refuses those.
     """
@@ -145,10 +150,9 @@ class Storage:
         """See `Clients.prepare`."""
         self._clients.prepare()
 
-    @contextlib.asynccontextmanager
-    async def get(
+    def get(
         self, link: str, headers: Mapping[str, str] = NO_HEADERS
-    ) -> AsyncGenerator[StorageAnswer]:
+    ) -> contextlib.AbstractAsyncContextManager[StorageAnswer]:
         """Follow the link, and whatever redirects the policy admits.
 
         Args:
@@ -160,32 +164,43 @@ class Storage:
                 signed.
             StorageBroken: no answer, or its body broke off.
         """
+        # This frame alone has the link as a text, and it is over before anything can fail: what is
+        # raised from here on shows the locals of its frames to error reporters.
+        return self._get(Secret(link), headers)
+
+    @contextlib.asynccontextmanager
+    async def _get(self, link: Secret, headers: Mapping[str, str]) -> AsyncGenerator[StorageAnswer]:
         client = self._clients.borrow()
         try:
-            sent_at, file = anyio.current_time(), link.partition("?")[0]
-            answer = await self._opened(client, link, headers)
+            sent_at, file = anyio.current_time(), _file_of(link)
+            answer = await self._open(client, link, headers)
             try:
-                response = answer.response
-                status, told = response.status_code, response.headers
-                away = self._gate.on_answer(status, told, file, sent_at=sent_at)
-                yield StorageAnswer(status, told, answer, answer.read_into, away)
+                status = answer.response.status_code
+                away = self._gate.on_answer(status, answer.headers, file, sent_at=sent_at)
+                yield StorageAnswer(status, answer.headers, answer, answer.read_into, away)
             finally:
                 await answer.aclose()
         finally:
             self._clients.give_back(client)
 
-    async def _opened(self, client: HttpClient, link: str, headers: Mapping[str, str]) -> _Chunks:
-        sent_at, file = anyio.current_time(), link.partition("?")[0]
+    async def _open(self, client: HttpClient, link: Secret, headers: Mapping[str, str]) -> _Chunks:
+        handled, sent_at = sys.exception(), anyio.current_time()
         self._gate.on_sent()
         try:
-            if self._signer is not None and is_s3_link(link):
-                return await self._signed(client, self._signer, parse_s3_link(link), headers)
-            return await self._follow(client, link, headers)
-        except NoAnswer as exc:
-            exc.away = self._gate.on_failed("unreachable", file, str(exc), sent_at=sent_at)
-            raise
-        except BaseException:
-            self._gate.on_no_word()
+            if self._signer is not None and is_s3_link(link.reveal()):
+                target = parse_s3_link(link.reveal())
+                return await self._signed(client, self._signer, target, headers)
+            return await self._follow(client, link.reveal(), headers)
+        except BaseException as exc:
+            if isinstance(exc, NoAnswer):
+                file = _file_of(link)
+                exc.away = self._gate.on_failed("unreachable", file, str(exc), sent_at=sent_at)
+            else:
+                self._gate.on_no_word()
+            # The frames below have the link, and each redirect's. An error of a caller's transport
+            # is his own, and passes with its frames.
+            if isinstance(exc, StorageBroken | LinkRefused) or not isinstance(exc, Exception):
+                forget_request(exc, handled)
             raise
 
     async def _signed(
@@ -213,11 +228,12 @@ class Storage:
             link = quoted(link)
             await self._admit(link)
             response = await self._request(client, link, headers)
-            location = response.headers.get("location")
+            answer = _Chunks(response, self._timeout)
+            location = answer.headers.get("location")
             # A signature holds for its host alone: with the region told, sign for that one instead.
-            resign = signed and "x-amz-bucket-region" in response.headers
+            resign = signed and "x-amz-bucket-region" in answer.headers
             if response.status_code not in _REDIRECTS or location is None or resign:
-                return _Chunks(response, self._timeout)
+                return answer
             await close(response)
             try:
                 link = urljoin(link, location)
@@ -232,7 +248,7 @@ class Storage:
             return None
         with anyio.move_on_after(self._timeout):
             page = await answer.peek(STORAGE_ERROR_CAP)
-            error = storage_error(response.status_code, response.headers, page)
+            error = storage_error(response.status_code, answer.headers, page)
             return error.region if error.remedy == "region" else None
         raise StorageBroken("an error page that doesn't end")
 
@@ -240,23 +256,31 @@ class Storage:
         self._check(link)
         if self._check_addresses is None:
             return
-        host = urlsplit(link).hostname or ""
+        parts = urlsplit(link)
+        host = parts.hostname or ""
+        found: list[str] | None = None
         with anyio.move_on_after(self._timeout):
-            self._check_addresses(host, await _addresses(host))
+            found = await _addresses(host)
+        if not found and self._clients.resolves_here(host, parts.port or 443):
+            why = "doesn't resolve" if found is not None else "was not resolved in time"
+            raise StorageBroken(f"the name {host!r} {why}")
+        self._check_addresses(host, found or [])
 
     async def _request(self, client: HttpClient, link: str, headers: Mapping[str, str]) -> Response:
+        handled = sys.exception()
         headers = {**headers, "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
         try:
             outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
             outgoing.headers.pop("cookie", None)
             _keep_path(outgoing, link)
-            with quietly(), untraced():
+            with quietly(place_of(link)), untraced():
                 answer = await client.send(
                     outgoing, stream=True, auth=_no_credentials, follow_redirects=False
                 )
             return cast(Response, answer)
         except Exception as exc:  # noqa: BLE001 - raised again, as ours or as itself
-            _raise_storage_broken(exc, NoAnswer if is_no_answer(exc) else StorageBroken)
+            kind = NoAnswer if is_no_answer(exc) else StorageBroken
+            _raise_storage_broken(exc, handled, kind=kind)
 
 
 def _keep_path(outgoing: Any, link: str) -> None:
@@ -267,7 +291,7 @@ def _keep_path(outgoing: Any, link: str) -> None:
 
 
 async def _addresses(host: str) -> list[str]:
-    """What the host's name resolves to; nothing where it doesn't, as where only a proxy can."""
+    """What the host's name resolves to; nothing where it doesn't."""
     try:
         found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -284,14 +308,15 @@ def _no_credentials(outgoing: Any) -> Any:
 class _Chunks:
     """The chunks of a response's body, with httpx's errors turned into ours."""
 
-    __slots__ = ("_ahead", "_chunk", "_left", "_raw", "_rest", "_timeout", "response")
+    __slots__ = ("_ahead", "_chunk", "_left", "_raw", "_rest", "_timeout", "headers", "response")
 
     def __init__(self, response: Response, timeout: float) -> None:
         self.response = response
+        self.headers: Mapping[str, str] = joined_headers(response.headers.raw)
         self._timeout = timeout
         self._raw = pieces(response)
         self._ahead: deque[bytes] = deque()
-        self._left = content_length(response.headers) or 0
+        self._left = content_length(self.headers) or 0
         self._chunk = memoryview(b"")
         self._rest: Rest | None = None
 
@@ -339,21 +364,35 @@ class _Chunks:
         return b"".join(self._ahead)[:size]
 
     async def _read(self) -> bytes:
+        handled = sys.exception()
         try:
             chunk = await self._raw.__anext__()
         except Exception as exc:
             if isinstance(exc, StopAsyncIteration):
                 raise
-            _raise_storage_broken(exc)
+            _raise_storage_broken(exc, handled)
+        except BaseException as exc:  # a cancellation
+            forget_request(exc, handled)
+            raise
         self._left -= len(chunk)
         return chunk
 
 
-def _raise_storage_broken(exc: Exception, kind: type[StorageBroken] = StorageBroken) -> NoReturn:
+def _file_of(link: Secret) -> str:
+    """Tells one file's requests from another's; of the link, nothing can be read in it."""
+    return hashlib.sha256(link.reveal().partition("?")[0].encode()).hexdigest()
+
+
+def _raise_storage_broken(
+    exc: Exception,
+    handled: BaseException | None = None,
+    *,
+    kind: type[StorageBroken] = StorageBroken,
+) -> NoReturn:
     # A transport's own OSError too: raised as itself, it would be taken for the disk's. And idna's
     # UnicodeError, for punycode that is none: httpx decodes it where NO_PROXY names hosts.
     if was_sent(exc) is None and not isinstance(exc, OSError | UnicodeError):
         raise exc
     # `from None`, and taken off what is in it: the cause holds the signed link.
-    forget_request(exc)
+    forget_request(exc, handled)
     raise kind(described(exc)) from None

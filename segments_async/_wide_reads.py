@@ -55,23 +55,41 @@ class OneConnection(httpx.AsyncHTTPTransport):
         return all(found.is_idle() or found.is_closed() for found in self._pool.connections)
 
 
-class WideTransport(OneConnection):
-    """The same without a proxy, with wide reads."""
+#: Raises where it refuses a host, by its name, for one of its addresses.
+CheckAddresses = Callable[[str, list[str]], None]
 
-    def __init__(self, ssl_context: ssl.SSLContext, *, keepalive: float) -> None:
+
+class WideTransport(OneConnection):
+    """The same without a proxy, with wide reads.
+
+    Args:
+        ssl_context: whom to trust.
+        keepalive: seconds for which an idle connection is kept.
+        check_peer: asked of each connection before anything is sent on it: what a name resolved to
+            before may be something else by now.
+    """
+
+    def __init__(
+        self,
+        ssl_context: ssl.SSLContext,
+        *,
+        keepalive: float,
+        check_peer: CheckAddresses | None = None,
+    ) -> None:
         super().__init__(verify=ssl_context, trust_env=False)
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=ssl_context,
             max_connections=1,
             keepalive_expiry=keepalive,
-            network_backend=_Backend(),
+            network_backend=_Backend(check_peer),
         )
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
     """httpcore's backend for anyio, with wide streams."""
 
-    def __init__(self) -> None:
+    def __init__(self, check_peer: CheckAddresses | None) -> None:
+        self._check_peer = check_peer
         # Without anyio, httpcore has another class of that name, with nothing in it.
         self._anyio = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
 
@@ -85,10 +103,15 @@ class _Backend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         stream = await self._anyio.connect_tcp(host, port, timeout, local_address, socket_options)
         try:
+            if self._check_peer is not None:
+                self._check_peer(host, [stream.get_extra_info("server_addr")[0]])
             return _Stream(stream)
         except OSError as exc:  # no descriptor is left
             await stream.aclose()
             raise httpcore.ConnectError(str(exc)) from exc
+        except BaseException:
+            await stream.aclose()
+            raise
 
     async def sleep(self, seconds: float) -> None:
         await self._anyio.sleep(seconds)

@@ -43,11 +43,17 @@ from segments_async._http import (
 )
 from segments_async._opening import Opening, StrPath, account_of
 from segments_async._plain import plain
-from segments_async._sansio.credentials import Origin, authorization, parse_base_url
+from segments_async._sansio.credentials import Origin, Secret, authorization, parse_base_url
 from segments_async._sansio.decoding import read_segments, read_status
 from segments_async._sansio.exports import is_complete
 from segments_async._sansio.lifecycle import State
-from segments_async._sansio.links import MOST_REDIRECTS, check_addresses, check_link, redact
+from segments_async._sansio.links import (
+    MOST_REDIRECTS,
+    S3_HOSTS,
+    check_addresses,
+    check_link,
+    redact,
+)
 from segments_async._sansio.pacer import Pacer
 from segments_async._sansio.retry import RetryQuota, full_jitter
 from segments_async._sansio.schedule import PollScheduler
@@ -81,6 +87,9 @@ from segments_async.run import BulkRun
 logger: logging.Logger = logging.getLogger("segments_async")
 
 BASE_URL = "https://query.indicative-prod.mparticle.com"
+
+API_KEY = "SEGMENTS_API_KEY"
+ACCESS_TOKEN = "SEGMENTS_ACCESS_TOKEN"  # noqa: S105 - a variable's name
 
 #: A single call is tried this often, where trying again is safe.
 ATTEMPTS = 5
@@ -126,7 +135,9 @@ class SegmentsClient:
             one on a connection that is there already, from its first byte. Waiting for its turn,
             or for a connection of `http_client`'s pool, doesn't count; nor does a time in which
             this process stood still.
-        file_hosts: hosts that links to files may name, as patterns.
+        file_hosts: hosts that links to files may name, as patterns: ``*`` stands for anything, and
+            ``{region}`` for an AWS region; a port at the end is the only one then. The default is
+            S3's own hosts on port 443; ``[*S3_HOSTS, "files.example.com"]`` adds one.
         http_client: an ``httpx.AsyncClient`` for the API: used, never closed, never changed.
         file_http_client: one for storage, likewise. It should send no credentials of its own.
         ssl_context: for both of the library's own clients; it has to verify certificates and host
@@ -148,13 +159,16 @@ class SegmentsClient:
         max_pending: int | None = None,
         downloads: int = 8,
         request_timeout: float = 30.0,
-        file_hosts: Sequence[str] = ("*.amazonaws.com",),
+        file_hosts: Sequence[str] = S3_HOSTS,
         http_client: HttpClient | None = None,
         file_http_client: HttpClient | None = None,
         ssl_context: ssl.SSLContext | None = None,
         allow_insecure: bool = False,
     ) -> None:
-        header = authorization(api_key, access_token)
+        key, token = Secret(api_key), Secret(access_token)
+        # Whatever is raised below shows this frame's local variables to error reporters.
+        del api_key, access_token
+        header = authorization(key.reveal(), token.reveal())
         origin = parse_base_url(base_url)
         _check_transport(origin, allow_insecure=allow_insecure)
         _positive("request_timeout", request_timeout)
@@ -163,6 +177,7 @@ class SegmentsClient:
             poll_share=poll_share, max_pending=max_pending
         )
         check = partial(check_link, file_hosts=_patterns(file_hosts), loopback=origin.loopback)
+        reachable = partial(check_addresses, loopback=origin.loopback)
         self._own: list[OwnClients] = []
         self._binding = Binding()
         # An API on loopback is asked past any proxy; so is storage then.
@@ -180,17 +195,15 @@ class SegmentsClient:
         self._storage = Storage(
             CallersClient(file_http_client, "file_http_client")
             if file_http_client is not None
-            else self._closed_by_us(own(STORAGE_KEEPALIVE)),
+            else self._closed_by_us(own(STORAGE_KEEPALIVE, check_peer=reachable)),
             check,
             redirects=MOST_REDIRECTS,
             timeout=STORAGE_TIMEOUT,
             # A caller's transport may connect to anything, or to no network at all.
-            check_addresses=partial(check_addresses, loopback=origin.loopback)
-            if file_http_client is None
-            else None,
+            check_addresses=reachable if file_http_client is None else None,
             signer=S3Signer(),
         )
-        self._account = account_of(base_url, api_key)
+        self._account = account_of(base_url, key.reveal())
         self._flights = Flights(self._gate)
         self._quota = RetryQuota()
         self._downloads = downloads
@@ -208,14 +221,13 @@ class SegmentsClient:
         Raises:
             ConfigurationError: a credential is missing or malformed.
         """
-        values: dict[str, str] = {}
-        for name in ("SEGMENTS_API_KEY", "SEGMENTS_ACCESS_TOKEN"):
-            values[name] = os.environ.get(name, "")
-            if not values[name]:
+        for name in (API_KEY, ACCESS_TOKEN):
+            if not os.environ.get(name):
                 raise ConfigurationError(f"{name} is not set")
         if base_url := os.environ.get("SEGMENTS_BASE_URL"):
             keywords.setdefault("base_url", base_url)
-        return cls(values["SEGMENTS_API_KEY"], values["SEGMENTS_ACCESS_TOKEN"], **keywords)
+        # Never in a local variable: the environment alone has them, and this frame may be shown.
+        return cls(os.environ[API_KEY], os.environ[ACCESS_TOKEN], **keywords)
 
     def _closed_by_us(self, clients: OwnClients) -> Clients:
         self._own.append(clients)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import http.server
 import io
 import json
@@ -42,7 +43,7 @@ from segments_async import (
     SegmentsError,
     SubmitUnknownError,
 )
-from segments_async._files.gzip_stream import STEP, GzipDecoder
+from segments_async._files.gzip_stream import STEP, GzipDecoder, NotGzip
 from segments_async._http import LIST_CAP, STATUS_CAP, described
 from segments_async._storage import STORAGE_ERROR_CAP, StorageAnswer
 from segments_async.sandbox import (
@@ -480,6 +481,20 @@ def test_verification_cannot_be_switched_off(context: Any) -> None:
         SegmentsClient("key", "token", ssl_context=context)
 
 
+async def test_a_context_that_is_loosened_later_is_refused() -> None:
+    """The object stays the caller's: it is looked at again before each request."""
+    context = ssl.create_default_context()
+    async with SegmentsClient(
+        "key", "token", base_url="https://127.0.0.1:1", ssl_context=context
+    ) as client:
+        context.check_hostname = False
+        with pytest.raises(ConfigurationError, match="ssl_context"):
+            await client.list_segments()
+        context.verify_mode = ssl.CERT_NONE
+        with pytest.raises(ConfigurationError, match="ssl_context"):
+            await client.request_export(PAGE_SEGMENT_ID)
+
+
 # --------------------------------------------------------------------- answers without an end
 
 
@@ -496,6 +511,55 @@ class Endless(httpx.AsyncByteStream):
             await anyio.sleep(self._seconds)
             self.taken += len(self._piece)
             yield self._piece
+
+
+class Barren(httpx.AsyncByteStream):
+    """A body that goes on for ever."""
+
+    def __init__(self, piece: bytes) -> None:
+        self._piece = piece
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            await anyio.sleep(1.0)
+            yield self._piece
+
+
+EMPTY_MEMBERS = gzip.compress(b"") * 1000
+EMPTY_BLOCKS = b"\0\0\0\xff\xff" * 10_000
+
+
+@abandoned_body
+@pytest.mark.parametrize(("piece", "coding"), [(b"", ""), (b"", "gzip"), (EMPTY_MEMBERS, "gzip")])
+@pytest.mark.parametrize("how", ["download", "open"])
+async def test_a_file_that_yields_nothing_ends(
+    piece: bytes, coding: str, how: str, tmp_path: Path
+) -> None:
+    """Bytes come, or not even those, and of the file there is none."""
+
+    def files(_: httpx.Request) -> httpx.Response:
+        headers = {"content-encoding": coding} if coding else {}
+        return httpx.Response(200, headers=headers, stream=Barren(piece))
+
+    async with client_of(complete, files) as client:
+        with pytest.raises(DownloadError) as caught:  # noqa: PT012 (one of the two)
+            if how == "download":
+                await client.download_export(PAGE_EXPORT_ID, tmp_path / "a.csv")
+            async with client.open_export(PAGE_EXPORT_ID) as body:
+                async for _chunk in body.iter_bytes():
+                    pass
+    assert caught.value.reason == "broken"
+
+
+def test_blocks_of_gzip_that_yield_nothing_end() -> None:
+    """Within one member, too."""
+    decoder = GzipDecoder()
+    decoder.feed(b"\x1f\x8b\x08" + b"\0" * 7)
+    assert decoder.read() == b""
+    with pytest.raises(NotGzip, match="nothing comes out"):  # noqa: PT012 (one of the hundred)
+        for _ in range(100):
+            decoder.feed(EMPTY_BLOCKS)
+            decoder.read()
 
 
 MIB = b" " * 1024 * 1024

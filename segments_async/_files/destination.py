@@ -16,6 +16,7 @@ from pathlib import Path
 from segments_async._disk import write_all
 from segments_async._files.part import sidecar_of
 from segments_async._sansio.naming import file_names
+from segments_async._trust import open_regular
 from segments_async.errors import ConfigurationError
 
 MANIFEST = "manifest.jsonl"
@@ -126,7 +127,7 @@ def _resolved(
 def _check_manifest(path: Path) -> None:
     """Found now, rather than with the first outcome, for which there would be no line."""
     if os.path.lexists(path):
-        os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC))
+        os.close(open_regular(path, os.O_WRONLY | os.O_APPEND))
 
 
 def _unwritable(path: Path, exc: OSError | ValueError) -> ConfigurationError:
@@ -147,8 +148,7 @@ def _obstacle(path: Path, *, overwrite: bool) -> ConfigurationError | None:
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:
     """Append lines in one write, so that two processes' lines don't mix."""
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o666)
+    descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
         write_all(descriptor, "".join(line + "\n" for line in lines).encode())
     finally:

@@ -17,6 +17,9 @@ STEP = 1024 * 1024
 _FIRST_BITE = 4 * 1024
 _LARGEST_BITE = 256 * 1024
 
+#: Bytes of gzip that nothing may come out of: empty members and blocks may follow without end.
+_BARREN = 1024 * 1024
+
 #: zlib: a gzip header and trailer, and the largest window.
 _GZIP = 16 + zlib.MAX_WBITS
 
@@ -33,6 +36,7 @@ class GzipDecoder:
         self._input = memoryview(b"")
         self._bite = _FIRST_BITE
         self._begun = False
+        self._barren = 0
 
     def feed(self, data: bytes) -> None:
         """Give it more, once :meth:`read` has nothing left."""
@@ -55,7 +59,11 @@ class GzipDecoder:
             self._input = self._input[len(bite) - left :]
             self._bite = min(2 * self._bite, _LARGEST_BITE)
             if piece:
+                self._barren = 0
                 return piece
+            self._barren += len(bite) - left
+            if self._barren > _BARREN:
+                raise NotGzip("the stored gzip goes on, and nothing comes out of it")
         if not self._begun or self._member.eof:
             return b""
         # What zlib holds back when its last piece was as long as it might be.

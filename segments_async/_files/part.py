@@ -20,7 +20,6 @@ import errno
 import hashlib
 import math
 import os
-import stat
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,6 +38,7 @@ from segments_async._disk import (
 from segments_async._sansio import sidecar
 from segments_async._sansio.byte_ranges import Stored
 from segments_async._sansio.claims import Ranges, prefix_of, with_range
+from segments_async._trust import open_regular
 
 #: Bytes hashed from the disk in one go: little enough that a cancellation needn't wait for it.
 SLICE = 32 * 1024 * 1024
@@ -465,8 +465,7 @@ class PartFile:
         if self.stored is None or not is_at(descriptor, self._part):
             return  # it would speak of another download's part
         if self._note is None:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            self._note = os.open(self._sidecar, flags, 0o600)
+            self._note = open_regular(self._sidecar, os.O_WRONLY | os.O_CREAT)
         note = sidecar.Sidecar(
             export_id=self._export_id,
             stored=self.stored,
@@ -508,20 +507,16 @@ class _Trace(NamedTuple):
         return cls(found.st_size, found.st_mtime_ns)
 
 
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
-
 def _open_alone(part: Path) -> int:
     """Open the part for this download alone.
 
     Two that write one part would each do the other's work. The lock ends with the descriptor, and
-    so with the process. A symbolic link in the part's place is refused, and what is no file.
+    so with the process. A symbolic link in the part's place is refused, and so is whatever isn't a
+    file of one name.
     """
     while True:
-        descriptor = os.open(part, _FLAGS, 0o666)
+        descriptor = open_regular(part, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise OSError(errno.EINVAL, "not a regular file", str(part))
             _lock(descriptor)
             if is_at(descriptor, part):
                 return descriptor
@@ -537,7 +532,7 @@ def _open_new(part: Path) -> int:
     while True:
         part.unlink(missing_ok=True)
         try:
-            descriptor = os.open(part, _FLAGS | os.O_EXCL, 0o666)
+            descriptor = open_regular(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             continue  # another download was faster, and has nothing in it yet
         try:
@@ -562,12 +557,10 @@ def _lock(descriptor: int) -> None:
 def _read_note(path: Path) -> sidecar.Sidecar | None:
     """The sidecar, if there is one that can be read. A symbolic link isn't followed."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_regular(path, os.O_RDONLY)
     except OSError:
         return None
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return None
         return sidecar.load(os.read(descriptor, sidecar.SIZE + 1))
     finally:
         os.close(descriptor)

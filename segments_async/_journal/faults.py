@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import sys
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any, cast
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
+from segments_async._frames import chain
 from segments_async._journal.locked import Locked
 from segments_async._journal.tables import BrokenSeal, Malformed
 from segments_async._sansio.facts import UnreadableFacts
@@ -26,6 +28,7 @@ def mapped_errors(location: str, secrets: Iterable[str] = ()) -> Generator[None]
         location: the journal's.
         secrets: texts that no message repeats.
     """
+    handled = sys.exception()
     try:
         yield
     except (BrokenSeal, IllegalTransition, Malformed, UnicodeDecodeError, UnreadableFacts) as exc:
@@ -48,8 +51,19 @@ def mapped_errors(location: str, secrets: Iterable[str] = ()) -> Generator[None]
         error = _mapped(exc, location, tuple(secrets))
         hidden = any(secret in f"{exc}{exc!r}" for secret in secrets)
         _clear(_original(exc))
+        for one in chain(exc, handled):
+            # Frames of SQLAlchemy and of drivers have the password in the arguments of connecting.
+            one.__traceback__ = None
+            one.args = tuple(_without(arg, secrets) for arg in one.args)
         # The driver's own words help in a traceback: not where they have a secret.
         raise error from (None if hidden else exc)
+
+
+def _without(arg: object, secrets: Iterable[str]) -> object:
+    if isinstance(arg, str):
+        for secret in secrets:
+            arg = arg.replace(secret, "***")
+    return arg
 
 
 def _clear(original: BaseException) -> None:
@@ -63,9 +77,7 @@ def _mapped(exc: Exception, location: str, secrets: tuple[str, ...]) -> Exceptio
     reason = _reason(exc)
     if reason == "locked":
         return Locked("another process is writing without end")
-    said = _first_line(exc)
-    for secret in secrets:
-        said = said.replace(secret, "***")
+    said = str(_without(_first_line(exc), secrets))
     hint = _HINTS.get(sqlstate(_original(exc)) or "", "")
     return JournalError(f"{location}: {said:.200}{hint}", reason=reason, location=location)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from segments_async._disk import close_locked, is_at, sync_directory, try_lock
+from segments_async._trust import open_regular
 
 #: Kinds of file systems on which several machines may see one file. Their locks and syncs are often
 #: not what SQLite and `flock` need (sqlite.org/howtocorrupt.html, section 2.1).
@@ -86,8 +87,7 @@ class RunLock:
         """
         while True:
             unclean = os.path.lexists(path)
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            descriptor = os.open(path, flags, 0o600)
+            descriptor = open_regular(path, os.O_RDWR | os.O_CREAT)
             try:
                 if not try_lock(descriptor):
                     os.close(descriptor)

@@ -11,6 +11,7 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from segments_async._journal.tables import metadata
 from segments_async.errors import ConfigurationError, JournalError
 
 #: Seconds that connecting may take.
@@ -42,6 +43,20 @@ class PostgreSQL:
     def prepare(self, initialize: Callable[[Engine], None]) -> None:
         self._check_sessions()
         initialize(self.engine)
+        self._check_kinds()
+
+    def _check_kinds(self) -> None:
+        """Refuse a view in a table's place: what it says may have no end."""
+        names = [table.name for table in metadata.tables.values()]
+        with self.engine.connect() as connection:
+            found = connection.execute(_KINDS, {"names": names}).all()
+        for name, kind in found:
+            if kind not in ("r", "p", b"r", b"p"):
+                raise JournalError(
+                    f"{self.location}: {name:.60} is not a table",
+                    reason="foreign",
+                    location=self.location,
+                )
 
     def exclusively(self, connection: Connection) -> None:
         key = self._key(connection, 0)
@@ -104,6 +119,12 @@ class PostgreSQL:
         """Advisory locks are numbers, and of the whole database: two schemas must not collide."""
         digest = hashlib.sha256(f"segments-async {_schema(connection)} {run_id}".encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
+
+
+_KINDS = text(
+    "SELECT relname, relkind FROM pg_class "
+    "WHERE relname = ANY(:names) AND relnamespace = current_schema()::regnamespace"
+)
 
 
 class AdvisoryLock:

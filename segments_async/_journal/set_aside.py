@@ -19,6 +19,8 @@ import attrs
 
 from segments_async._journal.tables import BrokenSeal, check_event, events
 from segments_async._journal.witness import DIRECTORY, digest
+from segments_async._trust import distrust_of_file, distrust_of_way
+from segments_async.errors import JournalError
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
@@ -75,7 +77,11 @@ class SetAside:
             run_id: the run's in the journal.
             number: of the log's last event.
             last_seal: that event's seal.
+
+        Raises:
+            JournalError: ``foreign``: another user may have written them.
         """
+        self._check_trust()
         try:
             rows = [json.loads(line) for line in self.path.read_bytes().splitlines()]
             for row in rows:
@@ -97,6 +103,18 @@ class SetAside:
             )
             return []
         return rest
+
+    def _check_trust(self) -> None:
+        if not os.path.lexists(self.path):
+            return
+        problem = distrust_of_way(self.path) or distrust_of_file(self.path)
+        if problem is not None:
+            raise JournalError(
+                f"{self.path}: events that a session could not write into the journal are not "
+                f"read, because {problem}",
+                reason="foreign",
+                location=str(self.path),
+            )
 
     def remove(self) -> None:
         """The journal has the rows."""

@@ -64,6 +64,11 @@ class SqlJournal:
         """
         return cls(await _patiently(lambda: _open(where, account), _shown(where)))
 
+    @property
+    def location(self) -> str:
+        """The file, or the database server without user and password."""
+        return self._database.location
+
     async def open_run(self, *, destination: str | None, name: str | None, now_name: str) -> RunLog:
         """The log of a run, held for this process alone until it is closed.
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event, inspect
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 
 from segments_async._disk import NoLocks
 from segments_async._journal.files import (
@@ -25,7 +25,8 @@ from segments_async._journal.files import (
     network_file_system,
     put_in_place,
 )
-from segments_async._journal.tables import guard, journal, runs
+from segments_async._journal.tables import guard, journal, metadata, runs
+from segments_async._trust import distrust_of_file, distrust_of_way, make_directories
 from segments_async.errors import JournalError, JournalReason
 
 #: Seconds that one attempt waits for another process's commit. Short, since a cancelled caller
@@ -35,6 +36,17 @@ BUSY_SECONDS = 1.0
 #: Pages (of 4 KiB) by which the file shrinks in one transaction of a prune.
 _PAGES_AT_ONCE = 500
 
+#: What SQLite may leave beside the file, and reads with it.
+_BESIDE = ("-journal", "-wal", "-shm")
+
+#: Of each connection. A schema is input, too: its functions aren't trusted.
+_PRAGMAS = (
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "cell_size_check = ON",
+    "trusted_schema = OFF",
+)
+
 #: The first version whose checks can be told one table.
 _CHECKS_TABLES = (3, 33)
 
@@ -43,6 +55,7 @@ class Sqlite:
     """One file, beside it a `-journal` while a transaction writes, and a lock file for each run."""
 
     def __init__(self, path: Path) -> None:
+        self._given = path
         # By its own name, whatever links lead to it: the lock files are beside that.
         self._path = Path(os.path.realpath(path))
         self.location: str = str(self._path)
@@ -59,11 +72,11 @@ class Sqlite:
                 "can be relied on; put the journal on a local disk, or into PostgreSQL",
                 "unsupported",
             )
+        self._check_trust()
         self._create(initialize)
         self._check_file()
         with self.engine.connect().execution_options(**self.reading) as connection:
-            if not inspect(connection).has_table(journal.name):
-                self._refuse("a database, and no journal", "foreign")
+            self._check_kinds(connection)
             self._check_small_tables(connection)
 
     def exclusively(self, connection: Connection) -> None:
@@ -102,6 +115,31 @@ class Sqlite:
         with contextlib.closing(self.engine.raw_connection()) as connection:
             connection.cursor().executescript(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
 
+    def _check_trust(self) -> None:
+        """Refuse a journal that another user may have written: which files are exports is its word.
+
+        Beside it SQLite looks for an unfinished transaction, which it would roll back into it.
+        """
+        beside = [self._path.with_name(f"{self._path.name}{end}") for end in ("", *_BESIDE)]
+        problem = distrust_of_way(self._given) or next(
+            filter(None, map(distrust_of_file, beside)), None
+        )
+        if problem is not None:
+            self._refuse(f"not read, because {problem}", "foreign")
+
+    def _check_kinds(self, connection: Connection) -> None:
+        """Refuse a view, a trigger or a virtual table: what it says has no end, or isn't kept."""
+        names = [table.name for table in metadata.tables.values()]
+        marks = ", ".join("?" * len(names))
+        query = f"SELECT name, type, sql FROM sqlite_master WHERE tbl_name IN ({marks})"  # noqa: S608 - marks
+        found = connection.exec_driver_sql(query, tuple(names)).all()
+        for name, kind, sql in found:
+            virtual = str(sql).upper().startswith("CREATE VIRTUAL")
+            if kind not in ("table", "index") or virtual:
+                self._refuse(f"{name:.60} is a {'virtual table' if virtual else kind}", "foreign")
+        if not any(name == journal.name for name, *_ in found):
+            self._refuse("a database, and no journal", "foreign")
+
     def _create(self, initialize: Callable[[Engine], None]) -> None:
         """A journal gets its name once its tables are there.
 
@@ -109,7 +147,7 @@ class Sqlite:
         """
         if os.path.lexists(self._path):
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_directories(self._path.parent)
         # Left by a process that died over a transaction, in a file that somebody removed since: to
         # SQLite, it would be an unfinished transaction of the new one.
         self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)
@@ -168,7 +206,7 @@ def _engine(path: Path) -> Engine:
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            for pragma in ("synchronous = FULL", "foreign_keys = ON", "cell_size_check = ON"):
+            for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
             # A journal of an earlier version is converted: what its write-ahead log holds is moved
             # into the file. That needs the file for this process alone, and is busy otherwise.

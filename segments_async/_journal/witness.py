@@ -19,6 +19,8 @@ from typing import Self
 
 import attrs
 
+from segments_async._trust import open_regular
+
 logger: logging.Logger = logging.getLogger("segments_async")
 
 #: In the directory of the files, as the command line's journal is.
@@ -52,7 +54,8 @@ class Seen:
     def read(cls, path: Path) -> Self | None:
         """None where the file isn't one that this library writes."""
         try:
-            value = json.loads(path.read_bytes())
+            with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
+                value = json.loads(file.read(2 * _SIZE))
             seen = cls(
                 value["journal"],
                 value["run"],
@@ -102,8 +105,7 @@ class Witness:
         # Not its parents: files go into a directory that the run has made.
         with contextlib.suppress(FileExistsError):
             self._directory.mkdir(mode=0o700)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(self._path, flags, 0o600)
+        return open_regular(self._path, os.O_WRONLY | os.O_CREAT)
 
 
 def witnesses(destination: str, journal: str) -> Iterator[Seen]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
+import re
 from typing import NoReturn
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import attrs
 
@@ -36,28 +39,72 @@ def authorization(api_key: object, access_token: object) -> Secret:
     RFC 7617: a colon would move the border between the two. A newline, usually from reading a
     file, is refused and not cut off, so that what is configured is what is sent.
     """
-    key = _checked("api_key", api_key)
-    token = _checked("access_token", access_token)
-    if ":" in key:
-        raise ConfigurationError("api_key: a colon can't stand in a Basic authentication user name")
-    return Secret("Basic " + base64.b64encode(f"{key}:{token}".encode("ascii")).decode("ascii"))
+    problem = _problem("api_key", api_key) or _problem("access_token", access_token)
+    if problem is None and ":" in str(api_key):
+        problem = "api_key: a colon can't stand in a Basic authentication user name"
+    header = Secret(
+        "Basic " + base64.b64encode(f"{api_key}:{access_token}".encode("ascii", "replace")).decode()
+    )
+    # An error shows the local variables of its frames to error reporters.
+    del api_key, access_token
+    if problem is not None:
+        raise ConfigurationError(problem)
+    return header
 
 
-def secrets_of(header: Secret) -> tuple[Secret, Secret]:
-    """What a page may repeat of an Authorization header: its encoded pair, and the token in it."""
-    encoded = header.reveal().partition(" ")[2]
-    token = base64.b64decode(encoded).decode("ascii").partition(":")[2]
-    return Secret(encoded), Secret(token)
+class Repeated:
+    """Finds in an answer what it repeats of an Authorization header: its pair, and the token.
+
+    As it stands, and as texts quote it: in a URL, in HTML, in JSON.
+    """
+
+    def __init__(self, header: Secret) -> None:
+        pair = header.reveal().partition(" ")[2]
+        token = base64.b64decode(pair).decode("ascii").partition(":")[2]
+        # The longest first: a form may be the beginning of another.
+        forms = sorted({f for secret in (pair, token) for f in _forms(secret)}, key=len)
+        self._forms = [Secret(form) for form in reversed(forms)]
+
+    def taken_out(self, text: str) -> str:
+        for form in self._forms:
+            text = text.replace(form.reveal(), "...")
+        return text
+
+    def taken_out_of(self, page: bytes) -> bytes:
+        for form in self._forms:
+            page = page.replace(form.reveal().encode(), b"...")
+        return page
 
 
-def _checked(what: str, value: object) -> str:
+def _forms(secret: str) -> set[str]:
+    quoted = {quote(secret, safe=safe) for safe in ("", "/", "/=+", "~")}
+    lower = {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), form) for form in quoted}
+    escaped = json.dumps(secret)[1:-1]
+    return {
+        secret,
+        secret.rstrip("="),
+        *quoted,
+        *lower,
+        html.escape(secret),
+        html.escape(secret, quote=False),
+        escaped,
+        escaped.replace("/", "\\/"),
+        secret.translate(_BASE64URL),
+        secret.translate(_BASE64URL).rstrip("="),
+    }
+
+
+_BASE64URL = str.maketrans("+/", "-_")
+
+
+def _problem(what: str, value: object) -> str | None:
     if not isinstance(value, str) or not value:
-        raise ConfigurationError(f"{what}: missing or empty")
+        return f"{what}: missing or empty"
     if value != value.strip():
-        raise ConfigurationError(f"{what}: begins or ends with white space (a trailing newline?)")
+        return f"{what}: begins or ends with white space (a trailing newline?)"
     if not value.isascii() or not value.isprintable():
-        raise ConfigurationError(f"{what}: only printable ASCII characters can be sent")
-    return value
+        return f"{what}: only printable ASCII characters can be sent"
+    return None
 
 
 @attrs.frozen

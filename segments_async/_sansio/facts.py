@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 import attrs
 
 import segments_async.errors as errors
+from segments_async._plain import plain
 from segments_async._sansio.decoding import export_from_json, export_to_json
 from segments_async._sansio.links import redact, without_signatures
 from segments_async.errors import ConfigurationError, DownloadError, ExportError, SegmentsError
@@ -146,7 +147,7 @@ def _read_export(segment_id: str, value: Any) -> Export:
 def _read_ending(value: Any) -> Ending:
     return Ending(
         type=_typed(value, "type", str),
-        message=_typed(value, "message", str),
+        message=plain(_typed(value, "message", str)),  # it is shown, and the journal is input
         submitted=_submitted(value["submitted"]),
         resumable=_typed(value, "resumable", bool),
         details=dict(_typed(value, "details", dict)),

@@ -8,14 +8,52 @@ where the link is presigned, is never shown.
 
 from __future__ import annotations
 
+import fnmatch
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from urllib.parse import SplitResult, quote, urlsplit
 
 #: Hosts that storage redirects may chain through before it is a loop.
 MOST_REDIRECTS = 3
+
+#: What `{region}` in a pattern stands for: ``us-east-1``, ``us-gov-west-1``, ``cn-north-1``.
+_REGION = r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}"
+
+#: AWS's two domains. (The isolated partitions have others, and no way to them from here.)
+_AWS = ("amazonaws.com", "amazonaws.com.cn")
+
+#: S3's endpoints, each also with a bucket or an access point before it. Legacy forms included.
+#: https://docs.aws.amazon.com/general/latest/gr/s3.html and, for the endpoints of a VPC,
+#: https://docs.aws.amazon.com/AmazonS3/latest/userguide/privatelink-interface-endpoints.html
+_S3_ENDPOINTS = (
+    "s3",
+    "s3-external-1",
+    "s3-accelerate",
+    "s3-accelerate.dualstack",
+    "s3-{region}",
+    "s3-fips-{region}",
+    "s3.{region}",
+    "s3.dualstack.{region}",
+    "s3-fips.{region}",
+    "s3-fips.dualstack.{region}",
+    "s3-accesspoint.{region}",
+    "s3-accesspoint.dualstack.{region}",
+    "s3-accesspoint-fips.{region}",
+    "s3-accesspoint-fips.dualstack.{region}",
+    "mrap.accesspoint.s3-global",
+    "vpce-*.s3.{region}.vpce",
+)
+
+#: Patterns of S3's own hosts, which are the default. `*.amazonaws.com` would be the names of a
+#: customer's databases, private APIs and machines too, which trust who is in their network.
+S3_HOSTS: tuple[str, ...] = tuple(
+    f"{bucket}{endpoint}.{domain}:443"
+    for domain in _AWS
+    for endpoint in _S3_ENDPOINTS
+    for bucket in ("", "*.")
+)
 
 #: A host's name (RFC 1123, and the underscore of old bucket names) in lower case. What it leaves
 #: out some resolver or URL parser reads in its own way: `\`, `%2f`, an empty or overlong label.
@@ -29,23 +67,50 @@ _NEVER = tuple(
         "0.0.0.0/8",  # "this network"; Linux takes it for loopback
         "169.254.0.0/16",  # link-local; metadata of AWS, Google, Azure, Oracle
         "224.0.0.0/4",  # multicast
+        "240.0.0.0/4",  # reserved, and the broadcast address
         "100.100.100.200/32",  # Alibaba's metadata
         "168.63.129.16/32",  # Azure's host
+        "192.0.0.192/32",  # Oracle's metadata, formerly
         "::/128",  # unspecified
         "fe80::/10",  # link-local
         "ff00::/8",  # multicast
         "fd00:ec2::/32",  # AWS's metadata and its neighbours
         "fd20:ce::254/128",  # Google's metadata
+        "fd00:c1::a9fe:a9fe/128",  # Oracle's
+        "fd00:42::42/128",  # Scaleway's
     )
 )
 
-#: RFC 6052: an IPv4 address in an IPv6 network.
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+#: IPv6 networks whose addresses lead to one of IPv4, and the bits to the right of it; more than
+#: one place where the network's owner chooses it.
+_CARRIERS = tuple(
+    (ipaddress.IPv6Network(network), places)
+    for network, places in (
+        ("::ffff:0:0/96", (0,)),  # mapped (RFC 4291, 2.5.5.2)
+        ("::/96", (0,)),  # compatible (2.5.5.1)
+        ("::ffff:0:0:0/96", (0,)),  # translated (RFC 7915)
+        ("64:ff9b::/96", (0,)),  # NAT64 (RFC 6052)
+        ("64:ff9b:1::/48", (0, 24)),  # NAT64 of one's own (RFC 8215), of /96 and /64
+        ("2002::/16", (80,)),  # 6to4 (RFC 3056)
+    )
+)
+
+#: Teredo (RFC 4380): the client's address has its bits inverted.
+_TEREDO = ipaddress.IPv6Network("2001::/32")
+
+_IPV4 = 0xFFFFFFFF
+
+#: An interface identifier that carries IPv4 (ISATAP, RFC 5214), whatever the network.
+_ISATAP = (0x00005EFE, 0x02005EFE)
 
 #: What may stand in a path and a query (RFC 3986).
 _TARGET = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 
-_QUERY = re.compile(r"\?[^\s\"'<>]+")
+#: With apostrophes, which a query may have. Where one closes a quotation, too much is taken out.
+_QUERY = re.compile(r"\?[^\s\"<>]+")
+
+#: A URL's path parameters and fragment.
+_TAIL = re.compile(r"(:(?://|\\/\\/)[^\s\"<>?#;]*[;#])[^\s\"<>]+")
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]+")
 
 #: Up to the last `@` before the path, as URL parsers take it; also as JSON may write the slashes.
@@ -60,8 +125,13 @@ _SIGNATURE = re.compile(
 
 
 def redact(text: str) -> str:
-    """The text without URL queries, user info, signatures, and an Authorization's credentials."""
+    """A text from elsewhere without what looks like a secret.
+
+    That are URLs' queries, path parameters, fragments and user information, signatures, and an
+    Authorization's credentials. A URL of our own is not searched: see :func:`place_of`.
+    """
     text = _QUERY.sub("?...", text)
+    text = _TAIL.sub(r"\1...", text)
     text = _USERINFO.sub(r"\1...@", text)
     text = _CREDENTIALS.sub(r"\1 ...", text)
     return without_signatures(text)
@@ -70,6 +140,33 @@ def redact(text: str) -> str:
 def without_signatures(text: str) -> str:
     """The text without what signs a link. Unlike :func:`redact`, it leaves questions alone."""
     return _SIGNATURE.sub(r"\1: ...", text)
+
+
+def place_of(link: str) -> str:
+    """What may be shown of a link: a path may be a capability as well as a query."""
+    try:
+        parts = urlsplit(link)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "a link that is none"
+    if ":" in host:
+        host = f"[{host}]"
+    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "") + "/..."
+
+
+def without_secret(link: str) -> str:
+    """A link for a person: with its path where that is known to be a key, which is at S3."""
+    shown = redact(link)  # first: urlsplit() drops tabs and newlines, and what a text was is lost
+    try:
+        parts = urlsplit(shown)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # no URL at all, which is worth seeing
+        return shown
+    s3 = parts.scheme == "s3" or is_admitted(host, port, S3_HOSTS)
+    if parts.netloc and not s3 and not is_loopback(host):
+        return place_of(shown)
+    netloc = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=netloc, query="", fragment="").geturl()
 
 
 class LinkRefused(Exception):
@@ -118,7 +215,8 @@ def check_link(link: str, *, file_hosts: Sequence[str], loopback: bool) -> str:
 
     Args:
         link: an absolute URL.
-        file_hosts: patterns such as ``"*.amazonaws.com"``.
+        file_hosts: patterns such as ``"*.example.com"``. ``*`` stands for anything, ``{region}``
+            for an AWS region. A pattern may end in a port, which then is the only one.
         loopback: whether the vendor itself is on loopback (the sandbox is); then, and only then,
             so may its files be, over plain http too.
 
@@ -150,11 +248,33 @@ def _check_public(parts: SplitResult, host: str, file_hosts: Sequence[str]) -> N
         raise LinkRefused("a link to an IP address instead of a host")
     if not _HOST.fullmatch(host):
         raise LinkMalformed("not a host's name")
-    if is_loopback(host) or not any(fnmatchcase(host, p.lower()) for p in file_hosts):
+    if is_loopback(host) or not is_admitted(host, parts.port, file_hosts):
+        known = not is_loopback(host) and is_admitted(host, None, file_hosts)
+        what, admitted = ("the port of", f"{host}:{parts.port}") if known else ("the host", host)
         raise LinkRefused(
-            f"the host {host!r} is not among file_hosts; to admit it, "
-            f"pass file_hosts=[..., {host!r}] to SegmentsClient"
+            f"{what} {admitted!r} is not among file_hosts; to admit it, "
+            f"pass file_hosts=[..., {admitted!r}] to SegmentsClient"
         )
+
+
+def is_admitted(host: str, port: int | None, patterns: Iterable[str]) -> bool:
+    """Whether a pattern admits a host, in lower case, and its port; None is 443."""
+    return any(_admits(pattern, host, 443 if port is None else port) for pattern in patterns)
+
+
+def _admits(pattern: str, host: str, port: int) -> bool:
+    of_host, of_port = _compiled(pattern)
+    return of_port in (None, port) and of_host.match(host) is not None
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> tuple[re.Pattern[str], int | None]:
+    """A pattern's host, and its port; None where any is admitted."""
+    host, colon, port = pattern.lower().rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()):
+        host, port = pattern.lower(), ""
+    regex = fnmatch.translate(host).replace(re.escape("{region}"), _REGION)
+    return re.compile(regex), int(port) if port else None
 
 
 def _is_address(host: str) -> bool:
@@ -185,21 +305,26 @@ def check_addresses(host: str, addresses: Iterable[str], *, loopback: bool) -> N
             metadata service.
     """
     for text in addresses:
-        address = _unwrapped(text)
-        if address is None or any(address in network for network in _NEVER):
+        reached = list(_reached(text))
+        if not reached or any(address in network for address in reached for network in _NEVER):
             raise LinkRefused(f"the host {host!r} resolves to {text}, which is no place for files")
-        if address.is_loopback and not loopback:
+        if any(address.is_loopback for address in reached) and not loopback:
             raise LinkRefused(f"the host {host!r} resolves to {text}, which is this machine")
 
 
-def _unwrapped(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a connection would reach: IPv6 may carry one of IPv4. None: not one."""
+def _reached(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """The addresses that a connection might reach: IPv6 may carry one of IPv4. None: not one."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
+        return
+    yield address
+    if isinstance(address, ipaddress.IPv4Address) or int(address) < 2:
+        return  # `::` and `::1` carry none
+    for network, places in _CARRIERS:
+        if address in network:
+            yield from (ipaddress.IPv4Address(int(address) >> place & _IPV4) for place in places)
+    if address in _TEREDO:
+        yield ipaddress.IPv4Address(~int(address) & _IPV4)
+    if int(address) >> 32 & _IPV4 in _ISATAP:
+        yield ipaddress.IPv4Address(int(address) & _IPV4)

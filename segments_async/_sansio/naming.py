@@ -26,7 +26,8 @@ def slug(name: str) -> str:
 def file_name(segment_id: str, name: str | None, *, whole_id: bool = False) -> str:
     """``{slug}-{first 8 of the id}.csv``, or with the whole id; without a name just the id."""
     if name is None:
-        return f"{segment_id}.csv"
+        # To `rm *.csv`, a name that begins with a dash is an option.
+        return f"{'segment' if segment_id.startswith('-') else ''}{segment_id}.csv"
     return f"{slug(name)}-{segment_id if whole_id else segment_id[:8]}.csv"
 
 
@@ -55,3 +56,9 @@ def _apart(names: dict[str, str]) -> dict[str, str]:
         count = seen[name.casefold()]
         apart[sid] = name if count == 1 else f"{name.removesuffix('.csv')}~{count}.csv"
     return apart
+
+
+def is_in(directory: str, path: str) -> bool:
+    """Whether a path is, as it is written, that of a file in this very directory."""
+    before, slash, name = path.rpartition("/")
+    return bool(slash) and before == directory.rstrip("/") and name not in ("", ".", "..")

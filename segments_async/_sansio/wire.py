@@ -58,6 +58,13 @@ class ApiRequest:
     body: bytes | None = None
 
 
+#: Headers that messages quote.
+SHOWN_HEADERS = frozenset({"content-type", "location", "x-mp-rate-limit-exceeded"})
+
+#: Charsets in which a page is read as UTF-8 reads it, as far as a secret goes.
+_LIKE_ASCII = re.compile(r"utf-?8|us-ascii|ascii|iso-8859-\d+|windows-125\d|latin-?1")
+
+
 @attrs.frozen
 class ApiAnswer:
     """One whole answer. Its headers are found by their names in lower case.
@@ -126,12 +133,23 @@ def status_error(request: ApiRequest, answer: ApiAnswer) -> APIStatusError:
         method=request.method,
         path=request.path,
         status_code=answer.status,
-        body=redact(answer.body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace"))[
-            :EXCERPT_CHARACTERS
-        ],
+        body=_excerpt(answer),
         retry_after=retry_after_seconds(answer.status, answer.headers),
         **facts,
     )
+
+
+def _excerpt(answer: ApiAnswer) -> str:
+    """What an error keeps of its page.
+
+    Of one in UTF-16 and the like, nothing: what it repeats of the request isn't found there.
+    """
+    kind = answer.headers.get("content-type", "").lower()
+    charset = kind.partition("charset=")[2].partition(";")[0].strip(" \"'")
+    if b"\0" in answer.body or (charset and not _LIKE_ASCII.fullmatch(charset)):
+        return ""
+    page = answer.body[: 4 * EXCERPT_CHARACTERS].decode("utf-8", "replace")
+    return redact(page)[:EXCERPT_CHARACTERS]
 
 
 def _host_of(location: str | None) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import anyio.to_thread
 import attrs
@@ -13,6 +14,7 @@ import attrs
 from segments_async._files.destination import absolute
 from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._journal.sql import SqlJournal
+from segments_async._trust import make_directories
 from segments_async.cli.exits import UsageError
 
 #: In the directory of the files: the journal, and what each run was asked for.
@@ -33,21 +35,75 @@ def place(journal: str | None, to: Path | None) -> Path | str:
         return absolute(to) / DIRECTORY / _FILE
     if "://" not in journal:
         return Path(journal)
-    if _has_password(journal):
+    if (problem := _problem(journal)) is not None:
         raise UsageError(
-            "--journal: a password in an argument could be read by every user of the machine; "
-            "PGPASSWORD or ~/.pgpass tells it, too"
+            f"--journal: {problem}. A password in an argument could be read by every user of the "
+            "machine; PGPASSWORD, ~/.pgpass or a service tells it, too"
         )
     return journal
 
 
-def _has_password(url: str) -> bool:
+#: Parameters of a URL that hold no secret. Any other may, or may hold others: `conninfo` does.
+#: https://www.postgresql.org/docs/current/libpq-connect.html
+_HARMLESS = frozenset(
+    {
+        "application_name",
+        "channel_binding",
+        "client_encoding",
+        "connect_timeout",
+        "fallback_application_name",
+        "gssencmode",
+        "host",
+        "hostaddr",
+        "keepalives",
+        "keepalives_count",
+        "keepalives_idle",
+        "keepalives_interval",
+        "krbsrvname",
+        "load_balance_methods",
+        "options",
+        "passfile",
+        "port",
+        "require_auth",
+        "requirepeer",
+        "service",
+        "sslcert",
+        "sslcrl",
+        "sslcrldir",
+        "sslkey",
+        "sslmode",
+        "sslnegotiation",
+        "sslrootcert",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "target_session_attrs",
+        "tcp_user_timeout",
+        "user",
+    }
+)
+
+
+#: A password in a parameter that holds others.
+_CONNINFO = re.compile(r"(?i)password\s*=")
+
+
+def _problem(url: str) -> str | None:
     try:
         parts = urlsplit(url)
-        named = {name.lower() for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
-        return parts.password is not None or "password" in named
+        told = parse_qsl(parts.query, keep_blank_values=True)
+        texts = [unquote(parts.path), *(value for _, value in told)]
     except ValueError:
-        return "@" in url  # the library says that it can't be read, and never what it is
+        # The library says that it can't be read, and never what it is.
+        return "a URL with an @ that can't be read" if "@" in url else None
+    if parts.password is not None or any(_CONNINFO.search(text) for text in texts):
+        return "the URL has a password"
+    if any(name not in _HARMLESS for name, _ in told) or parts.fragment:
+        # Not repeated: a password with a bare & or # in it ends up there.
+        return (
+            "the URL has a parameter that may hold a password; taken are "
+            f"{', '.join(sorted(_HARMLESS))}"
+        )
+    return None
 
 
 def private_directory(to: Path) -> Path:
@@ -58,7 +114,7 @@ def private_directory(to: Path) -> Path:
     """
     directory = absolute(to) / DIRECTORY
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
+        make_directories(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise UsageError(f"can't write {str(to)!r}: {error.strerror or error}") from error

@@ -6,11 +6,10 @@ import json
 import sys
 from collections.abc import Mapping
 from datetime import datetime
-from urllib.parse import urlsplit
 
 import anyio.to_thread
 
-from segments_async._sansio.links import redact
+from segments_async._sansio.links import without_secret
 from segments_async.cli.standing import Standing
 from segments_async.models import Export, Segment
 from segments_async.results import ExportedFile
@@ -83,16 +82,8 @@ def run_line(run: Standing) -> dict[str, object]:
 
 
 def unsigned(link: str | None) -> str | None:
-    """The link without its query: whoever has the signature in it has the file."""
-    if link is None:
-        return None
-    link = redact(link)  # first: urlsplit() drops tabs and newlines, and what a text was is lost
-    try:
-        parts = urlsplit(link)
-    except ValueError:  # no URL at all, which is worth seeing
-        return link
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")
-    return bare.geturl()
+    """The link without what opens it: whoever has that has the file."""
+    return None if link is None else without_secret(link)
 
 
 def _stamp(moment: datetime | None) -> str | None:

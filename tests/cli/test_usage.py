@@ -126,7 +126,20 @@ def test_credentials_are_no_arguments(run: Run, variable: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql://me:s3cret@localhost/x", "postgresql://localhost/x?password=s3cret"]
+    "url",
+    [
+        "postgresql://me:s3cret@localhost/x",
+        "postgresql://me:s3cret#@localhost/x",
+        "postgresql://localhost/x?password=s3cret",
+        "postgresql://localhost/x?%70assword=s3cret",
+        "postgresql://localhost/x?PGPASSWORD=s3cret",
+        "postgresql://localhost/x?sslpassword=s3cret",
+        "postgresql://localhost/x?conninfo=password%3Ds3cret",
+        "postgresql://localhost/x?dbname=password%3Ds3cret",
+        "postgresql://localhost/x?options=password%20%3D%20s3cret",
+        "postgresql://localhost/x?sslmode=require&oauth_client_secret=s3cret",
+        "postgresql://localhost/password%3Ds3cret",
+    ],
 )
 def test_a_password_is_no_argument(run: Run, account: Environment, url: str) -> None:
     """`--journal` takes none either, and doesn't repeat the one it was given."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
+import json
 import logging
 import math
 import pickle
@@ -11,9 +13,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
+from frames import an_export, client_of, given_away
 
 from client.vendor import connected, names_in, told
 from segments_async import (
@@ -36,6 +40,7 @@ from segments_async.sandbox import (
     FREE_API_KEY,
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,
+    PAGE_EXPORT_ID,
     PAGE_SEGMENT_ID,
     Durations,
     Fault,
@@ -313,19 +318,106 @@ async def test_no_log_line_has_a_secret_over_sockets(log: io.StringIO, tmp_path:
     assert [secret for secret in SECRETS if secret in log.getvalue()] == []
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["httpx", "httpcore.http11", "httpcore.http2", "httpx2", "httpcore2.http11", "httpcore2.http2"],
-)
-def test_each_layer_of_a_client_is_redacted(log: io.StringIO, name: str) -> None:
-    """A redirect's signed link, as httpcore logs it, or httpcore2 under a caller's httpx2."""
-    location = (b"Location", b"https://files.example/a.csv?X-Amz-Signature=0badc0de")
-    with quietly():
-        logging.getLogger(name).debug(
-            "receive_response_headers.complete return_value=%r", (b"HTTP/1.1", 307, [location])
+LINES = {
+    "receive_response_headers.complete return_value=(b'HTTP/1.1', 307, b'x', [(b'L', b'S')])": (
+        "receive_response_headers.complete 307"
+    ),
+    "receive_response_headers.complete return_value=(307, [(b'set-cookie', b'S')])": (
+        "receive_response_headers.complete 307"
+    ),
+    "receive_response_headers.failed exception=RemoteProtocolError(\"illegal line: b'S'\")": (
+        "receive_response_headers.failed RemoteProtocolError"
+    ),
+    "setup_socks5_connection.started stream=x host='h' port=1 auth=(b'u', b'S')": (
+        "setup_socks5_connection.started"
+    ),
+    "connect_tcp.started host='files.example' port=443": (
+        "connect_tcp.started host='files.example' port=443"
+    ),
+}
+
+
+@pytest.mark.parametrize("package", ["httpcore", "httpcore2"])
+@pytest.mark.parametrize("layer", ["connection", "http11", "http2", "proxy", "socks"])
+def test_each_layer_of_a_client_tells_no_header(log: io.StringIO, package: str, layer: str) -> None:
+    """An event's name, its status, the class of its error; of a caller's httpx2, too."""
+    for line in LINES:
+        with quietly("https://files.example/..."):
+            logging.getLogger(f"{package}.{layer}").debug(line)
+    assert log.getvalue().splitlines() == [
+        f"{package}.{layer} {line} None" for line in LINES.values()
+    ]
+
+
+@pytest.mark.parametrize("name", ["httpx", "httpx2"])
+def test_the_line_of_a_request_is_made_anew(log: io.StringIO, name: str) -> None:
+    """Neither the URL nor the reason, which is a server's text, is looked through for secrets."""
+    with quietly("https://files.example/..."):
+        logging.getLogger(name).info(
+            'HTTP Request: %s %s "%s %d %s"', "GET", httpx.URL(LINK), "HTTP/1.1", 200, "S"
         )
-    assert "https://files.example/a.csv" in log.getvalue()
-    assert "0badc0de" not in log.getvalue()
+        logging.getLogger(name).info("something new about %s", httpx.URL(LINK))
+    assert log.getvalue().splitlines() == [
+        f'{name} HTTP Request: GET https://files.example/... "HTTP/1.1 200" None',
+        f"{name} HTTP Request: https://files.example/... None",
+    ]
+
+
+LINK = "https://files.example/dl/5ec4e7/a.csv;p=5ec4e7?n='x'&token=5ec4e7#5ec4e7"
+
+
+async def test_no_part_of_a_link_is_logged(log: io.StringIO, tmp_path: Path) -> None:
+    """Its path, parameters, query and fragment may each be a capability; a redirect's likewise."""
+
+    def storage(request: httpx.Request) -> httpx.Response:
+        if "moved" in str(request.url):
+            return httpx.Response(200, content=b"a\n", headers={"set-cookie": "5ec4e7"})
+        moved = LINK.replace("/dl", "/moved")
+        return httpx.Response(
+            302, headers={"location": moved}, extensions={"reason_phrase": b"5ec4e7"}
+        )
+
+    async with client_of(
+        lambda _: httpx.Response(200, json=an_export(LINK)),
+        storage,
+        file_hosts=["files.example"],
+    ) as client:
+        await client.download_export(PAGE_EXPORT_ID, tmp_path / "a.csv")
+    assert "https://files.example/..." in log.getvalue()
+    assert "5ec4e7" not in log.getvalue()
+
+
+ODD = "ab/cd+ef==&gh?ij<k>"
+
+REPEATED = {
+    "as it stands": ODD.encode(),
+    "in a URL": quote(ODD).encode(),
+    "in a URL, all of it": quote(ODD, safe="").lower().encode(),
+    "in HTML": html.escape(ODD).encode(),
+    "in JSON": json.dumps(ODD).replace("/", "\\/").encode(),
+    "in UTF-16": ODD.encode("utf-16-le"),
+    "its pair, as base64url": base64.urlsafe_b64encode(f"key:{ODD}".encode()).rstrip(b"="),
+}
+
+
+@pytest.mark.parametrize("body", REPEATED.values(), ids=list(REPEATED))
+async def test_a_page_that_repeats_the_token(body: bytes, log: io.StringIO) -> None:
+    """In whatever form it is quoted, and in the headers that a message names."""
+    for code in (403, 200, 302):
+        headers = {"content-type": f"x/{ODD}", "location": f"https://{ODD}", "x-token": ODD}
+
+        def answer(_: httpx.Request, code: int = code, headers: Any = headers) -> httpx.Response:
+            return httpx.Response(code, content=body, headers=headers)
+
+        async with (
+            httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http,
+            SegmentsClient("key", ODD, http_client=http) as client,
+        ):
+            with pytest.raises(SegmentsError) as caught:
+                await client.get_export(PAGE_EXPORT_ID)
+        shown = given_away(caught.value) + log.getvalue()
+        assert [form for form in REPEATED.values() if form.decode() in shown] == []
+        assert "cd+ef" not in shown.replace("\0", "")
 
 
 FAULTS = {

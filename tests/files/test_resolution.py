@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import math
 import socket
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import pytest
+from frames import an_export
 
+from segments_async import DownloadError, SegmentsClient
 from segments_async._http import CallersClient
+from segments_async._sansio.decoding import read_status
 from segments_async._sansio.links import LinkRefused, check_addresses, check_link
+from segments_async._sansio.wire import ApiAnswer, ApiRequest
 from segments_async._storage import Storage, StorageBroken
+from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, PAGE_EXPORT_ID
 
 BUCKET = "https://b.s3.amazonaws.com/a.csv"
 OTHER = "https://other.s3.amazonaws.com/a.csv"
@@ -44,11 +51,13 @@ class Place:
         self.asked.append(str(request.url))
         return self.answer(str(request.url))
 
-    async def get(self, link: str, **options: Any) -> int:
+    async def get(
+        self, link: str, clients: type[CallersClient] = CallersClient, **options: Any
+    ) -> int:
         places: dict[str, Any] = {"check_addresses": partial(check_addresses, loopback=False)}
         async with httpx.AsyncClient(transport=httpx.MockTransport(self.handle)) as http:
             storage = Storage(
-                CallersClient(http),
+                clients(http),
                 partial(check_link, file_hosts=("*.amazonaws.com",), loopback=False),
                 redirects=3,
                 timeout=10.0,
@@ -99,17 +108,28 @@ async def test_a_private_address_passes(monkeypatch: pytest.MonkeyPatch) -> None
     assert await world.get(BUCKET) == 200
 
 
-async def test_a_name_that_does_not_resolve_is_left_to_the_request(
+class Proxied(CallersClient):
+    """Clients whose requests go through a proxy."""
+
+    def resolves_here(self, host: str, port: int) -> bool:
+        return (host, port) != ("b.s3.amazonaws.com", 443)
+
+
+async def test_a_name_that_does_not_resolve_is_asked_through_a_proxy_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Behind a proxy, only the proxy may know the name."""
+    """There, it may be that only the proxy knows the name; directly, nothing was checked."""
     world = place(monkeypatch, {})
-    assert await world.get(BUCKET) == 200
-    assert world.looked_up == ["b.s3.amazonaws.com"]
+    assert await world.get(BUCKET, clients=Proxied) == 200
+    with pytest.raises(StorageBroken, match="doesn't resolve"):
+        await world.get(OTHER, clients=Proxied)
+    with pytest.raises(StorageBroken, match="doesn't resolve"):
+        await world.get(BUCKET)
+    assert (world.looked_up[0], world.asked) == ("b.s3.amazonaws.com", [BUCKET])
 
 
-async def test_a_resolver_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets as long as a connection gets."""
+async def test_a_resolver_that_hangs_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets as long as a connection gets, and nothing is sent to what it might have said."""
     world = place(monkeypatch, {})
 
     async def hang(*_: Any, **__: Any) -> Any:
@@ -117,8 +137,44 @@ async def test_a_resolver_that_hangs_is_left(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(anyio, "getaddrinfo", hang)
     begin = anyio.current_time()
-    assert await world.get(BUCKET) == 200
+    with pytest.raises(StorageBroken, match="in time"):
+        await world.get(BUCKET)
     assert anyio.current_time() - begin == pytest.approx(10.0)
+    assert world.asked == []
+    assert await world.get(BUCKET, clients=Proxied) == 200
+
+
+@pytest.mark.real_time
+async def test_the_address_that_was_reached_is_judged(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A name that is public when it is checked, and this machine when it is connected to."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = read_status(
+            ApiRequest("GET", "/x"),
+            ApiAnswer(200, {}, json.dumps(an_export(f"https://rebinds.example:{port}/a")).encode()),
+            export_id=PAGE_EXPORT_ID,
+        )
+        answers = iter(["52.1.1.1"])
+
+        async def once(*_: Any, **__: Any) -> list[Any]:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (next(answers), 0))]
+
+        real = anyio.connect_tcp
+        monkeypatch.setattr(anyio, "getaddrinfo", once)
+        monkeypatch.setattr(anyio, "connect_tcp", lambda **_: real("127.0.0.1", port))
+        for variable in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(variable, raising=False)
+        async with SegmentsClient(
+            PAGE_API_KEY, PAGE_ACCESS_TOKEN, file_hosts=["rebinds.example"]
+        ) as client:
+            with pytest.raises(DownloadError, match="this machine") as caught:
+                await client.download_export(found, tmp_path / "a.csv")
+        assert caught.value.reason == "link_refused"
+        connection, _ = server.accept()
+        with connection:
+            assert connection.recv(1) == b""  # not even the first byte of TLS
 
 
 async def test_names_of_a_callers_transport_are_not_looked_up(

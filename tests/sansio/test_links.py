@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segments_async import SegmentsClient
 from segments_async._sansio.links import (
+    S3_HOSTS,
     LinkRefused,
     check_addresses,
     check_link,
@@ -360,6 +363,155 @@ def test_patterns(pattern: str, host: str) -> None:
     assert check(link, [*S3, pattern]) == link
 
 
+REGIONS = ("us-east-1", "eu-central-2", "ap-southeast-5", "us-gov-west-1", "cn-north-1")
+
+S3_FORMS = [
+    "s3.amazonaws.com",
+    "{b}.s3.amazonaws.com",
+    "s3-external-1.amazonaws.com",
+    "{b}.s3-accelerate.amazonaws.com",
+    "{b}.s3-accelerate.dualstack.amazonaws.com",
+    "s3.{r}.amazonaws.com",
+    "{b}.s3.{r}.amazonaws.com",
+    "s3-{r}.amazonaws.com",
+    "{b}.s3-{r}.amazonaws.com",
+    "s3.dualstack.{r}.amazonaws.com",
+    "{b}.s3.dualstack.{r}.amazonaws.com",
+    "s3-fips.{r}.amazonaws.com",
+    "{b}.s3-fips.{r}.amazonaws.com",
+    "s3-fips-{r}.amazonaws.com",
+    "s3-fips.dualstack.{r}.amazonaws.com",
+    "{b}.s3-fips.dualstack.{r}.amazonaws.com",
+    "point-123456789012.s3-accesspoint.{r}.amazonaws.com",
+    "point-123456789012.s3-accesspoint.dualstack.{r}.amazonaws.com",
+    "point-123456789012.s3-accesspoint-fips.{r}.amazonaws.com",
+    "alias.mrap.accesspoint.s3-global.amazonaws.com",
+    "vpce-0a1b2c3d-4e5f.s3.{r}.vpce.amazonaws.com",
+    "vpce-0a1b2c3d-4e5f-{r}a.s3.{r}.vpce.amazonaws.com",
+    "bucket.vpce-0a1b2c3d-4e5f.s3.{r}.vpce.amazonaws.com",
+    "{b}.bucket.vpce-0a1b2c3d-4e5f.s3.{r}.vpce.amazonaws.com",
+    "accesspoint.vpce-0a1b2c3d-4e5f.s3.{r}.vpce.amazonaws.com",
+    "point-1.accesspoint.vpce-0a1b2c3d-4e5f.s3.{r}.vpce.amazonaws.com",
+]
+
+
+@pytest.mark.parametrize("form", S3_FORMS)
+def test_each_form_of_s3_is_admitted_by_default(form: str) -> None:
+    """With and without dots in the bucket's name, in every partition, on port 443."""
+    for region in REGIONS:
+        for bucket in ("bucket", "my_old.bucket-1", "s3", "vpce"):
+            host = form.format(b=bucket, r=region) + (".cn" if region == "cn-north-1" else "")
+            for link in (f"https://{host}/k?X-Amz-Signature=1", f"https://{host.upper()}:443/k"):
+                assert check(link, S3_HOSTS) == link
+
+
+NOT_S3 = [
+    "amazonaws.com",
+    "xs3.amazonaws.com",
+    "s3x.amazonaws.com",
+    "s3.amazonaws.com.evil.example",
+    "vpc-customers-abc123.us-east-1.es.amazonaws.com",
+    "s3.us-east-1.es.amazonaws.com",
+    "vpce-0a1b.execute-api.us-east-1.vpce.amazonaws.com",
+    "s3.vpce-0a1b.execute-api.us-east-1.vpce.amazonaws.com",
+    "vpce-svc-0a1b.us-east-1.vpce.amazonaws.com",
+    "s3.us-east-1.vpce.amazonaws.com",
+    "s3.vpce-svc-0a1b.us-east-1.vpce.amazonaws.com",
+    "attacker1.execute-api.us-east-1.amazonaws.com",
+    "s3.execute-api.us-east-1.amazonaws.com",
+    "ABCDEF.gr7.us-east-1.eks.amazonaws.com",
+    "internal-app-1.us-east-1.elb.amazonaws.com",
+    "s3-1.us-east-1.elb.amazonaws.com",
+    "s3.us-east-1.elb.amazonaws.com",
+    "ec2-203-0-113-7.compute-1.amazonaws.com",
+    "ec2.us-east-1.amazonaws.com",
+    "s3.abc.us-east-1.rds.amazonaws.com",
+    "s3.eu-west-1.compute.amazonaws.com",
+    "b.s3-website-us-east-1.amazonaws.com",
+    "b.s3-website.us-east-1.amazonaws.com",
+    "123456789012.s3-control.us-east-1.amazonaws.com",
+    "f-123456789012.s3-object-lambda.us-east-1.amazonaws.com",
+    "p-123456789012.op-1.s3-outposts.us-east-1.amazonaws.com",
+    "s3-deprecated.us-east-1.amazonaws.com",
+    "s3.us-east.amazonaws.com",
+    "s3.cafe.amazonaws.com",
+    "s3.us-east-1.amazonaws.com.evil.example",
+    "s3.us-east-1.amazonaws.eu",
+    "sts.amazonaws.com",
+    "queue.amazonaws.com",
+]
+
+
+@pytest.mark.parametrize("host", NOT_S3)
+def test_nothing_else_of_aws_is_admitted_by_default(host: str) -> None:
+    """Databases, private APIs and machines of a customer's have names there, too."""
+    for suffix in ("", ".cn"):
+        assert "file_hosts" in refusal(f"https://{host}{suffix}/_search?q=*", S3_HOSTS)
+
+
+@pytest.mark.parametrize("port", [0, 22, 80, 8443, 9000])
+def test_only_port_443_is_admitted_by_default(port: int) -> None:
+    """The message names the pattern that would admit the port."""
+    message = refusal(f"https://b.s3.amazonaws.com:{port}/k", S3_HOSTS)
+    assert f"file_hosts=[..., 'b.s3.amazonaws.com:{port}']" in message
+    link = f"https://b.s3.amazonaws.com:{port}/k"
+    assert check(link, [*S3_HOSTS, f"b.s3.amazonaws.com:{port}"]) == link
+
+
+def test_the_default_is_s3() -> None:
+    """Of the constructor, which is the one place that has a default."""
+    assert inspect.signature(SegmentsClient).parameters["file_hosts"].default is S3_HOSTS
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "::ffff:{v4}",
+        "::{v4}",
+        "::ffff:0:{v4}",
+        "64:ff9b::{v4}",
+        "64:ff9b:1::{v4}",
+        "64:ff9b:1:0:{hex64}",
+        "2002:{hex}::1",
+        "2001:0:4136:e378:8000:63bf:{inverted}",
+        "fe81::1:0:5efe:{v4}",
+        "2600:1f00::5efe:{v4}",
+        "2600:1f00::200:5efe:{v4}",
+    ],
+)
+@pytest.mark.parametrize(
+    "v4",
+    ["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "100.100.100.200", "255.255.255.255"],
+)
+def test_an_ipv6_address_is_judged_by_the_ipv4_that_it_leads_to(address: str, v4: str) -> None:
+    """Mapped, compatible, translated, NAT64, 6to4, Teredo, ISATAP."""
+    number = int(ipaddress.IPv4Address(v4))
+    inverted = number ^ 0xFFFFFFFF
+    text = address.format(
+        v4=v4,
+        hex=f"{number >> 16:x}:{number & 0xFFFF:x}",
+        hex64=f"{number >> 24:x}:{number >> 8 & 0xFFFF:x}:{(number & 0xFF) << 8:x}:0",
+        inverted=f"{inverted >> 16:x}:{inverted & 0xFFFF:x}",
+    )
+    with pytest.raises(LinkRefused, match="resolves to"):
+        check_addresses("h", [text], loopback=False)
+
+
+@pytest.mark.parametrize("text", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "", "none"])
+def test_what_is_no_address_is_no_place(text: str) -> None:
+    """A resolver's answer that can't be read is no pass."""
+    with pytest.raises(LinkRefused):
+        check_addresses("h", [text], loopback=False)
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.5", "fd12::5", "::ffff:10.0.0.5", "2600:1fa0:80c0:4e1:34d8:a9fe:a9fe:0"]
+)
+def test_private_and_public_addresses_pass(address: str) -> None:
+    """S3 behind PrivateLink has private ones, and S3's own have IPv4 in their middle."""
+    check_addresses("h", [address], loopback=False)
+
+
 # Anything at all.
 
 LINKS = st.one_of(
@@ -419,14 +571,20 @@ def test_a_refusal_is_short() -> None:
             "GET https://bucket.s3.eu-west-1.amazonaws.com/a/b.csv?... failed",
         ),
         ('{"url": "https:\\/\\/b\\/k?sig=5ec4e7"}', '{"url": "https:\\/\\/b\\/k?..."}'),
-        ("<a href='https://b/k?sig=5ec4e7'>", "<a href='https://b/k?...'>"),
+        ("<a href='https://b/k?sig=5ec4e7'>", "<a href='https://b/k?...>"),
         ("https://user:5ec4e7@host/k", "https://...@host/k"),
         ("Authorization: Basic NWVjNGU3Og==", "Authorization: Basic ..."),
         ('"authorization":"bearer 5ec4e7.x-y_z"', '"authorization":"bearer ..."'),
         ("https://user:p@5ec4e7@host/k", "https://...@host/k"),
         ("https://user:it's5ec4e7@host/k", "https://...@host/k"),
         (r"https:\/\/user:5ec4e7@host\/k", r"https:\/\/...@host\/k"),
-        ("k?a='b'&X-Amz-Signature=5ec4e7&c=d", "k?...'b'&X-Amz-Signature: ...&c=d"),
+        ("k?a='b'&X-Amz-Signature=5ec4e7&c=d", "k?..."),
+        ("https://b/k?name='x'&token=5ec4e7", "https://b/k?..."),
+        ("https://b/k;token='5ec4e7'", "https://b/k;..."),
+        ("https://b/k;v=1?a=5ec4e7", "https://b/k;..."),
+        ("https://b/k#'token=5ec4e7'", "https://b/k#..."),
+        (r"https:\/\/b\/k#5ec4e7", r"https:\/\/b\/k#..."),
+        ("see https://b/k; then", "see https://b/k; then"),
         (r"k\u003fX-Amz-Signature\u003d5ec4e7", r"k\u003fX-Amz-Signature: ..."),
         ("k%3FX-Amz-Credential%3D5ec4e7", "k%3FX-Amz-Credential: ..."),
         ("k&#63;X-Amz-Security-Token&#61;5ec4e7", "k&#63;X-Amz-Security-Token: ..."),

@@ -1,0 +1,148 @@
+"""Who else could have written a file: what it says is believed as far as this user wrote it.
+
+A journal says which local files are exports, and which exports are not asked for again. So it is
+read where nobody but this user, and root, could have written it or put it there.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+#: Symbolic links on one way, as Linux counts them.
+_MOST_LINKS = 40
+
+
+def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a file of one name; symbolic links, hard links, FIFOs and devices are refused.
+
+    By a second name, what is written would change another file. A FIFO would wait for its reader.
+
+    Raises:
+        OSError: it can't be opened, or isn't such a file.
+    """
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags, mode)
+    except OSError as exc:
+        if exc.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # of a FIFO, of a socket
+            raise OSError(exc.errno, "not a regular file", str(path)) from exc
+        raise
+    found = os.fstat(descriptor)
+    problem = None
+    if not stat.S_ISREG(found.st_mode):
+        problem = "not a regular file"
+    elif found.st_nlink > 1:
+        problem = "the file has another name (a hard link), under which it would change, too"
+    if problem is None:
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, problem, str(path))
+
+
+def make_directories(path: Path) -> None:
+    """Make a directory and its parents; whatever the umask, others can't write to them."""
+    if not path.parent.is_dir():
+        make_directories(path.parent)
+    path.mkdir(mode=0o755, exist_ok=True)
+
+
+def distrust_of_file(path: Path) -> str | None:
+    """Why what stands in a file may be another user's word; None where it isn't, or no file.
+
+    It is never opened.
+    """
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISREG(found.st_mode):
+        return f"{path} is not a regular file"
+    if found.st_uid not in (0, os.geteuid()):
+        return (
+            f"{path} belongs to another user (uid {found.st_uid}); if what it says is yours, "
+            "chown it"
+        )
+    if mode & 0o022:
+        return (
+            f"{path} may be written by others (mode {mode:04o}); if what it says is yours, "
+            "chmod 600 it"
+        )
+    if found.st_nlink > 1:
+        return f"{path} has another name (a hard link); make it a file of its own"
+    return None
+
+
+def distrust_of_way(path: Path) -> str | None:
+    """Why others may have put a file in this place; None where they can't.
+
+    Every directory that is looked into on the way counts, those of symbolic links too.
+    """
+    try:
+        for directory, link in _steps(path):
+            if (problem := _distrust_of_directory(directory)) is not None:
+                return problem
+            if link is not None and link.lstat().st_uid not in (0, os.geteuid()):
+                return f"{link} is another user's symbolic link"
+    except FileNotFoundError:
+        return None  # nothing is there that anybody could have put
+    return None
+
+
+def _steps(path: Path) -> Iterator[tuple[Path, Path | None]]:
+    """Each directory that is looked into, with the symbolic link that is found there."""
+    todo = list(reversed(path.absolute().parts[1:]))
+    here, links = Path("/"), 0
+    while todo:
+        name = todo.pop()
+        if name == "..":
+            here = here.parent
+            continue
+        step = here / name
+        if not step.is_symlink():
+            yield here, None
+            here = step
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        yield here, step
+        target = step.readlink()
+        if target.is_absolute():
+            here = Path("/")
+        todo.extend(reversed([part for part in target.parts if part != target.anchor]))
+
+
+def _distrust_of_directory(directory: Path) -> str | None:
+    found = directory.stat()
+    mode = stat.S_IMODE(found.st_mode)
+    me = os.geteuid()
+    if mode & stat.S_ISVTX:
+        return None  # as /tmp: nobody can move or replace another user's files
+    if mode & 0o002 or (mode & 0o020 and _has_others(found.st_gid)):
+        return (
+            f"others may write to the directory {directory} (mode {mode:04o}), and put another "
+            "file in its place; chmod go-w the directory, or give another place"
+        )
+    # Root works in directories of others: a container does, whose volume is the host's user's.
+    if me != 0 and found.st_uid not in (0, me):
+        return f"the directory {directory} is another user's (uid {found.st_uid})"
+    return None
+
+
+def _has_others(gid: int) -> bool:
+    """Whether the group has a member besides this user and root; many users have their own."""
+    try:
+        members = set(grp.getgrgid(gid).gr_mem)
+    except KeyError:
+        return False
+    accounts = pwd.getpwall()
+    members |= {account.pw_name for account in accounts if account.pw_gid == gid}
+    own = {account.pw_name for account in accounts if account.pw_uid in (0, os.geteuid())}
+    return bool(members - own)
