@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib import metadata
@@ -34,6 +32,7 @@ from segments_async.cli.choose import Choice
 from segments_async.cli.exits import (
     Exit,
     Interrupted,
+    Signals,
     UsageError,
     exit_code,
     interruptible,
@@ -42,6 +41,7 @@ from segments_async.cli.exits import (
 from segments_async.cli.export import ExportCommand, Options
 from segments_async.cli.journal import place
 from segments_async.cli.screen import Screen
+from segments_async.cli.streams import StdoutError
 from segments_async.errors import SegmentsError
 
 _PROGRAM = "segments-async"
@@ -54,7 +54,7 @@ the vendor's, such as the sandbox's.
 Where stdout is not a terminal it carries JSON lines and nothing else; people read stderr then.
 
 Exit codes: 0 all done, 1 something was not, 2 usage, 3 credentials refused, 130 Ctrl-C,
-143 SIGTERM, 141 the reader of stdout went away.
+143 SIGTERM, 129 the terminal was closed, 141 the reader of stdout went away.
 """
 
 
@@ -368,16 +368,17 @@ def run(arguments: Sequence[str]) -> int:
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         code: int = command(*bound.args, **bound.kwargs) or Exit.ALL_DONE
-        sys.stdout.flush()
     except CycloptsError as error:
         _complain(f"{error} (segments-async --help shows what there is)")
         return Exit.USAGE
     except UsageError as error:
         _complain(str(error))
         return Exit.USAGE
-    except BrokenPipeError:
-        _forget_stdout()
-        return Exit.READER_GONE
+    except StdoutError as error:
+        if error.reader_gone:
+            return Exit.READER_GONE
+        _complain(str(error))
+        return Exit.SOME_NOT
     return code
 
 
@@ -388,7 +389,7 @@ def _finish(
 ) -> int:
     """Do a command's work and end as it deserves; `cut_off` tells what a signal left undone."""
     try:
-        return anyio.run(interruptible, work)
+        return anyio.run(interruptible, work, Signals())
     except Interrupted as stop:
         screen.say(stop.sentence)
         cut_off()
@@ -396,15 +397,10 @@ def _finish(
     except (SegmentsError, UsageError) as error:
         screen.say(f"{_PROGRAM}: {sentence(error)}", style="red")
         return exit_code(error)
-    except BrokenPipeError:
+    except StdoutError:
         cut_off()
         raise
 
 
 def _complain(what: str) -> None:
     Screen.open().say(f"{_PROGRAM}: {what}", style="red")
-
-
-def _forget_stdout() -> None:
-    """Nobody reads it any more; without this, Python would say so once more on leaving."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from os import getpid
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
+import anyio
 import anyio.to_thread
 import attrs
 
@@ -16,7 +18,7 @@ from segments_async import BulkRun, Pacer, SegmentsClient
 from segments_async._files.destination import absolute
 from segments_async._opening import unchanged_files
 from segments_async._sansio.naming import file_names
-from segments_async.cli import account, guard, kept, lines, summary
+from segments_async.cli import account, guard, kept, summary
 from segments_async.cli.arguments import Pace, Terms
 from segments_async.cli.choose import Choice
 from segments_async.cli.exits import Exit, UsageError, alongside
@@ -25,7 +27,7 @@ from segments_async.cli.kept import Kept
 from segments_async.cli.live import View
 from segments_async.cli.screen import Screen, counted
 from segments_async.cli.standing import Standing
-from segments_async.errors import JournalError
+from segments_async.errors import JournalError, SegmentsError
 from segments_async.models import Exported, NotExported, Segment
 from segments_async.report import BulkReport, outcome_line
 
@@ -157,8 +159,12 @@ class ExportCommand:
         unchanged = await self._unchanged(chosen, known)
         names = {one: name for one, name in self._names.items() if one not in unchanged}
         if self._screen.piped:
-            for one, name in names.items():
-                lines.write({"segment_id": one, "name": name, "file": str(paths[one])})
+            await self._screen.lines.send(
+                *(
+                    {"segment_id": one, "name": name, "file": str(paths[one])}
+                    for one, name in names.items()
+                )
+            )
         else:
             self._screen.people.print(summary.plan_table(names, paths))
         more = f", and {len(unchanged)} are unchanged" if unchanged else ""
@@ -274,24 +280,39 @@ class ExportCommand:
         ).save(self._options.to)
 
     async def _note_rest(self, run: BulkRun[Exported]) -> None:
-        """Of a run that was left early: what it left at the vendor. Never waits, for it is over."""
+        """Of a run that was left early: what it left at the vendor.
+
+        The run is over, so its outcomes are all there. Only the reader of their lines is waited
+        for, and not for long where a signal came.
+        """
         seen = len(self._names) - len(self._unfinished)
-        number = 0
-        async for outcome in run:
-            number += 1
-            if number <= seen:
-                continue
-            if self._screen.piped:
-                name = self._names[outcome.segment_id]
-                lines.write(outcome_line(outcome, run=run.name, name=name))
+        outcomes: list[Exported | NotExported] = []
+        with suppress(SegmentsError):  # what ended the run is being raised already
+            async for outcome in run:
+                outcomes.append(outcome)  # noqa: PERF401 - keeps those before an error
+        for outcome in outcomes[seen:]:
             if isinstance(outcome, NotExported) and outcome.export and outcome.resumable:
                 self._at_work[outcome.export.export_id] = self._names[outcome.segment_id]
+        if not self._screen.piped:
+            return
+        told = [self._line(outcome, run.name) for outcome in outcomes[seen:]]
+        if anyio.current_effective_deadline() > -math.inf:
+            await self._screen.lines.send(*told)
+        elif not await self._screen.lines.finish(told):
+            self._screen.say(
+                "The reader of stdout didn't take the last lines; "
+                f"{self._options.to / 'manifest.jsonl'} has the outcomes.",
+                style="yellow",
+            )
+
+    def _line(self, outcome: Exported | NotExported, run_name: str) -> dict[str, object]:
+        return outcome_line(outcome, run=run_name, name=self._names[outcome.segment_id])
 
     async def _note(self, outcome: Exported | NotExported, run_name: str) -> None:
         name = self._names[outcome.segment_id]
         del self._unfinished[outcome.segment_id]
         if self._screen.piped:
-            await lines.send(outcome_line(outcome, run=run_name, name=name))
+            await self._screen.lines.send(self._line(outcome, run_name))
         elif isinstance(outcome, NotExported):
             self._screen.say(f"{name}: {outcome.error}", style="red")
 

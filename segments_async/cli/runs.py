@@ -26,8 +26,7 @@ async def show(journal: str | None, to: Path | None, screen: Screen) -> Exit:
     found = _to(to, await _known(place(journal, to), account.journal_account()))
     standings = await anyio.to_thread.run_sync(lambda: [Standing.of(run) for run in found])
     if screen.piped:
-        for one in standings:
-            lines.write(lines.run_line(one))
+        await screen.lines.send(*map(lines.run_line, standings))
     elif standings:
         screen.people.print(summary.runs_table(standings))
     if not standings:
@@ -44,7 +43,7 @@ async def prune(journal: str | None, to: Path | None, days: float, screen: Scree
         if run.name not in left and run.destination is not None:
             await anyio.to_thread.run_sync(kept.forget, Path(run.destination), run.name)
     if screen.piped:
-        lines.write({"pruned": number})
+        await screen.lines.send({"pruned": number})
     screen.say(f"{counted(number, 'run')} forgotten.")
     return Exit.ALL_DONE
 
