@@ -20,6 +20,7 @@ from segments_async.cli.arguments import (
     SELECTION,
     Count,
     Days,
+    Hosts,
     Pace,
     Port,
     Positive,
@@ -78,6 +79,7 @@ app: App = App(
 _QUIET = Talk()
 _PACE = Pace()
 _TERMS = Terms()
+_HOSTS = Hosts()
 
 
 @app.command(
@@ -129,6 +131,7 @@ def export(
     sandbox: Annotated[bool, Parameter(group=SELECTION)] = False,
     terms: Terms = _TERMS,
     pace: Pace = _PACE,
+    hosts: Hosts = _HOSTS,
     talk: Talk = _QUIET,
 ) -> int:
     """Export segments as CSV files, many at once.
@@ -159,6 +162,7 @@ def export(
             to=to,
             terms=terms,
             pace=pace,
+            hosts=hosts,
             # A stand-in is another account each time, and nobody could go on there.
             journal=None if no_journal or sandbox else place(journal, to),
             run=run,
@@ -187,6 +191,7 @@ def resume(
     journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
     run: Annotated[str | None, Parameter(metavar="NAME")] = None,
     pace: Pace = _PACE,
+    hosts: Hosts = _HOSTS,
     talk: Talk = _QUIET,
 ) -> int:
     """Go on with an export that was cut off, without naming its segments again.
@@ -197,7 +202,7 @@ def resume(
         run: The run, where several are unfinished.
     """
     screen = talk.screen()
-    command = runs.ResumeCommand(journal, to, run, pace, screen)
+    command = runs.ResumeCommand(journal, to, run, pace, hosts, screen)
     return _finish(command.run, screen, command.say_unfinished)
 
 
@@ -271,6 +276,7 @@ def download(
     *,
     to: Annotated[Path, Parameter(metavar="FILE")],
     overwrite: bool = False,
+    hosts: Hosts = _HOSTS,
     talk: Talk = _QUIET,
 ) -> int:
     """Fetch the file of one complete export.
@@ -281,7 +287,7 @@ def download(
         overwrite: Replace the file if it is there already.
     """
     screen = talk.screen()
-    return _finish(partial(calls.download, export_id, to, overwrite, screen), screen)
+    return _finish(partial(calls.download, export_id, to, overwrite, hosts, screen), screen)
 
 
 @app.command(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
+from inspect import signature
 from typing import Annotated, Literal
 
 import attrs
 from cyclopts import Group, Parameter, validators
 
+from segments_async import SegmentsClient
 from segments_async.cli.screen import LogLines, Screen
 
 SELECTION = Group("Which segments", sort_key=1)
 DESTINATION = Group("Where to", sort_key=2)
 AGAIN = Group("Again", sort_key=3)
 PACE = Group("Pace", sort_key=4)
+FILES = Group("Files", sort_key=5)
 LIMIT = Group("Limit", sort_key=2)
 FAULTS = Group("Faults", sort_key=3)
 GENERAL = Group("General", sort_key=9)
@@ -25,6 +28,9 @@ Days = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=36_500)
 Rate = Annotated[float, Parameter(validator=validators.Number(gt=0))]
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
+
+#: What the client admits by default.
+S3_HOSTS: tuple[str, ...] = signature(SegmentsClient).parameters["file_hosts"].default
 
 _IfLost = Literal["report", "resubmit"]
 
@@ -64,6 +70,28 @@ class Pace:
     """Exports running at the vendor at once; no limit of ours by default."""
     poll_share: Annotated[Share | None, Parameter(metavar="SHARE")] = None
     """Share of requests for polls while submits wait: 0 shortest run, 1 earliest results; 0.2."""
+
+
+def _host(_: object, value: object) -> None:
+    """A whole link would never match, and nobody would say so."""
+    hosts = value if isinstance(value, tuple) else (value,)
+    if any(not host or set(str(host)) & set("/@ ") for host in hosts):
+        raise ValueError("a host such as files.example.com or *.example.com, and no link")
+
+
+@Parameter(name="*", group=FILES)
+@attrs.frozen(kw_only=True)
+class Hosts:
+    """Where files may come from; each command is told anew, since no file may widen it."""
+
+    file_host: Annotated[tuple[str, ...], Parameter(metavar="HOST", validator=_host)] = ()
+    """Fetch files from this host, too, such as minio.example.com or *.example.com; repeatable.
+    By default S3's own hosts are admitted."""
+
+    @property
+    def patterns(self) -> tuple[str, ...] | None:
+        """For the client's `file_hosts`; None for its default."""
+        return (*S3_HOSTS, *self.file_host) if self.file_host else None
 
 
 @Parameter(name="*", group=AGAIN)

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.text import Text
 
 from segments_async.cli import account, lines, summary
+from segments_async.cli.arguments import Hosts
 from segments_async.cli.exits import Exit
 from segments_async.cli.screen import Screen
 
@@ -35,9 +36,9 @@ async def status(export_id: str, screen: Screen) -> Exit:
     return Exit.ALL_DONE
 
 
-async def download(export_id: str, to: Path, overwrite: bool, screen: Screen) -> Exit:
+async def download(export_id: str, to: Path, overwrite: bool, hosts: Hosts, screen: Screen) -> Exit:
     """The file of one complete export."""
-    async with account.from_environment().client() as client:
+    async with account.from_environment().client(file_hosts=hosts.patterns) as client:
         file = await client.download_export(export_id, to, overwrite=overwrite)
     if screen.piped:
         await screen.lines.send(lines.file_line(file))

@@ -18,6 +18,7 @@ from segments_async.errors import (
     APIConnectionError,
     AuthenticationError,
     ConfigurationError,
+    DownloadError,
     JournalError,
     JournalReason,
     PermissionDeniedError,
@@ -110,10 +111,14 @@ def sentence(error: SegmentsError | UsageError) -> str:
         return f"{error} (SEGMENTS_API_KEY and SEGMENTS_ACCESS_TOKEN; see the Project Page)"
     if isinstance(error, APIConnectionError):
         return f"No answer from the API: {error}"
+    if isinstance(error, DownloadError) and error.reason == "link_refused":
+        return f"{error}. {FILE_HOST_HINT}"
     if isinstance(error, JournalError) and (advice := _ADVICE.get(error.reason)):
         return f"{error} ({advice})"
     return str(error)
 
+
+FILE_HOST_HINT = "On the command line, --file-host HOST admits a host for files."
 
 _ADVICE: dict[JournalReason, str] = {
     "damaged": "the exports it knew of can't be gone on with; moved away, it makes room for a new "

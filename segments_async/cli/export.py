@@ -19,7 +19,7 @@ from segments_async._files.destination import absolute
 from segments_async._opening import unchanged_files
 from segments_async._sansio.naming import file_names
 from segments_async.cli import account, guard, kept, summary
-from segments_async.cli.arguments import Pace, Terms
+from segments_async.cli.arguments import Hosts, Pace, Terms
 from segments_async.cli.choose import Choice
 from segments_async.cli.exits import Exit, UsageError, alongside
 from segments_async.cli.journal import Known, private_directory
@@ -46,6 +46,7 @@ class Options:
     to: Path
     terms: Terms
     pace: Pace
+    hosts: Hosts
     journal: Path | str | None
     run: str | None = None
     dry_run: bool = False
@@ -129,6 +130,7 @@ class ExportCommand:
             poll_share=pace.poll_share,
             max_pending=pace.max_pending,
             downloads=pace.downloads,
+            file_hosts=options.hosts.patterns,
         ) as client:
             known = None
             if options.journal is not None:

@@ -11,7 +11,7 @@ import anyio.to_thread
 from segments_async._files.destination import absolute
 from segments_async._journal.records import RunSummary
 from segments_async.cli import account, kept, lines, summary
-from segments_async.cli.arguments import Pace
+from segments_async.cli.arguments import Hosts, Pace
 from segments_async.cli.choose import Choice
 from segments_async.cli.exits import Exit, UsageError
 from segments_async.cli.export import ExportCommand, Options
@@ -52,11 +52,18 @@ class ResumeCommand:
     """`resume`: an `export` that needn't be told what."""
 
     def __init__(
-        self, journal: str | None, to: Path | None, run: str | None, pace: Pace, screen: Screen
+        self,
+        journal: str | None,
+        to: Path | None,
+        run: str | None,
+        pace: Pace,
+        hosts: Hosts,
+        screen: Screen,
     ) -> None:
         self._place = journal, to
         self._run = run
         self._pace = pace
+        self._hosts = hosts
         self._screen = screen
         self._export: ExportCommand | None = None
 
@@ -75,6 +82,7 @@ class ResumeCommand:
             to=directory,
             terms=asked.terms,
             pace=self._pace,
+            hosts=self._hosts,
             journal=where,
             run=found.name,
             command="resume",

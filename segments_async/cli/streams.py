@@ -113,6 +113,7 @@ class _Descriptor(io.RawIOBase):
     def __init__(self, number: int) -> None:
         super().__init__()
         self._number = number
+        self._stalled = False
         self.name = f"<descriptor {number}>"
 
     def fileno(self) -> int:
@@ -129,10 +130,11 @@ class _Descriptor(io.RawIOBase):
         given_up = monotonic() + PATIENCE
         while left:
             # Waits here and not in write(): between two looks, a signal is heeded.
-            if _is_writable(self._number, _LOOK):
+            if _is_writable(self._number, 0 if self._stalled else _LOOK):
                 left = left[self._some(left[:_PIECE]) :]
                 given_up = monotonic() + PATIENCE
-            elif _Leaving.came and monotonic() > given_up:
+            elif _Leaving.came and (self._stalled or monotonic() > given_up):
+                self._stalled = True
                 break
         return len(data)
 

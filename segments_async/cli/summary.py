@@ -12,10 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from segments_async._plain import plain
+from segments_async.cli.exits import FILE_HOST_HINT
 from segments_async.cli.lines import unsigned
 from segments_async.cli.screen import counted, in_bytes, in_time
 from segments_async.cli.standing import Standing
-from segments_async.errors import ExportTimeoutError
+from segments_async.errors import DownloadError, ExportTimeoutError
 from segments_async.models import Export, Exported, ExportedFile, NotExported, Segment
 from segments_async.report import BulkReport
 
@@ -169,6 +170,11 @@ def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[st
             "An export that ran out of time goes on at the vendor: "
             "segments-async download EXPORT --to FILE fetches it when it is complete."
         )
+    if any(
+        isinstance(outcome.error, DownloadError) and outcome.error.reason == "link_refused"
+        for outcome in not_exported
+    ):
+        yield FILE_HOST_HINT
     if any(outcome.submitted == "maybe" for outcome in not_exported):
         yield (
             "Where an answer was lost, an export may be running; it was not asked for again. "
