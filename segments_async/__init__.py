@@ -24,6 +24,7 @@ from segments_async.errors import (
     SegmentsError,
     ServerError,
     SubmitUnknownError,
+    TargetExistsError,
 )
 from segments_async.models import (
     Completed,
@@ -76,4 +77,5 @@ __all__ = [
     "SegmentsError",
     "ServerError",
     "SubmitUnknownError",
+    "TargetExistsError",
 ]

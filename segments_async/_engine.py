@@ -47,7 +47,7 @@ from segments_async.errors import (
     SubmitUnknownError,
 )
 from segments_async.models import Completed, Export, Exported, ExportedFile, NotExported
-from segments_async.report import OutcomeT, Progress, outcome_line
+from segments_async.report import OutcomeT, Progress, leaves_all_as_it_was, outcome_line
 
 if TYPE_CHECKING:
     from segments_async._journal.sql import SqlJournal
@@ -807,7 +807,7 @@ class Engine(Generic[OutcomeT]):
         self._leave(item)
         item.settled = True
         self.outcomes.append(outcome)
-        if self._manifest is not None:
+        if self._manifest is not None and not leaves_all_as_it_was(outcome):
             line = outcome_line(outcome, run=self.name, name=item.name)
             if self._manifest.add(line) and self._tasks is not None:
                 self._tasks.start_soon(self._manifest.write)

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from segments_async.errors import BulkExportError, SegmentsError
+from segments_async.errors import BulkExportError, SegmentsError, TargetExistsError
 from segments_async.models import Completed, Export, Exported, ExportedFile, NotExported
 
 OutcomeT = TypeVar("OutcomeT", bound=Exported | Completed, covariant=True)
@@ -114,6 +114,11 @@ def outcome_line(
         "resumable": missing.resumable if missing else None,
         "error": _error(missing.error) if missing else None,
     }
+
+
+def leaves_all_as_it_was(outcome: Exported | Completed | NotExported) -> bool:
+    """Whether a file was there and was kept: the manifest's earlier line of it still holds."""
+    return isinstance(outcome, NotExported) and isinstance(outcome.error, TargetExistsError)
 
 
 _KINDS = {Exported: "exported", Completed: "completed", NotExported: "not_exported"}

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from segments_async._files.part import sidecar_of, write_all
-from segments_async._sansio.naming import file_names
-from segments_async.errors import ConfigurationError
+from segments_async._sansio.naming import file_names, scheme_of
+from segments_async.errors import ConfigurationError, TargetExistsError
 
 MANIFEST = "manifest.jsonl"
 
@@ -24,7 +24,15 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
     POSIX leaves two slashes at the beginning to the system, and Linux takes them for one. By two
     names a directory would have two runs, which ask for the same exports.
+
+    Raises:
+        ConfigurationError: it is a URL. A local directory of that name would be made otherwise.
     """
+    if scheme := scheme_of(os.fspath(path)):
+        raise ConfigurationError(
+            f"{scheme}://...: files can't be put there. They go into a directory of this machine, "
+            "from which they can be copied. Nothing was asked of the vendor"
+        )
     found = Path(path).absolute()
     return Path("/", *found.parts[1:]) if found.root == "//" else found
 
@@ -118,7 +126,9 @@ def _obstacle(path: Path, *, overwrite: bool) -> ConfigurationError | None:
     if path.is_dir() and not path.is_symlink():
         return ConfigurationError(f"{path} is a directory")
     if not overwrite:
-        return ConfigurationError(f"{path} exists; overwrite=True (--overwrite) replaces it")
+        return TargetExistsError(
+            f"{path} exists; overwrite=True (--overwrite) replaces it", path=str(path)
+        )
     return None
 
 

@@ -377,9 +377,9 @@ def run(arguments: Sequence[str]) -> int:
     except CycloptsError as error:
         _complain(f"{error} (segments-async --help shows what there is)")
         return Exit.USAGE
-    except UsageError as error:
-        _complain(str(error))
-        return Exit.USAGE
+    except (SegmentsError, UsageError) as error:
+        _complain(sentence(error))
+        return exit_code(error)
     except StdoutError as error:
         if error.reader_gone:
             return Exit.READER_GONE

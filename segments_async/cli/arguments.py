@@ -72,10 +72,9 @@ class Pace:
     """Share of requests for polls while submits wait: 0 shortest run, 1 earliest results; 0.2."""
 
 
-def _host(_: object, value: object) -> None:
+def _check_hosts(_: object, hosts: tuple[str, ...]) -> None:
     """A whole link would never match, and nobody would say so."""
-    hosts = value if isinstance(value, tuple) else (value,)
-    if any(not host or set(str(host)) & set("/@ ") for host in hosts):
+    if any(not host or set(host) & set("/@ ") for host in hosts):
         raise ValueError("a host such as files.example.com or *.example.com, and no link")
 
 
@@ -84,7 +83,7 @@ def _host(_: object, value: object) -> None:
 class Hosts:
     """Where files may come from; each command is told anew, since no file may widen it."""
 
-    file_host: Annotated[tuple[str, ...], Parameter(metavar="HOST", validator=_host)] = ()
+    file_host: Annotated[tuple[str, ...], Parameter(metavar="HOST", validator=_check_hosts)] = ()
     """Fetch files from this host, too, such as minio.example.com or *.example.com; repeatable.
     By default S3's own hosts are admitted."""
 

@@ -103,7 +103,7 @@ class ResumeCommand:
                 raise UsageError(f"no run is called {self._run!r}: segments-async runs lists them")
         unfinished = [run for run in found if run.ended_at is None]
         if len(unfinished) > 1:
-            names = summary.unfinished_names(run.name for run in unfinished)
+            names = summary.some_names(run.name for run in unfinished)
             raise UsageError(f"which of {len(unfinished)} runs? Give --run: {names}")
         if not unfinished:
             which = "Every run" if self._run is None else f"Run {self._run}"

@@ -18,7 +18,7 @@ from segments_async.cli.screen import counted, in_bytes, in_time
 from segments_async.cli.standing import Standing
 from segments_async.errors import DownloadError, ExportTimeoutError
 from segments_async.models import Export, Exported, ExportedFile, NotExported, Segment
-from segments_async.report import BulkReport
+from segments_async.report import BulkReport, leaves_all_as_it_was
 
 _MOST_ROWS = 40
 _WIDEST_NAME = 36
@@ -91,11 +91,15 @@ def print_report(
     if report.exported:
         console.print(_files(report.exported, names, narrow=console.width < _NARROW))
         _say_hidden(len(report.exported), console)
-    if report.not_exported:
-        console.print(_failures(report.not_exported, names))
-        _say_hidden(len(report.not_exported), console)
-        for hint in _hints(report.not_exported, journal=journal):
+    kept = [outcome for outcome in report.not_exported if leaves_all_as_it_was(outcome)]
+    failed = [outcome for outcome in report.not_exported if not leaves_all_as_it_was(outcome)]
+    if failed:
+        console.print(_failures(failed, names))
+        _say_hidden(len(failed), console)
+        for hint in _hints(failed, journal=journal):
             console.print(Text(hint), soft_wrap=True)
+    if kept:
+        console.print(Text(_kept(kept, names)), soft_wrap=True)
     console.print(Text(_totals(report, elapsed), style="bold"), soft_wrap=True)
 
 
@@ -119,11 +123,20 @@ def runs_table(runs: Sequence[Standing]) -> Table:
     return table
 
 
-def unfinished_names(names: Iterable[str]) -> str:
+def some_names(names: Iterable[str], most: int = 10) -> str:
     """The names of a few, and how many more."""
     every = [plain(name) for name in names]
-    shown = ", ".join(every[:10])
-    return f"{shown} and {len(every) - 10} more" if len(every) > 10 else shown
+    shown = ", ".join(every[:most])
+    return f"{shown} and {len(every) - most} more" if len(every) > most else shown
+
+
+def _kept(kept: Sequence[NotExported], names: Mapping[str, str]) -> str:
+    few = some_names((names[outcome.segment_id] for outcome in kept), most=3)
+    are, them = ("is", "it") if len(kept) == 1 else ("are", "them")
+    return (
+        f"{counted(len(kept), 'file')} {are} there already and not exported again ({few}): "
+        f"--overwrite replaces {them}."
+    )
 
 
 def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bool) -> Table:
