@@ -19,6 +19,7 @@ from segments_async import BulkRun, Pacer, SegmentsClient
 from segments_async._files.destination import absolute
 from segments_async._journal.records import RunSummary
 from segments_async._opening import unchanged_files
+from segments_async._plain import plain
 from segments_async._sansio.naming import file_names
 from segments_async.cli import account, guard, kept, summary
 from segments_async.cli.arguments import Hosts, Pace, Terms
@@ -70,6 +71,11 @@ class Options:
         if self.journal is None and (self.terms.only_changed or self.run is not None):
             option = "--run" if self.run is not None else "--only-changed"
             raise UsageError(f"{option} needs a journal, and with this command line there is none")
+        if self.journal is not None and not _is_text(absolute(self.to)):
+            raise UsageError(
+                f"--to {plain(str(self.to))}: a journal keeps the path as text, and this one isn't "
+                "UTF-8; give another directory, or --no-journal"
+            )
 
 
 class ExportCommand:
@@ -315,7 +321,7 @@ class ExportCommand:
         for run in others[:_MOST_NAMED]:
             standing = Standing.of(run)
             of = "" if standing.segments is None else f" of {standing.segments}"
-            to = run.destination or str(self._options.to)
+            to = summary.here(Path(run.destination or self._options.to))
             how = shlex.join([*self._journal_option(), "--to", to, "--run", run.name])
             self._screen.say(
                 f"Run {run.name} is unfinished, {standing.unfinished}{of} segments; "
@@ -366,6 +372,15 @@ class ExportCommand:
             await self._screen.lines.send(self._line(outcome, run_name))
         elif isinstance(outcome, NotExported) and not leaves_all_as_it_was(outcome):
             self._screen.say(f"{name}: {outcome.error}", style="red")
+
+
+def _is_text(path: Path) -> bool:
+    """Whether the path's bytes are text, of which databases take UTF-8 alone."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_live(run: RunSummary) -> bool:

@@ -23,6 +23,7 @@ from segments_async.report import BulkReport, leaves_all_as_it_was
 _MOST_ROWS = 40
 _WIDEST_NAME = 36
 _NARROW = 110
+_FEW = 3
 _SHA256_SHOWN = 12
 
 
@@ -112,7 +113,7 @@ def runs_table(runs: Sequence[Standing]) -> Table:
     for run in runs:
         table.add_row(
             plain(run.name),
-            "-" if run.destination is None else _here(Path(run.destination)),
+            "-" if run.destination is None else here(Path(run.destination)),
             _moment(run.started_at),
             _moment(run.ended_at),
             str(run.exported),
@@ -123,18 +124,18 @@ def runs_table(runs: Sequence[Standing]) -> Table:
     return table
 
 
-def some_names(names: Iterable[str], most: int = 10) -> str:
+def some_names(names: Iterable[str]) -> str:
     """The names of a few, and how many more."""
     every = [plain(name) for name in names]
-    shown = ", ".join(every[:most])
-    return f"{shown} and {len(every) - most} more" if len(every) > most else shown
+    shown = ", ".join(every[:10])
+    return f"{shown} and {len(every) - 10} more" if len(every) > 10 else shown
 
 
 def _kept(kept: Sequence[NotExported], names: Mapping[str, str]) -> str:
-    few = some_names((names[outcome.segment_id] for outcome in kept), most=3)
-    are, them = ("is", "it") if len(kept) == 1 else ("are", "them")
+    are, were, them = ("is", "was", "it") if len(kept) == 1 else ("are", "were", "them")
+    few = "" if len(kept) > _FEW else f" ({some_names(names[one.segment_id] for one in kept)})"
     return (
-        f"{counted(len(kept), 'file')} {are} there already and not exported again ({few}): "
+        f"{counted(len(kept), 'file')} {are} there already, and {were} kept{few}; "
         f"--overwrite replaces {them}."
     )
 
@@ -207,7 +208,7 @@ def _totals(report: BulkReport[Exported], elapsed: float) -> str:
     size = sum(outcome.file.size for outcome in changed)
     count = f"{len(changed)} of {counted(progress.total, 'segment')} exported"
     if report.exported:
-        count += f" to {_here(report.exported[0].file.path.parent)}"
+        count += f" to {here(report.exported[0].file.path.parent)}"
     if resumed := sum(outcome.source == "resumed" for outcome in changed):
         count += f" ({resumed} of them before)"
     if unchanged := len(report.exported) - len(changed):
@@ -225,7 +226,7 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _here(path: Path) -> str:
+def here(path: Path) -> str:
     """The path as a person in this directory would write it."""
     here = Path.cwd()
     return plain(str(path.relative_to(here) if path.is_relative_to(here) else path))

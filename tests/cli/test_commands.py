@@ -148,7 +148,7 @@ def test_file_in_the_way_is_found_before_the_post(
     [line] = (tmp_path / "exports" / "manifest.jsonl").read_text().splitlines()
     assert json.loads(line)["outcome"] == "exported"  # what it says of the file still holds
     assert again.stderr.splitlines()[-2:-1] == [
-        "1 file is there already and not exported again (My Segment): --overwrite replaces it."
+        "1 file is there already, and was kept (My Segment); --overwrite replaces it."
     ]
     assert run(*EXPORT, PAGE_SEGMENT_ID, "--overwrite", env=env).returncode == 0
 

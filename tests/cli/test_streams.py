@@ -101,6 +101,21 @@ def test_names_on_a_terminal_that_is_not_utf_8(
     assert "Käufer ??!" in shown
 
 
+def test_a_path_that_is_not_utf_8(
+    run: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
+) -> None:
+    """A directory whose name isn't text is refused before the list, and exported to without one."""
+    env, to = account(server), os.fsdecode(b"caf\xe9")
+    refused = run("export", "--all", "--to", to, env=env)
+    assert (refused.returncode, refused.stdout, len(server.sandbox.record)) == (2, "", 0)
+    assert refused.stderr.startswith("segments-async: --to caf\\udce9: ")
+    assert len(refused.stderr.splitlines()) == 1
+    done = run("export", "--all", "--to", to, "--no-journal", env=env)
+    assert done.returncode == 0, done.stderr
+    assert all(Path(row["file"]).is_file() for row in parsed(done.stdout))
+    assert len(list((tmp_path / to).glob("*.csv"))) == 5
+
+
 # ----------------------------------------------------------------- pipes, in this process
 
 
