@@ -8,7 +8,6 @@ from segments_async.errors import (
     APIError,
     APIStatusError,
     AuthenticationError,
-    BulkExportError,
     ConfigurationError,
     DecodeError,
     DownloadError,
@@ -26,18 +25,16 @@ from segments_async.errors import (
     SubmitUnknownError,
     TargetExistsError,
 )
-from segments_async.models import (
+from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
+from segments_async.results import (
+    BulkExportError,
+    BulkReport,
     Completed,
-    Export,
     Exported,
     ExportedFile,
-    ExportStatus,
     NotExported,
-    OutputFormat,
-    Segment,
-    SegmentType,
+    Progress,
 )
-from segments_async.report import BulkReport, Progress
 from segments_async.run import Activity, BulkRun
 
 __all__ = [

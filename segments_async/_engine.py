@@ -46,8 +46,17 @@ from segments_async.errors import (
     SegmentsError,
     SubmitUnknownError,
 )
-from segments_async.models import Completed, Export, Exported, ExportedFile, NotExported
-from segments_async.report import OutcomeT, Progress, leaves_all_as_it_was, outcome_line
+from segments_async.models import Export
+from segments_async.results import (
+    Completed,
+    Exported,
+    ExportedFile,
+    NotExported,
+    OutcomeT,
+    Progress,
+    leaves_all_as_it_was,
+    outcome_line,
+)
 
 if TYPE_CHECKING:
     from segments_async._journal.sql import SqlJournal

@@ -9,7 +9,7 @@ from segments_async._gate import Gate
 from segments_async._ledger import Ledger
 from segments_async._sansio.eta import eta_seconds
 from segments_async._sansio.lifecycle import State
-from segments_async.report import Progress
+from segments_async.results import Progress
 
 #: Of the exports that ended last, so many durations tell how long the next ones may take.
 _DURATIONS_KEPT = 500

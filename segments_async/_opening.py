@@ -28,7 +28,8 @@ from segments_async._sansio.retry import LONGEST_GUARD
 from segments_async._sansio.standing import Standing
 from segments_async._sansio.unchanged import is_unchanged
 from segments_async.errors import SegmentsError
-from segments_async.models import ExportedFile, Segment
+from segments_async.models import Segment
+from segments_async.results import ExportedFile
 
 if TYPE_CHECKING:
     from segments_async._journal.run_log import RunLog

@@ -73,16 +73,8 @@ from segments_async.errors import (
     SegmentsError,
     ServerError,
 )
-from segments_async.models import (
-    Completed,
-    Export,
-    Exported,
-    ExportedFile,
-    ExportStatus,
-    OutputFormat,
-    Segment,
-)
-from segments_async.report import BulkReport
+from segments_async.models import Export, ExportStatus, OutputFormat, Segment
+from segments_async.results import BulkReport, Completed, Exported, ExportedFile
 from segments_async.run import BulkRun
 
 logger: logging.Logger = logging.getLogger("segments_async")

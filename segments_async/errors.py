@@ -21,7 +21,7 @@
     │   ├── SubmitUnknownError        the answer to the POST was lost, or has no id
     │   └── NotSubmittedError         nothing was asked of the vendor for this segment
     ├── DownloadError                 .export .reason
-    ├── BulkExportError               .report
+    ├── BulkExportError               .report; its class is in `segments_async.results`
     └── JournalError                  .reason: locked, damaged, newer, foreign... .location
 
 Facts are attributes, so that no program has to read a message. No error holds a request or a
@@ -36,7 +36,6 @@ from segments_async._plain import plain
 
 if TYPE_CHECKING:
     from segments_async.models import Export
-    from segments_async.report import BulkReport
 
 DownloadReason = Literal[
     "length", "checksum", "link_refused", "expired_link", "denied", "disk_full", "broken"
@@ -258,19 +257,6 @@ class DownloadError(SegmentsError):
         by_policy: bool = False,
     ) -> None:
         super().__init__(message, reason=reason, export=export, by_policy=by_policy)
-
-
-class BulkExportError(SegmentsError):
-    """Not every segment of a bulk export was exported.
-
-    Attributes:
-        report: who was and who wasn't, and why.
-    """
-
-    report: BulkReport[Any]
-
-    def __init__(self, message: str, *, report: BulkReport[Any]) -> None:
-        super().__init__(message, report=report)
 
 
 class JournalError(SegmentsError):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import attrs
-
-from segments_async.errors import ConfigurationError, SegmentsError
 
 
 class SegmentType(StrEnum):
@@ -95,86 +92,3 @@ class Export:
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         return self
-
-
-@attrs.frozen
-class ExportedFile:
-    """A whole file, safely where it was wanted.
-
-    Attributes:
-        location: the absolute path.
-        size: in bytes, as written: of a file that is stored gzip-encoded, decoded.
-        sha256: of the bytes as written, in hex.
-        verified: whether the server told a length and it agreed. False where no length was told:
-            the file may be whole, and nobody can know.
-        export: the export it came from.
-    """
-
-    location: str
-    size: int
-    sha256: str
-    verified: bool
-    export: Export
-
-    @property
-    def path(self) -> Path:
-        """The location as a local path.
-
-        Raises:
-            ConfigurationError: the file isn't on this machine.
-        """
-        if "://" in self.location:
-            raise ConfigurationError(f"not a local file: {self.location}")
-        return Path(self.location)
-
-
-@attrs.frozen
-class Exported:
-    """A segment whose file is in place.
-
-    Attributes:
-        segment_id: the segment.
-        export: the COMPLETE export.
-        file: the file.
-        source: ``"exported"`` by this session; ``"resumed"`` by an earlier session of the run;
-            ``"unchanged"`` by an earlier run, the segment not having run since.
-    """
-
-    segment_id: str
-    export: Export
-    file: ExportedFile
-    source: Literal["exported", "resumed", "unchanged"] = "exported"
-
-
-@attrs.frozen
-class Completed:
-    """A segment whose export is COMPLETE, its file not fetched (a run with ``to=None``).
-
-    Attributes:
-        segment_id: the segment.
-        export: the COMPLETE export, with its link in ``export.filename``.
-    """
-
-    segment_id: str
-    export: Export
-
-
-@attrs.frozen
-class NotExported:
-    """A segment that came to no file.
-
-    Attributes:
-        segment_id: the segment.
-        export: the export as last seen, or None where there is none.
-        error: why.
-        submitted: whether the vendor was asked: ``"no"``, ``"yes"``, or ``"maybe"`` where the
-            answer was lost.
-        resumable: whether going on later costs no second export: the export is still running or
-            complete, or was never asked for.
-    """
-
-    segment_id: str
-    export: Export | None
-    error: SegmentsError
-    submitted: Literal["no", "yes", "maybe"]
-    resumable: bool

@@ -13,8 +13,7 @@ from anyio.abc import TaskGroup
 from segments_async._engine import Engine
 from segments_async._opening import Opening
 from segments_async.errors import ConfigurationError
-from segments_async.models import NotExported
-from segments_async.report import BulkReport, OutcomeT, Progress
+from segments_async.results import BulkReport, NotExported, OutcomeT, Progress
 
 
 @attrs.frozen

@@ -59,11 +59,12 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than there are processors, since tests over sockets wait.
+    """For `-n auto`: one more than two for each processor, since two thirds of the time are waits.
 
-    Each has a PostgreSQL and servers of its own, so there are four at the most.
+    For sockets, disks and processes. Each has a PostgreSQL and servers of its own, so there are
+    six at the most.
     """
-    return min(4, 1 + _processors())
+    return min(6, 1 + 2 * _processors())
 
 
 def _processors() -> int:

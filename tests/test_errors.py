@@ -17,15 +17,14 @@ from segments_async import errors
 from segments_async.errors import (
     APIConnectionError,
     APIStatusError,
-    BulkExportError,
     DecodeError,
     DownloadError,
     ExportError,
     RateLimitedError,
     SegmentsError,
 )
-from segments_async.models import Export, ExportStatus, NotExported, Segment, SegmentType
-from segments_async.report import BulkReport, Progress
+from segments_async.models import Export, ExportStatus, Segment, SegmentType
+from segments_async.results import BulkExportError, BulkReport, NotExported, Progress
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EXPORT = Export(
@@ -60,7 +59,7 @@ FACTS: dict[type[SegmentsError], dict[str, Any]] = {
 def tree(root: type[SegmentsError] = SegmentsError) -> Iterator[type[SegmentsError]]:
     yield root
     for child in root.__subclasses__():
-        if child.__module__ == errors.__name__:
+        if child.__module__.startswith("segments_async."):
             yield from tree(child)
 
 

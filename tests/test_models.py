@@ -12,18 +12,15 @@ import attrs
 import pytest
 
 from segments_async.errors import ConfigurationError, NotSubmittedError
-from segments_async.models import (
+from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
+from segments_async.results import (
+    BulkReport,
     Completed,
-    Export,
     Exported,
     ExportedFile,
-    ExportStatus,
     NotExported,
-    OutputFormat,
-    Segment,
-    SegmentType,
+    Progress,
 )
-from segments_async.report import BulkReport, Progress
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LINK = "https://bucket.s3.amazonaws.com/secret-path?X-Amz-Signature=5ec4e7"

@@ -22,14 +22,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 #: From the bottom up: a module imports from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_plain"}),
-    frozenset({"errors"}),
     frozenset({"models"}),
+    frozenset({"errors"}),
+    frozenset({"results"}),
     frozenset({"_sansio"}),
     frozenset({"_quiet", "_wide_reads"}),
     frozenset({"_environment", "_http", "_binding", "_storage"}),
     frozenset({"_gate", "_watch"}),
     frozenset({"_files", "_journal"}),
-    frozenset({"_flight", "report"}),
+    frozenset({"_flight"}),
     frozenset({"_waiting", "_workers", "_fetches", "_cooling", "_ledger", "_manifest", "_sharing"}),
     frozenset({"_figures"}),
     frozenset({"_engine"}),

@@ -31,7 +31,8 @@ from segments_async._sansio.storage_errors import storage_error
 from segments_async._sansio.transfer import WINDOW, Patience
 from segments_async._storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
 from segments_async.errors import APIError, DownloadError, DownloadReason, ExportExpiredError
-from segments_async.models import Export, ExportedFile
+from segments_async.models import Export
+from segments_async.results import ExportedFile
 
 logger: logging.Logger = logging.getLogger("segments_async")
 

@@ -42,7 +42,7 @@ from segments_async._sansio.lifecycle import Event, State
 from segments_async._sansio.sharing import Common, Told
 from segments_async._sansio.standing import standings
 from segments_async.errors import ConfigurationError, JournalError
-from segments_async.models import ExportedFile
+from segments_async.results import ExportedFile
 
 #: Ids in one query: SQLite takes 999 parameters at the least.
 _AT_ONCE = 500

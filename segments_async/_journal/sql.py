@@ -23,7 +23,7 @@ from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._sansio.facts import SecretInFacts, check_secrets
 from segments_async._sansio.sharing import Common, Told
 from segments_async.errors import ConfigurationError, JournalError
-from segments_async.models import ExportedFile
+from segments_async.results import ExportedFile
 
 if TYPE_CHECKING:
     from segments_async._journal.database import Database

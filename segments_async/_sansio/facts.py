@@ -17,7 +17,8 @@ import segments_async.errors as errors
 from segments_async._sansio.decoding import export_from_json, export_to_json
 from segments_async._sansio.links import redact, without_signatures
 from segments_async.errors import ConfigurationError, DownloadError, ExportError, SegmentsError
-from segments_async.models import Export, ExportedFile, NotExported
+from segments_async.models import Export
+from segments_async.results import ExportedFile, NotExported
 
 Submitted = Literal["no", "yes", "maybe"]
 

@@ -23,7 +23,8 @@ from segments_async.errors import (
     SegmentsError,
     SubmitUnknownError,
 )
-from segments_async.models import Export, ExportedFile, NotExported
+from segments_async.models import Export
+from segments_async.results import ExportedFile, NotExported
 
 IfLost = Literal["report", "resubmit"]
 

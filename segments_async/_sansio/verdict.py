@@ -54,7 +54,8 @@ from segments_async.errors import (
     SegmentsError,
     SubmitUnknownError,
 )
-from segments_async.models import Export, ExportStatus, NotExported
+from segments_async.models import Export, ExportStatus
+from segments_async.results import NotExported
 
 #: Seconds during which a 404 to a poll may mean that the vendor's left hand doesn't know yet, and
 #: a COMPLETE without a link that the upload isn't listed yet.

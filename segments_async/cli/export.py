@@ -31,8 +31,14 @@ from segments_async.cli.live import View
 from segments_async.cli.screen import Screen, counted
 from segments_async.cli.standing import Standing
 from segments_async.errors import JournalError, SegmentsError
-from segments_async.models import Exported, NotExported, Segment
-from segments_async.report import BulkReport, leaves_all_as_it_was, outcome_line
+from segments_async.models import Segment
+from segments_async.results import (
+    BulkReport,
+    Exported,
+    NotExported,
+    leaves_all_as_it_was,
+    outcome_line,
+)
 
 #: Unfinished runs that are named, each in a line.
 _MOST_NAMED = 3

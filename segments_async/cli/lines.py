@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from segments_async._sansio.links import redact
 from segments_async.cli.standing import Standing
-from segments_async.models import Export, ExportedFile, Segment
+from segments_async.models import Export, Segment
+from segments_async.results import ExportedFile
 
 
 def segment_line(segment: Segment) -> dict[str, object]:

@@ -14,8 +14,7 @@ from rich.text import Text
 
 from segments_async._plain import plain
 from segments_async.cli.screen import counted, in_bytes, in_time
-from segments_async.models import Exported
-from segments_async.report import Progress
+from segments_async.results import Exported, Progress
 from segments_async.run import Activity, BulkRun
 
 _SECONDS_A_FRAME = 0.125

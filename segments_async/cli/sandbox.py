@@ -13,8 +13,7 @@ from segments_async.cli.account import ACCESS_TOKEN, API_KEY, BASE_URL, Account
 from segments_async.cli.exits import Interrupted, UsageError
 from segments_async.cli.screen import Screen, counted
 from segments_async.cli.streams import json_text
-from segments_async.models import Exported
-from segments_async.report import BulkReport
+from segments_async.results import BulkReport, Exported
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,

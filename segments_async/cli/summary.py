@@ -17,8 +17,14 @@ from segments_async.cli.lines import unsigned
 from segments_async.cli.screen import counted, in_bytes, in_time
 from segments_async.cli.standing import Standing
 from segments_async.errors import DownloadError, ExportTimeoutError
-from segments_async.models import Export, Exported, ExportedFile, NotExported, Segment
-from segments_async.report import BulkReport, leaves_all_as_it_was
+from segments_async.models import Export, Segment
+from segments_async.results import (
+    BulkReport,
+    Exported,
+    ExportedFile,
+    NotExported,
+    leaves_all_as_it_was,
+)
 
 _MOST_ROWS = 40
 _WIDEST_NAME = 36

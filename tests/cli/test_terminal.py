@@ -21,8 +21,8 @@ from segments_async._plain import plain
 from segments_async.cli import summary
 from segments_async.cli.screen import LogLines, Screen, counted, in_bytes, in_time
 from segments_async.errors import ExportFailedError
-from segments_async.models import Export, Exported, ExportedFile, NotExported, Segment
-from segments_async.report import BulkReport, Progress
+from segments_async.models import Export, Segment
+from segments_async.results import BulkReport, Exported, ExportedFile, NotExported, Progress
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Fault, Sandbox
 from segments_async.sandbox.server import SandboxServer
 

@@ -57,25 +57,25 @@ def on_the_wire(sandbox: Sandbox, at: float) -> int:
 
 @every_way
 async def test_four_seconds_at_the_beginning_cost_a_few_segments(fault: Fault) -> None:
-    """Of 300 segments, those few are unknown that showed it; the rest is exported."""
-    sandbox = Sandbox(segments=300, latency=0.05)
+    """Of 80 segments, those few are unknown that showed it; the rest is exported."""
+    sandbox = Sandbox(segments=80, latency=0.05)
     sandbox.inject(fault, until=4.0)
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, None)
     assert len(unknown(report)) <= 5
-    assert len(report.exported) == 300 - len(unknown(report))
+    assert len(report.exported) == 80 - len(unknown(report))
     assert repeated(sandbox) == []
 
 
 @every_way
 async def test_five_minutes_in_mid_run_cost_no_more(fault: Fault) -> None:
     """Beside those on the wire when it began, at most five; nothing is repeated."""
-    sandbox = Sandbox(segments=200, latency=0.1, limit=TokenBucket(20, 40))
-    sandbox.inject(fault, since=10.0, until=310.0)
+    sandbox = Sandbox(segments=120, latency=0.1, limit=TokenBucket(20, 40))
+    sandbox.inject(fault, since=5.0, until=305.0)
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, None)
-    assert len(unknown(report)) <= 5 + on_the_wire(sandbox, 10.0)
-    assert len(report.exported) == 200 - len(unknown(report))
+    assert len(unknown(report)) <= 5 + on_the_wire(sandbox, 5.0)
+    assert len(report.exported) == 120 - len(unknown(report))
     assert repeated(sandbox) == []
 
 

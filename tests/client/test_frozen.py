@@ -65,20 +65,13 @@ def stop_and_go_on(backend: str, how: str, *, timeout: float, stopped: float) ->
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP on this system")
+@pytest.mark.counted(7, 60, "seconds of a stop")
 @pytest.mark.parametrize("how", ["run", "single calls"])
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
-def test_a_stopped_process_loses_no_answer(loop: str, how: str) -> None:
-    """Stopped for longer than `request_timeout`, with ten POSTs on the wire: none is unknown."""
-    if loop == "uvloop":
-        pytest.importorskip("uvloop")
-    assert stop_and_go_on(loop, how, timeout=5.0, stopped=7.0) == {"exported": POSTS}
+def test_a_stopped_process_loses_no_answer(loop: str, how: str, count: int) -> None:
+    """Stopped for longer than `request_timeout`, with ten POSTs on the wire: none is unknown.
 
-
-@pytest.mark.skipif(
-    os.environ.get("SEGMENTS_ASYNC_TEST_SLOW") != "1", reason="six minutes, for release runs"
-)
-@pytest.mark.parametrize("how", ["run", "single calls"])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
-def test_a_minute_loses_no_answer(loop: str, how: str) -> None:
-    """The same for a minute, at the default `request_timeout`."""
-    assert stop_and_go_on(loop, how, timeout=30.0, stopped=60.0) == {"exported": POSTS}
+    For a minute at the default of 30 s.
+    """
+    timeout = 5.0 if count < 30 else 30.0
+    assert stop_and_go_on(loop, how, timeout=timeout, stopped=count) == {"exported": POSTS}

@@ -12,7 +12,8 @@ from segments_async._journal.run_log import RunLog
 from segments_async._journal.sql import SqlJournal
 from segments_async._sansio.facts import facts_of
 from segments_async._sansio.lifecycle import Event
-from segments_async.models import Export, ExportedFile, ExportStatus, Segment, SegmentType
+from segments_async.models import Export, ExportStatus, Segment, SegmentType
+from segments_async.results import ExportedFile
 
 ACCOUNT = "ab" * 32
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

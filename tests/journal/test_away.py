@@ -280,7 +280,6 @@ async def test_a_server_that_is_restarted(
     driver: str, how: str, own_postgres: PostgresServer
 ) -> None:
     """The log connects again, holds its run again, and has every event once."""
-    pytest.importorskip(driver)
     where = own_postgres.schema()
     if driver == "pg8000":  # it knows no `options`
         where = by(driver, own_postgres, f"restarted_{how}_{anyio.get_current_task().id % 10**6}")

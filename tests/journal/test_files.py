@@ -241,9 +241,8 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
         "import os, sys, pathlib\n"
         "from segments_async._journal.files import RunLock\n"
         "held = RunLock.take(pathlib.Path(sys.argv[1]))\n"
-        "child = os.fork()\n"
-        "if child:\n"
-        "    print(child, flush=True)\n"
+        "if not os.fork():\n"
+        "    print(os.getpid(), flush=True)\n"
         "sys.stdin.read()"
     )
     package = str(Path(segments_async.__file__).parent.parent)

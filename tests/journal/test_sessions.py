@@ -54,7 +54,6 @@ def locks(postgres: PostgresServer) -> int:
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_run_by_each_driver(driver: str, postgres: PostgresServer) -> None:
     """Each driver that is taken keeps a run, and holds it."""
-    pytest.importorskip(driver)
     where = by(driver, postgres, f"life_{driver}_{anyio.get_current_task().id % 10**6}")
     async with run_of(await opened(where)) as log:
         await live(log, "a")
@@ -77,7 +76,6 @@ async def test_a_busy_database(
     Whether it is the journal's own limit for a lock that ends an attempt, or somebody's for
     statements.
     """
-    pytest.importorskip(driver)
     schema = f"busy_{driver}_{limit}_{anyio.get_current_task().id % 10**6}"
     where = by(driver, postgres, schema)
     monkeypatch.setattr(postgresql, "EXCLUSIVE_SECONDS", 0.05)
@@ -98,7 +96,6 @@ async def test_a_busy_database(
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_missing_rights(driver: str, postgres: PostgresServer) -> None:
     """They are `unavailable`, with the sentence of what to grant; the journal isn't damaged."""
-    pytest.importorskip(driver)
     schema = f"rights_{driver}_{anyio.get_current_task().id % 10**6}"
     where = by(driver, postgres, schema)
     postgres.execute(f"ALTER SCHEMA {schema} OWNER TO journal")
@@ -136,7 +133,6 @@ async def test_a_server_that_only_reads(postgres: PostgresServer) -> None:
 @pytest.mark.parametrize("driver", ["psycopg", "pg8000"])
 async def test_a_transaction_pooler(driver: str, size: int, postgres: PostgresServer) -> None:
     """It is refused by its name, at each attempt, and no lock or setting is left behind."""
-    pytest.importorskip(driver)
     before = locks(postgres)
     with pooler(postgres, "transaction", size=size) as port:
         url = f"postgresql+{driver}://journal@127.0.0.1:{port}/postgres"
@@ -234,7 +230,6 @@ async def test_a_roles_isolation_level(level: str, postgres: PostgresServer) -> 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_another_encoding(encoding: str, driver: str, postgres: PostgresServer) -> None:
     """A database that can't keep every name isn't a damaged journal: it is refused by that."""
-    pytest.importorskip(driver)
     name = f"encoded_{encoding}_{driver}_{anyio.get_current_task().id % 10**6}".lower()
     postgres.execute(
         f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' "

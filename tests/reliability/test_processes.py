@@ -57,7 +57,7 @@ def test_four_processes_with_one_journal(tmp_path: Path, count: int) -> None:
     assert found.exported > 2 * found.unknown
 
 
-@pytest.mark.counted(every=9, of="moments at which something durable is done")
+@pytest.mark.counted(every=13, of="moments at which something durable is done")
 def test_dies_at_every_durable_operation(
     journal: Callable[[], str | None], tmp_path: Path, every: int
 ) -> None:

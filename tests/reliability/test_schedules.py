@@ -14,7 +14,7 @@ from reliability.schedules import replay
 from reliability.variants import VARIANTS
 
 #: Of them, in the README's command, and under `--whole`.
-FEW, SCHEDULES = 60, 1_000
+FEW, SCHEDULES = 20, 1_000
 
 #: Tests in which they are played, so that one that fails says where.
 GROUPS = 20

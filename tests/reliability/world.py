@@ -29,7 +29,7 @@ from segments_async import (
     _fetches,
     _ledger,
     _opening,
-    report,
+    results,
 )
 from segments_async._journal import opened_run, run_log
 from segments_async.sandbox import API_ORIGIN, PAGE_ACCESS_TOKEN, PAGE_API_KEY, Sandbox
@@ -39,7 +39,7 @@ from segments_async.sandbox import API_ORIGIN, PAGE_ACCESS_TOKEN, PAGE_API_KEY, 
 Way = Literal["end", "leave", "cancel", "timeout", "kill"]
 
 #: The modules that look at the wall clock.
-_WALL_CLOCKS = (_engine, _fetches, _ledger, _opening, opened_run, report, run_log)
+_WALL_CLOCKS = (_engine, _fetches, _ledger, _opening, opened_run, results, run_log)
 
 
 @attrs.frozen
@@ -246,7 +246,7 @@ class World:
         except SegmentsError as exc:
             self.error = exc
 
-    def _note(self, progress: report.Progress, outcome: Exported | NotExported) -> None:
+    def _note(self, progress: results.Progress, outcome: Exported | NotExported) -> None:
         self.outcomes.append(Told.of(outcome))
         if not adds_up(progress):
             self.complaints.append(f"after {len(self.outcomes)} outcomes: {progress}")

@@ -30,14 +30,8 @@ from segments_async._sansio.standing import (
     standings,
     step,
 )
-from segments_async.models import (
-    Export,
-    ExportedFile,
-    ExportStatus,
-    NotExported,
-    Segment,
-    SegmentType,
-)
+from segments_async.models import Export, ExportStatus, Segment, SegmentType
+from segments_async.results import ExportedFile, NotExported
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LINK = "https://bucket.s3.amazonaws.com/f.csv?X-Amz-Signature=cafe&X-Amz-Credential=AKIA"

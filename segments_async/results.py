@@ -1,15 +1,103 @@
-"""What a bulk export came to, and how far it is."""
+"""What came of exports: files, outcomes, how far a run is, and its report.
+
+`BulkExportError` is here and not in `errors`, since it holds a report.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
 import attrs
 
-from segments_async.errors import BulkExportError, SegmentsError, TargetExistsError
-from segments_async.models import Completed, Export, Exported, ExportedFile, NotExported
+from segments_async.errors import ConfigurationError, SegmentsError, TargetExistsError
+from segments_async.models import Export
+
+
+@attrs.frozen
+class ExportedFile:
+    """A whole file, safely where it was wanted.
+
+    Attributes:
+        location: the absolute path.
+        size: in bytes, as written: of a file that is stored gzip-encoded, decoded.
+        sha256: of the bytes as written, in hex.
+        verified: whether the server told a length and it agreed. False where no length was told:
+            the file may be whole, and nobody can know.
+        export: the export it came from.
+    """
+
+    location: str
+    size: int
+    sha256: str
+    verified: bool
+    export: Export
+
+    @property
+    def path(self) -> Path:
+        """The location as a local path.
+
+        Raises:
+            ConfigurationError: the file isn't on this machine.
+        """
+        if "://" in self.location:
+            raise ConfigurationError(f"not a local file: {self.location}")
+        return Path(self.location)
+
+
+@attrs.frozen
+class Exported:
+    """A segment whose file is in place.
+
+    Attributes:
+        segment_id: the segment.
+        export: the COMPLETE export.
+        file: the file.
+        source: ``"exported"`` by this session; ``"resumed"`` by an earlier session of the run;
+            ``"unchanged"`` by an earlier run, the segment not having run since.
+    """
+
+    segment_id: str
+    export: Export
+    file: ExportedFile
+    source: Literal["exported", "resumed", "unchanged"] = "exported"
+
+
+@attrs.frozen
+class Completed:
+    """A segment whose export is COMPLETE, its file not fetched (a run with ``to=None``).
+
+    Attributes:
+        segment_id: the segment.
+        export: the COMPLETE export, with its link in ``export.filename``.
+    """
+
+    segment_id: str
+    export: Export
+
+
+@attrs.frozen
+class NotExported:
+    """A segment that came to no file.
+
+    Attributes:
+        segment_id: the segment.
+        export: the export as last seen, or None where there is none.
+        error: why.
+        submitted: whether the vendor was asked: ``"no"``, ``"yes"``, or ``"maybe"`` where the
+            answer was lost.
+        resumable: whether going on later costs no second export: the export is still running or
+            complete, or was never asked for.
+    """
+
+    segment_id: str
+    export: Export | None
+    error: SegmentsError
+    submitted: Literal["no", "yes", "maybe"]
+    resumable: bool
+
 
 OutcomeT = TypeVar("OutcomeT", bound=Exported | Completed, covariant=True)
 
@@ -85,6 +173,19 @@ class BulkReport(Generic[OutcomeT]):
                 f"the first: {first.error}",
                 report=self,
             )
+
+
+class BulkExportError(SegmentsError):
+    """Not every segment of a bulk export was exported.
+
+    Attributes:
+        report: who was and who wasn't, and why.
+    """
+
+    report: BulkReport[Any]
+
+    def __init__(self, message: str, *, report: BulkReport[Any]) -> None:
+        super().__init__(message, report=report)
 
 
 def outcome_line(

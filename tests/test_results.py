@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 import attrs
 import pytest
 
-from segments_async.errors import BulkExportError, DownloadError, NotSubmittedError
-from segments_async.models import (
+from segments_async.errors import DownloadError, NotSubmittedError
+from segments_async.models import Export, ExportStatus, Segment, SegmentType
+from segments_async.results import (
+    BulkExportError,
+    BulkReport,
     Completed,
-    Export,
     Exported,
     ExportedFile,
-    ExportStatus,
     NotExported,
-    Segment,
-    SegmentType,
+    Progress,
+    outcome_line,
 )
-from segments_async.report import BulkReport, Progress, outcome_line
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LINK = "https://bucket.s3.amazonaws.com/secret-path?X-Amz-Signature=5ec4e7"
