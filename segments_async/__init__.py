@@ -24,6 +24,7 @@ from segments_async.errors import (
     SegmentsError,
     ServerError,
     SubmitUnknownError,
+    TargetExistsError,
 )
 from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
 from segments_async.results import (
@@ -75,4 +76,5 @@ __all__ = [
     "SegmentsError",
     "ServerError",
     "SubmitUnknownError",
+    "TargetExistsError",
 ]

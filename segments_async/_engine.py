@@ -55,6 +55,7 @@ from segments_async.results import (
     NotExported,
     OutcomeT,
     Progress,
+    leaves_all_as_it_was,
     outcome_line,
 )
 
@@ -821,7 +822,7 @@ class Engine(Generic[OutcomeT]):
         self._leave(item)
         item.settled = True
         self.outcomes.append(outcome)
-        if self._manifest is not None:
+        if self._manifest is not None and not leaves_all_as_it_was(outcome):
             line = outcome_line(outcome, run=self.name, name=item.name)
             if self._manifest.add(line) and self._tasks is not None:
                 self._tasks.start_soon(self._manifest.write)

@@ -500,9 +500,10 @@ class SegmentsClient:
                 file, or a SQLAlchemy URL (``postgresql://...``). Needs the extra ``journal``. None
                 keeps nothing: what a process had asked for is lost with it.
             run: the run's name in the journal. None goes on with the unfinished run to this
-                directory, else starts one that is named by the time. A name goes on with that
-                run; if it is finished, its outcomes are told again and nothing is sent, so that a
-                cron job may be tried again.
+                directory that no caller named, else starts one that is named by the time: right for
+                a job each night, which then takes up what the last night left. A name goes on with
+                that run; if it is finished, its outcomes are told again and nothing is sent. By the
+                name of another night, a run asks again for exports that are unfinished.
             timeout: seconds for the whole call, None for as long as it takes; what is unfinished
                 then is reported as resumable.
             export_timeout: seconds for one export, from its accepted POST, across restarts; looked

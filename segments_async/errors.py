@@ -4,6 +4,7 @@
 
     SegmentsError
     ├── ConfigurationError            bad arguments, missing or malformed credentials, plain http
+    │   └── TargetExistsError         a file is there already, and overwrite wasn't given; .path
     ├── APIError                      .method .path
     │   ├── APIConnectionError        the link broke; .sent
     │   ├── APIStatusError            .status_code .body .retry_after
@@ -73,6 +74,19 @@ class ConfigurationError(SegmentsError):
 
     Nothing was sent.
     """
+
+
+class TargetExistsError(ConfigurationError):
+    """A file is there already, and ``overwrite`` wasn't given. It was kept.
+
+    Attributes:
+        path: the file's.
+    """
+
+    path: str
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message, path=path)
 
 
 class APIError(SegmentsError):

@@ -12,7 +12,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import attrs
 
-from segments_async.errors import ConfigurationError, SegmentsError
+from segments_async.errors import ConfigurationError, SegmentsError, TargetExistsError
 from segments_async.models import Export
 
 
@@ -215,6 +215,11 @@ def outcome_line(
         "resumable": missing.resumable if missing else None,
         "error": _error(missing.error) if missing else None,
     }
+
+
+def leaves_all_as_it_was(outcome: Exported | Completed | NotExported) -> bool:
+    """Whether a file was there and was kept: the manifest's earlier line of it still holds."""
+    return isinstance(outcome, NotExported) and isinstance(outcome.error, TargetExistsError)
 
 
 _KINDS = {Exported: "exported", Completed: "completed", NotExported: "not_exported"}

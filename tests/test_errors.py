@@ -46,6 +46,7 @@ REQUEST = {"method": "POST", "path": "/service/v1/segments/export/"}
 STATUS = {**REQUEST, "status_code": 429, "body": "slow down", "retry_after": 7.5}
 FACTS: dict[type[SegmentsError], dict[str, Any]] = {
     errors.APIError: REQUEST,
+    errors.TargetExistsError: {"path": "exports/a.csv"},
     APIConnectionError: {**REQUEST, "sent": True},
     DecodeError: {**REQUEST, "where": "$[3].segmentId"},
     RateLimitedError: {**STATUS, "scope": "workspace"},

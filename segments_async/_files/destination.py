@@ -15,9 +15,9 @@ from pathlib import Path
 
 from segments_async._disk import write_all
 from segments_async._files.part import sidecar_of
-from segments_async._sansio.naming import file_names
+from segments_async._sansio.naming import file_names, scheme_of
 from segments_async._trust import open_regular
-from segments_async.errors import ConfigurationError
+from segments_async.errors import ConfigurationError, TargetExistsError
 
 MANIFEST = "manifest.jsonl"
 
@@ -27,7 +27,15 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
     By two names a directory would have two runs, which ask for the same exports. POSIX leaves two
     slashes at the beginning to the system, and Linux takes them for one.
+
+    Raises:
+        ConfigurationError: it is a URL. A local directory of that name would be made otherwise.
     """
+    if scheme := scheme_of(os.fspath(path)):
+        raise ConfigurationError(
+            f"{scheme}://...: files can't be put there. They go into a directory of this machine, "
+            "from which they can be copied. Nothing was asked of the vendor"
+        )
     found = Path(os.path.realpath(path))
     return Path("/", *found.parts[1:]) if found.root == "//" else found
 
@@ -142,7 +150,9 @@ def _obstacle(path: Path, *, overwrite: bool) -> ConfigurationError | None:
         # A device, a FIFO or a socket, also behind a link: it would be replaced by a file.
         return ConfigurationError(f"{path} is not a regular file")
     if not overwrite:
-        return ConfigurationError(f"{path} exists; overwrite=True (--overwrite) replaces it")
+        return TargetExistsError(
+            f"{path} exists; overwrite=True (--overwrite) replaces it", path=str(path)
+        )
     return None
 
 

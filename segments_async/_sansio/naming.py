@@ -15,6 +15,15 @@ from collections.abc import Iterable
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _SLUG_LENGTH = 80
 
+#: Also of what pathlib makes of a URL, by taking one of its slashes. One letter is a drive.
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+
+
+def scheme_of(destination: str) -> str | None:
+    """``s3`` of ``s3://bucket/x``, and None of a path."""
+    found = _SCHEME.match(destination)
+    return found and found[1]
+
 
 def slug(name: str) -> str:
     """The name in `[A-Za-z0-9._-]{1,80}`, neither hidden nor looking like an option."""

@@ -16,6 +16,9 @@ _EXTRAS = {
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
+    from segments_async.cli import streams
+
+    streams.prepare()
     try:
         # Imported here, so that a missing extra or Ctrl-C while Python loads it is one sentence.
         from segments_async.cli.app import run

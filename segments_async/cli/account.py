@@ -14,7 +14,7 @@ import attrs
 
 from segments_async import SegmentsClient
 from segments_async._opening import account_of
-from segments_async.cli.exits import Interrupted, UsageError
+from segments_async.cli.exits import Interrupted, UsageError, ending_signals
 from segments_async.client import BASE_URL as VENDOR
 
 API_KEY = "SEGMENTS_API_KEY"
@@ -96,12 +96,12 @@ def _given(environment: Mapping[str, str], variable: str, what: str) -> str:
 
 @contextmanager
 def _signals_at_once() -> Generator[None]:
-    """Let SIGINT and SIGTERM end a prompt: the event loop, which waits for it, can't."""
+    """Let a signal end a prompt: the event loop, which waits for it, can't."""
 
     def leave(number: int, _: object) -> None:
         raise Interrupted(number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, leave) for number in ending_signals()}
     try:
         yield
     finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from importlib import metadata
@@ -22,6 +20,7 @@ from segments_async.cli.arguments import (
     SELECTION,
     Count,
     Days,
+    Hosts,
     Pace,
     Port,
     Positive,
@@ -34,6 +33,7 @@ from segments_async.cli.choose import Choice
 from segments_async.cli.exits import (
     Exit,
     Interrupted,
+    Signals,
     UsageError,
     exit_code,
     interruptible,
@@ -42,6 +42,7 @@ from segments_async.cli.exits import (
 from segments_async.cli.export import ExportCommand, Options
 from segments_async.cli.journal import place
 from segments_async.cli.screen import Screen
+from segments_async.cli.streams import StdoutError
 from segments_async.errors import SegmentsError
 
 _PROGRAM = "segments-async"
@@ -54,7 +55,7 @@ the vendor's, such as the sandbox's.
 Where stdout is not a terminal it carries JSON lines and nothing else; people read stderr then.
 
 Exit codes: 0 all done, 1 something was not, 2 usage, 3 credentials refused, 130 Ctrl-C,
-143 SIGTERM, 141 the reader of stdout went away.
+143 SIGTERM, 129 the terminal was closed, 141 the reader of stdout went away.
 """
 
 
@@ -78,6 +79,7 @@ app: App = App(
 _QUIET = Talk()
 _PACE = Pace()
 _TERMS = Terms()
+_HOSTS = Hosts()
 
 
 @app.command(
@@ -129,6 +131,7 @@ def export(
     sandbox: Annotated[bool, Parameter(group=SELECTION)] = False,
     terms: Terms = _TERMS,
     pace: Pace = _PACE,
+    hosts: Hosts = _HOSTS,
     talk: Talk = _QUIET,
 ) -> int:
     """Export segments as CSV files, many at once.
@@ -159,6 +162,7 @@ def export(
             to=to,
             terms=terms,
             pace=pace,
+            hosts=hosts,
             # A stand-in is another account each time, and nobody could go on there.
             journal=None if no_journal or sandbox else place(journal, to),
             run=run,
@@ -187,6 +191,7 @@ def resume(
     journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
     run: Annotated[str | None, Parameter(metavar="NAME")] = None,
     pace: Pace = _PACE,
+    hosts: Hosts = _HOSTS,
     talk: Talk = _QUIET,
 ) -> int:
     """Go on with an export that was cut off, without naming its segments again.
@@ -197,7 +202,7 @@ def resume(
         run: The run, where several are unfinished.
     """
     screen = talk.screen()
-    command = runs.ResumeCommand(journal, to, run, pace, screen)
+    command = runs.ResumeCommand(journal, to, run, pace, hosts, screen)
     return _finish(command.run, screen, command.say_unfinished)
 
 
@@ -271,6 +276,7 @@ def download(
     *,
     to: Annotated[Path, Parameter(metavar="FILE")],
     overwrite: bool = False,
+    hosts: Hosts = _HOSTS,
     talk: Talk = _QUIET,
 ) -> int:
     """Fetch the file of one complete export.
@@ -281,7 +287,7 @@ def download(
         overwrite: Replace the file if it is there already.
     """
     screen = talk.screen()
-    return _finish(partial(calls.download, export_id, to, overwrite, screen), screen)
+    return _finish(partial(calls.download, export_id, to, overwrite, hosts, screen), screen)
 
 
 @app.command(
@@ -368,16 +374,17 @@ def run(arguments: Sequence[str]) -> int:
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         code: int = command(*bound.args, **bound.kwargs) or Exit.ALL_DONE
-        sys.stdout.flush()
     except CycloptsError as error:
         _complain(f"{error} (segments-async --help shows what there is)")
         return Exit.USAGE
-    except UsageError as error:
+    except (SegmentsError, UsageError) as error:
+        _complain(sentence(error))
+        return exit_code(error)
+    except StdoutError as error:
+        if error.reader_gone:
+            return Exit.READER_GONE
         _complain(str(error))
-        return Exit.USAGE
-    except BrokenPipeError:
-        _forget_stdout()
-        return Exit.READER_GONE
+        return Exit.SOME_NOT
     return code
 
 
@@ -388,7 +395,7 @@ def _finish(
 ) -> int:
     """Do a command's work and end as it deserves; `cut_off` tells what a signal left undone."""
     try:
-        return anyio.run(interruptible, work)
+        return anyio.run(interruptible, work, Signals())
     except Interrupted as stop:
         screen.say(stop.sentence)
         cut_off()
@@ -396,15 +403,10 @@ def _finish(
     except (SegmentsError, UsageError) as error:
         screen.say(f"{_PROGRAM}: {sentence(error)}", style="red")
         return exit_code(error)
-    except BrokenPipeError:
+    except StdoutError:
         cut_off()
         raise
 
 
 def _complain(what: str) -> None:
     Screen.open().say(f"{_PROGRAM}: {what}", style="red")
-
-
-def _forget_stdout() -> None:
-    """Nobody reads it any more; without this, Python would say so once more on leaving."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

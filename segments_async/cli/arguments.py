@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 import attrs
 from cyclopts import Group, Parameter, validators
 
+from segments_async import S3_HOSTS
 from segments_async.cli.screen import LogLines, Screen
 
 SELECTION = Group("Which segments", sort_key=1)
 DESTINATION = Group("Where to", sort_key=2)
 AGAIN = Group("Again", sort_key=3)
 PACE = Group("Pace", sort_key=4)
+FILES = Group("Files", sort_key=5)
 LIMIT = Group("Limit", sort_key=2)
 FAULTS = Group("Faults", sort_key=3)
 GENERAL = Group("General", sort_key=9)
@@ -64,6 +66,27 @@ class Pace:
     """Exports running at the vendor at once; no limit of ours by default."""
     poll_share: Annotated[Share | None, Parameter(metavar="SHARE")] = None
     """Share of requests for polls while submits wait: 0 shortest run, 1 earliest results; 0.2."""
+
+
+def _check_hosts(_: object, hosts: tuple[str, ...]) -> None:
+    """A whole link would never match, and nobody would say so."""
+    if any(not host or set(host) & set("/@ ") for host in hosts):
+        raise ValueError("a host such as files.example.com or *.example.com, and no link")
+
+
+@Parameter(name="*", group=FILES)
+@attrs.frozen(kw_only=True)
+class Hosts:
+    """Where files may come from; each command is told anew, since no file may widen it."""
+
+    file_host: Annotated[tuple[str, ...], Parameter(metavar="HOST", validator=_check_hosts)] = ()
+    """Fetch files from this host, too, such as minio.example.com or *.example.com; repeatable.
+    By default S3's own hosts are admitted."""
+
+    @property
+    def patterns(self) -> tuple[str, ...] | None:
+        """For the client's `file_hosts`; None for its default."""
+        return (*S3_HOSTS, *self.file_host) if self.file_host else None
 
 
 @Parameter(name="*", group=AGAIN)

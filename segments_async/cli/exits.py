@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from enum import IntEnum
+from time import monotonic
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import anyio
 
+from segments_async.cli import streams
 from segments_async.errors import (
     APIConnectionError,
     AuthenticationError,
     ConfigurationError,
+    DownloadError,
     JournalError,
     JournalReason,
     PermissionDeniedError,
@@ -36,13 +40,60 @@ class UsageError(Exception):
     """The command line asks for something that can't be."""
 
 
+#: The signals that end a command. SIGHUP says that the terminal was closed, or that ssh broke.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_SENTENCES = {
+    signal.SIGINT: "Interrupted.",
+    signal.SIGTERM: "Terminated.",
+    signal.SIGHUP: "The terminal was closed.",
+}
+
+#: Seconds in which another signal is the first one's echo: `timeout` signals its child and the
+#: child's group, and a shell that is hung up tells its jobs what the kernel tells them, too.
+_ECHO = 0.5
+
+
 class Interrupted(Exception):
     """A signal ended the command, after everything was left cleanly."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.exit_code: int = 128 + number
-        self.sentence = "Interrupted." if number == signal.SIGINT else "Terminated."
+        self.sentence: str = _SENTENCES[signal.Signals(number)]
+
+
+def ending_signals() -> list[signal.Signals]:
+    """Those that end this command: under `nohup`, SIGHUP is ignored and stays so."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in ENDING if not (ignored and number == signal.SIGHUP)]
+
+
+class Signals:
+    """What signals came. The first one cancels the command's work, a second one ends it at once.
+
+    Counted in Python's handlers, which run also while the event loop stands still.
+    """
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self._at = 0.0
+        self.numbers: list[signal.Signals] = ending_signals()
+
+    def count(self, handlers: Mapping[int, Any] = MappingProxyType({})) -> None:
+        """Count signals from now on, before they get to these handlers."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            if self.first is None:
+                self.first, self._at = number, monotonic()
+                streams.leave()
+            elif monotonic() - self._at > _ECHO:
+                os._exit(128 + number)
+            if callable(handler := handlers.get(number)):
+                handler(number, frame)
+
+        for number in self.numbers:
+            signal.signal(number, note)
 
 
 def exit_code(error: SegmentsError | UsageError) -> Exit:
@@ -60,10 +111,14 @@ def sentence(error: SegmentsError | UsageError) -> str:
         return f"{error} (SEGMENTS_API_KEY and SEGMENTS_ACCESS_TOKEN; see the Project Page)"
     if isinstance(error, APIConnectionError):
         return f"No answer from the API: {error}"
+    if isinstance(error, DownloadError) and error.reason == "link_refused":
+        return f"{error}. {FILE_HOST_HINT}"
     if isinstance(error, JournalError) and (advice := _ADVICE.get(error.reason)):
         return f"{error} ({advice})"
     return str(error)
 
+
+FILE_HOST_HINT = "On the command line, --file-host HOST admits a host for files."
 
 _ADVICE: dict[JournalReason, str] = {
     "damaged": "the exports it knew of can't be gone on with; moved away, it makes room for a new "
@@ -87,27 +142,30 @@ async def alongside(task: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGener
         raise several.exceptions[0] from None
 
 
-async def interruptible(work: Callable[[], Awaitable[Exit]]) -> Exit:
-    """Do the work until SIGINT or SIGTERM, which cancel it; a second one doesn't wait for it.
+async def interruptible(work: Callable[[], Awaitable[Exit]], signals: Signals) -> Exit:
+    """Do the work until a signal cancels it; a second one doesn't wait for it.
 
     Raises:
         Interrupted: a signal came, and the work has been left.
     """
-    caught: list[int] = []
     code = Exit.ALL_DONE
     scope = anyio.CancelScope()
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    try:
+        with anyio.open_signal_receiver(*signals.numbers) as received:
+            signals.count({number: signal.getsignal(number) for number in signals.numbers})
 
-        async def watch() -> None:
-            async for number in signals:
-                if caught:
-                    os._exit(128 + number)
-                caught.append(number)
-                scope.cancel()
+            async def watch() -> None:
+                async for number in received:
+                    signals.first = signals.first or number
+                    scope.cancel()
 
-        async with alongside(watch):
-            with scope:
-                code = await work()
+            async with alongside(watch):
+                with scope:
+                    code = await work()
+    finally:
+        if signals.first is not None:
+            signals.count()  # the receiver has left the signals to their defaults
     if scope.cancelled_caught:
-        raise Interrupted(caught[0])
+        assert signals.first is not None
+        raise Interrupted(signals.first)
     return code

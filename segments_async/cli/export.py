@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
+import math
+import shlex
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from os import getpid
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
 
+import anyio
 import anyio.to_thread
 import attrs
 
 from segments_async import BulkRun, Pacer, SegmentsClient
 from segments_async._files.destination import absolute
+from segments_async._journal.records import RunSummary
 from segments_async._opening import unchanged_files
+from segments_async._plain import plain
 from segments_async._sansio.naming import file_names
-from segments_async.cli import account, guard, kept, lines, summary
-from segments_async.cli.arguments import Pace, Terms
+from segments_async.cli import account, guard, kept, summary
+from segments_async.cli.arguments import Hosts, Pace, Terms
 from segments_async.cli.choose import Choice
 from segments_async.cli.exits import Exit, UsageError, alongside
-from segments_async.cli.journal import Known, private_directory
+from segments_async.cli.journal import Known, place, private_directory
 from segments_async.cli.kept import Kept
 from segments_async.cli.live import View
 from segments_async.cli.screen import Screen, counted
 from segments_async.cli.standing import Standing
-from segments_async.errors import JournalError
+from segments_async.errors import JournalError, SegmentsError
 from segments_async.models import Segment
-from segments_async.results import BulkReport, Exported, NotExported, outcome_line
+from segments_async.results import (
+    BulkReport,
+    Exported,
+    NotExported,
+    leaves_all_as_it_was,
+    outcome_line,
+)
+
+#: Unfinished runs that are named, each in a line.
+_MOST_NAMED = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -44,6 +58,7 @@ class Options:
     to: Path
     terms: Terms
     pace: Pace
+    hosts: Hosts
     journal: Path | str | None
     run: str | None = None
     dry_run: bool = False
@@ -55,11 +70,18 @@ class Options:
 
         Raises:
             UsageError: something does.
+            ConfigurationError: the directory can't be one.
         """
         self.choice.check()
+        absolute(self.to)
         if self.journal is None and (self.terms.only_changed or self.run is not None):
             option = "--run" if self.run is not None else "--only-changed"
             raise UsageError(f"{option} needs a journal, and with this command line there is none")
+        if self.journal is not None and not _is_text(absolute(self.to)):
+            raise UsageError(
+                f"--to {plain(str(self.to))}: a journal keeps the path as text, and this one isn't "
+                "UTF-8; give another directory, or --no-journal"
+            )
 
 
 class ExportCommand:
@@ -90,7 +112,7 @@ class ExportCommand:
             done = len(self._names) - len(self._unfinished)
             self._screen.say(
                 f"{done} of {counted(len(self._names), 'segment')} had ended; unfinished: "
-                f"{summary.unfinished_names(self._unfinished.values())}."
+                f"{summary.some_names(self._unfinished.values())}."
             )
             if self._options.journal is not None:
                 self._screen.say("The same command goes on with them, and asks for nothing twice.")
@@ -111,7 +133,7 @@ class ExportCommand:
             self._screen.say(f"Exporting from a sandbox on this machine, {server.base_url}")
             report = await self._export_from(stand_in.account(server))
             if report is not None and (wrong := stand_in.differing(report, server.sandbox)):
-                names = summary.unfinished_names(self._names[one] for one in wrong)
+                names = summary.some_names(self._names[one] for one in wrong)
                 self._screen.say(f"Not what the sandbox served: {names}", style="bold red")
                 return Exit.SOME_NOT
             if report is not None and report.exported:
@@ -127,11 +149,14 @@ class ExportCommand:
             poll_share=pace.poll_share,
             max_pending=pace.max_pending,
             downloads=pace.downloads,
+            file_hosts=options.hosts.patterns,
         ) as client:
             known = None
             if options.journal is not None:
                 known = await Known.look(options.journal, account=source.digest)
-            chosen = options.choice.among(await self._segments(client, known))
+            chosen = await self._ended_run(known)
+            if chosen is None:
+                chosen = options.choice.among(await self._segments(client, known))
             self._names = {one: _name(segment) for one, segment in chosen.items()}
             if not chosen:
                 self._screen.say("The account has no segments: nothing to export.")
@@ -140,6 +165,22 @@ class ExportCommand:
                 await self._show_plan(chosen, known)
                 return None
             return await self._export(client, chosen, known)
+
+    async def _ended_run(self, known: Known | None) -> Mapping[str, Segment | str] | None:
+        """The segments of the run that has this name and has ended; None where none has.
+
+        Its outcomes are told again, for which the vendor needn't be asked, not even for the list.
+        """
+        options = self._options
+        if known is None or options.run is None or options.dry_run:
+            return None
+        run = known.runs.get(options.run)
+        if run is None or run.ended_at is None:
+            return None
+        segments = await known.segments_of(run.name, options.to)
+        if not options.choice.ids or options.choice.names:
+            return segments
+        return {one: segments.get(one, one) for one in options.choice.ids}
 
     async def _segments(self, client: SegmentsClient, known: Known | None) -> list[Segment]:
         """The account's, once the ticket guard lets the request go."""
@@ -157,8 +198,12 @@ class ExportCommand:
         unchanged = await self._unchanged(chosen, known)
         names = {one: name for one, name in self._names.items() if one not in unchanged}
         if self._screen.piped:
-            for one, name in names.items():
-                lines.write({"segment_id": one, "name": name, "file": str(paths[one])})
+            await self._screen.lines.send(
+                *(
+                    {"segment_id": one, "name": name, "file": str(paths[one])}
+                    for one, name in names.items()
+                )
+            )
         else:
             self._screen.people.print(summary.plan_table(names, paths))
         more = f", and {len(unchanged)} are unchanged" if unchanged else ""
@@ -265,6 +310,8 @@ class ExportCommand:
             done = standing.exported + standing.unchanged
             of = f" of {standing.segments}" if standing.segments else ""
             self._screen.say(f"Going on with run {name}: {done}{of} are done.")
+        if self._options.command == "export":
+            self._name_unfinished(name, known)
         Kept(
             run=name,
             segments=tuple(self._names),
@@ -273,27 +320,79 @@ class ExportCommand:
             process=getpid(),
         ).save(self._options.to)
 
+    def _name_unfinished(self, name: str, known: Known | None) -> None:
+        """Name the unfinished runs that this one isn't: nobody else would go on with them."""
+        others = [run for run in known.runs.values() if run.ended_at is None] if known else []
+        others = [run for run in others if run.name != name and not _is_live(run)]
+        for run in others[:_MOST_NAMED]:
+            standing = Standing.of(run)
+            of = "" if standing.segments is None else f" of {standing.segments}"
+            to = summary.here(Path(run.destination or self._options.to))
+            how = shlex.join([*self._journal_option(), "--to", to, "--run", run.name])
+            self._screen.say(
+                f"Run {run.name} is unfinished, {standing.unfinished}{of} segments; "
+                f"`segments-async resume {how}` goes on with it, and this run doesn't.",
+                style="yellow",
+            )
+        if len(others) > _MOST_NAMED:
+            more = len(others) - _MOST_NAMED
+            self._screen.say(f"And {counted(more, 'run')} more: segments-async runs lists them.")
+
+    def _journal_option(self) -> list[str]:
+        journal = self._options.journal
+        return [] if journal == place(None, self._options.to) else ["--journal", str(journal)]
+
     async def _note_rest(self, run: BulkRun[Exported]) -> None:
-        """Of a run that was left early: what it left at the vendor. Never waits, for it is over."""
+        """Of a run that was left early: what it left at the vendor.
+
+        The run is over, so its outcomes are all there. Only the reader of their lines is waited
+        for, and not for long where a signal came.
+        """
         seen = len(self._names) - len(self._unfinished)
-        number = 0
-        async for outcome in run:
-            number += 1
-            if number <= seen:
-                continue
-            if self._screen.piped:
-                name = self._names[outcome.segment_id]
-                lines.write(outcome_line(outcome, run=run.name, name=name))
+        outcomes: list[Exported | NotExported] = []
+        with suppress(SegmentsError):  # what ended the run is being raised already
+            async for outcome in run:
+                outcomes.append(outcome)  # noqa: PERF401 - keeps those before an error
+        for outcome in outcomes[seen:]:
             if isinstance(outcome, NotExported) and outcome.export and outcome.resumable:
                 self._at_work[outcome.export.export_id] = self._names[outcome.segment_id]
+        if not self._screen.piped:
+            return
+        told = [self._line(outcome, run.name) for outcome in outcomes[seen:]]
+        if anyio.current_effective_deadline() > -math.inf:
+            await self._screen.lines.send(*told)
+        elif not await self._screen.lines.finish(told):
+            self._screen.say(
+                "The reader of stdout didn't take the last lines; "
+                f"{self._options.to / 'manifest.jsonl'} has the outcomes.",
+                style="yellow",
+            )
+
+    def _line(self, outcome: Exported | NotExported, run_name: str) -> dict[str, object]:
+        return outcome_line(outcome, run=run_name, name=self._names[outcome.segment_id])
 
     async def _note(self, outcome: Exported | NotExported, run_name: str) -> None:
         name = self._names[outcome.segment_id]
         del self._unfinished[outcome.segment_id]
         if self._screen.piped:
-            await lines.send(outcome_line(outcome, run=run_name, name=name))
-        elif isinstance(outcome, NotExported):
+            await self._screen.lines.send(self._line(outcome, run_name))
+        elif isinstance(outcome, NotExported) and not leaves_all_as_it_was(outcome):
             self._screen.say(f"{name}: {outcome.error}", style="red")
+
+
+def _is_text(path: Path) -> bool:
+    """Whether the path's bytes are text, of which databases take UTF-8 alone."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_live(run: RunSummary) -> bool:
+    """Whether a process of this machine is at it."""
+    asked = None if run.destination is None else Kept.load(Path(run.destination), run.name)
+    return asked is not None and asked.is_live()
 
 
 def _name(segment: Segment | str) -> str:

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+import anyio
 import anyio.to_thread
 import attrs
 
 from segments_async._files.destination import absolute
 from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._journal.sql import SqlJournal
+from segments_async._sansio.standing import Standing
 from segments_async._trust import make_directories
 from segments_async.cli.exits import UsageError
+from segments_async.models import Segment
 
 #: In the directory of the files: the journal, and what each run was asked for.
 DIRECTORY = ".segments-async"
@@ -150,3 +153,22 @@ class Known:
         journal = await SqlJournal.open(where, account=account)
         runs = {run.name: run for run in await journal.runs()}
         return cls(journal, runs, await journal.guard())
+
+    async def segments_of(self, run: str, to: Path) -> dict[str, Segment | str]:
+        """The segments of a run that has ended, by id, and their names where they are known.
+
+        Raises:
+            ConfigurationError: the run's files are in another directory.
+        """
+        log = await self.journal.open_run(destination=str(absolute(to)), name=run, now_name=run)
+        try:
+            return {one: _segment(one, standing) for one, standing in log.standings.items()}
+        finally:
+            with anyio.CancelScope(shield=True):
+                await log.aclose()
+
+
+def _segment(segment_id: str, standing: Standing) -> Segment | str:
+    if standing.export is not None:
+        return standing.export.segment
+    return segment_id if standing.file is None else standing.file.export.segment

@@ -1,30 +1,13 @@
-"""JSON lines on stdout, for programs."""
+"""What the JSON lines of each command hold."""
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Mapping
 from datetime import datetime
-
-import anyio.to_thread
 
 from segments_async._sansio.links import without_secret
 from segments_async.cli.standing import Standing
 from segments_async.models import Export, Segment
 from segments_async.results import ExportedFile
-
-
-def write(line: Mapping[str, object]) -> None:
-    """Write one line and hand it over at once: the reader may be waiting for it."""
-    # ASCII only, so that it is whole under any locale and harmless on a terminal.
-    sys.stdout.write(json.dumps(line, allow_nan=False) + "\n")
-    sys.stdout.flush()
-
-
-async def send(line: Mapping[str, object]) -> None:
-    """As `write`, off the event loop: a reader that is slow must not hold up the exports."""
-    await anyio.to_thread.run_sync(write, line, abandon_on_cancel=True)
 
 
 def segment_line(segment: Segment) -> dict[str, object]:

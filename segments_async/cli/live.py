@@ -35,7 +35,8 @@ class View:
     def __init__(self, run: BulkRun[Exported], console: Console) -> None:
         self._run = run
         self._console = console
-        self._spinner = Spinner("dots", style="cyan")
+        # The dots are of Unicode's Braille patterns, which few other encodings have.
+        self._spinner = Spinner("line" if console.options.ascii_only else "dots", style="cyan")
         self._began = anyio.current_time()
 
     async def show(self) -> None:

@@ -11,7 +11,7 @@ import anyio.to_thread
 from segments_async._files.destination import absolute
 from segments_async._journal.records import RunSummary
 from segments_async.cli import account, kept, lines, summary
-from segments_async.cli.arguments import Pace
+from segments_async.cli.arguments import Hosts, Pace
 from segments_async.cli.choose import Choice
 from segments_async.cli.exits import Exit, UsageError
 from segments_async.cli.export import ExportCommand, Options
@@ -26,8 +26,7 @@ async def show(journal: str | None, to: Path | None, screen: Screen) -> Exit:
     found = _to(to, await _known(place(journal, to), account.journal_account()))
     standings = await anyio.to_thread.run_sync(lambda: [Standing.of(run) for run in found])
     if screen.piped:
-        for one in standings:
-            lines.write(lines.run_line(one))
+        await screen.lines.send(*map(lines.run_line, standings))
     elif standings:
         screen.people.print(summary.runs_table(standings))
     if not standings:
@@ -44,7 +43,7 @@ async def prune(journal: str | None, to: Path | None, days: float, screen: Scree
         if run.name not in left and run.destination is not None:
             await anyio.to_thread.run_sync(kept.forget, Path(run.destination), run.name)
     if screen.piped:
-        lines.write({"pruned": number})
+        await screen.lines.send({"pruned": number})
     screen.say(f"{counted(number, 'run')} forgotten.")
     return Exit.ALL_DONE
 
@@ -53,11 +52,18 @@ class ResumeCommand:
     """`resume`: an `export` that needn't be told what."""
 
     def __init__(
-        self, journal: str | None, to: Path | None, run: str | None, pace: Pace, screen: Screen
+        self,
+        journal: str | None,
+        to: Path | None,
+        run: str | None,
+        pace: Pace,
+        hosts: Hosts,
+        screen: Screen,
     ) -> None:
         self._place = journal, to
         self._run = run
         self._pace = pace
+        self._hosts = hosts
         self._screen = screen
         self._export: ExportCommand | None = None
 
@@ -76,6 +82,7 @@ class ResumeCommand:
             to=directory,
             terms=asked.terms,
             pace=self._pace,
+            hosts=self._hosts,
             journal=where,
             run=found.name,
             command="resume",
@@ -96,7 +103,7 @@ class ResumeCommand:
                 raise UsageError(f"no run is called {self._run!r}: segments-async runs lists them")
         unfinished = [run for run in found if run.ended_at is None]
         if len(unfinished) > 1:
-            names = summary.unfinished_names(run.name for run in unfinished)
+            names = summary.some_names(run.name for run in unfinished)
             raise UsageError(f"which of {len(unfinished)} runs? Give --run: {names}")
         if not unfinished:
             which = "Every run" if self._run is None else f"Run {self._run}"

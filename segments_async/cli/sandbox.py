@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from typing import Literal
 
 import attrs
 from rich.text import Text
 
-from segments_async.cli import lines
 from segments_async.cli.account import ACCESS_TOKEN, API_KEY, BASE_URL, Account
 from segments_async.cli.exits import Interrupted, UsageError
 from segments_async.cli.screen import Screen, counted
+from segments_async.cli.streams import json_text
 from segments_async.results import BulkReport, Exported
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
@@ -123,14 +124,13 @@ def run(behaviour: Behaviour, *, port: int, files_port: int, screen: Screen) -> 
 
 def _announce(server: SandboxServer, screen: Screen) -> None:
     if screen.piped:
-        lines.write(
-            {
-                "base_url": server.base_url,
-                "files_url": server.files_url,
-                "api_key": PAGE_API_KEY,
-                "access_token": PAGE_ACCESS_TOKEN,
-            }
-        )
+        line = {
+            "base_url": server.base_url,
+            "files_url": server.files_url,
+            "api_key": PAGE_API_KEY,
+            "access_token": PAGE_ACCESS_TOKEN,
+        }
+        sys.stdout.write(json_text(line))
     screen.people.print(Text(_manual(server)), soft_wrap=True)
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from segments_async._plain import plain
 from segments_async.cli import guard
+from segments_async.cli.streams import JsonLines
 
 _WIDTH_OF_A_LOG = 110
 
@@ -25,11 +26,13 @@ class Screen:
         people: results for a person: stdout where that is a terminal, else stderr.
         err: progress, log lines and complaints: stderr.
         piped: stdout is read by a program, and gets JSON lines and nothing else.
+        lines: these JSON lines.
     """
 
     people: Console
     err: Console
     piped: bool
+    lines: JsonLines = attrs.field(factory=JsonLines)
 
     @classmethod
     def open(cls, *, no_color: bool = False, json: bool = False) -> Screen:

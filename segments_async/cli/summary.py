@@ -12,16 +12,24 @@ from rich.table import Table
 from rich.text import Text
 
 from segments_async._plain import plain
+from segments_async.cli.exits import FILE_HOST_HINT
 from segments_async.cli.lines import unsigned
 from segments_async.cli.screen import counted, in_bytes, in_time
 from segments_async.cli.standing import Standing
-from segments_async.errors import ExportTimeoutError
+from segments_async.errors import DownloadError, ExportTimeoutError
 from segments_async.models import Export, Segment
-from segments_async.results import BulkReport, Exported, ExportedFile, NotExported
+from segments_async.results import (
+    BulkReport,
+    Exported,
+    ExportedFile,
+    NotExported,
+    leaves_all_as_it_was,
+)
 
 _MOST_ROWS = 40
 _WIDEST_NAME = 36
 _NARROW = 110
+_FEW = 3
 _SHA256_SHOWN = 12
 
 
@@ -90,11 +98,15 @@ def print_report(
     if report.exported:
         console.print(_files(report.exported, names, narrow=console.width < _NARROW))
         _say_hidden(len(report.exported), console)
-    if report.not_exported:
-        console.print(_failures(report.not_exported, names))
-        _say_hidden(len(report.not_exported), console)
-        for hint in _hints(report.not_exported, journal=journal):
+    kept = [outcome for outcome in report.not_exported if leaves_all_as_it_was(outcome)]
+    failed = [outcome for outcome in report.not_exported if not leaves_all_as_it_was(outcome)]
+    if failed:
+        console.print(_failures(failed, names))
+        _say_hidden(len(failed), console)
+        for hint in _hints(failed, journal=journal):
             console.print(Text(hint), soft_wrap=True)
+    if kept:
+        console.print(Text(_kept(kept, names)), soft_wrap=True)
     console.print(Text(_totals(report, elapsed), style="bold"), soft_wrap=True)
 
 
@@ -107,7 +119,7 @@ def runs_table(runs: Sequence[Standing]) -> Table:
     for run in runs:
         table.add_row(
             plain(run.name),
-            "-" if run.destination is None else _here(Path(run.destination)),
+            "-" if run.destination is None else here(Path(run.destination)),
             _moment(run.started_at),
             _moment(run.ended_at),
             str(run.exported),
@@ -118,11 +130,20 @@ def runs_table(runs: Sequence[Standing]) -> Table:
     return table
 
 
-def unfinished_names(names: Iterable[str]) -> str:
+def some_names(names: Iterable[str]) -> str:
     """The names of a few, and how many more."""
     every = [plain(name) for name in names]
     shown = ", ".join(every[:10])
     return f"{shown} and {len(every) - 10} more" if len(every) > 10 else shown
+
+
+def _kept(kept: Sequence[NotExported], names: Mapping[str, str]) -> str:
+    are, were, them = ("is", "was", "it") if len(kept) == 1 else ("are", "were", "them")
+    few = "" if len(kept) > _FEW else f" ({some_names(names[one.segment_id] for one in kept)})"
+    return (
+        f"{counted(len(kept), 'file')} {are} there already, and {were} kept{few}; "
+        f"--overwrite replaces {them}."
+    )
 
 
 def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bool) -> Table:
@@ -169,6 +190,11 @@ def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[st
             "An export that ran out of time goes on at the vendor: "
             "segments-async download EXPORT --to FILE fetches it when it is complete."
         )
+    if any(
+        isinstance(outcome.error, DownloadError) and outcome.error.reason == "link_refused"
+        for outcome in not_exported
+    ):
+        yield FILE_HOST_HINT
     if any(outcome.submitted == "maybe" for outcome in not_exported):
         yield (
             "Where an answer was lost, an export may be running; it was not asked for again. "
@@ -188,7 +214,7 @@ def _totals(report: BulkReport[Exported], elapsed: float) -> str:
     size = sum(outcome.file.size for outcome in changed)
     count = f"{len(changed)} of {counted(progress.total, 'segment')} exported"
     if report.exported:
-        count += f" to {_here(report.exported[0].file.path.parent)}"
+        count += f" to {here(report.exported[0].file.path.parent)}"
     if resumed := sum(outcome.source == "resumed" for outcome in changed):
         count += f" ({resumed} of them before)"
     if unchanged := len(report.exported) - len(changed):
@@ -206,7 +232,7 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _here(path: Path) -> str:
+def here(path: Path) -> str:
     """The path as a person in this directory would write it."""
     here = Path.cwd()
     return plain(str(path.relative_to(here) if path.is_relative_to(here) else path))

@@ -105,26 +105,34 @@ def serve(
     files_port: int = 0,
     ready: Callable[[SandboxServer], object] | None = None,
 ) -> int:
-    """Serve until SIGINT or SIGTERM, and return that signal's number; main thread only.
+    """Serve until SIGINT, SIGTERM or SIGHUP, and return that signal's number; main thread only.
 
+    A second signal doesn't wait. SIGHUP is left alone where it is ignored, as under `nohup`.
     `ready` is called once both ports listen.
     """
     came: list[int] = []
     stop = threading.Event()
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def note(number: int, _frame: FrameType | None) -> None:
         came.append(number)
         stop.set()
+        restore()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, note)
     try:
         with SandboxServer(sandbox, host=host, port=port, files_port=files_port) as server:
             if ready is not None:
                 ready(server)
             stop.wait()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
     return came[0]
 
 

@@ -54,7 +54,10 @@ def run(
     told = tmp_path_factory.mktemp("told")  # tests look at what is in their own folder
 
     def run(
-        *arguments: str, env: Mapping[str, str] | None = None
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        out: str | None = None,
+        err: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         job = {
             "arguments": arguments,
@@ -64,13 +67,14 @@ def run(
         for name in ("out", "err"):
             (told / name).write_bytes(b"")
             job[name] = str(told / name)
+        job |= {name: path for name, path in {"out": out, "err": err}.items() if path}
         print(json.dumps(job), file=stdin, flush=True)
         with selectors.DefaultSelector() as selector:
             selector.register(stdout, selectors.EVENT_READ)
             assert selector.select(PATIENCE), f"it doesn't end: {arguments}"
         status = int(stdout.readline())
-        out, err = ((told / name).read_text() for name in ("out", "err"))
-        return subprocess.CompletedProcess([*COMMAND, *arguments], status, out, err)
+        output = [(told / name).read_text() for name in ("out", "err")]
+        return subprocess.CompletedProcess([*COMMAND, *arguments], status, *output)
 
     return run
 
@@ -80,8 +84,12 @@ def run_anew(tmp_path: Path) -> Run:
     """As `run`, in a Python of its own."""
 
     def run(
-        *arguments: str, env: Mapping[str, str] | None = None
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        out: str | None = None,
+        err: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
+        assert out is err is None
         return subprocess.run(
             [*COMMAND, *arguments],
             cwd=tmp_path,

@@ -35,10 +35,17 @@ def environment(server: SandboxServer | None = None, **more: str) -> dict[str, s
 
 
 class Run(Protocol):
-    """Run the command to its end, without a terminal."""
+    """Run the command to its end, without a terminal.
+
+    `out`, `err`: files for its stdout and stderr, in the place of those that are told of.
+    """
 
     def __call__(
-        self, *arguments: str, env: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        out: str | None = None,
+        err: str | None = None,
     ) -> subprocess.CompletedProcess[str]: ...
 
 

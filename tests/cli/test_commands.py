@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import socket
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def test_unknown_id_is_some_not(
 
 
 def test_file_in_the_way_is_found_before_the_post(
-    run: Run, account: Environment, server: SandboxServer, parsed: Parsed
+    run: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
 ) -> None:
     """Without `--overwrite` a file that is there is kept, and its export isn't asked for."""
     env = account(server)
@@ -144,6 +145,11 @@ def test_file_in_the_way_is_found_before_the_post(
     assert again.returncode == 1
     assert "--overwrite" in parsed(again.stdout)[0]["error"]["message"]
     assert len(server.sandbox.record.submits()) == 1
+    [line] = (tmp_path / "exports" / "manifest.jsonl").read_text().splitlines()
+    assert json.loads(line)["outcome"] == "exported"  # what it says of the file still holds
+    assert again.stderr.splitlines()[-2:-1] == [
+        "1 file is there already, and was kept (My Segment); --overwrite replaces it."
+    ]
     assert run(*EXPORT, PAGE_SEGMENT_ID, "--overwrite", env=env).returncode == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 from collections.abc import Iterator
@@ -108,17 +109,23 @@ def test_timeout_and_the_same_command(
 def test_run_of_a_name_is_idempotent(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
-    """`--run NAME` once it has ended tells its outcomes again, and sends nothing but the list."""
+    """`--run NAME` once it has ended tells its outcomes again, though the vendor is away."""
     env = account(server)
     first = run(*EXPORT, "--run", "tonight", env=env)
     sent = len(server.sandbox.record)
-    again = run(*EXPORT, "--run", "tonight", env=env)
-    assert (first.returncode, again.returncode) == (0, 0)
-    assert len(server.sandbox.record) == sent + 1
+    away = env | {"SEGMENTS_BASE_URL": server.base_url}
+    server.sandbox.inject(Fault.status(503), times=99)
+    again = run(*EXPORT, "--run", "tonight", env=away)
+    one = run("export", *PLACE, PAGE_SEGMENT_ID, "--run", "tonight", env=away)
+    assert (first.returncode, again.returncode, one.returncode) == (0, 0, 0)
+    assert len(server.sandbox.record) == sent
+    assert [row["segment_id"] for row in parsed(one.stdout)] == [PAGE_SEGMENT_ID]
     assert "Run tonight has ended" in again.stderr
     assert "(5 of them before)" in again.stderr
     assert {row["run"] for row in parsed(again.stdout)} == {"tonight"}
     assert {row["source"] for row in parsed(again.stdout)} == {"resumed"}
+    told = [{**row, "at": None, "source": None} for row in parsed(first.stdout)]
+    assert told == [{**row, "at": None, "source": None} for row in parsed(again.stdout)]
 
 
 def test_a_run_at_work_is_waited_for(
@@ -135,6 +142,42 @@ def test_a_run_at_work_is_waited_for(
 
 
 # ----------------------------------------------------------------- another night
+
+
+def test_a_night_goes_on_with_the_last(
+    run: Run, account: Environment, server: SandboxServer
+) -> None:
+    """docs/cli.md's line for every night: the unfinished exports of one night are the next one's.
+
+    Tried again in the same night, it asks for none.
+    """
+    text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    [line] = re.findall(r"^ +0 2 \* \* \*  segments-async (.*)$", text, re.MULTILINE)
+    nightly, env = line.split(), account(server)
+    server.sandbox.inject(Fault.status(403), origin="files", times=5)
+    assert run(*nightly, env=env).returncode == 1
+    second, third = run(*nightly, env=env), run(*nightly, env=env)
+    assert (second.returncode, third.returncode) == (0, 0), second.stderr
+    assert len(server.sandbox.record.submits()) == 5
+    assert "5 unchanged" in third.stderr
+
+
+def test_unfinished_runs_of_other_names_are_spoken_of(
+    run: Run, account: Environment, slow_server: SandboxServer
+) -> None:
+    """A run by another name doesn't go on with what is unfinished, and says what does."""
+    env = account(slow_server)
+    cut = ("--timeout", "1", "--max-pending", "1")
+    run(*EXPORT, *cut, "--run", "2026-11-24", env=env)
+    for other in (("--run", "2026-11-25"), ()):
+        [said] = [
+            line
+            for line in run(*EXPORT, *cut, *other, env=env).stderr.splitlines()
+            if line.startswith("Run 2026-11-24 is unfinished")
+        ]
+        assert "5 of 5 segments" in said
+        assert "`segments-async resume --to " in said
+        assert " --run 2026-11-24` goes on with it" in said
 
 
 def test_second_run_exports_again_over_its_own_files(

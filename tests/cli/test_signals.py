@@ -1,20 +1,29 @@
-"""Ctrl-C, SIGTERM, and a reader that goes away: the command leaves cleanly and says so."""
+"""Signals, and a reader that goes away or stalls: the command leaves cleanly and says so."""
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launch import PATIENCE, Environment, Run, Start, Until
+from launch import COMMAND, PATIENCE, Environment, Run, Start, Until
 
+from segments_async.cli import exits
+from segments_async.sandbox import Fault
 from segments_async.sandbox.server import SandboxServer
 
 EXPORT = ("export", "--to", "exports", "--all")
 SIGNALS = pytest.mark.parametrize(
     ("number", "code", "word"),
-    [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated")],
-    ids=["SIGINT", "SIGTERM"],
+    [
+        (signal.SIGINT, 130, "Interrupted"),
+        (signal.SIGTERM, 143, "Terminated"),
+        (signal.SIGHUP, 129, "terminal was closed"),
+    ],
+    ids=["SIGINT", "SIGTERM", "SIGHUP"],
 )
 
 
@@ -80,3 +89,85 @@ def test_run_again_after_a_signal_is_possible(
     process.communicate(timeout=PATIENCE)
     again = run(*EXPORT, "--dry-run", env=env)
     assert (again.returncode, len(again.stdout.splitlines())) == (0, 5)
+
+
+def test_no_post_is_unknown_after_a_closed_terminal(
+    start: Start, run: Run, account: Environment, server: SandboxServer, until: Until
+) -> None:
+    """SIGHUP, twice as when a shell tells its jobs, too: the ids of POSTs on the wire are kept."""
+    server.sandbox.inject(Fault.slow(0.5), method="POST", times=5)
+    env = account(server)
+    process = start(*EXPORT, "--rate", "100", env=env)
+    until(lambda: len(server.sandbox.record.submits()) >= 2)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(PATIENCE) == 129
+    again = run(*EXPORT, env=env)
+    assert again.returncode == 0, again.stdout
+    assert server.sandbox.record.duplicates() == {}
+
+
+def test_reader_that_stalls(
+    account: Environment, server: SandboxServer, until: Until, tmp_path: Path
+) -> None:
+    """`export | less`: one SIGINT ends the command though nobody reads; it says what is lost."""
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, False)
+    while True:
+        try:
+            os.write(theirs, b"x" * 4096)
+        except BlockingIOError:
+            break
+    os.set_blocking(theirs, True)
+    process = subprocess.Popen(
+        [*COMMAND, *EXPORT],
+        cwd=tmp_path,
+        env=account(server),
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+    )
+    os.close(theirs)
+    manifest = tmp_path / "exports" / "manifest.jsonl"
+    until(lambda: manifest.exists() and len(manifest.read_text().splitlines()) == 5)
+    process.send_signal(signal.SIGINT)
+    err = process.communicate(timeout=PATIENCE)[1].decode()
+    os.close(ours)
+    assert process.returncode == 130
+    assert "The reader of stdout didn't take the last lines" in err
+    assert "Traceback" not in err
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Puts back the handlers of the signals that end a command."""
+    before = {number: signal.getsignal(number) for number in exits.ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+def test_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second signal, of whatever kind, ends the process with its code; an echo does nothing."""
+    codes: list[int] = []
+    clock = 7.0
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(exits, "monotonic", lambda: clock)
+    monkeypatch.setattr("segments_async.cli.streams.leave", lambda: None)
+    signals = exits.Signals()
+    signals.count()
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` does
+    assert (signals.first, codes) == (signal.SIGTERM, [])
+    clock += 1
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert codes == [129]
+
+
+@pytest.mark.usefixtures("handlers")
+def test_nohup_stays_nohup() -> None:
+    """SIGHUP that whoever started the command had it ignore stays ignored."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    exits.Signals().count()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

@@ -268,7 +268,7 @@ def _printed(console: Console, screen: Screen) -> None:
     console.print(summary.export_table(export))
     console.print(summary.plan_table(names, {segment.segment_id: file.path}))
     console.print(summary.file_line(file))
-    console.print(summary.unfinished_names([EVIL]))
+    console.print(summary.some_names([EVIL]))
     summary.print_report(report, names, console, elapsed=1.0, journal=True)
     screen.say(EVIL)
     LogLines(screen).emit(logging.makeLogRecord({"levelno": 30, "msg": "%s", "args": (EVIL,)}))

@@ -61,6 +61,9 @@ def test_version(run_anew: Run) -> None:
         ([*EXPORT, "--all", "--journal", "x.db", "--sandbox"], "--sandbox"),
         ([*EXPORT, "--all", "--run", "x", "--no-journal"], "--run"),
         ([*EXPORT, "--all", "--only-changed", "--sandbox"], "--only-changed"),
+        ([*EXPORT[:1], "--all", "--to", "s3://me:s3cret@bucket/nightly"], "s3://...: files can't"),
+        (["export", "--all", "--sandbox", "--to", "gs://bucket"], "gs://...: files can't"),
+        (["runs", "--to", "s3://bucket/nightly"], "s3://...: files can't"),
         (["resume"], "--journal"),
         (["runs"], "--journal"),
         (["runs", "--to", "exports", "--prune", "-1"], "--prune"),
@@ -77,6 +80,7 @@ def test_wrong_argument_is_one_sentence(run: Run, arguments: list[str], word: st
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert word in done.stderr
+    assert "s3cret" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
@@ -24,6 +25,7 @@ from segments_async import (
     NotSubmittedError,
     Pacer,
     SegmentsClient,
+    TargetExistsError,
 )
 from segments_async._files import download
 from segments_async._files.part import PartFile
@@ -278,15 +280,20 @@ async def test_in_a_run_a_file_that_is_there_stops_its_segment_alone(tmp_path: P
 
 
 async def test_a_second_run_replaces_files_only_where_told(tmp_path: Path) -> None:
-    """Without `overwrite` a second run of the same segments sends nothing at all."""
+    """Without `overwrite` a second run of the same segments sends nothing, and takes no line back.
+
+    The manifest's last line of a segment is the one that counts.
+    """
     sandbox = Sandbox(segments=3, rows=5)
     async with connected(sandbox) as client:
         await client.bulk_export(sandbox.segment_ids, tmp_path)
         before = len(sandbox.record)
         refused = await client.bulk_export(sandbox.segment_ids, tmp_path)
         assert len(sandbox.record) == before
+        lines = await anyio.Path(tmp_path / "manifest.jsonl").read_text()
         replaced = await client.bulk_export(sandbox.segment_ids, tmp_path, overwrite=True)
-    assert {type(o.error) for o in refused.not_exported} == {ConfigurationError}
+    assert [json.loads(line)["outcome"] for line in lines.splitlines()] == ["exported"] * 3
+    assert {type(o.error) for o in refused.not_exported} == {TargetExistsError}
     assert len(refused.not_exported) == 3
     assert len(replaced.exported) == 3
     assert all(is_whole(sandbox, o.file.path, o.segment_id, 1) for o in replaced.exported)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -402,3 +403,20 @@ async def test_one_string_is_not_many_segments(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="not one string"):
             await client.bulk_export(PAGE_SEGMENT_ID, tmp_path)
     assert sandbox.record.submits() == []
+
+
+@pytest.mark.parametrize("to", ["s3://me:s3cret@bucket/x", Path("gs://bucket/x"), "file:///tmp/x"])
+async def test_a_url_is_no_destination(to: str | Path) -> None:
+    """Where files can't go is refused before any request, and no local directory is made of it."""
+    sandbox = Sandbox()
+    async with connected(sandbox) as client:
+        for operation in (
+            partial(client.bulk_export, [PAGE_SEGMENT_ID], to),
+            partial(client.export, PAGE_SEGMENT_ID, to),
+            partial(client.download_export, PAGE_EXPORT_ID, to),
+        ):
+            with pytest.raises(ConfigurationError, match=r"^(s3|gs|file)://...: files can't") as it:
+                await operation()
+            assert "s3cret" not in str(it.value)
+    assert len(sandbox.record) == 0
+    assert not {"s3:", "gs:", "file:"} & set(names_in(Path()))

@@ -28,6 +28,7 @@ from segments_async import (
     Pacer,
     ServerError,
     SubmitUnknownError,
+    TargetExistsError,
 )
 from segments_async._journal.run_log import RunLog
 from segments_async._opening import account_of
@@ -365,7 +366,7 @@ async def test_the_next_night_exports_again(tmp_path: Path) -> None:
 
     (tmp_path / "runs.db").rename(tmp_path / "elsewhere.db")
     third = await session(sandbox, tmp_path)
-    assert errors(third) == {ConfigurationError}, f"{foreign} is nobody's now"
+    assert errors(third) == {TargetExistsError}, f"{foreign} is nobody's now"
 
 
 async def test_without_a_name_a_finished_run_is_followed_by_a_new_one(tmp_path: Path) -> None:

@@ -1,0 +1,196 @@
+"""Standard streams that are closed, full, non-blocking, stalled or not UTF-8."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import anyio
+import pytest
+from launch import COMMAND, PATIENCE, Environment, Parsed, Run
+
+from segments_async.cli import streams
+from segments_async.cli.streams import JsonLines, StdoutError
+from segments_async.sandbox import Fault
+from segments_async.sandbox.server import SandboxServer
+
+EXPORT = ("export", "--to", "exports", "--all")
+
+#: Longer than a pipe takes at once without blocking.
+LINES: list[dict[str, object]] = [{"number": n, "text": "x" * 9_000} for n in range(12)]
+
+
+@pytest.mark.parametrize("closed", [">&- 2>&- <&-", "2>&-"], ids=["all", "stderr"])
+def test_closed_streams_are_dev_null(
+    run: Run,
+    account: Environment,
+    server: SandboxServer,
+    parsed: Parsed,
+    tmp_path: Path,
+    closed: str,
+) -> None:
+    """Streams that are closed cost nothing, and no file is opened in their place."""
+    env = account(server)
+    done = subprocess.run(
+        ["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, *EXPORT, "-vv"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        timeout=PATIENCE,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(list((tmp_path / "exports").glob("*.csv"))) == 5
+    [row] = parsed(run("runs", "--to", "exports", env=env).stdout)  # nobody wrote into the journal
+    assert row["exported"] == 5
+
+
+@pytest.mark.parametrize("command", [EXPORT, ("list",), ("--help",)], ids=lambda c: c[0])
+def test_stdout_on_a_full_disk(
+    run: Run, account: Environment, server: SandboxServer, command: tuple[str, ...]
+) -> None:
+    """Stdout that can't be written ends with 1 and a sentence, and loses no export."""
+    env = account(server)
+    done = run(*command, env=env, out="/dev/full")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == "segments-async: can't write to stdout: No space left on device"
+    assert "Traceback" not in done.stderr
+    if command == EXPORT:
+        assert "The same command goes on with them" in done.stderr
+        assert len(run(*EXPORT, env=env).stdout.splitlines()) == 5
+        assert server.sandbox.record.duplicates() == {}
+
+
+def test_stderr_on_a_full_disk(
+    run: Run, account: Environment, server: SandboxServer, parsed: Parsed
+) -> None:
+    """A log that can't be written is no export that failed."""
+    done = run(*EXPORT, "-vv", env=account(server), err="/dev/full")
+    assert done.returncode == 0
+    assert [row["outcome"] for row in parsed(done.stdout)] == ["exported"] * 5
+
+
+def test_names_on_a_terminal_that_is_not_utf_8(
+    account: Environment, server: SandboxServer, tmp_path: Path
+) -> None:
+    """What the terminal's encoding doesn't have is shown as `?`, as wide as it was."""
+
+    def rename(body: bytes) -> bytes:
+        return body.replace(b'"My Segment"', '"Käufer \N{PARTY POPPER}!"'.encode())
+
+    server.sandbox.inject(Fault.changed(rename), path="list")
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        [*COMMAND, "list"],
+        cwd=tmp_path,
+        env=account(server, PYTHONIOENCODING="latin-1"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        timeout=PATIENCE,
+    )
+    os.close(theirs)
+    shown = os.read(ours, 1 << 16).decode("latin-1")
+    os.close(ours)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "Käufer ??!" in shown
+
+
+def test_a_path_that_is_not_utf_8(
+    run: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
+) -> None:
+    """A directory whose name isn't text is refused before the list, and exported to without one."""
+    env, to = account(server), os.fsdecode(b"caf\xe9")
+    refused = run("export", "--all", "--to", to, env=env)
+    assert (refused.returncode, refused.stdout, len(server.sandbox.record)) == (2, "", 0)
+    assert refused.stderr.startswith("segments-async: --to caf\\udce9: ")
+    assert len(refused.stderr.splitlines()) == 1
+    done = run("export", "--all", "--to", to, "--no-journal", env=env)
+    assert done.returncode == 0, done.stderr
+    assert all(Path(row["file"]).is_file() for row in parsed(done.stdout))
+    assert len(list((tmp_path / to).glob("*.csv"))) == 5
+
+
+# ----------------------------------------------------------------- pipes, in this process
+
+
+@pytest.fixture(params=[True, False], ids=["blocking", "non-blocking"])
+def pipe(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
+    ours, theirs = os.pipe()
+    os.set_blocking(theirs, request.param)
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+async def _read(descriptor: int, size: int) -> bytes:
+    got = b""
+    while len(got) < size:
+        await anyio.wait_readable(descriptor)
+        got += os.read(descriptor, size)
+    return got
+
+
+@pytest.mark.real_time
+async def test_no_line_is_lost_in_a_pipe(pipe: tuple[int, int]) -> None:
+    """More lines than a pipe holds all arrive, whoever made it non-blocking."""
+    ours, theirs = pipe
+    whole = "".join(map(streams.json_text, LINES)).encode()
+    async with anyio.create_task_group() as group:
+        group.start_soon(JsonLines(theirs).send, *LINES)
+        assert await _read(ours, len(whole)) == whole
+
+
+@pytest.mark.real_time
+async def test_a_line_is_never_cut_by_the_next(pipe: tuple[int, int]) -> None:
+    """What a cancelled task had sent in part is sent to its end before anything else."""
+    ours, theirs = pipe
+    lines = JsonLines(theirs)
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(lines.send, *LINES)
+            await anyio.wait_readable(ours)
+            scope.cancel()
+    got: list[bytes] = []
+    reader = Thread(target=_read_until_end, args=(ours, got))
+    reader.start()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        assert await lines.finish([{"number": 12}])
+    os.write(theirs, b"end")
+    reader.join(PATIENCE)
+    told = [json.loads(line) for line in b"".join(got).removesuffix(b"end").splitlines()]
+    assert [line["number"] for line in told] == list(range(13))
+
+
+def _read_until_end(descriptor: int, got: list[bytes]) -> None:
+    while not got or not got[-1].endswith(b"end"):
+        got.append(os.read(descriptor, 1 << 16))
+
+
+@pytest.mark.real_time
+async def test_a_reader_that_takes_nothing_is_left(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a signal came, a stalled reader is waited for no longer, by lines and by sentences."""
+    _, theirs = pipe
+    monkeypatch.setattr(streams, "PATIENCE", 0.01)
+    monkeypatch.setattr(streams, "_Leaving", type("Left", (), {"came": True}))
+    assert not await JsonLines(theirs).finish(LINES)
+    assert streams.text_stream(theirs).write("to nobody") == 9
+
+
+async def test_a_full_disk_is_told_once() -> None:
+    """The first line that can't be written raises; the rest is dropped, and leaving isn't hard."""
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    lines = JsonLines(descriptor)
+    with pytest.raises(StdoutError, match="No space left"):
+        await lines.send(*LINES)
+    await lines.send(*LINES)
+    assert not await lines.finish(LINES)
+    os.close(descriptor)
