@@ -448,7 +448,7 @@ class Pacer:
             self._granted is not None
             and not self._memory
             and not self._window
-            and self._evidence < _shortest_plateau(self._granted)
+            and self._evidence < min(EVIDENCE_OF_A_SHARE, _shortest_plateau(self._granted))
         )
 
     def _open_block(self, now: float, chance: float) -> None:
