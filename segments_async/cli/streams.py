@@ -42,7 +42,7 @@ class StdoutError(Exception):
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"can't write to stdout: {error.strerror or error}")
-        self.reader_gone = error.errno == errno.EPIPE
+        self.reader_gone: bool = error.errno == errno.EPIPE
 
 
 class _Leaving:
