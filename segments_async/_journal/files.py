@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 from pathlib import Path
@@ -59,14 +60,30 @@ def create_private(path: Path) -> None:
         os.close(descriptor)
 
 
+def name_of_new(path: Path) -> Path:
+    """A name, beside the path, for a file that `put_in_place` gives its own name."""
+    return path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
+
+
 def put_in_place(new: Path, path: Path) -> None:
     """Give a finished file its name, unless another process was faster; then drop it."""
     try:
         with contextlib.suppress(FileExistsError):
             os.link(new, path)
     finally:
-        new.unlink()
+        new.unlink(missing_ok=True)  # another process may have ended this, by `drop_new_name`
     sync_directory(path.parent)
+
+
+def drop_new_name(path: Path) -> None:
+    """End what a process began that died, or is, between the two steps of `put_in_place`.
+
+    The file has two names then, and a journal of two names is refused.
+    """
+    if path.exists() and path.stat().st_nlink > 1:
+        for new in path.parent.glob(f"{glob.escape(path.name)}.*.new"):
+            if new.samefile(path):
+                new.unlink(missing_ok=True)
 
 
 class RunLock:

@@ -22,6 +22,8 @@ from segments_async._disk import NoLocks
 from segments_async._journal.files import (
     RunLock,
     create_private,
+    drop_new_name,
+    name_of_new,
     network_file_system,
     put_in_place,
 )
@@ -121,9 +123,10 @@ class Sqlite:
         Beside it SQLite looks for an unfinished transaction, which it would roll back into it.
         """
         beside = [self._path.with_name(f"{self._path.name}{end}") for end in ("", *_BESIDE)]
-        problem = distrust_of_way(self._given) or next(
-            filter(None, map(distrust_of_file, beside)), None
-        )
+        problem = distrust_of_way(self._given)
+        if problem is None:
+            drop_new_name(self._path)
+            problem = next(filter(None, map(distrust_of_file, beside)), None)
         if problem is not None:
             self._refuse(f"not read, because {problem}", "foreign")
 
@@ -151,7 +154,7 @@ class Sqlite:
         # Left by a process that died over a transaction, in a file that somebody removed since: to
         # SQLite, it would be an unfinished transaction of the new one.
         self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)
-        new = self._path.with_name(f"{self._path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
+        new = name_of_new(self._path)
         create_private(new)
         try:
             engine = _engine(new)

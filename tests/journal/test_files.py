@@ -20,7 +20,7 @@ from journal.lives import ACCOUNT, DESTINATION, live, opened, run_of
 from segments_async import JournalError
 from segments_async._journal import files
 from segments_async._journal.database import Database
-from segments_async._journal.files import RunLock, kind_of_network
+from segments_async._journal.files import RunLock, kind_of_network, name_of_new
 from segments_async._sansio.lifecycle import Event
 
 
@@ -262,6 +262,17 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
             lock.release()
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+def test_dies_while_the_journal_gets_its_name(tmp_path: Path) -> None:
+    """It has two names then: the next process drops the first one, and goes on."""
+    path = tmp_path / "runs.db"
+    Database.open(path, ACCOUNT).open_run(DESTINATION, "old", "x").close()
+    new = name_of_new(path)
+    os.link(path, new)
+    Database.open(path, ACCOUNT).open_run(DESTINATION, "old", "x").close()
+    assert not new.exists()
+    assert path.stat().st_nlink == 1
 
 
 def test_a_stale_rollback_journal(tmp_path: Path) -> None:
