@@ -17,6 +17,7 @@ from typing import Literal, Self
 import attrs
 from cattrs import BaseValidationError, Converter
 
+from segments_async._trust import distrust_of_file
 from segments_async.cli.arguments import Terms
 from segments_async.cli.exits import UsageError
 from segments_async.cli.journal import DIRECTORY, private_directory
@@ -64,9 +65,16 @@ class Kept:
 
     @classmethod
     def load(cls, to: Path, run: str) -> Self | None:
-        """What was kept of the run; None where nothing was, or nothing that can be read."""
+        """What was kept of the run; None where nothing was, or nothing that can be read.
+
+        Raises:
+            UsageError: another user may have written it, and with it what is exported.
+        """
+        path = to / DIRECTORY / _name(run)
+        if (problem := distrust_of_file(path)) is not None:
+            raise UsageError(f"not read, because {problem}")
         try:
-            value = json.loads((to / DIRECTORY / _name(run)).read_bytes())
+            value = json.loads(path.read_bytes())
             kept = _converter.structure(value, cls)
         except (OSError, ValueError, RecursionError, BaseValidationError):
             return None

@@ -305,7 +305,10 @@ def test_resume_with_nothing_to_do(run: Run, account: Environment, server: Sandb
 def test_resume_that_cannot_know(
     run: Run, account: Environment, slow_server: SandboxServer, tmp_path: Path
 ) -> None:
-    """Which segments it had is never guessed: several runs, an unknown name, a lost file are 2."""
+    """Which segments it had is never guessed: several runs, an unknown name, a lost file are 2.
+
+    So is a file that another user may have written.
+    """
     env = account(slow_server)
     for name in ("one", "two"):
         run(*EXPORT, "--run", name, "--timeout", "1", env=env)
@@ -314,7 +317,11 @@ def test_resume_that_cannot_know(
     for path in (tmp_path / "exports" / ".segments-async").glob("run-*.json"):
         path.write_text('{"run": "one"}')
     lost = run("resume", *PLACE, "--run", "one", env=env)
-    assert [done.returncode for done in (several, unknown, lost)] == [2, 2, 2]
+    for path in (tmp_path / "exports" / ".segments-async").glob("run-*.json"):
+        path.chmod(0o666)
+    others = run("resume", *PLACE, "--run", "one", env=env)
+    assert [done.returncode for done in (several, unknown, lost, others)] == [2, 2, 2, 2]
+    assert "may be written by others" in others.stderr
     assert "two, one" in several.stderr
     assert "three" in unknown.stderr
     assert "nothing says which segments" in lost.stderr
