@@ -416,22 +416,23 @@ def test_a_poll_waits_for_those_due_before_it(
 @given(st.lists(st.floats(0, 4), min_size=2, max_size=30), st.floats(0.5, 50))
 def test_every_export_is_polled_again(ages: list[float], rate: float) -> None:
     """Of n waiting exports, each is asked about again within its floor and n + 1 grants."""
-    scheduler: PollScheduler[float] = PollScheduler()
-    asked: dict[float, float] = {}
+    scheduler: PollScheduler[tuple[float, int]] = PollScheduler()
+    asked: dict[tuple[float, int], float] = {}
     for number, age in enumerate(ages):
         submitted_at = NOW - age - number * 1e-3
-        scheduler.add(Want(POLL, submitted_at, next_poll_at(NOW, submitted_at)))
-        asked[submitted_at] = NOW
+        target = (submitted_at, number)  # two may have been submitted at once
+        scheduler.add(Want(POLL, target, next_poll_at(NOW, submitted_at)))
+        asked[target] = NOW
     now = NOW
     for _ in range(10 * len(ages)):
         now = max(now + 1 / rate, scheduler.next_at(now))
         want = scheduler.pop(now)
         assert want is not None
         last = asked[want.target]
-        floor = max(SHORTEST_POLL_GAP, POLL_GAP_BY_AGE * (last - want.target))
+        floor = max(SHORTEST_POLL_GAP, POLL_GAP_BY_AGE * (last - want.target[0]))
         assert floor - 1e-6 <= now - last <= floor + (len(ages) + 1) / rate + 1e-6
         asked[want.target] = now
-        want.key = next_poll_at(now, want.target)
+        want.key = next_poll_at(now, want.target[0])
         scheduler.add(want)
 
 
