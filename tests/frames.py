@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -15,10 +16,14 @@ from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, PAGE_EXPORT_
 
 TESTS = str(Path(__file__).parent)
 
+BASIC = base64.b64encode(f"{PAGE_API_KEY}:{PAGE_ACCESS_TOKEN}".encode()).decode()
+SIGNATURE = "f00dfacec0ffee"
+LINK = f"https://b.s3.amazonaws.com/a.csv?X-Amz-Credential=AKIA&X-Amz-Signature={SIGNATURE}"
+
 Answering = Callable[[httpx.Request], httpx.Response]
 
 
-def an_export(filename: str | None, **changed: Any) -> dict[str, Any]:
+def an_export(filename: str | None = LINK, **changed: Any) -> dict[str, Any]:
     """A COMPLETE export as the vendor writes it."""
     segment = {
         "segmentId": PAGE_SEGMENT_ID,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import errno
 import json
 import logging
@@ -14,7 +13,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from frames import an_export, client_of, given_away
+from frames import BASIC, LINK, SIGNATURE, an_export, client_of, given_away
 
 import segments_async.errors as errors
 from segments_async import (
@@ -34,10 +33,7 @@ from segments_async.sandbox import (
     PAGE_SEGMENT_ID,
 )
 
-BASIC = base64.b64encode(f"{PAGE_API_KEY}:{PAGE_ACCESS_TOKEN}".encode()).decode()
-SIGNATURE = "f00dfacec0ffee"
 COOKIE = "a-session-of-a-load-balancer"
-LINK = f"https://b.s3.amazonaws.com/a.csv?X-Amz-Credential=AKIA&X-Amz-Signature={SIGNATURE}"
 HEADERS = {"location": LINK, "set-cookie": f"lb={COOKIE}"}
 SECRETS = (PAGE_ACCESS_TOKEN, BASIC, SIGNATURE, "X-Amz-Signature", COOKIE)
 

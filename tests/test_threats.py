@@ -5,7 +5,6 @@ docs/threats.md has the whole table, and the tests of the rest.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import gzip
 import http.server
@@ -17,7 +16,7 @@ import ssl
 import threading
 import traceback
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +28,7 @@ import httpx
 import pytest
 import trustme
 from client.vendor import connected
+from frames import BASIC, LINK, SIGNATURE, TESTS, an_export, client_of
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -57,11 +57,7 @@ from segments_async.sandbox import (
     SandboxTransport,
 )
 
-BASIC = base64.b64encode(f"{PAGE_API_KEY}:{PAGE_ACCESS_TOKEN}".encode()).decode()
-SIGNATURE = "f00dfacec0ffee"
-LINK = f"https://b.s3.amazonaws.com/a.csv?X-Amz-Credential=AKIA&X-Amz-Signature={SIGNATURE}"
 SECRETS = (PAGE_ACCESS_TOKEN, BASIC, SIGNATURE, "X-Amz-Signature", "X-Amz-Credential")
-TESTS = str(Path(__file__).parent)
 
 #: httpx's generators of a body that isn't read to its end can't be closed from outside.
 abandoned_body = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
@@ -69,57 +65,6 @@ abandoned_body = pytest.mark.filterwarnings("ignore:Async generator:ResourceWarn
 
 def secrets_in(text: str) -> list[str]:
     return [secret for secret in SECRETS if secret in text]
-
-
-def an_export(filename: str = LINK, **changed: Any) -> dict[str, Any]:
-    """A COMPLETE export as the vendor writes it."""
-    segment = {
-        "segmentId": PAGE_SEGMENT_ID,
-        "name": "My Segment",
-        "projectId": "a-project",
-        "type": "Static",
-    }
-    return {
-        "exportId": PAGE_EXPORT_ID,
-        "segment": segment,
-        "status": "COMPLETE",
-        "startTime": "2026-04-09T14:45:07.000Z",
-        "filename": filename,
-        **changed,
-    }
-
-
-Answering = Callable[[httpx.Request], httpx.Response]
-
-
-class Transport(httpx.AsyncBaseTransport):
-    """Answers as told; the vendor's answers stand in a body that is still to be read."""
-
-    def __init__(self, answer: Answering) -> None:
-        self._answer = answer
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        await anyio.lowlevel.checkpoint()
-        return self._answer(request)
-
-
-@contextlib.asynccontextmanager
-async def client_of(
-    api: Answering, files: Answering, **options: Any
-) -> AsyncIterator[SegmentsClient]:
-    """A client whose two transports answer as told."""
-    async with (
-        httpx.AsyncClient(transport=Transport(api)) as api_http,
-        httpx.AsyncClient(transport=Transport(files)) as files_http,
-        SegmentsClient(
-            PAGE_API_KEY,
-            PAGE_ACCESS_TOKEN,
-            http_client=api_http,
-            file_http_client=files_http,
-            **options,
-        ) as client,
-    ):
-        yield client
 
 
 def complete(_: httpx.Request) -> httpx.Response:
