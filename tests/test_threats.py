@@ -28,7 +28,7 @@ import httpx
 import pytest
 import trustme
 from client.vendor import connected
-from frames import BASIC, LINK, SIGNATURE, TESTS, an_export, client_of
+from frames import BASIC, LINK, SIGNATURE, TESTS, Answering, an_export, client_of
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
