@@ -41,8 +41,8 @@ from segments_async import JournalError, NotExported, Pacer, SegmentsClient
 from segments_async._journal.database import Database
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import events, sealed, stamp
-from segments_async._opening import account_of
-from segments_async._sansio.lifecycle import Event
+from segments_async._run.start import account_of
+from segments_async._sansio.jobs.lifecycle import Event
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Sandbox
 from segments_async.sandbox.server import SandboxServer
 

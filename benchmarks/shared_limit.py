@@ -24,7 +24,7 @@ import attrs
 
 from segments_async import Pacer
 from segments_async._journal.limit import LEASE
-from segments_async._sansio.sharing import Common, Share
+from segments_async._sansio.pace.shared_limit import Common, Share
 from segments_async.sandbox import FixedWindow, TokenBucket
 
 Limit = TokenBucket | FixedWindow

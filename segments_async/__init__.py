@@ -1,8 +1,8 @@
 """Export many user segments at once from mParticle Analytics' User Segments Export API."""
 
 from segments_async._files.body import ExportBody
-from segments_async._sansio.links import S3_HOSTS
-from segments_async._sansio.pacer import Pacer
+from segments_async._sansio.files.links import S3_HOSTS
+from segments_async._sansio.pace.pacer import Pacer
 from segments_async.client import SegmentsClient
 from segments_async.errors import (
     APIConnectionError,

@@ -22,16 +22,14 @@ from typing import Any, Self, TypeVar, overload
 import anyio
 import anyio.to_thread
 
-from segments_async._binding import Binding
-from segments_async._engine import Engine, RunOptions
+from segments_async._exports.followers import Waiter, shielded
+from segments_async._exports.registry import Flight, Flights, last_setback
 from segments_async._files.body import ExportBody
 from segments_async._files.destination import Destination, check_target
 from segments_async._files.fetch import fetch_file, open_file
 from segments_async._files.s3 import S3Signer
 from segments_async._files.under_way import FilesUnderWay
-from segments_async._flight import Flight, Flights, last_setback
-from segments_async._gate import Gate, Target, Ticket
-from segments_async._http import (
+from segments_async._http.api import (
     KEEPALIVE,
     LIST_CAP,
     STATUS_CAP,
@@ -41,25 +39,15 @@ from segments_async._http import (
     HttpClient,
     OwnClients,
 )
-from segments_async._opening import Opening, StrPath, account_of
-from segments_async._plain import plain
-from segments_async._sansio.credentials import Origin, Secret, authorization, parse_base_url
-from segments_async._sansio.decoding import read_segments, read_status
-from segments_async._sansio.exports import is_complete
-from segments_async._sansio.lifecycle import State
-from segments_async._sansio.links import (
-    MOST_REDIRECTS,
-    S3_HOSTS,
-    check_addresses,
-    check_link,
-    redact,
-)
-from segments_async._sansio.pacer import Pacer
-from segments_async._sansio.retry import RetryQuota, full_jitter
-from segments_async._sansio.schedule import PollScheduler
-from segments_async._sansio.standing import IfLost
-from segments_async._sansio.verdict import NOT_NOW
-from segments_async._sansio.wire import (
+from segments_async._http.binding import Binding
+from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
+from segments_async._pace.gate import Gate, Target, Ticket
+from segments_async._run.engine import Engine, RunOptions
+from segments_async._run.start import Opening, StrPath, account_of
+from segments_async._sansio.api.credentials import Origin, Secret, authorization, parse_base_url
+from segments_async._sansio.api.decoding import read_segments, read_status
+from segments_async._sansio.api.redaction import redact
+from segments_async._sansio.api.wire import (
     LONGEST_ID,
     ApiAnswer,
     ApiRequest,
@@ -68,8 +56,14 @@ from segments_async._sansio.wire import (
     list_request,
     poll_request,
 )
-from segments_async._storage import STORAGE_KEEPALIVE, Storage
-from segments_async._waiting import Waiter, shielded
+from segments_async._sansio.files.links import MOST_REDIRECTS, S3_HOSTS, check_addresses, check_link
+from segments_async._sansio.jobs.exports import is_complete
+from segments_async._sansio.jobs.lifecycle import State
+from segments_async._sansio.jobs.record import IfLost
+from segments_async._sansio.jobs.verdict import NOT_NOW
+from segments_async._sansio.pace.backoff import RetryQuota, full_jitter
+from segments_async._sansio.pace.pacer import Pacer
+from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -79,6 +73,7 @@ from segments_async.errors import (
     NotSubmittedError,
     SegmentsError,
     ServerError,
+    printable,
 )
 from segments_async.models import Export, ExportStatus, OutputFormat, Segment
 from segments_async.results import BulkReport, Completed, Exported, ExportedFile
@@ -778,7 +773,7 @@ def _is_accepted(flight: Flight) -> bool:
 
 def _shown_id(segment_id: str) -> str:
     """An id that isn't one, fit for a log and a journal; never one that is."""
-    shown = plain(redact(segment_id))
+    shown = printable(redact(segment_id))
     return shown if len(shown) <= LONGEST_ID else shown[: LONGEST_ID - 3] + "..."
 
 

@@ -30,9 +30,8 @@ response: those carry credentials and signed links, and errors end up in logs an
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Any, Literal
-
-from segments_async._plain import plain
 
 if TYPE_CHECKING:
     from segments_async.models import Export
@@ -55,7 +54,7 @@ class SegmentsError(Exception):
 
     def __init__(self, message: str, **facts: Any) -> None:
         # A message may have a vendor's text in it, and ends up in logs and on terminals.
-        super().__init__(plain(message))
+        super().__init__(printable(message))
         # `None` facts are kept too: an attribute that is sometimes absent is a trap.
         self.__dict__.update(facts)
 
@@ -285,3 +284,20 @@ class JournalError(SegmentsError):
 
     def __init__(self, message: str, *, reason: JournalReason, location: str) -> None:
         super().__init__(message, reason=reason, location=location)
+
+
+def printable(text: str) -> str:
+    """The text with its control characters escaped, so that it can't give a terminal orders.
+
+    A segment's name, a file's name and a server's message may hold such characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or unicodedata.category(char) == "Zs" else _escaped(char)
+        for char in text
+    )
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")

@@ -10,8 +10,8 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from segments_async._engine import Engine
-from segments_async._opening import Opening
+from segments_async._run.engine import Engine
+from segments_async._run.start import Opening
 from segments_async.errors import ConfigurationError
 from segments_async.results import BulkReport, NotExported, OutcomeT, Progress
 

@@ -23,9 +23,9 @@ from segments_async import (
     SegmentsClient,
     SegmentsError,
 )
-from segments_async._http import OwnClients
-from segments_async._sansio.decoding import read_status
-from segments_async._sansio.wire import ApiAnswer, ApiRequest
+from segments_async._http.api import OwnClients
+from segments_async._sansio.api.decoding import read_status
+from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,

@@ -21,20 +21,15 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 #: From the bottom up: a module imports from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"_frames", "_plain", "_trust"}),
     frozenset({"models"}),
     frozenset({"errors"}),
     frozenset({"results"}),
     frozenset({"_sansio"}),
-    frozenset({"_disk", "_quiet", "_wide_reads"}),
-    frozenset({"_environment", "_http", "_binding", "_storage", "_storage_gate"}),
-    frozenset({"_gate", "_watch"}),
-    frozenset({"_files", "_journal"}),
-    frozenset({"_flight"}),
-    frozenset({"_waiting", "_workers", "_fetches", "_cooling", "_ledger", "_manifest", "_sharing"}),
-    frozenset({"_figures"}),
-    frozenset({"_engine"}),
-    frozenset({"_opening"}),
+    frozenset({"_filesystem", "_http"}),
+    frozenset({"_journal"}),
+    frozenset({"_pace", "_files"}),
+    frozenset({"_exports"}),
+    frozenset({"_run"}),
     frozenset({"run"}),
     frozenset({"client"}),
     frozenset({"__init__"}),
@@ -151,14 +146,15 @@ def test_core_imports_only_its_dependencies() -> None:
     And httpcore, httpx's own, in one module: it has the only way to read more than 64 KiB at once.
     """
     allowed = {"anyio", "attr", "attrs", "cattrs", "httpx", "segments_async", "__future__"}
-    extras = {"_journal": {"sqlalchemy"}, "_wide_reads": {"httpcore"}}
+    extras = {"_journal": {"sqlalchemy"}}
+    modules = {"segments_async/_http/fast_transport.py": {"httpcore"}}
     foreign = {
         (ids(path), name)
         for path in MODULES
         if layer_of(dotted(path)) not in {"cli", "sandbox"}
         for name in imports(path)
         if (root := name.partition(".")[0])
-        not in allowed | extras.get(layer_of(dotted(path)), set())
+        not in allowed | extras.get(layer_of(dotted(path)), modules.get(ids(path), set()))
         and root not in sys.stdlib_module_names
     }
     assert foreign == set()
@@ -187,7 +183,7 @@ def test_decisions_do_nothing(path: Path) -> None:
     "path", [path for path in MODULES if layer_of(dotted(path)) != "sandbox"], ids=ids
 )
 def test_imports_point_one_way(path: Path) -> None:
-    """errors, models, _sansio, _http, _gate, _files and _journal, run, client, cli: only back."""
+    """models, errors, results, _sansio, _http, _journal, _pace, _files, ..., cli: only back."""
     own = layer_of(dotted(path))
     order = {name: height for height, names in enumerate(LAYERS) for name in names}
     assert own in order, f"in which layer is {own}?"
@@ -217,16 +213,16 @@ def test_sandbox_knows_nothing_of_the_client(path: Path) -> None:
 
 
 def test_httpx_is_imported_in_one_place() -> None:
-    """Only `_http.py`, what it makes clients of, and the sandbox's transport import httpx."""
+    """Only `_http/api.py`, what it makes clients of, and the sandbox's transport import httpx."""
     users = {
         ids(path)
         for path in MODULES
         if any(name.partition(".")[0] == "httpx" for name in imports(path))
     }
     assert users <= {
-        "segments_async/_environment.py",
-        "segments_async/_http.py",
-        "segments_async/_wide_reads.py",
+        "segments_async/_http/environment.py",
+        "segments_async/_http/api.py",
+        "segments_async/_http/fast_transport.py",
         "segments_async/sandbox/transport.py",
     }
 

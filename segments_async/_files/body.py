@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from segments_async._files.rows import Rows
-from segments_async._storage import StorageBroken
+from segments_async._http.storage import StorageBroken
 from segments_async.errors import ConfigurationError, DownloadError
 from segments_async.models import Export
 

@@ -13,10 +13,10 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
-from segments_async._disk import write_all
 from segments_async._files.part import sidecar_of
-from segments_async._sansio.naming import file_names, scheme_of
-from segments_async._trust import open_regular
+from segments_async._filesystem.disk import write_all
+from segments_async._filesystem.trust import open_regular
+from segments_async._sansio.files.naming import file_names, scheme_of
 from segments_async.errors import ConfigurationError, TargetExistsError
 
 MANIFEST = "manifest.jsonl"

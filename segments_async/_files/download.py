@@ -16,7 +16,10 @@ from anyio.abc import TaskGroup
 
 from segments_async._files.encoded import EncodedBody
 from segments_async._files.part import Bytes, PartFile
-from segments_async._sansio.byte_ranges import (
+from segments_async._http.storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
+from segments_async._sansio.files.progress_limit import SLOWEST, WINDOW, Speed
+from segments_async._sansio.files.range_allocator import Claims, size_of
+from segments_async._sansio.files.ranges import (
     NO_END,
     Continued,
     Misfit,
@@ -26,9 +29,6 @@ from segments_async._sansio.byte_ranges import (
     Stored,
     read_answer,
 )
-from segments_async._sansio.claims import Claims, size_of
-from segments_async._sansio.transfer import SLOWEST, WINDOW, Speed
-from segments_async._storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
 
 logger: logging.Logger = logging.getLogger("segments_async")
 

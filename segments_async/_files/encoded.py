@@ -12,8 +12,8 @@ import anyio.to_thread
 
 from segments_async._files.gzip_stream import STEP, GzipDecoder
 from segments_async._files.part import SLICE, ChecksumMismatch, PartFile, md5
-from segments_async._sansio.byte_ranges import Stored
-from segments_async._sansio.transfer import Speed
+from segments_async._sansio.files.progress_limit import Speed
+from segments_async._sansio.files.ranges import Stored
 
 
 class EncodedBody:

@@ -36,15 +36,15 @@ from segments_async._files.part import (
     part_of,
 )
 from segments_async._files.watched import TOO_SLOW, WatchedChunks
-from segments_async._sansio.byte_ranges import Stored, content_encoding, read_answer
-from segments_async._sansio.claims import size_of
-from segments_async._sansio.exports import file_since
-from segments_async._sansio.links import LinkMalformed, LinkRefused
-from segments_async._sansio.retry import full_jitter, retry_after_seconds
-from segments_async._sansio.storage_errors import StorageError, storage_error
-from segments_async._sansio.transfer import WINDOW, Patience, Renewals
-from segments_async._storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
-from segments_async._storage_gate import LONGEST_PAUSE, StorageGone
+from segments_async._http.storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
+from segments_async._http.storage_gate import LONGEST_PAUSE, StorageGone
+from segments_async._sansio.files.links import LinkMalformed, LinkRefused
+from segments_async._sansio.files.progress_limit import WINDOW, Patience, Renewals
+from segments_async._sansio.files.range_allocator import size_of
+from segments_async._sansio.files.ranges import Stored, content_encoding, read_answer
+from segments_async._sansio.files.storage_errors import StorageError, storage_error
+from segments_async._sansio.jobs.exports import file_since
+from segments_async._sansio.pace.backoff import full_jitter, retry_after_seconds
 from segments_async.errors import (
     APIConnectionError,
     APIError,

@@ -27,7 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from segments_async._disk import (
+from segments_async._filesystem.disk import (
     NoLocks,
     close_locked,
     is_at,
@@ -35,10 +35,10 @@ from segments_async._disk import (
     try_lock,
     write_all_at,
 )
-from segments_async._sansio import sidecar
-from segments_async._sansio.byte_ranges import Stored
-from segments_async._sansio.claims import Ranges, prefix_of, with_range
-from segments_async._trust import open_regular
+from segments_async._filesystem.trust import open_regular
+from segments_async._sansio.files import sidecar
+from segments_async._sansio.files.range_allocator import Ranges, prefix_of, with_range
+from segments_async._sansio.files.ranges import Stored
 
 #: Bytes hashed from the disk in one go: little enough that a cancellation needn't wait for it.
 SLICE = 32 * 1024 * 1024

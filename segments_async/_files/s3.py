@@ -19,9 +19,10 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from segments_async._sansio.links import LinkRefused, redact
-from segments_async._sansio.s3_links import DEFAULT_REGION, S3Object, S3Place, object_url
-from segments_async._storage import SignedLink, StorageBroken
+from segments_async._http.storage import SignedLink, StorageBroken
+from segments_async._sansio.api.redaction import redact
+from segments_async._sansio.files.links import LinkRefused
+from segments_async._sansio.files.s3_links import DEFAULT_REGION, S3Object, S3Place, object_url
 
 #: Seconds a signed URL is good for. Storage looks at them when a request begins; its tolerance
 #: for clocks that are wrong is the same.

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import anyio
 
-from segments_async._sansio.standstill import LATE
-from segments_async._sansio.transfer import SLOWEST, WINDOW, Speed
-from segments_async._storage import StorageBroken
+from segments_async._http.storage import StorageBroken
+from segments_async._sansio.files.progress_limit import SLOWEST, WINDOW, Speed
+from segments_async._sansio.pace.standstill import LATE
 
 TOO_SLOW = f"fewer than {SLOWEST} bytes came in {WINDOW:g} s"
 

@@ -36,11 +36,11 @@ from segments_async._journal.tables import (
     stamp,
 )
 from segments_async._journal.witness import Seen, Witness, forget, witnesses
-from segments_async._sansio.exports import seconds_taken
-from segments_async._sansio.facts import Facts, read_facts
-from segments_async._sansio.lifecycle import Event, State
-from segments_async._sansio.sharing import Common, Told
-from segments_async._sansio.standing import standings
+from segments_async._sansio.jobs.exports import seconds_taken
+from segments_async._sansio.jobs.lifecycle import Event, State
+from segments_async._sansio.jobs.payload import Facts, read_facts
+from segments_async._sansio.jobs.record import standings
+from segments_async._sansio.pace.shared_limit import Common, Told
 from segments_async.errors import ConfigurationError, JournalError
 from segments_async.results import ExportedFile
 

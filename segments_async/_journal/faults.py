@@ -10,11 +10,11 @@ from typing import Any, cast
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from segments_async._frames import chain
 from segments_async._journal.locked import Locked
 from segments_async._journal.tables import BrokenSeal, Malformed
-from segments_async._sansio.facts import UnreadableFacts
-from segments_async._sansio.lifecycle import IllegalTransition
+from segments_async._sansio.error_chain import chain
+from segments_async._sansio.jobs.lifecycle import IllegalTransition
+from segments_async._sansio.jobs.payload import UnreadableFacts
 from segments_async.errors import ConfigurationError, JournalError, JournalReason
 
 _DRIVERS = frozenset({"sqlite3", "psycopg", "psycopg2", "pg8000"})

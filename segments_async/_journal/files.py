@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import Self
 
-from segments_async._disk import close_locked, is_at, sync_directory, try_lock
-from segments_async._trust import open_regular
+from segments_async._filesystem.disk import close_locked, is_at, sync_directory, try_lock
+from segments_async._filesystem.trust import open_regular
 
 #: Kinds of file systems on which several machines may see one file. Their locks and syncs are often
 #: not what SQLite and `flock` need (sqlite.org/howtocorrupt.html, section 2.1).

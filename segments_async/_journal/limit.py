@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, insert, select
 
 from segments_async._journal.tables import checked, limit, members, moment, sealed, stamp
-from segments_async._sansio.sharing import Common, Told
+from segments_async._sansio.pace.shared_limit import Common, Told
 
 #: A process that said nothing for so long is gone, or asleep.
 LEASE = timedelta(seconds=5)

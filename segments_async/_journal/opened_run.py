@@ -25,8 +25,8 @@ from segments_async._journal.locked import Locked
 from segments_async._journal.set_aside import SetAside
 from segments_async._journal.tables import checked, events, moment, runs, sealed, stamp
 from segments_async._journal.witness import Witness
-from segments_async._sansio.lifecycle import State
-from segments_async._sansio.standing import Logged, Standing
+from segments_async._sansio.jobs.lifecycle import State
+from segments_async._sansio.jobs.record import Logged, Standing
 from segments_async.errors import JournalError, JournalReason
 
 #: Seconds for which another holder of the run is taken for a lock that is just being let go of: of

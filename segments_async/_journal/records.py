@@ -7,7 +7,7 @@ from datetime import datetime
 
 import attrs
 
-from segments_async._sansio.lifecycle import State
+from segments_async._sansio.jobs.lifecycle import State
 
 
 @attrs.frozen

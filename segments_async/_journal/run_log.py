@@ -33,10 +33,10 @@ import anyio.to_thread
 
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
-from segments_async._sansio.facts import check_secrets
-from segments_async._sansio.lifecycle import Event, State
-from segments_async._sansio.standing import Logged, Standing, step
-from segments_async._sansio.tally import Tally
+from segments_async._sansio.jobs.lifecycle import Event, State
+from segments_async._sansio.jobs.payload import check_secrets
+from segments_async._sansio.jobs.record import Logged, Standing, step
+from segments_async._sansio.jobs.tally import Tally
 from segments_async.errors import JournalError, JournalReason
 
 logger: logging.Logger = logging.getLogger("segments_async")

@@ -19,8 +19,8 @@ from segments_async._journal.tables import (
     sealed,
     stamp,
 )
-from segments_async._sansio.lifecycle import Event, State, advance
-from segments_async._sansio.standing import Kept
+from segments_async._sansio.jobs.lifecycle import Event, State, advance
+from segments_async._sansio.jobs.record import Kept
 
 #: Events read in one transaction. A transaction that reads holds up SQLite's writers.
 _PAGE = 5000

@@ -17,9 +17,9 @@ from typing import Any
 
 import attrs
 
+from segments_async._filesystem.trust import distrust_of_file, distrust_of_way
 from segments_async._journal.tables import BrokenSeal, check_event, events
 from segments_async._journal.witness import DIRECTORY, digest
-from segments_async._trust import distrust_of_file, distrust_of_way
 from segments_async.errors import JournalError
 
 logger: logging.Logger = logging.getLogger("segments_async")

@@ -20,8 +20,8 @@ import anyio.to_thread
 
 from segments_async._journal.locked import Locked
 from segments_async._journal.records import GuardRecord, RunSummary
-from segments_async._sansio.facts import SecretInFacts, check_secrets
-from segments_async._sansio.sharing import Common, Told
+from segments_async._sansio.jobs.payload import SecretInFacts, check_secrets
+from segments_async._sansio.pace.shared_limit import Common, Told
 from segments_async.errors import ConfigurationError, JournalError
 from segments_async.results import ExportedFile
 

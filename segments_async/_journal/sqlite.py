@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 
-from segments_async._disk import NoLocks
+from segments_async._filesystem.disk import NoLocks
+from segments_async._filesystem.trust import distrust_of_file, distrust_of_way, make_directories
 from segments_async._journal.files import (
     RunLock,
     create_private,
@@ -28,7 +29,6 @@ from segments_async._journal.files import (
     put_in_place,
 )
 from segments_async._journal.tables import guard, journal, metadata, runs
-from segments_async._trust import distrust_of_file, distrust_of_way, make_directories
 from segments_async.errors import JournalError, JournalReason
 
 #: Seconds that one attempt waits for another process's commit. Short, since a cancelled caller

@@ -28,7 +28,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-from segments_async._sansio.lifecycle import Event
+from segments_async._sansio.jobs.lifecycle import Event
 
 #: Of the tables as they stand here. A journal with a higher one is refused.
 SCHEMA = 1

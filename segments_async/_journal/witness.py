@@ -19,7 +19,7 @@ from typing import Self
 
 import attrs
 
-from segments_async._trust import open_regular
+from segments_async._filesystem.trust import open_regular
 
 logger: logging.Logger = logging.getLogger("segments_async")
 

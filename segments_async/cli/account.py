@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from segments_async import SegmentsClient
-from segments_async._opening import account_of
+from segments_async._run.start import account_of
 from segments_async.cli.exits import Interrupted, UsageError, ending_signals
 from segments_async.client import BASE_URL as VENDOR
 

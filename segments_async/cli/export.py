@@ -18,9 +18,8 @@ import attrs
 from segments_async import BulkRun, Pacer, SegmentsClient
 from segments_async._files.destination import absolute
 from segments_async._journal.records import RunSummary
-from segments_async._opening import unchanged_files
-from segments_async._plain import plain
-from segments_async._sansio.naming import file_names
+from segments_async._run.start import unchanged_files
+from segments_async._sansio.files.naming import file_names
 from segments_async.cli import account, guard, kept, summary
 from segments_async.cli.arguments import Hosts, Pace, Terms
 from segments_async.cli.choose import Choice
@@ -30,7 +29,7 @@ from segments_async.cli.kept import Kept
 from segments_async.cli.live import View
 from segments_async.cli.screen import Screen, counted
 from segments_async.cli.standing import Standing
-from segments_async.errors import JournalError, SegmentsError
+from segments_async.errors import JournalError, SegmentsError, printable
 from segments_async.models import Segment
 from segments_async.results import (
     BulkReport,
@@ -79,8 +78,8 @@ class Options:
             raise UsageError(f"{option} needs a journal, and with this command line there is none")
         if self.journal is not None and not _is_text(absolute(self.to)):
             raise UsageError(
-                f"--to {plain(str(self.to))}: a journal keeps the path as text, and this one isn't "
-                "UTF-8; give another directory, or --no-journal"
+                f"--to {printable(str(self.to))}: a journal keeps the path as text, and this one "
+                "isn't UTF-8; give another directory, or --no-journal"
             )
 
 

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 import anyio
 
 from segments_async import SegmentsClient
-from segments_async._gate import TICKET_RAISED, Gate
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
-from segments_async._ledger import Ledger
+from segments_async._pace.gate import TICKET_RAISED, Gate
+from segments_async._run.ledger import Ledger
 
 _TICKET = "the vendor has opened a ticket with its support by itself. Nothing is sent until"
 

@@ -13,10 +13,10 @@ import anyio.to_thread
 import attrs
 
 from segments_async._files.destination import absolute
+from segments_async._filesystem.trust import make_directories
 from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._journal.sql import SqlJournal
-from segments_async._sansio.standing import Standing
-from segments_async._trust import make_directories
+from segments_async._sansio.jobs.record import Standing
 from segments_async.cli.exits import UsageError
 from segments_async.models import Segment
 

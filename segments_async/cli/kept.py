@@ -17,7 +17,7 @@ from typing import Literal, Self
 import attrs
 from cattrs import BaseValidationError, Converter
 
-from segments_async._trust import distrust_of_file
+from segments_async._filesystem.trust import distrust_of_file
 from segments_async.cli.arguments import Terms
 from segments_async.cli.exits import UsageError
 from segments_async.cli.journal import DIRECTORY, private_directory

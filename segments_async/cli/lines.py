@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from segments_async._sansio.links import without_secret
+from segments_async._sansio.files.links import without_secret
 from segments_async.cli.standing import Standing
 from segments_async.models import Export, Segment
 from segments_async.results import ExportedFile

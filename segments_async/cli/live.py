@@ -12,8 +12,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from segments_async._plain import plain
 from segments_async.cli.screen import counted, in_bytes, in_time
+from segments_async.errors import printable
 from segments_async.results import Exported, Progress
 from segments_async.run import Activity, BulkRun
 
@@ -74,7 +74,7 @@ def _exports(shown: Sequence[Activity], progress: Progress, spinner: Spinner) ->
         state, style = _STATES.get(export.state, (export.state, ""))
         table.add_row(
             spinner,
-            plain(export.name or export.segment_id),
+            printable(export.name or export.segment_id),
             Text(state, style=style),
             in_time(export.age),
             in_bytes(export.bytes) if export.bytes else "",

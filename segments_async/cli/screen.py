@@ -11,9 +11,9 @@ import attrs
 from rich.console import Console
 from rich.text import Text
 
-from segments_async._plain import plain
 from segments_async.cli import guard
 from segments_async.cli.streams import JsonLines
+from segments_async.errors import printable
 
 _WIDTH_OF_A_LOG = 110
 
@@ -44,7 +44,7 @@ class Screen:
 
     def say(self, sentence: str, style: str = "") -> None:
         """A sentence on stderr."""
-        self.err.print(Text(plain(sentence), style=style), soft_wrap=True)
+        self.err.print(Text(printable(sentence), style=style), soft_wrap=True)
 
 
 def _console(stream: TextIO, *, no_color: bool) -> Console:
@@ -71,7 +71,7 @@ class LogLines(logging.Handler):
         try:
             moment = datetime.fromtimestamp(record.created).astimezone()
             style = "yellow" if record.levelno >= logging.WARNING else "dim"
-            line = f"{moment:%H:%M:%S} {plain(guard.message(record))}"
+            line = f"{moment:%H:%M:%S} {printable(guard.message(record))}"
             self._screen.err.print(Text(line, style=style), soft_wrap=True)
         except Exception:  # noqa: BLE001 - as logging's own handlers: a log line ends no program
             self.handleError(record)

@@ -9,7 +9,7 @@ from typing import Self
 import attrs
 
 from segments_async._journal.records import RunSummary
-from segments_async._sansio.lifecycle import State
+from segments_async._sansio.jobs.lifecycle import State
 from segments_async.cli.kept import Kept
 
 _NOT_EXPORTED = (State.REFUSED, State.UNKNOWN, State.FAILED, State.EXPIRED)

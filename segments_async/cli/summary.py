@@ -11,12 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segments_async._plain import plain
 from segments_async.cli.exits import FILE_HOST_HINT
 from segments_async.cli.lines import unsigned
 from segments_async.cli.screen import counted, in_bytes, in_time
 from segments_async.cli.standing import Standing
-from segments_async.errors import DownloadError, ExportTimeoutError
+from segments_async.errors import DownloadError, ExportTimeoutError, printable
 from segments_async.models import Export, Segment
 from segments_async.results import (
     BulkReport,
@@ -39,10 +38,10 @@ def segments_table(segments: Sequence[Segment]) -> Table:
     table.columns[0].no_wrap = True
     for segment in segments:
         table.add_row(
-            plain(segment.segment_id),
-            plain(segment.name or ""),
-            plain(segment.type or ""),
-            plain(segment.category or ""),
+            printable(segment.segment_id),
+            printable(segment.name or ""),
+            printable(segment.type or ""),
+            printable(segment.category or ""),
             _moment(segment.last_run),
         )
     return table
@@ -60,7 +59,7 @@ def export_table(export: Export) -> Table:
         "File": unsigned(export.filename) or "not yet",
     }
     for name, fact in facts.items():
-        table.add_row(Text(name, style="bold"), Text(plain(fact), overflow="fold"))
+        table.add_row(Text(name, style="bold"), Text(printable(fact), overflow="fold"))
     return table
 
 
@@ -73,14 +72,14 @@ def plan_table(names: Mapping[str, str], files: Mapping[str, Path]) -> Table:
     """What `export --dry-run` would do."""
     table = _table("Segment", "Id", "File")
     for segment_id, name in names.items():
-        table.add_row(plain(name), plain(segment_id), plain(str(files[segment_id])))
+        table.add_row(printable(name), printable(segment_id), printable(str(files[segment_id])))
     return table
 
 
 def file_line(file: ExportedFile) -> str:
     """What `download` did."""
     unverified = "" if file.verified else ", length not told by the server: unverified"
-    return f"{plain(str(file.path))}: {in_bytes(file.size)}, sha256 {file.sha256}{unverified}"
+    return f"{printable(str(file.path))}: {in_bytes(file.size)}, sha256 {file.sha256}{unverified}"
 
 
 def print_report(
@@ -118,7 +117,7 @@ def runs_table(runs: Sequence[Standing]) -> Table:
         column.justify = "right"
     for run in runs:
         table.add_row(
-            plain(run.name),
+            printable(run.name),
             "-" if run.destination is None else here(Path(run.destination)),
             _moment(run.started_at),
             _moment(run.ended_at),
@@ -132,7 +131,7 @@ def runs_table(runs: Sequence[Standing]) -> Table:
 
 def some_names(names: Iterable[str]) -> str:
     """The names of a few, and how many more."""
-    every = [plain(name) for name in names]
+    every = [printable(name) for name in names]
     shown = ", ".join(every[:10])
     return f"{shown} and {len(every) - 10} more" if len(every) > 10 else shown
 
@@ -161,8 +160,8 @@ def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bo
     for outcome in exported[:_MOST_ROWS]:
         file = outcome.file
         table.add_row(
-            *([] if narrow else [plain(names[outcome.segment_id])]),
-            plain(file.path.name),
+            *([] if narrow else [printable(names[outcome.segment_id])]),
+            printable(file.path.name),
             in_bytes(file.size),
             file.sha256[:_SHA256_SHOWN] + ("" if file.verified else " unverified"),
             *([outcome.source] if mixed else []),
@@ -177,7 +176,9 @@ def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str]) -> 
         export_id = outcome.export.export_id if outcome.export else ""
         why = f"{type(outcome.error).__name__}: {outcome.error}"
         table.add_row(
-            Text(plain(names[outcome.segment_id]), style="red"), plain(why), plain(export_id)
+            Text(printable(names[outcome.segment_id]), style="red"),
+            printable(why),
+            printable(export_id),
         )
     return table
 
@@ -235,7 +236,7 @@ def _table(*headings: str) -> Table:
 def here(path: Path) -> str:
     """The path as a person in this directory would write it."""
     here = Path.cwd()
-    return plain(str(path.relative_to(here) if path.is_relative_to(here) else path))
+    return printable(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _moment(moment: datetime | None) -> str:

@@ -17,10 +17,9 @@ import pytest
 from launch import COMMAND, PATIENCE, Environment, Run, Until
 from rich.console import Console
 
-from segments_async._plain import plain
 from segments_async.cli import summary
 from segments_async.cli.screen import LogLines, Screen, counted, in_bytes, in_time
-from segments_async.errors import ExportFailedError
+from segments_async.errors import ExportFailedError, printable
 from segments_async.models import Export, Segment
 from segments_async.results import BulkReport, Exported, ExportedFile, NotExported, Progress
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Fault, Sandbox
@@ -184,7 +183,7 @@ def test_colours_are_not_forced_into_a_pipe(
 )
 def test_plain(text: str, shown: str) -> None:
     """What a terminal would obey is escaped; what a person reads stays."""
-    assert plain(text) == shown
+    assert printable(text) == shown
 
 
 def test_values_in_words() -> None:

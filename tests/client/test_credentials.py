@@ -32,8 +32,8 @@ from segments_async import (
     SegmentsClient,
     SegmentsError,
 )
-from segments_async._quiet import quietly
-from segments_async._sansio import storage_outage
+from segments_async._http.redaction import quietly
+from segments_async._sansio.files import storage_outage
 from segments_async.sandbox import (
     API_ORIGIN,
     FREE_ACCESS_TOKEN,

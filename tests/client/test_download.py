@@ -29,7 +29,7 @@ from segments_async import (
 )
 from segments_async._files import download
 from segments_async._files.part import PartFile
-from segments_async._sansio import storage_outage
+from segments_async._sansio.files import storage_outage
 from segments_async.sandbox import (
     FILES_ORIGIN,
     PAGE_EXPORT_ID,

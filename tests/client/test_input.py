@@ -24,7 +24,7 @@ from segments_async import (
     SegmentsClient,
     SubmitUnknownError,
 )
-from segments_async._http import STATUS_CAP
+from segments_async._http.api import STATUS_CAP
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,

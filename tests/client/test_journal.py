@@ -31,8 +31,8 @@ from segments_async import (
     TargetExistsError,
 )
 from segments_async._journal.run_log import RunLog
-from segments_async._opening import account_of
-from segments_async._sansio.lifecycle import Event
+from segments_async._run.start import account_of
+from segments_async._sansio.jobs.lifecycle import Event
 from segments_async.sandbox import Durations, Fault, Sandbox
 
 POST: dict[str, Any] = {"method": "POST", "path": "export/"}

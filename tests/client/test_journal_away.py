@@ -22,7 +22,7 @@ from segments_async import (
     Pacer,
     SegmentsClient,
 )
-from segments_async._http import SLOTS
+from segments_async._http.api import SLOTS
 from segments_async._journal.database import Database
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun

@@ -24,9 +24,9 @@ from segments_async import (
 )
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
-from segments_async._ledger import Ledger
-from segments_async._opening import account_of
-from segments_async._sansio.lifecycle import Event, State
+from segments_async._run.ledger import Ledger
+from segments_async._run.start import account_of
+from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Fault, Sandbox
 
 POST: dict[str, Any] = {"method": "POST", "path": "export/"}

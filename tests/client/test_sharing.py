@@ -20,9 +20,9 @@ from segments_async._journal.backends import backend
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import limit as limits
 from segments_async._journal.tables import sealed, stamp
-from segments_async._opening import account_of
-from segments_async._sansio.sharing import Common, Told
-from segments_async._sharing import BUSY, IDLE, sharing_of
+from segments_async._pace.sharing import BUSY, IDLE, sharing_of
+from segments_async._run.start import account_of
+from segments_async._sansio.pace.shared_limit import Common, Told
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Sandbox, TokenBucket
 
 

@@ -14,7 +14,7 @@ import anyio
 import httpx
 
 from segments_async import Exported, Progress, SegmentsClient
-from segments_async._http import SLOTS
+from segments_async._http.api import SLOTS
 from segments_async.sandbox import (
     API_ORIGIN,
     PAGE_ACCESS_TOKEN,

@@ -19,11 +19,11 @@ from client.vendor import STEADY, connected, names_in
 
 import segments_async
 from segments_async import Exported, ExportedFile, SegmentsClient
-from segments_async._disk import is_at
 from segments_async._files import download
 from segments_async._files import part as part_module
 from segments_async._files.part import PartFile, part_of, sidecar_of
-from segments_async._sansio.byte_ranges import Stored
+from segments_async._filesystem.disk import is_at
+from segments_async._sansio.files.ranges import Stored
 from segments_async.sandbox import PAGE_SEGMENT_ID, Fault, FileHost, Sandbox
 
 OBJECT = Stored(total=10, etag='"abc"', ranges=True)

@@ -28,8 +28,8 @@ from client.vendor import STEADY, connected, is_whole, names_in
 from segments_async import DownloadError, Export, ExportedFile, SegmentsClient
 from segments_async._files import download, fetch, part
 from segments_async._files.fetch import fetch_file
-from segments_async._sansio import transfer
-from segments_async._storage import Storage
+from segments_async._http.storage import Storage
+from segments_async._sansio.files import progress_limit
 from segments_async.sandbox import PAGE_SEGMENT_ID, Fault, FileHost, Sandbox, SandboxTransport
 
 #: Most bodies here are left before their end.
@@ -76,7 +76,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
     """What breaks without getting further isn't tried again."""
-    monkeypatch.setattr(transfer, "ATTEMPTS", 1)
+    monkeypatch.setattr(progress_limit, "ATTEMPTS", 1)
 
 
 @pytest.fixture

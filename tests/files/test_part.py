@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from segments_async._files import part as part_module
 from segments_async._files.part import ChecksumMismatch, PartFile, part_of, sidecar_of
-from segments_async._sansio.byte_ranges import Stored
+from segments_async._sansio.files.ranges import Stored
 
 EXPORT = "export-1"
 OBJECT = Stored(total=10, etag='"abc"', ranges=True)

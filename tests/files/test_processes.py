@@ -14,9 +14,10 @@ import anyio
 import pytest
 from client.vendor import names_in, until
 
-from segments_async import SegmentsClient, _wide_reads
+from segments_async import SegmentsClient
 from segments_async._files import download, fetch, part
-from segments_async._sansio.sidecar import load
+from segments_async._http import fast_transport
+from segments_async._sansio.files.sidecar import load
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,
@@ -136,13 +137,15 @@ def test_two_processes_at_one_target(server: SandboxServer, export_id: str, tmp_
     assert names_in(tmp_path) == ["a.csv"]
 
 
-@pytest.mark.parametrize("past_from", [1, _wide_reads.PAST_FROM], ids=["past h11", "through h11"])
+@pytest.mark.parametrize(
+    "past_from", [1, fast_transport.PAST_FROM], ids=["past h11", "through h11"]
+)
 @pytest.mark.parametrize("seed", range(2))
 async def test_broken_twenty_times_over_sockets(
     seed: int, past_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole, and at most 1.2 times its bytes were sent, by the server's record."""
-    monkeypatch.setattr(_wide_reads, "PAST_FROM", past_from)
+    monkeypatch.setattr(fast_transport, "PAST_FROM", past_from)
     monkeypatch.setattr(fetch, "full_jitter", lambda *_: 0.0)
     sandbox = Sandbox(rows=20_000, durations=Durations(median=0, sigma=0))
     size = len(sandbox.content(PAGE_SEGMENT_ID))
@@ -163,7 +166,7 @@ async def test_broken_twenty_times_over_sockets(
 
 async def test_cancelled_anywhere_past_h11(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing half under the file's name, and the next download goes on from where it was."""
-    monkeypatch.setattr(_wide_reads, "PAST_FROM", 1)
+    monkeypatch.setattr(fast_transport, "PAST_FROM", 1)
     monkeypatch.setattr(part, "BESIDE", 1)
     monkeypatch.setattr(download, "BATCH", 100_000)
     update = part.PartFile._update

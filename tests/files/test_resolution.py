@@ -16,11 +16,11 @@ import pytest
 from frames import an_export
 
 from segments_async import DownloadError, SegmentsClient
-from segments_async._http import CallersClient
-from segments_async._sansio.decoding import read_status
-from segments_async._sansio.links import LinkRefused, check_addresses, check_link
-from segments_async._sansio.wire import ApiAnswer, ApiRequest
-from segments_async._storage import Storage, StorageBroken
+from segments_async._http.api import CallersClient
+from segments_async._http.storage import Storage, StorageBroken
+from segments_async._sansio.api.decoding import read_status
+from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
+from segments_async._sansio.files.links import LinkRefused, check_addresses, check_link
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, PAGE_EXPORT_ID
 
 BUCKET = "https://b.s3.amazonaws.com/a.csv"

@@ -20,10 +20,10 @@ import httpx
 import pytest
 from client.vendor import until
 
-from segments_async import _wide_reads
-from segments_async._http import OwnClients, was_sent
-from segments_async._storage import Storage, StorageBroken, _Chunks
-from segments_async._wide_reads import WideTransport
+from segments_async._http import fast_transport
+from segments_async._http.api import OwnClients, was_sent
+from segments_async._http.fast_transport import WideTransport
+from segments_async._http.storage import Storage, StorageBroken, _Chunks
 
 pytestmark = [pytest.mark.real_time, pytest.mark.needs("openssl")]
 
@@ -329,7 +329,7 @@ async def test_a_client_whose_connection_is_held_gets_another_one() -> None:
 @pytest.fixture
 def past_h11(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bodies of 2 MiB are large ones."""
-    monkeypatch.setattr(_wide_reads, "PAST_FROM", 1)
+    monkeypatch.setattr(fast_transport, "PAST_FROM", 1)
 
 
 async def read(url: str, context: ssl.SSLContext, timeout: float = PATIENCE) -> bytes:
@@ -350,13 +350,13 @@ async def read(url: str, context: ssl.SSLContext, timeout: float = PATIENCE) -> 
 def read_past(monkeypatch: pytest.MonkeyPatch, past_h11: None) -> list[int]:
     """How many bytes each read past h11 brought."""
     sizes: list[int] = []
-    read_into = _wide_reads.Rest.read_into
+    read_into = fast_transport.Rest.read_into
 
-    async def note(rest: _wide_reads.Rest, buffer: memoryview) -> int:
+    async def note(rest: fast_transport.Rest, buffer: memoryview) -> int:
         sizes.append(await read_into(rest, buffer))
         return sizes[-1]
 
-    monkeypatch.setattr(_wide_reads.Rest, "read_into", note)
+    monkeypatch.setattr(fast_transport.Rest, "read_into", note)
     return sizes
 
 
@@ -456,7 +456,7 @@ async def test_other_bodies_go_through_h11(
     monkeypatch: pytest.MonkeyPatch, read_past: list[int], answer: bytes, past_from: int
 ) -> None:
     """Their connections can be used again, or h11 alone knows where they end."""
-    monkeypatch.setattr(_wide_reads, "PAST_FROM", past_from)
+    monkeypatch.setattr(fast_transport, "PAST_FROM", past_from)
     with serving(answer, None) as port, anyio.fail_after(PATIENCE):
         assert await read(f"http://127.0.0.1:{port}/", httpx.create_ssl_context()) == BODY
     assert read_past == []
@@ -537,8 +537,8 @@ async def test_after_a_standstill_a_socket_is_looked_at_once_more(
         return b"what came"
 
     if read_again:
-        assert await _wide_reads._within(0.01, read) == b"what came"
+        assert await fast_transport._within(0.01, read) == b"what came"
     else:
         with pytest.raises(TimeoutError):
-            await _wide_reads._within(0.01, read)
+            await fast_transport._within(0.01, read)
     assert reads == 1 + read_again

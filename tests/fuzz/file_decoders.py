@@ -19,12 +19,12 @@ from fuzz.storage_decoders import check_sendable
 from fuzz.vendor_decoders import EXPORT, SEGMENT, SEGMENT_ID
 from segments_async._files.gzip_stream import STEP, GzipDecoder, NotGzip
 from segments_async._files.rows import RowParser
-from segments_async._sansio import sidecar
-from segments_async._sansio.byte_ranges import Range
-from segments_async._sansio.claims import size_of
-from segments_async._sansio.decoding import export_from_json
-from segments_async._sansio.facts import Facts, UnreadableFacts, facts_of, read_facts
-from segments_async._sansio.naming import file_names
+from segments_async._sansio.api.decoding import export_from_json
+from segments_async._sansio.files import sidecar
+from segments_async._sansio.files.naming import file_names
+from segments_async._sansio.files.range_allocator import size_of
+from segments_async._sansio.files.ranges import Range
+from segments_async._sansio.jobs.payload import Facts, UnreadableFacts, facts_of, read_facts
 from segments_async.errors import SegmentsError
 
 # -------------------------------------------------------------- beside a part

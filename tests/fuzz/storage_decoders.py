@@ -12,7 +12,14 @@ import httpx
 from fuzz.fuzzing import Decoder
 from fuzz.inputs import SECRET, Inputs
 from fuzz.vendor_decoders import DATES, LINK
-from segments_async._sansio.byte_ranges import (
+from segments_async._sansio.api.credentials import is_loopback
+from segments_async._sansio.files.links import (
+    LinkRefused,
+    check_addresses,
+    check_link,
+    request_target,
+)
+from segments_async._sansio.files.ranges import (
     Continued,
     Range,
     Refused,
@@ -21,15 +28,8 @@ from segments_async._sansio.byte_ranges import (
     content_range,
     read_answer,
 )
-from segments_async._sansio.links import (
-    LinkRefused,
-    check_addresses,
-    check_link,
-    is_loopback,
-    request_target,
-)
-from segments_async._sansio.s3_links import S3Object, S3Place, object_url, parse_s3_link
-from segments_async._sansio.storage_errors import StorageError, storage_error
+from segments_async._sansio.files.s3_links import S3Object, S3Place, object_url, parse_s3_link
+from segments_async._sansio.files.storage_errors import StorageError, storage_error
 from segments_async.cli.lines import unsigned
 
 # ----------------------------------------------------------------------- links

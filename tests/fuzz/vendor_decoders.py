@@ -15,8 +15,8 @@ import attrs
 
 from fuzz.fuzzing import Decoder
 from fuzz.inputs import SECRET, Inputs
-from segments_async._sansio.content_coding import codings, decoded
-from segments_async._sansio.decoding import (
+from segments_async._sansio.api.content_coding import codings, decoded
+from segments_async._sansio.api.decoding import (
     SegmentList,
     export_from_json,
     export_to_json,
@@ -24,10 +24,8 @@ from segments_async._sansio.decoding import (
     read_status,
     read_submitted,
 )
-from segments_async._sansio.hints import Hint, read_hint
-from segments_async._sansio.links import quoted, redact
-from segments_async._sansio.retry import LONGEST_RETRY_AFTER, retry_after_seconds
-from segments_async._sansio.wire import (
+from segments_async._sansio.api.redaction import redact
+from segments_async._sansio.api.wire import (
     EXCERPT_CHARACTERS,
     ApiAnswer,
     ApiRequest,
@@ -36,6 +34,9 @@ from segments_async._sansio.wire import (
     poll_request,
     status_error,
 )
+from segments_async._sansio.files.links import quoted
+from segments_async._sansio.pace.backoff import LONGEST_RETRY_AFTER, retry_after_seconds
+from segments_async._sansio.pace.limit_headers import Hint, read_hint
 from segments_async.errors import APIStatusError, ConfigurationError, DecodeError
 from segments_async.models import Export, Segment
 

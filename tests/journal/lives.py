@@ -10,8 +10,8 @@ from typing import Any
 
 from segments_async._journal.run_log import RunLog
 from segments_async._journal.sql import SqlJournal
-from segments_async._sansio.facts import facts_of
-from segments_async._sansio.lifecycle import Event
+from segments_async._sansio.jobs.lifecycle import Event
+from segments_async._sansio.jobs.payload import facts_of
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
 from segments_async.results import ExportedFile
 

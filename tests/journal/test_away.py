@@ -22,7 +22,7 @@ from segments_async import JournalError
 from segments_async._journal import run_log
 from segments_async._journal.locked import Locked
 from segments_async._journal.run_log import RunLog
-from segments_async._sansio.lifecycle import Event, State
+from segments_async._sansio.jobs.lifecycle import Event, State
 
 AWAY = JournalError("the server is gone", reason="unavailable", location="here")
 

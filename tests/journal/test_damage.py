@@ -27,7 +27,7 @@ from journal.lives import (
 )
 from segments_async import JournalError
 from segments_async._journal.database import Database
-from segments_async._sansio.standing import Standing
+from segments_async._sansio.jobs.record import Standing
 
 BLOCK = 512
 

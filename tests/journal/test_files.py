@@ -21,7 +21,7 @@ from segments_async import JournalError
 from segments_async._journal import files
 from segments_async._journal.database import Database
 from segments_async._journal.files import RunLock, kind_of_network, name_of_new
-from segments_async._sansio.lifecycle import Event
+from segments_async._sansio.jobs.lifecycle import Event
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o777], ids=oct)

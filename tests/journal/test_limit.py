@@ -14,7 +14,7 @@ from segments_async._journal.backends import backend
 from segments_async._journal.limit import LEASE, REMEMBERED, WORTH
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import limit, members, sealed, stamp
-from segments_async._sansio.sharing import Common, Told
+from segments_async._sansio.pace.shared_limit import Common, Told
 
 SUM = "one sum"
 NOTHING = Told(None, None, False, "")

@@ -14,7 +14,7 @@ from journal.server import PostgresServer
 from journal.test_sql import execute
 from segments_async import JournalError
 from segments_async._journal.witness import DIRECTORY, Seen, Witness, witnesses
-from segments_async._sansio.lifecycle import Event
+from segments_async._sansio.jobs.lifecycle import Event
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from journal.lives import GOES_WELL, live, opened, run_of
 from journal.test_sql import rows
 from segments_async._journal import database
 from segments_async._journal.database import Database
-from segments_async._sansio.lifecycle import Event, State
+from segments_async._sansio.jobs.lifecycle import Event, State
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 

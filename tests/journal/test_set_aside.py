@@ -15,7 +15,7 @@ from journal.test_away import Away
 from journal.test_run_log import recorded_by
 from journal.test_sql import logged
 from segments_async._journal.witness import DIRECTORY
-from segments_async._sansio.lifecycle import Event, State
+from segments_async._sansio.jobs.lifecycle import Event, State
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from segments_async import ConfigurationError, JournalError
 from segments_async._journal.backends import backend
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
-from segments_async._sansio.facts import SecretInFacts, UnreadableFacts
-from segments_async._sansio.lifecycle import Event, IllegalTransition, State
+from segments_async._sansio.jobs.lifecycle import Event, IllegalTransition, State
+from segments_async._sansio.jobs.payload import SecretInFacts, UnreadableFacts
 
 
 def rows(where: str, query: str) -> list[Any]:

@@ -14,11 +14,11 @@ from unittest import mock
 
 import httpx
 
-from segments_async import _manifest
 from segments_async._files.part import ExportedBytes, PartFile
 from segments_async._journal.database import Database
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.witness import Witness
+from segments_async._run import manifest
 from segments_async.sandbox import Sandbox, SandboxTransport
 
 
@@ -109,5 +109,5 @@ _EFFECTS: tuple[tuple[Any, str, Any], ...] = (
     (PartFile, "finish", ExportedBytes(0, "")),
     (PartFile, "keep", _let_go),
     (PartFile, "discard", _let_go),
-    (_manifest, "append_lines", None),
+    (manifest, "append_lines", None),
 )

@@ -10,14 +10,14 @@ from unittest import mock
 
 import attrs
 
-from segments_async import _storage
+from segments_async._exports.registry import Flight, Flights
 from segments_async._files import download
-from segments_async._flight import Flight, Flights
-from segments_async._gate import Gate, Ticket
-from segments_async._sansio.byte_ranges import Stored, read_answer
-from segments_async._sansio.credentials import authorization
-from segments_async._sansio.lifecycle import Event, advance
-from segments_async._sansio.wire import ApiAnswer, ApiRequest
+from segments_async._http import storage
+from segments_async._pace.gate import Gate, Ticket
+from segments_async._sansio.api.credentials import authorization
+from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
+from segments_async._sansio.files.ranges import Stored, read_answer
+from segments_async._sansio.jobs.lifecycle import Event, advance
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
 
 
@@ -71,7 +71,7 @@ def credentials_to_storage() -> Generator[None]:
         outgoing.headers["authorization"] = authorization(PAGE_API_KEY, PAGE_ACCESS_TOKEN).reveal()
         return outgoing
 
-    with mock.patch.object(_storage, "_no_credentials", add_credentials):
+    with mock.patch.object(storage, "_no_credentials", add_credentials):
         yield
 
 

@@ -24,7 +24,7 @@ from reliability.judge import Told, dump
 from segments_async import SegmentsClient
 from segments_async._journal.database import Database  # imported once, before the forks
 from segments_async._journal.opened_run import OpenedRun
-from segments_async._sansio import retry, schedule
+from segments_async._sansio.pace import backoff, scheduler
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
 
 #: The exit status of a session that died where it was told to.
@@ -135,7 +135,7 @@ def _live(job: Job) -> None:
     logging.getLogger("segments_async").setLevel(logging.CRITICAL)
     if job.dies_at:
         # A short life, which is gone through many times.
-        schedule.SHORTEST_POLL_GAP = retry.FIRST_BACKOFF = 0.02
+        scheduler.SHORTEST_POLL_GAP = backoff.FIRST_BACKOFF = 0.02
         Death(job.dies_at).lie_in_wait()
     anyio.run(partial(session, job))
 

@@ -25,13 +25,10 @@ from segments_async import (
     NotExported,
     SegmentsClient,
     SegmentsError,
-    _engine,
-    _fetches,
-    _ledger,
-    _opening,
     results,
 )
 from segments_async._journal import opened_run, run_log
+from segments_async._run import downloads, engine, ledger, start
 from segments_async.sandbox import API_ORIGIN, PAGE_ACCESS_TOKEN, PAGE_API_KEY, Sandbox
 
 #: How a session ends, if its run doesn't end before: the caller leaves its block, is cancelled,
@@ -39,7 +36,7 @@ from segments_async.sandbox import API_ORIGIN, PAGE_ACCESS_TOKEN, PAGE_API_KEY, 
 Way = Literal["end", "leave", "cancel", "timeout", "kill"]
 
 #: The modules that look at the wall clock.
-_WALL_CLOCKS = (_engine, _fetches, _ledger, _opening, opened_run, results, run_log)
+_WALL_CLOCKS = (engine, downloads, ledger, start, opened_run, results, run_log)
 
 
 @attrs.frozen

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from segments_async._sansio.storage_errors import StorageError, storage_error
-from segments_async._storage import Storage
+from segments_async._http.storage import Storage
+from segments_async._sansio.files.storage_errors import StorageError, storage_error
 
 
 async def read(

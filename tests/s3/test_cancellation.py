@@ -14,9 +14,9 @@ from client.test_cancellation import Counted
 from s3.fake import error
 from s3.reading import read
 from segments_async._files.s3 import S3Signer
-from segments_async._http import CallersClient
-from segments_async._sansio.links import check_link
-from segments_async._storage import Storage
+from segments_async._http.api import CallersClient
+from segments_async._http.storage import Storage
+from segments_async._sansio.files.links import check_link
 
 ELSEWHERE = error(400, "AuthorizationHeaderMalformed", Region="eu-central-1").body
 

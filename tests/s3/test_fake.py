@@ -14,9 +14,9 @@ import pytest
 from s3.fake import ACCESS_KEY, SECRET_KEY, Answer, FakeS3, error
 from s3.reading import read, refused
 from segments_async._files.s3 import S3Signer
-from segments_async._http import CallersClient
-from segments_async._sansio.links import LinkRefused, check_link
-from segments_async._storage import Storage, StorageBroken
+from segments_async._http.api import CallersClient
+from segments_async._http.storage import Storage, StorageBroken
+from segments_async._sansio.files.links import LinkRefused, check_link
 
 pytestmark = [pytest.mark.real_time, pytest.mark.usefixtures("credentials")]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from s3.reading import read, refused
-from segments_async._storage import Storage
+from segments_async._http.storage import Storage
 
 pytestmark = [pytest.mark.real_time, pytest.mark.usefixtures("credentials")]
 

@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.outage import (
-    FIRST_HOLD,
-    LONGEST_HOLD,
-    LONGEST_OUTAGE,
-    Outage,
-    SubmitHold,
-)
-from segments_async._sansio.retry import (
+from segments_async._sansio.pace.backoff import (
     FIRST_BACKOFF,
     LONGEST_BACKOFF,
     RetryQuota,
     TicketGuard,
     full_jitter,
+)
+from segments_async._sansio.pace.outage import (
+    FIRST_HOLD,
+    LONGEST_HOLD,
+    LONGEST_OUTAGE,
+    Outage,
+    SubmitHold,
 )
 
 CHANCES = st.floats(0, 1, exclude_max=True)

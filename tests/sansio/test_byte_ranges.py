@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.byte_ranges import (
+from segments_async._sansio.files.ranges import (
     Continued,
     Misfit,
     Range,

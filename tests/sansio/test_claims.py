@@ -7,7 +7,13 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.claims import Claims, Ranges, prefix_of, size_of, with_range
+from segments_async._sansio.files.range_allocator import (
+    Claims,
+    Ranges,
+    prefix_of,
+    size_of,
+    with_range,
+)
 
 _RANGES = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=12)
 

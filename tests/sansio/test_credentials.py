@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.credentials import (
+from segments_async._sansio.api.credentials import (
     Origin,
     Secret,
     authorization,

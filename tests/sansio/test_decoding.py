@@ -13,8 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.decoding import SegmentList, read_segments, read_status, read_submitted
-from segments_async._sansio.wire import ApiAnswer, is_id, list_request, poll_request, submit_request
+from segments_async._sansio.api.decoding import (
+    SegmentList,
+    read_segments,
+    read_status,
+    read_submitted,
+)
+from segments_async._sansio.api.wire import (
+    ApiAnswer,
+    is_id,
+    list_request,
+    poll_request,
+    submit_request,
+)
 from segments_async.errors import DecodeError
 from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
 

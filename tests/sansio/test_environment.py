@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from segments_async._sansio.credentials import Secret
-from segments_async._sansio.environment import Proxy, bypasses_proxy, proxy_for, proxy_problem
+from segments_async._sansio.api.credentials import Secret
+from segments_async._sansio.api.proxies import Proxy, bypasses_proxy, proxy_for, proxy_problem
 
 HOST = "query.vendor.example"
 

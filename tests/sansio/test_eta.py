@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from segments_async._sansio.eta import eta_seconds
+from segments_async._sansio.jobs.eta import eta_seconds
 
 
 def eta(**facts: Any) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from segments_async._sansio.facts import UnreadableFacts, read_facts
+from segments_async._sansio.jobs.payload import UnreadableFacts, read_facts
 
 LINK = "https://b/k?X-Amz-Signature=5ec4e7"
 ENDING = {"type": "ServerError", "message": "", "resumable": False, "details": {}}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.hints import Hint, read_hint
+from segments_async._sansio.pace.limit_headers import Hint, read_hint
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.lifecycle import (
+from segments_async._sansio.jobs.lifecycle import (
     ENDS,
     Event,
     IllegalTransition,

@@ -10,14 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segments_async import SegmentsClient
-from segments_async._sansio.links import (
-    S3_HOSTS,
-    LinkRefused,
-    check_addresses,
-    check_link,
-    is_loopback,
-    redact,
-)
+from segments_async._sansio.api.credentials import is_loopback
+from segments_async._sansio.api.redaction import redact
+from segments_async._sansio.files.links import S3_HOSTS, LinkRefused, check_addresses, check_link
 
 S3 = ("*.amazonaws.com",)
 SIGNED = "https://bucket.s3.eu-west-1.amazonaws.com/a/b.csv?X-Amz-Signature=5ec4e7&X-Amz-Date=1"

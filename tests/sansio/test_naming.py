@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.naming import file_name, file_names, slug
+from segments_async._sansio.files.naming import file_name, file_names, slug
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 IDS = st.text(ALPHABET, min_size=1, max_size=128)

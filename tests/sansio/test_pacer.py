@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segments_async._sansio.pacer import CATCH_UP, Pacer
+from segments_async._sansio.pace.pacer import CATCH_UP, Pacer
 from segments_async.errors import ConfigurationError
 from segments_async.sandbox import ContendedLimit, FixedWindow, TokenBucket
 

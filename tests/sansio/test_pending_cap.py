@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from segments_async._sansio.pending_cap import PendingCap
+from segments_async._sansio.pace.job_cap import PendingCap
 
 
 def refused_among_polls(cap: PendingCap, others: int, times: int) -> list[bool]:

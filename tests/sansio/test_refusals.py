@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.refusals import ENOUGH, LASTING, LONGEST_PAUSE, Refusals
+from segments_async._sansio.pace.refusals import ENOUGH, LASTING, LONGEST_PAUSE, Refusals
 
 
 def after(times: list[float], *, passing: bool, others: int = 0) -> Refusals:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.wire import (
+from segments_async._sansio.api.wire import (
     ApiRequest,
     checked_id,
     list_request,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.links import LinkRefused, check_link
-from segments_async._sansio.s3_links import (
+from segments_async._sansio.files.links import LinkRefused, check_link
+from segments_async._sansio.files.s3_links import (
     LONGEST_KEY,
     S3Object,
     S3Place,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.schedule import (
+from segments_async._sansio.pace.scheduler import (
     POLL_GAP_BY_AGE,
     SHORTEST_POLL_GAP,
     Kind,

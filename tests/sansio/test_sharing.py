@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segments_async import Pacer
-from segments_async._sansio.sharing import DEEPEST_CUT, WORTH_A_CHANGE, Common, Mine, Share, Told
+from segments_async._sansio.pace.shared_limit import (
+    DEEPEST_CUT,
+    WORTH_A_CHANGE,
+    Common,
+    Mine,
+    Share,
+    Told,
+)
 
 RATES = st.floats(0.1, 500.0)
 SUM = "one sum"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.byte_ranges import Stored
-from segments_async._sansio.sidecar import SIZE, Sidecar, load
+from segments_async._sansio.files.ranges import Stored
+from segments_async._sansio.files.sidecar import SIZE, Sidecar, load
 
 WHOLE = Sidecar(
     export_id="export-1",

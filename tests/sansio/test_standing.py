@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from segments_async import errors
-from segments_async._sansio.facts import (
+from segments_async._sansio.jobs.lifecycle import Event, IllegalTransition, State, advance
+from segments_async._sansio.jobs.payload import (
     SecretInFacts,
     UnreadableFacts,
     check_secrets,
     facts_of,
     read_facts,
 )
-from segments_async._sansio.lifecycle import Event, IllegalTransition, State, advance
-from segments_async._sansio.standing import (
+from segments_async._sansio.jobs.record import (
     Kept,
     Logged,
     Standing,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segments_async._sansio.standstill import LATE, LOOK, MOMENT, Standstill
+from segments_async._sansio.pace.standstill import LATE, LOOK, MOMENT, Standstill
 
 
 def look(clock: Standstill, now: float, due: float, *, late: float = 0.0) -> float:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.decoding import read_segments, read_status
-from segments_async._sansio.wire import (
+from segments_async._sansio.api.decoding import read_segments, read_status
+from segments_async._sansio.api.wire import (
     EXCERPT_CHARACTERS,
     ApiAnswer,
     list_request,

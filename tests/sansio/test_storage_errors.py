@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.storage_errors import Remedy, StorageError, storage_error
+from segments_async._sansio.files.storage_errors import Remedy, StorageError, storage_error
 from segments_async.errors import DownloadReason
 
 

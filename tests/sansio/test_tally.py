@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.lifecycle import Event, IllegalTransition, State, advance
-from segments_async._sansio.tally import Tally
+from segments_async._sansio.jobs.lifecycle import Event, IllegalTransition, State, advance
+from segments_async._sansio.jobs.tally import Tally
 
 
 def test_an_illegal_event_changes_nothing() -> None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from segments_async._sansio.transfer import ATTEMPTS, FAST, SLOWEST, WINDOW, Patience, Speed
+from segments_async._sansio.files.progress_limit import (
+    ATTEMPTS,
+    FAST,
+    SLOWEST,
+    WINDOW,
+    Patience,
+    Speed,
+)
 
 
 def test_five_attempts_that_get_no_further_are_enough() -> None:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.lifecycle import Event, State, advance
-from segments_async._sansio.verdict import (
+from segments_async._sansio.api.wire import ApiAnswer, poll_request, submit_request
+from segments_async._sansio.jobs.lifecycle import Event, State, advance
+from segments_async._sansio.jobs.verdict import (
     LINK_GRACE,
     MISSING_GRACE,
     Missing,
@@ -22,7 +23,6 @@ from segments_async._sansio.verdict import (
     on_poll,
     on_submit,
 )
-from segments_async._sansio.wire import ApiAnswer, poll_request, submit_request
 from segments_async.errors import (
     APIConnectionError,
     APIStatusError,

@@ -1,0 +1,1 @@
+"""Exports at the vendor, shared by the callers of one client."""

@@ -1,0 +1,1 @@
+"""What files and the journal need of a file system."""

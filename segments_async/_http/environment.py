@@ -1,0 +1,133 @@
+"""Certificates and proxies of the environment, read once, before anything is sent.
+
+Each variable that can't be used is a `ConfigurationError` that names it. Found only while a POST is
+being sent, the same fault would look like a POST that may have left.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from pathlib import Path
+from urllib.request import getproxies
+
+import httpx
+
+from segments_async._http.fast_transport import OneConnection
+from segments_async._sansio.api.proxies import Proxy, bypasses_proxy, proxy_for, proxy_problem
+from segments_async.errors import ConfigurationError
+
+#: How OpenSSL names the certificates of a directory; it never looks at other files there.
+_HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
+
+
+def read_certificates() -> ssl.SSLContext:
+    """The certificates to trust, as httpx reads them. Takes some 20 ms.
+
+    Raises:
+        ConfigurationError: SSL_CERT_FILE, SSL_CERT_DIR or SSLKEYLOGFILE names what can't be used.
+    """
+    variable = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if _set(name)), None)
+    problem = None
+    if variable == "SSL_CERT_DIR" and not _holds_certificates(os.environ[variable]):
+        # OpenSSL would take it, trust nobody, and each connection would fail.
+        problem = "no directory with certificates in it under their hashed names (openssl rehash)"
+    if problem is None:
+        try:
+            context = httpx.create_ssl_context()
+        except OSError as exc:  # ssl.SSLError is one
+            problem = exc.strerror or type(exc).__name__
+        else:
+            if variable != "SSL_CERT_FILE" or context.cert_store_stats()["x509"]:
+                return context
+            problem = "no certificate in it"
+        if _set("SSLKEYLOGFILE") and not _takes_keys():
+            variable = "SSLKEYLOGFILE"
+    name = variable or "the certificates of the package certifi"
+    raise ConfigurationError(
+        f"{name}: it can't be used: {problem}. Nothing was sent; correct the variable or unset it"
+    )
+
+
+def _set(name: str) -> bool:
+    return bool(os.environ.get(name))
+
+
+def _holds_certificates(directories: str) -> bool:
+    for directory in directories.split(os.pathsep):
+        try:
+            if any(_HASHED.fullmatch(entry.name) for entry in Path(directory).iterdir()):
+                return True
+        except OSError:
+            continue
+    return False
+
+
+def _takes_keys() -> bool:
+    """Whether the file that Python writes the keys of TLS connections to can be written."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).keylog_filename = os.environ["SSLKEYLOGFILE"]
+    except OSError:
+        return False
+    return True
+
+
+class Route:
+    """Where requests go out: past no proxy, or through the environment's, but for some hosts.
+
+    Args:
+        scheme: of the requests.
+
+    Raises:
+        ConfigurationError: the variable that names the proxy holds what can't be used.
+    """
+
+    def __init__(self, scheme: str) -> None:
+        # A local variable of `getproxies` would be shown by error reporters, with its password.
+        self.proxy: Proxy | None = proxy_for(scheme, getproxies(), os.environ)
+        self._no_proxy = getproxies().get("no", "")
+        problem = None if self.proxy is None else proxy_problem(self.proxy)
+        if self.proxy is not None and problem is not None:
+            raise ConfigurationError(_refusal(self.proxy, problem))
+
+    def is_direct(self, host: str, port: int) -> bool:
+        """Whether a request to this host goes past the proxy."""
+        return self.proxy is None or bypasses_proxy(self._no_proxy, host, port)
+
+    def transport(self, ssl_context: ssl.SSLContext, limits: httpx.Limits) -> OneConnection | None:
+        """A transport through the proxy; None where there is none.
+
+        Raises:
+            ConfigurationError: httpx can't use this proxy.
+        """
+        proxy = self.proxy
+        if proxy is None:
+            return None
+        problem = "httpx doesn't take it"
+        try:
+            return OneConnection(
+                verify=ssl_context,
+                trust_env=False,
+                limits=limits,
+                proxy=_proxy(proxy, ssl_context),
+            )
+        except ImportError:
+            problem = "a SOCKS proxy needs the package socksio: pip install 'httpx[socks]'"
+        except (ValueError, TypeError, httpx.InvalidURL):
+            pass  # its text has the URL
+        # Raised out here, so that no context with the URL in its frames hangs on it.
+        raise ConfigurationError(_refusal(proxy, problem))
+
+
+def _proxy(proxy: Proxy, ssl_context: ssl.SSLContext) -> httpx.Proxy:
+    # httpx would trust certifi's certificates alone for a proxy that is reached over TLS.
+    secure = proxy.url.reveal().lower().startswith("https:")
+    return httpx.Proxy(proxy.url.reveal(), ssl_context=ssl_context if secure else None)
+
+
+def _refusal(proxy: Proxy, problem: str) -> str:
+    return (
+        f"{proxy.variable}: not a proxy that can be used: {problem}. Nothing was sent; correct "
+        "the variable or unset it (its value isn't shown: it may hold a password)"
+    )

@@ -1,0 +1,399 @@
+"""Storage: where files come from, asked without credentials, its links kept out of logs.
+
+It needs no httpx of its own: requests are built by the client that sends them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, NoReturn, Protocol, cast
+from urllib.parse import urljoin, urlsplit
+
+import anyio
+import attrs
+
+from segments_async._http.api import (
+    USER_AGENT,
+    Clients,
+    HttpClient,
+    Response,
+    close,
+    described,
+    forget_request,
+    is_no_answer,
+    joined_headers,
+    pieces,
+    was_sent,
+)
+from segments_async._http.fast_transport import Rest, rest_of
+from segments_async._http.redaction import quietly, untraced
+from segments_async._http.storage_gate import StorageGate
+from segments_async._sansio.api.credentials import Secret
+from segments_async._sansio.api.redaction import place_of
+from segments_async._sansio.files.links import LinkRefused, quoted, request_target
+from segments_async._sansio.files.ranges import content_length
+from segments_async._sansio.files.s3_links import S3Object, is_s3_link, parse_s3_link
+from segments_async._sansio.files.storage_errors import storage_error
+
+#: Seconds an idle connection is kept. Longer than the API's: a request can be repeated here.
+STORAGE_KEEPALIVE = 15.0
+
+#: Largest error page read, in bytes.
+STORAGE_ERROR_CAP = 16 * 1024
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+#: No request header, unless told.
+NO_HEADERS: Mapping[str, str] = {}
+
+
+@attrs.frozen
+class StorageAnswer:
+    """The head of storage's answer.
+
+    Attributes:
+        status: HTTP's.
+        headers: looked up by names in lower case.
+        chunks: the body, as served.
+        read_into: fills some of a buffer with what follows of the body instead, which is the
+            faster way for large ones. Returns how many bytes; 0 at the end.
+        away: whether it says that storage is away, so that the file isn't to blame.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(repr=False)  # a Location may be signed
+    chunks: AsyncIterator[bytes] = attrs.field(repr=False)
+    read_into: Callable[[memoryview], Awaitable[int]] = attrs.field(repr=False)
+    away: bool = False
+
+
+class StorageBroken(Exception):
+    """The link to storage broke. Holds no URL.
+
+    Attributes:
+        away: whether storage is away, so that the file isn't to blame.
+    """
+
+    away: bool = False
+
+
+class NoAnswer(StorageBroken):
+    """The request had no answer."""
+
+
+@attrs.frozen
+class SignedLink:
+    """An https URL to an object, and the region that it was made for."""
+
+    url: str = attrs.field(repr=False)
+    region: str
+
+
+class Signer(Protocol):
+    """Turns ``s3://`` links into https ones."""
+
+    async def sign(self, target: S3Object) -> SignedLink:
+        """A URL good for some minutes, signed where there are credentials to sign with."""
+        ...
+
+    def learn(self, bucket: str, region: str) -> None:
+        """Note where a bucket is."""
+        ...
+
+
+class Storage:
+    """Storage, asked without the API's credentials and cookies.
+
+    Args:
+        clients: httpx's or httpx2's.
+        check: raises where the link policy refuses a link; asked again for each redirect.
+        redirects: how many are followed.
+        timeout: seconds for connecting, and between two chunks.
+        check_addresses: raises where it refuses a host (its first argument) for one of the
+            addresses that its name resolves to; asked before each request. A name without an
+            address is then asked only through a proxy, which may know it. None where the clients
+            are the caller's: what their transports connect to isn't ours to know.
+        signer: for ``s3://`` links; None refuses those.
+    """
+
+    def __init__(
+        self,
+        clients: Clients,
+        check: Callable[[str], str],
+        *,
+        redirects: int,
+        timeout: float,
+        check_addresses: Callable[[str, list[str]], None] | None = None,
+        signer: Signer | None = None,
+    ) -> None:
+        self._clients = clients
+        self._check = check
+        self._redirects = redirects
+        self._timeout = timeout
+        self._check_addresses = check_addresses
+        self._signer = signer
+        self._gate = StorageGate()
+
+    async def turn(self) -> None:
+        """Wait while storage is away. Then :meth:`get` has to be called at once, as the probe.
+
+        Raises:
+            StorageGone: storage has been away for hours.
+        """
+        await self._gate.turn()
+
+    def prepare(self) -> None:
+        """See `Clients.prepare`."""
+        self._clients.prepare()
+
+    def get(
+        self, link: str, headers: Mapping[str, str] = NO_HEADERS
+    ) -> contextlib.AbstractAsyncContextManager[StorageAnswer]:
+        """Follow the link, and whatever redirects the policy admits.
+
+        Args:
+            link: from the vendor: an ``https://`` URL, or ``s3://bucket/key``.
+            headers: sent along, to where a redirect leads too: Range, If-Match, If-Range.
+
+        Raises:
+            LinkRefused: by the link policy, here or on the way; or an s3:// link that can't be
+                signed.
+            StorageBroken: no answer, or its body broke off.
+        """
+        # This frame alone has the link as a text, and it is over before anything can fail: what is
+        # raised from here on shows the locals of its frames to error reporters.
+        return self._get(Secret(link), headers)
+
+    @contextlib.asynccontextmanager
+    async def _get(self, link: Secret, headers: Mapping[str, str]) -> AsyncGenerator[StorageAnswer]:
+        client = self._clients.borrow()
+        try:
+            sent_at, file = anyio.current_time(), _file_of(link)
+            answer = await self._open(client, link, headers)
+            try:
+                status = answer.response.status_code
+                away = self._gate.on_answer(status, answer.headers, file, sent_at=sent_at)
+                yield StorageAnswer(status, answer.headers, answer, answer.read_into, away)
+            finally:
+                await answer.aclose()
+        finally:
+            self._clients.give_back(client)
+
+    async def _open(self, client: HttpClient, link: Secret, headers: Mapping[str, str]) -> _Chunks:
+        handled, sent_at = sys.exception(), anyio.current_time()
+        self._gate.on_sent()
+        try:
+            if self._signer is not None and is_s3_link(link.reveal()):
+                target = parse_s3_link(link.reveal())
+                return await self._signed(client, self._signer, target, headers)
+            return await self._follow(client, link.reveal(), headers)
+        except BaseException as exc:
+            if isinstance(exc, NoAnswer):
+                file = _file_of(link)
+                exc.away = self._gate.on_failed("unreachable", file, str(exc), sent_at=sent_at)
+            else:
+                self._gate.on_no_word()
+            # The frames below have the link, and each redirect's. An error of a caller's transport
+            # is his own, and passes with its frames.
+            if isinstance(exc, StorageBroken | LinkRefused) or not isinstance(exc, Exception):
+                forget_request(exc, handled)
+            raise
+
+    async def _signed(
+        self, client: HttpClient, signer: Signer, target: S3Object, headers: Mapping[str, str]
+    ) -> _Chunks:
+        """Sign and ask; and where the bucket turns out to be elsewhere, once more for there."""
+        first = await signer.sign(target)
+        answer = await self._follow(client, first.url, headers, signed=True)
+        try:
+            region = await self._region_told(answer)
+        except BaseException:
+            await close(answer.response)
+            raise
+        if region is None or region == first.region:
+            return answer
+        await close(answer.response)
+        signer.learn(target.bucket, region)
+        second = await signer.sign(target)
+        return await self._follow(client, second.url, headers)
+
+    async def _follow(
+        self, client: HttpClient, link: str, headers: Mapping[str, str], *, signed: bool = False
+    ) -> _Chunks:
+        for _ in range(self._redirects + 1):
+            link = quoted(link)
+            await self._admit(link)
+            response = await self._request(client, link, headers)
+            answer = _Chunks(response, self._timeout)
+            location = answer.headers.get("location")
+            # A signature holds for its host alone: with the region told, sign for that one instead.
+            resign = signed and "x-amz-bucket-region" in answer.headers
+            if response.status_code not in _REDIRECTS or location is None or resign:
+                return answer
+            await close(response)
+            try:
+                link = urljoin(link, location)
+            except ValueError:
+                link = location  # no URL, which the policy refuses
+        raise StorageBroken(f"more than {self._redirects} redirects")
+
+    async def _region_told(self, answer: _Chunks) -> str | None:
+        """Where the bucket is, if the answer says that it was asked in the wrong place."""
+        response = answer.response
+        if response.status_code not in (301, 307, 400):
+            return None
+        with anyio.move_on_after(self._timeout):
+            page = await answer.peek(STORAGE_ERROR_CAP)
+            error = storage_error(response.status_code, answer.headers, page)
+            return error.region if error.remedy == "region" else None
+        raise StorageBroken("an error page that doesn't end")
+
+    async def _admit(self, link: str) -> None:
+        self._check(link)
+        if self._check_addresses is None:
+            return
+        parts = urlsplit(link)
+        host = parts.hostname or ""
+        found: list[str] | None = None
+        with anyio.move_on_after(self._timeout):
+            found = await _addresses(host)
+        if not found and self._clients.resolves_here(host, parts.port or 443):
+            why = "doesn't resolve" if found is not None else "was not resolved in time"
+            raise StorageBroken(f"the name {host!r} {why}")
+        self._check_addresses(host, found or [])
+
+    async def _request(self, client: HttpClient, link: str, headers: Mapping[str, str]) -> Response:
+        handled = sys.exception()
+        headers = {**headers, "Accept-Encoding": "identity", "User-Agent": USER_AGENT}
+        try:
+            outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
+            outgoing.headers.pop("cookie", None)
+            _keep_path(outgoing, link)
+            with quietly(place_of(link)), untraced():
+                answer = await client.send(
+                    outgoing, stream=True, auth=_no_credentials, follow_redirects=False
+                )
+            return cast(Response, answer)
+        except Exception as exc:  # noqa: BLE001 - raised again, as ours or as itself
+            kind = NoAnswer if is_no_answer(exc) else StorageBroken
+            _raise_storage_broken(exc, handled, kind=kind)
+
+
+def _keep_path(outgoing: Any, link: str) -> None:
+    """Send the path that was signed: httpx drops '.' and '..' from it, which S3's keys may have."""
+    target = request_target(link)
+    if target is not None and outgoing.url.raw_path != target:
+        outgoing.extensions["target"] = target
+
+
+async def _addresses(host: str) -> list[str]:
+    """What the host's name resolves to; nothing where it doesn't."""
+    try:
+        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [address[0] for *_, address in found]
+
+
+def _no_credentials(outgoing: Any) -> Any:
+    """Whatever a caller's client would add by itself stays off requests to storage."""
+    outgoing.headers.pop("authorization", None)
+    return outgoing
+
+
+class _Chunks:
+    """The chunks of a response's body, with httpx's errors turned into ours."""
+
+    __slots__ = ("_ahead", "_chunk", "_left", "_raw", "_rest", "_timeout", "headers", "response")
+
+    def __init__(self, response: Response, timeout: float) -> None:
+        self.response = response
+        self.headers: Mapping[str, str] = joined_headers(response.headers.raw)
+        self._timeout = timeout
+        self._raw = pieces(response)
+        self._ahead: deque[bytes] = deque()
+        self._left = content_length(self.headers) or 0
+        self._chunk = memoryview(b"")
+        self._rest: Rest | None = None
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return self._ahead.popleft() if self._ahead else await self._read()
+
+    async def read_into(self, buffer: memoryview) -> int:
+        """Some of the body, at least a byte. Returns how many; 0 at the end."""
+        if self._rest is not None and not self._chunk:
+            try:
+                return await self._rest.read_into(buffer)
+            except OSError as exc:
+                _raise_storage_broken(exc)
+        while not self._chunk:
+            try:
+                self._next(await self.__anext__())
+            except StopAsyncIteration:
+                return 0
+        size = min(len(buffer), len(self._chunk))
+        buffer[:size] = self._chunk[:size]
+        self._chunk = self._chunk[size:]
+        return size
+
+    def _next(self, chunk: bytes) -> None:
+        self._chunk = memoryview(chunk)
+        if not self._ahead:
+            self._rest = rest_of(self.response.extensions, chunk, self._left, self._timeout)
+
+    async def aclose(self) -> None:
+        await close(self.response)
+        if self._rest is not None:
+            # httpx's and httpcore's generators wait for what was read past them. Now they fail to
+            # read it, and end; or the garbage collector would complain of each.
+            with contextlib.suppress(StorageBroken, StopAsyncIteration):
+                await self._read()
+
+    async def peek(self, size: int) -> bytes:
+        """The body's first bytes, which stay to be read."""
+        with contextlib.suppress(StopAsyncIteration):
+            while sum(map(len, self._ahead)) < size:
+                self._ahead.append(await self._read())
+        return b"".join(self._ahead)[:size]
+
+    async def _read(self) -> bytes:
+        handled = sys.exception()
+        try:
+            chunk = await self._raw.__anext__()
+        except Exception as exc:
+            if isinstance(exc, StopAsyncIteration):
+                raise
+            _raise_storage_broken(exc, handled)
+        except BaseException as exc:  # a cancellation
+            forget_request(exc, handled)
+            raise
+        self._left -= len(chunk)
+        return chunk
+
+
+def _file_of(link: Secret) -> str:
+    """Tells one file's requests from another's; of the link, nothing can be read in it."""
+    return hashlib.sha256(link.reveal().partition("?")[0].encode()).hexdigest()
+
+
+def _raise_storage_broken(
+    exc: Exception,
+    handled: BaseException | None = None,
+    *,
+    kind: type[StorageBroken] = StorageBroken,
+) -> NoReturn:
+    # A transport's own OSError too: raised as itself, it would be taken for the disk's. And idna's
+    # UnicodeError, for punycode that is none: httpx decodes it where NO_PROXY names hosts.
+    if was_sent(exc) is None and not isinstance(exc, OSError | UnicodeError):
+        raise exc
+    # `from None`, and taken off what is in it: the cause holds the signed link.
+    forget_request(exc, handled)
+    raise kind(described(exc)) from None

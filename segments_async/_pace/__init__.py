@@ -1,0 +1,1 @@
+"""When each API request is sent."""

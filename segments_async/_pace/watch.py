@@ -1,0 +1,83 @@
+"""Ends requests whose time is over, and none because this process stood still meanwhile.
+
+A cancel scope's deadline goes by the clock alone. In a process that was stopped for a minute it
+ends requests whose answers are in their sockets; see `_sansio/pace/standstill.py`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import anyio
+from anyio.abc import TaskGroup
+
+from segments_async._pace.gate import Ticket
+from segments_async._sansio.pace.standstill import Standstill
+
+
+class RequestWatch:
+    """Watches the requests of one run, or of one caller, while any are on the wire.
+
+    There is one task for all of them: a timer for each costs twice as much as what it is for.
+    """
+
+    def __init__(self) -> None:
+        self._tickets: dict[Ticket, None] = {}
+        self._tasks: TaskGroup | None = None
+        self._scope: anyio.CancelScope | None = None
+        self._alarm = anyio.CancelScope()
+        self._look_at = math.inf
+
+    def open(self, tasks: TaskGroup) -> None:
+        """Watch in this task group from now on."""
+        self._tasks = tasks
+
+    def add(self, ticket: Ticket) -> None:
+        """Watch the ticket's request, from its first byte on."""
+        if self._tasks is None:
+            return  # its scope's own deadline holds
+        ticket.watched_by(self)
+        self._tickets[ticket] = None
+        if self._scope is None:
+            self._scope = anyio.CancelScope()
+            self._tasks.start_soon(self._watch, self._scope)
+
+    def on_due(self, due: float, /) -> None:
+        """A ticket was spent; its request's time is over then."""
+        if due < self._look_at:
+            self._alarm.cancel()
+
+    def discard(self, ticket: Ticket) -> None:
+        """The ticket is spent."""
+        self._tickets.pop(ticket, None)
+
+    def close(self) -> None:
+        """Watch no more: what is still on the wire ends by its own deadline."""
+        self._tasks = None
+        for ticket in self._tickets:
+            ticket.watched_by(None)
+        self._tickets.clear()
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def _watch(self, scope: anyio.CancelScope) -> None:
+        clock = Standstill(anyio.current_time())
+        try:
+            with scope:
+                while self._tickets:
+                    await self._sleep(clock)
+                    now = anyio.current_time()
+                    for ticket in self._tickets:
+                        if clock.is_over(ticket.due, now):
+                            ticket.end()
+        finally:
+            self._scope = None
+
+    async def _sleep(self, clock: Standstill) -> None:
+        now = anyio.current_time()
+        seconds = clock.plan(now, min(ticket.due for ticket in self._tickets))
+        self._look_at = now + seconds
+        with anyio.CancelScope() as self._alarm:
+            await anyio.sleep(seconds)
+        self._look_at = -math.inf
+        clock.on_look(anyio.current_time())

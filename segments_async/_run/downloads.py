@@ -1,0 +1,99 @@
+"""The files of one run: what is complete and not fetched yet, and the tasks that fetch it."""
+
+from __future__ import annotations
+
+import heapq
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from segments_async._files.fetch import LIFETIME
+from segments_async._sansio.jobs.exports import file_since
+from segments_async.models import Export
+
+logger: logging.Logger = logging.getLogger("segments_async")
+
+#: With less than this left of a file's 48 hours, somebody should know.
+WARN_BELOW = timedelta(hours=6)
+
+ItemT = TypeVar("ItemT")
+
+
+class Fetches(Generic[ItemT]):
+    """Fetches the oldest first, since files stay for 48 hours.
+
+    Args:
+        fetch: fetches one, and never raises but when it is cancelled.
+        slots: of the whole client, for connections to storage.
+        at_once: files of this run fetched at once.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[ItemT, Export], Awaitable[None]],
+        slots: anyio.Semaphore,
+        at_once: int,
+    ) -> None:
+        self._fetch = fetch
+        self._slots = slots
+        self._at_once = at_once
+        self._queue: list[tuple[datetime, int, ItemT, Export]] = []
+        self._added = 0
+        self._fetchers = 0
+        self._under_way: dict[int, datetime] = {}
+        self._done = 0
+        self._seconds = 0.0
+
+    def add(self, item: ItemT, export: Export, tasks: TaskGroup | None) -> None:
+        """Queue a file. None is fetched any more once the run's time is up."""
+        self._added += 1
+        since = file_since(export) or datetime.now(UTC)
+        heapq.heappush(self._queue, (since, self._added, item, export))
+        if tasks is not None and self._fetchers < self._at_once:
+            self._fetchers += 1
+            tasks.start_soon(self._fetch_all)
+
+    @property
+    def oldest_link_age(self) -> float | None:
+        """Seconds, by this machine's clock; None while nothing waits to be fetched, or is."""
+        waiting = [entry[0] for entry in self._queue[:1]]
+        oldest = min([*self._under_way.values(), *waiting], default=None)
+        if oldest is None:
+            return None
+        return max(0.0, (datetime.now(UTC) - oldest).total_seconds())
+
+    @property
+    def seconds_each(self) -> float:
+        """Seconds for one file on average, several being fetched at once; 0 before the first."""
+        return self._seconds / self._done / self._at_once if self._done else 0.0
+
+    async def _fetch_all(self) -> None:
+        """Fetch until nothing waits to be fetched."""
+        try:
+            while self._queue:
+                async with self._slots:
+                    if self._queue:
+                        await self._fetch_one(*heapq.heappop(self._queue))
+        finally:
+            self._fetchers -= 1
+
+    async def _fetch_one(self, since: datetime, number: int, item: ItemT, export: Export) -> None:
+        began = anyio.current_time()
+        left = since + LIFETIME - datetime.now(UTC)
+        if timedelta() < left < WARN_BELOW:
+            logger.warning(
+                "export %s: its file is fetched only now, and stays for %.1f hours more",
+                export.export_id,
+                left.total_seconds() / 3600,
+            )
+        self._under_way[number] = since
+        try:
+            await self._fetch(item, export)
+        finally:
+            del self._under_way[number]
+        self._done += 1
+        self._seconds += anyio.current_time() - began

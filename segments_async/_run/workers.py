@@ -1,0 +1,58 @@
+"""The tasks that send a run's requests: as many as were ever needed at once, used again and again.
+
+A task for each request costs more processor time than all that is decided about that request. A
+ticket goes straight to an idle worker, whoever leads the gate; the run's own task isn't woken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from anyio.abc import TaskGroup
+
+from segments_async._pace.gate import Inbox, Ticket
+
+
+class Desk(Inbox):
+    """A run's inbox: tickets are spent by workers, other news wakes the task that waits here."""
+
+    def __init__(self, perform: Callable[[Ticket], Awaitable[None]]) -> None:
+        super().__init__()
+        self._perform = perform
+        self._idle: list[Inbox] = []
+        self._tasks: TaskGroup | None = None
+
+    def open(self, tasks: TaskGroup) -> None:
+        """Have workers in this task group spend the tickets from now on."""
+        self._tasks = tasks
+
+    def close(self) -> None:
+        """Start no more work, and let idle workers go. Tickets gather in `items` again."""
+        self._tasks = None
+        while self._idle:
+            self._idle.pop().wake()
+
+    def deliver(self, item: object, /) -> None:
+        """Called by the gate's leader, in whatever task that is."""
+        if self._tasks is None or not isinstance(item, Ticket):
+            super().deliver(item)
+        elif self._idle:
+            self._idle.pop().deliver(item)
+        else:
+            self._tasks.start_soon(self._work, item)
+
+    async def _work(self, first: Ticket) -> None:
+        await self._perform(first)
+        inbox = Inbox()
+        try:
+            while self._tasks is not None:
+                self._idle.append(inbox)
+                await inbox.wait()
+                while inbox.items:
+                    await self._perform(inbox.items.popleft())
+        finally:
+            if inbox in self._idle:
+                # Cancelled while idle: a ticket that came now would wait here for ever.
+                self._idle.remove(inbox)
+            # Cancelled with a ticket in hand: whoever clears the desk gives it back.
+            self.items.extend(inbox.items)

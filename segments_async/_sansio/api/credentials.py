@@ -1,0 +1,159 @@
+"""Who asks, and where: checked before anything is sent, and shown nowhere."""
+
+from __future__ import annotations
+
+import base64
+import html
+import ipaddress
+import json
+import re
+from typing import NoReturn
+from urllib.parse import quote, urlsplit
+
+import attrs
+
+from segments_async.errors import ConfigurationError
+
+
+class Secret:
+    """A text that no repr, log line, format string or pickle shows."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(...)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled")
+
+
+def authorization(api_key: object, access_token: object) -> Secret:
+    """The Authorization header: "API Key as the username and Access Token as the password".
+
+    RFC 7617: a colon would move the border between the two. A newline, usually from reading a
+    file, is refused and not cut off, so that what is configured is what is sent.
+    """
+    problem = _problem("api_key", api_key) or _problem("access_token", access_token)
+    if problem is None and ":" in str(api_key):
+        problem = "api_key: a colon can't stand in a Basic authentication user name"
+    header = Secret(
+        "Basic " + base64.b64encode(f"{api_key}:{access_token}".encode("ascii", "replace")).decode()
+    )
+    # An error shows the local variables of its frames to error reporters.
+    del api_key, access_token
+    if problem is not None:
+        raise ConfigurationError(problem)
+    return header
+
+
+class Repeated:
+    """Finds in an answer what it repeats of an Authorization header: its pair, and the token.
+
+    As it stands, and as texts quote it: in a URL, in HTML, in JSON.
+    """
+
+    def __init__(self, header: Secret) -> None:
+        pair = header.reveal().partition(" ")[2]
+        token = base64.b64decode(pair).decode("ascii").partition(":")[2]
+        # The longest first: a form may be the beginning of another.
+        forms = sorted({f for secret in (pair, token) for f in _forms(secret)}, key=len)
+        self._forms = [Secret(form) for form in reversed(forms)]
+
+    def taken_out(self, text: str) -> str:
+        for form in self._forms:
+            text = text.replace(form.reveal(), "...")
+        return text
+
+    def taken_out_of(self, page: bytes) -> bytes:
+        for form in self._forms:
+            page = page.replace(form.reveal().encode(), b"...")
+        return page
+
+
+def _forms(secret: str) -> set[str]:
+    quoted = {quote(secret, safe=safe) for safe in ("", "/", "/=+", "~")}
+    lower = {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), form) for form in quoted}
+    escaped = json.dumps(secret)[1:-1]
+    return {
+        secret,
+        secret.rstrip("="),
+        *quoted,
+        *lower,
+        html.escape(secret),
+        html.escape(secret, quote=False),
+        escaped,
+        escaped.replace("/", "\\/"),
+        secret.translate(_BASE64URL),
+        secret.translate(_BASE64URL).rstrip("="),
+    }
+
+
+_BASE64URL = str.maketrans("+/", "-_")
+
+
+def _problem(what: str, value: object) -> str | None:
+    if not isinstance(value, str) or not value:
+        return f"{what}: missing or empty"
+    if value != value.strip():
+        return f"{what}: begins or ends with white space (a trailing newline?)"
+    if not value.isascii() or not value.isprintable():
+        return f"{what}: only printable ASCII characters can be sent"
+    return None
+
+
+@attrs.frozen
+class Origin:
+    """The vendor's place: what credentials are bound to."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str
+
+    @property
+    def loopback(self) -> bool:
+        return is_loopback(self.host)
+
+    @property
+    def secure(self) -> bool:
+        """Whether credentials may travel there: over TLS, or not leaving this machine."""
+        return self.scheme == "https" or self.loopback
+
+
+def parse_base_url(base_url: object) -> Origin:
+    """The origin and path prefix of a base URL; ConfigurationError where it isn't one."""
+    try:
+        parts = urlsplit(base_url) if isinstance(base_url, str) else None
+        port = parts.port if parts else None
+    except ValueError:
+        parts = port = None
+    if parts is None or port == 0 or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigurationError(f"base_url: not an http(s) URL: {_shown(base_url)}")
+    if not str(base_url).isprintable() or " " in str(base_url):
+        # urlsplit() drops some of them without a word, and keeps others in the host.
+        raise ConfigurationError("base_url: white space or a control character (a newline?)")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError("base_url: no user information, query or fragment")
+    default = 443 if parts.scheme == "https" else 80
+    return Origin(parts.scheme, parts.hostname, port or default, parts.path.rstrip("/"))
+
+
+def _shown(base_url: object) -> str:
+    """What may be shown of something that isn't a URL, and may be a misplaced credential."""
+    return f"{len(base_url)} characters" if isinstance(base_url, str) else type(base_url).__name__
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine, by name or by address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

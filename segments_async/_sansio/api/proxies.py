@@ -1,0 +1,140 @@
+"""Which proxy the environment names, and for which hosts it names none.
+
+The variables are read as httpx and urllib read them. Two differences are on purpose. A variable
+that can't be used is refused by its name before anything is sent; its value is never shown, since
+a proxy's URL may hold a password. And an entry of NO_PROXY is understood as curl understands it,
+address ranges and brackets included; httpx refuses some of those, for every request.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import attrs
+
+from segments_async._sansio.api.credentials import Secret
+
+#: The schemes of a proxy's URL that httpx can use.
+_PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
+
+
+@attrs.frozen
+class Proxy:
+    """A proxy that the environment names.
+
+    Attributes:
+        variable: the environment variable; or, where the operating system's settings name the
+            proxy, a few words.
+        url: where it is, perhaps with a user and a password.
+    """
+
+    variable: str
+    url: Secret
+
+    @property
+    def is_socks(self) -> bool:
+        return self.url.reveal().lower().startswith("socks")
+
+
+def proxy_for(scheme: str, found: Mapping[str, str], environ: Mapping[str, str]) -> Proxy | None:
+    """The proxy for requests of a scheme; None where there is none.
+
+    Args:
+        scheme: ``"https"`` or ``"http"``.
+        found: what `urllib.request.getproxies` returned.
+        environ: the environment.
+    """
+    for name in (scheme, "all"):
+        if value := found.get(name):
+            url = value if "://" in value else f"http://{value}"
+            return Proxy(_variable(f"{name}_proxy", value, environ), Secret(url))
+    return None
+
+
+def _variable(name: str, value: str, environ: Mapping[str, str]) -> str:
+    """The variable's name as it is written in the environment; the lower case one has priority."""
+    for spelling in (name, name.upper()):
+        if environ.get(spelling) == value:
+            return spelling
+    matches = [key for key, text in environ.items() if key.lower() == name and text == value]
+    return matches[0] if matches else f"the system's proxy settings ({name})"
+
+
+def proxy_problem(proxy: Proxy) -> str | None:
+    """What is wrong with the proxy's URL, in words that don't show it; None where it will do."""
+    try:
+        parts = urlsplit(proxy.url.reveal())
+        port = parts.port
+    except ValueError:
+        return "it can't be read as a URL (its host, or its port)"
+    if parts.scheme not in _PROXY_SCHEMES:
+        return f"its scheme is none of {', '.join(_PROXY_SCHEMES)}"
+    if not parts.hostname:
+        return "it names no host"
+    if port == 0:
+        return "its port is 0"
+    if not proxy.url.reveal().isprintable() or " " in proxy.url.reveal():
+        return "it holds white space or a control character"
+    return None
+
+
+def bypasses_proxy(no_proxy: str, host: str, port: int) -> bool:
+    """Whether NO_PROXY has requests to this host go past the proxy.
+
+    An entry is ``*``, a host with the hosts below it, ``.host`` or ``*.host`` for the latter
+    alone, an address, or a range of addresses; each perhaps with a scheme, which is ignored, or
+    a port. An entry that is none of these names no host, so it exempts none.
+    """
+    address = _address(host)
+    return any(
+        _exempts(entry.strip().lower(), host.lower().rstrip("."), address, port)
+        for entry in no_proxy.split(",")
+    )
+
+
+def _exempts(entry: str, host: str, address: _Address | None, port: int) -> bool:
+    entry = entry.partition("://")[2] or entry
+    if entry == "*":
+        return True
+    network = _network(entry)
+    if network is None:
+        entry, told_port = _split_port(entry)
+        if told_port is not None and told_port != port:
+            return False
+        network = _network(entry)
+    if network is not None:
+        return address is not None and address in network
+    below = entry.removeprefix("*").startswith(".")
+    name = entry.lstrip("*.").rstrip(".")
+    if not name or address is not None:
+        return False
+    return host.endswith(f".{name}") or (host == name and not below)
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _address(host: str) -> _Address | None:
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+
+
+def _network(entry: str) -> _Network | None:
+    """An address, or a range of them, with or without brackets."""
+    if entry.startswith("["):
+        address, _, length = entry[1:].partition("]")
+        entry = f"{address}{length}" if not length or length.startswith("/") else ""
+    try:
+        return ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return None
+
+
+def _split_port(entry: str) -> tuple[str, int | None]:
+    host, colon, port = entry.rpartition(":")
+    return (host, int(port)) if colon and port.isascii() and port.isdigit() else (entry, None)

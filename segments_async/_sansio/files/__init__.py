@@ -1,0 +1,1 @@
+"""Links, ranges of bytes, names, storage's answers."""

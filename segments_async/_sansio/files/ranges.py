@@ -1,0 +1,237 @@
+"""What to ask of storage for the bytes that are missing, and what its answer means.
+
+RFC 9110: conditions in section 13, ranges in section 14. A wrong guess here would join the bytes
+of two files under one name, so whatever isn't exact means to start over.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+
+import attrs
+
+from segments_async._sansio.api.content_coding import codings
+
+#: Stands for the end of a body whose length nobody told.
+NO_END = 2**63 - 1
+
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CONTENT_RANGE = re.compile(r"(?i:bytes) +([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+
+#: A strong entity tag, of a length that has a place in the sidecar. A weak one (`W/"..."`) promises
+#: no equal bytes.
+_STRONG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
+_MD5 = re.compile(r'"([0-9a-fA-F]{32})"')
+
+#: Encryption under which S3's ETag isn't the MD5 of the object, and the header that tells of it.
+_ENCRYPTION = "x-amz-server-side-encryption"
+_CUSTOMERS_KEY = "x-amz-server-side-encryption-customer-algorithm"
+
+
+@attrs.frozen(kw_only=True)
+class Stored:
+    """One version of an object, as storage described it with its first byte.
+
+    Attributes:
+        total: bytes; None where the server doesn't tell.
+        etag: the strong ETag, quotes included, or None.
+        modified: Last-Modified, where it is fit to tell versions apart; else None.
+        ranges: whether the server offers ranges.
+        md5: of the bytes as served, in hex, where the ETag is one.
+        gzip: whether the object is stored compressed.
+    """
+
+    total: int | None
+    etag: str | None = None
+    modified: str | None = None
+    ranges: bool = False
+    md5: str | None = None
+    gzip: bool = False
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a broken download of it can go on: its version and its end are known."""
+        versioned = self.etag is not None or self.modified is not None
+        return versioned and self.total is not None and self.ranges and not self.gzip
+
+    def is_same(self, other: Stored) -> bool:
+        """Whether both are one version, whose bytes are the same."""
+        return self.etag is not None and self.resumable and self == other
+
+    @property
+    def divisible(self) -> bool:
+        """Whether several connections may each fetch a part of it."""
+        return self.resumable and self.etag is not None
+
+
+@attrs.frozen
+class Range:
+    """The bytes from `start` to before `stop` of this version."""
+
+    stored: Stored
+    start: int
+    stop: int
+
+    def headers(self) -> Mapping[str, str]:
+        """The request headers that ask for it: `If-Match` refuses another version with 412."""
+        last = "" if self.stop == self.stored.total else str(self.stop - 1)
+        asked = {"Range": f"bytes={self.start}-{last}"}
+        if self.stored.etag is not None:
+            return asked | {"If-Match": self.stored.etag}
+        return asked | {"If-Range": self.stored.modified or ""}
+
+
+@attrs.frozen
+class Continued:
+    """The answer's body is exactly the range that was asked for."""
+
+
+@attrs.frozen
+class StartOver:
+    """What is there can't be continued; the words say why."""
+
+    why: str
+
+
+@attrs.frozen
+class Misfit:
+    """An answer that isn't the range that was asked for; the words say why.
+
+    It says nothing of the version, so that what is there can still be continued.
+    """
+
+    why: str
+
+
+@attrs.frozen
+class Refused:
+    """An answer without the file; its status says more."""
+
+
+def read_answer(
+    status: int, headers: Mapping[str, str], asked: Range | None
+) -> Stored | Continued | StartOver | Misfit | Refused:
+    """What an answer means.
+
+    Args:
+        status: of the answer.
+        headers: of the answer, looked up by names in lower case.
+        asked: the range that was asked for; None: everything.
+
+    Returns:
+        `Stored` where the body is everything, though a range may have been asked for.
+    """
+    if status == 200:
+        decodable = content_encoding(headers) in ("", "gzip")
+        return describe(headers) if decodable else Refused()
+    if asked is None:
+        return Refused()
+    if status == 206:
+        return _read_range(headers, asked)
+    if status == 412:
+        return StartOver("the file has changed since")
+    if status == 416:
+        return StartOver("the file has no such range any more")
+    return Refused()
+
+
+def describe(headers: Mapping[str, str]) -> Stored:
+    """The object that comes with these headers."""
+    etag = strong_etag(headers)
+    return Stored(
+        total=content_length(headers),
+        etag=etag,
+        modified=_strong_date(headers),
+        ranges=headers.get("accept-ranges", "").strip().lower() == "bytes",
+        md5=_md5(headers),
+        gzip=content_encoding(headers) == "gzip",
+    )
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """Content-Length, None where there is none that counts.
+
+    Beside a Transfer-Encoding it doesn't (RFC 9112, section 6.3): the body ends where that says.
+    """
+    if "transfer-encoding" in headers:
+        return None
+    value = headers.get("content-length", "").strip()
+    return int(value) if _LENGTH.fullmatch(value) else None
+
+
+def content_encoding(headers: Mapping[str, str]) -> str:
+    """The file's content codings, joined; empty where the bytes are the file's own.
+
+    Storage serves whatever the uploader wrote there: a charset, "binary", S3's "aws-chunked". Those
+    are no codings, and the bytes are as long as announced.
+    """
+    return ", ".join(codings(headers.get("content-encoding")))
+
+
+def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
+    """Content-Range as start, stop and total; None where it is missing, unbounded or absurd."""
+    found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    if found is None:
+        return None
+    first, last, total = (int(digits) for digits in found.groups())
+    return (first, last + 1, total) if first <= last < total else None
+
+
+def strong_etag(headers: Mapping[str, str]) -> str | None:
+    """The ETag, where equal ones promise equal bytes."""
+    value = headers.get("etag", "").strip()
+    return value if is_strong(value) else None
+
+
+def is_strong(etag: str) -> bool:
+    """Whether it is a strong entity tag, of a length that has a place in the sidecar."""
+    return _STRONG.fullmatch(etag) is not None
+
+
+def is_sendable(date: str) -> bool:
+    """Whether a Last-Modified can go back in a request's header, and has a place in the sidecar."""
+    return 0 < len(date) <= 64 and date.isascii() and date.isprintable()
+
+
+def _read_range(headers: Mapping[str, str], asked: Range) -> Continued | StartOver | Misfit:
+    stored = asked.stored
+    # A 206 has the ETag that the 200 would have had (section 15.3.7).
+    if strong_etag(headers) != stored.etag:
+        return StartOver("the range is of another version")
+    if stored.etag is None and headers.get("last-modified", stored.modified) != stored.modified:
+        return StartOver("the range is of another version")
+    if content_range(headers) != (asked.start, asked.stop, stored.total):
+        return Misfit("another range came than was asked for")
+    if content_length(headers) not in (None, asked.stop - asked.start):
+        return Misfit("a range came with the length of another")
+    if content_encoding(headers):
+        return Misfit("a range came encoded")
+    return Continued()
+
+
+def _strong_date(headers: Mapping[str, str]) -> str | None:
+    """Last-Modified, where no second change can have been in the same second (section 8.8.2.2)."""
+    value = headers.get("last-modified", "").strip()
+    if not is_sendable(value):
+        return None
+    try:
+        age = parsedate_to_datetime(headers.get("date", "")) - parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return value if age >= timedelta(seconds=1) else None
+
+
+def _md5(headers: Mapping[str, str]) -> str | None:
+    """The MD5 that S3's ETag is, for objects uploaded in one part without a key of one's own.
+
+    Other servers have ETags of 32 digits that are something else: Starlette's are of time and size.
+    """
+    found = _MD5.fullmatch(headers.get("etag", "").strip())
+    if found is None or "x-amz-request-id" not in headers:
+        return None
+    if "kms" in headers.get(_ENCRYPTION, "").lower() or _CUSTOMERS_KEY in headers:
+        return None
+    return found.group(1).lower()

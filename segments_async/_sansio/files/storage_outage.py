@@ -1,0 +1,140 @@
+"""While storage is away, the downloads of a client wait together; no file's patience is spent.
+
+Storage is away where requests get no answer, or a gateway's (502, 503, 504 and their like). That
+concerns all downloads of the client, not one file. So one backoff holds all; then one request goes
+as a probe, and the first answer of any other kind ends the outage. See `outage` for the API.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Literal
+
+from segments_async._sansio.pace.backoff import full_jitter
+
+#: Seconds after which what can't be fetched is given up. Files stay for 48 hours, and the same
+#: command goes on with what is there.
+LONGEST_STORAGE_OUTAGE = 6 * 3600.0
+
+#: Failures in a row, with no other answer between them, that are no accident of one connection.
+FAILED_IN_A_ROW = 3
+
+#: How often a file's requests fail while those of others are answered, before the next failure is
+#: the file's own: its bucket or its host is another one.
+BLAMED = 2
+
+#: Seconds without any request, failed or not, after which a failure begins another outage.
+_FORGOTTEN_AFTER = 900.0
+
+#: What came instead of a file: no answer, a gateway's, or an error of storage's own. The last may
+#: be of one file, and says something of the others once it has met two.
+Failure = Literal["unreachable", "away", "fault"]
+
+_FAULT = frozenset({500})
+_AWAY = frozenset({408, 425, 429, 502, 503, 504, 509, *range(520, 528), 529, 530})
+
+
+def failure_of(status: int) -> Failure | None:
+    """What an answer's status says of storage as a whole; None where storage answered."""
+    return "away" if status in _AWAY else "fault" if status in _FAULT else None
+
+
+class StorageOutage:
+    """Consecutive failures of storage, whoever asked.
+
+    Attributes:
+        armed: whether storage is away: the next request goes alone.
+    """
+
+    def __init__(self) -> None:
+        self.armed: bool = False
+        self._probing = False
+        self._until = -math.inf
+        self._since = self._last = -math.inf
+        self._first_sent = math.inf
+        self._failures = 0
+        self._in_a_row = 0
+        self._files: set[str] = set()
+        self._blamed: Counter[str] = Counter()
+        self._faults_alone = True
+
+    def next_at(self) -> float:
+        """When the next request may go; never, while the probe is under way."""
+        return math.inf if self._probing else self._until
+
+    def gives_up(self, now: float) -> bool:
+        """Whether waiting has lasted too long to be of use."""
+        return self.armed and now - self._since > LONGEST_STORAGE_OUTAGE
+
+    def on_sent(self) -> None:
+        """A request goes."""
+        self._probing = self.armed
+
+    def on_no_word(self) -> None:
+        """A request came to nothing for a reason that says nothing of storage."""
+        self._probing = False
+
+    def on_answer(self, file: str, sent_at: float) -> bool:
+        """Storage answered, whatever it said. Returns whether that ended an outage."""
+        self._blamed.pop(file, None)
+        if sent_at < self._first_sent and self._in_a_row:
+            return False  # it says how things were
+        self._blamed.update(self._files - {file})
+        ended = self.armed
+        self.armed = self._probing = False
+        self._until, self._first_sent = -math.inf, math.inf
+        self._failures = self._in_a_row = 0
+        self._files.clear()
+        self._faults_alone = True
+        return ended
+
+    def on_failed(
+        self,
+        failure: Failure,
+        file: str,
+        *,
+        now: float,
+        sent_at: float,
+        chance: float,
+        retry_after: float | None,
+    ) -> bool:
+        """A request failed. Returns whether that is storage's absence, and not the file's fault.
+
+        Args:
+            failure: how.
+            file: which file it was for.
+            now: seconds.
+            sent_at: when the request was sent.
+            chance: a number from [0, 1), by which clients don't come back together.
+            retry_after: seconds that the answer asks to wait. One such answer is enough.
+        """
+        if self._blamed[file] >= BLAMED:
+            self._probing = False
+            return False
+        if now - self._last > _FORGOTTEN_AFTER:
+            self._since = now
+        self._last = now
+        if not self._in_a_row:
+            self._since, self._first_sent = now, sent_at
+        self._in_a_row += 1
+        self._files.add(file)
+        self._faults_alone &= failure == "fault"
+        self._probing = False
+        if self.armed and now < self._until:
+            # Sent before the others were held.
+            self._until = max(self._until, now + (retry_after or 0.0))
+            return True
+        if not self.armed and not self._is_enough(retry_after):
+            return False
+        # At least half the pause: a streak of lucky draws would be a busy loop.
+        pause = full_jitter(self._failures, 0.5 + chance / 2)
+        self._until = now + max(pause, retry_after or 0.0)
+        self._failures += 1
+        self.armed = True
+        return True
+
+    def _is_enough(self, retry_after: float | None) -> bool:
+        if self._faults_alone and len(self._files) < 2:
+            return False
+        return retry_after is not None or self._in_a_row >= FAILED_IN_A_ROW

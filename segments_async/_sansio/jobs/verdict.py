@@ -1,0 +1,343 @@
+"""What an answer means for an export: one function for submits, one for polls.
+
+Both are told all that came of one request, and return a `Verdict`: which events of `lifecycle`
+happened, and whether, and when, the vendor is asked again. Bulk runs, `export()` and
+`request_export()` go by the same two.
+
+What came of a submit:
+
+=============================  ====================  ==============================================
+the vendor answered            events                and then
+=============================  ====================  ==============================================
+2xx with an export's id        ACCEPTED              polled; ended at once where it says so
+2xx without a readable id      LOST                  unknown: the export may be running
+429, 408, 421, 425             NOT_SENT              asked again: all four say "not now"
+other 4xx                      REFUSED               a later session may ask again; not of 404, 410
+301, 307, 308                  REFUSED               the run ends: `base_url` is wrong
+500                            LOST                  unknown, and a ticket is raised
+anything else                  LOST                  unknown: a gateway can't know what is behind it
+nothing, and it may have left  LOST                  unknown
+nothing, and it never left     NOT_SENT              asked again
+=============================  ====================  ==============================================
+
+"A failing poll never ends the wait": only FAILED, COMPLETE, a 404 that lasts, 401 and 403 do.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from segments_async._sansio.api.decoding import read_status, read_submitted
+from segments_async._sansio.api.redaction import redact
+from segments_async._sansio.api.wire import (
+    LONGEST_ID,
+    MOVED,
+    REDIRECTS,
+    ApiAnswer,
+    ApiRequest,
+    is_id,
+    status_error,
+)
+from segments_async._sansio.jobs.exports import is_complete
+from segments_async._sansio.jobs.lifecycle import Event
+from segments_async._sansio.pace.backoff import full_jitter
+from segments_async._sansio.pace.scheduler import next_poll_at
+from segments_async.errors import (
+    APIConnectionError,
+    APIStatusError,
+    AuthenticationError,
+    DecodeError,
+    ExportFailedError,
+    PermissionDeniedError,
+    SegmentsError,
+    SubmitUnknownError,
+)
+from segments_async.models import Export, ExportStatus
+from segments_async.results import NotExported
+
+#: Seconds during which a 404 to a poll may mean that the vendor's left hand doesn't know yet, and
+#: a COMPLETE without a link that the upload isn't listed yet.
+MISSING_GRACE = 10.0
+LINK_GRACE = 60.0
+#: So many such answers it takes besides: while the vendor is away, polls are far apart.
+MISSING_ANSWERS = 3
+
+#: Statuses that say "not now" of a request, and that nothing was done about it: 408 Request Timeout
+#: (RFC 9110, 15.5.9: "the client MAY repeat the request"), 421 Misdirected Request (15.5.20), 425
+#: Too Early (RFC 8470, 5.2), 429 Too Many Requests (RFC 6585).
+NOT_NOW = frozenset({408, 421, 425, 429})
+
+#: How a JSON object or list begins, in any of Unicode's encodings, byte order mark or not.
+_JSON_STARTS = frozenset({b"{", b"[", b"\x00", b"\xef", b"\xfe", b"\xff"})
+
+Submitted = Literal["no", "yes", "maybe"]
+
+#: What came of one request: an answer, an error of the link or of a body, or None where the sender
+#: was cut off.
+Result = ApiAnswer | APIConnectionError | DecodeError | None
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """What a request's result means for its export.
+
+    Attributes:
+        events: what happened, in order; none where nothing new is known.
+        export: the export as the answer describes it; None where the answer doesn't.
+        error: why the export ends without a file, if it does.
+        submitted: whether the vendor was asked for the export.
+        resumable: whether a later session can go on at the cost of no second export.
+        again_at: when the vendor is to be asked again, in seconds of the event loop's clock; None
+            where nothing more is asked of the vendor for this export.
+        setback: why a poll brought no status; None where it brought one.
+        missing: the answers of 404, or of COMPLETE without a link, since the last other status.
+    """
+
+    events: tuple[Event, ...] = ()
+    export: Export | None = None
+    error: SegmentsError | None = None
+    submitted: Submitted = "yes"
+    resumable: bool = False
+    again_at: float | None = None
+    setback: SegmentsError | None = None
+    missing: Missing | None = None
+
+
+@attrs.frozen
+class Missing:
+    """Answers that lack what must come soon."""
+
+    count: int
+    since: float
+
+    @classmethod
+    def once_more(cls, before: Missing | None, now: float) -> Missing:
+        """One more of them."""
+        return cls(1, now) if before is None else cls(before.count + 1, before.since)
+
+    def lasts(self, now: float, grace: float) -> bool:
+        """Whether that is no moment's delay any more."""
+        return self.count >= MISSING_ANSWERS and now - self.since > grace
+
+
+@attrs.frozen(kw_only=True)
+class PollJob:
+    """What is known of an export that is polled.
+
+    Attributes:
+        export_id: the vendor's id of it.
+        segment_id: None while no answer has named the segment.
+        submitted_at: when its POST was accepted, in seconds of the event loop's clock.
+        setbacks: polls in a row that brought no status.
+        missing: as in `Verdict`.
+    """
+
+    export_id: str
+    segment_id: str | None
+    submitted_at: float
+    setbacks: int = 0
+    missing: Missing | None = None
+
+
+def on_submit(
+    segment_id: str, request: ApiRequest, result: Result, *, now: float, chance: float
+) -> Verdict:
+    """What a POST's result means for the segment's export.
+
+    Args:
+        segment_id: of the segment that was to be exported.
+        request: the POST.
+        result: what came of it.
+        now: seconds.
+        chance: a number from [0, 1), by which a repeated submit is put off.
+    """
+    if isinstance(result, APIConnectionError) and not result.sent:
+        return _not_sent(result, now)
+    if not isinstance(result, ApiAnswer):
+        return _lost(segment_id, result)
+    if result.status in NOT_NOW:
+        pause = 0.0 if result.status == 429 else full_jitter(0, chance)
+        return _not_sent(status_error(request, result), now + pause)
+    try:
+        export = read_submitted(request, result, segment_id=segment_id)
+    except DecodeError as exc:
+        return _lost(segment_id, exc)
+    except APIStatusError as exc:
+        return _submit_refused(segment_id, exc)
+    if not is_id(export.export_id):
+        return _unusable_id(segment_id, request, export)
+    job = PollJob(export_id=export.export_id, segment_id=segment_id, submitted_at=now)
+    after = _on_status(job, request, export, now)
+    return attrs.evolve(after, events=(Event.ACCEPTED, *after.events))
+
+
+def on_poll(
+    job: PollJob, request: ApiRequest, result: Result, *, now: float, chance: float
+) -> Verdict:
+    """What a poll's result means for the export.
+
+    Args:
+        job: the export.
+        request: the poll.
+        result: what came of it.
+        now: seconds.
+        chance: a number from [0, 1), by which a poll is put off after a setback.
+    """
+    if not isinstance(result, ApiAnswer):
+        return _setback(job, result, now, chance)
+    if result.status == 429:
+        # No setback of the export's: the pacer holds every request, and this poll is still due.
+        return Verdict(again_at=now, missing=job.missing)
+    try:
+        export = read_status(request, result, export_id=job.export_id, segment_id=job.segment_id)
+    except DecodeError as exc:
+        return _setback(job, exc, now, chance)
+    except APIStatusError as exc:
+        return _poll_refused(job, exc, now, chance)
+    return _on_status(job, request, export, now)
+
+
+def anothers_export(segment_id: str, request: ApiRequest) -> Verdict:
+    """What a POST's answer means that names the export of another segment as this one's."""
+    error = DecodeError(
+        f"{request.method} {request.path}: the id of another segment's export at $.exportId",
+        method=request.method,
+        path=request.path,
+        where="$.exportId",
+    )
+    return _lost(segment_id, error)
+
+
+def is_away(answer: ApiAnswer) -> bool:
+    """Whether the answer says that the vendor isn't there, and not what it thinks of the request.
+
+    502, 503, 504 and their like are a gateway's, and a 200 that isn't JSON is a login or a
+    maintenance page's, as a redirect leads to one. 408 is said by a server that has no time to
+    read. 500 is the vendor's own: the ticket guard's.
+    """
+    if 200 <= answer.status <= 299:
+        return answer.body[:64].lstrip()[:1] not in _JSON_STARTS
+    return answer.status in REDIRECTS or answer.status == 408 or 501 <= answer.status <= 599
+
+
+def fatal(error: SegmentsError | None) -> bool:
+    """Whether the error is about the account, or about `base_url`: about every export, then."""
+    if isinstance(error, AuthenticationError | PermissionDeniedError):
+        return True
+    return isinstance(error, APIStatusError) and error.status_code in REDIRECTS
+
+
+def lost_error(segment_id: str | None, cause: SegmentsError | None) -> SubmitUnknownError:
+    """The error of a POST that may have been acted on, with no id to ask about."""
+    if isinstance(cause, DecodeError):
+        what = f"the export request was answered, and no export's id could be read ({cause})"
+    elif isinstance(cause, APIStatusError):
+        what = f"the export request was answered {cause.status_code}, not by the vendor itself"
+    else:
+        what = "the answer to the export request was lost"
+    error = SubmitUnknownError(
+        f"segment {segment_id}: {what}; the export may be running at the vendor, so the request "
+        "was not repeated",
+        segment_id=segment_id,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _not_sent(error: APIConnectionError | APIStatusError, again_at: float) -> Verdict:
+    return Verdict(
+        events=(Event.NOT_SENT,),
+        error=error,
+        submitted="no",
+        resumable=True,
+        again_at=again_at,
+    )
+
+
+def _lost(segment_id: str, cause: SegmentsError | None) -> Verdict:
+    return Verdict(events=(Event.LOST,), error=lost_error(segment_id, cause), submitted="maybe")
+
+
+def _submit_refused(segment_id: str, error: APIStatusError) -> Verdict:
+    status = error.status_code
+    if 400 <= status <= 499 or status in MOVED:
+        # The vendor did nothing, so asking again later makes no second export. A segment that isn't
+        # there is no reason to keep a run open.
+        resumable = status not in (404, 410)
+        return Verdict(events=(Event.REFUSED,), error=error, submitted="no", resumable=resumable)
+    if status == 500 or fatal(error):
+        # Whether the vendor acted can't be known; but it has answered, and said what it means.
+        return Verdict(events=(Event.LOST,), error=error, submitted="maybe")
+    return _lost(segment_id, error)
+
+
+def unusable_outcome(segment_id: str, export: Export) -> NotExported:
+    """The outcome of an export that runs, and whose id can't go into a URL."""
+    error = SubmitUnknownError(
+        f"segment {segment_id}: its export runs at the vendor and can't be asked about: its id "
+        f"{export.export_id!r} can't go into a URL",
+        segment_id=segment_id,
+        export=export,
+    )
+    return NotExported(segment_id, export, error, "yes", resumable=False)
+
+
+def _unusable_id(segment_id: str, request: ApiRequest, export: Export) -> Verdict:
+    """The id is kept for a person to ask with; nobody knows what stands in it."""
+    outcome = unusable_outcome(
+        segment_id, attrs.evolve(export, export_id=redact(export.export_id)[:LONGEST_ID])
+    )
+    outcome.error.__cause__ = DecodeError(
+        f"{request.method} {request.path}: not an id at $.exportId",
+        method=request.method,
+        path=request.path,
+        where="$.exportId",
+    )
+    events = (Event.ACCEPTED, Event.GAVE_UP)
+    return Verdict(events=events, export=outcome.export, error=outcome.error)
+
+
+def _on_status(job: PollJob, request: ApiRequest, export: Export, now: float) -> Verdict:
+    if export.status == ExportStatus.FAILED:
+        failed = ExportFailedError(
+            f"segment {job.segment_id}: the vendor says that export {export.export_id} failed",
+            segment_id=job.segment_id,
+            export=export,
+        )
+        return Verdict(events=(Event.FAILED,), export=export, error=failed)
+    if is_complete(export):
+        return Verdict(events=(Event.COMPLETED,), export=export)
+    again_at = next_poll_at(now, job.submitted_at)
+    if export.status != ExportStatus.COMPLETE:
+        return Verdict(export=export, again_at=again_at)
+    missing = Missing.once_more(job.missing, now)
+    if not missing.lasts(now, LINK_GRACE):
+        return Verdict(export=export, again_at=again_at, missing=missing)
+    error = DecodeError(
+        f"{request.method} {request.path}: COMPLETE without a link at $.filename",
+        method=request.method,
+        path=request.path,
+        where="$.filename",
+    )
+    return Verdict(events=(Event.GAVE_UP,), export=export, error=error)
+
+
+def _poll_refused(job: PollJob, error: APIStatusError, now: float, chance: float) -> Verdict:
+    if error.status_code in (401, 403):
+        return Verdict(events=(Event.GAVE_UP,), error=error, resumable=True)
+    if error.status_code != 404:
+        return _setback(job, error, now, chance)
+    missing = Missing.once_more(job.missing, now)
+    if missing.lasts(now, MISSING_GRACE):
+        return Verdict(events=(Event.GAVE_UP,), error=error)
+    return attrs.evolve(_setback(job, error, now, chance), missing=missing)
+
+
+def _setback(job: PollJob, why: SegmentsError | None, now: float, chance: float) -> Verdict:
+    """The poll brought no status: ask again, later each time in a row."""
+    asked = why.retry_after if isinstance(why, APIStatusError) else None
+    pause = max(asked or 0.0, full_jitter(job.setbacks, chance))
+    again_at = max(now + pause, next_poll_at(now, job.submitted_at))
+    return Verdict(again_at=again_at, setback=why, missing=job.missing)
