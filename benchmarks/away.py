@@ -70,7 +70,7 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 
 @attrs.frozen
-class Figures:
+class RunStats:
     """What one run came to."""
 
     on_the_wire: int
@@ -81,7 +81,7 @@ class Figures:
     seconds: float
 
 
-async def run(scenario: Scenario, segments: int, seed: int) -> Figures:
+async def run(scenario: Scenario, segments: int, seed: int) -> RunStats:
     """One run."""
     sandbox = Sandbox(
         segments=segments, seed=seed, latency=LATENCY, limit=LIMIT, durations=Durations(median=4.0)
@@ -98,16 +98,16 @@ async def run(scenario: Scenario, segments: int, seed: int) -> Figures:
         ) as client,
     ):
         report = await client.bulk_export(sandbox.segment_ids, None)
-    return figures(sandbox, report, until, anyio.current_time())
+    return stats(sandbox, report, until, anyio.current_time())
 
 
-def figures(
+def stats(
     sandbox: Sandbox, report: BulkReport[Completed], until: float, seconds: float
-) -> Figures:
+) -> RunStats:
     submits = [e for e in sandbox.record.submits() if e.status != 429]
     met = [e for e in submits if SINCE <= e.at < until]
     posts = Counter(e.segment_id for e in submits)
-    return Figures(
+    return RunStats(
         # Sent by then: a request takes a quarter of its latency to arrive.
         on_the_wire=sum(was_on_its_way(e) for e in met),
         unknown=sum(o.submitted == "maybe" for o in report.not_exported),

@@ -33,7 +33,7 @@ import anyio.to_thread
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from journal.lives import ACCOUNT, GOES_WELL, export_of, facts_for
+from journal.lives import ACCOUNT, GOES_WELL, export_of, payload_for
 from journal.server import PostgresServer
 from sqlalchemy import insert
 
@@ -112,7 +112,7 @@ async def recorded(path: Path, writers: int, seconds: float = 4.0) -> None:
             segment_id = f"s{number}-{writer}"
             log.open(segment_id)
             for event in LOGGED:
-                await log.record(segment_id, event, facts_for(event, export_of(segment_id)))
+                await log.record(segment_id, event, payload_for(event, export_of(segment_id)))
                 number += 1
 
     async with anyio.create_task_group() as tasks:
@@ -146,7 +146,7 @@ def fill(
                 "segment_id": export.segment.segment_id,
                 "event": event.value,
                 "at": at,
-                "facts": json.dumps(facts_for(event, export), separators=(",", ":")),
+                "facts": json.dumps(payload_for(event, export), separators=(",", ":")),
             }
             rows.append(sealed(events, values))
         if len(rows) > 20_000 or n == segments - 1:

@@ -143,7 +143,7 @@ def restart(limit: TokenBucket, exports: int, seed: int) -> tuple[float, int, fl
 
     Returns each one's makespan over the bound, and its 429s in the first minute.
     """
-    figures: list[float] = []
+    stats: list[float] = []
 
     async def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -171,12 +171,12 @@ def restart(limit: TokenBucket, exports: int, seed: int) -> tuple[float, int, fl
                 bound = seconds_to_admit(limit, 2 * exports) + LATENCY
                 first = sandbox.record.api()[0].at
                 refused = sum(e.at - first < 60.0 for e in sandbox.record.throttled())
-                figures.extend((took / bound, refused))
+                stats.extend((took / bound, refused))
                 await anyio.sleep(600.0)
 
     backend, options = virtual_time.backend("asyncio")
     anyio.run(main, backend=backend, backend_options=options)
-    return figures[0], int(figures[1]), figures[2], int(figures[3])
+    return stats[0], int(stats[1]), stats[2], int(stats[3])
 
 
 # ------------------------------------------------------------------ tables

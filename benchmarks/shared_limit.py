@@ -24,7 +24,7 @@ import attrs
 
 from segments_async import Pacer
 from segments_async._journal.limit import LEASE
-from segments_async._sansio.pace.shared_limit import Common, Share
+from segments_async._sansio.pace.shared_limit import GroupView, Share
 from segments_async.sandbox import FixedWindow, TokenBucket
 
 Limit = TokenBucket | FixedWindow
@@ -135,9 +135,9 @@ class Process:
         else:
             self._left += 1
             account.refused += 1
-            told = max(1.0, math.ceil(wait)) if account.retry_after else None
+            report = max(1.0, math.ceil(wait)) if account.retry_after else None
             self._pacer.on_throttled(
-                account.now, epoch, retry_after=told, chance=account.chance.random()
+                account.now, epoch, retry_after=report, chance=account.chance.random()
             )
         self._send()
 
@@ -147,15 +147,15 @@ class Process:
         others = sum(
             at >= since for number, at in account.waiting.items() if number != self._number
         )
-        mine = self._share.mine(self._pacer, leaves=self.done)
-        told = mine.tell(Common(account.found, others, "the sum"))
-        account.found = told.limit
+        own = self._share.own(self._pacer, leaves=self.done)
+        report = own.tell(GroupView(account.found, others, "the sum"))
+        account.found = report.limit
         account.waiting.pop(self._number, None)
-        if told.waits:
+        if report.waits:
             account.waiting[self._number] = account.now
         if self.done:
             return
-        if self._share.took(self._pacer, mine, told):
+        if self._share.took(self._pacer, own, report):
             self._send()
         account.at(account.now + BETWEEN_EXCHANGES, self._exchange)
 

@@ -22,8 +22,8 @@ from typing import Any, Self, TypeVar, overload
 import anyio
 import anyio.to_thread
 
-from segments_async._exports.followers import Waiter, shielded
-from segments_async._exports.registry import Flight, Flights, last_setback
+from segments_async._exports.followers import CallFollower, shielded
+from segments_async._exports.registry import ExportRegistry, SharedExport, last_setback
 from segments_async._files.body import ExportBody
 from segments_async._files.destination import Destination, check_target
 from segments_async._files.fetch import fetch_file, open_file
@@ -41,7 +41,7 @@ from segments_async._http.api import (
 )
 from segments_async._http.binding import Binding
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
-from segments_async._pace.gate import Gate, Target, Ticket
+from segments_async._pace.gate import Gate, Permit, Target
 from segments_async._run.engine import Engine, RunOptions
 from segments_async._run.start import Opening, StrPath, account_of
 from segments_async._sansio.api.credentials import Origin, Secret, authorization, parse_base_url
@@ -199,7 +199,7 @@ class SegmentsClient:
             signer=S3Signer(),
         )
         self._account = account_of(base_url, key.reveal())
-        self._flights = Flights(self._gate)
+        self._registry = ExportRegistry(self._gate)
         self._quota = RetryQuota()
         self._downloads = downloads
         self._download_slots = anyio.Semaphore(downloads, max_value=downloads)
@@ -302,9 +302,9 @@ class SegmentsClient:
         """
         segment_id = _segment_id(segment)
         self._enter()
-        waiter = Waiter()
-        start = partial(self._flights.start_alone, waiter, segment_id, output_format)
-        return await self._fly(waiter, start, until=_is_accepted)
+        follower = CallFollower()
+        start = partial(self._registry.start_alone, follower, segment_id, output_format)
+        return await self._fly(follower, start, until=_is_accepted)
 
     async def get_export(self, export: Export | str) -> Export:
         """Ask once where an export stands.
@@ -340,16 +340,16 @@ class SegmentsClient:
         self._enter(files=False)
         if isinstance(export, Export) and is_complete(export):
             return export
-        waiter = Waiter()
+        follower = CallFollower()
         join = partial(
-            self._flights.join_export,
-            waiter,
+            self._registry.join_export,
+            follower,
             export_id,
             export if isinstance(export, Export) else None,
         )
         with anyio.move_on_after(timeout):
-            return await self._fly(waiter, join)
-        raise self._out_of_time(waiter, timeout)
+            return await self._fly(follower, join)
+        raise self._out_of_time(follower, timeout)
 
     async def download_export(
         self, export: Export | str, to: StrPath, *, overwrite: bool = False
@@ -420,12 +420,12 @@ class SegmentsClient:
         segment_id = _segment_id(segment)
         self._enter()
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
-        waiter = Waiter()
+        follower = CallFollower()
         with anyio.move_on_after(timeout):
-            join = partial(self._flights.join_segment, waiter, segment_id)
-            complete = await self._fly(waiter, join)
+            join = partial(self._registry.join_segment, follower, segment_id)
+            complete = await self._fly(follower, join)
             return await self._fetch(complete, target)
-        raise self._out_of_time(waiter, timeout)
+        raise self._out_of_time(follower, timeout)
 
     # ----------------------------------------------------------------- bulk
 
@@ -548,7 +548,7 @@ class SegmentsClient:
         destination = None if to is None else Destination(to, files, overwrite=overwrite)
         engine: Engine[Any] = Engine(
             self._gate,
-            self._flights,
+            self._registry,
             self._storage,
             self._files_under_way,
             self._download_slots,
@@ -685,29 +685,29 @@ class SegmentsClient:
 
     async def _fly(
         self,
-        waiter: Waiter,
-        join: Callable[[], Flight],
-        until: Callable[[Flight], bool] = lambda flight: flight.ended,
+        follower: CallFollower,
+        join: Callable[[], SharedExport],
+        until: Callable[[SharedExport], bool] = lambda shared: shared.ended,
     ) -> Export:
         """Wait for a flight's end, sending its requests when they are granted to this caller."""
-        with self._gate.inbox() as waiter.own_inbox:
-            flight = waiter.flight = join()
-            with self._flights.waiting(waiter.inbox, waiter, flight):
-                while not until(flight):
-                    item = await self._gate.next(waiter.inbox)
-                    if isinstance(item, Ticket):
-                        await self._perform(flight, item)
-        if flight.error is not None:
-            raise flight.fresh_error()
-        if flight.export is None:
+        with self._gate.mailbox() as follower.own_mailbox:
+            shared = follower.shared = join()
+            with self._registry.waiting(follower.mailbox, follower, shared):
+                while not until(shared):
+                    item = await self._gate.next(follower.mailbox)
+                    if isinstance(item, Permit):
+                        await self._perform(shared, item)
+        if shared.error is not None:
+            raise shared.fresh_error()
+        if shared.export is None:
             raise AssertionError("a flight that ended well has an export")
-        return flight.export
+        return shared.export
 
-    async def _perform(self, flight: Flight, ticket: Ticket) -> None:
-        if flight.state is State.NEW:
-            await shielded(ticket, partial(self._flights.perform, ticket))
+    async def _perform(self, shared: SharedExport, permit: Permit) -> None:
+        if shared.state is State.NEW:
+            await shielded(permit, partial(self._registry.perform, permit))
         else:
-            await self._flights.perform(ticket)
+            await self._registry.perform(permit)
 
     async def _fetch(self, export: Export, target: Any) -> ExportedFile:
         fetch = partial(
@@ -738,22 +738,22 @@ class SegmentsClient:
             )
         return found
 
-    def _out_of_time(self, waiter: Waiter, timeout: float | None) -> Exception:
-        flight = waiter.flight
+    def _out_of_time(self, follower: CallFollower, timeout: float | None) -> Exception:
+        shared = follower.shared
         facts: dict[str, Any] = {
-            "segment_id": flight and flight.segment_id,
-            "export": flight and flight.export,
+            "segment_id": shared and shared.segment_id,
+            "export": shared and shared.export,
         }
-        known = facts["segment_id"] or (flight and flight.export_id) or "no segment yet"
+        known = facts["segment_id"] or (shared and shared.export_id) or "no segment yet"
         text = f"{known}: no end within {timeout:g} s"
-        if flight is not None and flight.error is not None:
-            return flight.fresh_error()  # it came within the grace of a POST
-        if flight is None or flight.submitted == "no":
+        if shared is not None and shared.error is not None:
+            return shared.fresh_error()  # it came within the grace of a POST
+        if shared is None or shared.submitted == "no":
             return NotSubmittedError(f"{text}; nothing was submitted", **facts)
         error = ExportTimeoutError(
-            f"{text}; the export goes on, wait_for_export() too{last_setback(flight)}", **facts
+            f"{text}; the export goes on, wait_for_export() too{last_setback(shared)}", **facts
         )
-        error.__cause__ = flight.setback
+        error.__cause__ = shared.setback
         return error
 
 
@@ -767,8 +767,8 @@ def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:
     return full_jitter(attempt, random.random())
 
 
-def _is_accepted(flight: Flight) -> bool:
-    return flight.state not in (State.NEW, State.INTENT)
+def _is_accepted(shared: SharedExport) -> bool:
+    return shared.state not in (State.NEW, State.INTENT)
 
 
 def _shown_id(segment_id: str) -> str:

@@ -24,7 +24,7 @@
     ├── BulkExportError               .report; its class is in `segments_async.results`
     └── JournalError                  .reason: locked, damaged, newer, foreign... .location
 
-Facts are attributes, so that no program has to read a message. No error holds a request or a
+Payload are attributes, so that no program has to read a message. No error holds a request or a
 response: those carry credentials and signed links, and errors end up in logs and pickles.
 """
 

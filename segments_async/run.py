@@ -69,7 +69,7 @@ class BulkRun(Generic[OutcomeT]):
         return [
             Activity(
                 item.segment_id,
-                item.flight.export_id if item.flight else None,
+                item.shared.export_id if item.shared else None,
                 item.name,
                 state.value,
                 0.0 if item.submitted_at is None else now - item.submitted_at,
@@ -101,8 +101,8 @@ class BulkRun(Generic[OutcomeT]):
             name=self.name,
             exported=tuple(exported),
             not_exported=tuple(missing),
-            started_at=engine.figures.started_at,
-            ended_at=engine.figures.ended_at,
+            started_at=engine.stats.started_at,
+            ended_at=engine.stats.ended_at,
             progress=self.progress,
         )
 
@@ -157,6 +157,6 @@ class _Outcomes(Generic[OutcomeT]):
                 if engine.fatal is not None:
                     raise engine.fatal
                 raise StopAsyncIteration
-            await engine.wait_for_news()
+            await engine.wait_for_outcome()
         self._index += 1
         return engine.outcomes[self._index - 1]

@@ -66,7 +66,7 @@ def tree(root: type[SegmentsError] = SegmentsError) -> Iterator[type[SegmentsErr
 CLASSES = list(tree())
 
 
-def facts_of(cls: type[SegmentsError]) -> dict[str, Any]:
+def payload_of(cls: type[SegmentsError]) -> dict[str, Any]:
     """Some value for each fact that the class takes."""
     if cls in FACTS:
         return FACTS[cls]
@@ -78,7 +78,7 @@ def facts_of(cls: type[SegmentsError]) -> dict[str, Any]:
 
 
 def made(cls: type[SegmentsError]) -> SegmentsError:
-    return cls("what happened", **facts_of(cls))
+    return cls("what happened", **payload_of(cls))
 
 
 def drawn() -> dict[str, str]:
@@ -113,7 +113,7 @@ def test_a_copy_keeps_class_message_and_facts(
     error = copied(made(cls))
     assert type(error) is cls
     assert str(error) == "what happened"
-    facts = facts_of(cls)
+    facts = payload_of(cls)
     kept = {name: getattr(error, name) for name in facts if name != "report"}
     assert kept == {name: value for name, value in facts.items() if name != "report"}
 
@@ -126,10 +126,10 @@ def test_a_copy_keeps_what_others_added(
     """A note, or an attribute that a caller set, doesn't break the copy, and comes with it."""
     error = made(cls)
     error.add_note("while exporting for the newsletter")
-    error.ticket = 4711  # type: ignore[attr-defined]
+    error.permit = 4711  # type: ignore[attr-defined]
     error = copied(error)
     assert error.__notes__ == ["while exporting for the newsletter"]
-    assert error.ticket == 4711  # type: ignore[attr-defined]
+    assert error.permit == 4711  # type: ignore[attr-defined]
 
 
 @every_copy

@@ -7,38 +7,38 @@ from typing import TypeVar
 
 import anyio
 
-from segments_async._exports.registry import POST_GRACE, Flight
-from segments_async._pace.gate import Inbox, Ticket
+from segments_async._exports.registry import POST_GRACE, SharedExport
+from segments_async._pace.gate import Mailbox, Permit
 from segments_async._pace.watch import RequestWatch
 from segments_async._sansio.jobs.lifecycle import Event
 
 T = TypeVar("T")
 
 
-class Waiter:
+class CallFollower:
     """A single caller, as a party of a flight."""
 
     def __init__(self) -> None:
-        self.own_inbox: Inbox | None = None
-        self.flight: Flight | None = None
+        self.own_mailbox: Mailbox | None = None
+        self.shared: SharedExport | None = None
 
     @property
-    def inbox(self) -> Inbox:
-        if self.own_inbox is None:
+    def mailbox(self) -> Mailbox:
+        if self.own_mailbox is None:
             raise AssertionError("no inbox before the wait")
-        return self.own_inbox
+        return self.own_mailbox
 
-    async def record(self, flight: Flight, event: Event) -> None:
+    async def record(self, shared: SharedExport, event: Event) -> None:
         """A single call keeps no journal."""
 
-    async def unfinished(self, flight: Flight, now: float, *, answered: bool) -> None:
+    async def unfinished(self, shared: SharedExport, now: float, *, answered: bool) -> None:
         """A single call's timeout is a cancel scope."""
 
-    async def ended(self, flight: Flight) -> None:
-        self.inbox.deliver(flight)
+    async def ended(self, shared: SharedExport) -> None:
+        self.mailbox.deliver(shared)
 
 
-async def shielded(ticket: Ticket, send: Callable[[], Awaitable[T]]) -> T:
+async def shielded(permit: Permit, send: Callable[[], Awaitable[T]]) -> T:
     """Run `send` to its end even where the caller is cancelled, for at most `POST_GRACE` s more.
 
     A POST that is cut off on the wire may have been acted on, and its id would be lost. It goes in
@@ -49,13 +49,13 @@ async def shielded(ticket: Ticket, send: Callable[[], Awaitable[T]]) -> T:
     watch = RequestWatch()
     async with anyio.create_task_group() as tasks:
         watch.open(tasks)
-        watch.add(ticket)
+        watch.add(permit)
 
         async def bound_by_cancellation() -> None:
             try:
                 await anyio.sleep_forever()
             finally:
-                ticket.bound(anyio.current_time() + POST_GRACE)
+                permit.bound(anyio.current_time() + POST_GRACE)
 
         async def shielded() -> None:
             with anyio.CancelScope(shield=True):

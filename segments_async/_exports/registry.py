@@ -20,7 +20,7 @@ import anyio.lowlevel
 import attrs
 
 from segments_async._http.api import LIST_CAP
-from segments_async._pace.gate import Gate, Inbox, Target, Ticket
+from segments_async._pace.gate import Gate, Mailbox, Permit, Target
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import (
     LONGEST_ID,
@@ -47,7 +47,7 @@ from segments_async._sansio.jobs.verdict import (
     on_submit,
 )
 from segments_async._sansio.pace.refusals import Refusals
-from segments_async._sansio.pace.scheduler import Kind, Want, next_poll_at
+from segments_async._sansio.pace.scheduler import Kind, QueuedRequest, next_poll_at
 from segments_async.errors import (
     APIConnectionError,
     DecodeError,
@@ -78,25 +78,25 @@ _THERE = frozenset({401, 403, 429})
 SETBACKS_TO_WARN = 5
 
 
-class Party(Protocol):
+class Follower(Protocol):
     """Somebody who waits for a flight: a single caller, or a run."""
 
     @property
-    def inbox(self) -> Inbox: ...
-    async def record(self, flight: Flight, event: Event) -> None:
+    def mailbox(self) -> Mailbox: ...
+    async def record(self, shared: SharedExport, event: Event) -> None:
         """Keep the event, durably where that is promised, before anything follows from it."""
         ...
 
-    async def unfinished(self, flight: Flight, now: float, *, answered: bool) -> None:
+    async def unfinished(self, shared: SharedExport, now: float, *, answered: bool) -> None:
         """A poll came back, and the export goes on."""
         ...
 
-    async def ended(self, flight: Flight) -> None:
+    async def ended(self, shared: SharedExport) -> None:
         """Nothing more will be asked of the vendor. Never raises: the task may be another's."""
         ...
 
 
-class Flight:
+class SharedExport:
     """One export at the vendor, from the first wish for it to its end there."""
 
     __slots__ = (
@@ -105,9 +105,10 @@ class Flight:
         "error",
         "export",
         "export_id",
+        "followers",
         "missing",
         "output_format",
-        "parties",
+        "queued",
         "refusals",
         "resumable",
         "segment_id",
@@ -117,7 +118,6 @@ class Flight:
         "submitted",
         "submitted_at",
         "tries",
-        "want",
     )
 
     def __init__(self, segment_id: str | None, output_format: OutputFormat) -> None:
@@ -132,7 +132,7 @@ class Flight:
         self.resumable: bool = False
         self.submitted: Submitted = "no"
         self.submitted_at: float = math.nan
-        self.parties: dict[Party, None] = {}
+        self.followers: dict[Follower, None] = {}
         self.abandoned_at: float | None = None
         #: Polls in a row that brought no status, and why the last one didn't.
         self.setbacks: int = 0
@@ -144,16 +144,16 @@ class Flight:
         self.tries: int = 0
         self.refusals: Refusals = Refusals()
         self.missing: Missing | None = None
-        self.want: Want[Target] = Want(Kind.SUBMIT, self)
+        self.queued: QueuedRequest[Target] = QueuedRequest(Kind.SUBMIT, self)
 
     @property
     def ended(self) -> bool:
         """Nothing more will be asked of the vendor."""
         return self.state not in (State.NEW, State.INTENT, State.SUBMITTED)
 
-    def deliver(self, ticket: Ticket, /) -> None:
+    def deliver(self, permit: Permit, /) -> None:
         """The gate grants this flight's request: any of its parties may send it."""
-        next(iter(self.parties)).inbox.deliver(ticket)
+        next(iter(self.followers)).mailbox.deliver(permit)
 
     def fresh_error(self) -> SegmentsError:
         """The error, anew for each caller: a shared one would collect all their tracebacks."""
@@ -164,235 +164,239 @@ class Flight:
         return error
 
 
-def last_setback(flight: Flight) -> str:
+def last_setback(shared: SharedExport) -> str:
     """Why the last polls brought no status, for the end of a message; empty where they did."""
-    if flight.setback is None:
+    if shared.setback is None:
         return ""
-    polls = "poll" if flight.setbacks == 1 else f"{flight.setbacks} polls"
-    return f"; the last {polls} brought no status: {flight.setback}"
+    polls = "poll" if shared.setbacks == 1 else f"{shared.setbacks} polls"
+    return f"; the last {polls} brought no status: {shared.setback}"
 
 
-class Flights:
+class ExportRegistry:
     """The flights of one client, and how their requests are sent."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
-        self._by_segment: dict[str, Flight] = {}
-        self._by_export: dict[str, Flight] = {}
-        self._alone: dict[Flight, None] = {}
-        self._abandoned: dict[Flight, None] = {}
+        self._by_segment: dict[str, SharedExport] = {}
+        self._by_export: dict[str, SharedExport] = {}
+        self._alone: dict[SharedExport, None] = {}
+        self._abandoned: dict[SharedExport, None] = {}
         self._unknown_statuses: set[str] = set()
         #: Seconds that the last export of each segment took: a guess at the next one's.
         self._durations: dict[str, float] = {}
 
     def join_segment(
         self,
-        party: Party,
+        follower: Follower,
         segment_id: str,
         *,
         expected_seconds: float = 0.0,
         output_format: OutputFormat = OutputFormat.CSV,
-    ) -> Flight:
+    ) -> SharedExport:
         """Join the segment's flight, or start one."""
         self._sweep()
-        flight = self._by_segment.get(segment_id)
-        if flight is None or flight.ended:
-            flight = self._by_segment[segment_id] = Flight(segment_id, output_format)
-            flight.want.key = -(expected_seconds or self._durations.get(segment_id, 0.0))
-        self._board(party, flight)
-        return flight
+        shared = self._by_segment.get(segment_id)
+        if shared is None or shared.ended:
+            shared = self._by_segment[segment_id] = SharedExport(segment_id, output_format)
+            shared.queued.key = -(expected_seconds or self._durations.get(segment_id, 0.0))
+        self._follow_export(follower, shared)
+        return shared
 
     def join_export(
-        self, party: Party, export_id: str, export: Export | None, *, age: float = 0.0
-    ) -> Flight:
+        self, follower: Follower, export_id: str, export: Export | None, *, age: float = 0.0
+    ) -> SharedExport:
         """Join the flight of an export that was asked for before, here or elsewhere.
 
         `age`: seconds since its POST was accepted, as far as is known.
         """
-        flight = self._by_export.get(checked_id("an export", export_id))
-        if flight is None or flight.ended:
-            flight = self._adopted(export_id, export)
+        shared = self._by_export.get(checked_id("an export", export_id))
+        if shared is None or shared.ended:
+            shared = self._adopted(export_id, export)
         if export is not None:
-            self._learn(flight, export)
-        flight.submitted_at = min(flight.submitted_at, anyio.current_time() - age)
-        self._board(party, flight)
-        return flight
+            self._learn(shared, export)
+        shared.submitted_at = min(shared.submitted_at, anyio.current_time() - age)
+        self._follow_export(follower, shared)
+        return shared
 
-    def start_alone(self, party: Party, segment_id: str, output_format: OutputFormat) -> Flight:
+    def start_alone(
+        self, follower: Follower, segment_id: str, output_format: OutputFormat
+    ) -> SharedExport:
         """Start an export of the segment, whatever else is under way. Its POST goes next."""
         self._sweep()
-        flight = Flight(segment_id, output_format)
-        flight.alone = True
-        flight.want.key = -math.inf
-        self._alone[flight] = None
-        self._board(party, flight)
-        return flight
+        shared = SharedExport(segment_id, output_format)
+        shared.alone = True
+        shared.queued.key = -math.inf
+        self._alone[shared] = None
+        self._follow_export(follower, shared)
+        return shared
 
-    def share(self, flight: Flight) -> None:
+    def share(self, shared: SharedExport) -> None:
         """Have the next `export()` of its segment join it, unless another one is under way."""
-        known = self._by_segment.get(flight.segment_id or "")
-        if flight.segment_id is not None and (known is None or known.ended):
-            self._by_segment[flight.segment_id] = flight
+        known = self._by_segment.get(shared.segment_id or "")
+        if shared.segment_id is not None and (known is None or known.ended):
+            self._by_segment[shared.segment_id] = shared
 
-    def leave(self, party: Party, flight: Flight) -> None:
+    def unfollow(self, follower: Follower, shared: SharedExport) -> None:
         """No more waiting for it. Without parties, nothing more is sent for it."""
-        flight.parties.pop(party, None)
-        if flight.parties or flight.ended:
+        shared.followers.pop(follower, None)
+        if shared.followers or shared.ended:
             return
-        self._gate.discard(flight.want)
-        if flight.state is State.SUBMITTED:
-            flight.abandoned_at = anyio.current_time()
-            self._abandoned[flight] = None
+        self._gate.cancel(shared.queued)
+        if shared.state is State.SUBMITTED:
+            shared.abandoned_at = anyio.current_time()
+            self._abandoned[shared] = None
             self._gate.pending_ended()
             self._sweep()
         else:
-            self._forget(flight)
+            self._forget(shared)
 
     @contextlib.contextmanager
-    def waiting(self, inbox: Inbox, party: Party, flight: Flight) -> Generator[None]:
+    def waiting(
+        self, mailbox: Mailbox, follower: Follower, shared: SharedExport
+    ) -> Generator[None]:
         """Leave the flight at the end, and give back its tickets that nobody spent."""
         try:
             yield
         finally:
-            self.leave(party, flight)
-            self.hand_back(inbox)
+            self.unfollow(follower, shared)
+            self.release(mailbox)
 
-    def hand_back(self, inbox: Inbox) -> None:
+    def release(self, mailbox: Mailbox) -> None:
         """Give unspent tickets back; flights that others wait for want their request again."""
-        items = list(inbox.items)
-        inbox.items.clear()
-        for ticket in items:
-            if isinstance(ticket, Ticket):
-                flight = ticket.want.target
-                if isinstance(flight, Flight):
-                    self._requeue(flight, ticket.want.key)
-                self._gate.hand_back(ticket)
+        items = list(mailbox.items)
+        mailbox.items.clear()
+        for permit in items:
+            if isinstance(permit, Permit):
+                shared = permit.queued.target
+                if isinstance(shared, SharedExport):
+                    self._requeue(shared, permit.queued.key)
+                self._gate.release(permit)
 
-    async def perform(self, ticket: Ticket) -> None:
+    async def perform(self, permit: Permit) -> None:
         """Send the request that was granted, and draw the conclusions."""
-        flight = ticket.want.target
-        if not isinstance(flight, Flight):
+        shared = permit.queued.target
+        if not isinstance(shared, SharedExport):
             raise AssertionError("a ticket for something else")
-        if not flight.parties:
+        if not shared.followers:
             # Left by everybody between the grant and now: nothing more is sent for it.
-            self._requeue(flight, ticket.want.key)
-            self._gate.hand_back(ticket)
-        elif ticket.instead:
-            await self._instead(flight, ticket)
-        elif flight.state is State.NEW:
-            await self._submit(flight, ticket)
+            self._requeue(shared, permit.queued.key)
+            self._gate.release(permit)
+        elif permit.instead:
+            await self._instead(shared, permit)
+        elif shared.state is State.NEW:
+            await self._submit(shared, permit)
         else:
-            await self._poll(flight, ticket)
+            await self._poll(shared, permit)
 
     # ----------------------------------------------------------------- coming and going
 
-    def _adopted(self, export_id: str, export: Export | None) -> Flight:
+    def _adopted(self, export_id: str, export: Export | None) -> SharedExport:
         segment_id = None if export is None else export.segment.segment_id
-        flight = Flight(segment_id, OutputFormat.CSV)
-        flight.state = advance(flight.state, Event.ADOPTED)
-        flight.submitted = "yes"
-        flight.submitted_at = flight.want.key = anyio.current_time()
-        flight.want.kind = Kind.POLL
-        flight.export_id = export_id
-        flight.export = export
-        flight.abandoned_at = flight.submitted_at
-        self._by_export[export_id] = flight
-        return flight
+        shared = SharedExport(segment_id, OutputFormat.CSV)
+        shared.state = advance(shared.state, Event.ADOPTED)
+        shared.submitted = "yes"
+        shared.submitted_at = shared.queued.key = anyio.current_time()
+        shared.queued.kind = Kind.POLL
+        shared.export_id = export_id
+        shared.export = export
+        shared.abandoned_at = shared.submitted_at
+        self._by_export[export_id] = shared
+        return shared
 
-    def _board(self, party: Party, flight: Flight) -> None:
-        first = not flight.parties
-        flight.parties[party] = None
+    def _follow_export(self, follower: Follower, shared: SharedExport) -> None:
+        first = not shared.followers
+        shared.followers[follower] = None
         if not first:
             return
-        if flight.abandoned_at is not None:
-            flight.abandoned_at = None
-            self._abandoned.pop(flight, None)
+        if shared.abandoned_at is not None:
+            shared.abandoned_at = None
+            self._abandoned.pop(shared, None)
             self._gate.pending_began()
-        self._gate.add(flight.want)
+        self._gate.add(shared.queued)
 
     def _sweep(self) -> None:
         """Forget the flights that were abandoned too long ago to be joined."""
         before = anyio.current_time() - ABANDONED_JOIN
-        while flight := next(iter(self._abandoned), None):  # the one that was left first
-            if flight.abandoned_at is not None and flight.abandoned_at > before:
+        while shared := next(iter(self._abandoned), None):  # the one that was left first
+            if shared.abandoned_at is not None and shared.abandoned_at > before:
                 return
-            del self._abandoned[flight]
-            self._forget(flight)
+            del self._abandoned[shared]
+            self._forget(shared)
 
-    def _forget(self, flight: Flight) -> None:
-        self._alone.pop(flight, None)
-        if flight.segment_id and self._by_segment.get(flight.segment_id) is flight:
-            del self._by_segment[flight.segment_id]
-        if flight.export_id and self._by_export.get(flight.export_id) is flight:
-            del self._by_export[flight.export_id]
+    def _forget(self, shared: SharedExport) -> None:
+        self._alone.pop(shared, None)
+        if shared.segment_id and self._by_segment.get(shared.segment_id) is shared:
+            del self._by_segment[shared.segment_id]
+        if shared.export_id and self._by_export.get(shared.export_id) is shared:
+            del self._by_export[shared.export_id]
 
-    def _requeue(self, flight: Flight, key: float) -> None:
-        """Want the flight's next request, at its place among the others (see `Want.key`)."""
-        if flight.state is State.NEW and flight.want.kind is Kind.SUBMIT:
+    def _requeue(self, shared: SharedExport, key: float) -> None:
+        """Queue the export's next request, at its place among the others (`QueuedRequest.key`)."""
+        if shared.state is State.NEW and shared.queued.kind is Kind.SUBMIT:
             self._gate.submit_undone()
-        flight.want.key = key
-        if flight.parties:
-            self._gate.add(flight.want)
+        shared.queued.key = key
+        if shared.followers:
+            self._gate.add(shared.queued)
 
-    async def _advance(self, flight: Flight, event: Event) -> None:
-        flight.state = advance(flight.state, event)
-        for party in tuple(flight.parties):
-            if party in flight.parties:  # it may have left while another one recorded
-                await party.record(flight, event)
+    async def _advance(self, shared: SharedExport, event: Event) -> None:
+        shared.state = advance(shared.state, event)
+        for follower in tuple(shared.followers):
+            if follower in shared.followers:  # it may have left while another one recorded
+                await follower.record(shared, event)
 
-    async def _follow(self, flight: Flight, verdict: Verdict, now: float) -> None:
+    async def _follow(self, shared: SharedExport, verdict: Verdict, now: float) -> None:
         """Put a verdict into effect."""
         if verdict.export is not None:
-            self._learn(flight, verdict.export)
-        flight.submitted = verdict.submitted
-        flight.missing = verdict.missing
+            self._learn(shared, verdict.export)
+        shared.submitted = verdict.submitted
+        shared.missing = verdict.missing
         if verdict.again_at is None:
-            await self._end(flight, verdict)
+            await self._end(shared, verdict)
             return
         for event in verdict.events:
-            await self._advance(flight, event)
+            await self._advance(shared, event)
         # What is to be asked again at once keeps its place among the others.
-        self._requeue(flight, verdict.again_at if verdict.again_at > now else flight.want.key)
+        self._requeue(shared, verdict.again_at if verdict.again_at > now else shared.queued.key)
         answered = verdict.export is not None or verdict.setback is not None
-        for party in tuple(flight.parties):
-            if party in flight.parties:
-                await party.unfinished(flight, now, answered=answered)
+        for follower in tuple(shared.followers):
+            if follower in shared.followers:
+                await follower.unfinished(shared, now, answered=answered)
 
-    async def _end(self, flight: Flight, verdict: Verdict, *, counted: bool = True) -> None:
+    async def _end(self, shared: SharedExport, verdict: Verdict, *, counted: bool = True) -> None:
         """Nothing more is asked of the vendor. `counted`: among the jobs at work there."""
         *before, last = verdict.events
         for event in before:
-            await self._advance(flight, event)
-        flight.error = verdict.error
-        flight.resumable = verdict.resumable
-        if counted and (flight.state is not State.SUBMITTED or flight.parties):
+            await self._advance(shared, event)
+        shared.error = verdict.error
+        shared.resumable = verdict.resumable
+        if counted and (shared.state is not State.SUBMITTED or shared.followers):
             self._gate.pending_ended()
-        self._forget(flight)
-        await self._advance(flight, last)
-        for party in tuple(flight.parties):
-            if party in flight.parties:
-                await party.ended(flight)
+        self._forget(shared)
+        await self._advance(shared, last)
+        for follower in tuple(shared.followers):
+            if follower in shared.followers:
+                await follower.ended(shared)
 
-    async def _unsent(self, flight: Flight, ticket: Ticket) -> None:
+    async def _unsent(self, shared: SharedExport, permit: Permit) -> None:
         """Something came between INTENT and the first byte."""
         try:
             with anyio.CancelScope(shield=True):
-                await self._not_sent(flight)
+                await self._not_sent(shared)
         finally:
-            self._requeue(flight, flight.want.key)
-            self._gate.hand_back(ticket)
+            self._requeue(shared, shared.queued.key)
+            self._gate.release(permit)
 
-    async def _not_sent(self, flight: Flight) -> None:
-        flight.submitted = "no"
-        await self._advance(flight, Event.NOT_SENT)
+    async def _not_sent(self, shared: SharedExport) -> None:
+        shared.submitted = "no"
+        await self._advance(shared, Event.NOT_SENT)
 
-    def _learn(self, flight: Flight, export: Export) -> None:
-        flight.export = export
+    def _learn(self, shared: SharedExport, export: Export) -> None:
+        shared.export = export
         # Of an export known by its id alone, the first answer tells the segment.
-        flight.segment_id = flight.segment_id or export.segment.segment_id or None
+        shared.segment_id = shared.segment_id or export.segment.segment_id or None
         seconds = seconds_taken(export)
-        if seconds is not None and flight.segment_id is not None:
-            self._durations[flight.segment_id] = seconds
+        if seconds is not None and shared.segment_id is not None:
+            self._durations[shared.segment_id] = seconds
         if not isinstance(export.status, ExportStatus) and not is_complete(export):
             self._warn_of_unknown(export.status)
 
@@ -405,174 +409,174 @@ class Flights:
 
     # ----------------------------------------------------------------- requests
 
-    async def _submit(self, flight: Flight, ticket: Ticket) -> None:
-        if flight.segment_id is None:
+    async def _submit(self, shared: SharedExport, permit: Permit) -> None:
+        if shared.segment_id is None:
             raise AssertionError("a submit without a segment")
-        request = submit_request(flight.segment_id, flight.output_format)
+        request = submit_request(shared.segment_id, shared.output_format)
         try:
-            await self._advance(flight, Event.INTENT)
+            await self._advance(shared, Event.INTENT)
             # From here on it is shielded: who was cancelled already sends no POST.
             await anyio.lowlevel.checkpoint_if_cancelled()
         except BaseException:
-            await self._unsent(flight, ticket)
+            await self._unsent(shared, permit)
             raise
-        if not flight.parties:
-            await self._unsent(flight, ticket)
+        if not shared.followers:
+            await self._unsent(shared, permit)
             return
-        flight.submitted = "maybe"
+        shared.submitted = "maybe"
         try:
-            result: Result = await self._gate.send(ticket, request)
+            result: Result = await self._gate.send(permit, request)
         except (APIConnectionError, DecodeError) as exc:
             result = exc
         except BaseException:
             # Cancelled, or a fault of a caller's HTTP client: others wait for this flight's end.
             with anyio.CancelScope(shield=True):
-                if ticket.may_have_left:
-                    await self._on_submit(flight, ticket, request, None)
+                if permit.may_have_left:
+                    await self._on_submit(shared, permit, request, None)
                 else:
-                    await self._not_sent(flight)
-                    self._requeue(flight, flight.want.key)
+                    await self._not_sent(shared)
+                    self._requeue(shared, shared.queued.key)
             raise
-        await self._on_submit(flight, ticket, request, result)
+        await self._on_submit(shared, permit, request, result)
         if isinstance(result, ApiAnswer) and result.raised is not None:
-            if flight.export_id is not None:
-                result.raised.add_note(f"the vendor had accepted export {flight.export_id}")
+            if shared.export_id is not None:
+                result.raised.add_note(f"the vendor had accepted export {shared.export_id}")
             raise result.raised
 
     async def _on_submit(
-        self, flight: Flight, ticket: Ticket, request: ApiRequest, result: Result
+        self, shared: SharedExport, permit: Permit, request: ApiRequest, result: Result
     ) -> None:
         now = result.at if isinstance(result, ApiAnswer) else anyio.current_time()
-        segment_id = flight.segment_id or ""
+        segment_id = shared.segment_id or ""
         verdict = on_submit(segment_id, request, result, now=now, chance=random.random())
-        if verdict.export is not None and self._is_anothers(flight, verdict.export):
+        if verdict.export is not None and self._is_anothers(shared, verdict.export):
             verdict = anothers_export(segment_id, request)
         first = verdict.events[0]
         if first is Event.NOT_SENT:
-            await self._on_submit_not_sent(flight, verdict, result, now)
+            await self._on_submit_not_sent(shared, verdict, result, now)
             return
         away = isinstance(result, ApiAnswer) and is_away(result)
         if isinstance(result, ApiAnswer | DecodeError) and not away:  # of those, the gate knows
-            self._gate.submit_judged(ticket, known=first is not Event.LOST)
+            self._gate.submit_judged(permit, known=first is not Event.LOST)
         if first is Event.ACCEPTED and verdict.export is not None:
-            self._on_accepted(flight, verdict.export, now)
-            if flight.alone and verdict.again_at is not None:
+            self._on_accepted(shared, verdict.export, now)
+            if shared.alone and verdict.again_at is not None:
                 # Whoever waits for it later asks at once.
                 verdict = attrs.evolve(verdict, again_at=now)
         elif first is Event.LOST:
             logger.warning("%s", verdict.error)
-        await self._follow(flight, verdict, now)
+        await self._follow(shared, verdict, now)
 
-    def _is_anothers(self, flight: Flight, export: Export) -> bool:
+    def _is_anothers(self, shared: SharedExport, export: Export) -> bool:
         """Whether the export is known as another segment's: its file has the other one's users."""
         known = self._by_export.get(export.export_id)
-        return known is not None and known.segment_id not in (None, flight.segment_id)
+        return known is not None and known.segment_id not in (None, shared.segment_id)
 
     async def _on_submit_not_sent(
-        self, flight: Flight, verdict: Verdict, result: Result, now: float
+        self, shared: SharedExport, verdict: Verdict, result: Result, now: float
     ) -> None:
         """The vendor did nothing about it: once more, for as long as that may help."""
-        flight.tries += 1
-        await self._not_sent(flight)
-        pause = self._refused(flight, now) if isinstance(result, ApiAnswer) else 0.0
-        given_up = flight.alone and flight.tries == TRIES_ALONE
-        if given_up or flight.refusals.lasting(now) or self._gate.outage.hopeless(now):
-            if flight.refusals.lasting(now):
+        shared.tries += 1
+        await self._not_sent(shared)
+        pause = self._refused(shared, now) if isinstance(result, ApiAnswer) else 0.0
+        given_up = shared.alone and shared.tries == TRIES_ALONE
+        if given_up or shared.refusals.lasting(now) or self._gate.outage.hopeless(now):
+            if shared.refusals.lasting(now):
                 logger.warning(
                     "segment %s: its export request is refused while others pass; given up: %s",
-                    flight.segment_id,
+                    shared.segment_id,
                     verdict.error,
                 )
-            await self._end(flight, attrs.evolve(verdict, events=(Event.GAVE_UP,)))
+            await self._end(shared, attrs.evolve(verdict, events=(Event.GAVE_UP,)))
             return
         later = max(verdict.again_at or now, now + pause)
-        flight.want.not_before = later if later > now else -math.inf
-        self._requeue(flight, flight.want.key)
+        shared.queued.not_before = later if later > now else -math.inf
+        self._requeue(shared, shared.queued.key)
 
-    def _refused(self, flight: Flight, now: float) -> float:
+    def _refused(self, shared: SharedExport, now: float) -> float:
         """The vendor said "not now". Returns for how many seconds to leave this submit alone."""
-        flight.refusals = flight.refusals.refused(
+        shared.refusals = shared.refusals.refused(
             now, granted=self._gate.granted, others=self._gate.pending - 1
         )
-        flight.want.suspect = flight.refusals.suspicious
-        return flight.refusals.pause
+        shared.queued.suspect = shared.refusals.suspicious
+        return shared.refusals.pause
 
-    def _on_accepted(self, flight: Flight, export: Export, now: float) -> None:
-        flight.export_id = export.export_id
-        flight.submitted_at = now
-        flight.want.kind, flight.want.key = Kind.POLL, now
-        self._by_export[export.export_id] = flight
-        if flight.alone:
-            self._alone.pop(flight, None)
-            self.share(flight)
+    def _on_accepted(self, shared: SharedExport, export: Export, now: float) -> None:
+        shared.export_id = export.export_id
+        shared.submitted_at = now
+        shared.queued.kind, shared.queued.key = Kind.POLL, now
+        self._by_export[export.export_id] = shared
+        if shared.alone:
+            self._alone.pop(shared, None)
+            self.share(shared)
 
-    async def _poll(self, flight: Flight, ticket: Ticket) -> None:
-        if flight.export_id is None:
+    async def _poll(self, shared: SharedExport, permit: Permit) -> None:
+        if shared.export_id is None:
             raise AssertionError("a poll without an export")
-        request = poll_request(flight.export_id)
+        request = poll_request(shared.export_id)
         try:
-            result: Result = await self._gate.send(ticket, request)
+            result: Result = await self._gate.send(permit, request)
         except (APIConnectionError, DecodeError) as exc:
             result = exc
         except BaseException:
             # Cancelled, or a fault of a caller's HTTP client. This poll has gone out: whoever else
             # waits asks no sooner than after another.
-            self._requeue(flight, next_poll_at(anyio.current_time(), flight.submitted_at))
+            self._requeue(shared, next_poll_at(anyio.current_time(), shared.submitted_at))
             raise
         now = result.at if isinstance(result, ApiAnswer) else anyio.current_time()
         job = PollJob(
-            export_id=flight.export_id,
-            segment_id=flight.segment_id,
-            submitted_at=flight.submitted_at,
-            setbacks=flight.setbacks,
-            missing=flight.missing,
+            export_id=shared.export_id,
+            segment_id=shared.segment_id,
+            submitted_at=shared.submitted_at,
+            setbacks=shared.setbacks,
+            missing=shared.missing,
         )
         verdict = on_poll(job, request, result, now=now, chance=random.random())
         if verdict.setback is not None:
-            self._on_setback(flight, verdict.setback)
+            self._on_setback(shared, verdict.setback)
         elif verdict.export is not None:
-            flight.setbacks, flight.setback = 0, None
-        await self._follow(flight, verdict, now)
+            shared.setbacks, shared.setback = 0, None
+        await self._follow(shared, verdict, now)
 
-    def _on_setback(self, flight: Flight, why: SegmentsError) -> None:
-        flight.setback = why
-        flight.setbacks += 1
-        level = logging.WARNING if flight.setbacks == SETBACKS_TO_WARN else logging.INFO
+    def _on_setback(self, shared: SharedExport, why: SegmentsError) -> None:
+        shared.setback = why
+        shared.setbacks += 1
+        level = logging.WARNING if shared.setbacks == SETBACKS_TO_WARN else logging.INFO
         logger.log(level, "%s; asking again later", why)
 
-    async def _instead(self, flight: Flight, ticket: Ticket) -> None:
+    async def _instead(self, shared: SharedExport, permit: Permit) -> None:
         """Ask for the list in the place of a POST, to see whether the vendor is there."""
-        request, key = list_request(), ticket.want.key
+        request, key = list_request(), permit.queued.key
         error: SegmentsError | None = None
         try:
-            answer = await self._gate.send(ticket, request, cap=LIST_CAP)
+            answer = await self._gate.send(permit, request, cap=LIST_CAP)
         except APIConnectionError as exc:
             error = exc
         except DecodeError:
             # Larger than any list that is read, or in a coding that isn't: the vendor is there.
-            flight.want.suspect = False
+            shared.queued.suspect = False
         except BaseException:
-            self._requeue(flight, key)
+            self._requeue(shared, key)
             raise
         else:
-            flight.want.suspect = flight.want.suspect and answer.status == 429
+            shared.queued.suspect = shared.queued.suspect and answer.status == 429
             if is_away(answer) or not (200 <= answer.status <= 299 or answer.status in _THERE):
                 error = status_error(request, answer)
-        flight.tries += error is not None
-        self._requeue(flight, key)
+        shared.tries += error is not None
+        self._requeue(shared, key)
         if error is not None:
-            await self._on_instead_failed(flight, error)
+            await self._on_instead_failed(shared, error)
 
-    async def _on_instead_failed(self, flight: Flight, error: SegmentsError) -> None:
+    async def _on_instead_failed(self, shared: SharedExport, error: SegmentsError) -> None:
         if not fatal(error) and self._gate.outage.hopeless(anyio.current_time()):
-            ending = [f for f in (*self._alone, *self._by_segment.values()) if f.parties]
-        elif fatal(error) or (flight.alone and flight.tries >= TRIES_ALONE):
-            ending = [flight]
+            failure = [f for f in (*self._alone, *self._by_segment.values()) if f.followers]
+        elif fatal(error) or (shared.alone and shared.tries >= TRIES_ALONE):
+            failure = [shared]
         else:
             return
         verdict = Verdict(events=(Event.GAVE_UP,), error=error, submitted="no", resumable=True)
-        for waiting in ending:
-            if waiting.state is State.NEW and waiting.parties and waiting.want.entry:
-                self._gate.discard(waiting.want)
+        for waiting in failure:
+            if waiting.state is State.NEW and waiting.followers and waiting.queued.entry:
+                self._gate.cancel(waiting.queued)
                 waiting.submitted = "no"
                 await self._end(waiting, verdict, counted=False)

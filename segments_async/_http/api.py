@@ -286,7 +286,7 @@ def _verifying(context: object) -> ssl.SSLContext | None:
     return context
 
 
-class Ticket(Protocol):
+class Permit(Protocol):
     """What the gate granted: one request, its time, and how far it got."""
 
     #: Whether the request may have left this process.
@@ -337,7 +337,7 @@ class Api:
         #: Whether the clients' transport tells how far a request is, as httpcore's does.
         self.traces: bool = clients.own
         #: Requests that wait for a connection of a caller's pool.
-        self.queued: dict[Ticket, None] = {}
+        self.queued: dict[Permit, None] = {}
 
     @property
     def own(self) -> bool:
@@ -349,7 +349,7 @@ class Api:
         self._clients.prepare()
 
     async def send(
-        self, request: ApiRequest, ticket: Ticket, *, cap: int = STATUS_CAP
+        self, request: ApiRequest, permit: Permit, *, cap: int = STATUS_CAP
     ) -> ApiAnswer:
         """Send the request once, in the ticket's scope.
 
@@ -367,11 +367,11 @@ class Api:
         """
         post = request.body is not None
         handled = sys.exception()
-        ticket.may_have_left = False
+        permit.may_have_left = False
         client = self._clients.borrow()
-        wire = _Wire(ticket, self, traced=post or not self._clients.own)
+        wire = _Wire(permit, self, traced=post or not self._clients.own)
         try:
-            with ticket.scope(anyio.current_time() + self.timeout, shield=post):
+            with permit.scope(anyio.current_time() + self.timeout, shield=post):
                 return await self._exchange(client, request, cap, wire)
         except Exception as exc:
             if (answer := wire.answer_despite(exc)) is not None:
@@ -507,12 +507,12 @@ class Api:
     def timeouts(self) -> Mapping[str, float | None]:
         return self._timeouts if self.traces else self._first_timeouts
 
-    def on_connection(self, ticket: Ticket) -> None:
+    def on_connection(self, permit: Permit) -> None:
         """A request of a caller's client has a connection, or makes one: its time begins."""
         self.traces = True
-        del self.queued[ticket]
+        del self.queued[permit]
         until = anyio.current_time() + self.timeout
-        ticket.put_off(until)
+        permit.put_off(until)
         for waiting in self.queued:
             # The pool moves.
             waiting.put_off(until)
@@ -553,17 +553,17 @@ class _Wire:
         "_api",
         "_handed_over",
         "_head",
+        "_permit",
         "_sends",
         "_sent",
-        "_ticket",
         "answer",
         "hooked",
         "stream_id",
         "traced",
     )
 
-    def __init__(self, ticket: Ticket, api: Api, *, traced: bool) -> None:
-        self._ticket = ticket
+    def __init__(self, permit: Permit, api: Api, *, traced: bool) -> None:
+        self._permit = permit
         self._api = api
         self.traced = traced
         #: Whether the caller's hooks come between httpx and its transport.
@@ -606,13 +606,13 @@ class _Wire:
         """The transport has the request next."""
         self._handed_over = True
         if self.traced and not self._api.own:
-            self._api.queued[self._ticket] = None
+            self._api.queued[self._permit] = None
 
     async def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """Called by httpcore. A tunnel's CONNECT is traced like the request, and isn't it."""
         if event.endswith(".started"):
-            if self._ticket in self._api.queued:
-                self._api.on_connection(self._ticket)
+            if self._permit in self._api.queued:
+                self._api.on_connection(self._permit)
             sending = event.endswith("send_request_headers.started")
             if sending and getattr(info.get("request"), "method", b"") != b"CONNECT":
                 self._sent = True
@@ -664,8 +664,8 @@ class _Wire:
         return ApiAnswer(*self._head, b"", anyio.current_time(), exc if callers else None)
 
     def on_end(self) -> None:
-        self._api.queued.pop(self._ticket, None)
-        self._ticket.may_have_left = self.may_have_left
+        self._api.queued.pop(self._permit, None)
+        self._permit.may_have_left = self.may_have_left
 
 
 class _Headers(dict[str, str]):

@@ -10,7 +10,7 @@ import anyio
 
 from segments_async._sansio.files.storage_outage import (
     LONGEST_STORAGE_OUTAGE,
-    Failure,
+    StorageFailure,
     StorageOutage,
     failure_of,
 )
@@ -70,7 +70,13 @@ class StorageGate:
         return False
 
     def on_failed(
-        self, failure: Failure, file: str, what: str, *, sent_at: float, pause: float | None = None
+        self,
+        failure: StorageFailure,
+        file: str,
+        what: str,
+        *,
+        sent_at: float,
+        pause: float | None = None,
     ) -> bool:
         """A request failed. Returns whether storage is away, and the file isn't to blame."""
         before = self._outage.armed

@@ -38,9 +38,9 @@ from segments_async._journal.tables import (
 from segments_async._journal.witness import Seen, Witness, forget, witnesses
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import Event, State
-from segments_async._sansio.jobs.payload import Facts, read_facts
-from segments_async._sansio.jobs.record import standings
-from segments_async._sansio.pace.shared_limit import Common, Told
+from segments_async._sansio.jobs.payload import Payload, read_payload
+from segments_async._sansio.jobs.record import records
+from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import ConfigurationError, JournalError
 from segments_async.results import ExportedFile
 
@@ -130,12 +130,12 @@ class Database:
                         self._backend.check_whole(reader)
             # It is held: nobody adds to its log while it is read.
             log = Log(self.reading, row["id"])
-            known = standings(log)
+            known = records(log)
             self._check_seen(journal, row, log.number)
             set_aside = SetAside.of(journal, row)
             if hold is not None and self._take_back(connection, set_aside, log, row["id"]):
                 log = Log(self.reading, row["id"])
-                known = standings(log)
+                known = records(log)
             undo.pop_all()
         return OpenedRun(
             self._backend,
@@ -317,14 +317,14 @@ class Database:
 
     def _last(
         self, segment_ids: Sequence[str], kinds: Sequence[Event], destination: str | None
-    ) -> dict[str, Facts]:
-        found: dict[str, Facts] = {}
+    ) -> dict[str, Payload]:
+        found: dict[str, Payload] = {}
         with self.errors(), self.reading() as connection:
             for start in range(0, len(segment_ids), _AT_ONCE):
                 query = _last_of(segment_ids[start : start + _AT_ONCE], kinds, destination)
                 for row in connection.execute(query):
                     segment_id, facts = row.segment_id, checked(events, row)["facts"]
-                    found[segment_id] = read_facts(segment_id, json.loads(facts))
+                    found[segment_id] = read_payload(segment_id, json.loads(facts))
         return found
 
     def guard(self) -> GuardRecord | None:
@@ -348,16 +348,16 @@ class Database:
                 }
                 connection.execute(insert(guard).values(sealed(guard, values)))
 
-    def exchange(self, member: str, tell: Callable[[Common], Told]) -> Told:
+    def exchange(self, member: str, tell: Callable[[GroupView], Report]) -> Report:
         """Tell the other processes of the account how fast the vendor lets this one go."""
         with self.errors(), self._backend.engine.begin() as connection:
             self._backend.exclusively(connection)
             if not self._shares:
                 # Not made with the journal: a newer one, or another account's, stays as it is.
                 metadata.create_all(connection, SHARED)
-            told = exchange(connection, self._backend.now(connection), member, tell)
+            report = exchange(connection, self._backend.now(connection), member, tell)
         self._shares = True
-        return told
+        return report
 
 
 def _initialize(engine: Engine, backend: Backend, account: str) -> None:

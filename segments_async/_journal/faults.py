@@ -14,7 +14,7 @@ from segments_async._journal.locked import Locked
 from segments_async._journal.tables import BrokenSeal, Malformed
 from segments_async._sansio.error_chain import chain
 from segments_async._sansio.jobs.lifecycle import IllegalTransition
-from segments_async._sansio.jobs.payload import UnreadableFacts
+from segments_async._sansio.jobs.payload import UnreadablePayload
 from segments_async.errors import ConfigurationError, JournalError, JournalReason
 
 _DRIVERS = frozenset({"sqlite3", "psycopg", "psycopg2", "pg8000"})
@@ -31,7 +31,7 @@ def mapped_errors(location: str, secrets: Iterable[str] = ()) -> Generator[None]
     handled = sys.exception()
     try:
         yield
-    except (BrokenSeal, IllegalTransition, Malformed, UnicodeDecodeError, UnreadableFacts) as exc:
+    except (BrokenSeal, IllegalTransition, Malformed, UnicodeDecodeError, UnreadablePayload) as exc:
         raise JournalError(
             f"{location}: damaged: {exc}", reason="damaged", location=location
         ) from exc

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, delete, insert, select
 
 from segments_async._journal.tables import checked, limit, members, moment, sealed, stamp
-from segments_async._sansio.pace.shared_limit import Common, Told
+from segments_async._sansio.pace.shared_limit import GroupView, Report
 
 #: A process that said nothing for so long is gone, or asleep.
 LEASE = timedelta(seconds=5)
@@ -29,8 +29,8 @@ REMEMBERED = timedelta(days=35)
 
 
 def exchange(
-    connection: Connection, now: datetime, member: str, tell: Callable[[Common], Told]
-) -> Told:
+    connection: Connection, now: datetime, member: str, tell: Callable[[GroupView], Report]
+) -> Report:
     """Look at what all know, and tell them. Nobody else does so meanwhile.
 
     Args:
@@ -39,20 +39,20 @@ def exchange(
         member: this process's name.
         tell: what to tell.
     """
-    told = tell(_common(connection, now, member))
-    if told.limit is not None:
-        common = {"sum_id": told.sum_id, "requests": repr(told.limit), "at": stamp(now)}
+    report = tell(_group_view(connection, now, member))
+    if report.limit is not None:
+        group = {"sum_id": report.epoch, "requests": repr(report.limit), "at": stamp(now)}
         connection.execute(delete(limit))
-        connection.execute(insert(limit).values(sealed(limit, common)))
+        connection.execute(insert(limit).values(sealed(limit, group)))
     connection.execute(
         delete(members).where((members.c.member == member) | (members.c.at < stamp(now - WORTH)))
     )
-    mine = {"member": member, "waits": told.waits, "at": stamp(now)}
-    connection.execute(insert(members).values(sealed(members, mine)))
-    return told
+    own = {"member": member, "waits": report.waits, "at": stamp(now)}
+    connection.execute(insert(members).values(sealed(members, own)))
+    return report
 
 
-def _common(connection: Connection, now: datetime, member: str) -> Common:
+def _group_view(connection: Connection, now: datetime, member: str) -> GroupView:
     rows = [checked(members, row) for row in connection.execute(select(members)).all()]
     others = [row for row in rows if row["member"] != member and row["waits"]]
     alive = sum(abs(now - moment(row["at"])) <= LEASE for row in others)
@@ -61,7 +61,7 @@ def _common(connection: Connection, now: datetime, member: str) -> Common:
     # A clock that jumped back makes it no fresher.
     age = None if row is None else abs(now - moment(row["at"]))
     if row is None or age is None or age > REMEMBERED:
-        return Common(None, alive, uuid.uuid4().hex)
+        return GroupView(None, alive, uuid.uuid4().hex)
     if age > WORTH:
-        return Common(None, alive, uuid.uuid4().hex, learnt=float(row["requests"]))
-    return Common(float(row["requests"]), alive, row["sum_id"])
+        return GroupView(None, alive, uuid.uuid4().hex, learnt=float(row["requests"]))
+    return GroupView(float(row["requests"]), alive, row["sum_id"])

@@ -26,7 +26,7 @@ from segments_async._journal.set_aside import SetAside
 from segments_async._journal.tables import checked, events, moment, runs, sealed, stamp
 from segments_async._journal.witness import Witness
 from segments_async._sansio.jobs.lifecycle import State
-from segments_async._sansio.jobs.record import Logged, Standing
+from segments_async._sansio.jobs.record import ExportRecord, LogEntry
 from segments_async.errors import JournalError, JournalReason
 
 #: Seconds for which another holder of the run is taken for a lock that is just being let go of: of
@@ -73,7 +73,7 @@ class OpenedRun:
         connection: Connection,
         hold: Hold | None,
         row: Mapping[str, Any],
-        known: dict[str, Standing],
+        known: dict[str, ExportRecord],
         *,
         number: int = 0,
         last_seal: str | None = None,
@@ -95,7 +95,7 @@ class OpenedRun:
         self._closed = False
         #: An abandoned thread may come to its end while another one is at work.
         self._counting = threading.Lock()
-        self.known: dict[str, Standing] = known
+        self.known: dict[str, ExportRecord] = known
         self.location: str = backend.location
 
     @property
@@ -115,7 +115,7 @@ class OpenedRun:
         """Whether the connection can be lost while this process and the database go on."""
         return self._backend.has_sessions
 
-    def row(self, logged: Logged, facts: str) -> dict[str, Any]:
+    def row(self, logged: LogEntry, facts: str) -> dict[str, Any]:
         """The event's row, at the next place in the run's log."""
         self._number += 1
         return sealed(

@@ -35,7 +35,7 @@ from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.payload import check_secrets
-from segments_async._sansio.jobs.record import Logged, Standing, step
+from segments_async._sansio.jobs.record import ExportRecord, LogEntry, step
 from segments_async._sansio.jobs.tally import Tally
 from segments_async.errors import JournalError, JournalReason
 
@@ -62,7 +62,7 @@ _LONGEST_PAUSE = 2.0
 #: Seconds for which a cancelled caller sees to it that an event is written that was handed over.
 _GRACE = 0.5
 
-_NEW = Standing()
+_NEW = ExportRecord()
 
 
 class _Entry:
@@ -78,7 +78,7 @@ class _Entry:
 
     __slots__ = ("logged", "patient", "row", "settled", "wakeup")
 
-    def __init__(self, row: dict[str, Any] | None = None, logged: Logged | None = None) -> None:
+    def __init__(self, row: dict[str, Any] | None = None, logged: LogEntry | None = None) -> None:
         self.row = row
         self.logged = logged
         self.settled = False
@@ -95,7 +95,7 @@ class RunLog:
 
     def __init__(self, run: OpenedRun) -> None:
         self._run = run
-        self._standings = run.known
+        self._records = run.known
         self._now = Tally()
         self._queue: deque[_Entry] = deque()
         self._leading = False
@@ -126,15 +126,15 @@ class RunLog:
         return self._run.ended_at
 
     @property
-    def standings(self) -> Mapping[str, Standing]:
+    def records(self) -> Mapping[str, ExportRecord]:
         """Where each export stands that something is logged of, whether or not it was opened."""
-        return self._standings
+        return self._records
 
-    def open(self, segment_id: str) -> Standing:
+    def open(self, segment_id: str) -> ExportRecord:
         """A segment of the run; where its export stands. A NEW one takes no place in the log."""
-        standing = self._standings.get(segment_id, _NEW)
-        self._now.open(segment_id, standing.state)
-        return standing
+        record = self._records.get(segment_id, _NEW)
+        self._now.open(segment_id, record.state)
+        return record
 
     def state(self, segment_id: str) -> State:
         return self._now.state(segment_id)
@@ -155,7 +155,7 @@ class RunLog:
 
     def knows_export(self, segment_id: str) -> bool:
         """Whether a later session will find the export of this segment, in the log or set aside."""
-        if self._standings.get(segment_id, _NEW).export is None:
+        if self._records.get(segment_id, _NEW).export is None:
             return False
         if self._sets_aside and (self._broken is None or self._unwritten):
             return True
@@ -164,7 +164,7 @@ class RunLog:
         return not any(_tells_export(entry, segment_id) for entry in self._queue)
 
     async def record(
-        self, segment_id: str, event: Event, facts: Mapping[str, Any] | None = None
+        self, segment_id: str, event: Event, payload: Mapping[str, Any] | None = None
     ) -> None:
         """Log the event. Returns once it is durable, or at once while the database is away.
 
@@ -178,11 +178,11 @@ class RunLog:
         Args:
             segment_id: an opened segment.
             event: what happened.
-            facts: as :func:`facts_of` makes them.
+            facts: as :func:`payload_of` makes them.
 
         Raises:
             IllegalTransition: it can't happen there; nothing changes.
-            UnreadableFacts, SecretInFacts: the facts can't be logged; nothing changes.
+            UnreadablePayload, SecretInPayload: the facts can't be logged; nothing changes.
             JournalError: the database can't be written. Nothing can be recorded any more.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -191,19 +191,19 @@ class RunLog:
             raise AssertionError(f"run {self.name} is over: nothing happens in it")
         if self.away and event is Event.INTENT:
             return
-        entry = self._entry(segment_id, event, facts)
+        entry = self._entry(segment_id, event, payload)
         await self._written(entry)
         if not entry.settled and event is Event.INTENT:
             self._queue.append(self._entry(segment_id, Event.NOT_SENT, None))
 
-    def _entry(self, segment_id: str, event: Event, facts: Mapping[str, Any] | None) -> _Entry:
+    def _entry(self, segment_id: str, event: Event, payload: Mapping[str, Any] | None) -> _Entry:
         before = self._now.state(segment_id)  # KeyError: not opened
-        logged = Logged(segment_id, event, datetime.now(UTC), dict(facts or {}))
-        text = _text(logged.facts)
-        after = step(self._standings.get(segment_id, _NEW), logged)
+        logged = LogEntry(segment_id, event, datetime.now(UTC), dict(payload or {}))
+        text = _text(logged.payload)
+        after = step(self._records.get(segment_id, _NEW), logged)
         if after.state is not before:
             self._now.move(segment_id, after.state)
-        self._standings[segment_id] = after
+        self._records[segment_id] = after
         return _Entry(self._run.row(logged, text), logged)
 
     async def returned(self) -> None:
@@ -482,10 +482,10 @@ def _tell(entry: _Entry) -> None:
         entry.wakeup.set()
 
 
-def _text(facts: Mapping[str, Any]) -> str:
-    """The facts as JSON; SecretInFacts where a link or a signature is among them."""
-    _check(facts)
-    return json.dumps(facts, separators=(",", ":"), allow_nan=False)
+def _text(payload: Mapping[str, Any]) -> str:
+    """The facts as JSON; SecretInPayload where a link or a signature is among them."""
+    _check(payload)
+    return json.dumps(payload, separators=(",", ":"), allow_nan=False)
 
 
 def _check(value: Any) -> None:

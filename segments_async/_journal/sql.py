@@ -20,8 +20,8 @@ import anyio.to_thread
 
 from segments_async._journal.locked import Locked
 from segments_async._journal.records import GuardRecord, RunSummary
-from segments_async._sansio.jobs.payload import SecretInFacts, check_secrets
-from segments_async._sansio.pace.shared_limit import Common, Told
+from segments_async._sansio.jobs.payload import SecretInPayload, check_secrets
+from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import ConfigurationError, JournalError
 from segments_async.results import ExportedFile
 
@@ -111,7 +111,7 @@ class SqlJournal:
         """Remember the ticket guard; None closes it. The last to tell is believed."""
         await self._ask(lambda: self._database.set_guard(record))
 
-    async def exchange(self, member: str, tell: Callable[[Common], Told]) -> Told:
+    async def exchange(self, member: str, tell: Callable[[GroupView], Report]) -> Report:
         """Look at what the account's processes have found of its limit, and add to it, in one step.
 
         Args:
@@ -218,7 +218,7 @@ def _check_text(what: str, text: str, *, longest: int = _LONGEST_NAME) -> None:
     try:
         check_secrets(text)
         text.encode()
-    except (SecretInFacts, UnicodeEncodeError) as exc:
+    except (SecretInPayload, UnicodeEncodeError) as exc:
         raise ConfigurationError(f"{what} that can't stand in a journal: {exc}") from None
     if not text or len(text) > longest or any(unicodedata.category(c) == "Cc" for c in text):
         raise ConfigurationError(f"not {what}: {text!r:.80}")

@@ -28,7 +28,7 @@ from segments_async._sansio.pace.backoff import TicketGuard, retry_after_seconds
 from segments_async._sansio.pace.limit_headers import read_hint
 from segments_async._sansio.pace.outage import AWAY_IN_A_ROW, ListProbes, Outage, SubmitHold
 from segments_async._sansio.pace.pacer import Pacer
-from segments_async._sansio.pace.scheduler import Kind, PollScheduler, Want
+from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest
 from segments_async.errors import APIConnectionError, DecodeError
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -45,14 +45,14 @@ NAP = 0.05
 #: together. That is two at a time at 100/s, and nothing changes below 66/s.
 SHORTEST_NAP = 0.015
 
-#: Logged with each 500: the request's method and path, and seconds.
+#: LogEntry with each 500: the request's method and path, and seconds.
 TICKET_RAISED = "500 on %s %s: the vendor has raised a ticket; nothing is sent for %.0f s"
 
 
 class Target(Protocol):
     """Who a granted request goes to."""
 
-    def deliver(self, ticket: Ticket, /) -> None: ...
+    def deliver(self, permit: Permit, /) -> None: ...
 
 
 class Watch(Protocol):
@@ -61,7 +61,7 @@ class Watch(Protocol):
     def on_due(self, due: float, /) -> None: ...
 
 
-class Ticket:
+class Permit:
     """A slot and a grant, for one request. Spend it with `Gate.send`, or `Gate.hand_back` it."""
 
     __slots__ = (
@@ -74,13 +74,19 @@ class Ticket:
         "guard_probe",
         "instead",
         "may_have_left",
-        "want",
+        "queued",
     )
 
     def __init__(
-        self, want: Want[Target], epoch: int, *, guard_probe: bool, instead: bool, at: float
+        self,
+        queued: QueuedRequest[Target],
+        epoch: int,
+        *,
+        guard_probe: bool,
+        instead: bool,
+        at: float,
     ) -> None:
-        self.want: Want[Target] = want
+        self.queued: QueuedRequest[Target] = queued
         self.epoch: int = epoch
         self.guard_probe: bool = guard_probe
         #: Whether something harmless is to be sent instead of the POST that was wanted: the vendor
@@ -139,7 +145,7 @@ class Ticket:
             self._watch.on_due(self._deadline)
 
 
-class Inbox:
+class Mailbox:
     """What a waiting task is handed: tickets to spend, and other news."""
 
     __slots__ = ("_alarm", "_woken", "items")
@@ -201,8 +207,8 @@ class Gate:
         self._sharing = _GATES.setdefault(pacer, WeakSet())
         self._sharing.add(self)
         self._free = SLOTS
-        self._waiters: dict[Inbox, None] = {}
-        self._leader: Inbox | None = None
+        self._waiters: dict[Mailbox, None] = {}
+        self._leader: Mailbox | None = None
         #: Until when the leader sleeps; None while it is awake.
         self._asleep_until: float | None = None
         #: Until when the pacer holds whatever is wanted; None while something else is short.
@@ -217,13 +223,13 @@ class Gate:
     def rate(self) -> float | None:
         return self._pacer.rate
 
-    def add(self, want: Want[Target]) -> None:
+    def add(self, queued: QueuedRequest[Target]) -> None:
         """Queue a want; its target gets a ticket when it is its turn."""
-        self._scheduler.add(want)
-        self._poke()
+        self._scheduler.add(queued)
+        self._reschedule()
 
-    def discard(self, want: Want[Target]) -> None:
-        self._scheduler.discard(want)
+    def cancel(self, queued: QueuedRequest[Target]) -> None:
+        self._scheduler.cancel(queued)
 
     @property
     def pending(self) -> int:
@@ -237,7 +243,7 @@ class Gate:
     def pending_ended(self) -> None:
         """An export counts no more among those at work."""
         self._scheduler.ended()
-        self._poke()
+        self._reschedule()
 
     @property
     def pacer(self) -> Pacer:
@@ -246,48 +252,48 @@ class Gate:
     def on_new_pace(self) -> None:
         """The pacer was told another pace: look again at what may go."""
         for gate in self._sharing:
-            gate._poke()
+            gate._reschedule()
 
     def submit_undone(self) -> None:
         """A submit came to nothing: refused, or never sent."""
         self._scheduler.not_started()
 
-    def submit_judged(self, ticket: Ticket, *, known: bool) -> None:
+    def submit_judged(self, permit: Permit, *, known: bool) -> None:
         """What became of a submit that was answered: whether an export's id, or a refusal, came."""
         if known:
-            self._submit_hold.on_known(ticket.at)
+            self._submit_hold.on_known(permit.at)
         else:
-            self._submit_hold.on_unknown(anyio.current_time(), ticket.at)
-        self._poke()
+            self._submit_hold.on_unknown(anyio.current_time(), permit.at)
+        self._reschedule()
 
-    async def next(self, inbox: Inbox) -> Any:
+    async def next(self, mailbox: Mailbox) -> Any:
         """Wait for the next item in the inbox, leading the gate meanwhile if nobody does."""
-        while not inbox.items:
+        while not mailbox.items:
             if self._leader is None:
-                await self._lead(inbox)
+                await self._lead(mailbox)
             else:
-                self._waiters[inbox] = None
+                self._waiters[mailbox] = None
                 try:
-                    await inbox.wait()
+                    await mailbox.wait()
                 finally:
-                    del self._waiters[inbox]
-                    self._appoint()
+                    del self._waiters[mailbox]
+                    self._elect_leader()
         # A caller cancelled meanwhile must not send. The ticket stays in the inbox, whose owner
         # gives it back.
         await anyio.lowlevel.checkpoint_if_cancelled()
-        return inbox.items.popleft()
+        return mailbox.items.popleft()
 
     @contextlib.contextmanager
-    def inbox(self, inbox: Inbox | None = None) -> Generator[Inbox]:
+    def mailbox(self, mailbox: Mailbox | None = None) -> Generator[Mailbox]:
         """An inbox whose unspent tickets go back when its owner leaves, cancelled or not."""
-        inbox = inbox or Inbox()
+        mailbox = mailbox or Mailbox()
         try:
-            yield inbox
+            yield mailbox
         finally:
-            for item in inbox.items:
-                if isinstance(item, Ticket):
-                    self.hand_back(item)
-            inbox.items.clear()
+            for item in mailbox.items:
+                if isinstance(item, Permit):
+                    self.release(item)
+            mailbox.items.clear()
 
     async def call(self, request: ApiRequest, *, after: float = -math.inf, cap: int) -> ApiAnswer:
         """Send one request that is nobody else's business; not before `after`.
@@ -298,85 +304,85 @@ class Gate:
         """
         return await self.send(await self.grant(after), request, cap=cap)
 
-    async def grant(self, after: float = -math.inf) -> Ticket:
+    async def grant(self, after: float = -math.inf) -> Permit:
         """Wait for the ticket of a single request; not before `after`."""
-        with self.inbox() as inbox:
-            want = Want[Target](Kind.CALL, inbox, max(after, anyio.current_time()))
-            self.add(want)
+        with self.mailbox() as mailbox:
+            queued = QueuedRequest[Target](Kind.CALL, mailbox, max(after, anyio.current_time()))
+            self.add(queued)
             try:
-                ticket: Ticket = await self.next(inbox)
+                permit: Permit = await self.next(mailbox)
             finally:
-                self.discard(want)
-            return ticket
+                self.cancel(queued)
+            return permit
 
     async def send(
-        self, ticket: Ticket, request: ApiRequest, *, cap: int = STATUS_CAP
+        self, permit: Permit, request: ApiRequest, *, cap: int = STATUS_CAP
     ) -> ApiAnswer:
         """Spend a ticket: send the request, tell pacer and guard what came, free the slot.
 
         A POST is shielded from cancellation: cut off on the wire, it may have been acted on, and
-        its id would be lost. `Ticket.bound` says how long it goes on all the same.
+        its id would be lost. `Permit.bound` says how long it goes on all the same.
 
         What a caller's response hook raised at the answer to a GET is raised here; at the answer
         to a POST it is in `ApiAnswer.raised`, since an id in that answer is to be kept first.
         """
         self.requests += 1
         try:
-            answer = await self._api.send(request, ticket, cap=cap)
+            answer = await self._api.send(request, permit, cap=cap)
         except APIConnectionError as exc:
-            self._on_broken(ticket, exc)
+            self._on_broken(permit, exc)
             raise
         except DecodeError:
-            self._on_no_answer(ticket)
+            self._on_no_answer(permit)
             # Too large, or in a coding that isn't read; but its status was one of success.
-            self._on_vendor_there(anyio.current_time(), ticket)
+            self._on_vendor_there(anyio.current_time(), permit)
             self.granted += 1
             raise
         except BaseException:
-            self._on_no_answer(ticket)
-            self._submit_hold.on_no_word(ticket.at)
+            self._on_no_answer(permit)
+            self._submit_hold.on_no_word(permit.at)
             raise
         else:
-            self._on_answer(ticket, request, answer)
+            self._on_answer(permit, request, answer)
             if answer.raised is not None and request.body is None:
                 raise answer.raised
             return answer
         finally:
-            self._release()
+            self._free_slot()
 
-    def hand_back(self, ticket: Ticket) -> None:
+    def release(self, permit: Permit) -> None:
         """Return a ticket unspent. Its grant is gone, its slot is free again."""
-        self._pacer.on_lost(anyio.current_time(), ticket.epoch, random.random())
+        self._pacer.on_lost(anyio.current_time(), permit.epoch, random.random())
         self.outage.on_no_word()
-        self._submit_hold.on_no_word(ticket.at)
-        if ticket.guard_probe:
+        self._submit_hold.on_no_word(permit.at)
+        if permit.guard_probe:
             self.guard.on_probe_unsent()
-        self._release()
+        self._free_slot()
 
-    async def _lead(self, inbox: Inbox) -> None:
-        self._leader = inbox
+    async def _lead(self, mailbox: Mailbox) -> None:
+        self._leader = mailbox
         try:
             while True:
                 now = anyio.current_time()
                 at = self._dispatch(now)
-                if inbox.items:
+                if mailbox.items:
                     return
                 self._asleep_until = at
                 if self._paced_until is not None and at - now <= NAP:
                     await anyio.sleep(max(at - now, SHORTEST_NAP))
                 else:
-                    await inbox.sleep(at - now)
+                    await mailbox.sleep(at - now)
                 self._asleep_until = None
         finally:
             self._leader = self._asleep_until = None
-            self._appoint()
+            self._elect_leader()
 
-    def _appoint(self) -> None:
+    def _elect_leader(self) -> None:
         """If nobody leads, wake the caller that has waited longest: it will."""
         if self._leader is None and self._waiters:
             next(iter(self._waiters)).wake()
 
-    def _poke(self) -> None:
+    def _reschedule(self) -> None:
         """Something changed while the leader sleeps: grant what can be granted now.
 
         The leader is woken only if it was granted something, or must get up earlier.
@@ -416,22 +422,24 @@ class Gate:
                 self._pacer.on_waiting()
                 self._paced_until = at
                 return at
-            want = self._scheduler.pop(now, harmless=self.guard.armed or self.outage.armed)
-            if want is None:
+            queued = self._scheduler.pop(now, harmless=self.guard.armed or self.outage.armed)
+            if queued is None:
                 raise AssertionError("the scheduler said that a request is due")
-            want.target.deliver(self._ticket(want, now, under_way))
+            queued.target.deliver(self._permit(queued, now, under_way))
 
-    def _ticket(self, want: Want[Target], now: float, under_way: int) -> Ticket:
+    def _permit(self, queued: QueuedRequest[Target], now: float, under_way: int) -> Permit:
         self._free -= 1
-        submit = want.kind is Kind.SUBMIT
-        instead = submit and (want.suspect or (self.outage.armed and not self._submit_probes(now)))
+        submit = queued.kind is Kind.SUBMIT
+        instead = submit and (
+            queued.suspect or (self.outage.armed and not self._submit_probes(now))
+        )
         if submit and not instead:
             self._submit_hold.on_sent(now)
             if self.outage.armed:
                 self._list_probes.on_submit_sent()
         self.outage.on_sent(now, under_way)
         epoch, guard_probe = self._pacer.take(now), self.guard.on_sent()
-        return Ticket(want, epoch, guard_probe=guard_probe, instead=instead, at=now)
+        return Permit(queued, epoch, guard_probe=guard_probe, instead=instead, at=now)
 
     def _submit_probes(self, now: float) -> bool:
         """Whether a submit goes as itself though the vendor seems to be away."""
@@ -443,28 +451,28 @@ class Gate:
             return -math.inf
         return self._submit_hold.next_at()
 
-    def _release(self) -> None:
+    def _free_slot(self) -> None:
         self._free += 1
-        self._poke()
+        self._reschedule()
 
-    def _on_answer(self, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
+    def _on_answer(self, permit: Permit, request: ApiRequest, answer: ApiAnswer) -> None:
         now = answer.at
         if answer.status in NOT_NOW:
             # Nothing was done about it: where it was to show what becomes of submits, the next one
             # has to.
-            self._submit_hold.on_no_word(ticket.at)
+            self._submit_hold.on_no_word(permit.at)
         if is_away(answer):
-            self._on_away(now, ticket, request, answer)
+            self._on_away(now, permit, request, answer)
             return
-        self._on_vendor_there(now, ticket)
-        kind = Kind.CALL if ticket.instead else ticket.want.kind
+        self._on_vendor_there(now, permit)
+        kind = Kind.CALL if permit.instead else permit.queued.kind
         if answer.status == 429:
-            self._on_throttled(now, ticket, kind, request, answer)
+            self._on_throttled(now, permit, kind, request, answer)
         else:
             self.granted += answer.status not in NOT_NOW
             self._scheduler.on_granted(kind)
             blocked = self._pacer.blocked
-            self._pacer.on_accepted(now, ticket.epoch, read_hint(answer.headers))
+            self._pacer.on_accepted(now, permit.epoch, read_hint(answer.headers))
             if blocked:
                 self.on_new_pace()
         if answer.status == 500:
@@ -475,31 +483,31 @@ class Gate:
                 request.path,
                 max(0.0, self.guard.next_at() - now),
             )
-        elif ticket.guard_probe:
+        elif permit.guard_probe:
             passed = answer.status < 500 and answer.status != 429
             self.guard.on_probe_answer(now, passed=passed)
 
-    def _on_vendor_there(self, now: float, ticket: Ticket) -> None:
+    def _on_vendor_there(self, now: float, permit: Permit) -> None:
         """The vendor itself answered, whatever it said."""
         self._list_probes.on_answer()
-        seconds = now - ticket.at
+        seconds = now - permit.at
         # Longer than a request may take: it waited for a pool, or this process stood still. That
         # isn't how long the vendor takes to answer.
         slow = seconds if seconds < self._api.timeout else 0.0
-        if self.outage.on_answer(now, ticket.at, slow) and self.outage.lasted:
+        if self.outage.on_answer(now, permit.at, slow) and self.outage.lasted:
             self._submit_hold.on_vendor_back(now)
 
-    def _on_away(self, now: float, ticket: Ticket, request: ApiRequest, answer: ApiAnswer) -> None:
+    def _on_away(self, now: float, permit: Permit, request: ApiRequest, answer: ApiAnswer) -> None:
         """A gateway answered in the vendor's place: that grants nothing, and refuses nothing."""
-        self._on_no_answer(ticket)
+        self._on_no_answer(permit)
         asked = retry_after_seconds(answer.status, answer.headers)
-        self.outage.on_away(now, ticket.at, random.random(), retry_after=asked)
-        if ticket.instead:
+        self.outage.on_away(now, permit.at, random.random(), retry_after=asked)
+        if permit.instead:
             self._list_probes.on_list_failed(answer.status)
         elif request.body is not None:
             self._list_probes.on_submit_failed(answer.status)
         if request.body is not None and answer.status not in NOT_NOW:
-            self._submit_hold.on_unknown(now, ticket.at, enough=AWAY_IN_A_ROW, pause=asked or 0.0)
+            self._submit_hold.on_unknown(now, permit.at, enough=AWAY_IN_A_ROW, pause=asked or 0.0)
         pause = max(0.0, self.outage.next_at() - now)
         level = logging.WARNING if pause else logging.INFO
         logger.log(
@@ -512,7 +520,7 @@ class Gate:
         )
 
     def _on_throttled(
-        self, now: float, ticket: Ticket, kind: Kind, request: ApiRequest, answer: ApiAnswer
+        self, now: float, permit: Permit, kind: Kind, request: ApiRequest, answer: ApiAnswer
     ) -> None:
         pause = retry_after_seconds(answer.status, answer.headers)
         asked = "" if pause is None else f", asked to wait {pause:g} s"
@@ -522,32 +530,32 @@ class Gate:
             self._pacer.on_mistaken(now, self._scheduler.rate_before_cap)
             logger.info("429 on submits alone%s: taken as a cap on running exports", asked)
             return
-        self._pacer.on_throttled(now, ticket.epoch, retry_after=pause, chance=random.random())
+        self._pacer.on_throttled(now, permit.epoch, retry_after=pause, chance=random.random())
         rate = self._pacer.rate or math.inf
         at_most = f"{rate:.3g} requests/s"
         logger.info("429 on %s %s%s; now %s", request.method, request.path, asked, at_most)
 
-    def _on_broken(self, ticket: Ticket, exc: APIConnectionError) -> None:
-        self._on_no_answer(ticket)
+    def _on_broken(self, permit: Permit, exc: APIConnectionError) -> None:
+        self._on_no_answer(permit)
         now = anyio.current_time()
         if exc.sent:
-            self.outage.on_lost(now, ticket.at, random.random())
-            if ticket.instead:
+            self.outage.on_lost(now, permit.at, random.random())
+            if permit.instead:
                 self._list_probes.on_list_failed(None)
-            if ticket.want.kind is Kind.SUBMIT and not ticket.instead:
-                self._submit_hold.on_unknown(now, ticket.at)
+            if permit.queued.kind is Kind.SUBMIT and not permit.instead:
+                self._submit_hold.on_unknown(now, permit.at)
         else:
             self.outage.on_unsent(now, random.random())
-            self._submit_hold.on_no_word(ticket.at)
+            self._submit_hold.on_no_word(permit.at)
         pause = self.outage.next_at() - now
         if pause > 0:
             logger.warning("%s; next try in %.1f s", exc, pause)
         else:
             logger.info("%s", exc)
 
-    def _on_no_answer(self, ticket: Ticket) -> None:
+    def _on_no_answer(self, permit: Permit) -> None:
         now = anyio.current_time()
-        self._pacer.on_lost(now, ticket.epoch, random.random())
+        self._pacer.on_lost(now, permit.epoch, random.random())
         self.outage.on_no_word()
-        if ticket.guard_probe:
+        if permit.guard_probe:
             self.guard.on_probe_answer(now, passed=False)

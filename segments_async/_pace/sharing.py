@@ -76,9 +76,9 @@ class Sharing:
         What fails is tried again at the next exchange: only the run's log is worth ending a run
         for. Until then the process goes on with the part that it has.
         """
-        mine = self._share.mine(gate.pacer, leaves=leaves)
+        own = self._share.own(gate.pacer, leaves=leaves)
         try:
-            told = await journal.exchange(self._member, mine.tell)
+            report = await journal.exchange(self._member, own.tell)
         except JournalError as exc:
             if exc.reason != "locked" and not self._fails:
                 self._fails = True
@@ -87,7 +87,7 @@ class Sharing:
         if self._fails:
             self._fails = False
             logger.info("the limit is shared with other processes again")
-        if self._share.took(gate.pacer, mine, told):
+        if self._share.took(gate.pacer, own, report):
             gate.on_new_pace()
 
     async def _rest(self, gate: Gate, over: anyio.Event) -> bool:

@@ -11,7 +11,7 @@ import math
 import anyio
 from anyio.abc import TaskGroup
 
-from segments_async._pace.gate import Ticket
+from segments_async._pace.gate import Permit
 from segments_async._sansio.pace.standstill import Standstill
 
 
@@ -22,7 +22,7 @@ class RequestWatch:
     """
 
     def __init__(self) -> None:
-        self._tickets: dict[Ticket, None] = {}
+        self._tickets: dict[Permit, None] = {}
         self._tasks: TaskGroup | None = None
         self._scope: anyio.CancelScope | None = None
         self._alarm = anyio.CancelScope()
@@ -32,12 +32,12 @@ class RequestWatch:
         """Watch in this task group from now on."""
         self._tasks = tasks
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, permit: Permit) -> None:
         """Watch the ticket's request, from its first byte on."""
         if self._tasks is None:
             return  # its scope's own deadline holds
-        ticket.watched_by(self)
-        self._tickets[ticket] = None
+        permit.watched_by(self)
+        self._tickets[permit] = None
         if self._scope is None:
             self._scope = anyio.CancelScope()
             self._tasks.start_soon(self._watch, self._scope)
@@ -47,15 +47,15 @@ class RequestWatch:
         if due < self._look_at:
             self._alarm.cancel()
 
-    def discard(self, ticket: Ticket) -> None:
+    def discard(self, permit: Permit) -> None:
         """The ticket is spent."""
-        self._tickets.pop(ticket, None)
+        self._tickets.pop(permit, None)
 
     def close(self) -> None:
         """Watch no more: what is still on the wire ends by its own deadline."""
         self._tasks = None
-        for ticket in self._tickets:
-            ticket.watched_by(None)
+        for permit in self._tickets:
+            permit.watched_by(None)
         self._tickets.clear()
         if self._scope is not None:
             self._scope.cancel()
@@ -67,15 +67,15 @@ class RequestWatch:
                 while self._tickets:
                     await self._sleep(clock)
                     now = anyio.current_time()
-                    for ticket in self._tickets:
-                        if clock.is_over(ticket.due, now):
-                            ticket.end()
+                    for permit in self._tickets:
+                        if clock.is_over(permit.due, now):
+                            permit.end()
         finally:
             self._scope = None
 
     async def _sleep(self, clock: Standstill) -> None:
         now = anyio.current_time()
-        seconds = clock.plan(now, min(ticket.due for ticket in self._tickets))
+        seconds = clock.plan(now, min(permit.due for permit in self._tickets))
         self._look_at = now + seconds
         with anyio.CancelScope() as self._alarm:
             await anyio.sleep(seconds)

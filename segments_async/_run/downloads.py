@@ -23,7 +23,7 @@ WARN_BELOW = timedelta(hours=6)
 ItemT = TypeVar("ItemT")
 
 
-class Fetches(Generic[ItemT]):
+class DownloadQueue(Generic[ItemT]):
     """Fetches the oldest first, since files stay for 48 hours.
 
     Args:

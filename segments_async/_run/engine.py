@@ -16,25 +16,30 @@ import anyio.lowlevel
 import attrs
 from anyio.abc import TaskGroup
 
-from segments_async._exports.registry import POST_GRACE, Flight, Flights, last_setback
+from segments_async._exports.registry import POST_GRACE, ExportRegistry, SharedExport, last_setback
 from segments_async._files.destination import Destination
 from segments_async._files.fetch import Renew, fetch_file
 from segments_async._files.under_way import FilesUnderWay
 from segments_async._http.storage import Storage
-from segments_async._pace.gate import Gate, Inbox, Ticket
+from segments_async._pace.gate import Gate, Mailbox, Permit
 from segments_async._pace.sharing import sharing_of
 from segments_async._pace.watch import RequestWatch
-from segments_async._run.downloads import Fetches
+from segments_async._run.downloads import DownloadQueue
 from segments_async._run.ledger import Ledger
 from segments_async._run.manifest import Manifest
 from segments_async._run.retry_delay import Cooling
-from segments_async._run.stats import Figures
-from segments_async._run.workers import Desk
+from segments_async._run.stats import RunStats
+from segments_async._run.workers import WorkerPool
 from segments_async._sansio.api.wire import is_id
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import Event, IllegalTransition, State
-from segments_async._sansio.jobs.payload import facts_of
-from segments_async._sansio.jobs.record import IfLost, Standing, resumption, untold
+from segments_async._sansio.jobs.payload import payload_of
+from segments_async._sansio.jobs.record import (
+    ExportRecord,
+    IfLost,
+    interrupted_outcome,
+    resume_events,
+)
 from segments_async._sansio.jobs.verdict import Submitted, fatal, unusable_outcome
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
 from segments_async._sansio.pace.scheduler import Kind
@@ -112,7 +117,7 @@ class RunOptions:
 
 
 @attrs.frozen
-class Beginning:
+class RunStart:
     """What a run begins with.
 
     Attributes:
@@ -141,19 +146,19 @@ class Item:
         "bytes",
         "decided",
         "failures",
-        "flight",
         "name",
         "opened",
         "replaced",
         "resubmits",
         "segment_id",
         "settled",
+        "shared",
     )
 
     def __init__(self, segment_id: str, name: str | None) -> None:
         self.segment_id: str = segment_id
         self.name: str | None = name
-        self.flight: Flight | None = None
+        self.shared: SharedExport | None = None
         self.bytes: int = 0
         #: Whether the run has come to it, and whether its outcome is known.
         self.opened: bool = False
@@ -169,7 +174,7 @@ class Item:
     @property
     def submitted_at(self) -> float | None:
         """When its POST was accepted; None before."""
-        at = self.flight.submitted_at if self.flight else math.nan
+        at = self.shared.submitted_at if self.shared else math.nan
         return None if math.isnan(at) else at
 
 
@@ -179,7 +184,7 @@ class Engine(Generic[OutcomeT]):
     def __init__(
         self,
         gate: Gate,
-        flights: Flights,
+        registry: ExportRegistry,
         storage: Storage,
         files_under_way: FilesUnderWay,
         download_slots: anyio.Semaphore,
@@ -189,7 +194,7 @@ class Engine(Generic[OutcomeT]):
         renew: Renew,
     ) -> None:
         self._gate = gate
-        self._flights = flights
+        self._registry = registry
         self._storage = storage
         self._files_under_way = files_under_way
         self._download_slots = download_slots
@@ -202,9 +207,9 @@ class Engine(Generic[OutcomeT]):
         #: The run's name, once it has begun.
         self.name: str = ""
         self._ledger = Ledger()
-        self._there: Collection[str] = ()
+        self._files_present: Collection[str] = ()
         #: Whether a retry was promised that this session didn't come to.
-        self._promised = False
+        self._retry_pending = False
         self._cooling: Cooling[tuple[Item, NotExported]] = Cooling(
             RETRY_FAILED_AFTER, self._on_cooled
         )
@@ -217,15 +222,17 @@ class Engine(Generic[OutcomeT]):
         #: What ended the run before its end, other than its caller.
         self.fatal: BaseException | None = None
 
-        self._desk = Desk(self._perform)
+        self._workers = WorkerPool(self._perform)
         #: Cancelled when the caller leaves the run.
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self._patience = anyio.CancelScope()
-        self._why = f"no time left after {options.timeout} s"
+        self._stop_reason = f"no time left after {options.timeout} s"
         self._tasks: TaskGroup | None = None
-        self._posts: set[Ticket] = set()
+        self._posts: set[Permit] = set()
         self._watch: RequestWatch = RequestWatch()
-        self._fetches: Fetches[Item] = Fetches(self._fetch, download_slots, options.downloads)
+        self._downloads: DownloadQueue[Item] = DownloadQueue(
+            self._fetch, download_slots, options.downloads
+        )
         self._active: dict[str, Item] = {}
         #: Granted while the journal was away, and asked for when it is back.
         self._held: list[Item] = []
@@ -234,94 +241,94 @@ class Engine(Generic[OutcomeT]):
         self._watching = False
         self._guard_untold = False
 
-        self.figures: Figures = Figures(gate, len(self._items))
+        self.stats: RunStats = RunStats(gate, len(self._items))
         self._began = self._ended = 0.0
 
-    # ----------------------------------------------------------------- Party: what flights tell
+    # ----------------------------------------------------------------- Follower: what flights tell
 
     @property
-    def inbox(self) -> Inbox:
+    def mailbox(self) -> Mailbox:
         """Where the gate puts the run's tickets."""
-        return self._desk
+        return self._workers
 
-    async def record(self, flight: Flight, event: Event) -> None:
+    async def record(self, shared: SharedExport, event: Event) -> None:
         """A flight of this run moved on.
 
         Never raises for the journal: the task may be another caller's, whose export this is, too.
         The run leaves the flight, and a POST that it alone wanted isn't sent.
         """
         if event is Event.ACCEPTED:
-            self.figures.submitted_at = flight.submitted_at
-        item = self._item_of(flight)
-        facts = _facts(flight, event) if self._ledger.durable else None
+            self.stats.submitted_at = shared.submitted_at
+        item = self._item_of(shared)
+        payload = _payload(shared, event) if self._ledger.durable else None
         try:
-            state = await self._record(item, event, facts)
+            state = await self._record(item, event, payload)
         except JournalError as exc:
             self._break_off(exc)
-            self._leave_unrecorded(item, flight, exc)
+            self._leave_unrecorded(item, shared, exc)
         else:
             if event is Event.INTENT and state is State.NEW:
                 self._hold(item)
 
-    async def unfinished(self, flight: Flight, now: float, *, answered: bool) -> None:
+    async def unfinished(self, shared: SharedExport, now: float, *, answered: bool) -> None:
         """A poll brought no end; `export_timeout` is looked at here, and needs no timer."""
         patience = self._options.export_timeout
         # A 429 says nothing of the export. One that an earlier session left days ago may be
         # complete, and isn't given up before anybody has heard of it, or waited as long again.
-        since = flight.submitted_at if answered else max(flight.submitted_at, self._began)
+        since = shared.submitted_at if answered else max(shared.submitted_at, self._began)
         if now - since <= patience:
             return
-        item = self._item_of(flight)
-        if item.flight is flight:
+        item = self._item_of(shared)
+        if item.shared is shared:
             error = ExportTimeoutError(
                 f"segment {item.segment_id}: not finished within {patience:g} s; the export goes "
-                f"on at the vendor{last_setback(flight)}",
+                f"on at the vendor{last_setback(shared)}",
                 segment_id=item.segment_id,
-                export=flight.export,
+                export=shared.export,
             )
-            error.__cause__ = flight.setback
+            error.__cause__ = shared.setback
             await self._give_up(item, error)
 
-    async def ended(self, flight: Flight) -> None:
+    async def ended(self, shared: SharedExport) -> None:
         """A flight of this run ended, perhaps in another caller's task."""
-        item = self._item_of(flight)
-        if item.flight is not flight:
+        item = self._item_of(shared)
+        if item.shared is not shared:
             return
-        if flight.error is not None:
-            await self._ended_without_file(item, flight)
+        if shared.error is not None:
+            await self._ended_without_file(item, shared)
             return
-        export = _export_of(flight)
+        export = _export_of(shared)
         seconds = seconds_taken(export)
         if seconds is not None:
-            self.figures.took(seconds)
+            self.stats.took(seconds)
         if self._destination is not None:
-            self._fetches.add(item, export, self._tasks)
+            self._downloads.add(item, export, self._tasks)
         elif await self._recorded(item, Event.FETCHED):
             self._settle(item, cast(OutcomeT, Completed(item.segment_id, export)))
 
-    def _item_of(self, flight: Flight) -> Item:
-        if flight.segment_id is None:
+    def _item_of(self, shared: SharedExport) -> Item:
+        if shared.segment_id is None:
             raise AssertionError("a run's flights have segments")
-        return self._items[flight.segment_id]
+        return self._items[shared.segment_id]
 
     # ----------------------------------------------------------------- from beginning to end
 
-    async def wait_for_news(self) -> None:
+    async def wait_for_outcome(self) -> None:
         """Wait for the next outcome, or for the end."""
         self._news = self._news or anyio.Event()
         await self._news.wait()
 
-    def begin(self, beginning: Beginning) -> None:
+    def begin(self, beginning: RunStart) -> None:
         """The run was entered."""
         self.name = beginning.name
         self._ledger = beginning.ledger
         self._began = anyio.current_time()
-        self._there = beginning.there
-        self.figures.begin()
+        self._files_present = beginning.there
+        self.stats.begin()
 
-    async def run(self, beginning: Beginning) -> None:
+    async def run(self, beginning: RunStart) -> None:
         """Run to the end, and keep what ends it for whoever iterates."""
-        with self._gate.inbox(self._desk):
+        with self._gate.mailbox(self._workers):
             try:
                 with self.scope:
                     with anyio.move_on_after(self._options.timeout) as self._patience:
@@ -330,7 +337,7 @@ class Engine(Generic[OutcomeT]):
                     if self._patience.cancelled_caught and self._tells_the_rest():
                         await self._give_up_rest()
                 if self.scope.cancelled_caught and self._tells_the_rest():
-                    self._why = "the run was left before its end"
+                    self._stop_reason = "the run was left before its end"
                     with anyio.CancelScope(shield=True):
                         await self._give_up_rest()
             except (BaseExceptionGroup, Exception) as exc:
@@ -341,11 +348,11 @@ class Engine(Generic[OutcomeT]):
             finally:
                 await self._finish()
 
-    async def _work(self, beginning: Beginning) -> None:
+    async def _work(self, beginning: RunStart) -> None:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
-                self._desk.open(tasks)
+                self._workers.open(tasks)
                 self._watch.open(tasks)
                 done = anyio.Event()
                 try:
@@ -358,13 +365,13 @@ class Engine(Generic[OutcomeT]):
                     await self._start_all(beginning)
                     if self._open:
                         # Leads the gate when nobody else does, until there is nothing to wait for.
-                        await self._gate.next(self._desk)
+                        await self._gate.next(self._workers)
                 except anyio.get_cancelled_exc_class():
                     self._bound_posts()
                     raise
                 finally:
                     self._watch.close()
-                    self._desk.close()
+                    self._workers.close()
                     done.set()
         finally:
             self._tasks = None
@@ -372,16 +379,16 @@ class Engine(Generic[OutcomeT]):
     def _bound_posts(self) -> None:
         """POSTs on the wire are shielded: what they bring is an id that must not be lost."""
         until = anyio.current_time() + POST_GRACE
-        for ticket in self._posts:
-            ticket.bound(until)
+        for permit in self._posts:
+            permit.bound(until)
 
     async def _finish(self) -> None:
         """Whatever ended the run: leave the flights, write the last lines, tell who waits."""
         for item in self._items.values():
             self._leave(item)
-        self._flights.hand_back(self._desk)
+        self._registry.release(self._workers)
         self._ended = anyio.current_time()
-        self.figures.ended_at = datetime.now(UTC)
+        self.stats.ended_at = datetime.now(UTC)
         with anyio.CancelScope(shield=True):
             if self._manifest is not None:
                 await self._manifest.write()
@@ -399,7 +406,7 @@ class Engine(Generic[OutcomeT]):
     def _is_finished(self) -> bool:
         """Whether nothing is left that a later session could do."""
         left = any(o.resumable for o in self.outcomes if isinstance(o, NotExported))
-        return not (self._open or left or self._promised) and self.fatal is None
+        return not (self._open or left or self._retry_pending) and self.fatal is None
 
     async def _finish_ledger(self) -> None:
         """Every outcome is known: write what the journal waits for, and the run's end."""
@@ -418,7 +425,7 @@ class Engine(Generic[OutcomeT]):
 
     # ----------------------------------------------------------------- where exports begin
 
-    async def _start_all(self, beginning: Beginning) -> None:
+    async def _start_all(self, beginning: RunStart) -> None:
         """Take up each export where it stands; many at once, since each may take a commit."""
         items = iter(self._items.values())
         while chunk := list(itertools.islice(items, _STARTED_AT_ONCE)):
@@ -431,35 +438,35 @@ class Engine(Generic[OutcomeT]):
                     await self._take_up(item, beginning)
                 await anyio.lowlevel.checkpoint()
 
-    async def _take_up(self, item: Item, beginning: Beginning) -> None:
+    async def _take_up(self, item: Item, beginning: RunStart) -> None:
         try:
             await self._begin(item, beginning)
         except JournalError as exc:
             self._break_off(exc)
 
-    async def _begin(self, item: Item, beginning: Beginning) -> None:
-        standing = self._opened(item)
-        item.failures = standing.failures
-        there = item.segment_id in self._there
+    async def _begin(self, item: Item, beginning: RunStart) -> None:
+        record = self._opened(item)
+        item.failures = record.failures
+        there = item.segment_id in self._files_present
         if not self._ledger.finished:
-            await self._resume(item, standing, there=there)
+            await self._resume(item, record, there=there)
         match self._ledger.state(item.segment_id):
             case State.NEW if not self._ledger.finished:
                 await self._begin_new(item, beginning)
             case State.SUBMITTED if not self._ledger.finished:
                 # Its place was free before its POST. A file that is there now is taken for its own,
                 # renamed into place by a process that died before it could log that.
-                await self._go_on(item, standing)
+                await self._go_on(item, record)
             case _:
-                self._settle(item, self._told_before(item, standing, there=there))
+                self._settle(item, self._told_before(item, record, there=there))
 
-    def _opened(self, item: Item) -> Standing:
+    def _opened(self, item: Item) -> ExportRecord:
         item.opened = True
         return self._ledger.open(item.segment_id)
 
-    async def _resume(self, item: Item, standing: Standing, *, there: bool) -> None:
-        events = resumption(
-            standing,
+    async def _resume(self, item: Item, record: ExportRecord, *, there: bool) -> None:
+        events = resume_events(
+            record,
             file_there=there,
             on_unknown=self._options.on_unknown,
             on_expired=self._options.on_expired,
@@ -468,12 +475,12 @@ class Engine(Generic[OutcomeT]):
         for event in events:
             await self._record(item, event)
 
-    async def _begin_new(self, item: Item, beginning: Beginning) -> None:
+    async def _begin_new(self, item: Item, beginning: RunStart) -> None:
         if problem := beginning.obstacles.get(item.segment_id):
             # A segment whose id is none will not have another one later.
             await self._give_up(item, problem, resumable=is_id(item.segment_id))
         elif file := beginning.unchanged.get(item.segment_id):
-            await self._record(item, Event.UNCHANGED, facts_of(file=file))
+            await self._record(item, Event.UNCHANGED, payload_of(file=file))
             self._settle(item, self._exported(item, file, "unchanged"))
         else:
             expected = self._options.expected_seconds.get(item.segment_id)
@@ -481,51 +488,51 @@ class Engine(Generic[OutcomeT]):
             await self._start(item, known if expected is None else expected)
 
     async def _start(self, item: Item, expected: float = 0.0) -> None:
-        flight = self._flights.join_segment(self, item.segment_id, expected_seconds=expected)
-        item.flight = flight
-        if flight.state is State.INTENT:
+        shared = self._registry.join_segment(self, item.segment_id, expected_seconds=expected)
+        item.shared = shared
+        if shared.state is State.INTENT:
             if await self._record(item, Event.INTENT) is State.NEW:
                 self._hold(item)
-        elif flight.state is State.SUBMITTED:
-            await self._record(item, Event.ADOPTED, facts_of(export=flight.export))
+        elif shared.state is State.SUBMITTED:
+            await self._record(item, Event.ADOPTED, payload_of(export=shared.export))
 
-    async def _go_on(self, item: Item, standing: Standing) -> None:
+    async def _go_on(self, item: Item, record: ExportRecord) -> None:
         """An export that an earlier session asked for."""
-        if standing.export is None:
+        if record.export is None:
             raise AssertionError("the journal refuses what is submitted without an export")
-        if not is_id(standing.export.export_id):
+        if not is_id(record.export.export_id):
             # The session that got it died before it could say so.
-            outcome = unusable_outcome(item.segment_id, standing.export)
-            if await self._recorded(item, Event.GAVE_UP, facts_of(outcome=outcome)):
+            outcome = unusable_outcome(item.segment_id, record.export)
+            if await self._recorded(item, Event.GAVE_UP, payload_of(outcome=outcome)):
                 self._settle(item, outcome)
             return
         now = datetime.now(UTC)
-        since = standing.submitted_at or standing.export.start_time or now
-        item.flight = self._flights.join_export(
+        since = record.submitted_at or record.export.start_time or now
+        item.shared = self._registry.join_export(
             self,
-            standing.export.export_id,
-            standing.export,
+            record.export.export_id,
+            record.export,
             age=max(0.0, (now - since).total_seconds()),
         )
-        self._flights.share(item.flight)
+        self._registry.share(item.shared)
 
     def _told_before(
-        self, item: Item, standing: Standing, *, there: bool
+        self, item: Item, record: ExportRecord, *, there: bool
     ) -> OutcomeT | NotExported:
         """How an export ended in an earlier session."""
-        if standing.file is not None and there:
-            source: Source = "unchanged" if standing.state is State.UNCHANGED else "resumed"
-            return self._exported(item, standing.file, source)
-        if standing.state is State.DONE and standing.export is not None and not standing.file:
-            return cast(OutcomeT, Completed(item.segment_id, standing.export))
-        if standing.ending is None:
-            return untold(item.segment_id, standing, run=self.name)
+        if record.file is not None and there:
+            source: Source = "unchanged" if record.state is State.UNCHANGED else "resumed"
+            return self._exported(item, record.file, source)
+        if record.state is State.DONE and record.export is not None and not record.file:
+            return cast(OutcomeT, Completed(item.segment_id, record.export))
+        if record.failure is None:
+            return interrupted_outcome(item.segment_id, record, run=self.name)
         return NotExported(
             item.segment_id,
-            standing.export,
-            standing.ending.error(standing.export),
-            standing.ending.submitted,
-            standing.ending.resumable,
+            record.export,
+            record.failure.error(record.export),
+            record.failure.submitted,
+            record.failure.resumable,
         )
 
     def _exported(self, item: Item, file: ExportedFile, source: Source) -> OutcomeT:
@@ -567,7 +574,7 @@ class Engine(Generic[OutcomeT]):
         await self._remember_guard()
         held, self._held = self._held, []
         for item in held:
-            if item.flight is None and not item.settled and item.decided is None:
+            if item.shared is None and not item.settled and item.decided is None:
                 try:
                     await self._start(item)
                 except JournalError as exc:
@@ -589,39 +596,39 @@ class Engine(Generic[OutcomeT]):
             if self._ledger.away:
                 self._watch_journal()
 
-    def _leave_unrecorded(self, item: Item, flight: Flight, exc: JournalError) -> None:
+    def _leave_unrecorded(self, item: Item, shared: SharedExport, exc: JournalError) -> None:
         """The journal can't be written any more: what the vendor said is told as an outcome."""
-        if flight.export is None or flight.segment_id is None:
+        if shared.export is None or shared.segment_id is None:
             self._leave(item)
             return
         error = JournalError(
-            f"segment {item.segment_id}: export {flight.export.export_id} is at the vendor, and "
+            f"segment {item.segment_id}: export {shared.export.export_id} is at the vendor, and "
             f"the journal could not keep what became of it: {exc}",
             reason=exc.reason,
             location=exc.location,
         )
         known = self._ledger.knows_export(item.segment_id)
         self._settle(
-            item, NotExported(item.segment_id, flight.export, error, "yes", resumable=known)
+            item, NotExported(item.segment_id, shared.export, error, "yes", resumable=known)
         )
 
-    async def _perform(self, ticket: Ticket) -> None:
+    async def _perform(self, permit: Permit) -> None:
         """Send one granted request, in a worker: at most as many at once as the gate has slots."""
-        post = ticket.want.kind is Kind.SUBMIT
+        post = permit.queued.kind is Kind.SUBMIT
         if post:
-            self._posts.add(ticket)
-        self._watch.add(ticket)
+            self._posts.add(permit)
+        self._watch.add(permit)
         try:
-            await self._flights.perform(ticket)
+            await self._registry.perform(permit)
         finally:
-            self._watch.discard(ticket)
+            self._watch.discard(permit)
             if post:
-                self._posts.discard(ticket)
+                self._posts.discard(permit)
         await self._remember_guard()
-        count = self.figures.internal_errors
+        count = self.stats.internal_errors
         if count >= MOST_INTERNAL_ERRORS:
             # Each 500 raises a ticket with the vendor: six of them are enough for one run.
-            self._why = f"the vendor answered {count} requests with 500"
+            self._stop_reason = f"the vendor answered {count} requests with 500"
             self._patience.cancel()
 
     # ----------------------------------------------------------------- fetching
@@ -659,16 +666,16 @@ class Engine(Generic[OutcomeT]):
             await self._give_up(item, DownloadError(text, reason="broken", export=export))
         else:
             # The file is in its place, whether or not the journal can say so.
-            await self._recorded(item, Event.FETCHED, facts_of(file=file))
+            await self._recorded(item, Event.FETCHED, payload_of(file=file))
             self._settle(item, self._exported(item, file, "exported"))
 
     def _is_link_admitted(self) -> bool:
         """Whether another export's link was: its file is in place, or bytes of it have come."""
-        return bool(self._ledger.count(State.DONE) or self.figures.bytes)
+        return bool(self._ledger.count(State.DONE) or self.stats.bytes)
 
     async def _expired(self, item: Item, export: Export, error: ExportExpiredError) -> None:
         outcome = NotExported(item.segment_id, export, error, "yes", resumable=False)
-        if not await self._recorded(item, Event.EXPIRED, facts_of(outcome=outcome)):
+        if not await self._recorded(item, Event.EXPIRED, payload_of(outcome=outcome)):
             return
         if self._options.on_expired == "resubmit" and not item.replaced:
             item.replaced = True
@@ -677,13 +684,13 @@ class Engine(Generic[OutcomeT]):
             self._settle(item, outcome)
 
     def _on_bytes(self, item: Item, size: int) -> None:
-        self.figures.bytes += size - item.bytes
+        self.stats.bytes += size - item.bytes
         item.bytes = size
 
     # ----------------------------------------------------------------- ends
 
-    async def _ended_without_file(self, item: Item, flight: Flight) -> None:
-        outcome = _ended(item.segment_id, flight)
+    async def _ended_without_file(self, item: Item, shared: SharedExport) -> None:
+        outcome = _ended(item.segment_id, shared)
         state = self._ledger.state(item.segment_id)
         item.failures += state is State.FAILED
         if state is State.FAILED and item.failures <= self._options.retry_failed:
@@ -709,14 +716,14 @@ class Engine(Generic[OutcomeT]):
     def _break_off(self, error: SegmentsError) -> None:
         """What concerns the account, or the journal, ends the run as itself."""
         if self.fatal is None and isinstance(error, JournalError):
-            self._why = f"the journal ended the run: {error}"
+            self._stop_reason = f"the journal ended the run: {error}"
         self.fatal = self.fatal or error
         self._patience.cancel()
 
     async def _stop_submits(self, because: SegmentsError) -> None:
         """What would be refused for every export is asked for no more."""
         for item in self._items.values():
-            if item.flight is not None and item.flight.state is State.NEW:
+            if item.shared is not None and item.shared.state is State.NEW:
                 error = NotSubmittedError(
                     f"segment {item.segment_id}: not submitted, after: {because}",
                     segment_id=item.segment_id,
@@ -726,55 +733,57 @@ class Engine(Generic[OutcomeT]):
     async def _give_up_rest(self) -> None:
         """Time is up: what is unfinished ends, as resumable as it is."""
         for cooling, outcome in self._cooling.clear():
-            self._promised = True
+            self._retry_pending = True
             self._settle(cooling, outcome)
         for item in self._items.values():
-            if item.flight is None:
+            if item.shared is None:
                 if item.decided is not None:
                     self._settle(item, item.decided)
                 elif not item.settled:
                     self._leave_unstarted(item)
                 continue
-            if item.flight.state is State.INTENT:
+            if item.shared.state is State.INTENT:
                 await self._leave_post(item)
                 continue
-            kind = NotSubmittedError if item.flight.submitted == "no" else ExportTimeoutError
+            kind = NotSubmittedError if item.shared.submitted == "no" else ExportTimeoutError
             state = "not submitted" if kind is NotSubmittedError else "the export is not lost"
             error = kind(
-                f"segment {item.segment_id}: {self._why}; {state}{last_setback(item.flight)}",
+                f"segment {item.segment_id}: {self._stop_reason}; {state}"
+                f"{last_setback(item.shared)}",
                 segment_id=item.segment_id,
-                export=item.flight.export,
+                export=item.shared.export,
             )
-            error.__cause__ = item.flight.setback
+            error.__cause__ = item.shared.setback
             await self._give_up(item, error, durably=False)
 
     def _leave_unstarted(self, item: Item) -> None:
         """The run hadn't come to it: it is as the session before left it."""
-        standing = self._ledger.standing(item.segment_id) if item.opened else self._opened(item)
+        record = self._ledger.known(item.segment_id) if item.opened else self._opened(item)
         state = self._ledger.state(item.segment_id)
         if state not in _GOES_ON:
-            there = item.segment_id in self._there
-            self._settle(item, self._told_before(item, standing, there=there))
+            there = item.segment_id in self._files_present
+            self._settle(item, self._told_before(item, record, there=there))
             return
         if state in (State.NEW, State.SUBMITTED):
             self._note(item, Event.GAVE_UP)
-        kind = NotSubmittedError if standing.export is None else ExportTimeoutError
+        kind = NotSubmittedError if record.export is None else ExportTimeoutError
         error = kind(
-            f"segment {item.segment_id}: {self._why}",
+            f"segment {item.segment_id}: {self._stop_reason}",
             segment_id=item.segment_id,
-            export=standing.export,
+            export=record.export,
         )
-        submitted: Submitted = "no" if standing.export is None else "yes"
-        resumable = standing.export is None or self._ledger.knows_export(item.segment_id)
+        submitted: Submitted = "no" if record.export is None else "yes"
+        resumable = record.export is None or self._ledger.knows_export(item.segment_id)
         self._settle(
             item,
-            NotExported(item.segment_id, standing.export, error, submitted, resumable=resumable),
+            NotExported(item.segment_id, record.export, error, submitted, resumable=resumable),
         )
 
     async def _leave_post(self, item: Item) -> None:
         """Time is up in mid-POST of another caller, who shares the export: no grace is ours."""
         error = SubmitUnknownError(
-            f"segment {item.segment_id}: {self._why}; the export may be running at the vendor",
+            f"segment {item.segment_id}: {self._stop_reason}; the export may be running at the "
+            "vendor",
             segment_id=item.segment_id,
         )
         self._note(item, Event.LOST)
@@ -788,15 +797,15 @@ class Engine(Generic[OutcomeT]):
         Not `durably`: the run is being left, perhaps with 100 000 of them, and to the journal
         their exports stand where they stood.
         """
-        flight = item.flight
-        if flight is not None and flight.export is not None and self._may_be_unwritten():
+        shared = item.shared
+        if shared is not None and shared.export is not None and self._may_be_unwritten():
             # To a later session it is an export whose answer was lost, unless the id was written.
             resumable = self._ledger.knows_export(item.segment_id)
         outcome = NotExported(
             item.segment_id,
-            flight.export if flight else None,
+            shared.export if shared else None,
             error,
-            flight.submitted if flight else "no",
+            shared.submitted if shared else "no",
             resumable=resumable,
         )
         # Before anything is awaited: from here on nobody tells it anything, or gives it a grant.
@@ -806,14 +815,14 @@ class Engine(Generic[OutcomeT]):
             # Illegal where another caller's task is just recording how it ended.
             with contextlib.suppress(IllegalTransition):
                 self._note(item, Event.GAVE_UP)
-        elif not await self._recorded(item, Event.GAVE_UP, facts_of(outcome=outcome)):
+        elif not await self._recorded(item, Event.GAVE_UP, payload_of(outcome=outcome)):
             return
         self._settle(item, outcome)
 
     def _leave(self, item: Item) -> None:
-        if item.flight is not None:
-            self._flights.leave(self, item.flight)
-            item.flight = None
+        if item.shared is not None:
+            self._registry.unfollow(self, item.shared)
+            item.shared = None
 
     def _settle(self, item: Item, outcome: OutcomeT | NotExported) -> None:
         """The segment's outcome is known."""
@@ -828,7 +837,7 @@ class Engine(Generic[OutcomeT]):
                 self._tasks.start_soon(self._manifest.write)
         self._open -= 1
         if not self._open:
-            self._desk.deliver(None)
+            self._workers.deliver(None)
         self._tell()
 
     def _tell(self) -> None:
@@ -840,20 +849,20 @@ class Engine(Generic[OutcomeT]):
     # ----------------------------------------------------------------- the ledger
 
     async def _record(
-        self, item: Item, event: Event, facts: Mapping[str, Any] | None = None
+        self, item: Item, event: Event, payload: Mapping[str, Any] | None = None
     ) -> State:
-        state = await self._ledger.record(item.segment_id, event, facts)
+        state = await self._ledger.record(item.segment_id, event, payload)
         self._moved(item, state)
         if self._ledger.away:
             self._watch_journal()
         return state
 
     async def _recorded(
-        self, item: Item, event: Event, facts: Mapping[str, Any] | None = None
+        self, item: Item, event: Event, payload: Mapping[str, Any] | None = None
     ) -> bool:
         """Record in a task that may be another caller's. Whether that went well."""
         try:
-            await self._record(item, event, facts)
+            await self._record(item, event, payload)
         except JournalError as exc:
             self._break_off(exc)
             return False
@@ -885,12 +894,12 @@ class Engine(Generic[OutcomeT]):
     def progress(self) -> Progress:
         """How far the run is, now."""
         now = self._now()
-        return self.figures.progress(
+        return self.stats.progress(
             self._ledger,
             now=now,
             oldest_pending=self._oldest_pending(now),
-            oldest_link_age=self._fetches.oldest_link_age,
-            fetch_seconds=self._fetches.seconds_each,
+            oldest_link_age=self._downloads.oldest_link_age,
+            fetch_seconds=self._downloads.seconds_each,
         )
 
     def latest(self, limit: int) -> list[tuple[Item, State]]:
@@ -903,10 +912,10 @@ class Engine(Generic[OutcomeT]):
         # In the order in which something happened to them last, and to pending ones that was
         # their submit: only the few that are being submitted or fetched stand before the oldest.
         for item in self._active.values():
-            if item.flight and item.flight.state is State.SUBMITTED:
+            if item.shared and item.shared.state is State.SUBMITTED:
                 # When it was last asked about, its next poll was put a little later than that.
-                since = item.flight.submitted_at
-                return min(item.flight.want.key, now) - since
+                since = item.shared.submitted_at
+                return min(item.shared.queued.key, now) - since
         return 0.0
 
     def _now(self) -> float:
@@ -921,21 +930,21 @@ def _sole(exc: BaseException) -> BaseException:
     return exc
 
 
-def _ended(segment_id: str, flight: Flight) -> NotExported:
-    error = flight.fresh_error()
-    return NotExported(segment_id, flight.export, error, flight.submitted, flight.resumable)
+def _ended(segment_id: str, shared: SharedExport) -> NotExported:
+    error = shared.fresh_error()
+    return NotExported(segment_id, shared.export, error, shared.submitted, shared.resumable)
 
 
-def _facts(flight: Flight, event: Event) -> dict[str, Any]:
+def _payload(shared: SharedExport, event: Event) -> dict[str, Any]:
     """What a later session has to know, beside that it happened."""
-    if flight.error is not None and flight.segment_id is not None:
-        return facts_of(outcome=_ended(flight.segment_id, flight))
+    if shared.error is not None and shared.segment_id is not None:
+        return payload_of(outcome=_ended(shared.segment_id, shared))
     if event in (Event.ACCEPTED, Event.COMPLETED, Event.FAILED):
-        return facts_of(export=flight.export)
+        return payload_of(export=shared.export)
     return {}
 
 
-def _export_of(flight: Flight) -> Export:
-    if flight.export is None:
+def _export_of(shared: SharedExport) -> Export:
+    if shared.export is None:
         raise AssertionError("an export that is complete has an answer")
-    return flight.export
+    return shared.export

@@ -15,7 +15,7 @@ import anyio
 
 from segments_async._journal.records import GuardRecord
 from segments_async._sansio.jobs.lifecycle import Event, State
-from segments_async._sansio.jobs.record import Standing
+from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.tally import Tally
 from segments_async._sansio.pace.backoff import TicketGuard
 
@@ -29,7 +29,7 @@ _NOT_LOGGED = frozenset({Event.FETCH, Event.FETCH_BROKE})
 #: Seconds for which a run that is being left waits for its journal.
 _LAST_SECONDS = 2.0
 
-_NEW = Standing()
+_NEW = ExportRecord()
 
 
 class Ledger:
@@ -56,18 +56,18 @@ class Ledger:
         """Whether the run had ended before it was opened: nothing can be recorded then."""
         return self._log is not None and self._log.finished
 
-    def open(self, segment_id: str) -> Standing:
+    def open(self, segment_id: str) -> ExportRecord:
         """A segment of the run; where an earlier session left it."""
-        standing = _NEW if self._log is None else self._log.open(segment_id)
-        self._tally.open(segment_id, standing.state)
-        return standing
+        record = _NEW if self._log is None else self._log.open(segment_id)
+        self._tally.open(segment_id, record.state)
+        return record
 
-    def standing(self, segment_id: str) -> Standing:
+    def known(self, segment_id: str) -> ExportRecord:
         """Where earlier sessions, and this one, left it, as far as that is durable."""
-        return _NEW if self._log is None else self._log.standings.get(segment_id, _NEW)
+        return _NEW if self._log is None else self._log.records.get(segment_id, _NEW)
 
     async def record(
-        self, segment_id: str, event: Event, facts: Mapping[str, Any] | None = None
+        self, segment_id: str, event: Event, payload: Mapping[str, Any] | None = None
     ) -> State:
         """Keep the event, durably where there is a journal. Returns the state after it.
 
@@ -83,7 +83,7 @@ class Ledger:
         state = self._tally.record(segment_id, event)
         if self._log is not None and event not in _NOT_LOGGED:
             with anyio.CancelScope(shield=True):
-                await self._log.record(segment_id, event, facts)
+                await self._log.record(segment_id, event, payload)
             if event is Event.INTENT and self._log.state(segment_id) is State.NEW:
                 state = self._tally.record(segment_id, Event.NOT_SENT)
         return state

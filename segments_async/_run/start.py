@@ -21,12 +21,12 @@ import attrs
 from segments_async._files.destination import Destination
 from segments_async._journal.sql import SqlJournal
 from segments_async._pace.gate import Gate
-from segments_async._run.engine import Beginning
+from segments_async._run.engine import RunStart
 from segments_async._run.ledger import Ledger
 from segments_async._sansio.api.credentials import parse_base_url
 from segments_async._sansio.files.naming import is_in
 from segments_async._sansio.jobs.lifecycle import State
-from segments_async._sansio.jobs.record import Standing
+from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.unchanged import is_unchanged
 from segments_async._sansio.pace.backoff import LONGEST_GUARD
 from segments_async.errors import JournalError, SegmentsError
@@ -75,7 +75,7 @@ class Opening:
     only_changed: bool
     unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
 
-    async def begin(self) -> Beginning:
+    async def begin(self) -> RunStart:
         """Look at everything, and take the run for this process.
 
         Raises:
@@ -86,7 +86,7 @@ class Opening:
         now_name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
         if self.journal is None:
             obstacles = await self._obstacles(())
-            return Beginning(self.run or now_name, Ledger(), obstacles, {}, (), {})
+            return RunStart(self.run or now_name, Ledger(), obstacles, {}, (), {})
         journal = await SqlJournal.open(self.journal, account=self.account)
         directory = None if self.destination is None else str(self.destination.directory)
         log = await journal.open_run(destination=directory, name=self.run, now_name=now_name)
@@ -97,11 +97,11 @@ class Opening:
                 await log.aclose()
             raise
 
-    async def _look(self, journal: SqlJournal, log: RunLog, directory: str | None) -> Beginning:
+    async def _look(self, journal: SqlJournal, log: RunLog, directory: str | None) -> RunStart:
         # Only what may be asked for: two look-ups for each of 200 000 segments take half a minute.
-        ids = [i for i in self.segments if _may_be_asked_for(log.standings.get(i))]
+        ids = [i for i in self.segments if _may_be_asked_for(log.records.get(i))]
         files = await journal.last_files(ids, directory) if directory is not None else {}
-        known = {i: standing.file for i, standing in log.standings.items() if standing.file}
+        known = {i: record.file for i, record in log.records.items() if record.file}
         _check_places([*files.values(), *known.values()], directory, journal.location)
         there = await anyio.to_thread.run_sync(_in_place, known)
         unchanged = {}
@@ -109,7 +109,7 @@ class Opening:
             unchanged = await anyio.to_thread.run_sync(unchanged_files, self.segments, files)
         own = {file.location for file in [*files.values(), *known.values()]}
         await self._restore_guard(journal)
-        return Beginning(
+        return RunStart(
             log.name,
             Ledger(journal, log),
             await self._obstacles(own),
@@ -134,8 +134,8 @@ class Opening:
             self.gate.guard.restore(anyio.current_time() + left, record.pause)
 
 
-def _may_be_asked_for(standing: Standing | None) -> bool:
-    return standing is None or standing.state not in _ASKED_FOR
+def _may_be_asked_for(record: ExportRecord | None) -> bool:
+    return record is None or record.state not in _ASKED_FOR
 
 
 _ASKED_FOR = frozenset({State.SUBMITTED, State.COMPLETE, State.FETCHING, State.DONE})

@@ -15,7 +15,7 @@ from segments_async.results import Progress
 _DURATIONS_KEPT = 500
 
 
-class Figures:
+class RunStats:
     """What a run counts, beside where each of its exports stands.
 
     Args:

@@ -10,16 +10,16 @@ from collections.abc import Awaitable, Callable
 
 from anyio.abc import TaskGroup
 
-from segments_async._pace.gate import Inbox, Ticket
+from segments_async._pace.gate import Mailbox, Permit
 
 
-class Desk(Inbox):
+class WorkerPool(Mailbox):
     """A run's inbox: tickets are spent by workers, other news wakes the task that waits here."""
 
-    def __init__(self, perform: Callable[[Ticket], Awaitable[None]]) -> None:
+    def __init__(self, perform: Callable[[Permit], Awaitable[None]]) -> None:
         super().__init__()
         self._perform = perform
-        self._idle: list[Inbox] = []
+        self._idle: list[Mailbox] = []
         self._tasks: TaskGroup | None = None
 
     def open(self, tasks: TaskGroup) -> None:
@@ -34,25 +34,25 @@ class Desk(Inbox):
 
     def deliver(self, item: object, /) -> None:
         """Called by the gate's leader, in whatever task that is."""
-        if self._tasks is None or not isinstance(item, Ticket):
+        if self._tasks is None or not isinstance(item, Permit):
             super().deliver(item)
         elif self._idle:
             self._idle.pop().deliver(item)
         else:
             self._tasks.start_soon(self._work, item)
 
-    async def _work(self, first: Ticket) -> None:
+    async def _work(self, first: Permit) -> None:
         await self._perform(first)
-        inbox = Inbox()
+        mailbox = Mailbox()
         try:
             while self._tasks is not None:
-                self._idle.append(inbox)
-                await inbox.wait()
-                while inbox.items:
-                    await self._perform(inbox.items.popleft())
+                self._idle.append(mailbox)
+                await mailbox.wait()
+                while mailbox.items:
+                    await self._perform(mailbox.items.popleft())
         finally:
-            if inbox in self._idle:
+            if mailbox in self._idle:
                 # Cancelled while idle: a ticket that came now would wait here for ever.
-                self._idle.remove(inbox)
+                self._idle.remove(mailbox)
             # Cancelled with a ticket in hand: whoever clears the desk gives it back.
-            self.items.extend(inbox.items)
+            self.items.extend(mailbox.items)

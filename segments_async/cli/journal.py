@@ -16,7 +16,7 @@ from segments_async._files.destination import absolute
 from segments_async._filesystem.trust import make_directories
 from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._journal.sql import SqlJournal
-from segments_async._sansio.jobs.record import Standing
+from segments_async._sansio.jobs.record import ExportRecord
 from segments_async.cli.exits import UsageError
 from segments_async.models import Segment
 
@@ -162,13 +162,13 @@ class Known:
         """
         log = await self.journal.open_run(destination=str(absolute(to)), name=run, now_name=run)
         try:
-            return {one: _segment(one, standing) for one, standing in log.standings.items()}
+            return {one: _segment(one, standing) for one, standing in log.records.items()}
         finally:
             with anyio.CancelScope(shield=True):
                 await log.aclose()
 
 
-def _segment(segment_id: str, standing: Standing) -> Segment | str:
+def _segment(segment_id: str, standing: ExportRecord) -> Segment | str:
     if standing.export is not None:
         return standing.export.segment
     return segment_id if standing.file is None else standing.file.export.segment

@@ -22,7 +22,7 @@ from segments_async._journal.tables import limit as limits
 from segments_async._journal.tables import sealed, stamp
 from segments_async._pace.sharing import BUSY, IDLE, sharing_of
 from segments_async._run.start import account_of
-from segments_async._sansio.pace.shared_limit import Common, Told
+from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Sandbox, TokenBucket
 
 
@@ -40,7 +40,7 @@ def age_limit(database: Path, by: timedelta) -> None:
     with backend(database).engine.begin() as connection:
         row = connection.execute(limits.select()).one()
         at = stamp(datetime.now(UTC) - by)
-        values = sealed(limits, {"sum_id": row.sum_id, "requests": row.requests, "at": at})
+        values = sealed(limits, {"sum_id": row.epoch, "requests": row.requests, "at": at})
         connection.execute(limits.update().values(values))
 
 
@@ -56,7 +56,7 @@ async def test_a_shared_limit_that_is_damaged_ends_no_run(
 ) -> None:
     """The caller is told of it once, and the run finds the limit alone."""
     journal = await journal_at(database)
-    await journal.exchange("another", lambda common: Told(20.0, None, True, common.sum_id))
+    await journal.exchange("another", lambda group: Report(20.0, None, True, group.epoch))
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE segments_async_limit SET requests = '2000.0'")
     sandbox = Sandbox(segments=3, durations=STEADY)
@@ -75,7 +75,7 @@ async def test_an_error_that_passes_does_not_end_the_sharing(
     """One warning for some seconds without a database, one word when it is back, and the part."""
     exchange, refuses = SqlJournal.exchange, False
 
-    async def refused(self: SqlJournal, member: str, tell: Callable[[Common], Told]) -> Told:
+    async def refused(self: SqlJournal, member: str, tell: Callable[[GroupView], Report]) -> Report:
         if refuses and member != "another":
             raise JournalError("too many connections", reason="unavailable", location="there")
         return await exchange(self, member, tell)
@@ -92,7 +92,7 @@ async def test_an_error_that_passes_does_not_end_the_sharing(
             await anyio.sleep(3 * IDLE)
             refuses = False
             journal = await journal_at(database)
-            await journal.exchange("another", lambda c: Told(8.0, None, True, c.sum_id))
+            await journal.exchange("another", lambda c: Report(8.0, None, True, c.epoch))
             await anyio.sleep(IDLE + 2 * BUSY)
         assert pacer.granted == 4.0
         assert (await run.report()).ok
@@ -145,7 +145,7 @@ async def test_a_locked_journal_holds_no_first_request(database: Path) -> None:
 async def test_a_run_begins_with_its_part(database: Path) -> None:
     """Of 90/s that others have found, and one of them waits for: before its first request."""
     journal = await journal_at(database)
-    await journal.exchange("another", lambda common: Told(90.0, None, True, common.sum_id))
+    await journal.exchange("another", lambda group: Report(90.0, None, True, group.epoch))
     pacer = Pacer()
     sandbox = Sandbox(segments=3, durations=STEADY)
     async with (
@@ -168,7 +168,7 @@ async def test_a_run_says_when_it_is_over(database: Path) -> None:
     sandbox = Sandbox(segments=20, durations=Durations(20.0, 0.8))
     short, long = short_and_long(sandbox)
     journal = await journal_at(database)
-    await journal.exchange("another", lambda common: Told(90.0, None, True, common.sum_id))
+    await journal.exchange("another", lambda group: Report(90.0, None, True, group.epoch))
     pacer = Pacer()
     async with (
         connected(sandbox, pacer=pacer) as client,
@@ -196,7 +196,7 @@ async def test_who_keeps_the_sharing_hands_it_on(database: Path) -> None:
     ):
         assert (await first.report()).ok
         journal = await journal_at(database)
-        await journal.exchange("another", lambda common: Told(8.0, None, True, common.sum_id))
+        await journal.exchange("another", lambda group: Report(8.0, None, True, group.epoch))
         await anyio.sleep(IDLE + 2 * BUSY)
         assert pacer.granted == 4.0
         assert (await second.report()).ok

@@ -24,7 +24,7 @@ from segments_async._sansio.files import sidecar
 from segments_async._sansio.files.naming import file_names
 from segments_async._sansio.files.range_allocator import size_of
 from segments_async._sansio.files.ranges import Range
-from segments_async._sansio.jobs.payload import Facts, UnreadableFacts, facts_of, read_facts
+from segments_async._sansio.jobs.payload import Payload, UnreadablePayload, payload_of, read_payload
 from segments_async.errors import SegmentsError
 
 # -------------------------------------------------------------- beside a part
@@ -86,25 +86,25 @@ _FACTS: tuple[dict[str, Any], ...] = (
 )
 
 
-def _facts(inputs: Inputs) -> Any:
-    facts: Any = inputs.choice(_FACTS)
+def _payload(inputs: Inputs) -> Any:
+    payload: Any = inputs.choice(_FACTS)
     for _ in range(inputs.some(4)):
-        facts = inputs.changed_json(facts)
-    return facts
+        payload = inputs.changed_json(payload)
+    return payload
 
 
-def _read_facts(given: Any) -> tuple[Facts, SegmentsError | None]:
-    facts = read_facts(SEGMENT_ID, given, known=export_from_json(EXPORT))
-    return facts, facts.ending.error(facts.export) if facts.ending is not None else None
+def _read_facts(given: Any) -> tuple[Payload, SegmentsError | None]:
+    payload = read_payload(SEGMENT_ID, given, known=export_from_json(EXPORT))
+    return payload, payload.failure.error(payload.export) if payload.failure is not None else None
 
 
-def _check_facts(_: Any, found: tuple[Facts, SegmentsError | None]) -> None:
-    facts, error = found
+def _check_facts(_: Any, found: tuple[Payload, SegmentsError | None]) -> None:
+    payload, error = found
     assert error is None or isinstance(error, SegmentsError)
-    if facts.export is not None:
-        assert facts.export.segment.segment_id == SEGMENT_ID, facts
-    written = json.loads(json.dumps(facts_of(export=facts.export, file=facts.file)))
-    read_facts(SEGMENT_ID, written)
+    if payload.export is not None:
+        assert payload.export.segment.segment_id == SEGMENT_ID, payload
+    written = json.loads(json.dumps(payload_of(export=payload.export, file=payload.file)))
+    read_payload(SEGMENT_ID, written)
 
 
 # ------------------------------------------------------------------ the file
@@ -243,7 +243,7 @@ def _check_names(given: list[tuple[str, str | None]], found: dict[str, str]) -> 
 
 DECODERS: tuple[Decoder[Any, Any], ...] = (
     Decoder("sidecar.load", (), _note, sidecar.load, _check_note),
-    Decoder("facts.read_facts", (UnreadableFacts,), _facts, _read_facts, _check_facts),
+    Decoder("facts.read_facts", (UnreadablePayload,), _payload, _read_facts, _check_facts),
     Decoder(
         "gzip_stream.GzipDecoder",
         (NotGzip,),

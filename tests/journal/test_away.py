@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-from journal.lives import GOES_WELL, export_of, facts_for, live, opened, run_of
+from journal.lives import GOES_WELL, export_of, live, opened, payload_for, run_of
 from journal.server import PostgresServer
 from journal.test_run_log import Recorder, recorded_by
 from journal.test_sessions import by
@@ -62,11 +62,11 @@ async def kept_by(log: RunLog) -> AsyncIterator[None]:
 
 async def stands(where: str) -> dict[str, State]:
     async with run_of(await opened(where)) as log:
-        return {segment_id: standing.state for segment_id, standing in log.standings.items()}
+        return {segment_id: record.state for segment_id, record in log.records.items()}
 
 
 async def record(log: RunLog, segment_id: str, event: Event) -> None:
-    await log.record(segment_id, event, facts_for(event, export_of(segment_id)))
+    await log.record(segment_id, event, payload_for(event, export_of(segment_id)))
 
 
 async def until(there: Callable[[], bool]) -> None:

@@ -21,13 +21,13 @@ from journal.lives import (
     DESTINATION,
     GOES_WELL,
     export_of,
-    facts_for,
     opened,
+    payload_for,
     run_of,
 )
 from segments_async import JournalError
 from segments_async._journal.database import Database
-from segments_async._sansio.jobs.record import Standing
+from segments_async._sansio.jobs.record import ExportRecord
 
 BLOCK = 512
 
@@ -44,13 +44,13 @@ class Written:
     #: SQLite's rollback journal; empty where nothing was being written.
     rollback: bytes
     #: What was known after so many events.
-    known: list[dict[str, Standing]]
+    known: list[dict[str, ExportRecord]]
 
 
 def written(directory: Path) -> Written:
     """A few hundred events."""
     path = directory / "runs.db"
-    known: list[dict[str, Standing]] = [{}]
+    known: list[dict[str, ExportRecord]] = [{}]
 
     async def write() -> None:
         async with run_of(await opened(path)) as log:
@@ -58,9 +58,9 @@ def written(directory: Path) -> Written:
                 events = GOES_WELL[: 1 + n % 5]
                 log.open(f"s{n}")
                 for event in events:
-                    facts = facts_for(event, export_of(f"s{n}"))
+                    facts = payload_for(event, export_of(f"s{n}"))
                     await log.record(f"s{n}", event, facts)
-                    known.append(dict(log.standings))
+                    known.append(dict(log.records))
 
     anyio.run(write)
     return Written(path.read_bytes(), b"", known)
@@ -92,7 +92,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Written:
     return killed_while_writing(tmp_path_factory.mktemp("killed"))
 
 
-def read(directory: Path, database: bytes, rollback: bytes) -> dict[str, Standing] | None:
+def read(directory: Path, database: bytes, rollback: bytes) -> dict[str, ExportRecord] | None:
     """What a later session reads in these files; None where it refuses them."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()

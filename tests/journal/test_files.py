@@ -231,7 +231,7 @@ async def test_a_journal_by_another_name(tmp_path: Path) -> None:
                     pass
             assert caught.value.reason == "locked"
     async with run_of(await opened(tmp_path / "link.db")) as log:
-        assert log.standings.keys() == {"a"}
+        assert log.records.keys() == {"a"}
 
 
 def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:

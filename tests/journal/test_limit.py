@@ -14,18 +14,18 @@ from segments_async._journal.backends import backend
 from segments_async._journal.limit import LEASE, REMEMBERED, WORTH
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import limit, members, sealed, stamp
-from segments_async._sansio.pace.shared_limit import Common, Told
+from segments_async._sansio.pace.shared_limit import GroupView, Report
 
 SUM = "one sum"
-NOTHING = Told(None, None, False, "")
+NOTHING = Report(None, None, False, "")
 
 
 async def known(journal: SqlJournal, member: str = "nobody") -> tuple[float | None, int]:
     """The limit that a process is told, and how many others wait."""
-    found: list[Common] = []
+    found: list[GroupView] = []
 
-    def look(common: Common) -> Told:
-        found.append(common)
+    def look(group: GroupView) -> Report:
+        found.append(group)
         return NOTHING
 
     await journal.exchange(member, look)
@@ -46,7 +46,7 @@ def age(where: str, by: timedelta) -> None:
 async def test_a_limit_that_was_flipped_is_damage(where: str) -> None:
     """Another number would be gone by, by all."""
     journal = await opened(where)
-    await journal.exchange("one", lambda _: Told(20.0, 20.0, True, SUM))
+    await journal.exchange("one", lambda _: Report(20.0, 20.0, True, SUM))
     execute(where, "UPDATE segments_async_limit SET requests = '2000.0'")
     with pytest.raises(JournalError) as caught:
         await journal.exchange("one", lambda _: NOTHING)
@@ -56,7 +56,7 @@ async def test_a_limit_that_was_flipped_is_damage(where: str) -> None:
 async def test_who_falls_silent_is_not_counted(where: str) -> None:
     """Killed, it can't say that it leaves; what it found stays a while for those that come."""
     journal = await opened(where)
-    await journal.exchange("one", lambda _: Told(20.0, 20.0, True, SUM))
+    await journal.exchange("one", lambda _: Report(20.0, 20.0, True, SUM))
     assert await known(journal) == (20.0, 1)
     age(where, 2 * LEASE)
     assert await known(journal) == (20.0, 0)
@@ -67,10 +67,10 @@ async def test_who_falls_silent_is_not_counted(where: str) -> None:
 
 async def learnt(journal: SqlJournal) -> float | None:
     """The limit that is remembered of processes that are gone."""
-    found: list[Common] = []
+    found: list[GroupView] = []
 
-    def look(common: Common) -> Told:
-        found.append(common)
+    def look(group: GroupView) -> Report:
+        found.append(group)
         return NOTHING
 
     await journal.exchange("nobody", look)
@@ -80,7 +80,7 @@ async def learnt(journal: SqlJournal) -> float | None:
 async def test_a_limit_is_remembered(where: str) -> None:
     """A day later it is nobody's sum any more, and what a process that comes then starts at."""
     journal = await opened(where)
-    await journal.exchange("one", lambda _: Told(20.0, 20.0, True, SUM))
+    await journal.exchange("one", lambda _: Report(20.0, 20.0, True, SUM))
     assert await learnt(journal) is None
     age(where, timedelta(days=1))
     assert await known(journal) == (None, 0)
@@ -92,7 +92,7 @@ async def test_a_limit_is_remembered(where: str) -> None:
 async def test_a_memory_that_nobody_went_by_is_as_old_as_before(where: str) -> None:
     """Whoever only looked, as a process does that is told its rate, is no evidence."""
     journal = await opened(where)
-    await journal.exchange("one", lambda _: Told(20.0, 20.0, True, SUM))
+    await journal.exchange("one", lambda _: Report(20.0, 20.0, True, SUM))
     age(where, timedelta(days=1))
     before = rows(where, "SELECT * FROM segments_async_limit")
     await learnt(journal)
@@ -113,9 +113,9 @@ async def test_a_forgotten_sum_has_another_name(where: str) -> None:
     journal = await opened(where)
     names: list[str] = []
 
-    def tell(common: Common) -> Told:
-        names.append(common.sum_id)
-        return Told(20.0, None, True, common.sum_id)
+    def tell(group: GroupView) -> Report:
+        names.append(group.epoch)
+        return Report(20.0, None, True, group.epoch)
 
     await journal.exchange("one", tell)
     await journal.exchange("two", tell)
@@ -128,8 +128,8 @@ async def test_those_that_wait_are_counted(where: str) -> None:
     """All others, and only while they do."""
     journal = await opened(where)
     for name in ("one", "two", "three"):
-        await journal.exchange(name, lambda _: Told(30.0, 10.0, True, SUM))
-    await journal.exchange("three", lambda _: Told(30.0, None, False, SUM))
+        await journal.exchange(name, lambda _: Report(30.0, 10.0, True, SUM))
+    await journal.exchange("three", lambda _: Report(30.0, None, False, SUM))
     assert await known(journal, "one") == (30.0, 1)
     assert await known(journal, "four") == (30.0, 1)
 
@@ -141,8 +141,8 @@ async def test_nobody_tells_in_between(where: str) -> None:
     """
     journals = [await opened(where) for _ in range(4)]
 
-    def add(common: Common) -> Told:
-        return Told((common.limit or 0.0) + 1.0, None, True, common.sum_id)
+    def add(group: GroupView) -> Report:
+        return Report((group.limit or 0.0) + 1.0, None, True, group.epoch)
 
     async def tell(number: int) -> None:
         while True:

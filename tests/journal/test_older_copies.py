@@ -62,7 +62,7 @@ async def test_a_backup_that_was_put_back(path: Path, to: str, tmp_path: Path) -
         assert str(seen_in(to)[0]) in str(caught.value)
     shutil.copy(tmp_path / "newest", path)
     async with run_of(await opened(path), destination=to) as log:
-        assert log.standings.keys() == {"a", "b"}
+        assert log.records.keys() == {"a", "b"}
 
 
 async def test_a_backup_from_before_the_run(path: Path, to: str, tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ async def test_a_journal_that_was_removed(path: Path, to: str) -> None:
     [seen] = seen_in(to)
     seen.unlink()
     async with run_of(await opened(path), destination=to) as log:
-        assert dict(log.standings) == {}
+        assert dict(log.records) == {}
 
 
 @pytest.mark.parametrize("name", ["nightly", None])
@@ -110,7 +110,7 @@ async def test_a_copy_elsewhere(path: Path, to: str, tmp_path: Path) -> None:
     await begun(path, to, tmp_path / "copy.db")
     shutil.move(path, tmp_path / "moved.db")
     async with run_of(await opened(tmp_path / "moved.db"), destination=to) as log:
-        assert log.standings.keys() == {"a", "b"}
+        assert log.records.keys() == {"a", "b"}
     # The witness is the original journal's: of one that was moved, only its own runs are known.
     shutil.move(tmp_path / "copy.db", path)
     with pytest.raises(JournalError) as caught:
@@ -134,7 +134,7 @@ async def test_what_is_no_reason_to_refuse(path: Path, to: str, tmp_path: Path) 
     for seen in seen_in(to):
         seen.unlink()
     async with run_of(await opened(path), destination=to) as log:
-        assert dict(log.standings) == {}
+        assert dict(log.records) == {}
 
 
 async def test_a_pruned_run_is_not_missed(path: Path, to: str) -> None:
@@ -146,7 +146,7 @@ async def test_a_pruned_run_is_not_missed(path: Path, to: str) -> None:
     assert await journal.prune(datetime.now(UTC) + timedelta(days=1)) == 1
     assert seen_in(to) == []
     async with run_of(journal, destination=to) as log:
-        assert dict(log.standings) == {}
+        assert dict(log.records) == {}
 
 
 @pytest.mark.needs("PostgreSQL")
@@ -179,7 +179,7 @@ async def test_a_witness_that_can_not_be_written(
     break_it(Path(to))
     await begun(path, to)
     async with run_of(await opened(path), destination=to) as log:
-        assert log.standings.keys() == {"a", "b"}
+        assert log.records.keys() == {"a", "b"}
 
 
 def test_a_witness_says_what_it_was_told(to: str) -> None:

@@ -96,7 +96,7 @@ async def test_a_live_run_beside_it(where: str) -> None:
     [left] = await journal.runs()
     assert (left.name, left.states) == ("live", {State.DONE: 30})
     async with run_of(await opened(where), "live") as log:
-        assert len(log.standings) == 30
+        assert len(log.records) == 30
 
 
 async def test_a_file_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

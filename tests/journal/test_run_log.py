@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from journal.lives import GOES_WELL, export_of, facts_for, opened, run_of
+from journal.lives import GOES_WELL, export_of, opened, payload_for, run_of
 from segments_async._journal import run_log
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
@@ -45,17 +45,17 @@ class Hold:
     """Holds the thread that writes, until told."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self._there = threading.Event()
+        self._files_present = threading.Event()
         self._go = threading.Event()
         recorder.before = self._wait
 
     def _wait(self) -> None:
-        self._there.set()
+        self._files_present.set()
         assert self._go.wait(10)
 
     async def reached(self) -> None:
         """A batch is about to be written."""
-        await anyio.to_thread.run_sync(self._there.wait, 10)
+        await anyio.to_thread.run_sync(self._files_present.wait, 10)
 
     def let_go(self) -> None:
         self._go.set()
@@ -83,7 +83,7 @@ async def intents(log: RunLog, *segment_ids: str) -> None:
 async def stands(where: str) -> dict[str, State]:
     """What a later session finds."""
     async with run_of(await opened(where)) as log:
-        return {segment_id: standing.state for segment_id, standing in log.standings.items()}
+        return {segment_id: record.state for segment_id, record in log.records.items()}
 
 
 async def test_what_gathers_is_written_together(where: str) -> None:
@@ -112,7 +112,7 @@ async def test_events_are_written_in_the_order_of_the_calls(where: str) -> None:
         log.open(segment_id)
         for event in GOES_WELL:
             called.append(segment_id)
-            await log.record(segment_id, event, facts_for(event, export_of(segment_id)))
+            await log.record(segment_id, event, payload_for(event, export_of(segment_id)))
 
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)

@@ -62,7 +62,7 @@ async def test_a_run_by_each_driver(driver: str, postgres: PostgresServer) -> No
                 pass
         assert caught.value.reason == "locked"
     async with run_of(await opened(where)) as log:
-        assert log.standings["a"].file is not None
+        assert log.records["a"].file is not None
 
 
 @pytest.mark.real_time
@@ -198,7 +198,7 @@ async def test_a_session_pooler(postgres: PostgresServer, tmp_path: Path) -> Non
                         pass
                 assert caught.value.reason == "locked"
             async with run_of(await opened(url)) as log:
-                assert log.standings["a"].file is not None
+                assert log.records["a"].file is not None
     finally:
         postgres.execute("ALTER ROLE journal RESET ALL")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from journal.lives import export_of, facts_for, opened, run_of
+from journal.lives import export_of, opened, payload_for, run_of
 from journal.test_away import Away
 from journal.test_run_log import recorded_by
 from journal.test_sql import logged
@@ -36,13 +36,13 @@ async def left_while_away(where: str, to: str) -> None:
         await log.record("a", Event.INTENT)
         Away(recorded_by(log))
         for event in (Event.ACCEPTED, Event.COMPLETED):
-            await log.record("a", event, facts_for(event, export_of("a")))
+            await log.record("a", event, payload_for(event, export_of("a")))
         assert log.knows_export("a")
 
 
 async def stands(where: str, to: str) -> State:
     async with run_of(await opened(where), destination=to) as log:
-        return log.standings["a"].state
+        return log.records["a"].state
 
 
 async def test_the_next_session_writes_them(where: str, to: str) -> None:
@@ -116,6 +116,6 @@ async def test_where_there_is_no_place_for_them(
         log.open("a")
         await log.record("a", Event.INTENT)
         Away(recorded_by(log))
-        await log.record("a", Event.ACCEPTED, facts_for(Event.ACCEPTED, export_of("a")))
+        await log.record("a", Event.ACCEPTED, payload_for(Event.ACCEPTED, export_of("a")))
         assert not log.knows_export("a")
     assert "the last 1 events are in it nowhere" in caplog.text

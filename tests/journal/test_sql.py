@@ -15,10 +15,10 @@ from journal.lives import (
     GOES_WELL,
     NOON,
     export_of,
-    facts_for,
     file_of,
     live,
     opened,
+    payload_for,
     run_of,
 )
 from segments_async import ConfigurationError, JournalError
@@ -26,7 +26,7 @@ from segments_async._journal.backends import backend
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
 from segments_async._sansio.jobs.lifecycle import Event, IllegalTransition, State
-from segments_async._sansio.jobs.payload import SecretInFacts, UnreadableFacts
+from segments_async._sansio.jobs.payload import SecretInPayload, UnreadablePayload
 
 
 def rows(where: str, query: str) -> list[Any]:
@@ -52,7 +52,7 @@ async def test_an_event_is_durable_when_record_returns(where: str) -> None:
         log.open("a")
         told = []
         for event in GOES_WELL:
-            await log.record("a", event, facts_for(event, export_of("a")))
+            await log.record("a", event, payload_for(event, export_of("a")))
             told.append(("a", event.value))
             assert logged(where) == told
 
@@ -72,16 +72,16 @@ async def test_an_illegal_event_changes_nothing(where: str) -> None:
         await live(log, "a", [Event.INTENT])
         with pytest.raises(IllegalTransition):
             await log.record("a", Event.COMPLETED)
-        with pytest.raises(UnreadableFacts):
+        with pytest.raises(UnreadablePayload):
             await log.record("a", Event.ACCEPTED)
-        facts = facts_for(Event.ACCEPTED, export_of("a"))
+        facts = payload_for(Event.ACCEPTED, export_of("a"))
         facts["export"]["projectId"] = "https://host/?token=1"
-        with pytest.raises(SecretInFacts):
+        with pytest.raises(SecretInPayload):
             await log.record("a", Event.ACCEPTED, facts)
         with pytest.raises(KeyError):
             await log.record("stranger", Event.INTENT)
         assert (log.state("a"), log.count(*State)) == (State.INTENT, 1)
-        await log.record("a", Event.ACCEPTED, facts_for(Event.ACCEPTED, export_of("a")))
+        await log.record("a", Event.ACCEPTED, payload_for(Event.ACCEPTED, export_of("a")))
     assert logged(where) == [("a", "intent"), ("a", "accepted")]
 
 
@@ -91,10 +91,10 @@ async def test_a_run_goes_on(where: str) -> None:
     async with run_of(journal) as log:
         await live(log, "done")
         await live(log, "submitted", GOES_WELL[:2])
-        before = dict(log.standings)
+        before = dict(log.records)
     async with run_of(await opened(where), now_name="later") as log:
         assert (log.name, log.finished) == ("now", False)
-        assert log.standings == before
+        assert log.records == before
         assert log.open("done").file == file_of(export_of("done"))
         assert log.open("submitted").export == export_of("submitted")
         assert log.open("new").state is State.NEW
@@ -132,7 +132,7 @@ async def test_a_finished_named_run_tells_its_outcomes(where: str) -> None:
         await log.finish()
     async with run_of(journal, "nightly") as log, run_of(journal, "nightly") as again:
         assert log.finished
-        assert again.standings["a"].state is State.DONE
+        assert again.records["a"].state is State.DONE
         log.open("b")
         with pytest.raises(AssertionError):
             await log.record("b", Event.INTENT)
@@ -144,11 +144,11 @@ async def test_a_named_run_is_no_unnamed_one(where: str) -> None:
     async with run_of(journal, "nightly") as log:
         await live(log, "a", [Event.INTENT])
     async with run_of(journal) as log:
-        assert (log.name, dict(log.standings)) == ("now", {})
+        assert (log.name, dict(log.records)) == ("now", {})
     async with run_of(journal, "now") as log:
         assert not log.finished
     async with run_of(journal, "nightly") as log:
-        assert log.standings["a"].state is State.INTENT
+        assert log.records["a"].state is State.INTENT
 
 
 async def test_each_destination_has_its_own_run(where: str) -> None:
@@ -309,9 +309,9 @@ async def test_prune(where: str) -> None:
         assert await journal.prune(datetime.now(UTC) + timedelta(days=1)) == 2
         assert [run.name for run in await journal.runs()] == ["live"]
         assert {segment_id for segment_id, _ in logged(where)} == {"c"}
-        await log.record("c", Event.COMPLETED, facts_for(Event.COMPLETED, export_of("c")))
+        await log.record("c", Event.COMPLETED, payload_for(Event.COMPLETED, export_of("c")))
     async with run_of(journal, "abandoned") as log:
-        assert dict(log.standings) == {}
+        assert dict(log.records) == {}
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 201, "https://host/?sig=1", "\udc80", "\x00"])
@@ -339,8 +339,8 @@ async def test_two_runs_at_once(where: str) -> None:
         tasks.start_soon(run, 1)
     for number in range(2):
         async with run_of(await opened(where), f"run-{number}") as log:
-            assert len(log.standings) == 20
-            assert {standing.state for standing in log.standings.values()} == {State.DONE}
+            assert len(log.records) == 20
+            assert {record.state for record in log.records.values()} == {State.DONE}
 
 
 @pytest.mark.parametrize(

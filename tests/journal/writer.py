@@ -14,7 +14,7 @@ from functools import partial
 
 import anyio
 
-from journal.lives import GOES_WELL, export_of, facts_for, opened, run_of
+from journal.lives import GOES_WELL, export_of, opened, payload_for, run_of
 from segments_async._journal import database  # noqa: F401 - imported once, before the forks
 from segments_async._journal.run_log import RunLog
 
@@ -33,7 +33,7 @@ async def write(where: str, destination: str, record: str, generation: int) -> N
             segment_id = f"g{generation}-{task}-{number}"
             log.open(segment_id)
             for event in GOES_WELL:
-                facts = facts_for(event, export_of(segment_id))
+                facts = payload_for(event, export_of(segment_id))
                 tell("called", segment_id, event.value)
                 await log.record(segment_id, event, facts)
                 tell("returned", segment_id, event.value)

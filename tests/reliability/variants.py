@@ -10,10 +10,10 @@ from unittest import mock
 
 import attrs
 
-from segments_async._exports.registry import Flight, Flights
+from segments_async._exports.registry import ExportRegistry, SharedExport
 from segments_async._files import download
 from segments_async._http import storage
-from segments_async._pace.gate import Gate, Ticket
+from segments_async._pace.gate import Gate, Permit
 from segments_async._sansio.api.credentials import authorization
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async._sansio.files.ranges import Stored, read_answer
@@ -24,28 +24,30 @@ from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
 @contextlib.contextmanager
 def intent_after_the_post() -> Generator[None]:
     """INTENT is recorded once the POST has been answered, or has broken."""
-    tell = Flights._advance
+    tell = ExportRegistry._advance
     send = Gate.send
 
-    async def tell_all_but_intent(flights: Flights, flight: Flight, event: Event) -> None:
+    async def tell_all_but_intent(
+        registry: ExportRegistry, shared: SharedExport, event: Event
+    ) -> None:
         if event is Event.INTENT:
-            flight.state = advance(flight.state, event)
+            shared.state = advance(shared.state, event)
         else:
-            await tell(flights, flight, event)
+            await tell(registry, shared, event)
 
     async def send_then_tell(
-        gate: Gate, ticket: Ticket, request: ApiRequest, **keywords: Any
+        gate: Gate, permit: Permit, request: ApiRequest, **keywords: Any
     ) -> ApiAnswer:
         try:
-            return await send(gate, ticket, request, **keywords)
+            return await send(gate, permit, request, **keywords)
         finally:
-            flight = ticket.want.target
-            if request.body is not None and isinstance(flight, Flight):
-                for party in tuple(flight.parties):
-                    await party.record(flight, Event.INTENT)
+            shared = permit.queued.target
+            if request.body is not None and isinstance(shared, SharedExport):
+                for follower in tuple(shared.followers):
+                    await follower.record(shared, Event.INTENT)
 
     with (
-        mock.patch.object(Flights, "_advance", tell_all_but_intent),
+        mock.patch.object(ExportRegistry, "_advance", tell_all_but_intent),
         mock.patch.object(Gate, "send", send_then_tell),
     ):
         yield

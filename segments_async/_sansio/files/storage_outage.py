@@ -29,13 +29,13 @@ _FORGOTTEN_AFTER = 900.0
 
 #: What came instead of a file: no answer, a gateway's, or an error of storage's own. The last may
 #: be of one file, and says something of the others once it has met two.
-Failure = Literal["unreachable", "away", "fault"]
+StorageFailure = Literal["unreachable", "away", "fault"]
 
 _FAULT = frozenset({500})
 _AWAY = frozenset({408, 425, 429, 502, 503, 504, 509, *range(520, 528), 529, 530})
 
 
-def failure_of(status: int) -> Failure | None:
+def failure_of(status: int) -> StorageFailure | None:
     """What an answer's status says of storage as a whole; None where storage answered."""
     return "away" if status in _AWAY else "fault" if status in _FAULT else None
 
@@ -91,7 +91,7 @@ class StorageOutage:
 
     def on_failed(
         self,
-        failure: Failure,
+        failure: StorageFailure,
         file: str,
         *,
         now: float,

@@ -29,16 +29,16 @@ from segments_async.results import ExportedFile, NotExported
 Submitted = Literal["no", "yes", "maybe"]
 
 
-class UnreadableFacts(ValueError):
+class UnreadablePayload(ValueError):
     """Facts that this library doesn't write."""
 
 
-class SecretInFacts(ValueError):
+class SecretInPayload(ValueError):
     """Facts that would put a signed link or a credential on disk: a fault in this library."""
 
 
 @attrs.frozen
-class Ending:
+class Failure:
     """How an export that came to no file ended.
 
     Attributes:
@@ -68,89 +68,91 @@ class Ending:
 
 
 @attrs.frozen
-class Facts:
+class Payload:
     """What an event tells, beside that it happened; None where it tells nothing."""
 
     export: Export | None = None
     file: ExportedFile | None = None
-    ending: Ending | None = None
+    failure: Failure | None = None
 
 
-def facts_of(
+def payload_of(
     *,
     export: Export | None = None,
     file: ExportedFile | None = None,
     outcome: NotExported | None = None,
 ) -> dict[str, Any]:
     """The facts as JSON values. `export` and `file.export` are the same where both are given."""
-    facts: dict[str, Any] = {}
+    payload: dict[str, Any] = {}
     if export is None and file is not None:
         export = file.export
     if export is None and outcome is not None:
         export = outcome.export
     if export is not None:
-        facts["export"] = _redacted(export_to_json(attrs.evolve(export, filename=None)))
+        payload["export"] = _redacted(export_to_json(attrs.evolve(export, filename=None)))
     if file is not None:
-        facts["file"] = {name: getattr(file, name) for name in _FILE}
+        payload["file"] = {name: getattr(file, name) for name in _FILE}
     if outcome is not None:
-        facts["error"] = _error(outcome)
-    return facts
+        payload["error"] = _error(outcome)
+    return payload
 
 
-def read_facts(segment_id: str, facts: Mapping[str, Any], known: Export | None = None) -> Facts:
+def read_payload(
+    segment_id: str, payload: Mapping[str, Any], known: Export | None = None
+) -> Payload:
     """Facts as they were written; `known` is the export of earlier events.
 
     Raises:
-        UnreadableFacts: anything else.
+        UnreadablePayload: anything else.
     """
     try:
-        return _read(segment_id, facts, known)
-    except UnreadableFacts:
+        return _read(segment_id, payload, known)
+    except UnreadablePayload:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, ConfigurationError) as exc:
-        raise UnreadableFacts(f"facts of segment {segment_id}: {exc}") from exc
+        raise UnreadablePayload(f"facts of segment {segment_id}: {exc}") from exc
 
 
 def check_secrets(text: str) -> None:
     """Refuse a text that holds a link's query, user information, or a signature.
 
     Raises:
-        SecretInFacts: it does. The message doesn't repeat it.
+        SecretInPayload: it does. The message doesn't repeat it.
     """
     if ("://" in text and redact(text) != text) or without_signatures(text) != text:
-        raise SecretInFacts("a link with a query, or a signature, does not go into the journal")
+        raise SecretInPayload("a link with a query, or a signature, does not go into the journal")
 
 
 _FILE: dict[str, type] = {"location": str, "size": int, "sha256": str, "verified": bool}
 _SUBMITTED: dict[str, Submitted] = {"no": "no", "yes": "yes", "maybe": "maybe"}
 
 
-def _read(segment_id: str, facts: Mapping[str, Any], known: Export | None) -> Facts:
-    if unknown := facts.keys() - {"export", "file", "error"}:
+def _read(segment_id: str, payload: Mapping[str, Any], known: Export | None) -> Payload:
+    if unknown := payload.keys() - {"export", "file", "error"}:
         names = redact(", ".join(sorted(unknown)))
-        raise UnreadableFacts(f"facts of segment {segment_id}: {names:.200}?")
-    export = _read_export(segment_id, facts["export"]) if "export" in facts else None
-    file = ending = None
-    if "file" in facts:
+        raise UnreadablePayload(f"facts of segment {segment_id}: {names:.200}?")
+    export = _read_export(segment_id, payload["export"]) if "export" in payload else None
+    file = failure = None
+    if "file" in payload:
         source = known if export is None else export
         if source is None:
-            raise UnreadableFacts(f"segment {segment_id}: a file of no export")
-        values = {name: _typed(facts["file"], name, kind) for name, kind in _FILE.items()}
+            raise UnreadablePayload(f"segment {segment_id}: a file of no export")
+        values = {name: _typed(payload["file"], name, kind) for name, kind in _FILE.items()}
         file = ExportedFile(export=source, **values)
-    if "error" in facts:
-        ending = _read_ending(facts["error"])
-    return Facts(export, file, ending)
+    if "error" in payload:
+        failure = _read_failure(payload["error"])
+    return Payload(export, file, failure)
 
 
 def _read_export(segment_id: str, value: Any) -> Export:
     export = export_from_json(value)
     if export.segment.segment_id != segment_id:
-        raise UnreadableFacts(f"segment {segment_id}: the export of another segment")
+        raise UnreadablePayload(f"segment {segment_id}: the export of another segment")
     return export
 
 
-def _read_ending(value: Any) -> Ending:
-    return Ending(
+def _read_failure(value: Any) -> Failure:
+    return Failure(
         type=_typed(value, "type", str),
         message=printable(_typed(value, "message", str)),  # it is shown, and the journal is input
         submitted=_submitted(value["submitted"]),

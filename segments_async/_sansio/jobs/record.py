@@ -13,7 +13,7 @@ from typing import Any, Literal, assert_never
 import attrs
 
 from segments_async._sansio.jobs.lifecycle import ENDS, Event, State, advance
-from segments_async._sansio.jobs.payload import Ending, UnreadableFacts, read_facts
+from segments_async._sansio.jobs.payload import Failure, UnreadablePayload, read_payload
 from segments_async.errors import (
     DownloadError,
     ExportExpiredError,
@@ -30,24 +30,24 @@ IfLost = Literal["report", "resubmit"]
 
 
 @attrs.frozen
-class Logged:
+class LogEntry:
     """One event as it is logged.
 
     Attributes:
         segment_id: the segment.
         event: what happened.
         at: when (aware, UTC).
-        facts: what it tells, as :func:`facts_of` makes it.
+        facts: what it tells, as :func:`payload_of` makes it.
     """
 
     segment_id: str
     event: Event
     at: datetime
-    facts: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    payload: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
 
 @attrs.frozen
-class Standing:
+class ExportRecord:
     """What is known of one segment of a run.
 
     Attributes:
@@ -64,41 +64,41 @@ class Standing:
     export: Export | None = None
     submitted_at: datetime | None = None
     file: ExportedFile | None = None
-    ending: Ending | None = None
+    failure: Failure | None = None
     failures: int = 0
 
 
-def step(standing: Standing, logged: Logged) -> Standing:
+def step(record: ExportRecord, logged: LogEntry) -> ExportRecord:
     """Where the export stands after one more event.
 
     Raises:
         IllegalTransition: the event can't happen there.
-        UnreadableFacts: its facts aren't what this library writes, or lack what the event needs.
+        UnreadablePayload: its facts aren't what this library writes, or lack what the event needs.
     """
-    state = advance(standing.state, logged.event)
+    state = advance(record.state, logged.event)
     if state is State.NEW:
-        return Standing(failures=standing.failures)
-    facts = read_facts(logged.segment_id, logged.facts, standing.export)
+        return ExportRecord(failures=record.failures)
+    payload = read_payload(logged.segment_id, logged.payload, record.export)
     began = logged.event in (Event.ACCEPTED, Event.ADOPTED)
-    after = Standing(
+    after = ExportRecord(
         state=state,
-        export=facts.export or standing.export,
-        submitted_at=logged.at if began else standing.submitted_at,
-        file=facts.file if state in (State.DONE, State.UNCHANGED) else None,
-        ending=facts.ending if state in ENDS else None,
-        failures=standing.failures + (state is State.FAILED),
+        export=payload.export or record.export,
+        submitted_at=logged.at if began else record.submitted_at,
+        file=payload.file if state in (State.DONE, State.UNCHANGED) else None,
+        failure=payload.failure if state in ENDS else None,
+        failures=record.failures + (state is State.FAILED),
     )
     return _checked(logged.segment_id, after)
 
 
-def _checked(segment_id: str, standing: Standing) -> Standing:
-    """The standing, if it has what its state needs; else UnreadableFacts."""
-    state = standing.state
-    if state in _NEEDS_EXPORT and standing.export is None:
-        raise UnreadableFacts(f"segment {segment_id}: {state} without an export")
-    if state is State.UNCHANGED and standing.file is None:
-        raise UnreadableFacts(f"segment {segment_id}: {state} without a file")
-    return standing
+def _checked(segment_id: str, record: ExportRecord) -> ExportRecord:
+    """The standing, if it has what its state needs; else UnreadablePayload."""
+    state = record.state
+    if state in _NEEDS_EXPORT and record.export is None:
+        raise UnreadablePayload(f"segment {segment_id}: {state} without an export")
+    if state is State.UNCHANGED and record.file is None:
+        raise UnreadablePayload(f"segment {segment_id}: {state} without a file")
+    return record
 
 
 #: One logged event, as it was read: segment id, event, when (as :func:`datetime.fromisoformat`
@@ -115,67 +115,67 @@ class _Replayed:
         self.state = State.NEW
         self.failures = 0
         self.began_at: str | None = None
-        #: Facts, as JSON, of the last event, and of the last one that tells the export.
-        self.last = _NO_FACTS
+        #: Payload, as JSON, of the last event, and of the last one that tells the export.
+        self.last = _NO_PAYLOAD
         self.export: str | None = None
 
-    def step(self, event: Event, at: str, facts: str) -> None:
+    def step(self, event: Event, at: str, payload: str) -> None:
         state = self.state = advance(self.state, event)
-        self.last = facts
+        self.last = payload
         if state is State.NEW:
             self.began_at = self.export = None
             return
-        if facts.startswith('{"export":'):
-            self.export = facts
+        if payload.startswith('{"export":'):
+            self.export = payload
         if event is Event.ACCEPTED or event is Event.ADOPTED:
             self.began_at = at
         self.failures += state is State.FAILED
 
-    def standing(self, segment_id: str) -> Standing:
+    def record(self, segment_id: str) -> ExportRecord:
         if self.state is State.NEW:
-            return Standing(failures=self.failures)
+            return ExportRecord(failures=self.failures)
         export = None
         if self.export is not None and self.export is not self.last:
-            export = read_facts(segment_id, json.loads(self.export)).export
-        facts = read_facts(segment_id, json.loads(self.last), export)
+            export = read_payload(segment_id, json.loads(self.export)).export
+        payload = read_payload(segment_id, json.loads(self.last), export)
         return _checked(
             segment_id,
-            Standing(
+            ExportRecord(
                 state=self.state,
-                export=facts.export or export,
+                export=payload.export or export,
                 submitted_at=None
                 if self.began_at is None
                 else datetime.fromisoformat(self.began_at),
-                file=facts.file if self.state in (State.DONE, State.UNCHANGED) else None,
-                ending=facts.ending if self.state in ENDS else None,
+                file=payload.file if self.state in (State.DONE, State.UNCHANGED) else None,
+                failure=payload.failure if self.state in ENDS else None,
                 failures=self.failures,
             ),
         )
 
 
-def standings(log: Iterable[Kept]) -> dict[str, Standing]:
+def records(log: Iterable[Kept]) -> dict[str, ExportRecord]:
     """Where each export stands that something is logged of; of all others it is NEW.
 
     The same as :func:`step` for each event. A large journal has some million events, so facts that
     later ones repeat aren't decoded.
 
     Raises:
-        IllegalTransition, UnreadableFacts: no run of this library has such a log.
+        IllegalTransition, UnreadablePayload: no run of this library has such a log.
     """
     replayed: dict[str, _Replayed] = {}
-    for segment_id, event, at, facts in log:
+    for segment_id, event, at, payload in log:
         known = replayed.get(segment_id)
         if known is None:
             known = replayed[segment_id] = _Replayed()
-        known.step(event, at, facts)
+        known.step(event, at, payload)
     try:
-        return {segment_id: known.standing(segment_id) for segment_id, known in replayed.items()}
+        return {segment_id: known.record(segment_id) for segment_id, known in replayed.items()}
     except ValueError as exc:  # no JSON, or no time
-        raise UnreadableFacts(str(exc)) from exc
+        raise UnreadablePayload(str(exc)) from exc
 
 
-def resumption(
-    standing: Standing,
+def resume_events(
+    record: ExportRecord,
     *,
     file_there: bool = True,
     on_unknown: IfLost = "report",
@@ -193,7 +193,7 @@ def resumption(
         on_expired: ``"resubmit"`` asks for another export where the file is gone.
         retry_failed: how many FAILED exports of one segment are followed by another.
     """
-    state, ending = standing.state, standing.ending
+    state, failure = record.state, record.failure
     match state:
         case State.NEW | State.SUBMITTED:
             return ()
@@ -204,24 +204,24 @@ def resumption(
         case State.DONE | State.UNCHANGED:
             return () if file_there else (Event.RESUMED,)
         case State.BROKEN_OFF:
-            return (Event.RESUMED,) if ending is None or ending.resumable else ()
+            return (Event.RESUMED,) if failure is None or failure.resumable else ()
         case State.REFUSED:
             # The table trusts that the vendor did nothing; here it must have been said.
-            return (Event.RESUMED,) if ending and ending.submitted == "no" else ()
+            return (Event.RESUMED,) if failure and failure.submitted == "no" else ()
         case State.UNKNOWN:
             return _opted_in(on_unknown == "resubmit")
         case State.EXPIRED:
             return _opted_in(on_expired == "resubmit")
         case State.FAILED:
-            return _opted_in(standing.failures <= retry_failed)
+            return _opted_in(record.failures <= retry_failed)
         case _:
             assert_never(state)
 
 
-def untold(segment_id: str, standing: Standing, *, run: str) -> NotExported:
+def interrupted_outcome(segment_id: str, record: ExportRecord, *, run: str) -> NotExported:
     """The outcome of an export of which no session told the end: it died before it could."""
-    facts: dict[str, Any] = {"segment_id": segment_id, "export": standing.export}
-    match standing.state:
+    payload: dict[str, Any] = {"segment_id": segment_id, "export": record.export}
+    match record.state:
         case State.INTENT | State.UNKNOWN:
             error: SegmentsError = SubmitUnknownError(
                 f"segment {segment_id}: the process ended while the export request was on its way; "
@@ -231,26 +231,26 @@ def untold(segment_id: str, standing: Standing, *, run: str) -> NotExported:
             return NotExported(segment_id, None, error, "maybe", resumable=False)
         case State.NEW | State.UNASKED | State.REFUSED:
             text = f"segment {segment_id}: not submitted; run {run} is finished"
-            error = NotSubmittedError(text, **facts)
+            error = NotSubmittedError(text, **payload)
             return NotExported(segment_id, None, error, "no", resumable=True)
         case State.FAILED:
-            error = ExportFailedError(f"segment {segment_id}: the export failed", **facts)
+            error = ExportFailedError(f"segment {segment_id}: the export failed", **payload)
         case State.EXPIRED:
-            error = ExportExpiredError(f"segment {segment_id}: the file is gone", **facts)
+            error = ExportExpiredError(f"segment {segment_id}: the file is gone", **payload)
         case State.DONE | State.UNCHANGED:
             error = DownloadError(
                 f"segment {segment_id}: the file is not in its place any more; run {run} is "
                 "finished, and exports nothing again",
                 reason="broken",
-                export=standing.export,
+                export=record.export,
             )
         case _:
             text = f"segment {segment_id}: given up; run {run} is finished"
-            error = ExportTimeoutError(text, **facts)
-    return NotExported(segment_id, standing.export, error, "yes", resumable=False)
+            error = ExportTimeoutError(text, **payload)
+    return NotExported(segment_id, record.export, error, "yes", resumable=False)
 
 
-_NO_FACTS = "{}"
+_NO_PAYLOAD = "{}"
 _NEEDS_EXPORT = frozenset(State) - {
     State.NEW,
     State.INTENT,

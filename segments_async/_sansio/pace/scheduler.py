@@ -36,7 +36,7 @@ class Kind(Enum):
     POLL = auto()
 
 
-class Want(Generic[Target]):
+class QueuedRequest(Generic[Target]):
     """A request that somebody waits for; `target` says who and what."""
 
     __slots__ = ("entry", "key", "kind", "not_before", "suspect", "target")
@@ -85,22 +85,22 @@ class PollScheduler(Generic[Target]):
         #: Exports submitted, or being submitted, and not known to have ended.
         self.pending: int = 0
 
-    def add(self, want: Want[Target]) -> None:
+    def add(self, queued: QueuedRequest[Target]) -> None:
         """Queue a want. A submit that comes back after a 429 goes last among its equals."""
         self._entries += 1
-        want.entry = self._entries
-        if want.kind is Kind.POLL:
-            heapq.heappush(self._polls, (want.key, want.entry, want))
-        elif want.kind is Kind.CALL:
-            heapq.heappush(self._calls, (want.key, want.entry, want))
-        elif want.not_before > -math.inf:
-            heapq.heappush(self._delayed, (want.not_before, want.entry, want))
+        queued.entry = self._entries
+        if queued.kind is Kind.POLL:
+            heapq.heappush(self._polls, (queued.key, queued.entry, queued))
+        elif queued.kind is Kind.CALL:
+            heapq.heappush(self._calls, (queued.key, queued.entry, queued))
+        elif queued.not_before > -math.inf:
+            heapq.heappush(self._delayed, (queued.not_before, queued.entry, queued))
         else:
-            heapq.heappush(self._submits, (want.key, want.entry, want))
+            heapq.heappush(self._submits, (queued.key, queued.entry, queued))
 
-    def discard(self, want: Want[Target]) -> None:
+    def cancel(self, queued: QueuedRequest[Target]) -> None:
         """Forget a want, if it is queued; its entry is dropped when it comes up."""
-        want.entry = 0
+        queued.entry = 0
 
     def next_at(self, now: float) -> float:
         """When the next request wants to go: the past if one is overdue, inf if there is none."""
@@ -119,7 +119,7 @@ class PollScheduler(Generic[Target]):
             at = min(at, self._calls[0][0])
         return at
 
-    def pop(self, now: float, *, harmless: bool = False) -> Want[Target] | None:
+    def pop(self, now: float, *, harmless: bool = False) -> QueuedRequest[Target] | None:
         """Take the next request, or None where none is due.
 
         Args:
@@ -140,9 +140,9 @@ class PollScheduler(Generic[Target]):
         else:
             return None
         self._called_last = queue is self._calls
-        want = heapq.heappop(queue)[2]
-        want.entry = 0
-        return want
+        queued = heapq.heappop(queue)[2]
+        queued.entry = 0
+        return queued
 
     def ended(self) -> None:
         """An export that was at work has ended, or is nobody's any more."""
@@ -186,8 +186,8 @@ class PollScheduler(Generic[Target]):
     def _wake_delayed(self, now: float) -> None:
         """Queue the submits whose delay is over among the others, at their own place."""
         while _is_due(self._delayed, now):
-            _, entry, want = heapq.heappop(self._delayed)
-            heapq.heappush(self._submits, (want.key, entry, want))
+            _, entry, queued = heapq.heappop(self._delayed)
+            heapq.heappush(self._submits, (queued.key, entry, queued))
 
     def _has_room(self) -> bool:
         return self.pending < self._most_pending and self.pending < self._cap.jobs
@@ -203,14 +203,14 @@ class PollScheduler(Generic[Target]):
 
 
 #: Entries (key, number, want), as a heap; an entry counts while its want still has its number.
-_Queue = list[tuple[float, int, Want[Target]]]
+_Queue = list[tuple[float, int, QueuedRequest[Target]]]
 
 
 def _has_head(queue: _Queue[Target]) -> bool:
     """Whether the queue holds a want, once what was discarded is dropped from its head."""
     while queue:
-        _, entry, want = queue[0]
-        if entry == want.entry:
+        _, entry, queued = queue[0]
+        if entry == queued.entry:
             return True
         heapq.heappop(queue)
     return False

@@ -33,7 +33,7 @@ DEEPEST_CUT = 0.85
 
 
 @attrs.frozen
-class Common:
+class GroupView:
     """What all processes know.
 
     Attributes:
@@ -46,12 +46,12 @@ class Common:
 
     limit: float | None
     others: int
-    sum_id: str
+    epoch: str
     learnt: float | None = None
 
 
 @attrs.frozen
-class Told:
+class Report:
     """What one process tells the others.
 
     Attributes:
@@ -65,12 +65,12 @@ class Told:
     limit: float | None
     part: float | None
     waits: bool
-    sum_id: str
+    epoch: str
     remembered: bool = False
 
 
 @attrs.frozen
-class Mine:
+class Own:
     """What one process has to tell.
 
     Attributes:
@@ -84,36 +84,36 @@ class Mine:
     """
 
     found: float | None
-    told: float | None
+    report: float | None
     told_to: str
     alone: bool
     waits: bool
     from_memory: bool = False
 
-    def tell(self, common: Common) -> Told:
+    def tell(self, group: GroupView) -> Report:
         """What to tell, now that this is what all know."""
-        parts = 1 + common.others
-        learnt = common.learnt
-        remembers = self.found is None and common.limit is None and learnt is not None
+        parts = 1 + group.others
+        learnt = group.learnt
+        remembers = self.found is None and group.limit is None and learnt is not None
         if remembers and not self.alone and learnt is not None and learnt >= LEAST_REMEMBERED:
-            return Told(learnt, learnt / parts, self.waits, common.sum_id, remembered=True)
-        if self.alone or (self.found is None and common.limit is None):
-            waits = self.waits and self.told is not None
-            return Told(common.limit, None, waits, common.sum_id)
-        limit = max(LOWEST_RATE * parts, self._with_found(common))
-        return Told(limit, limit / parts, self.waits, common.sum_id)
+            return Report(learnt, learnt / parts, self.waits, group.epoch, remembered=True)
+        if self.alone or (self.found is None and group.limit is None):
+            waits = self.waits and self.report is not None
+            return Report(group.limit, None, waits, group.epoch)
+        limit = max(LOWEST_RATE * parts, self._with_found(group))
+        return Report(limit, limit / parts, self.waits, group.epoch)
 
-    def _with_found(self, common: Common) -> float:
-        limit = common.limit or 0.0
+    def _with_found(self, group: GroupView) -> float:
+        limit = group.limit or 0.0
         if self.found is None:
             return limit
-        told = self.told if self.told_to == common.sum_id else None
-        if self.from_memory and told is not None and self.found < told:
+        report = self.report if self.told_to == group.epoch else None
+        if self.from_memory and report is not None and self.found < report:
             # The memory was wrong, and wrong for the others, too.
-            return min(limit, self.found * (1 + common.others))
+            return min(limit, self.found * (1 + group.others))
         # Several may have told the same part, as each did that took over from one it lost sight
         # of. If all are cut then, each would take it off the sum.
-        return max(DEEPEST_CUT * limit, limit + self.found - min(told or 0.0, limit))
+        return max(DEEPEST_CUT * limit, limit + self.found - min(report or 0.0, limit))
 
 
 class Share:
@@ -125,7 +125,7 @@ class Share:
         self._new = True
         self._from_memory = False
 
-    def mine(self, pacer: Pacer, *, leaves: bool = False) -> Mine:
+    def own(self, pacer: Pacer, *, leaves: bool = False) -> Own:
         """What there is to tell now; `took` follows once it is told.
 
         Args:
@@ -136,20 +136,20 @@ class Share:
         self._new = False
         seeks = pacer.granted is None and pacer.throttled > 0
         alone = pacer.blocked or not pacer.learns or seeks
-        return Mine(
+        return Own(
             pacer.granted, self._told, self._told_to, alone, waits, from_memory=self._from_memory
         )
 
-    def took(self, pacer: Pacer, mine: Mine, told: Told) -> bool:
+    def took(self, pacer: Pacer, own: Own, report: Report) -> bool:
         """The others know it: go by this part from now on. Returns whether the pace changed."""
-        if told.part is None:
+        if report.part is None:
             return False
-        self._told = told.part if mine.found is None else mine.found
-        self._told_to = told.sum_id
-        self._from_memory = told.remembered
-        near = mine.found is not None and abs(told.part / mine.found - 1) <= WORTH_A_CHANGE
-        if near or pacer.blocked or pacer.granted != mine.found:
+        self._told = report.part if own.found is None else own.found
+        self._told_to = report.epoch
+        self._from_memory = report.remembered
+        near = own.found is not None and abs(report.part / own.found - 1) <= WORTH_A_CHANGE
+        if near or pacer.blocked or pacer.granted != own.found:
             return False  # what was found meanwhile is told first
-        pacer.on_share(told.part, remembered=told.remembered)
+        pacer.on_share(report.part, remembered=report.remembered)
         self._told = pacer.granted
         return True

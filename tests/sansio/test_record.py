@@ -16,18 +16,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from segments_async import errors
 from segments_async._sansio.jobs.lifecycle import Event, IllegalTransition, State, advance
 from segments_async._sansio.jobs.payload import (
-    SecretInFacts,
-    UnreadableFacts,
+    SecretInPayload,
+    UnreadablePayload,
     check_secrets,
-    facts_of,
-    read_facts,
+    payload_of,
+    read_payload,
 )
 from segments_async._sansio.jobs.record import (
+    ExportRecord,
     Kept,
-    Logged,
-    Standing,
-    resumption,
-    standings,
+    LogEntry,
+    records,
+    resume_events,
     step,
 )
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
@@ -58,30 +58,30 @@ def outcome_of(segment_id: str, *, submitted: Any = "yes", resumable: bool = Tru
     return NotExported(segment_id, None, error, submitted, resumable)
 
 
-def facts_for(event: Event, segment_id: str, number: int = 1) -> dict[str, Any]:
+def payload_for(event: Event, segment_id: str, number: int = 1) -> dict[str, Any]:
     """What the run tells with the event."""
     export = export_of(segment_id, number)
     match event:
         case Event.ACCEPTED | Event.ADOPTED | Event.COMPLETED:
-            return facts_of(export=export)
+            return payload_of(export=export)
         case Event.FETCHED | Event.UNCHANGED:
-            return facts_of(file=file_of(export))
+            return payload_of(file=file_of(export))
         case Event.GAVE_UP | Event.FAILED | Event.EXPIRED:
-            return facts_of(outcome=outcome_of(segment_id))
+            return payload_of(outcome=outcome_of(segment_id))
         case Event.REFUSED:
-            return facts_of(outcome=outcome_of(segment_id, submitted="no"))
+            return payload_of(outcome=outcome_of(segment_id, submitted="no"))
         case _:
             return {}
 
 
-def kept(log: list[Logged]) -> list[Kept]:
+def kept(log: list[LogEntry]) -> list[Kept]:
     """The events as the journal reads them."""
-    return [(e.segment_id, e.event, e.at.isoformat(), json.dumps(e.facts)) for e in log]
+    return [(e.segment_id, e.event, e.at.isoformat(), json.dumps(e.payload)) for e in log]
 
 
-def logged(*events: Event, segment_id: str = "a") -> list[Logged]:
+def logged(*events: Event, segment_id: str = "a") -> list[LogEntry]:
     return [
-        Logged(segment_id, event, NOON + timedelta(seconds=n), facts_for(event, segment_id))
+        LogEntry(segment_id, event, NOON + timedelta(seconds=n), payload_for(event, segment_id))
         for n, event in enumerate(events)
     ]
 
@@ -108,16 +108,16 @@ WAYS: dict[State, tuple[Event, ...]] = {
 }
 
 
-def standing_in(state: State) -> Standing:
-    return standings(kept(logged(*WAYS[state]))).get("a", Standing())
+def standing_in(state: State) -> ExportRecord:
+    return records(kept(logged(*WAYS[state]))).get("a", ExportRecord())
 
 
 def taken_up(state: State, **options: Any) -> State:
     """Where the export stands after a later session took it up."""
-    standing = standing_in(state)
-    for event in resumption(standing, **options):
-        standing = step(standing, Logged("a", event, NOON))
-    return standing.state
+    record = standing_in(state)
+    for event in resume_events(record, **options):
+        record = step(record, LogEntry("a", event, NOON))
+    return record.state
 
 
 @pytest.mark.parametrize("state", State)
@@ -170,32 +170,32 @@ def test_a_file_that_is_gone(found: State, after: State) -> None:
 def test_failures_are_counted_across_retries() -> None:
     """`retry_failed=1` is one more export after the first FAILED, and none after the second."""
     once = (*SUBMITTED, Event.FAILED)
-    standing = standings(kept(logged(*once, Event.OPTED_IN, *once)))["a"]
-    assert standing.failures == 2
-    assert resumption(standing, retry_failed=1) == ()
-    assert resumption(standing, retry_failed=2) == (Event.OPTED_IN,)
+    record = records(kept(logged(*once, Event.OPTED_IN, *once)))["a"]
+    assert record.failures == 2
+    assert resume_events(record, retry_failed=1) == ()
+    assert resume_events(record, retry_failed=2) == (Event.OPTED_IN,)
 
 
 def test_what_is_not_resumable_stays_as_it_ended() -> None:
     """An export that the vendor doesn't know any more is not asked about in each session."""
-    ended = facts_of(outcome=outcome_of("a", resumable=False))
-    standing = step(standing_in(State.SUBMITTED), Logged("a", Event.GAVE_UP, NOON, ended))
-    assert resumption(standing) == ()
+    ended = payload_of(outcome=outcome_of("a", resumable=False))
+    record = step(standing_in(State.SUBMITTED), LogEntry("a", Event.GAVE_UP, NOON, ended))
+    assert resume_events(record) == ()
 
 
 def test_a_refusal_that_may_have_been_acted_on_is_not_repeated() -> None:
     """REFUSED goes on only where it was told that the vendor did nothing."""
     intent = standing_in(State.INTENT)
-    maybe = facts_of(outcome=outcome_of("a", submitted="maybe"))
-    for facts in (maybe, {}):
-        assert resumption(step(intent, Logged("a", Event.REFUSED, NOON, facts))) == ()
+    maybe = payload_of(outcome=outcome_of("a", submitted="maybe"))
+    for payload in (maybe, {}):
+        assert resume_events(step(intent, LogEntry("a", Event.REFUSED, NOON, payload))) == ()
 
 
 def test_what_is_known_of_a_finished_export() -> None:
     """Everything that its outcome needs, but for the link."""
-    standing = standing_in(State.DONE)
+    record = standing_in(State.DONE)
     export = attrs.evolve(export_of("a"), filename=None)
-    assert standing == Standing(
+    assert record == ExportRecord(
         state=State.DONE,
         export=export,
         submitted_at=NOON + timedelta(seconds=1),
@@ -205,8 +205,8 @@ def test_what_is_known_of_a_finished_export() -> None:
 
 def test_a_second_export_has_no_past() -> None:
     """Back in NEW, the first export's id, file and time are gone."""
-    standing = standings(kept(logged(*WAYS[State.EXPIRED], Event.OPTED_IN)))["a"]
-    assert standing == Standing()
+    record = records(kept(logged(*WAYS[State.EXPIRED], Event.OPTED_IN)))["a"]
+    assert record == ExportRecord()
 
 
 @pytest.mark.parametrize(
@@ -215,29 +215,29 @@ def test_a_second_export_has_no_past() -> None:
 )
 def test_an_event_without_what_it_needs(event: Event, before: State) -> None:
     """A submitted export without its id could never be asked for: such a log is refused."""
-    with pytest.raises(UnreadableFacts):
-        step(standing_in(before), Logged("a", event, NOON))
+    with pytest.raises(UnreadablePayload):
+        step(standing_in(before), LogEntry("a", event, NOON))
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "payload",
     [
         {"export": []},
         {"export": {}},
-        {"export": facts_of(export=export_of("b"))["export"]},
-        {"export": {**facts_of(export=export_of("a"))["export"], "startTime": 7}},
+        {"export": payload_of(export=export_of("b"))["export"]},
+        {"export": {**payload_of(export=export_of("a"))["export"], "startTime": 7}},
         {"file": {"location": "x", "size": 1, "sha256": "", "verified": True}},
-        {**facts_of(file=file_of(export_of("a"))), "file": {"location": "x"}},
+        {**payload_of(file=file_of(export_of("a"))), "file": {"location": "x"}},
         {"error": {"type": "ExportError", "message": "m", "submitted": "?", "resumable": True}},
         {"error": {}},
         {"error": None},
         {"surprise": 1},
     ],
 )
-def test_strange_facts(facts: dict[str, Any]) -> None:
+def test_strange_facts(payload: dict[str, Any]) -> None:
     """Facts that this library doesn't write raise, and one error only."""
-    with pytest.raises(UnreadableFacts):
-        read_facts("a", facts)
+    with pytest.raises(UnreadablePayload):
+        read_payload("a", payload)
 
 
 JSON = st.recursive(
@@ -254,11 +254,11 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(["export", "file", "error"]), JSON))
-def test_no_facts_raise_anything_else(facts: dict[str, Any]) -> None:
-    """Whatever stands in a log, reading it gives facts or UnreadableFacts."""
+def test_no_facts_raise_anything_else(payload: dict[str, Any]) -> None:
+    """Whatever stands in a log, reading it gives facts or UnreadablePayload."""
     try:
-        read_facts("a", facts)
-    except UnreadableFacts:
+        read_payload("a", payload)
+    except UnreadablePayload:
         return
 
 
@@ -271,7 +271,7 @@ def test_a_link_does_not_go_in() -> None:
     export = attrs.evolve(export_of("a"), segment=segment)
     error = errors.DownloadError(f"GET {LINK} broke", reason="broken", export=export)
     outcome = NotExported("a", export, error, "yes", resumable=True)
-    text = json.dumps(facts_of(file=file_of(export), outcome=outcome))
+    text = json.dumps(payload_of(file=file_of(export), outcome=outcome))
     assert "cafe" not in text
     assert "AKIA" not in text
     check_secrets(text)
@@ -290,7 +290,7 @@ def test_a_link_does_not_go_in() -> None:
 )
 def test_what_looks_like_a_secret_is_refused(text: str) -> None:
     """The last look before the disk; the refusal doesn't repeat what it refused."""
-    with pytest.raises(SecretInFacts) as caught:
+    with pytest.raises(SecretInPayload) as caught:
         check_secrets(text)
     assert "cafe" not in str(caught.value)
     assert "word" not in str(caught.value)
@@ -304,7 +304,7 @@ def test_what_is_no_secret_passes(text: str) -> None:
     check_secrets(text)
     segment = Segment("a", text, "p", "Static")
     export = attrs.evolve(export_of("a"), segment=segment)
-    read = read_facts("a", facts_of(export=export)).export
+    read = read_payload("a", payload_of(export=export)).export
     assert read is not None
     assert read.segment == segment
 
@@ -326,14 +326,16 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_is_told_again_as_it_was(error: errors.SegmentsError) -> None:
     """A run that is opened again tells errors of the same class, message and facts."""
-    facts = json.loads(json.dumps(facts_of(outcome=NotExported("a", None, error, "maybe", False))))
-    ending = read_facts("a", facts).ending
-    assert ending is not None
-    again = ending.error(export_of("a") if isinstance(error, errors.DownloadError) else None)
+    payload = json.loads(
+        json.dumps(payload_of(outcome=NotExported("a", None, error, "maybe", False)))
+    )
+    failure = read_payload("a", payload).failure
+    assert failure is not None
+    again = failure.error(export_of("a") if isinstance(error, errors.DownloadError) else None)
     assert (type(again), str(again)) == (type(error), str(error))
     differing = {n for n in vars(error) if getattr(again, n) != getattr(error, n)} - {"export"}
     assert differing == set()
-    assert (ending.submitted, ending.resumable) == ("maybe", False)
+    assert (failure.submitted, failure.resumable) == ("maybe", False)
 
 
 # --------------------------------------------------------------------- against a model
@@ -344,7 +346,7 @@ class Lives(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.log: list[Logged] = []
+        self.log: list[LogEntry] = []
         self.model: dict[str, dict[str, Any]] = {}
         self.number = 0
 
@@ -360,13 +362,13 @@ class Lives(RuleBasedStateMachine):
         if event in (Event.ACCEPTED, Event.ADOPTED, Event.UNCHANGED):
             self.number += 1
         at = NOON + timedelta(seconds=len(self.log))
-        facts = facts_for(event, segment_id, self.number)
-        self.log.append(Logged(segment_id, event, at, json.loads(json.dumps(facts))))
+        payload = payload_for(event, segment_id, self.number)
+        self.log.append(LogEntry(segment_id, event, at, json.loads(json.dumps(payload))))
         known["state"] = advance(known["state"], event)
         export = attrs.evolve(export_of(segment_id, self.number), filename=None)
-        if "export" in facts:
+        if "export" in payload:
             known["export"] = export
-        known["file"] = file_of(export) if "file" in facts else None
+        known["file"] = file_of(export) if "file" in payload else None
         if event in (Event.ACCEPTED, Event.ADOPTED):
             known["at"] = at
         if event is Event.FAILED:
@@ -381,7 +383,7 @@ class Lives(RuleBasedStateMachine):
         if leads(self.known(segment_id)["state"], event):
             return
         with pytest.raises(IllegalTransition):
-            standings(kept([*self.log, Logged(segment_id, event, NOON)]))
+            records(kept([*self.log, LogEntry(segment_id, event, NOON)]))
 
     @invariant()
     def replay_is_the_model(self) -> None:
@@ -393,7 +395,7 @@ class Lives(RuleBasedStateMachine):
                 "at": s.submitted_at,
                 "failures": s.failures,
             }
-            for segment_id, s in standings(kept(self.log)).items()
+            for segment_id, s in records(kept(self.log)).items()
         }
         assert found == self.model
 

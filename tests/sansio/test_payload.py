@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from segments_async._sansio.jobs.payload import UnreadableFacts, read_facts
+from segments_async._sansio.jobs.payload import UnreadablePayload, read_payload
 
 LINK = "https://b/k?X-Amz-Signature=5ec4e7"
 ENDING = {"type": "ServerError", "message": "", "resumable": False, "details": {}}
 
 
 @pytest.mark.parametrize(
-    "facts",
+    "payload",
     [
         {LINK: 7},
         {"a" * 10_000: 7},
@@ -23,9 +23,9 @@ ENDING = {"type": "ServerError", "message": "", "resumable": False, "details": {
         {"export": {"exportId": LINK}},
     ],
 )
-def test_a_refusal_does_not_repeat_what_it_read(facts: dict[str, Any]) -> None:
+def test_a_refusal_does_not_repeat_what_it_read(payload: dict[str, Any]) -> None:
     """However damaged a journal is, the error is short, and no traceback shows a signed link."""
-    with pytest.raises(UnreadableFacts) as caught:
-        read_facts("a-segment", facts)
+    with pytest.raises(UnreadablePayload) as caught:
+        read_payload("a-segment", payload)
     assert len(str(caught.value)) < 300
     assert "5ec4e7" not in "".join(traceback.format_exception(caught.value))

@@ -12,10 +12,10 @@ from segments_async import Pacer
 from segments_async._sansio.pace.shared_limit import (
     DEEPEST_CUT,
     WORTH_A_CHANGE,
-    Common,
-    Mine,
+    GroupView,
+    Own,
+    Report,
     Share,
-    Told,
 )
 
 RATES = st.floats(0.1, 500.0)
@@ -33,12 +33,12 @@ def knowing(granted: float) -> Pacer:
     return pacer
 
 
-def exchanged(share: Share, pacer: Pacer, common: Common) -> Told:
+def exchanged(share: Share, pacer: Pacer, group: GroupView) -> Report:
     """All that happens in one exchange."""
-    mine = share.mine(pacer)
-    told = mine.tell(common)
-    share.took(pacer, mine, told)
-    return told
+    own = share.own(pacer)
+    report = own.tell(group)
+    share.took(pacer, own, report)
+    return report
 
 
 # What is not shared.
@@ -47,18 +47,18 @@ def exchanged(share: Share, pacer: Pacer, common: Common) -> Told:
 def test_a_rate_that_was_told_is_nobodys_part() -> None:
     """The caller's word is no evidence of the account's limit, and isn't overruled."""
     pacer = Pacer(rate=5)
-    told = exchanged(Share(), pacer, Common(100.0, 1, SUM))
-    assert told == Told(100.0, None, False, SUM)
+    report = exchanged(Share(), pacer, GroupView(100.0, 1, SUM))
+    assert report == Report(100.0, None, False, SUM)
     assert pacer.granted == 5.0
 
 
 def test_no_part_is_taken_while_a_429_holds_everybody() -> None:
     """What a block teaches is of the rate before it: that is told first."""
     pacer, share = knowing(10.0), Share()
-    exchanged(share, pacer, Common(None, 0, SUM))
+    exchanged(share, pacer, GroupView(None, 0, SUM))
     refused(pacer)
-    assert exchanged(share, pacer, Common(100.0, 3, SUM)).part is None
-    assert not share.took(pacer, share.mine(pacer), Told(100.0, 25.0, True, SUM))
+    assert exchanged(share, pacer, GroupView(100.0, 3, SUM)).part is None
+    assert not share.took(pacer, share.own(pacer), Report(100.0, 25.0, True, SUM))
     assert pacer.granted == 10.0
 
 
@@ -69,15 +69,15 @@ def test_who_seeks_the_limit_goes_on_alone() -> None:
     pacer.on_accepted(0.5, pacer.take(0.4))
     assert pacer.granted is None
     assert not pacer.blocked
-    assert exchanged(Share(), pacer, Common(100.0, 1, SUM)).part is None
+    assert exchanged(Share(), pacer, GroupView(100.0, 1, SUM)).part is None
 
 
 def test_what_was_found_meanwhile_comes_first() -> None:
     """A part that was told for another estimate is not gone by."""
     pacer, share = knowing(10.0), Share()
-    mine = share.mine(pacer)
+    own = share.own(pacer)
     pacer.on_share(4.0)
-    assert not share.took(pacer, mine, Told(40.0, 20.0, True, SUM))
+    assert not share.took(pacer, own, Report(40.0, 20.0, True, SUM))
     assert pacer.granted == 4.0
 
 
@@ -85,16 +85,16 @@ def test_a_change_too_small_ends_no_measurement() -> None:
     """The pacer goes on with what it is at."""
     pacer, share = knowing(10.0), Share()
     near = 10.0 * (1 + WORTH_A_CHANGE / 2)
-    assert not share.took(pacer, share.mine(pacer), Told(20.0, near, True, SUM))
+    assert not share.took(pacer, share.own(pacer), Report(20.0, near, True, SUM))
     assert pacer.granted == 10.0
 
 
 def test_what_was_told_to_a_forgotten_sum_is_told_again() -> None:
     """A new one, which another has begun, hasn't got it yet."""
     pacer, share = knowing(10.0), Share()
-    exchanged(share, pacer, Common(None, 0, SUM))
-    assert share.mine(pacer).tell(Common(10.0, 1, SUM)).limit == 10.0
-    assert share.mine(pacer).tell(Common(7.0, 1, "another")).limit == 17.0
+    exchanged(share, pacer, GroupView(None, 0, SUM))
+    assert share.own(pacer).tell(GroupView(10.0, 1, SUM)).limit == 10.0
+    assert share.own(pacer).tell(GroupView(7.0, 1, "another")).limit == 17.0
 
 
 def test_parts_told_twice_dont_ruin_the_sum() -> None:
@@ -104,7 +104,7 @@ def test_parts_told_twice_dont_ruin_the_sum() -> None:
     """
     limit = 100.0
     for _ in range(4):
-        limit = Mine(10.0, 100.0, SUM, False, True).tell(Common(limit, 0, SUM)).limit or 0.0
+        limit = Own(10.0, 100.0, SUM, False, True).tell(GroupView(limit, 0, SUM)).limit or 0.0
     assert limit == pytest.approx(100.0 * DEEPEST_CUT**4)
 
 
@@ -114,7 +114,7 @@ def test_parts_told_twice_dont_ruin_the_sum() -> None:
 def test_a_new_process_begins_with_its_part() -> None:
     """It needn't find anything, and a third of 90/s is not exceeded while it would."""
     pacer = Pacer()
-    assert exchanged(Share(), pacer, Common(90.0, 2, SUM)) == Told(90.0, 30.0, True, SUM)
+    assert exchanged(Share(), pacer, GroupView(90.0, 2, SUM)) == Report(90.0, 30.0, True, SUM)
     assert pacer.granted == 30.0
     assert pacer.rate == pytest.approx(30.0 * 0.97)
 
@@ -122,10 +122,10 @@ def test_a_new_process_begins_with_its_part() -> None:
 def test_the_others_get_what_one_leaves() -> None:
     """At once, and without finding it; the next request needn't wait at the old pace."""
     pacer, share = knowing(0.1), Share()
-    exchanged(share, pacer, Common(None, 0, SUM))
+    exchanged(share, pacer, GroupView(None, 0, SUM))
     pacer.take(0.0)
     assert pacer.next_at() > 10.0
-    exchanged(share, pacer, Common(90.0, 0, SUM))
+    exchanged(share, pacer, GroupView(90.0, 0, SUM))
     assert pacer.granted == pytest.approx(90.0)
     assert pacer.next_at() < 0.1
 
@@ -134,16 +134,16 @@ def test_who_leaves_is_not_counted() -> None:
     """Though somebody waited a moment ago."""
     pacer, share = knowing(10.0), Share()
     pacer.on_waiting()
-    assert share.mine(pacer, leaves=True).tell(Common(20.0, 1, SUM)).waits is False
+    assert share.own(pacer, leaves=True).tell(GroupView(20.0, 1, SUM)).waits is False
 
 
 def test_who_still_waits_is_counted_again() -> None:
     """In a long block nobody begins to wait anew; once nobody waits, that is told once more."""
     pacer, share = knowing(10.0), Share()
     pacer.on_waiting()
-    assert [share.mine(pacer).waits for _ in range(3)] == [True] * 3
+    assert [share.own(pacer).waits for _ in range(3)] == [True] * 3
     pacer.on_idle()
-    assert [share.mine(pacer).waits for _ in range(2)] == [True, False]
+    assert [share.own(pacer).waits for _ in range(2)] == [True, False]
 
 
 # What is remembered.
@@ -152,37 +152,37 @@ def test_who_still_waits_is_counted_again() -> None:
 def test_a_process_begins_at_what_others_found_that_are_gone() -> None:
     """The first one there takes it for all of the limit, and tells it to those that come later."""
     pacer, share = Pacer(), Share()
-    told = exchanged(share, pacer, Common(None, 0, SUM, learnt=40.0))
-    assert told == Told(40.0, 40.0, True, SUM, remembered=True)
+    report = exchanged(share, pacer, GroupView(None, 0, SUM, learnt=40.0))
+    assert report == Report(40.0, 40.0, True, SUM, remembered=True)
     assert pacer.granted == 40.0
-    assert exchanged(Share(), Pacer(), Common(told.limit, 1, SUM)).part == 20.0
+    assert exchanged(Share(), Pacer(), GroupView(report.limit, 1, SUM)).part == 20.0
 
 
 def test_what_is_found_replaces_a_memory() -> None:
     """A process that has found the limit by itself doesn't add it to what is remembered."""
-    assert exchanged(Share(), knowing(10.0), Common(None, 0, SUM, learnt=40.0)).limit == 10.0
+    assert exchanged(Share(), knowing(10.0), GroupView(None, 0, SUM, learnt=40.0)).limit == 10.0
 
 
 def test_a_memory_that_is_too_high_falls_for_all() -> None:
     """Who finds a quarter of its part says so at once, and not by 15 % in each exchange."""
     pacer, share = Pacer(), Share()
-    exchanged(share, pacer, Common(None, 1, SUM, learnt=80.0))
+    exchanged(share, pacer, GroupView(None, 1, SUM, learnt=80.0))
     assert pacer.granted == 40.0
     pacer.on_share(10.0)
-    assert share.mine(pacer).tell(Common(80.0, 1, SUM)).limit == 20.0
+    assert share.own(pacer).tell(GroupView(80.0, 1, SUM)).limit == 20.0
 
 
 @pytest.mark.parametrize("pacer", [Pacer(rate=5), Pacer(rate=math.inf)])
 def test_a_rate_that_was_told_goes_by_no_memory(pacer: Pacer) -> None:
     """Nor does it make the memory look fresh."""
-    told = exchanged(Share(), pacer, Common(None, 0, SUM, learnt=40.0))
-    assert told == Told(None, None, False, SUM)
+    report = exchanged(Share(), pacer, GroupView(None, 0, SUM, learnt=40.0))
+    assert report == Report(None, None, False, SUM)
 
 
 def test_a_memory_of_hardly_anything_is_not_gone_by() -> None:
     """To seek the limit takes seconds, to grow from a request in ten seconds takes minutes."""
     pacer = Pacer()
-    assert exchanged(Share(), pacer, Common(None, 0, SUM, learnt=0.1)).part is None
+    assert exchanged(Share(), pacer, GroupView(None, 0, SUM, learnt=0.1)).part is None
     assert pacer.granted is None
 
 
@@ -190,7 +190,7 @@ def test_a_memory_of_hardly_anything_is_not_gone_by() -> None:
     limit=st.none() | RATES,
     others=st.integers(0, 20),
     found=st.none() | RATES,
-    told=st.none() | RATES,
+    report=st.none() | RATES,
     alone=st.booleans(),
     waits=st.booleans(),
 )
@@ -198,12 +198,12 @@ def test_a_part_is_of_the_sum(
     limit: float | None,
     others: int,
     found: float | None,
-    told: float | None,
+    report: float | None,
     alone: bool,
     waits: bool,
 ) -> None:
     """All parts together are the limit, which is a number above zero, or nothing is told."""
-    answer = Mine(found, told, SUM, alone, waits).tell(Common(limit, others, SUM))
+    answer = Own(found, report, SUM, alone, waits).tell(GroupView(limit, others, SUM))
     if answer.part is None:
         assert answer.limit == limit
     else:
@@ -217,11 +217,11 @@ def test_a_part_is_of_the_sum(
 def test_the_sum_is_what_all_found(parts: list[float], grown: list[float]) -> None:
     """Whoever tells first, and however often: each one's last estimate is in it once."""
     limit: float | None = None
-    told: list[float | None] = [None] * len(parts)
+    report: list[float | None] = [None] * len(parts)
     last = dict(enumerate(parts))
     more = [(n % len(parts), growth) for n, growth in enumerate(grown)]
     for n, growth in [*((n, 0.0) for n in last), *more]:
         last[n] += growth
-        limit = Mine(last[n], told[n], SUM, False, True).tell(Common(limit, 0, SUM)).limit
-        told[n] = last[n]
+        limit = Own(last[n], report[n], SUM, False, True).tell(GroupView(limit, 0, SUM)).limit
+        report[n] = last[n]
     assert limit == pytest.approx(sum(last.values()))

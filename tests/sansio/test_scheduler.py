@@ -16,7 +16,7 @@ from segments_async._sansio.pace.scheduler import (
     SHORTEST_POLL_GAP,
     Kind,
     PollScheduler,
-    Want,
+    QueuedRequest,
     next_poll_at,
 )
 from segments_async.errors import ConfigurationError
@@ -29,14 +29,14 @@ def filled(*kinds: Kind, **options: Any) -> PollScheduler[str]:
     """A scheduler with one want per kind given, all of them due."""
     scheduler: PollScheduler[str] = PollScheduler(**options)
     for n, kind in enumerate(kinds):
-        scheduler.add(Want(kind, f"{kind.name}{n}"))
+        scheduler.add(QueuedRequest(kind, f"{kind.name}{n}"))
     return scheduler
 
 
 def pop_all(scheduler: PollScheduler[str], now: float = NOW) -> list[str]:
     popped = []
-    while (want := scheduler.pop(now)) is not None:
-        popped.append(want.target)
+    while (queued := scheduler.pop(now)) is not None:
+        popped.append(queued.target)
     return popped
 
 
@@ -44,10 +44,10 @@ def pop_kinds(scheduler: PollScheduler[str], grants: int) -> list[Kind]:
     """The kinds of the next wants, each of them added again at once."""
     kinds = []
     for _ in range(grants):
-        want = scheduler.pop(NOW)
-        assert want is not None
-        kinds.append(want.kind)
-        scheduler.add(want)
+        queued = scheduler.pop(NOW)
+        assert queued is not None
+        kinds.append(queued.kind)
+        scheduler.add(queued)
     return kinds
 
 
@@ -83,7 +83,7 @@ def test_an_empty_scheduler_wants_nothing() -> None:
 def test_nothing_goes_before_its_time(kind: Kind, harmless: bool) -> None:
     """A call or poll that isn't due is not popped, not even where nothing else is wanted."""
     scheduler: PollScheduler[str] = PollScheduler()
-    scheduler.add(Want(kind, "later", NOW + 0.001))
+    scheduler.add(QueuedRequest(kind, "later", NOW + 0.001))
     assert scheduler.pop(NOW, harmless=harmless) is None
     assert scheduler.next_at(NOW) == NOW + 0.001
 
@@ -91,7 +91,7 @@ def test_nothing_goes_before_its_time(kind: Kind, harmless: bool) -> None:
 def test_a_call_that_is_not_due_holds_nobody() -> None:
     """What isn't due doesn't stand in the way of what is."""
     scheduler = filled(POLL)
-    scheduler.add(Want(CALL, "later", NOW + 1))
+    scheduler.add(QueuedRequest(CALL, "later", NOW + 1))
     assert pop_all(scheduler) == ["POLL0"]
 
 
@@ -102,9 +102,9 @@ def test_a_call_that_is_not_due_holds_nobody() -> None:
 def test_what_is_discarded_does_not_come(kind: Kind) -> None:
     """A discarded want is neither popped nor waited for."""
     scheduler: PollScheduler[str] = PollScheduler()
-    want = Want(kind, "dropped")
-    scheduler.add(want)
-    scheduler.discard(want)
+    queued = QueuedRequest(kind, "dropped")
+    scheduler.add(queued)
+    scheduler.cancel(queued)
     assert scheduler.next_at(NOW) == math.inf
     assert scheduler.pop(NOW) is None
 
@@ -112,40 +112,40 @@ def test_what_is_discarded_does_not_come(kind: Kind) -> None:
 def test_a_discarded_submit_is_not_pending() -> None:
     """Only a submit that was popped counts against max_pending."""
     scheduler = filled(SUBMIT, max_pending=1)
-    want: Want[str] = Want(SUBMIT, "dropped", -1000.0)
-    scheduler.add(want)
-    scheduler.discard(want)
+    queued: QueuedRequest[str] = QueuedRequest(SUBMIT, "dropped", -1000.0)
+    scheduler.add(queued)
+    scheduler.cancel(queued)
     assert pop_all(scheduler) == ["SUBMIT0"]
 
 
 def test_discarding_what_is_not_queued_does_nothing() -> None:
     """A want that was never added, or was popped already, may be discarded all the same."""
     scheduler = filled(POLL)
-    scheduler.discard(Want(POLL, "stranger"))
+    scheduler.cancel(QueuedRequest(POLL, "stranger"))
     popped = scheduler.pop(NOW)
     assert popped is not None
-    scheduler.discard(popped)
+    scheduler.cancel(popped)
     assert scheduler.pop(NOW) is None
 
 
 def test_what_is_discarded_may_come_back() -> None:
     """A want that is added again after it was discarded comes once."""
     scheduler = filled()
-    want: Want[str] = Want(POLL, "back")
+    queued: QueuedRequest[str] = QueuedRequest(POLL, "back")
     for _ in range(3):
-        scheduler.add(want)
-        scheduler.discard(want)
-    scheduler.add(want)
+        scheduler.add(queued)
+        scheduler.cancel(queued)
+    scheduler.add(queued)
     assert pop_all(scheduler) == ["back"]
 
 
 def test_adding_again_replaces() -> None:
     """A want added twice, with another time, comes once and at the later one's time."""
     scheduler = filled()
-    want: Want[str] = Want(POLL, "moved", NOW)
-    scheduler.add(want)
-    want.key = NOW + 5
-    scheduler.add(want)
+    queued: QueuedRequest[str] = QueuedRequest(POLL, "moved", NOW)
+    scheduler.add(queued)
+    queued.key = NOW + 5
+    scheduler.add(queued)
     assert scheduler.next_at(NOW) == NOW + 5
     assert pop_all(scheduler) == []
     assert pop_all(scheduler, NOW + 5) == ["moved"]
@@ -168,7 +168,7 @@ def test_longest_expected_first(seconds: list[float]) -> None:
     """Submits go by expected duration, longest first, and equals in the order they came."""
     scheduler = filled()
     for n, expected in enumerate(seconds):
-        scheduler.add(Want(SUBMIT, str(n), -expected))
+        scheduler.add(QueuedRequest(SUBMIT, str(n), -expected))
     order = sorted(range(len(seconds)), key=lambda n: (-seconds[n], n))
     assert pop_all(scheduler) == [str(n) for n in order]
 
@@ -178,7 +178,7 @@ def test_polls_by_due_time(times: list[float]) -> None:
     """Polls go by the time they are due, the most overdue first."""
     scheduler = filled()
     for n, due in enumerate(times):
-        scheduler.add(Want(POLL, str(n), due))
+        scheduler.add(QueuedRequest(POLL, str(n), due))
     order = sorted(range(len(times)), key=lambda n: (times[n], n))
     assert pop_all(scheduler) == [str(n) for n in order]
 
@@ -187,7 +187,7 @@ def test_calls_in_the_order_they_came() -> None:
     """Calls that may go at once go first come, first served."""
     scheduler = filled()
     for n in range(10):
-        scheduler.add(Want(CALL, str(n), -math.inf))
+        scheduler.add(QueuedRequest(CALL, str(n), -math.inf))
     assert pop_all(scheduler) == [str(n) for n in range(10)]
 
 
@@ -195,7 +195,7 @@ def test_calls_in_the_order_they_came() -> None:
 def test_a_call_goes_first(others: tuple[Kind, ...]) -> None:
     """A call that comes while submits or polls wait is the next to go."""
     scheduler = filled(*others)
-    scheduler.add(Want(CALL, "call"))
+    scheduler.add(QueuedRequest(CALL, "call"))
     assert pop_kinds(scheduler, 1) == [CALL]
 
 
@@ -263,7 +263,7 @@ def test_no_credit_is_saved_while_no_poll_waits() -> None:
     scheduler = filled(SUBMIT)
     pop_kinds(scheduler, 100)
     for n in range(100):
-        scheduler.add(Want(POLL, str(n)))
+        scheduler.add(QueuedRequest(POLL, str(n)))
     assert pop_kinds(scheduler, 100).count(POLL) == 20
 
 
@@ -289,7 +289,7 @@ def test_each_end_lets_one_in() -> None:
 def test_capped_submits_leave_the_grants_to_polls() -> None:
     """Submits that may not go don't wait: polls take every grant, whatever the share."""
     scheduler = filled(SUBMIT, SUBMIT, *[POLL] * 5, max_pending=1, poll_share=0)
-    kinds = [want.kind for _ in range(6) if (want := scheduler.pop(NOW))]
+    kinds = [queued.kind for _ in range(6) if (queued := scheduler.pop(NOW))]
     assert kinds == [SUBMIT] + [POLL] * 5
 
 
@@ -303,10 +303,10 @@ def test_a_harmless_request_is_preferred(others: list[Kind], kind: Kind) -> None
     """For the guard's probe a poll goes first, then a call, then a submit."""
     scheduler = filled(SUBMIT, *others, poll_share=0)
     for _ in range(3):
-        want = scheduler.pop(NOW, harmless=True)
-        assert want is not None
-        assert want.kind is kind
-        scheduler.add(want)
+        queued = scheduler.pop(NOW, harmless=True)
+        assert queued is not None
+        assert queued.kind is kind
+        scheduler.add(queued)
 
 
 # Anything at all.
@@ -315,7 +315,7 @@ OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.sampled_from(Kind), st.floats(-100, 100)),
         st.tuples(st.just("pop"), st.booleans(), st.floats(0, 5)),
-        st.tuples(st.just("discard"), st.integers(0, 200), st.just(0.0)),
+        st.tuples(st.just("cancel"), st.integers(0, 200), st.just(0.0)),
         st.tuples(st.just("again"), st.integers(0, 200), st.floats(-100, 100)),
         st.tuples(st.just("ended"), st.none(), st.just(0.0)),
     ),
@@ -329,23 +329,23 @@ def test_nothing_is_lost_and_nothing_comes_twice(
 ) -> None:
     """Every want comes once unless discarded, when due, within the cap, as `next_at` says."""
     scheduler: PollScheduler[int] = PollScheduler(poll_share=share, max_pending=cap)
-    wants: list[Want[int]] = []
-    queued: set[int] = set()
+    requests: list[QueuedRequest[int]] = []
+    expected: set[int] = set()
     now, pending = 0.0, 0
 
     def pop(*, harmless: bool) -> bool:
         nonlocal pending
         due = scheduler.next_at(now) <= now
-        want = scheduler.pop(now, harmless=harmless)
-        assert (want is not None) == due
-        if want is None:
+        queued = scheduler.pop(now, harmless=harmless)
+        assert (queued is not None) == due
+        if queued is None:
             return False
-        queued.remove(want.target)  # KeyError where it comes twice, or was discarded
-        if want.kind is SUBMIT:
+        expected.remove(queued.target)  # KeyError where it comes twice, or was cancelled
+        if queued.kind is SUBMIT:
             pending += 1
             assert pending <= (cap or math.inf)
         else:
-            assert want.key <= now
+            assert queued.key <= now
         return True
 
     def end_all() -> None:
@@ -356,29 +356,29 @@ def test_nothing_is_lost_and_nothing_comes_twice(
 
     for operation, what, number in operations:
         if operation == "add":
-            wants.append(Want(what, len(wants), number))
-            scheduler.add(wants[-1])
-            queued.add(wants[-1].target)
+            requests.append(QueuedRequest(what, len(requests), number))
+            scheduler.add(requests[-1])
+            expected.add(requests[-1].target)
         elif operation == "pop":
             now += number
             pop(harmless=what)
         elif operation == "ended" and pending:
             pending -= 1
             scheduler.ended()
-        elif operation in ("discard", "again") and wants:
-            want = wants[what % len(wants)]
-            if operation == "discard":
-                scheduler.discard(want)
-                queued.discard(want.target)
+        elif operation in ("cancel", "again") and requests:
+            queued = requests[what % len(requests)]
+            if operation == "cancel":
+                scheduler.cancel(queued)
+                expected.discard(queued.target)
             else:
-                want.key = number
-                scheduler.add(want)
-                queued.add(want.target)
+                queued.key = number
+                scheduler.add(queued)
+                expected.add(queued.target)
     now += 1000.0
     end_all()
     while pop(harmless=False):
         end_all()
-    assert queued == set()
+    assert expected == set()
 
 
 # How long a poll waits.
@@ -396,19 +396,19 @@ def test_a_poll_waits_for_those_due_before_it(
     """The k-th poll by due time gets one of the next k/share grants, of twice that beside calls."""
     scheduler = filled(*[SUBMIT] * submits, poll_share=share)
     if calling:
-        scheduler.add(Want(CALL, "call"))
+        scheduler.add(QueuedRequest(CALL, "call"))
     for time in times:
-        scheduler.add(Want(POLL, "poll", time))
+        scheduler.add(QueuedRequest(POLL, "poll", time))
     seen = 0
     for grant in itertools.count(1):
-        want = scheduler.pop(NOW)
-        assert want is not None
-        if want.kind is POLL:
+        queued = scheduler.pop(NOW)
+        assert queued is not None
+        if queued.kind is POLL:
             seen += 1
             most = math.ceil(seen / share + 1e-6) * (2 if calling else 1) + calling
             assert grant <= most
         else:
-            scheduler.add(want)  # the stream of submits and calls never ends
+            scheduler.add(queued)  # the stream of submits and calls never ends
         if seen == len(times):
             break
 
@@ -421,19 +421,19 @@ def test_every_export_is_polled_again(ages: list[float], rate: float) -> None:
     for number, age in enumerate(ages):
         submitted_at = NOW - age - number * 1e-3
         target = (submitted_at, number)  # two may have been submitted at once
-        scheduler.add(Want(POLL, target, next_poll_at(NOW, submitted_at)))
+        scheduler.add(QueuedRequest(POLL, target, next_poll_at(NOW, submitted_at)))
         asked[target] = NOW
     now = NOW
     for _ in range(10 * len(ages)):
         now = max(now + 1 / rate, scheduler.next_at(now))
-        want = scheduler.pop(now)
-        assert want is not None
-        last = asked[want.target]
-        floor = max(SHORTEST_POLL_GAP, POLL_GAP_BY_AGE * (last - want.target[0]))
+        queued = scheduler.pop(now)
+        assert queued is not None
+        last = asked[queued.target]
+        floor = max(SHORTEST_POLL_GAP, POLL_GAP_BY_AGE * (last - queued.target[0]))
         assert floor - 1e-6 <= now - last <= floor + (len(ages) + 1) / rate + 1e-6
-        asked[want.target] = now
-        want.key = next_poll_at(now, want.target[0])
-        scheduler.add(want)
+        asked[queued.target] = now
+        queued.key = next_poll_at(now, queued.target[0])
+        scheduler.add(queued)
 
 
 # When to ask again.
