@@ -7,7 +7,6 @@ needn't be made, would be hours of the vendor's work for nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
@@ -20,16 +19,15 @@ import attrs
 
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
-from segments_async._files.destination import Destination
 from segments_async._files.fetch import Renew
 from segments_async._files.under_way import FilesUnderWay
 from segments_async._http.storage import Storage
 from segments_async._journal.sql import SqlJournal
 from segments_async._pace.gate import Gate
 from segments_async._run.recorder import Recorder
+from segments_async._run.request import RunRequest
 from segments_async._sansio.api.credentials import parse_base_url
 from segments_async._sansio.files.naming import is_in
-from segments_async._sansio.jobs.decisions import RunOptions
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.unchanged import is_unchanged
@@ -40,8 +38,6 @@ from segments_async.results import ExportedFile
 
 if TYPE_CHECKING:
     from segments_async._journal.run_log import RunLog
-
-StrPath = str | os.PathLike[str]
 
 
 @attrs.frozen(kw_only=True)
@@ -71,29 +67,6 @@ class Resources:
     download_slots: anyio.Semaphore
     downloads: int
     renew: Renew
-
-
-@attrs.frozen(kw_only=True)
-class RunRequest:
-    """What the caller asked; see `SegmentsClient.open_bulk_export`.
-
-    Attributes:
-        segments: by id; None where only the id was given.
-        destination: None where only links are wanted.
-        options: of the run.
-        journal: a path or URL; None for none.
-        run: the name that the caller gave.
-        only_changed: whether to look for segments that needn't be exported.
-        unusable: why a segment can't be exported whatever is there, by its id.
-    """
-
-    segments: Mapping[str, Segment | None]
-    destination: Destination | None
-    options: RunOptions
-    journal: StrPath | None = None
-    run: str | None = None
-    only_changed: bool = False
-    unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
 
 
 @attrs.frozen(kw_only=True)
