@@ -41,7 +41,8 @@ from segments_async._http.api import (
 )
 from segments_async._http.binding import Binding
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
-from segments_async._pace.gate import Gate, Permit, Target
+from segments_async._pace.gate import Gate
+from segments_async._pace.permits import Permit, Target
 from segments_async._run.engine import Engine, RunOptions
 from segments_async._run.start import Opening, StrPath, account_of
 from segments_async._sansio.api.credentials import Origin, Secret, authorization, parse_base_url

@@ -8,7 +8,7 @@ from typing import TypeVar
 import anyio
 
 from segments_async._exports.registry import POST_GRACE, SharedExport
-from segments_async._pace.gate import Mailbox, Permit
+from segments_async._pace.permits import Mailbox, Permit
 from segments_async._pace.watch import RequestWatch
 from segments_async._sansio.jobs.lifecycle import Event
 

@@ -20,7 +20,8 @@ import anyio.lowlevel
 import attrs
 
 from segments_async._http.api import LIST_CAP
-from segments_async._pace.gate import Gate, Mailbox, Permit, Target
+from segments_async._pace.gate import Gate
+from segments_async._pace.permits import Mailbox, Permit, Target
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import (
     LONGEST_ID,

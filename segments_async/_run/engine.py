@@ -21,8 +21,9 @@ from segments_async._files.destination import Destination
 from segments_async._files.fetch import Renew, fetch_file
 from segments_async._files.under_way import FilesUnderWay
 from segments_async._http.storage import Storage
-from segments_async._pace.gate import Gate, Mailbox, Permit
-from segments_async._pace.sharing import sharing_of
+from segments_async._pace.gate import Gate
+from segments_async._pace.permits import Mailbox, Permit
+from segments_async._pace.sharing import Sharing
 from segments_async._pace.watch import RequestWatch
 from segments_async._run.downloads import DownloadQueue
 from segments_async._run.ledger import Ledger
@@ -357,9 +358,9 @@ class Engine(Generic[OutcomeT]):
                 done = anyio.Event()
                 try:
                     if beginning.journal is not None and not self._ledger.finished:
-                        sharing = sharing_of(self._gate.pacer)
-                        await sharing.join(self._gate, beginning.journal)
-                        tasks.start_soon(sharing.keep, self._gate, beginning.journal, done)
+                        sharing = Sharing(self._gate, beginning.journal)
+                        await sharing.join()
+                        tasks.start_soon(sharing.keep, done)
                     if self._ledger.can_be_lost and not self._ledger.finished:
                         tasks.start_soon(self._look_after_journal, done)
                     await self._start_all(beginning)

@@ -13,7 +13,8 @@ import attrs
 from segments_async._exports.registry import ExportRegistry, SharedExport
 from segments_async._files import download
 from segments_async._http import storage
-from segments_async._pace.gate import Gate, Permit
+from segments_async._pace.gate import Gate
+from segments_async._pace.permits import Permit
 from segments_async._sansio.api.credentials import authorization
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async._sansio.files.ranges import Stored, read_answer

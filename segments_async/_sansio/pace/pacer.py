@@ -37,8 +37,11 @@ many as a plateau has, the search goes on after it: the rate doubles as in the b
 from __future__ import annotations
 
 import math
+from typing import Protocol
+from weakref import WeakSet
 
 from segments_async._sansio.pace.limit_headers import Hint
+from segments_async._sansio.pace.shared_limit import LOWEST_RATE, Share
 from segments_async.errors import ConfigurationError
 
 #: Where the rate had grown far beyond the estimate before a 429, this part of it is believed.
@@ -51,7 +54,6 @@ LEAST_OF_CUT_RATE = 0.25
 #: refused: 2.2 s to reach 100/s. Twice a second found the limit no better, at more 429s.
 FIRST_RATE = 10.0
 DOUBLINGS = 1.5
-LOWEST_RATE = 0.05
 HIGHEST_RATE = 2000.0
 
 #: Seconds of lateness that may be caught up at once: timers and answers jitter by about as much.
@@ -161,6 +163,12 @@ FIRST_GAP_BY_LAST_BLOCK = 0.25
 LONGEST_FIRST_GAP = 1.0
 
 
+class Leader(Protocol):
+    """Grants the requests of one client."""
+
+    def reschedule(self) -> None: ...
+
+
 class Pacer:
     """Paces every request of one account, and learns how fast that may be.
 
@@ -181,6 +189,10 @@ class Pacer:
         told = rate is not None and rate < math.inf
         #: Whether it learns the limit, and not only what the caller told of it.
         self.learns: bool = rate is None
+        #: One for each client of the pacer: all look again at what may go when the pace changes.
+        self.leaders: WeakSet[Leader] = WeakSet()
+        #: The part of the limit that this pacer has among the account's processes.
+        self.share: Share = Share()
         self._ceiling: float = rate if rate is not None and told else HIGHEST_RATE
         self._rate: float = FIRST_RATE if rate is None else rate
         # What the vendor is believed to grant; None while the limit is sought.

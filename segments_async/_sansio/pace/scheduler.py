@@ -102,6 +102,15 @@ class PollScheduler(Generic[Target]):
         """Forget a want, if it is queued; its entry is dropped when it comes up."""
         queued.entry = 0
 
+    def queued(self, kind: Kind) -> int:
+        """The queued requests of a kind."""
+        queues = {
+            Kind.CALL: (self._calls,),
+            Kind.SUBMIT: (self._submits, self._delayed),
+            Kind.POLL: (self._polls,),
+        }
+        return sum(entry == q.entry for queue in queues[kind] for _, entry, q in queue)
+
     def next_at(self, now: float) -> float:
         """When the next request wants to go: the past if one is overdue, inf if there is none."""
         at = math.inf

@@ -15,9 +15,15 @@ process starts at, until that one has found the limit by itself.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 
-from segments_async._sansio.pace.pacer import LOWEST_RATE, Pacer
+if TYPE_CHECKING:
+    from segments_async._sansio.pace.pacer import Pacer
+
+#: Requests/s that a pacer never falls below.
+LOWEST_RATE = 0.05
 
 #: A part that differs by less from the one that is there changes nothing: each change ends what
 #: the pacer is measuring.
@@ -117,9 +123,16 @@ class Own:
 
 
 class Share:
-    """One process's part in it, for its pacer."""
+    """One process's part in the limit, which its pacer holds for all clients and runs."""
 
     def __init__(self) -> None:
+        #: This process's name among those of the account; empty before its first exchange.
+        self.member: str = ""
+        #: Runs with a journal, and whether one of them makes the exchanges for all.
+        self.runs: int = 0
+        self.exchanging: bool = False
+        #: Whether the last exchange failed, and a warning was logged.
+        self.failing: bool = False
         self._told: float | None = None
         self._told_to = ""
         self._new = True
