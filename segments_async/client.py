@@ -41,7 +41,7 @@ from segments_async._http.api import (
 )
 from segments_async._http.binding import Binding
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
-from segments_async._pace.gate import Gate
+from segments_async._pace.gate import Gate, GateStatistics
 from segments_async._pace.permits import Permit, Target
 from segments_async._run.engine import Engine, RunOptions
 from segments_async._run.start import Opening, StrPath, account_of
@@ -842,3 +842,8 @@ def _optional_positive(what: str, value: float | None) -> None:
 def _at_least_one(what: str, value: int) -> None:
     if value < 1:
         raise ConfigurationError(f"{what}: at least 1, not {value!r}")
+
+
+def statistics_of(client: SegmentsClient) -> tuple[GateStatistics, int]:
+    """For tests: a client's gate at this moment, and the files that are being downloaded."""
+    return client._gate.statistics(), client._downloads - client._download_slots.value

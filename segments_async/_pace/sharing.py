@@ -83,8 +83,8 @@ class Sharing:
             if exc.reason != "locked" and not share.failing:
                 share.failing = True
                 logger.warning(
-                    "the limit isn't shared with other processes for now: %s; this process keeps the "
-                    "part that it has, and the exchange is tried again",
+                    "the limit isn't shared with other processes for now: %s; this process keeps "
+                    "the part that it has, and the exchange is tried again",
                     exc,
                 )
             return

@@ -186,6 +186,10 @@ class Script:
         """Script one more."""
         self._rules.append(rule)
 
+    def clear(self) -> None:
+        """Forget them all."""
+        self._rules.clear()
+
     def rule_for(self, entry: Entry) -> Rule | None:
         """The rule this request falls under; it isn't used up until `take`."""
         return next((rule for rule in self._rules if rule.matches(entry)), None)

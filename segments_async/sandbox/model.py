@@ -186,6 +186,10 @@ class Sandbox:
             Rule(fault, origin, method, pattern, segment_id, times, skip, since, until)
         )
 
+    def clear_faults(self) -> None:
+        """Forget the scripted faults that are left: from now on nothing goes wrong."""
+        self._script.clear()
+
     def faults_left(self) -> int:
         """How many scripted faults have not been used up."""
         return len(self._script)

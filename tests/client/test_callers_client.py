@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import anyio
+import anyio.abc
 import h2.config
 import h2.connection
 import h2.events
@@ -29,6 +30,8 @@ from segments_async import (
     SegmentsClient,
     SubmitUnknownError,
 )
+from segments_async._http.api import CallersClient
+from segments_async._sansio.api.credentials import authorization
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,
@@ -197,12 +200,13 @@ async def test_a_client_that_cannot_be_borrowed_was_sent_nothing(
     journal = tmp_path / "runs.db"
     async with connected(sandbox) as client:
 
-        def fails() -> Any:
+        def fails(_: CallersClient) -> Any:
             raise Own
 
-        monkeypatch.setattr(client._api._clients, "borrow", fails)
-        with pytest.raises(Own):
-            await client.bulk_export(sandbox.segment_ids, None, journal=journal, run="night")
+        with monkeypatch.context() as patched:
+            patched.setattr(CallersClient, "borrow", fails)
+            with pytest.raises(Own):
+                await client.bulk_export(sandbox.segment_ids, None, journal=journal, run="night")
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, None, journal=journal, run="night")
     assert report.ok
@@ -422,7 +426,7 @@ class _Http2Server:
             "POST",
             "/service/v1/segments/export/",
             {
-                "authorization": httpx.BasicAuth(PAGE_API_KEY, PAGE_ACCESS_TOKEN)._auth_header,
+                "authorization": authorization(PAGE_API_KEY, PAGE_ACCESS_TOKEN).reveal(),
                 "content-type": "application/json",
             },
             json.dumps({"segmentId": PAGE_SEGMENT_ID, "outputFormat": "csv"}).encode(),
@@ -487,20 +491,25 @@ async def test_after_a_machine_slept_connections_are_made_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Those from before look young, since the monotonic clock stood still, and are dead."""
+    made: list[anyio.abc.ByteStream] = []
+    connect = anyio.connect_tcp
+
+    async def counted(*args: Any, **keywords: Any) -> Any:
+        made.append(await connect(*args, **keywords))
+        return made[-1]
+
+    monkeypatch.setattr(anyio, "connect_tcp", counted)
     with SandboxServer(Sandbox(segments=3)) as server:
         async with SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url
         ) as client:
             await client.list_segments()
-            (clients, _) = client._own
-            (transport,) = clients._transports.values()
-            (before,) = transport._direct._pool.connections
             await client.list_segments()
-            assert transport._direct._pool.connections == [before]
+            assert len(made) == 1
             wall = time.time
             monkeypatch.setattr(time, "time", lambda: wall() + 3600)
             await client.list_segments()
-            assert list(clients._transports.values()) == [transport]
-            (after,) = transport._direct._pool.connections
-            assert after is not before
-            assert before.is_closed()
+            await client.list_segments()
+            before, _ = made
+            with pytest.raises(anyio.ClosedResourceError):
+                await before.send(b"")

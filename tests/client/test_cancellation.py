@@ -10,7 +10,15 @@ from typing import Any
 import anyio
 import pytest
 
-from client.vendor import all_whole, assert_at_rest, connected, is_whole, names_in, turns
+from client.vendor import (
+    all_whole,
+    assert_at_rest,
+    connected,
+    http_clients_made,
+    is_whole,
+    names_in,
+    turns,
+)
 from segments_async import Pacer, SegmentsClient
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
@@ -239,8 +247,11 @@ async def test_at_every_suspension_of_one_who_shares(who: str, tmp_path: Path) -
 
 
 @pytest.mark.real_time
-async def test_requests_cancelled_while_they_connect_leave_nothing_behind() -> None:
+async def test_requests_cancelled_while_they_connect_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The library's own HTTP clients are as many as were needed at once, and work."""
+    made = http_clients_made(monkeypatch)
     with SandboxServer(Sandbox(segments=3)) as server:
         async with SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url, pacer=Pacer(rate=math.inf)
@@ -251,5 +262,5 @@ async def test_requests_cancelled_while_they_connect_leave_nothing_behind() -> N
                         tasks.start_soon(client.list_segments)
                     await turns(turn % 15)
                     tasks.cancel_scope.cancel()
-            assert len(client._own[0]._transports) <= 3
+            assert len(made) <= 3
             assert len(await client.list_segments()) == 3

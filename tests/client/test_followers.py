@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -57,7 +58,7 @@ async def test_a_run_left_during_a_silence_takes_nobody_with_it(tmp_path: Path) 
             await anyio.sleep(3.0)
             sandbox.inject(Fault(lost="after", delay=1e6), times=math.inf)
             await anyio.sleep(30.0)
-        sandbox._script._rules.clear()
+        sandbox.clear_faults()
         with anyio.fail_after(100):
             assert await client.list_segments()
 
@@ -139,7 +140,7 @@ async def test_patience_ends_under_429s_too(tmp_path: Path) -> None:
     async with connected(sandbox) as client:
         with anyio.fail_after(3600):
             report = await client.bulk_export(sandbox.segment_ids, tmp_path, export_timeout=60)
-        sandbox._script._rules.clear()
+        sandbox.clear_faults()
     assert {type(o.error) for o in report.not_exported} == {ExportTimeoutError}
 
 
@@ -193,16 +194,18 @@ async def test_a_renewed_export_without_a_link_stops_nobody_else(tmp_path: Path)
         Fault.status(403, body="<Code>AccessDenied</Code><Message>Request has expired</Message>"),
         origin="files",
     )
+
+    def without_a_link(body: bytes) -> bytes:
+        """Of the export whose file was refused."""
+        refused = {entry.export_id for entry in sandbox.record.files() if entry.status == 403}
+        export = json.loads(body)
+        if export["exportId"] in refused:
+            export["filename"] = None
+        return json.dumps(export).encode()
+
+    sandbox.inject(Fault.changed(without_a_link), **POLL, times=math.inf)
     async with connected(sandbox) as client:
-        real = client.get_export
-
-        async def without_a_link(export: Any) -> Any:
-            return attrs.evolve(await real(export), filename=None)
-
-        run = client.open_bulk_export(sandbox.segment_ids, tmp_path)
-        run._engine._renew = without_a_link
-        async with run:
-            report = await run.report()
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path)
     assert len(report.exported) == 5
     [failed] = report.not_exported
     assert isinstance(failed.error, DownloadError)

@@ -26,6 +26,7 @@ from segments_async._http.api import SLOTS
 from segments_async._journal.database import Database
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
+from segments_async.client import statistics_of
 from segments_async.sandbox import Fault, Sandbox
 
 GONE = JournalError("the server is gone", reason="unavailable", location="here")
@@ -142,7 +143,7 @@ async def test_no_post_goes_out_meanwhile(tmp_path: Path, database: Server) -> N
 
         async def look() -> None:
             await anyio.sleep(30)
-            free.append(client._gate._free)
+            free.append(statistics_of(client)[0].free_slots)
             await client.list_segments()
 
         tasks.start_soon(look)

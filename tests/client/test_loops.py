@@ -11,6 +11,7 @@ import anyio
 import httpx
 import pytest
 
+from client.vendor import http_clients_made
 from segments_async import ConfigurationError, SegmentsClient
 from segments_async.sandbox import (
     API_ORIGIN,
@@ -45,16 +46,18 @@ async def _refused(client: SegmentsClient, to: Path, word: str) -> None:
 
 @pytest.mark.parametrize("second", ["asyncio", "trio"])
 @pytest.mark.parametrize("first", ["asyncio", "trio"])
-def test_a_second_event_loop_is_refused(first: str, second: str, tmp_path: Path) -> None:
+def test_a_second_event_loop_is_refused(
+    first: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In a sentence, and nothing is sent; whatever the backends, and with connections left open."""
+    made = http_clients_made(monkeypatch)
     with SandboxServer(Sandbox(segments=3)) as server:
         client = _client(server.base_url)
 
         async def use() -> None:
             assert len(await client.list_segments()) == 3
-            for clients in client._own:  # or Python would warn of what the caller left open
-                for http in list(clients._transports):
-                    await http.aclose()
+            for http in made:  # or Python would warn of what the caller left open
+                await http.aclose()
 
         async def use_elsewhere() -> None:
             await _refused(client, tmp_path, "event loop")

@@ -57,7 +57,7 @@ class Proxy:
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 with contextlib.suppress(OSError):
-                    proxy._handle(self.request)
+                    proxy.serve(self.request)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -74,7 +74,7 @@ class Proxy:
         self._server.shutdown()
         self._server.server_close()
 
-    def _handle(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         connection.settimeout(30)
         head = b""
         while b"\r\n\r\n" not in head:

@@ -21,6 +21,7 @@ from segments_async import (
     ServerError,
     SubmitUnknownError,
 )
+from segments_async.client import statistics_of
 from segments_async.sandbox import (
     FREE_ACCESS_TOKEN,
     FREE_API_KEY,
@@ -52,7 +53,7 @@ async def _accounted_for(sandbox: Sandbox, to: Path) -> None:
             with anyio.fail_after(PATIENCE):
                 segments = await client.list_segments()
                 report = await client.bulk_export(segments, to)
-            assert client._gate._free == 64
+            assert statistics_of(client)[0].free_slots == 64
         assert_at_rest(client, sandbox)
     record = sandbox.record
     outcomes = [*report.exported, *report.not_exported]
@@ -176,7 +177,7 @@ async def test_leaving_a_run_closes_its_connections(tmp_path: Path) -> None:
                 async with client.open_bulk_export(sandbox.segment_ids, tmp_path) as run:
                     async for _ in run:
                         break
-                assert client._gate._free == 64
+                assert statistics_of(client)[0].free_slots == 64
                 assert len(await client.list_segments()) == 40
     # What a download had brought stays for the next one: a part and its sidecar, never one alone.
     names = set(names_in(tmp_path))

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
@@ -20,8 +22,10 @@ from segments_async._journal.backends import backend
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import limit as limits
 from segments_async._journal.tables import sealed, stamp
-from segments_async._pace.sharing import BUSY, IDLE, sharing_of
+from segments_async._pace.gate import Gate
+from segments_async._pace.sharing import BUSY, IDLE, Sharing
 from segments_async._run.start import account_of
+from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Sandbox, TokenBucket
 
@@ -130,15 +134,15 @@ async def test_a_locked_journal_holds_no_first_request(database: Path) -> None:
     """A part that isn't known within a second is learnt later."""
     await journal_at(database)
     pacer = Pacer()
-    sandbox = Sandbox(segments=1, durations=STEADY)
-    async with connected(sandbox, pacer=pacer) as client:
-        journal = await journal_at(database)
-        with closing(sqlite3.connect(database, isolation_level=None)) as holder:
-            holder.execute("BEGIN IMMEDIATE")
-            began = anyio.current_time()
-            await sharing_of(pacer).join(client._gate, journal)
-            assert anyio.current_time() - began <= 1.0
-            holder.execute("ROLLBACK")
+    api: Any = SimpleNamespace(timeout=30.0)
+    gate = Gate(api, pacer, PollScheduler())
+    journal = await journal_at(database)
+    with closing(sqlite3.connect(database, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        began = anyio.current_time()
+        await Sharing(gate, journal).join()
+        assert anyio.current_time() - began <= 1.0
+        holder.execute("ROLLBACK")
     assert pacer.granted is None
 
 

@@ -28,7 +28,7 @@ async def test_a_vendor_that_falls_silent_is_sent_no_more(tmp_path: Path) -> Non
         sandbox.inject(frozen, times=math.inf)
         await anyio.sleep(60.0)
         during = sandbox.record.api()[before:]
-        sandbox._script._rules.clear()
+        sandbox.clear_faults()
         report = await run.report()
     unknown = [o for o in report.not_exported if isinstance(o.error, SubmitUnknownError)]
     assert len(during) <= 25, "a vendor that answers nothing for a minute"
@@ -51,7 +51,7 @@ async def test_after_a_silence_one_harmless_request_goes_first(tmp_path: Path) -
         before = len(sandbox.record.api())
         await anyio.sleep(60.0)
         probes = sandbox.record.api()[before:]
-        sandbox._script._rules.clear()
+        sandbox.clear_faults()
         await run.report()
     assert 1 <= len(probes) <= 4
     assert {entry.kind for entry in probes} == {"poll"}

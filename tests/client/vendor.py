@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 
 import anyio
 import httpx
+import pytest
 
 from segments_async import Exported, Progress, SegmentsClient
-from segments_async._http.api import SLOTS
+from segments_async.client import statistics_of
 from segments_async.sandbox import (
     API_ORIGIN,
     PAGE_ACCESS_TOKEN,
@@ -53,12 +53,10 @@ async def connected(sandbox: Sandbox, **options: Any) -> AsyncIterator[SegmentsC
 
 
 def assert_at_rest(client: SegmentsClient, sandbox: Sandbox) -> None:
-    """Nobody waits in the gate, nothing is queued, all slots are free, and no request is open."""
-    gate = client._gate
-    assert gate._scheduler.next_at(0.0) == math.inf
-    assert (gate._free, gate._leader, len(gate._waiters)) == (SLOTS, None, 0)
-    assert gate._scheduler.pending == 0
-    assert client._download_slots.value == client._downloads
+    """No caller waits, nothing is queued, all slots are free, and no request is open."""
+    gate, downloads = statistics_of(client)
+    assert gate.at_rest, gate
+    assert downloads == 0
     assert sandbox.record.under_way() == 0
 
 
@@ -100,6 +98,19 @@ def adds_up(progress: Progress) -> bool:
         progress.not_exported,
     )
     return min(places) >= 0 and sum(places) == progress.total
+
+
+def http_clients_made(monkeypatch: pytest.MonkeyPatch) -> list[httpx.AsyncClient]:
+    """All of httpx's clients that are made from now on, by the library or by the test."""
+    made: list[httpx.AsyncClient] = []
+
+    class Counted(httpx.AsyncClient):
+        def __init__(self, **keywords: Any) -> None:
+            super().__init__(**keywords)
+            made.append(self)
+
+    monkeypatch.setattr(httpx, "AsyncClient", Counted)
+    return made
 
 
 async def turns(count: int) -> None:

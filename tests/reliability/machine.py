@@ -173,7 +173,7 @@ class Sessions(RuleBasedStateMachine):
         try:
             if self._task is not None:
                 self.end("leave")
-            self._sandbox._script._rules.clear()
+            self._sandbox.clear_faults()
             self.start(opted_in=False, gap=1.0)
             self._wait()
             world = self._world

@@ -117,7 +117,7 @@ class _Schedule:
                 self._session(self._plan())
                 self._look(told)
             # The last one is disturbed by nothing but the limit.
-            self._sandbox._script._rules.clear()
+            self._sandbox.clear_faults()
             # It waits out whatever guard is left.
             self._session(Plan(gap=self._chance.uniform(0, 5)))
             self._look(told)

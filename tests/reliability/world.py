@@ -29,6 +29,7 @@ from segments_async import (
 )
 from segments_async._journal import opened_run, run_log
 from segments_async._run import downloads, engine, ledger, start
+from segments_async.client import statistics_of
 from segments_async.sandbox import API_ORIGIN, PAGE_ACCESS_TOKEN, PAGE_API_KEY, Sandbox
 
 #: How a session ends, if its run doesn't end before: the caller leaves its block, is cancelled,
@@ -196,7 +197,7 @@ class World:
                 self.caller = self.loop = None
                 if not life.dead:
                     assert_at_rest(client, self.sandbox)
-                heard = client._gate.guard.internal_errors
+                heard = statistics_of(client)[0].internal_errors
         self.killed |= life.dead
         self.complaints += [
             *half_files(self.contents, self.directory),

@@ -23,7 +23,10 @@ BODY = {"segmentId": PAGE_SEGMENT_ID, "outputFormat": "csv"}
 
 
 def client(sandbox: Sandbox, timeout: float | None = None) -> httpx.AsyncClient:
-    transport = SandboxTransport(sandbox)
+    return client_over(SandboxTransport(sandbox), timeout)
+
+
+def client_over(transport: SandboxTransport, timeout: float | None = None) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=transport, base_url=API_ORIGIN, auth=PAGE_AUTH, timeout=timeout
     )
@@ -32,7 +35,8 @@ def client(sandbox: Sandbox, timeout: float | None = None) -> httpx.AsyncClient:
 async def test_export_from_post_to_file() -> None:
     """Its time is anyio's: after four seconds of sleep the export is complete."""
     sandbox = Sandbox(durations=Durations(median=4.0, sigma=0))
-    async with client(sandbox) as http, httpx.AsyncClient(transport=http._transport) as bare:
+    transport = SandboxTransport(sandbox)
+    async with client_over(transport) as http, httpx.AsyncClient(transport=transport) as bare:
         path = EXPORT + (await http.post(EXPORT, json=BODY)).json()["exportId"]
         assert (await http.get(path)).json()["status"] == "PENDING"
         await anyio.sleep(4.0)
@@ -93,7 +97,8 @@ async def received(response: httpx.Response, into: list[bytes]) -> None:
 async def test_bodies_are_lazy_and_break_in_the_middle() -> None:
     """The client has the first pieces before the connection ends."""
     sandbox = Sandbox(rows=3000)
-    async with client(sandbox) as http, httpx.AsyncClient(transport=http._transport) as bare:
+    transport = SandboxTransport(sandbox)
+    async with client_over(transport) as http, httpx.AsyncClient(transport=transport) as bare:
         path = EXPORT + (await http.post(EXPORT, json=BODY)).json()["exportId"]
         await anyio.sleep(60)
         link = (await http.get(path)).json()["filename"]

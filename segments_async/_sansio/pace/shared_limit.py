@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from segments_async._sansio.pace.interval import LOWEST_RATE
+
 if TYPE_CHECKING:
     from segments_async._sansio.pace.pacer import Pacer
-
-#: Requests/s that a pacer never falls below.
-LOWEST_RATE = 0.05
 
 #: A part that differs by less from the one that is there changes nothing: each change ends what
 #: the pacer is measuring.
