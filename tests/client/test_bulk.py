@@ -429,7 +429,9 @@ async def test_a_500_ends_its_segment_and_pauses_the_rest() -> None:
 
 async def test_a_limit_is_found_and_kept() -> None:
     """From nothing known: few requests are refused, and the run takes little more than it must."""
-    sandbox = Sandbox(segments=300, limit=TokenBucket(20, 20), durations=STEADY, latency=0.1)
+    sandbox = Sandbox(
+        segments=300, limit=TokenBucket(20, 20), durations=STEADY, latency=0.1, seed=1
+    )
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, None)
         took = anyio.current_time()

@@ -181,10 +181,10 @@ class Admission(Generic[Target]):
             # has to.
             self._submit_hold.on_no_word(grant.at)
         if is_away(answer):
-            return self._on_away(now, grant, request, answer, chance)
+            return self._on_away(grant, request, answer, chance)
         self._on_vendor_there(now, grant)
         if answer.status == 429:
-            notice = self._on_throttled(now, grant, request, answer, chance)
+            notice = self._on_throttled(grant, request, answer, chance)
         else:
             self.granted += answer.status not in NOT_NOW
             self.scheduler.on_granted(grant.kind)
@@ -259,14 +259,10 @@ class Admission(Generic[Target]):
             self._submit_hold.on_vendor_back(now)
 
     def _on_away(
-        self,
-        now: float,
-        grant: Grant[Target],
-        request: ApiRequest,
-        answer: ApiAnswer,
-        chance: float,
+        self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer, chance: float
     ) -> Notice:
         """A gateway answered in the vendor's place: no request was granted, and none refused."""
+        now = answer.at
         self._on_no_answer(now, grant, chance)
         asked = retry_after_seconds(answer.status, answer.headers)
         self.outage.on_away(now, grant.at, chance, retry_after=asked)
@@ -277,18 +273,14 @@ class Admission(Generic[Target]):
         if request.body is not None and answer.status not in NOT_NOW:
             self._submit_hold.on_unknown(now, grant.at, enough=AWAY_IN_A_ROW, pause=asked or 0.0)
         pause = max(0.0, self.outage.next_at() - now)
-        then = f"; only a probe is sent in the next {pause:.1f} s" if pause else ""
+        then = f"; nothing is sent for {pause:.1f} s, and one probe then" if pause else ""
         text = "%s %s: answered %d, not by the vendor itself%s"
         return Notice(pause > 0, text, (request.method, request.path, answer.status, then))
 
     def _on_throttled(
-        self,
-        now: float,
-        grant: Grant[Target],
-        request: ApiRequest,
-        answer: ApiAnswer,
-        chance: float,
+        self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer, chance: float
     ) -> Notice:
+        now = answer.at
         pause = retry_after_seconds(answer.status, answer.headers)
         asked = "" if pause is None else f", asked to wait {pause:g} s"
         self.throttled += 1
