@@ -161,9 +161,11 @@ def private_imports_of_cli(found: list[Module]) -> set[tuple[str, ...]]:
 
 
 def private_accesses_of_tests() -> int:
-    """Attributes with a leading underscore that tests outside `tests/sansio` touch on an object."""
+    """Private attributes that tests outside `tests/sansio` use; `os._exit` is public."""
     return sum(
-        len(re.findall(r"(?<!self)(?<!cls)\._[a-z]\w*", _without_imports(path.read_text())))
+        len(
+            re.findall(r"(?<!self)(?<!cls)(?<!\bos)\._[a-z]\w*", _without_imports(path.read_text()))
+        )
         for path in TESTS.rglob("*.py")
         if "sansio" not in path.relative_to(TESTS).parts
     )

@@ -846,4 +846,6 @@ def _at_least_one(what: str, value: int) -> None:
 
 def statistics_of(client: SegmentsClient) -> tuple[GateStatistics, int]:
     """For tests: a client's gate at this moment, and the files that are being downloaded."""
-    return client._gate.statistics(), client._downloads - client._download_slots.value
+    slots = client._download_slots  # pyright: ignore[reportPrivateUsage]
+    gate = client._gate  # pyright: ignore[reportPrivateUsage]
+    return gate.statistics(), int(slots.max_value or 0) - slots.value
