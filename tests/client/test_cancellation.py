@@ -207,7 +207,7 @@ async def test_at_every_suspension_of_the_single_steps(tmp_path: Path) -> None:
     assert number > 20
 
 
-@pytest.mark.parametrize("who", ["driver", "passenger"])
+@pytest.mark.parametrize("who", ["first", "second"])
 async def test_at_every_suspension_of_one_who_shares(who: str, tmp_path: Path) -> None:
     """Two share an export; one is cancelled at each of its awaits, and the other has its file."""
     number = 0
@@ -230,11 +230,11 @@ async def test_at_every_suspension_of_one_who_shares(who: str, tmp_path: Path) -
                     await Counted(call, number, scope.cancel)
 
             async with anyio.create_task_group() as tasks:
-                if who == "driver":
+                if who == "first":
                     tasks.start_soon(doomed)
                     await anyio.sleep(0.01)
                 tasks.start_soon(client.export, segment_id, to / "other.csv")
-                if who == "passenger":
+                if who == "second":
                     await anyio.sleep(0.01)
                     tasks.start_soon(doomed)
             assert_at_rest(client, sandbox)

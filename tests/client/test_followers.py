@@ -1,4 +1,4 @@
-"""Claims about parties that come and go while another one records, or a probe is out."""
+"""Followers that come and go while another one records, or while a probe is out."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_a_resumed_run_shares_with_whoever_waits_by_the_id(tmp_path: Path)
     assert len(raised) == 1
 
 
-async def test_a_party_that_left_is_told_no_more(
+async def test_a_follower_that_left_is_told_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One run's time is up while the other one's journal is written: neither is harmed."""

@@ -1,4 +1,4 @@
-"""Single flight, and the gate that all of a client's requests pass."""
+"""Callers that share one export, and the gate of all requests of a client."""
 
 from __future__ import annotations
 
@@ -118,18 +118,18 @@ async def test_an_export_abandoned_long_ago_is_not_joined(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.3, 0.7, 1.7, 3.0, 4.3])
-async def test_the_driver_may_be_cancelled(moment: float, tmp_path: Path) -> None:
+async def test_the_first_caller_may_be_cancelled(moment: float, tmp_path: Path) -> None:
     """The first caller of a shared export goes, in mid-POST or mid-poll; the others finish."""
     sandbox = Sandbox(rows=5, durations=STEADY, latency=0.4)
     async with connected(sandbox) as client:
         first = anyio.CancelScope()
 
-        async def driver() -> None:
+        async def leaves() -> None:
             with first:
                 await client.export(PAGE_SEGMENT_ID, tmp_path / "first.csv")
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(driver)
+            tasks.start_soon(leaves)
             await anyio.sleep(0.01)
             for number in range(3):
                 tasks.start_soon(client.export, PAGE_SEGMENT_ID, tmp_path / f"{number}.csv")

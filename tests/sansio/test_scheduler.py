@@ -26,7 +26,7 @@ CALL, SUBMIT, POLL = Kind.CALL, Kind.SUBMIT, Kind.POLL
 
 
 def filled(*kinds: Kind, **options: Any) -> PollScheduler[str]:
-    """A scheduler with one want per kind given, all of them due."""
+    """A scheduler with one request per kind given, all of them due."""
     scheduler: PollScheduler[str] = PollScheduler(**options)
     for n, kind in enumerate(kinds):
         scheduler.add(QueuedRequest(kind, f"{kind.name}{n}"))
@@ -41,7 +41,7 @@ def pop_all(scheduler: PollScheduler[str], now: float = NOW) -> list[str]:
 
 
 def pop_kinds(scheduler: PollScheduler[str], grants: int) -> list[Kind]:
-    """The kinds of the next wants, each of them added again at once."""
+    """The kinds of the next requests, each of them added again at once."""
     kinds = []
     for _ in range(grants):
         queued = scheduler.pop(NOW)
@@ -72,7 +72,7 @@ def test_a_cap_is_at_least_1(cap: int) -> None:
 
 
 def test_an_empty_scheduler_wants_nothing() -> None:
-    """Without wants there is nothing to pop, now or ever."""
+    """Without requests there is nothing to pop, now or ever."""
     scheduler: PollScheduler[str] = PollScheduler()
     assert scheduler.pop(NOW) is None
     assert scheduler.next_at(NOW) == math.inf
@@ -100,7 +100,7 @@ def test_a_call_that_is_not_due_holds_nobody() -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_what_is_discarded_does_not_come(kind: Kind) -> None:
-    """A discarded want is neither popped nor waited for."""
+    """A cancelled request is neither popped nor waited for."""
     scheduler: PollScheduler[str] = PollScheduler()
     queued = QueuedRequest(kind, "dropped")
     scheduler.add(queued)
@@ -119,7 +119,7 @@ def test_a_discarded_submit_is_not_pending() -> None:
 
 
 def test_discarding_what_is_not_queued_does_nothing() -> None:
-    """A want that was never added, or was popped already, may be discarded all the same."""
+    """A request that was never added, or was popped already, may be cancelled too."""
     scheduler = filled(POLL)
     scheduler.cancel(QueuedRequest(POLL, "stranger"))
     popped = scheduler.pop(NOW)
@@ -129,7 +129,7 @@ def test_discarding_what_is_not_queued_does_nothing() -> None:
 
 
 def test_what_is_discarded_may_come_back() -> None:
-    """A want that is added again after it was discarded comes once."""
+    """A request that is added again after it was cancelled comes once."""
     scheduler = filled()
     queued: QueuedRequest[str] = QueuedRequest(POLL, "back")
     for _ in range(3):
@@ -140,7 +140,7 @@ def test_what_is_discarded_may_come_back() -> None:
 
 
 def test_adding_again_replaces() -> None:
-    """A want added twice, with another time, comes once and at the later one's time."""
+    """A request added twice, with another time, comes once and at the later one's time."""
     scheduler = filled()
     queued: QueuedRequest[str] = QueuedRequest(POLL, "moved", NOW)
     scheduler.add(queued)
@@ -327,7 +327,7 @@ OPERATIONS = st.lists(
 def test_nothing_is_lost_and_nothing_comes_twice(
     operations: list[tuple[str, Any, float]], share: float, cap: int | None
 ) -> None:
-    """Every want comes once unless discarded, when due, within the cap, as `next_at` says."""
+    """Every request comes once unless cancelled, when due, within the cap, as `next_at` says."""
     scheduler: PollScheduler[int] = PollScheduler(poll_share=share, max_pending=cap)
     requests: list[QueuedRequest[int]] = []
     expected: set[int] = set()
