@@ -66,29 +66,29 @@ def is_whole(sandbox: Sandbox, path: Path, segment_id: str, attempt: int = 0) ->
 
 
 def all_whole(sandbox: Sandbox, exported: Any) -> bool:
-    """The same of all the files of a report."""
+    """Whether all files of a report are whole."""
     return all(
         isinstance(o, Exported) and is_whole(sandbox, o.file.path, o.segment_id) for o in exported
     )
 
 
 def names_in(directory: Path) -> list[str]:
-    """What is in a directory, by name; nothing in one that isn't there."""
+    """The names in a directory; none where there is no directory."""
     return sorted(entry.name for entry in directory.iterdir()) if directory.exists() else []
 
 
 def told(error: BaseException) -> str:
-    """All that a log would show of an error, its causes included."""
+    """All that a log would show of an error, with its causes."""
     return "".join(traceback.format_exception(error)) + repr(error) + str(vars(error))
 
 
 def gaps(entries: list[Entry]) -> list[float]:
-    """Seconds between one request and the next."""
+    """The seconds between one request and the next."""
     return [later.at - earlier.at for earlier, later in itertools.pairwise(entries)]
 
 
 def adds_up(progress: Progress) -> bool:
-    """Whether each segment of the run is in exactly one place."""
+    """Whether each segment of the run is counted once."""
     places = (
         progress.waiting,
         progress.pending,
@@ -120,6 +120,6 @@ async def turns(count: int) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """In real time: wait for what a thread, or another task's read, brings about."""
+    """In real time: wait for another task or thread."""
     while not condition():  # noqa: ASYNC110 - nobody there could set an event
         await anyio.sleep(0.001)
