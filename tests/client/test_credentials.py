@@ -305,7 +305,7 @@ async def test_no_log_line_has_a_secret(log: io.StringIO, tmp_path: Path) -> Non
 
 @pytest.mark.real_time
 async def test_no_log_line_has_a_secret_over_sockets(log: io.StringIO, tmp_path: Path) -> None:
-    """httpx's and httpcore's own loggers have none either, with redirects of signed links."""
+    """The loggers of httpx and httpcore have none either, with redirects of signed links."""
     sandbox = Sandbox(segments=10, rows=5, durations=Durations(median=0.5))
     with SandboxServer(sandbox) as server:
         _troubled(sandbox)
