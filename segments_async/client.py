@@ -40,7 +40,8 @@ from segments_async._http.api import (
 from segments_async._http.binding import Binding
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
 from segments_async._pace.calls import Calls
-from segments_async._pace.gate import Gate, Target
+from segments_async._pace.gate import Gate, GateStatistics
+from segments_async._pace.permits import Target
 from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_bulk_options
 from segments_async._run.start import Resources, account_of
 from segments_async._sansio.api.credentials import Origin, Secret, authorization, parse_base_url
@@ -524,3 +525,10 @@ def _check_transport(origin: Origin, *, allow_insecure: bool) -> None:
             "allow_insecure=True admits it"
         )
     warnings.warn("the vendor's API requires HTTPS; credentials travel in the clear", stacklevel=3)
+
+
+def statistics_of(client: SegmentsClient) -> tuple[GateStatistics, int]:
+    """For tests: a client's gate at this moment, and the files that are being downloaded."""
+    slots = client._download_slots  # pyright: ignore[reportPrivateUsage]
+    gate = client._gate  # pyright: ignore[reportPrivateUsage]
+    return gate.statistics(), int(slots.max_value or 0) - slots.value

@@ -11,7 +11,8 @@ import anyio
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
 from segments_async._exports.shared_export import SharedExport, last_setback
-from segments_async._pace.gate import Gate, Mailbox, Permit
+from segments_async._pace.gate import Gate
+from segments_async._pace.permits import Mailbox, Permit
 from segments_async._pace.watch import RequestWatch
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async.errors import ExportTimeoutError, NotSubmittedError, SegmentsError

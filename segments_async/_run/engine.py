@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from segments_async._exports.shared_export import SharedExport
 from segments_async._files.fetch import fetch_file
-from segments_async._pace.gate import Mailbox
+from segments_async._pace.permits import Mailbox
 from segments_async._run.downloads import DownloadQueue
 from segments_async._run.job import Job, following, payload_of, vendor_outcome
 from segments_async._run.journal_upkeep import JournalUpkeep

@@ -10,8 +10,8 @@ from typing import Generic, cast
 import anyio
 
 from segments_async._exports.followers import POST_GRACE
-from segments_async._pace.gate import Permit
-from segments_async._pace.sharing import sharing_of
+from segments_async._pace.permits import Permit
+from segments_async._pace.sharing import Sharing
 from segments_async._pace.watch import RequestWatch
 from segments_async._run.engine import Engine
 from segments_async._run.job import Job
@@ -95,10 +95,9 @@ class Session(Generic[OutcomeT]):
                 done = anyio.Event()
                 try:
                     if journal is not None and unfinished:
-                        gate = self._resources.gate
-                        sharing = sharing_of(gate.pacer)
-                        await sharing.join(gate, journal)
-                        tasks.start_soon(sharing.keep, gate, journal, done)
+                        sharing = Sharing(self._resources.gate, journal)
+                        await sharing.join()
+                        tasks.start_soon(sharing.keep, done)
                     if self._recorder.can_be_lost and unfinished:
                         tasks.start_soon(self.engine.upkeep.check_until, done)
                     await self.engine.start_all()

@@ -14,8 +14,9 @@ import anyio
 from segments_async import SegmentsClient
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
-from segments_async._pace.gate import TICKET_RAISED, Gate
+from segments_async._pace.gate import Gate
 from segments_async._run.recorder import Recorder
+from segments_async._sansio.pace.admission import TICKET_RAISED
 
 _TICKET = "the vendor has opened a ticket with its support by itself. Nothing is sent until"
 
