@@ -27,8 +27,8 @@ from segments_async._exports.registry import ExportRegistry, SharedExport, last_
 from segments_async._files.body import ExportBody
 from segments_async._files.destination import Destination, check_target
 from segments_async._files.fetch import fetch_file, open_file
+from segments_async._files.in_progress import InProgressDownloads
 from segments_async._files.s3 import S3Signer
-from segments_async._files.under_way import FilesUnderWay
 from segments_async._http.api import (
     KEEPALIVE,
     LIST_CAP,
@@ -186,7 +186,7 @@ class SegmentsClient:
             request_timeout,
         )
         self._gate = Gate(api, pacer or Pacer(), scheduler)
-        self._files_under_way = FilesUnderWay()
+        self._files_under_way = InProgressDownloads()
         self._storage = Storage(
             CallersClient(file_http_client, "file_http_client")
             if file_http_client is not None

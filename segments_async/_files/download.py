@@ -17,16 +17,16 @@ from anyio.abc import TaskGroup
 from segments_async._files.encoded import EncodedBody
 from segments_async._files.part import Bytes, PartFile
 from segments_async._http.storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
-from segments_async._sansio.files.progress_limit import SLOWEST, WINDOW, Speed
-from segments_async._sansio.files.range_allocator import Claims, size_of
+from segments_async._sansio.files.progress_limit import MIN_BYTES, MIN_BYTES_WINDOW, SpeedMeter
+from segments_async._sansio.files.range_allocator import RangeAllocator, size_of
 from segments_async._sansio.files.ranges import (
     NO_END,
-    Continued,
-    Misfit,
+    ObjectVersion,
+    PartialContent,
     Range,
     Refused,
-    StartOver,
-    Stored,
+    Restart,
+    WrongRange,
     read_answer,
 )
 
@@ -57,7 +57,7 @@ PARALLEL_FROM = 64 * 1024 * 1024
 _Batch = tuple[int, bytearray, int]
 
 
-class TryAgain(Exception):
+class AttemptFailed(Exception):
     """Something that may pass: a broken link, a server that asks to slow down.
 
     Attributes:
@@ -71,15 +71,15 @@ class TryAgain(Exception):
         self.away = away
 
 
-class StartedOver(TryAgain):
+class CannotResume(AttemptFailed):
     """What is there can't be continued."""
 
 
-class LengthMismatch(StartedOver):
+class LengthMismatch(CannotResume):
     """The body was not as long as announced, though the link held."""
 
 
-class RangeMisfit(TryAgain):
+class WrongRangeReceived(AttemptFailed):
     """Another range came than was asked for. What is there can still be continued."""
 
 
@@ -112,7 +112,7 @@ class Attempt:
         self._progress = progress
         self._slots = slots
         self._received = size_of(part.held)
-        self._claims = Claims((), NO_END)
+        self._claims = RangeAllocator((), NO_END)
         self._syncs = False
         self._others = 0
         self._others_broke = False
@@ -125,7 +125,7 @@ class Attempt:
         """Fetch what is missing.
 
         Raises:
-            TryAgain, StorageBroken: it isn't all there.
+            AttemptFailed, StorageBroken: it isn't all there.
             OSError: it can't be written.
         """
         async with anyio.create_task_group() as self._tasks:
@@ -149,8 +149,8 @@ class Attempt:
 
     async def _lead(self) -> None:
         """The first connection, which goes on until nothing is free."""
-        if self._part.resumable and self._part.stored is not None:
-            self._claims = Claims(self._part.held, self._part.stored.total or 0)
+        if self._part.resumable and self._part.version is not None:
+            self._claims = RangeAllocator(self._part.held, self._part.version.total or 0)
         else:
             await self._request(None, 0, leads=True)
         while (claimed := self._claim()) is not None:
@@ -161,59 +161,63 @@ class Attempt:
 
         Alone, a connection asks for all that follows, and claims more of it as it goes.
         """
-        stored = self._part.stored
-        claimed = self._claims.claim(CHUNK)
-        if stored is None or claimed is None:
+        version = self._part.version
+        claimed = self._claims.take(CHUNK)
+        if version is None or claimed is None:
             return None
         start, stop = claimed
-        return Range(stored, start, stop if self._others else self._claims.room(stop)), stop
+        return Range(version, start, stop if self._others else self._claims.room(stop)), stop
 
     async def _request(self, asked: Range | None, stop: int, *, leads: bool) -> None:
         """One request, watched for its speed."""
         await self._storage.turn()
-        speed = Speed(anyio.current_time())
+        speed = SpeedMeter(anyio.current_time())
         with anyio.CancelScope(deadline=speed.deadline) as scope:
             headers = NO_HEADERS if asked is None else asked.headers()
             async with self._storage.get(self._link, headers) as answer:
                 meaning = read_answer(answer.status, answer.headers, asked)
                 match meaning:
-                    case Continued() if asked is not None:
+                    case PartialContent() if asked is not None:
                         stream = _Stream(self, asked.start, stop, asked.stop, speed, leads=leads)
                         await stream.receive(answer, scope)
-                    case Stored() if leads and not self._others:
+                    case ObjectVersion() if leads and not self._others:
                         await self._receive_all(answer, meaning, speed, scope)
-                    case StartOver():
-                        raise StartedOver(meaning.why)
-                    case Misfit():
-                        raise RangeMisfit(meaning.why)
+                    case Restart():
+                        raise CannotResume(meaning.why)
+                    case WrongRange():
+                        raise WrongRangeReceived(meaning.why)
                     case Refused() if leads:
                         await self._refuse(answer)
                     case _:
-                        raise TryAgain(f"storage answered a range with {answer.status}")
+                        raise AttemptFailed(f"storage answered a range with {answer.status}")
         if scope.cancelled_caught:
-            raise TryAgain(f"fewer than {SLOWEST} bytes came in {WINDOW:g} s")
+            raise AttemptFailed(f"fewer than {MIN_BYTES} bytes came in {MIN_BYTES_WINDOW:g} s")
 
     async def _receive_all(
-        self, answer: StorageAnswer, stored: Stored, speed: Speed, scope: anyio.CancelScope
+        self,
+        answer: StorageAnswer,
+        version: ObjectVersion,
+        speed: SpeedMeter,
+        scope: anyio.CancelScope,
     ) -> None:
         """A body that is the whole file, whatever was asked for."""
-        before = self._part.stored
-        if self._part.held and not (before is not None and stored.is_same(before)):
+        before = self._part.version
+        if self._part.held and not (before is not None and version.is_same(before)):
             await anyio.to_thread.run_sync(self._part.reset)
-        self._part.stored = stored
+        self._part.version = version
         self._received = 0
-        if stored.gzip:
-            body = EncodedBody(self._part, stored, speed, scope)
+        if version.gzip:
+            body = EncodedBody(self._part, version, speed, scope)
             if not await body.receive(answer.chunks, self.batch, self._progress):
                 raise LengthMismatch("the encoded body was not as long as announced")
-            self._claims = Claims((), 0)
+            self._claims = RangeAllocator((), 0)
             return
-        end = NO_END if stored.total is None else stored.total
-        self._claims = Claims((), end)
-        _, stop = self._claims.claim(CHUNK) or (0, 0)
+        end = NO_END if version.total is None else version.total
+        self._claims = RangeAllocator((), end)
+        _, stop = self._claims.take(CHUNK) or (0, 0)
         await _Stream(self, 0, stop, end, speed, leads=True).receive(answer, scope)
-        if stored.total is None:
-            self._claims = Claims((), 0)
+        if version.total is None:
+            self._claims = RangeAllocator((), 0)
 
     # ----------------------------------------------------------------- for streams
 
@@ -225,8 +229,8 @@ class Attempt:
         return min(BATCH, ALL_BATCHES // BATCHES // max(1 + self._others, of_others))
 
     def is_last(self, end: int) -> bool:
-        stored = self._part.stored
-        return stored is not None and end in (NO_END, stored.total)
+        version = self._part.version
+        return version is not None and end in (NO_END, version.total)
 
     def extend(self, stop: int) -> int:
         return self._claims.extend(stop, CHUNK)
@@ -260,15 +264,15 @@ class Attempt:
 
     # ----------------------------------------------------------------- more connections
 
-    def widen(self, speed: Speed) -> None:
+    def widen(self, speed: SpeedMeter) -> None:
         """Open as many more connections as are of use, and as are free without waiting."""
-        stored = self._part.stored
+        version = self._part.version
         if (
             self._slots is None
             or self._others_broke
-            or stored is None
-            or not stored.divisible
-            or (stored.total or 0) <= PARALLEL_FROM
+            or version is None
+            or not version.divisible
+            or (version.total or 0) <= PARALLEL_FROM
             or not speed.worth_another(anyio.current_time())
         ):
             return
@@ -288,9 +292,9 @@ class Attempt:
                 await self._request(*claimed, leads=False)
                 # Somebody else's whole file comes before the parts of this one.
                 claimed = self._claim() if not slots.statistics().tasks_waiting else None
-        except StartedOver as exc:
+        except CannotResume as exc:
             self._fail(exc)
-        except (TryAgain, StorageBroken) as exc:
+        except (AttemptFailed, StorageBroken) as exc:
             # The next attempt fetches what it leaves; opening another would be hammering.
             self._others_broke = True
             logger.info("one of several connections to a file: %s", exc)
@@ -314,7 +318,7 @@ class _Stream:
     """
 
     def __init__(
-        self, attempt: Attempt, start: int, stop: int, end: int, speed: Speed, *, leads: bool
+        self, attempt: Attempt, start: int, stop: int, end: int, speed: SpeedMeter, *, leads: bool
     ) -> None:
         self._attempt = attempt
         self._at = start
@@ -339,7 +343,7 @@ class _Stream:
             while size := await answer.read_into(memoryview(self._batch)[self._filled :]):
                 unseen += size
                 due = False
-                if unseen >= SLOWEST:  # less than that is too slow whenever it comes
+                if unseen >= MIN_BYTES:  # less than that is too slow whenever it comes
                     now = anyio.current_time()
                     self._speed.on_bytes(unseen, now)
                     scope.deadline = self._speed.deadline

@@ -12,8 +12,8 @@ import anyio.to_thread
 
 from segments_async._files.gzip_stream import STEP, GzipDecoder
 from segments_async._files.part import SLICE, ChecksumMismatch, PartFile, md5
-from segments_async._sansio.files.progress_limit import Speed
-from segments_async._sansio.files.ranges import Stored
+from segments_async._sansio.files.progress_limit import SpeedMeter
+from segments_async._sansio.files.ranges import ObjectVersion
 
 
 class EncodedBody:
@@ -27,14 +27,14 @@ class EncodedBody:
     """
 
     def __init__(
-        self, part: PartFile, stored: Stored, speed: Speed, scope: anyio.CancelScope
+        self, part: PartFile, version: ObjectVersion, speed: SpeedMeter, scope: anyio.CancelScope
     ) -> None:
         self._part = part
-        self._stored = stored
+        self._stored = version
         self._speed = speed
         self._scope = scope
         self._decoder = GzipDecoder()
-        self._md5 = md5() if stored.md5 is not None else None
+        self._md5 = md5() if version.md5 is not None else None
         self._size = 0
 
     async def receive(

@@ -20,28 +20,32 @@ import attrs
 
 from segments_async._files.download import (
     Attempt,
+    AttemptFailed,
+    CannotResume,
     LengthMismatch,
-    RangeMisfit,
-    StartedOver,
-    TryAgain,
+    WrongRangeReceived,
 )
 from segments_async._files.gzip_stream import DecodedChunks, NotGzip
+from segments_async._files.min_speed import TOO_SLOW, MinSpeedChunks
 from segments_async._files.part import (
     Bytes,
     ChecksumMismatch,
     ExportedBytes,
     PartBusy,
-    PartDisturbed,
     PartFile,
+    PartModified,
     part_of,
 )
-from segments_async._files.watched import TOO_SLOW, WatchedChunks
 from segments_async._http.storage import STORAGE_ERROR_CAP, Storage, StorageAnswer, StorageBroken
-from segments_async._http.storage_gate import LONGEST_PAUSE, StorageGone
+from segments_async._http.storage_gate import LONGEST_PAUSE, StorageUnavailable
 from segments_async._sansio.files.links import LinkMalformed, LinkRefused
-from segments_async._sansio.files.progress_limit import WINDOW, Patience, Renewals
+from segments_async._sansio.files.progress_limit import (
+    MIN_BYTES_WINDOW,
+    LinkRenewals,
+    ProgressLimit,
+)
 from segments_async._sansio.files.range_allocator import size_of
-from segments_async._sansio.files.ranges import Stored, content_encoding, read_answer
+from segments_async._sansio.files.ranges import ObjectVersion, content_encoding, read_answer
 from segments_async._sansio.files.storage_errors import StorageError, storage_error
 from segments_async._sansio.jobs.exports import file_since
 from segments_async._sansio.pace.backoff import full_jitter, retry_after_seconds
@@ -79,7 +83,7 @@ LAST_LOOK = 5.0
 
 #: Seconds without a change after which a part that another holder has locked is begun anew. The
 #: other one may wait for storage, be stopped, or be no download at all.
-STANDSTILL = 2 * WINDOW
+STANDSTILL = 2 * MIN_BYTES_WINDOW
 
 #: A file that can't be opened for want of descriptors is tried this often, over some two minutes.
 SCARCE_ATTEMPTS = 8
@@ -191,9 +195,7 @@ async def _open(part: PartFile, export: Export, target: Path) -> None:
     while True:
         still = anyio.current_time() - since >= STANDSTILL
         try:
-            await anyio.to_thread.run_sync(
-                partial(part.open, export.export_id, whoever_has_it=still)
-            )
+            await anyio.to_thread.run_sync(partial(part.open, export.export_id, ignore_lock=still))
         except PartBusy:
             pass
         else:
@@ -268,7 +270,7 @@ async def open_file(
         _raise(export, "expired_link", str(exc))
     except Denied as exc:
         _raise_denied(export, exc)
-    except (TryAgain, StorageBroken) as exc:
+    except (AttemptFailed, StorageBroken) as exc:
         _raise(export, "broken", str(exc))
 
 
@@ -276,13 +278,13 @@ async def _opened(
     storage: Storage, export: Export, stack: contextlib.AsyncExitStack
 ) -> StorageAnswer:
     """A file may take its time as long as it comes; its head, and an error page, may not."""
-    with anyio.move_on_after(WINDOW):
+    with anyio.move_on_after(MIN_BYTES_WINDOW):
         answer = await stack.enter_async_context(storage.get(_link(export)))
-        stored = read_answer(answer.status, answer.headers, None)
-        if not isinstance(stored, Stored):
+        version = read_answer(answer.status, answer.headers, None)
+        if not isinstance(version, ObjectVersion):
             await _refuse(export, answer)
-        chunks: AsyncIterator[bytes] = WatchedChunks(answer.chunks)
-        if stored.gzip:
+        chunks: AsyncIterator[bytes] = MinSpeedChunks(answer.chunks)
+        if version.gzip:
             chunks = DecodedChunks(chunks, StorageBroken)
         return attrs.evolve(answer, chunks=chunks)
     raise StorageBroken(TOO_SLOW)
@@ -301,7 +303,7 @@ async def _persist(
 
     Attempts that storage's absence ended don't count.
     """
-    patience, renewals = Patience(), Renewals()
+    patience, renewals = ProgressLimit(), LinkRenewals()
     expired = False
     while True:
         try:
@@ -322,12 +324,12 @@ async def _persist(
             if renew is None or not may_renew:
                 _raise(export, "expired_link", str(exc))
             expired = True
-        except StorageGone as exc:
+        except StorageUnavailable as exc:
             _raise(export, "broken", str(exc))
-        except (TryAgain, StorageBroken, ChecksumMismatch, PartDisturbed, NotGzip) as exc:
+        except (AttemptFailed, StorageBroken, ChecksumMismatch, PartModified, NotGzip) as exc:
             await _pause(export, part, patience, exc, progress)
         else:
-            verified = part.stored is not None and part.stored.total is not None
+            verified = part.version is not None and part.version.total is not None
             return ExportedFile(
                 location=str(target),
                 size=placed.size,
@@ -339,7 +341,7 @@ async def _persist(
 
 async def _finish(part: PartFile, rest: Bytes) -> ExportedBytes:
     if not part.is_whole(rest):
-        raise TryAgain("one of several connections broke")
+        raise AttemptFailed("one of several connections broke")
     if part.held:
         # In steps: what was there before, or came out of order, is still to be hashed.
         while not await anyio.to_thread.run_sync(part.hash_on):
@@ -350,28 +352,28 @@ async def _finish(part: PartFile, rest: Bytes) -> ExportedBytes:
 async def _pause(
     export: Export,
     part: PartFile,
-    patience: Patience,
+    patience: ProgressLimit,
     exc: Exception,
     progress: Callable[[int], None],
 ) -> None:
     """Wait before the next attempt, or raise because there is none."""
-    spoilt = isinstance(exc, StartedOver | ChecksumMismatch | PartDisturbed)
+    spoilt = isinstance(exc, CannotResume | ChecksumMismatch | PartModified)
     # A server that can't do ranges has the whole file all the same.
-    spoilt |= isinstance(exc, RangeMisfit) and patience.fruitless >= MISFITS
+    spoilt |= isinstance(exc, WrongRangeReceived) and patience.without_progress >= MISFITS
     if part.held and (spoilt or not part.resumable):
         await anyio.to_thread.run_sync(part.reset)
     kept = size_of(part.held)
     progress(kept)
-    if isinstance(exc, TryAgain | StorageBroken) and exc.away:
+    if isinstance(exc, AttemptFailed | StorageBroken) and exc.away:
         logger.info("file of export %s: %s; waiting for storage", export.export_id, exc)
         return
     if not patience.on_break(kept):
         reason: DownloadReason = "broken"
         if isinstance(exc, LengthMismatch | ChecksumMismatch):
             reason = "length" if isinstance(exc, LengthMismatch) else "checksum"
-        _raise(export, reason, f"{exc} ({patience.fruitless} attempts got no further)")
-    pause = full_jitter(patience.fruitless, random.random())
-    if isinstance(exc, TryAgain) and exc.pause is not None:
+        _raise(export, reason, f"{exc} ({patience.without_progress} attempts got no further)")
+    pause = full_jitter(patience.without_progress, random.random())
+    if isinstance(exc, AttemptFailed) and exc.pause is not None:
         pause = min(exc.pause, LONGEST_PAUSE)
     logger.info("file of export %s: %s; again in %.1f s", export.export_id, exc, pause)
     await anyio.sleep(pause)
@@ -391,7 +393,7 @@ async def _refuse(export: Export, answer: StorageAnswer) -> NoReturn:
     error = storage_error(answer.status, answer.headers, await _error_page(answer))
     if error.remedy == "wait":
         pause = retry_after_seconds(answer.status, answer.headers)
-        raise TryAgain(error.message, pause, away=answer.away)
+        raise AttemptFailed(error.message, pause, away=answer.away)
     if error.gone and _past_lifetime(export, answer):
         raise ExportExpiredError(
             f"the file of export {export.export_id} is gone: files stay for no more than 48 hours",
@@ -418,7 +420,7 @@ async def _renewed(export: Export, renew: Renew) -> Export:
         fresh = await renew(export)
     except (APIConnectionError, RateLimitedError, ServerError) as exc:
         # The vendor is away, and says nothing of the export: as with polls, no wait ends by that.
-        raise TryAgain(f"the link has expired, and no other could be had: {exc}") from exc
+        raise AttemptFailed(f"the link has expired, and no other could be had: {exc}") from exc
     except APIError as exc:
         raise DownloadError(
             f"file of export {export.export_id}: the link has expired, and asking for another one "

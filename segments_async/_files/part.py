@@ -38,7 +38,7 @@ from segments_async._filesystem.disk import (
 from segments_async._filesystem.trust import open_regular
 from segments_async._sansio.files import sidecar
 from segments_async._sansio.files.range_allocator import Ranges, prefix_of, with_range
-from segments_async._sansio.files.ranges import Stored
+from segments_async._sansio.files.ranges import ObjectVersion
 
 #: Bytes hashed from the disk in one go: little enough that a cancellation needn't wait for it.
 SLICE = 32 * 1024 * 1024
@@ -64,14 +64,14 @@ Bytes = bytes | memoryview
 _PLACED_AT_MOST = 3
 
 
-_NOTHING = sidecar.Hashed(0, "")
+_NOTHING = sidecar.PrefixHash(0, "")
 
 
 class ChecksumMismatch(Exception):
     """The bytes aren't those whose MD5 storage told."""
 
 
-class PartDisturbed(Exception):
+class PartModified(Exception):
     """Somebody else has written to the part, or emptied it."""
 
 
@@ -133,11 +133,11 @@ class PartFile:
         self._noted_at = -math.inf
         self._written: _Trace | None = None
         self._disturbed = False
-        self._claimed: sidecar.Hashed | None = None
+        self._claimed: sidecar.PrefixHash | None = None
         self._known = _NOTHING
         self._sha256 = hashlib.sha256()
         self._md5 = md5()
-        self.stored: Stored | None = None
+        self.version: ObjectVersion | None = None
         self.held: Ranges = ()
 
     @property
@@ -148,12 +148,12 @@ class PartFile:
     @property
     def resumable(self) -> bool:
         """Whether what is there can be continued."""
-        return bool(self.held) and self.stored is not None and self.stored.resumable
+        return bool(self.held) and self.version is not None and self.version.resumable
 
     def is_whole(self, rest: Bytes) -> bool:
         """Whether everything is there, together with all of a small file."""
         held = with_range(self.held, 0, len(rest))
-        total = self.stored.total if self.stored is not None and not self.stored.gzip else None
+        total = self.version.total if self.version is not None and not self.version.gzip else None
         return total is None or held == (((0, total),) if total else ())
 
     @property
@@ -161,12 +161,12 @@ class PartFile:
         """Whether so much was written since the last `sync` that another one is worth its while."""
         return self._unsynced >= UNSYNCED
 
-    def open(self, export_id: str, *, whoever_has_it: bool = False) -> None:
+    def open(self, export_id: str, *, ignore_lock: bool = False) -> None:
         """Take the part for this download alone, with what an earlier one of the export left.
 
         Args:
             export_id: the export's.
-            whoever_has_it: begin a part of one's own where another download has this one. The
+            ignore_lock: begin a part of one's own where another download has this one. The
                 other one goes on with a file that has no name any more, and writes it again.
 
         Raises:
@@ -182,7 +182,7 @@ class PartFile:
                 self._take_over(self._descriptor)
             except BaseException as exc:
                 self._close()
-                if not (whoever_has_it and isinstance(exc, PartBusy)):
+                if not (ignore_lock and isinstance(exc, PartBusy)):
                     raise
                 self._begin()
 
@@ -195,7 +195,7 @@ class PartFile:
             self._sha256, self._md5 = hashlib.sha256(), md5()
             self._known = _NOTHING
             self._hashed = self._unsynced = 0
-            self.stored = None
+            self.version = None
 
     def write(self, offset: int, data: Bytes) -> None:
         """Write the bytes from `offset` on, hash them if it is their turn, and note them.
@@ -238,7 +238,7 @@ class PartFile:
 
         Raises:
             ChecksumMismatch: these aren't the bytes that storage has. Nothing is put in place.
-            PartDisturbed: others wrote to the part. Nothing of theirs is left in place.
+            PartModified: others wrote to the part. Nothing of theirs is left in place.
             OSError: it isn't on the disk, or the disk has failed before.
         """
         with self._syncing, self._lock:
@@ -274,7 +274,7 @@ class PartFile:
                 continue  # removed since
             if is_at(self._opened(), self._target):
                 return
-        raise PartDisturbed("the part is removed or replaced again and again")
+        raise PartModified("the part is removed or replaced again and again")
 
     def keep(self) -> None:
         """Leave what is there for a later download, durably; discard it where it is of no use."""
@@ -292,7 +292,7 @@ class PartFile:
                     self.held = with_range((), 0, self._hashed)
                 os.fsync(self._descriptor)
                 self._write_note(synced=True)
-            except (OSError, PartDisturbed):
+            except (OSError, PartModified):
                 self._discard()
             else:
                 self._close()
@@ -325,7 +325,7 @@ class PartFile:
         if left is not None and left.export_id == self._export_id and left.trusted(_boot_id()):
             held = left.held_in(found.st_ino)
             if held and found.st_size >= held[-1][1] and found.st_nlink == 1:
-                self.stored, self.held, self._claimed = left.stored, held, left.hashed
+                self.version, self.held, self._claimed = left.version, held, left.hashed
                 self._written = _Trace.of(descriptor)
                 return
         if found.st_size or found.st_nlink != 1 or os.path.lexists(self._sidecar):
@@ -363,26 +363,26 @@ class PartFile:
         """See whether the part is as the last write left it.
 
         Raises:
-            PartDisturbed: it is shorter or longer.
+            PartModified: it is shorter or longer.
         """
         now, then = _Trace.of(descriptor), self._written
         if then is None or now == then:
             return
         if now.size != then.size:
-            raise PartDisturbed("somebody else has emptied the part, or written to it")
+            raise PartModified("somebody else has emptied the part, or written to it")
         self._disturbed = True
 
     def _check_on_disk(self) -> None:
         """Read the whole file, which somebody may have written to.
 
         Raises:
-            PartDisturbed: it isn't what was received.
+            PartModified: it isn't what was received.
         """
         on_disk = hashlib.sha256()
         for offset in range(0, self._hashed, _BLOCK):
             on_disk.update(os.pread(self._opened(), _BLOCK, offset))
         if on_disk.hexdigest() != self._sha256.hexdigest():
-            raise PartDisturbed("somebody else has written to the part")
+            raise PartModified("somebody else has written to the part")
         self._disturbed = False
         self._written = _Trace.of(self._opened())
 
@@ -421,7 +421,7 @@ class PartFile:
             self._claimed = None
             if self._sha256.hexdigest() != claimed.sha256:
                 self._disturbed = True
-                raise PartDisturbed("the part doesn't have the bytes that were written to it")
+                raise PartModified("the part doesn't have the bytes that were written to it")
         return self._hashed >= stop
 
     def _hash(self, data: Bytes) -> None:
@@ -444,31 +444,31 @@ class PartFile:
     def _update(self, data: Bytes) -> None:
         self._sha256.update(data)
         # For the sidecar, which doesn't wait for the bytes that are being hashed.
-        self._known = sidecar.Hashed(self._known.size + len(data), self._sha256.hexdigest())
-        if self._md5 is not None and self.stored is not None and self.stored.md5 is not None:
+        self._known = sidecar.PrefixHash(self._known.size + len(data), self._sha256.hexdigest())
+        if self._md5 is not None and self.version is not None and self.version.md5 is not None:
             self._md5.update(data)
 
     def _check(self) -> None:
-        if self.stored is None or self.stored.gzip:
+        if self.version is None or self.version.gzip:
             return
-        if self.stored.total not in (None, self._hashed):
+        if self.version.total not in (None, self._hashed):
             raise OSError(None, "the part isn't whole")
         if (
             self._md5 is not None
-            and self.stored.md5 is not None
-            and self._md5.hexdigest() != self.stored.md5
+            and self.version.md5 is not None
+            and self._md5.hexdigest() != self.version.md5
         ):
             raise ChecksumMismatch("the bytes that came aren't those that storage has")
 
     def _write_note(self, *, synced: bool) -> None:
         descriptor = self._opened()
-        if self.stored is None or not is_at(descriptor, self._part):
+        if self.version is None or not is_at(descriptor, self._part):
             return  # it would speak of another download's part
         if self._note is None:
             self._note = open_regular(self._sidecar, os.O_WRONLY | os.O_CREAT)
         note = sidecar.Sidecar(
             export_id=self._export_id,
-            stored=self.stored,
+            version=self.version,
             held=self.held,
             boot_id=_boot_id(),
             synced=synced,

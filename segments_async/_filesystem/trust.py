@@ -79,7 +79,7 @@ def distrust_of_file(path: Path) -> str | None:
     return None
 
 
-def distrust_of_way(path: Path) -> str | None:
+def distrust_of_path(path: Path) -> str | None:
     """Why others may have put a file in this place; None where they can't.
 
     Every directory that is looked into on the way counts, those of symbolic links too.

@@ -25,10 +25,10 @@ import attrs
 import httpx
 
 from segments_async._http.environment import Route, read_certificates
-from segments_async._http.fast_transport import CheckAddresses, WideTransport
-from segments_async._http.redaction import quietly
+from segments_async._http.fast_transport import CheckAddresses, FastTransport
+from segments_async._http.redaction import redact_logs
 from segments_async._sansio.api.content_coding import codings, decoded
-from segments_async._sansio.api.credentials import Origin, Repeated, Secret
+from segments_async._sansio.api.credentials import EchoedSecrets, Origin, Secret
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import FIXED_PATHS, SHOWN_HEADERS, ApiAnswer, ApiRequest
 from segments_async._sansio.error_chain import chain
@@ -193,7 +193,7 @@ class OwnClients:
         transport = self._transports.get(client)
         if transport is None:
             return
-        if not transport.is_at_rest:
+        if not transport.is_idle:
             # Cancelled at a bad moment: httpcore's pool keeps a connection that is nobody's.
             transport.must_reconnect = True
         self._idle.append(client)
@@ -236,16 +236,16 @@ class _OwnTransport(httpx.AsyncBaseTransport):
         check_peer: CheckAddresses | None,
     ) -> None:
         self._route = route
-        self._direct = WideTransport(ssl_context, keepalive=keepalive, check_peer=check_peer)
+        self._direct = FastTransport(ssl_context, keepalive=keepalive, check_peer=check_peer)
         limits = httpx.Limits(max_connections=1, keepalive_expiry=keepalive)
         self._proxied = None if route is None else route.transport(ssl_context, limits)
         #: Whether the connection, if there is one, is of no use.
         self.must_reconnect = False
 
     @property
-    def is_at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         proxied = self._proxied
-        return self._direct.is_at_rest and (proxied is None or proxied.is_at_rest)
+        return self._direct.is_idle and (proxied is None or proxied.is_idle)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self.must_reconnect:
@@ -310,7 +310,7 @@ class Api:
         self, clients: Clients, origin: Origin, authorization: Secret, timeout: float
     ) -> None:
         self._clients = clients
-        self._repeated = Repeated(authorization)
+        self._repeated = EchoedSecrets(authorization)
         self.timeout: float = timeout
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
         self._base = f"{origin.scheme}://{host}:{origin.port}{origin.prefix}"
@@ -427,7 +427,7 @@ class Api:
             if not _sends_as_httpx(client):
                 wire.on_handed_over()  # whatever it does first, there is no telling it apart
             client = self._hooked(client, request, cap, wire)
-        with quietly(self._base + request.path):
+        with redact_logs(self._base + request.path):
             response: Response = await client.send(
                 outgoing, stream=True, auth=wire.on_auth, follow_redirects=False
             )
@@ -471,7 +471,7 @@ class Api:
     ) -> ApiAnswer:
         headers = _headers(response.headers.raw)
         for name in SHOWN_HEADERS & headers.keys():
-            headers[name] = self._repeated.taken_out(headers[name])
+            headers[name] = self._repeated.removed_from(headers[name])
         wire.on_head(response.status_code, headers)
         body = await self._read(request, response, headers, cap)
         return ApiAnswer(response.status_code, headers, body, anyio.current_time())
@@ -500,7 +500,7 @@ class Api:
                 self._undecodable(request, what)
         if response.status_code != 200:
             # Error pages like to repeat the request, and errors keep an excerpt of them.
-            body = self._repeated.taken_out_of(body)
+            body = self._repeated.removed_from_bytes(body)
         return body
 
     @property

@@ -36,7 +36,7 @@ READ = 256 * 1024
 
 #: Bytes that are read past h11, at least: its copies cost as much processor time as SHA-256, but
 #: without it the connection can't be used again, and another one takes some 0.1 s.
-PAST_FROM = 32 * 1024 * 1024
+DIRECT_READ_FROM = 32 * 1024 * 1024
 
 #: Bytes of a TLS record, at most (RFC 8446, section 5.1).
 _RECORD = 16 * 1024
@@ -46,7 +46,7 @@ class OneConnection(httpx.AsyncHTTPTransport):
     """httpx's transport for one connection at a time."""
 
     @property
-    def is_at_rest(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no request holds the connection.
 
         One whose closing was cut off holds it for ever, and whoever asks next waits in vain:
@@ -59,7 +59,7 @@ class OneConnection(httpx.AsyncHTTPTransport):
 CheckAddresses = Callable[[str, list[str]], None]
 
 
-class WideTransport(OneConnection):
+class FastTransport(OneConnection):
     """The same without a proxy, with wide reads.
 
     Args:
@@ -146,7 +146,7 @@ class _ReadHere(httpcore.AsyncNetworkStream):
         """The same without waiting; None where nothing has come."""
 
 
-class Rest:
+class DirectRead:
     """The rest of a body that has a Content-Length, read from its connection past h11.
 
     httpcore hands out the connection of a response, as "an API that steps outside the standard
@@ -182,7 +182,9 @@ class Rest:
         return size
 
 
-def rest_of(extensions: Mapping[str, Any], chunk: bytes, left: int, timeout: float) -> Rest | None:
+def start_direct_read(
+    extensions: Mapping[str, Any], chunk: bytes, left: int, timeout: float
+) -> DirectRead | None:
     """What follows, if it is worth it, and on a connection of ours.
 
     Args:
@@ -192,12 +194,12 @@ def rest_of(extensions: Mapping[str, Any], chunk: bytes, left: int, timeout: flo
         timeout: seconds for each read.
     """
     stream = extensions.get("network_stream")
-    if left < PAST_FROM or not isinstance(stream, _ReadHere):
+    if left < DIRECT_READ_FROM or not isinstance(stream, _ReadHere):
         return None
     # Of a body with a Content-Length h11 hands over all that it has, so it holds nothing now. If it
     # ever did, the chunk would not be all of what was read last. (The first one isn't, in any case:
     # it came with the head.)
-    return Rest(stream, left, timeout) if len(chunk) == stream.handed_over else None
+    return DirectRead(stream, left, timeout) if len(chunk) == stream.handed_over else None
 
 
 class _Stream(_ReadHere):

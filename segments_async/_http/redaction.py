@@ -18,7 +18,7 @@ from typing import Any
 _in_flight: ContextVar[str | None] = ContextVar("segments_async_request_in_flight", default=None)
 
 
-class quietly:  # noqa: N801 - used as a function; a generator would cost each request 2 µs more
+class redact_logs:  # noqa: N801 - used as a function; a generator would cost each request 2 µs more
     """Within the block a request of ours is sent, and its answer's head received.
 
     Args:
@@ -37,7 +37,7 @@ class quietly:  # noqa: N801 - used as a function; a generator would cost each r
         _in_flight.reset(self._token)
 
 
-def untraced() -> contextlib.AbstractContextManager[Any]:
+def no_tracing() -> contextlib.AbstractContextManager[Any]:
     """Within the block, OpenTelemetry's HTTP instrumentations make no span and add no header.
 
     A span would have the link's signature (their redaction doesn't know X-Amz-Signature), and

@@ -30,8 +30,8 @@ from segments_async._http.api import (
     pieces,
     was_sent,
 )
-from segments_async._http.fast_transport import Rest, rest_of
-from segments_async._http.redaction import quietly, untraced
+from segments_async._http.fast_transport import DirectRead, start_direct_read
+from segments_async._http.redaction import no_tracing, redact_logs
 from segments_async._http.storage_gate import StorageGate
 from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.api.redaction import place_of
@@ -143,7 +143,7 @@ class Storage:
         """Wait while storage is away. Then :meth:`get` has to be called at once, as the probe.
 
         Raises:
-            StorageGone: storage has been away for hours.
+            StorageUnavailable: storage has been away for hours.
         """
         await self._gate.turn()
 
@@ -197,7 +197,7 @@ class Storage:
                 file = _file_of(link)
                 exc.away = self._gate.on_failed("unreachable", file, str(exc), sent_at=sent_at)
             else:
-                self._gate.on_no_word()
+                self._gate.on_inconclusive()
             # The frames below have the link, and each redirect's. An error of a caller's transport
             # is his own, and passes with its frames.
             if isinstance(exc, StorageBroken | LinkRefused) or not isinstance(exc, Exception):
@@ -274,7 +274,7 @@ class Storage:
             outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
             outgoing.headers.pop("cookie", None)
             _keep_path(outgoing, link)
-            with quietly(place_of(link)), untraced():
+            with redact_logs(place_of(link)), no_tracing():
                 answer = await client.send(
                     outgoing, stream=True, auth=_no_credentials, follow_redirects=False
                 )
@@ -319,7 +319,7 @@ class _Chunks:
         self._ahead: deque[bytes] = deque()
         self._left = content_length(self.headers) or 0
         self._chunk = memoryview(b"")
-        self._rest: Rest | None = None
+        self._rest: DirectRead | None = None
 
     def __aiter__(self) -> _Chunks:
         return self
@@ -347,7 +347,9 @@ class _Chunks:
     def _next(self, chunk: bytes) -> None:
         self._chunk = memoryview(chunk)
         if not self._ahead:
-            self._rest = rest_of(self.response.extensions, chunk, self._left, self._timeout)
+            self._rest = start_direct_read(
+                self.response.extensions, chunk, self._left, self._timeout
+            )
 
     async def aclose(self) -> None:
         await close(self.response)

@@ -22,7 +22,7 @@ logger: logging.Logger = logging.getLogger("segments_async")
 LONGEST_PAUSE = 60.0
 
 
-class StorageGone(Exception):
+class StorageUnavailable(Exception):
     """Storage has been away for longer than anybody waits."""
 
 
@@ -37,11 +37,13 @@ class StorageGate:
         """Wait until a request may go, which then has to go at once.
 
         Raises:
-            StorageGone: nobody waits any more.
+            StorageUnavailable: nobody waits any more.
         """
         while (at := self._outage.next_at()) > (now := anyio.current_time()):
             if self._outage.gives_up(now):
-                raise StorageGone(f"storage has been away for {LONGEST_STORAGE_OUTAGE / 3600:g} h")
+                raise StorageUnavailable(
+                    f"storage has been away for {LONGEST_STORAGE_OUTAGE / 3600:g} h"
+                )
             self._changed = self._changed or anyio.Event()
             with anyio.CancelScope(deadline=at):
                 await self._changed.wait()
@@ -50,9 +52,9 @@ class StorageGate:
         """A request goes."""
         self._outage.on_sent()
 
-    def on_no_word(self) -> None:
+    def on_inconclusive(self) -> None:
         """The request came to nothing for a reason that says nothing of storage."""
-        self._outage.on_no_word()
+        self._outage.on_inconclusive()
         self._tell()
 
     def on_answer(

@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from segments_async._exports.registry import POST_GRACE, ExportRegistry, SharedExport, last_setback
 from segments_async._files.destination import Destination
 from segments_async._files.fetch import Renew, fetch_file
-from segments_async._files.under_way import FilesUnderWay
+from segments_async._files.in_progress import InProgressDownloads
 from segments_async._http.storage import Storage
 from segments_async._pace.gate import Gate, Mailbox, Permit
 from segments_async._pace.sharing import sharing_of
@@ -186,7 +186,7 @@ class Engine(Generic[OutcomeT]):
         gate: Gate,
         registry: ExportRegistry,
         storage: Storage,
-        files_under_way: FilesUnderWay,
+        files_under_way: InProgressDownloads,
         download_slots: anyio.Semaphore,
         segments: Sequence[tuple[str, str | None]],
         destination: Destination | None,

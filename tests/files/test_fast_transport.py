@@ -22,7 +22,7 @@ from client.vendor import until
 
 from segments_async._http import fast_transport
 from segments_async._http.api import OwnClients, was_sent
-from segments_async._http.fast_transport import WideTransport
+from segments_async._http.fast_transport import FastTransport
 from segments_async._http.storage import Storage, StorageBroken, _Chunks
 
 pytestmark = [pytest.mark.real_time, pytest.mark.needs("openssl")]
@@ -74,7 +74,7 @@ async def fetch(
     url: str, context: ssl.SSLContext, timeout: httpx.Timeout | float = PATIENCE
 ) -> list[bytes]:
     async with (
-        httpx.AsyncClient(transport=WideTransport(context, keepalive=1.0)) as client,
+        httpx.AsyncClient(transport=FastTransport(context, keepalive=1.0)) as client,
         client.stream("GET", url, timeout=timeout) as response,
     ):
         return [chunk async for chunk in response.aiter_raw()]
@@ -269,7 +269,7 @@ def encrypting(
 
 async def test_closed_while_it_is_read() -> None:
     """Whoever waits for it hears so at once, not at the read timeout."""
-    client = httpx.AsyncClient(transport=WideTransport(httpx.create_ssl_context(), keepalive=1.0))
+    client = httpx.AsyncClient(transport=FastTransport(httpx.create_ssl_context(), keepalive=1.0))
     said = threading.Event()
     with saying(HEAD % 10 + b"01234", said=said) as port, anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
@@ -327,9 +327,9 @@ async def test_a_client_whose_connection_is_held_gets_another_one() -> None:
 
 
 @pytest.fixture
-def past_h11(monkeypatch: pytest.MonkeyPatch) -> None:
+def direct_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bodies of 2 MiB are large ones."""
-    monkeypatch.setattr(fast_transport, "PAST_FROM", 1)
+    monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", 1)
 
 
 async def read(url: str, context: ssl.SSLContext, timeout: float = PATIENCE) -> bytes:
@@ -347,16 +347,16 @@ async def read(url: str, context: ssl.SSLContext, timeout: float = PATIENCE) -> 
 
 
 @pytest.fixture
-def read_past(monkeypatch: pytest.MonkeyPatch, past_h11: None) -> list[int]:
+def directly_read(monkeypatch: pytest.MonkeyPatch, direct_reads: None) -> list[int]:
     """How many bytes each read past h11 brought."""
     sizes: list[int] = []
-    read_into = fast_transport.Rest.read_into
+    read_into = fast_transport.DirectRead.read_into
 
-    async def note(rest: fast_transport.Rest, buffer: memoryview) -> int:
+    async def note(rest: fast_transport.DirectRead, buffer: memoryview) -> int:
         sizes.append(await read_into(rest, buffer))
         return sizes[-1]
 
-    monkeypatch.setattr(fast_transport.Rest, "read_into", note)
+    monkeypatch.setattr(fast_transport.DirectRead, "read_into", note)
     return sizes
 
 
@@ -365,15 +365,15 @@ async def test_a_large_body_past_h11(
     scheme: str,
     context_of: Callable[[Path], ssl.SSLContext | None],
     certificate: Path,
-    read_past: list[int],
+    directly_read: list[int],
 ) -> None:
     """All of it, in its order, though its beginning came through h11; not a byte more."""
     trust = ssl.create_default_context(cafile=str(certificate))
     answer = HEAD % len(BODY) + BODY + b"and more"
     with serving(answer, context_of(certificate)) as port, anyio.fail_after(PATIENCE):
         assert await read(f"{scheme}://localhost:{port}/", trust) == BODY
-    assert sum(read_past) > len(BODY) / 4
-    assert read_past[-1] == 0
+    assert sum(directly_read) > len(BODY) / 4
+    assert directly_read[-1] == 0
 
 
 @pytest.mark.parametrize(("scheme", "context_of"), CASES.values(), ids=CASES)
@@ -381,7 +381,7 @@ async def test_a_body_cut_off_past_h11(
     scheme: str,
     context_of: Callable[[Path], ssl.SSLContext | None],
     certificate: Path,
-    past_h11: None,
+    direct_reads: None,
 ) -> None:
     """It broke off: h11, which would have noticed, has not seen its end."""
     trust = ssl.create_default_context(cafile=str(certificate))
@@ -399,7 +399,7 @@ async def test_a_body_cut_off_past_h11(
     ids=["reset", "silent"],
 )
 async def test_a_connection_that_fails_past_h11(
-    past_h11: None, read_past: list[int], reset: bool, seconds: float, what: str
+    direct_reads: None, directly_read: list[int], reset: bool, seconds: float, what: str
 ) -> None:
     """A broken link, as one that h11 reads; never an error of the disk."""
     with (
@@ -414,7 +414,7 @@ async def test_a_connection_that_fails_past_h11(
         )
 
 
-async def test_a_flipped_byte_of_tls_past_h11(certificate: Path, read_past: list[int]) -> None:
+async def test_a_flipped_byte_of_tls_past_h11(certificate: Path, directly_read: list[int]) -> None:
     """The records before it are read, and it is an error."""
     pieces = [b"x" * 16_000] * 64
     trust = ssl.create_default_context(cafile=str(certificate))
@@ -424,15 +424,15 @@ async def test_a_flipped_byte_of_tls_past_h11(certificate: Path, read_past: list
         pytest.raises(StorageBroken, match=r"(?i)bad.record.mac"),
     ):
         await read(f"https://localhost:{port}/", trust)
-    assert sum(read_past) > 0
+    assert sum(directly_read) > 0
 
 
-async def test_cancelled_past_h11(past_h11: None, read_past: list[int]) -> None:
+async def test_cancelled_past_h11(direct_reads: None, directly_read: list[int]) -> None:
     """The server hears the end of it at once."""
     with saying(HEAD % (2 * len(BODY)) + BODY) as port, anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read, f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
-            await until(lambda: sum(read_past) > 0)
+            await until(lambda: sum(directly_read) > 0)
             tasks.cancel_scope.cancel()
 
 
@@ -453,13 +453,13 @@ ANSWERS = {
 
 @pytest.mark.parametrize(("answer", "past_from"), ANSWERS.values(), ids=ANSWERS)
 async def test_other_bodies_go_through_h11(
-    monkeypatch: pytest.MonkeyPatch, read_past: list[int], answer: bytes, past_from: int
+    monkeypatch: pytest.MonkeyPatch, directly_read: list[int], answer: bytes, past_from: int
 ) -> None:
     """Their connections can be used again, or h11 alone knows where they end."""
-    monkeypatch.setattr(fast_transport, "PAST_FROM", past_from)
+    monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", past_from)
     with serving(answer, None) as port, anyio.fail_after(PATIENCE):
         assert await read(f"http://127.0.0.1:{port}/", httpx.create_ssl_context()) == BODY
-    assert read_past == []
+    assert directly_read == []
 
 
 async def test_an_answer_before_a_broken_record_counts(certificate: Path) -> None:
@@ -472,7 +472,7 @@ async def test_an_answer_before_a_broken_record_counts(certificate: Path) -> Non
         assert await fetch(f"https://localhost:{port}/", trust) == [b"hello"]
 
 
-async def test_nothing_is_left_to_the_garbage_collector(past_h11: None) -> None:
+async def test_nothing_is_left_to_the_garbage_collector(direct_reads: None) -> None:
     """Of what httpx and httpcore have open for a body that was read past them."""
     finalized: list[object] = []
     with serving(HEAD % len(BODY) + BODY, None) as port, anyio.fail_after(PATIENCE):
@@ -487,7 +487,7 @@ async def test_nothing_is_left_to_the_garbage_collector(past_h11: None) -> None:
     assert finalized == []
 
 
-async def test_what_was_peeked_is_read_first(past_h11: None) -> None:
+async def test_what_was_peeked_is_read_first(direct_reads: None) -> None:
     """And nothing behind it is skipped."""
     clients = OwnClients(httpx.create_ssl_context(), 1.0, loopback=True)
     storage = Storage(clients, lambda link: link, redirects=0, timeout=10)

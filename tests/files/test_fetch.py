@@ -412,7 +412,7 @@ async def test_a_file_has_a_deadline(tmp_path: Path) -> None:
 
 
 async def test_the_next_download_goes_on(tmp_path: Path, small_batches: None) -> None:
-    """After five fruitless tries the part stays, and later only the rest is sent."""
+    """After five without_progress tries the part stays, and later only the rest is sent."""
     sandbox = sandbox_of(3000)
     sandbox.inject(Fault.cut(150_000), origin="files")
     sandbox.inject(Fault.status(500), origin="files", times=5)

@@ -138,14 +138,14 @@ def test_two_processes_at_one_target(server: SandboxServer, export_id: str, tmp_
 
 
 @pytest.mark.parametrize(
-    "past_from", [1, fast_transport.PAST_FROM], ids=["past h11", "through h11"]
+    "past_from", [1, fast_transport.DIRECT_READ_FROM], ids=["past h11", "through h11"]
 )
 @pytest.mark.parametrize("seed", range(2))
 async def test_broken_twenty_times_over_sockets(
     seed: int, past_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole, and at most 1.2 times its bytes were sent, by the server's record."""
-    monkeypatch.setattr(fast_transport, "PAST_FROM", past_from)
+    monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", past_from)
     monkeypatch.setattr(fetch, "full_jitter", lambda *_: 0.0)
     sandbox = Sandbox(rows=20_000, durations=Durations(median=0, sigma=0))
     size = len(sandbox.content(PAGE_SEGMENT_ID))
@@ -166,7 +166,7 @@ async def test_broken_twenty_times_over_sockets(
 
 async def test_cancelled_anywhere_past_h11(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing half under the file's name, and the next download goes on from where it was."""
-    monkeypatch.setattr(fast_transport, "PAST_FROM", 1)
+    monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", 1)
     monkeypatch.setattr(part, "BESIDE", 1)
     monkeypatch.setattr(download, "BATCH", 100_000)
     update = part.PartFile._update

@@ -52,13 +52,13 @@ def _note(inputs: Inputs) -> bytes:
 def _check_note(_: bytes, found: sidecar.Sidecar | None) -> None:
     if found is None:
         return
-    assert found.stored.resumable
-    total = found.stored.total or 0
+    assert found.version.resumable
+    total = found.version.total or 0
     assert 0 <= size_of(found.held) <= total, found
     assert all(0 <= start < stop <= total for start, stop in found.held), found
     ends = [number for pair in found.held for number in pair]
     assert ends == sorted(set(ends)), found
-    check_sendable(Range(found.stored, 1, 2))
+    check_sendable(Range(found.version, 1, 2))
     if len(found.held) <= 64:
         again = sidecar.load(found.dump())
         assert again is None or again == found

@@ -52,7 +52,7 @@ def authorization(api_key: object, access_token: object) -> Secret:
     return header
 
 
-class Repeated:
+class EchoedSecrets:
     """Finds in an answer what it repeats of an Authorization header: its pair, and the token.
 
     As it stands, and as texts quote it: in a URL, in HTML, in JSON.
@@ -65,12 +65,12 @@ class Repeated:
         forms = sorted({f for secret in (pair, token) for f in _forms(secret)}, key=len)
         self._forms = [Secret(form) for form in reversed(forms)]
 
-    def taken_out(self, text: str) -> str:
+    def removed_from(self, text: str) -> str:
         for form in self._forms:
             text = text.replace(form.reveal(), "...")
         return text
 
-    def taken_out_of(self, page: bytes) -> bytes:
+    def removed_from_bytes(self, page: bytes) -> bytes:
         for form in self._forms:
             page = page.replace(form.reveal().encode(), b"...")
         return page

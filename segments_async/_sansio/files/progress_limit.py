@@ -7,10 +7,10 @@ import math
 #: A download is given up after so many attempts in a row that got no further.
 ATTEMPTS = 5
 
-#: A server that sends fewer than `SLOWEST` bytes in `WINDOW` seconds holds the connection and no
-#: more (slow loris: a read timeout is per read, and a byte a minute never meets it).
-SLOWEST = 64 * 1024
-WINDOW = 60.0
+#: A connection is given up when fewer than `MIN_BYTES` bytes arrive in `MIN_BYTES_WINDOW` seconds.
+#: A read timeout does not catch such a server: one byte a minute restarts it each time.
+MIN_BYTES = 64 * 1024
+MIN_BYTES_WINDOW = 60.0
 
 #: Bytes/s of one connection above which a second one brings nothing. S3 gives 50 to 100 MB/s to
 #: each; where one gets more than this, the link or this process is what limits.
@@ -24,23 +24,23 @@ LINK_USED_WITHIN = 60.0
 _WARM_UP = 0.1
 
 
-class Patience:
+class ProgressLimit:
     """Counts the attempts that got no further than the best one before."""
 
     def __init__(self) -> None:
         self._best = 0
-        self.fruitless: int = 0
+        self.without_progress: int = 0
 
     def on_break(self, kept: int) -> bool:
         """An attempt broke, and so many bytes are kept: whether to try again."""
         if kept > self._best:
-            self._best, self.fruitless = kept, 0
+            self._best, self.without_progress = kept, 0
             return True
-        self.fruitless += 1
-        return self.fruitless < ATTEMPTS
+        self.without_progress += 1
+        return self.without_progress < ATTEMPTS
 
 
-class Renewals:
+class LinkRenewals:
     """Whether an expired link is worth another one: not where the last one brought nothing."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Renewals:
         return True
 
 
-class Speed:
+class SpeedMeter:
     """How fast one connection is, since its request was sent."""
 
     def __init__(self, now: float) -> None:
@@ -71,7 +71,7 @@ class Speed:
     @property
     def deadline(self) -> float:
         """When the connection counts as broken, unless enough comes before."""
-        return self._window_began + WINDOW
+        return self._window_began + MIN_BYTES_WINDOW
 
     def on_bytes(self, count: int, now: float) -> None:
         """So many bytes came."""
@@ -79,7 +79,7 @@ class Speed:
         self._body_began = min(self._body_began, now)
         self._in_window += count
         # Not with every chunk: each new deadline is a timer to be set.
-        if self._in_window >= SLOWEST and now >= self._window_began + 1.0:
+        if self._in_window >= MIN_BYTES and now >= self._window_began + 1.0:
             self._window_began, self._in_window = now, 0
 
     def worth_another(self, now: float) -> bool:

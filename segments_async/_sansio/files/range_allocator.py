@@ -28,7 +28,7 @@ def prefix_of(ranges: Ranges) -> int:
     return ranges[0][1] if ranges and ranges[0][0] == 0 else 0
 
 
-class Claims:
+class RangeAllocator:
     """Shares out what is missing of a file, so that no byte is fetched twice.
 
     Args:
@@ -40,7 +40,7 @@ class Claims:
         self._taken = held
         self._total = total
 
-    def claim(self, size: int) -> tuple[int, int] | None:
+    def take(self, size: int) -> tuple[int, int] | None:
         """Take the first free bytes, at most `size` of them; None: nothing is free."""
         start = prefix_of(self._taken)
         if start >= self._total:

@@ -32,7 +32,7 @@ _CUSTOMERS_KEY = "x-amz-server-side-encryption-customer-algorithm"
 
 
 @attrs.frozen(kw_only=True)
-class Stored:
+class ObjectVersion:
     """One version of an object, as storage described it with its first byte.
 
     Attributes:
@@ -57,7 +57,7 @@ class Stored:
         versioned = self.etag is not None or self.modified is not None
         return versioned and self.total is not None and self.ranges and not self.gzip
 
-    def is_same(self, other: Stored) -> bool:
+    def is_same(self, other: ObjectVersion) -> bool:
         """Whether both are one version, whose bytes are the same."""
         return self.etag is not None and self.resumable and self == other
 
@@ -71,33 +71,33 @@ class Stored:
 class Range:
     """The bytes from `start` to before `stop` of this version."""
 
-    stored: Stored
+    version: ObjectVersion
     start: int
     stop: int
 
     def headers(self) -> Mapping[str, str]:
         """The request headers that ask for it: `If-Match` refuses another version with 412."""
-        last = "" if self.stop == self.stored.total else str(self.stop - 1)
+        last = "" if self.stop == self.version.total else str(self.stop - 1)
         asked = {"Range": f"bytes={self.start}-{last}"}
-        if self.stored.etag is not None:
-            return asked | {"If-Match": self.stored.etag}
-        return asked | {"If-Range": self.stored.modified or ""}
+        if self.version.etag is not None:
+            return asked | {"If-Match": self.version.etag}
+        return asked | {"If-Range": self.version.modified or ""}
 
 
 @attrs.frozen
-class Continued:
+class PartialContent:
     """The answer's body is exactly the range that was asked for."""
 
 
 @attrs.frozen
-class StartOver:
+class Restart:
     """What is there can't be continued; the words say why."""
 
     why: str
 
 
 @attrs.frozen
-class Misfit:
+class WrongRange:
     """An answer that isn't the range that was asked for; the words say why.
 
     It says nothing of the version, so that what is there can still be continued.
@@ -113,7 +113,7 @@ class Refused:
 
 def read_answer(
     status: int, headers: Mapping[str, str], asked: Range | None
-) -> Stored | Continued | StartOver | Misfit | Refused:
+) -> ObjectVersion | PartialContent | Restart | WrongRange | Refused:
     """What an answer means.
 
     Args:
@@ -122,7 +122,7 @@ def read_answer(
         asked: the range that was asked for; None: everything.
 
     Returns:
-        `Stored` where the body is everything, though a range may have been asked for.
+        `ObjectVersion` where the body is everything, though a range may have been asked for.
     """
     if status == 200:
         decodable = content_encoding(headers) in ("", "gzip")
@@ -132,16 +132,16 @@ def read_answer(
     if status == 206:
         return _read_range(headers, asked)
     if status == 412:
-        return StartOver("the file has changed since")
+        return Restart("the file has changed since")
     if status == 416:
-        return StartOver("the file has no such range any more")
+        return Restart("the file has no such range any more")
     return Refused()
 
 
-def describe(headers: Mapping[str, str]) -> Stored:
+def describe(headers: Mapping[str, str]) -> ObjectVersion:
     """The object that comes with these headers."""
     etag = strong_etag(headers)
-    return Stored(
+    return ObjectVersion(
         total=content_length(headers),
         etag=etag,
         modified=_strong_date(headers),
@@ -196,20 +196,20 @@ def is_sendable(date: str) -> bool:
     return 0 < len(date) <= 64 and date.isascii() and date.isprintable()
 
 
-def _read_range(headers: Mapping[str, str], asked: Range) -> Continued | StartOver | Misfit:
-    stored = asked.stored
+def _read_range(headers: Mapping[str, str], asked: Range) -> PartialContent | Restart | WrongRange:
+    version = asked.version
     # A 206 has the ETag that the 200 would have had (section 15.3.7).
-    if strong_etag(headers) != stored.etag:
-        return StartOver("the range is of another version")
-    if stored.etag is None and headers.get("last-modified", stored.modified) != stored.modified:
-        return StartOver("the range is of another version")
-    if content_range(headers) != (asked.start, asked.stop, stored.total):
-        return Misfit("another range came than was asked for")
+    if strong_etag(headers) != version.etag:
+        return Restart("the range is of another version")
+    if version.etag is None and headers.get("last-modified", version.modified) != version.modified:
+        return Restart("the range is of another version")
+    if content_range(headers) != (asked.start, asked.stop, version.total):
+        return WrongRange("another range came than was asked for")
     if content_length(headers) not in (None, asked.stop - asked.start):
-        return Misfit("a range came with the length of another")
+        return WrongRange("a range came with the length of another")
     if content_encoding(headers):
-        return Misfit("a range came encoded")
-    return Continued()
+        return WrongRange("a range came encoded")
+    return PartialContent()
 
 
 def _strong_date(headers: Mapping[str, str]) -> str | None:

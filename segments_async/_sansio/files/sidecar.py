@@ -11,7 +11,7 @@ from typing import Any, cast
 import attrs
 
 from segments_async._sansio.files.range_allocator import Ranges, with_range
-from segments_async._sansio.files.ranges import Stored, is_sendable, is_strong
+from segments_async._sansio.files.ranges import ObjectVersion, is_sendable, is_strong
 
 #: Bytes of a sidecar, always: a page, which a kill can't tear when it is written at once.
 SIZE = 4096
@@ -23,7 +23,7 @@ _MOST_RANGES = 64
 
 
 @attrs.frozen
-class Hashed:
+class PrefixHash:
     """What the beginning of a part hashes to: `size` bytes, and their SHA-256 in hex."""
 
     size: int
@@ -45,12 +45,12 @@ class Sidecar:
     """
 
     export_id: str
-    stored: Stored
+    version: ObjectVersion
     held: Ranges
     boot_id: str | None
     synced: bool
     inode: int | None = None
-    hashed: Hashed | None = None
+    hashed: PrefixHash | None = None
 
     def held_in(self, inode: int) -> Ranges:
         """The bytes that are there, if the part's file has this number.
@@ -74,10 +74,10 @@ class Sidecar:
         document = {
             "version": _VERSION,
             "export": self.export_id,
-            "total": self.stored.total,
-            "etag": self.stored.etag,
-            "modified": self.stored.modified,
-            "md5": self.stored.md5,
+            "total": self.version.total,
+            "etag": self.version.etag,
+            "modified": self.version.modified,
+            "md5": self.version.md5,
             "held": [number for pair in self.held[:_MOST_RANGES] for number in pair],
             "boot": self.boot_id,
             "synced": self.synced,
@@ -117,16 +117,16 @@ def _checked(document: dict[str, Any]) -> Sidecar | None:
     # Both go into request headers, where anything else would be refused as nobody's error.
     if (etag is not None and not is_strong(etag)) or (modified and not is_sendable(modified)):
         return None
-    stored = Stored(total=total, etag=etag, modified=modified, ranges=True, md5=md5)
+    version = ObjectVersion(total=total, etag=etag, modified=modified, ranges=True, md5=md5)
     synced = document.get("synced") is True
     hashed, inode = _hashed(document.get("hashed")), document.get("inode")
-    if not stored.resumable or (inode is not None and not _is_count(inode)):
+    if not version.resumable or (inode is not None and not _is_count(inode)):
         return None
     if hashed is not None and (not held or held[0][0] or hashed.size > held[0][1]):
         hashed = None  # of bytes that it doesn't say are there
     return Sidecar(
         export_id=export_id,
-        stored=stored,
+        version=version,
         held=held,
         boot_id=boot_id,
         synced=synced,
@@ -135,10 +135,10 @@ def _checked(document: dict[str, Any]) -> Sidecar | None:
     )
 
 
-def _hashed(value: object) -> Hashed | None:
+def _hashed(value: object) -> PrefixHash | None:
     match value:
         case [int(size), str(sha256)] if _is_count(size) and size:
-            return Hashed(size, sha256)
+            return PrefixHash(size, sha256)
         case _:
             return None
 

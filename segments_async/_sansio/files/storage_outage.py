@@ -71,7 +71,7 @@ class StorageOutage:
         """A request goes."""
         self._probing = self.armed
 
-    def on_no_word(self) -> None:
+    def on_inconclusive(self) -> None:
         """A request came to nothing for a reason that says nothing of storage."""
         self._probing = False
 

@@ -17,7 +17,7 @@ class _Fetch:
         self.file: ExportedFile | None = None
 
 
-class FilesUnderWay:
+class InProgressDownloads:
     """One fetch to a target at a time."""
 
     def __init__(self) -> None:
