@@ -29,17 +29,9 @@ from segments_async._files.destination import Destination, check_target
 from segments_async._files.fetch import fetch_file, open_file
 from segments_async._files.in_progress import InProgressDownloads
 from segments_async._files.s3 import S3Signer
-from segments_async._http.api import (
-    KEEPALIVE,
-    LIST_CAP,
-    STATUS_CAP,
-    Api,
-    CallersClient,
-    Clients,
-    HttpClient,
-    OwnClients,
-)
+from segments_async._http.api import LIST_CAP, STATUS_CAP, Api
 from segments_async._http.binding import Binding
+from segments_async._http.clients import KEEPALIVE, CallersClient, Clients, HttpClient, OwnClients
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
 from segments_async._pace.gate import Gate, Permit, Target
 from segments_async._run.engine import Engine, RunOptions

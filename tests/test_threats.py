@@ -44,7 +44,8 @@ from segments_async import (
     SubmitUnknownError,
 )
 from segments_async._files.gzip_stream import STEP, GzipDecoder, NotGzip
-from segments_async._http.api import LIST_CAP, STATUS_CAP, described
+from segments_async._http.api import LIST_CAP, STATUS_CAP
+from segments_async._http.errors import described
 from segments_async._http.storage import STORAGE_ERROR_CAP, StorageAnswer
 from segments_async.sandbox import (
     API_ORIGIN,

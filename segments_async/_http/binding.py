@@ -6,7 +6,7 @@ import os
 
 import anyio.lowlevel
 
-from segments_async._http.api import CLOSED
+from segments_async._http.clients import CLOSED
 from segments_async.errors import ConfigurationError
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from importlib import import_module
 from pathlib import Path
 from urllib.request import getproxies
 
+import httpcore
 import httpx
 
-from segments_async._http.fast_transport import OneConnection
 from segments_async._sansio.api.proxies import Proxy, bypasses_proxy, proxy_for, proxy_problem
 from segments_async.errors import ConfigurationError
 
@@ -95,35 +96,55 @@ class Route:
         """Whether a request to this host goes past the proxy."""
         return self.proxy is None or bypasses_proxy(self._no_proxy, host, port)
 
-    def transport(self, ssl_context: ssl.SSLContext, limits: httpx.Limits) -> OneConnection | None:
-        """A transport through the proxy; None where there is none.
+    def proxy_pool(
+        self, ssl_context: ssl.SSLContext, keepalive: float
+    ) -> httpcore.AsyncConnectionPool | None:
+        """One connection through the proxy; None if there is no proxy.
 
         Raises:
-            ConfigurationError: httpx can't use this proxy.
+            ConfigurationError: httpx or httpcore can't use this proxy.
         """
-        proxy = self.proxy
-        if proxy is None:
+        if self.proxy is None:
             return None
         problem = "httpx doesn't take it"
         try:
-            return OneConnection(
-                verify=ssl_context,
-                trust_env=False,
-                limits=limits,
-                proxy=_proxy(proxy, ssl_context),
-            )
+            return _pool_through(self.proxy, ssl_context, keepalive)
         except ImportError:
             problem = "a SOCKS proxy needs the package socksio: pip install 'httpx[socks]'"
         except (ValueError, TypeError, httpx.InvalidURL):
-            pass  # its text has the URL
-        # Raised out here, so that no context with the URL in its frames hangs on it.
-        raise ConfigurationError(_refusal(proxy, problem))
+            pass  # the error's text has the URL
+        # Raised after the `except` block, or the error's context would hold the URL in its frames.
+        raise ConfigurationError(_refusal(self.proxy, problem))
 
 
-def _proxy(proxy: Proxy, ssl_context: ssl.SSLContext) -> httpx.Proxy:
-    # httpx would trust certifi's certificates alone for a proxy that is reached over TLS.
-    secure = proxy.url.reveal().lower().startswith("https:")
-    return httpx.Proxy(proxy.url.reveal(), ssl_context=ssl_context if secure else None)
+def _pool_through(
+    proxy: Proxy, ssl_context: ssl.SSLContext, keepalive: float
+) -> httpcore.AsyncConnectionPool:
+    found = httpx.Proxy(proxy.url.reveal())  # separates user and password from the URL
+    url = httpcore.URL(
+        scheme=found.url.raw_scheme,
+        host=found.url.raw_host,
+        port=found.url.port,
+        target=found.url.raw_path,
+    )
+    if proxy.is_socks:
+        import_module("socksio")
+        return httpcore.AsyncSOCKSProxy(
+            url,
+            found.raw_auth,
+            ssl_context=ssl_context,
+            max_connections=1,
+            keepalive_expiry=keepalive,
+        )
+    return httpcore.AsyncHTTPProxy(
+        url,
+        found.raw_auth,
+        ssl_context=ssl_context,
+        # httpcore refuses a TLS context for a proxy that is reached without TLS.
+        proxy_ssl_context=ssl_context if found.url.scheme == "https" else None,
+        max_connections=1,
+        keepalive_expiry=keepalive,
+    )
 
 
 def _refusal(proxy: Proxy, problem: str) -> str:

@@ -17,21 +17,11 @@ from urllib.parse import urljoin, urlsplit
 import anyio
 import attrs
 
-from segments_async._http.api import (
-    USER_AGENT,
-    Clients,
-    HttpClient,
-    Response,
-    close,
-    described,
-    forget_request,
-    is_no_answer,
-    joined_headers,
-    pieces,
-    was_sent,
-)
+from segments_async._http.clients import USER_AGENT, Clients, HttpClient
+from segments_async._http.errors import described, forget_request, is_no_answer, was_sent
 from segments_async._http.fast_transport import DirectRead, start_direct_read
 from segments_async._http.redaction import no_tracing, redact_logs
+from segments_async._http.responses import Response, body_chunks, close, joined_headers
 from segments_async._http.storage_gate import StorageGate
 from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.api.redaction import place_of
@@ -315,7 +305,7 @@ class _Chunks:
         self.response = response
         self.headers: Mapping[str, str] = joined_headers(response.headers.raw)
         self._timeout = timeout
-        self._raw = pieces(response)
+        self._raw = body_chunks(response)
         self._ahead: deque[bytes] = deque()
         self._left = content_length(self.headers) or 0
         self._chunk = memoryview(b"")

@@ -29,6 +29,7 @@ from segments_async import (
     SegmentsClient,
     SubmitUnknownError,
 )
+from segments_async._http.clients import CallersClient
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,
@@ -192,17 +193,18 @@ async def test_whatever_fails_before_the_transport_was_not_sent(
 async def test_a_client_that_cannot_be_borrowed_was_sent_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whatever making one of the library's own HTTP clients raises in mid-run."""
+    """Whatever getting an HTTP client raises in mid-run."""
     sandbox = Sandbox(segments=1, durations=STEADY)
     journal = tmp_path / "runs.db"
     async with connected(sandbox) as client:
 
-        def fails() -> Any:
+        def fails(_: object) -> Any:
             raise Own
 
-        monkeypatch.setattr(client._api._clients, "borrow", fails)
-        with pytest.raises(Own):
-            await client.bulk_export(sandbox.segment_ids, None, journal=journal, run="night")
+        with monkeypatch.context() as patched:
+            patched.setattr(CallersClient, "borrow", fails)
+            with pytest.raises(Own):
+                await client.bulk_export(sandbox.segment_ids, None, journal=journal, run="night")
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, None, journal=journal, run="night")
     assert report.ok
@@ -493,14 +495,13 @@ async def test_after_a_machine_slept_connections_are_made_anew(
         ) as client:
             await client.list_segments()
             (clients, _) = client._own
-            (transport,) = clients._transports.values()
-            (before,) = transport._direct._pool.connections
+            (before,), made = clients.connections, clients.clients
             await client.list_segments()
-            assert transport._direct._pool.connections == [before]
+            assert clients.connections == [before]
             wall = time.time
             monkeypatch.setattr(time, "time", lambda: wall() + 3600)
             await client.list_segments()
-            assert list(clients._transports.values()) == [transport]
-            (after,) = transport._direct._pool.connections
+            assert clients.clients == made
+            (after,) = clients.connections
             assert after is not before
             assert before.is_closed()

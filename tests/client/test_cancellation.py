@@ -251,5 +251,5 @@ async def test_requests_cancelled_while_they_connect_leave_nothing_behind() -> N
                         tasks.start_soon(client.list_segments)
                     await turns(turn % 15)
                     tasks.cancel_scope.cancel()
-            assert len(client._own[0]._transports) <= 3
+            assert len(client._own[0].clients) <= 3
             assert len(await client.list_segments()) == 3

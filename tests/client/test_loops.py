@@ -53,7 +53,7 @@ def test_a_second_event_loop_is_refused(first: str, second: str, tmp_path: Path)
         async def use() -> None:
             assert len(await client.list_segments()) == 3
             for clients in client._own:  # or Python would warn of what the caller left open
-                for http in list(clients._transports):
+                for http in clients.clients:
                     await http.aclose()
 
         async def use_elsewhere() -> None:

@@ -21,9 +21,10 @@ import pytest
 from client.vendor import until
 
 from segments_async._http import fast_transport
-from segments_async._http.api import OwnClients, was_sent
-from segments_async._http.fast_transport import FastTransport
+from segments_async._http.clients import OwnClients
+from segments_async._http.errors import was_sent
 from segments_async._http.storage import Storage, StorageBroken, _Chunks
+from segments_async._http.transport import OneConnection
 
 pytestmark = [pytest.mark.real_time, pytest.mark.needs("openssl")]
 
@@ -74,7 +75,7 @@ async def fetch(
     url: str, context: ssl.SSLContext, timeout: httpx.Timeout | float = PATIENCE
 ) -> list[bytes]:
     async with (
-        httpx.AsyncClient(transport=FastTransport(context, keepalive=1.0)) as client,
+        httpx.AsyncClient(transport=OneConnection(context, 1.0)) as client,
         client.stream("GET", url, timeout=timeout) as response,
     ):
         return [chunk async for chunk in response.aiter_raw()]
@@ -269,7 +270,7 @@ def encrypting(
 
 async def test_closed_while_it_is_read() -> None:
     """Whoever waits for it hears so at once, not at the read timeout."""
-    client = httpx.AsyncClient(transport=FastTransport(httpx.create_ssl_context(), keepalive=1.0))
+    client = httpx.AsyncClient(transport=OneConnection(httpx.create_ssl_context(), 1.0))
     said = threading.Event()
     with saying(HEAD % 10 + b"01234", said=said) as port, anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
