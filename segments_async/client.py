@@ -26,9 +26,10 @@ from segments_async._exports.followers import CallFollower, shielded
 from segments_async._exports.registry import ExportRegistry, SharedExport, last_setback
 from segments_async._files.body import ExportBody
 from segments_async._files.destination import Destination, check_target
-from segments_async._files.fetch import fetch_file, open_file
+from segments_async._files.fetch import fetch_file
 from segments_async._files.in_progress import InProgressDownloads
 from segments_async._files.s3 import S3Signer
+from segments_async._files.stream import open_file
 from segments_async._http.api import LIST_CAP, STATUS_CAP, Api
 from segments_async._http.binding import Binding
 from segments_async._http.clients import KEEPALIVE, CallersClient, Clients, HttpClient, OwnClients

@@ -18,8 +18,9 @@ from anyio.abc import TaskGroup
 
 from segments_async._exports.registry import POST_GRACE, ExportRegistry, SharedExport, last_setback
 from segments_async._files.destination import Destination
-from segments_async._files.fetch import Renew, fetch_file
+from segments_async._files.fetch import fetch_file
 from segments_async._files.in_progress import InProgressDownloads
+from segments_async._files.refusals import Renew
 from segments_async._http.storage import Storage
 from segments_async._pace.gate import Gate, Mailbox, Permit
 from segments_async._pace.sharing import sharing_of

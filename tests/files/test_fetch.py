@@ -27,6 +27,7 @@ from client.vendor import STEADY, connected, is_whole, names_in
 
 from segments_async import DownloadError, Export, ExportedFile, SegmentsClient
 from segments_async._files import download, fetch, part
+from segments_async._files.digest import Bytes
 from segments_async._files.fetch import fetch_file
 from segments_async._http.storage import Storage
 from segments_async._sansio.files import progress_limit
@@ -743,7 +744,7 @@ async def test_cancelled_twice_by_asyncio(
     write = part.PartFile.write
     began = anyio.Event()
 
-    def slowly(self: part.PartFile, offset: int, data: part.Bytes) -> None:
+    def slowly(self: part.PartFile, offset: int, data: Bytes) -> None:
         anyio.from_thread.run_sync(began.set)
         time.sleep(0.2)
         write(self, offset, data)
@@ -772,7 +773,7 @@ async def test_a_part_is_left_though_cancelled_twice_by_asyncio(anyio_backend: s
         try:
             await anyio.sleep_forever()
         finally:
-            await fetch._leave(left.set)
+            await fetch.leave_part(left.set)
 
     task = asyncio.create_task(download())
     for _ in range(2):

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from segments_async._files import digest
 from segments_async._files import part as part_module
 from segments_async._files.part import ChecksumMismatch, PartFile, part_of, sidecar_of
 from segments_async._sansio.files.ranges import ObjectVersion
@@ -49,9 +50,7 @@ def opened(target: Path, version: ObjectVersion | None = None, export_id: str = 
 
 def killed(part: PartFile) -> None:
     """As a kill leaves it: nothing is synced, said or removed, and the lock is gone."""
-    for descriptor in (part._descriptor, part._note):
-        if descriptor is not None:
-            os.close(descriptor)
+    part.release()
 
 
 # What goes wrong.
@@ -233,7 +232,7 @@ def test_a_kill_costs_what_came_since_the_last_note(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is noted goes on; what is written after it, within a moment, is fetched again."""
-    monkeypatch.setattr(part_module, "NOTED_EVERY", math.inf)
+    monkeypatch.setattr(part_module, "SIDECAR_INTERVAL", math.inf)
     part = opened(target, OBJECT)
     part.write(0, b"012")
     part.write(3, b"345")
@@ -248,7 +247,7 @@ def test_the_next_download_of_the_export_goes_on(
     target: Path, leave: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written is still there, in any order it came, and the hash is of the whole."""
-    monkeypatch.setattr(part_module, "NOTED_EVERY", 0.0)
+    monkeypatch.setattr(part_module, "SIDECAR_INTERVAL", 0.0)
     part = opened(target, OBJECT)
     part.write(0, b"012")
     part.write(6, b"67")
@@ -286,11 +285,11 @@ def test_after_a_restart_of_the_system_only_what_was_synced_counts(
     target: Path, monkeypatch: pytest.MonkeyPatch, leave: Any, goes_on: bool
 ) -> None:
     """A power failure may have lost what a kill leaves in the system's cache."""
-    monkeypatch.setattr(part_module, "_boot_id", lambda: "before")
+    monkeypatch.setattr(part_module, "boot_id", lambda: "before")
     part = opened(target, OBJECT)
     part.write(0, b"012")
     leave(part)
-    monkeypatch.setattr(part_module, "_boot_id", lambda: "after")
+    monkeypatch.setattr(part_module, "boot_id", lambda: "after")
     part = opened(target)
     assert bool(part.held) is goes_on
     part.discard()
@@ -429,7 +428,7 @@ def test_a_short_write_is_no_short_file(
 def slow(monkeypatch: pytest.MonkeyPatch) -> _Slow:
     """The hash of parts that are opened from now on, beside which each piece is written."""
     found = _Slow()
-    monkeypatch.setattr(part_module, "BESIDE", 1)
+    monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 1)
     monkeypatch.setattr(hashlib, "sha256", lambda: found)
     return found
 
@@ -456,7 +455,7 @@ def test_a_small_piece_waits_for_a_large_one(
     target: Path, slow: _Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is hashed at once, but not before those that came before it."""
-    monkeypatch.setattr(part_module, "BESIDE", 2)
+    monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 2)
     part = opened(target, ObjectVersion(total=3, etag='"x"', ranges=True))
     part.write(0, b"01")
     threading.Timer(0.1, slow.may_go_on.release, [2]).start()
@@ -494,7 +493,7 @@ def test_a_part_whose_write_failed_is_never_put_in_place(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What didn't fit may be hashed already, so the hash of what comes after it would be wrong."""
-    monkeypatch.setattr(part_module, "BESIDE", 1)
+    monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 1)
     part = opened(target, ObjectVersion(total=2, etag='"x"', ranges=True))
     with monkeypatch.context() as full:
         full.setattr(os, "pwrite", lambda *_: fails_with(errno.ENOSPC))
@@ -528,7 +527,7 @@ def test_the_file_is_what_was_written(
     pieces = list(itertools.pairwise(edges))
     random.Random(seed).shuffle(pieces)
     memory = [bytearray(200), bytearray(200)]
-    with unittest.mock.patch.object(part_module, "BESIDE", beside):
+    with unittest.mock.patch.object(digest, "PARALLEL_HASH_FROM", beside):
         for start, stop in pieces:
             memory.reverse()
             memory[0][: stop - start] = data[start:stop]

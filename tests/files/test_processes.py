@@ -15,7 +15,7 @@ import pytest
 from client.vendor import names_in, until
 
 from segments_async import SegmentsClient
-from segments_async._files import download, fetch, part
+from segments_async._files import digest, download, fetch
 from segments_async._http import fast_transport
 from segments_async._sansio.files.sidecar import load
 from segments_async.sandbox import (
@@ -167,18 +167,18 @@ async def test_broken_twenty_times_over_sockets(
 async def test_cancelled_anywhere_past_h11(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing half under the file's name, and the next download goes on from where it was."""
     monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", 1)
-    monkeypatch.setattr(part, "BESIDE", 1)
+    monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 1)
     monkeypatch.setattr(download, "BATCH", 100_000)
-    update = part.PartFile._update
+    update = digest.PrefixDigest.update
     batches = 0
 
-    def slowly(self: part.PartFile, data: part.Bytes) -> None:
+    def slowly(self: digest.PrefixDigest, data: digest.Bytes, with_md5: bool) -> None:
         nonlocal batches
         time.sleep(0.002)  # so that memory used too early would be hashed wrong
-        update(self, data)
+        update(self, data, with_md5)
         batches += 1
 
-    monkeypatch.setattr(part.PartFile, "_update", slowly)
+    monkeypatch.setattr(digest.PrefixDigest, "update", slowly)
     sandbox = Sandbox(
         rows=50_000,
         durations=Durations(median=0, sigma=0),

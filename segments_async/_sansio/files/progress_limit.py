@@ -12,6 +12,9 @@ ATTEMPTS = 5
 MIN_BYTES = 64 * 1024
 MIN_BYTES_WINDOW = 60.0
 
+#: What is said of a connection below that.
+TOO_SLOW = f"fewer than {MIN_BYTES} bytes came in {MIN_BYTES_WINDOW:g} s"
+
 #: Bytes/s of one connection above which a second one brings nothing. S3 gives 50 to 100 MB/s to
 #: each; where one gets more than this, the link or this process is what limits.
 FAST = 200_000_000.0
