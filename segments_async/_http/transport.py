@@ -95,7 +95,7 @@ class OneConnection(httpx.AsyncBaseTransport):
             port = url.port or (443 if url.scheme == "https" else 80)
             pool = pool if self._route.is_direct(url.host, port) else self._proxied
         try:
-            response = await pool.handle_async_request(outgoing)
+            response: Any = await pool.handle_async_request(outgoing)
         except _HTTPCORE_ERRORS as exc:
             raise _as_httpx(exc) from exc
         except Exception as exc:

@@ -19,7 +19,7 @@ from fuzz.storage_decoders import check_sendable
 from fuzz.vendor_decoders import EXPORT, SEGMENT, SEGMENT_ID
 from segments_async._files.gzip_stream import STEP, GzipDecoder, NotGzip
 from segments_async._files.rows import RowParser
-from segments_async._sansio.api.decoding import export_from_json
+from segments_async._sansio.api.structure import export_from_json
 from segments_async._sansio.files import sidecar
 from segments_async._sansio.files.naming import file_names
 from segments_async._sansio.files.range_allocator import size_of
