@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 
-from segments_async._files.digest import Bytes
 from segments_async._files.errors import LengthMismatch
 from segments_async._http.storage import StorageAnswer
 from segments_async._sansio.files.progress_limit import MIN_BYTES, SpeedMeter
 from segments_async._sansio.files.ranges import NO_END
+
+if TYPE_CHECKING:
+    from segments_async._files.download import Attempt
 
 #: Seconds after which a batch is written however small it is: a kill -9 costs the unwritten bytes.
 BATCH_SECONDS = 0.25
 
 #: The offset of a batch in the file, its memory, and how many bytes of the memory are filled.
 _Batch = tuple[int, bytearray, int]
-
-
-class Attempt(Protocol):
-    """What a body needs of the attempt that it belongs to."""
-
-    rest: Bytes
-
-    @property
-    def batch_size(self) -> int: ...
-    def is_last(self, end: int) -> bool: ...
-    def extend(self, stop: int) -> int: ...
-    def on_bytes(self, count: int) -> None: ...
-    async def write(self, offset: int, batch: Bytes) -> None: ...
-    def start_soon(self, do: Callable[[], Coroutine[Any, Any, None]]) -> None: ...
-    def open_more(self, meter: SpeedMeter) -> None: ...
 
 
 class BodyWriter:

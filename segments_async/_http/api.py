@@ -16,13 +16,7 @@ import anyio
 import httpx
 
 from segments_async._http.clients import Clients, HttpClient
-from segments_async._http.errors import (
-    carries_response,
-    described,
-    forget_request,
-    was_sent,
-    was_unprocessed,
-)
+from segments_async._http.errors import carries_response, described, forget_request
 from segments_async._http.redaction import redact_logs
 from segments_async._http.request_progress import Permit, PoolQueue, RequestProgress
 from segments_async._http.responses import (
@@ -122,12 +116,7 @@ class Api:
                 answer = await self._carried(request, exc, cap, progress)
             if answer is not None:
                 return answer
-            sent = was_sent(exc)
-            if sent is False:
-                progress.on_unsent()
-            if was_unprocessed(exc, progress.stream_id):
-                progress.on_unprocessed()
-            if sent is None and not progress.is_connecting:
+            if not progress.on_failed(exc):
                 raise  # an error of the caller's hook, transport or client passes as it is
             forget_request(exc, handled)
             raise _broken(request, described(exc), progress) from exc

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import anyio
 import attrs
 
-from segments_async._http.errors import carries_response, was_sent
+from segments_async._http.errors import carries_response, was_sent, was_unprocessed
 from segments_async._http.responses import response_headers
 from segments_async._sansio.api.wire import ApiAnswer
 from segments_async.errors import DecodeError
@@ -114,10 +114,6 @@ class RequestProgress:
         return not (self.traced and self._queue.traces)
 
     @property
-    def is_connecting(self) -> bool:
-        return self._sent is False
-
-    @property
     def is_queued(self) -> bool:
         return self._handed_over and self._sent is None and not self.may_have_left
 
@@ -163,10 +159,14 @@ class RequestProgress:
         if self._sent is None:
             self._sent = False
 
-    def on_unprocessed(self) -> None:
-        """The server says that it did not process the request: unsent, if sent only once."""
-        if self._sends == 1:
+    def on_failed(self, exc: Exception) -> bool:
+        """The request failed. Returns whether by its transport; False: by the caller's own code."""
+        sent = was_sent(exc)
+        if sent is False:
+            self.on_unsent()
+        if self._sends == 1 and was_unprocessed(exc, self.stream_id):
             self._sent = False
+        return sent is not None or self._sent is False
 
     def on_head(self, status: int, headers: Mapping[str, str]) -> None:
         self._head = status, headers

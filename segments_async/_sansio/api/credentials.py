@@ -138,14 +138,14 @@ def parse_base_url(base_url: object) -> Origin:
         host, port = parts.hostname, parts.port
     except ValueError:
         parts, host, port = urlsplit(""), None, None
-    if not host or port == 0 or parts.scheme not in ("http", "https"):
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    if not host or port == 0 or default is None:
         raise ConfigurationError(f"base_url: not an http(s) URL: {_shown(base_url)}")
     if not text.isprintable() or " " in text:
         # urlsplit() drops some of these characters without an error, and keeps others in the host.
         raise ConfigurationError("base_url: white space or a control character (a newline?)")
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError("base_url: no user information, query or fragment")
-    default = 443 if parts.scheme == "https" else 80
     return Origin(parts.scheme, host, port or default, parts.path.rstrip("/"))
 
 
