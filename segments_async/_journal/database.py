@@ -38,8 +38,8 @@ from segments_async._journal.tables import (
 from segments_async._journal.witness import Seen, Witness, forget, witnesses
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import Event, State
-from segments_async._sansio.jobs.payload import Payload, read_payload
-from segments_async._sansio.jobs.record import records
+from segments_async._sansio.jobs.payload import Payload, payload_from_json
+from segments_async._sansio.jobs.replay import records
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import ConfigurationError, JournalError
 from segments_async.results import ExportedFile
@@ -324,7 +324,7 @@ class Database:
                 query = _last_of(segment_ids[start : start + _AT_ONCE], kinds, destination)
                 for row in connection.execute(query):
                     segment_id, facts = row.segment_id, checked(events, row)["facts"]
-                    found[segment_id] = read_payload(segment_id, json.loads(facts))
+                    found[segment_id] = payload_from_json(segment_id, json.loads(facts))
         return found
 
     def guard(self) -> GuardRecord | None:

@@ -115,7 +115,7 @@ class OpenedRun:
         """Whether the connection can be lost while this process and the database go on."""
         return self._backend.has_sessions
 
-    def row(self, logged: LogEntry, facts: str) -> dict[str, Any]:
+    def row(self, entry: LogEntry, payload: str) -> dict[str, Any]:
         """The event's row, at the next place in the run's log."""
         self._number += 1
         return sealed(
@@ -123,10 +123,10 @@ class OpenedRun:
             {
                 "run_id": self._row["id"],
                 "number": self._number,
-                "segment_id": logged.segment_id,
-                "event": logged.event.value,
-                "at": stamp(logged.at),
-                "facts": facts,
+                "segment_id": entry.segment_id,
+                "event": entry.event.value,
+                "at": stamp(entry.at),
+                "facts": payload,
             },
         )
 

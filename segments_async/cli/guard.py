@@ -15,7 +15,7 @@ from segments_async import SegmentsClient
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
 from segments_async._pace.gate import TICKET_RAISED, Gate
-from segments_async._run.ledger import Ledger
+from segments_async._run.recorder import Recorder
 
 _TICKET = "the vendor has opened a ticket with its support by itself. Nothing is sent until"
 
@@ -43,7 +43,7 @@ def hold(client: SegmentsClient, record: GuardRecord) -> str | None:
 
 async def remember(client: SegmentsClient, journal: SqlJournal) -> None:
     """Tell the journal of a 500 that came while no run was open, which would have told it."""
-    await Ledger(journal).remember(_gate(client).guard, anyio.current_time())
+    await Recorder(journal).record_guard(_gate(client).guard, anyio.current_time())
 
 
 def _gate(client: SegmentsClient) -> Gate:
