@@ -97,7 +97,7 @@ class _FastStream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - all
         with _httpcore_read_errors():
             await anyio.lowlevel.checkpoint()
-            received = await _within(timeout, self.receive)
+            received = await read_within(timeout, self.receive)
         self.last_read = len(received)
         return received
 
@@ -138,7 +138,7 @@ class DirectRead:
         try:
             size = self._stream.take_into(room)
             if size is None:  # a timer for every read would cost as much as the read
-                size = await _within(self._timeout, partial(self._stream.receive_into, room))
+                size = await read_within(self._timeout, partial(self._stream.receive_into, room))
         except (*_BROKEN, httpcore.NetworkError, httpcore.TimeoutException) as exc:
             # httpcore's: TLS may have to write before it reads on.
             raise ConnectionError(str(exc)) from exc
@@ -334,7 +334,7 @@ class _EncryptedStream(_FastStream):
         return self._ssl if info == "ssl_object" else self._below.get_extra_info(info)
 
 
-async def _within(timeout: float | None, read: Callable[[], Awaitable[T]]) -> T:
+async def read_within(timeout: float | None, read: Callable[[], Awaitable[T]]) -> T:
     """Read within the timeout. After a standstill of this process, look at the socket once more.
 
     What arrived during the standstill waits in the socket, and the timer was due before the event

@@ -118,7 +118,7 @@ async def test_one_that_cannot_be_had_holds_nobody(tmp_path: Path) -> None:
 
 
 async def test_it_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One warning when storage goes away, one when it is there again; no file is blamed."""
+    """One warning when an outage of storage begins, and one at its end; no file is blamed."""
     with caplog.at_level(logging.WARNING, logger="segments_async"):
         report = await run_through(Away("unreachable", 300), tmp_path, 20)
     assert report.ok

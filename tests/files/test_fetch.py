@@ -29,6 +29,7 @@ from segments_async import DownloadError, Export, ExportedFile, SegmentsClient
 from segments_async._files import download, fetch, part
 from segments_async._files.digest import Bytes
 from segments_async._files.fetch import fetch_file
+from segments_async._http.clients import CallersClient
 from segments_async._http.storage import Storage
 from segments_async._sansio.files import progress_limit
 from segments_async.sandbox import PAGE_SEGMENT_ID, Fault, FileHost, Sandbox, SandboxTransport
@@ -42,11 +43,18 @@ Fetch = Callable[..., Awaitable[ExportedFile]]
 
 
 @contextlib.asynccontextmanager
-async def exported(sandbox: Sandbox, **options: Any) -> AsyncIterator[tuple[Storage, Export]]:
-    """A COMPLETE export, and who fetches its file; storage never sees a credential."""
-    async with connected(sandbox, **options) as client:
+async def exported(
+    sandbox: Sandbox, files: httpx.AsyncClient | None = None
+) -> AsyncIterator[tuple[Storage, Export]]:
+    """A COMPLETE export, and the storage that has its file; storage never gets a credential."""
+    transport = SandboxTransport(sandbox)
+    async with (
+        connected(sandbox) as client,
+        httpx.AsyncClient(transport=transport) as http,
+    ):
         export = await complete(client)
-        yield client._storage, export
+        clients = CallersClient(files or http)
+        yield Storage(clients, lambda link: link, redirects=3, timeout=60.0), export
     assert sandbox.record.credentials_seen_by_files() == []
 
 
@@ -370,7 +378,7 @@ async def test_a_server_that_trickles_is_left(tmp_path: Path) -> None:
     sandbox = sandbox_of(3000, ranges=False)
     async with (
         httpx.AsyncClient(transport=_Trickling(sandbox)) as files,
-        exported(sandbox, file_http_client=files) as (storage, export),
+        exported(sandbox, files) as (storage, export),
     ):
         began = anyio.current_time()
         with pytest.raises(DownloadError, match="bytes came in 60 s"):

@@ -138,14 +138,14 @@ def test_two_processes_at_one_target(server: SandboxServer, export_id: str, tmp_
 
 
 @pytest.mark.parametrize(
-    "past_from", [1, fast_transport.DIRECT_READ_FROM], ids=["past h11", "through h11"]
+    "direct_from", [1, fast_transport.DIRECT_READ_FROM], ids=["direct", "through h11"]
 )
 @pytest.mark.parametrize("seed", range(2))
 async def test_broken_twenty_times_over_sockets(
-    seed: int, past_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, direct_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole, and at most 1.2 times its bytes were sent, by the server's record."""
-    monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", past_from)
+    monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", direct_from)
     monkeypatch.setattr(fetch, "full_jitter", lambda *_: 0.0)
     sandbox = Sandbox(rows=20_000, durations=Durations(median=0, sigma=0))
     size = len(sandbox.content(PAGE_SEGMENT_ID))
@@ -164,7 +164,9 @@ async def test_broken_twenty_times_over_sockets(
     assert names_in(tmp_path) == ["a.csv"]
 
 
-async def test_cancelled_anywhere_past_h11(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_anywhere_in_a_direct_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing half under the file's name, and the next download goes on from where it was."""
     monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", 1)
     monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 1)
