@@ -301,7 +301,7 @@ class Engine(Generic[OutcomeT]):
             renew=resources.renew,
         )
         try:
-            file = await resources.files_under_way.fetch(target, export.export_id, fetch)
+            file = await resources.in_progress.fetch(target, export.export_id, fetch)
         except ExportExpiredError as exc:
             replaced, options = job.replaced, self._options
             return on_expired(segment_id, export, exc, options=options, replaced=replaced)
