@@ -40,7 +40,7 @@ from sqlalchemy import insert
 from segments_async import JournalError, NotExported, Pacer, SegmentsClient
 from segments_async._journal.database import Database
 from segments_async._journal.sql import SqlJournal
-from segments_async._journal.tables import events, sealed, stamp
+from segments_async._journal.tables import events, stamp, with_checksum
 from segments_async._run.start import account_of
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Sandbox
@@ -148,7 +148,7 @@ def fill(
                 "at": at,
                 "facts": json.dumps(payload_for(event, export), separators=(",", ":")),
             }
-            rows.append(sealed(events, values))
+            rows.append(with_checksum(events, values))
         if len(rows) > 20_000 or n == segments - 1:
             connection: Any = opened._link.connection
             with connection.begin():

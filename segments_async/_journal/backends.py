@@ -14,7 +14,7 @@ from sqlalchemy.exc import ArgumentError
 from segments_async.errors import ConfigurationError
 
 
-class Hold(Protocol):
+class RunLock(Protocol):
     """What keeps a run for this process alone. It ends with the process, however that ends."""
 
     #: Whether the process that last held the run ended without letting go of it.
@@ -29,8 +29,8 @@ class Hold(Protocol):
         """
         ...
 
-    def regain(self, connection: Connection) -> bool:
-        """Hold the run by a connection made anew. False where another process holds it, for now."""
+    def reacquire(self, connection: Connection) -> bool:
+        """Lock the run by a new connection. False: another process holds the lock now."""
         ...
 
     def release(self) -> None:
@@ -54,7 +54,7 @@ class Backend(Protocol):
         """Make the journal if there is none, and check what the database itself can tell of it."""
         ...
 
-    def exclusively(self, connection: Connection) -> None:
+    def exclude_others(self, connection: Connection) -> None:
         """Until the transaction's end, no other process opens a run."""
         ...
 
@@ -62,8 +62,8 @@ class Backend(Protocol):
         """The time by the clock that all processes of this journal have in common."""
         ...
 
-    def hold(self, connection: Connection, run_id: int) -> Hold | None:
-        """Hold a run for as long as this process and the connection live; None if it is held."""
+    def try_lock(self, connection: Connection, run_id: int) -> RunLock | None:
+        """RunLock a run for as long as this process and the connection live; None if it is held."""
         ...
 
     def holder(self, run_id: int) -> int | None:
@@ -74,7 +74,7 @@ class Backend(Protocol):
         """Which journal it is: unlike `location`, with the schema."""
         ...
 
-    def check_whole(self, connection: Connection) -> None:
+    def check_integrity(self, connection: Connection) -> None:
         """Check the structure of the whole database, after a process died while it wrote.
 
         Raises:
@@ -82,7 +82,7 @@ class Backend(Protocol):
         """
         ...
 
-    def give_back_space(self) -> None:
+    def shrink(self) -> None:
         """Let the file shrink by some of what was deleted, where the database doesn't by itself."""
         ...
 

@@ -11,8 +11,9 @@ from typing import Any, NoReturn, Self
 
 from sqlalchemy import Connection, Engine, Select, delete, func, insert, inspect, select, update
 
-from segments_async._journal.backends import Backend, Hold, backend
-from segments_async._journal.faults import mapped_errors
+from segments_async._journal.backends import Backend, RunLock, backend
+from segments_async._journal.errors import mapped_errors
+from segments_async._journal.high_water import HighWaterFile, HighWaterMark, marks, remove_mark
 from segments_async._journal.limit import exchange
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
@@ -27,15 +28,14 @@ from segments_async._journal.tables import (
     Malformed,
     checked,
     events,
+    format_time,
     guard,
     journal,
     metadata,
-    moment,
+    parse_time,
     runs,
-    sealed,
-    stamp,
+    with_checksum,
 )
-from segments_async._journal.witness import Seen, Witness, forget, witnesses
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.payload import Payload, read_payload
@@ -111,9 +111,9 @@ class Database:
         with self.errors(), contextlib.ExitStack() as undo:
             connection = self._backend.engine.connect()
             undo.callback(connection.close)
-            hold: Hold | None = None
+            lock: RunLock | None = None
             with connection.begin():
-                self._backend.exclusively(connection)
+                self._backend.exclude_others(connection)
                 journal = self._backend.identity(connection)
                 row = find_run(connection, destination, name)
                 if row is None:
@@ -121,31 +121,31 @@ class Database:
                     row = new_run(connection, destination, name, now_name)
                 self._check_destination(row, destination)
                 if row["ended_at"] is None:
-                    hold = self._hold(connection, row)
-                    undo.callback(hold.release)
-            if hold is not None:
-                hold.confirm(connection)
-                if hold.unclean:
+                    lock = self._lock(connection, row)
+                    undo.callback(lock.release)
+            if lock is not None:
+                lock.confirm(connection)
+                if lock.unclean:
                     with self.reading() as reader:
-                        self._backend.check_whole(reader)
+                        self._backend.check_integrity(reader)
             # It is held: nobody adds to its log while it is read.
             log = Log(self.reading, row["id"])
             known = records(log)
             self._check_seen(journal, row, log.number)
             set_aside = SetAside.of(journal, row)
-            if hold is not None and self._take_back(connection, set_aside, log, row["id"]):
+            if lock is not None and self._take_back(connection, set_aside, log, row["id"]):
                 log = Log(self.reading, row["id"])
                 known = records(log)
             undo.pop_all()
         return OpenedRun(
             self._backend,
             connection,
-            hold,
+            lock,
             row,
             known,
             number=log.number,
-            last_seal=log.last_seal,
-            witness=_witness(journal, row),
+            last_checksum=log.last_checksum,
+            high_water=_high_water(journal, row),
             set_aside=set_aside,
         )
 
@@ -155,7 +155,7 @@ class Database:
         """Write the events that the last session could not. Whether there were any."""
         if set_aside is None:
             return False
-        rows = set_aside.load(run_id, log.number, log.last_seal)
+        rows = set_aside.load(run_id, log.number, log.last_checksum)
         if not rows:
             return False
         with connection.begin():
@@ -163,13 +163,13 @@ class Database:
         set_aside.remove()
         return True
 
-    def _hold(self, connection: Connection, row: Mapping[str, Any]) -> Hold:
-        hold = self._backend.hold(connection, row["id"])
-        if hold is None:
+    def _lock(self, connection: Connection, row: Mapping[str, Any]) -> RunLock:
+        lock = self._backend.try_lock(connection, row["id"])
+        if lock is None:
             process = self._backend.holder(row["id"])
             which = "" if process is None else f" (process {process})"
             raise Locked(f"run {row['name']} is held by a live process{which}")
-        return hold
+        return lock
 
     def _check_destination(self, row: Mapping[str, Any], destination: str | None) -> None:
         if row["destination"] != destination:
@@ -184,7 +184,7 @@ class Database:
         """Refuse to start a run where one is missing that would have been gone on with."""
         if destination is None:
             return
-        for seen in witnesses(destination, journal):
+        for seen in marks(destination, journal):
             if seen.finished and seen.run != name:
                 continue
             query = select(runs.c.started_at).where(runs.c.name == seen.run)
@@ -195,7 +195,7 @@ class Database:
         """Refuse a log that ends before events which are known to have been durable."""
         if row["destination"] is None:
             return
-        for seen in witnesses(row["destination"], journal):
+        for seen in marks(row["destination"], journal):
             if (seen.run, seen.started_at) != (row["name"], row["started_at"]):
                 continue
             if seen.events > number:
@@ -203,7 +203,7 @@ class Database:
             elif seen.finished and row["ended_at"] is None:
                 self._refuse_older(seen, "its end was", "takes it for unfinished")
 
-    def _refuse_older(self, seen: Seen, was: str, now: str) -> NoReturn:
+    def _refuse_older(self, seen: HighWaterMark, was: str, now: str) -> NoReturn:
         raise JournalError(
             f"{self.location}: damaged: the journal lost commits of run {seen.run}: {was} durable, "
             f"and the journal {now}. It is an older copy: a backup that was put back, or a "
@@ -231,8 +231,8 @@ class Database:
         return RunSummary(
             row["name"],
             row["destination"],
-            moment(row["started_at"]),
-            moment(ended) if ended else None,
+            parse_time(row["started_at"]),
+            parse_time(ended) if ended else None,
             states,
         )
 
@@ -248,7 +248,7 @@ class Database:
             .scalar_subquery()
         )
         since = func.coalesce(runs.c.ended_at, last, runs.c.started_at)
-        old = (since < stamp(before)) & ~runs.c.name.startswith(PRUNED)
+        old = (since < format_time(before)) & ~runs.c.name.startswith(PRUNED)
         with self.errors(), self.reading() as connection:
             query = select(runs.c.id).where(old).order_by(runs.c.id)
             return list(connection.execute(query).scalars())
@@ -256,7 +256,7 @@ class Database:
     def begin_pruning(self, run_id: int) -> bool:
         """Take the run out of every later session's sight. False: a live process has it."""
         with self.errors(), self._backend.engine.begin() as connection:
-            self._backend.exclusively(connection)
+            self._backend.exclude_others(connection)
             found = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
             if found is None:
                 return False
@@ -266,11 +266,11 @@ class Database:
             # By the name alone: one that is half forgotten is gone on with by nobody, told to
             # nobody, and not taken for damage.
             hidden = {**row, "name": f"{PRUNED}{run_id}", "named": True, "destination": None}
-            hidden = sealed(runs, {name: v for name, v in hidden.items() if name != "seal"})
+            hidden = with_checksum(runs, {name: v for name, v in hidden.items() if name != "seal"})
             connection.execute(update(runs).where(runs.c.id == run_id).values(hidden))
             journal = self._backend.identity(connection)
         if row["destination"] is not None:
-            forget(row["destination"], journal, row["name"], row["started_at"])
+            remove_mark(row["destination"], journal, row["name"], row["started_at"])
         return True
 
     def pruning(self) -> list[int]:
@@ -287,16 +287,16 @@ class Database:
             if deleted < _PRUNED_AT_ONCE:
                 connection.execute(delete(runs).where(runs.c.id == run_id))
         with self.errors():
-            self._backend.give_back_space()
+            self._backend.shrink()
         return deleted == _PRUNED_AT_ONCE
 
     def _is_abandoned(self, run_id: int) -> bool:
         # While runs are opened exclusively here, nobody takes it after it was let go.
         with self.reading() as connection:
-            hold = self._backend.hold(connection, run_id)
-            if hold is not None:
-                hold.release()
-            return hold is not None
+            lock = self._backend.try_lock(connection, run_id)
+            if lock is not None:
+                lock.release()
+            return lock is not None
 
     # ----------------------------------------------------------------- across runs
 
@@ -334,24 +334,26 @@ class Database:
             if found is None:
                 return None
             row = checked(guard, found)
-            return GuardRecord(moment(row["until"]), float(row["pause"]), row["internal_errors"])
+            return GuardRecord(
+                parse_time(row["until"]), float(row["pause"]), row["internal_errors"]
+            )
 
     def set_guard(self, record: GuardRecord | None) -> None:
         with self.errors(), self._backend.engine.begin() as connection:
-            self._backend.exclusively(connection)
+            self._backend.exclude_others(connection)
             connection.execute(delete(guard))
             if record is not None:
                 values = {
-                    "until": stamp(record.until),
+                    "until": format_time(record.until),
                     "pause": repr(record.pause),
                     "internal_errors": record.internal_errors,
                 }
-                connection.execute(insert(guard).values(sealed(guard, values)))
+                connection.execute(insert(guard).values(with_checksum(guard, values)))
 
     def exchange(self, member: str, tell: Callable[[GroupView], Report]) -> Report:
         """Tell the other processes of the account how fast the vendor lets this one go."""
         with self.errors(), self._backend.engine.begin() as connection:
-            self._backend.exclusively(connection)
+            self._backend.exclude_others(connection)
             if not self._shares:
                 # Not made with the journal: a newer one, or another account's, stays as it is.
                 metadata.create_all(connection, SHARED)
@@ -362,18 +364,18 @@ class Database:
 
 def _initialize(engine: Engine, backend: Backend, account: str) -> None:
     with engine.begin() as connection:
-        backend.exclusively(connection)
+        backend.exclude_others(connection)
         if inspect(connection).has_table(journal.name):
             return
         metadata.create_all(connection, FROM_THE_BEGINNING)
-        values = sealed(journal, {"version": SCHEMA, "account": account})
+        values = with_checksum(journal, {"version": SCHEMA, "account": account})
         connection.execute(insert(journal).values(values))
 
 
-def _witness(journal: str, row: Mapping[str, Any]) -> Witness | None:
+def _high_water(journal: str, row: Mapping[str, Any]) -> HighWaterFile | None:
     if row["destination"] is None or row["ended_at"] is not None:
         return None
-    return Witness(row["destination"], journal, row["name"], row["started_at"])
+    return HighWaterFile(row["destination"], journal, row["name"], row["started_at"])
 
 
 def _last_of(

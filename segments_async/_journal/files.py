@@ -86,7 +86,7 @@ def drop_new_name(path: Path) -> None:
                 new.unlink(missing_ok=True)
 
 
-class RunLock:
+class FileLock:
     """A lock file, held for this process alone. The lock ends with the process, however it ends."""
 
     def __init__(self, path: Path, descriptor: int, *, unclean: bool) -> None:
@@ -96,7 +96,7 @@ class RunLock:
         self.unclean: bool = unclean
 
     @classmethod
-    def take(cls, path: Path) -> Self | None:
+    def try_acquire(cls, path: Path) -> Self | None:
         """Lock the file; None where another holder has it.
 
         Raises:
@@ -137,11 +137,11 @@ class RunLock:
     def confirm(self, connection: object) -> None:
         """The system keeps the lock, whatever becomes of a connection."""
 
-    def regain(self, connection: object) -> bool:  # noqa: ARG002
-        """As `Hold.regain`. A lock file that somebody removed is made again."""
+    def reacquire(self, connection: object) -> bool:  # noqa: ARG002
+        """As `RunLock.reacquire`. A lock file that somebody removed is made again."""
         if self._descriptor is not None and is_at(self._descriptor, self._path):
             return True
-        again = self.take(self._path)
+        again = self.try_acquire(self._path)
         if again is None:
             return False
         self._close()

@@ -12,7 +12,14 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, delete, insert, select
 
-from segments_async._journal.tables import checked, limit, members, moment, sealed, stamp
+from segments_async._journal.tables import (
+    checked,
+    format_time,
+    limit,
+    members,
+    parse_time,
+    with_checksum,
+)
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 
 #: A process that said nothing for so long is gone, or asleep.
@@ -41,25 +48,27 @@ def exchange(
     """
     report = tell(_group_view(connection, now, member))
     if report.limit is not None:
-        group = {"sum_id": report.epoch, "requests": repr(report.limit), "at": stamp(now)}
+        group = {"sum_id": report.epoch, "requests": repr(report.limit), "at": format_time(now)}
         connection.execute(delete(limit))
-        connection.execute(insert(limit).values(sealed(limit, group)))
+        connection.execute(insert(limit).values(with_checksum(limit, group)))
     connection.execute(
-        delete(members).where((members.c.member == member) | (members.c.at < stamp(now - WORTH)))
+        delete(members).where(
+            (members.c.member == member) | (members.c.at < format_time(now - WORTH))
+        )
     )
-    own = {"member": member, "waits": report.waits, "at": stamp(now)}
-    connection.execute(insert(members).values(sealed(members, own)))
+    own = {"member": member, "waits": report.waits, "at": format_time(now)}
+    connection.execute(insert(members).values(with_checksum(members, own)))
     return report
 
 
 def _group_view(connection: Connection, now: datetime, member: str) -> GroupView:
     rows = [checked(members, row) for row in connection.execute(select(members)).all()]
     others = [row for row in rows if row["member"] != member and row["waits"]]
-    alive = sum(abs(now - moment(row["at"])) <= LEASE for row in others)
+    alive = sum(abs(now - parse_time(row["at"])) <= LEASE for row in others)
     found = connection.execute(select(limit)).one_or_none()
     row = None if found is None else checked(limit, found)
     # A clock that jumped back makes it no fresher.
-    age = None if row is None else abs(now - moment(row["at"]))
+    age = None if row is None else abs(now - parse_time(row["at"]))
     if row is None or age is None or age > REMEMBERED:
         return GroupView(None, alive, uuid.uuid4().hex)
     if age > WORTH:

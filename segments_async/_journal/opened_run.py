@@ -19,12 +19,19 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from segments_async._journal.backends import Backend, Hold
-from segments_async._journal.faults import mapped_errors
+from segments_async._journal.backends import Backend, RunLock
+from segments_async._journal.errors import mapped_errors
+from segments_async._journal.high_water import HighWaterFile
 from segments_async._journal.locked import Locked
 from segments_async._journal.set_aside import SetAside
-from segments_async._journal.tables import checked, events, moment, runs, sealed, stamp
-from segments_async._journal.witness import Witness
+from segments_async._journal.tables import (
+    checked,
+    events,
+    format_time,
+    parse_time,
+    runs,
+    with_checksum,
+)
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord, LogEntry
 from segments_async.errors import JournalError, JournalReason
@@ -58,12 +65,12 @@ class OpenedRun:
     Args:
         backend: the database.
         connection: to it, for this run alone.
-        hold: what keeps the run for this process; None of a finished run.
+        lock: what keeps the run for this process; None of a finished run.
         row: the run's.
         known: where its exports stand.
         number: of the last event in its log; 0 where it has none.
-        last_seal: that event's seal.
-        witness: the number of the last event, kept outside the database; None where nothing is.
+        last_checksum: that event's checksum.
+        high_water: the number of the last event, kept outside the database; None where nothing is.
         set_aside: where events go that the database could not take; None where there is no place.
     """
 
@@ -71,26 +78,26 @@ class OpenedRun:
         self,
         backend: Backend,
         connection: Connection,
-        hold: Hold | None,
+        lock: RunLock | None,
         row: Mapping[str, Any],
         known: dict[str, ExportRecord],
         *,
         number: int = 0,
-        last_seal: str | None = None,
-        witness: Witness | None = None,
+        last_checksum: str | None = None,
+        high_water: HighWaterFile | None = None,
         set_aside: SetAside | None = None,
     ) -> None:
         self._backend = backend
         self._link = _Link(connection)
-        self._hold = hold
+        self._lock = lock
         self._row = dict(row)
         self._number = self._durable = number
-        self._last_seal = last_seal
-        #: Seals, by number, of rows of which it isn't known whether they were written.
+        self._last_checksum = last_checksum
+        #: Checksums, by number, of rows of which it isn't known whether they were written.
         self._in_doubt: dict[int, str] = {}
         self._finished_row: dict[str, Any] | None = None
         self._held_since: float | None = None
-        self._witness = witness
+        self._high_water = high_water
         self._set_aside = set_aside
         self._closed = False
         #: An abandoned thread may come to its end while another one is at work.
@@ -104,11 +111,11 @@ class OpenedRun:
 
     @property
     def started_at(self) -> datetime:
-        return moment(self._row["started_at"])
+        return parse_time(self._row["started_at"])
 
     @property
     def ended_at(self) -> datetime | None:
-        return moment(ended) if (ended := self._row["ended_at"]) else None
+        return parse_time(ended) if (ended := self._row["ended_at"]) else None
 
     @property
     def has_sessions(self) -> bool:
@@ -118,14 +125,14 @@ class OpenedRun:
     def row(self, logged: LogEntry, facts: str) -> dict[str, Any]:
         """The event's row, at the next place in the run's log."""
         self._number += 1
-        return sealed(
+        return with_checksum(
             events,
             {
                 "run_id": self._row["id"],
                 "number": self._number,
                 "segment_id": logged.segment_id,
                 "event": logged.event.value,
-                "at": stamp(logged.at),
+                "at": format_time(logged.at),
                 "facts": facts,
             },
         )
@@ -165,7 +172,9 @@ class OpenedRun:
         """Nothing more will happen in this run. Raises as :meth:`append` does."""
         row = {name: value for name, value in self._row.items() if name != "seal"}
         counts = {state.value: count for state, count in states.items() if count}
-        row = sealed(runs, {**row, "ended_at": stamp(at), "states": json.dumps(counts)})
+        row = with_checksum(
+            runs, {**row, "ended_at": format_time(at), "states": json.dumps(counts)}
+        )
         with self._attempt() as link:
             connection = self._connected(link)
             if self._row["ended_at"] is not None:
@@ -199,10 +208,10 @@ class OpenedRun:
             try:
                 link.drop()
             finally:
-                if self._hold is not None:
-                    self._hold.release()
-                if self._witness is not None:
-                    self._witness.close()
+                if self._lock is not None:
+                    self._lock.release()
+                if self._high_water is not None:
+                    self._high_water.close()
 
     # ----------------------------------------------------------------- connections
 
@@ -230,18 +239,18 @@ class OpenedRun:
         connection = self._backend.engine.connect()
         link.connection = connection
         try:
-            regained = self._hold is None or self._hold.regain(connection)
+            regained = self._lock is None or self._lock.reacquire(connection)
             with connection.begin():
                 self._verify(connection)
             if not regained:
-                self._wait_for_hold()
+                self._wait_for_lock()
         except BaseException:
             link.drop()
             raise
         self._held_since = None
         return connection
 
-    def _wait_for_hold(self) -> NoReturn:
+    def _wait_for_lock(self) -> NoReturn:
         now = time.monotonic()
         if self._held_since is None:
             self._held_since = now
@@ -264,9 +273,9 @@ class OpenedRun:
             self._taken()
         query = select(events).where(events.c.run_id == run_id, events.c.number >= self._durable)
         later = [checked(events, r) for r in connection.execute(query.order_by(events.c.number))]
-        seals = {r["number"]: r["seal"] for r in later}
-        if self._durable and seals.pop(self._durable, None) != self._last_seal:
-            if seals or last_number(connection, run_id) >= self._durable:
+        checksums = {r["number"]: r["seal"] for r in later}
+        if self._durable and checksums.pop(self._durable, None) != self._last_checksum:
+            if checksums or last_number(connection, run_id) >= self._durable:
                 self._taken()
             last = last_number(connection, run_id)
             self._refuse(
@@ -275,26 +284,26 @@ class OpenedRun:
                 "backup that was put back). The run was ended, and nothing more was sent",
                 "damaged",
             )
-        for number, seal in seals.items():
-            if self._in_doubt.get(number) != seal:
+        for number, checksum in checksums.items():
+            if self._in_doubt.get(number) != checksum:
                 self._taken()
-        if seals:
-            self._wrote(max(seals), seals[max(seals)])
+        if checksums:
+            self._wrote(max(checksums), checksums[max(checksums)])
 
-    def _wrote(self, number: int, seal: str) -> None:
+    def _wrote(self, number: int, checksum: str) -> None:
         with self._counting:
             if number <= self._durable:
                 return
             for known in [n for n in self._in_doubt if n <= number]:
                 del self._in_doubt[known]
-            self._durable, self._last_seal = number, seal
-            if self._witness is not None:
-                self._witness.tell(number, finished=False)
+            self._durable, self._last_checksum = number, checksum
+            if self._high_water is not None:
+                self._high_water.write(number, finished=False)
 
     def _ended(self, row: dict[str, Any]) -> None:
         self._row = row
-        if self._witness is not None:
-            self._witness.tell(self._durable, finished=True)
+        if self._high_water is not None:
+            self._high_water.write(self._durable, finished=True)
         if self._set_aside is not None:
             self._set_aside.remove()
 

@@ -58,7 +58,7 @@ class PostgreSQL:
                     location=self.location,
                 )
 
-    def exclusively(self, connection: Connection) -> None:
+    def exclude_others(self, connection: Connection) -> None:
         key = self._key(connection, 0)
         for limit in ("lock_timeout", "statement_timeout"):
             connection.execute(text(f"SET LOCAL {limit} = {EXCLUSIVE_SECONDS * 1000:.0f}"))
@@ -68,9 +68,9 @@ class PostgreSQL:
         found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         return found
 
-    def hold(self, connection: Connection, run_id: int) -> AdvisoryLock | None:
+    def try_lock(self, connection: Connection, run_id: int) -> AdvisoryLock | None:
         lock = AdvisoryLock(self._key(connection, run_id), self.location)
-        return lock if lock.take(connection) else None
+        return lock if lock.try_acquire(connection) else None
 
     def holder(self, run_id: int) -> int | None:  # noqa: ARG002
         """A session of the database may be of any machine."""
@@ -79,10 +79,10 @@ class PostgreSQL:
     def identity(self, connection: Connection) -> str:
         return f"{self.location}#{_schema(connection)}"
 
-    def check_whole(self, connection: Connection) -> None:
+    def check_integrity(self, connection: Connection) -> None:
         """PostgreSQL recovers by itself, and has checksums of its own."""
 
-    def give_back_space(self) -> None:
+    def shrink(self) -> None:
         """Autovacuum sees to it."""
 
     def _check_sessions(self) -> None:
@@ -137,7 +137,7 @@ class AdvisoryLock:
         #: Never: PostgreSQL rolls back by itself what a dead process left.
         self.unclean: bool = False
 
-    def take(self, connection: Connection) -> bool:
+    def try_acquire(self, connection: Connection) -> bool:
         asked = text("SELECT pg_try_advisory_lock(:key)")
         if not connection.execute(asked, {"key": self._key}).scalar():
             return False
@@ -151,10 +151,10 @@ class AdvisoryLock:
         self._unlock(connection)
         raise pooled(self._location)
 
-    def regain(self, connection: Connection) -> bool:
-        """As `Hold.regain`. A lost session that the server takes for alive is ended first."""
+    def reacquire(self, connection: Connection) -> bool:
+        """As `RunLock.reacquire`. A lost session that the server takes for alive is ended first."""
         with connection.begin():
-            if self.take(connection):
+            if self.try_acquire(connection):
                 return True
             holder = self._holder(connection)
             if holder is not None and holder == self._session:

@@ -15,9 +15,9 @@ from segments_async._journal.tables import (
     check_event,
     checked,
     events,
+    format_time,
     runs,
-    sealed,
-    stamp,
+    with_checksum,
 )
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._sansio.jobs.record import Kept
@@ -56,11 +56,11 @@ def new_run(
         "name": _unique(connection, now_name) if name is None else name,
         "named": name is not None,
         "destination": destination,
-        "started_at": stamp(datetime.now(UTC)),
+        "started_at": format_time(datetime.now(UTC)),
         "ended_at": None,
         "states": None,
     }
-    row = sealed(runs, values)
+    row = with_checksum(runs, values)
     connection.execute(insert(runs).values(row))
     return row
 
@@ -81,20 +81,20 @@ class Log:
 
     Attributes:
         number: of the last event that was read.
-        last_seal: its seal.
+        last_checksum: its checksum.
     """
 
     def __init__(self, reading: Reading, run_id: int) -> None:
         self._reading = reading
         self._run_id = run_id
         self.number: int = 0
-        self.last_seal: str | None = None
+        self.last_checksum: str | None = None
 
     def __iter__(self) -> Iterator[Kept]:
         """Every event of the log.
 
         Raises:
-            BrokenSeal, Malformed: an event isn't as it was written, or is missing.
+            ChecksumError, Malformed: an event isn't as it was written, or is missing.
         """
         last_id = 0
         while True:
@@ -109,11 +109,11 @@ class Log:
             last_id = page[-1][0]
 
     def _read(self, row: Row[Any]) -> Kept:
-        _, run_id, number, segment_id, event, at, facts, seal = tuple(row)
-        check_event(run_id, number, segment_id, event, at, facts, seal)
+        _, run_id, number, segment_id, event, at, facts, checksum = tuple(row)
+        check_event(run_id, number, segment_id, event, at, facts, checksum)
         if number != self.number + 1:
             raise Malformed(f"event {self.number + 1} of run {self._run_id} is missing")
-        self.number, self.last_seal = number, seal
+        self.number, self.last_checksum = number, checksum
         known = _EVENTS.get(event)
         if known is None:
             raise Malformed(f"event {number} of run {self._run_id}: {event!r:.40}?")

@@ -2,7 +2,7 @@
 
 A run that ends while its journal is away knows of exports that the journal doesn't. Without these
 events, a later session would take such an export for one whose answer was lost. The rows are as
-they would stand in the journal: numbered and sealed, and without a link or a credential.
+they would stand in the journal: numbered and with a checksum, and without a link or a credential.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import attrs
 
 from segments_async._filesystem.trust import distrust_of_file, distrust_of_way
-from segments_async._journal.tables import BrokenSeal, check_event, events
-from segments_async._journal.witness import DIRECTORY, digest
+from segments_async._journal.high_water import DIRECTORY, digest
+from segments_async._journal.tables import ChecksumError, check_event, events
 from segments_async.errors import JournalError
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -70,13 +70,13 @@ class SetAside:
             return False
         return True
 
-    def load(self, run_id: int, number: int, last_seal: str | None) -> Sequence[dict[str, Any]]:
+    def load(self, run_id: int, number: int, last_checksum: str | None) -> Sequence[dict[str, Any]]:
         """The rows that follow the log's last event; none where there are none, or don't follow it.
 
         Args:
             run_id: the run's in the journal.
             number: of the log's last event.
-            last_seal: that event's seal.
+            last_checksum: that event's checksum.
 
         Raises:
             JournalError: ``foreign``: another user may have written them.
@@ -88,14 +88,18 @@ class SetAside:
                 check_event(*(row[name] for name in _COLUMNS))
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, BrokenSeal) as exc:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ChecksumError) as exc:
             logger.warning("%s can't be read, and is left as it is: %s", self.path, exc)
             return []
         before = [row["seal"] for row in rows if row["number"] == number]
         rest = [{n: row[n] for n in _COLUMNS} for row in rows if row["number"] > number]
         numbers = [row["number"] for row in rest]
         follows = numbers == list(range(number + 1, number + 1 + len(rest)))
-        if before not in ([], [last_seal]) or not follows or {r["run_id"] for r in rest} > {run_id}:
+        if (
+            before not in ([], [last_checksum])
+            or not follows
+            or {r["run_id"] for r in rest} > {run_id}
+        ):
             logger.warning(
                 "%s has events that do not follow the journal, with which another session has gone "
                 "on: they are left there",

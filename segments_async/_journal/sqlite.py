@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from segments_async._filesystem.disk import NoLocks
 from segments_async._filesystem.trust import distrust_of_file, distrust_of_way, make_directories
 from segments_async._journal.files import (
-    RunLock,
+    FileLock,
     create_private,
     drop_new_name,
     name_of_new,
@@ -81,15 +81,15 @@ class Sqlite:
             self._check_kinds(connection)
             self._check_small_tables(connection)
 
-    def exclusively(self, connection: Connection) -> None:
+    def exclude_others(self, connection: Connection) -> None:
         """BEGIN IMMEDIATE, by which every writing transaction begins, has seen to it."""
 
     def now(self, connection: Connection) -> datetime:  # noqa: ARG002
         return datetime.now(UTC)
 
-    def hold(self, connection: Connection, run_id: int) -> RunLock | None:  # noqa: ARG002
+    def try_lock(self, connection: Connection, run_id: int) -> FileLock | None:  # noqa: ARG002
         try:
-            return RunLock.take(self._lock_file(run_id))
+            return FileLock.try_acquire(self._lock_file(run_id))
         except NoLocks:
             self._refuse(
                 "on a file system without locks, where two processes could have one run; put the "
@@ -98,7 +98,7 @@ class Sqlite:
             )
 
     def holder(self, run_id: int) -> int | None:
-        return RunLock.holder(self._lock_file(run_id))
+        return FileLock.holder(self._lock_file(run_id))
 
     def _lock_file(self, run_id: int) -> Path:
         return self._path.with_name(f"{self._path.name}.run-{run_id}.lock")
@@ -106,12 +106,12 @@ class Sqlite:
     def identity(self, connection: Connection) -> str:  # noqa: ARG002
         return self.location
 
-    def check_whole(self, connection: Connection) -> None:
+    def check_integrity(self, connection: Connection) -> None:
         found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if found != "ok":
             self._refuse(f"damaged: {found:.200}")
 
-    def give_back_space(self) -> None:
+    def shrink(self) -> None:
         # Of a journal that was made without auto_vacuum, it frees nothing. As a script, since each
         # step of the statement frees one page, and only scripts are run to their end.
         with contextlib.closing(self.engine.raw_connection()) as connection:
@@ -186,7 +186,7 @@ class Sqlite:
     def _check_small_tables(self, connection: Connection) -> None:
         """The tables that say which runs there are. A run's events are checked as they are read."""
         if sqlite3.sqlite_version_info < _CHECKS_TABLES:
-            self.check_whole(connection)
+            self.check_integrity(connection)
             return
         for table in (journal, runs, guard):
             query = f"PRAGMA integrity_check('{table.name}')"

@@ -118,7 +118,7 @@ FROM_THE_BEGINNING = (journal, runs, events, guard)
 SHARED = (limit, members)
 
 
-class BrokenSeal(Exception):
+class ChecksumError(Exception):
     """A row that isn't as it was written."""
 
 
@@ -126,21 +126,21 @@ class Malformed(Exception):
     """What stands in the tables is sealed, and still nothing that this library writes."""
 
 
-def sealed(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+def with_checksum(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
     """The row with its seal."""
-    return {**values, "seal": _seal(table, values)}
+    return {**values, "seal": _checksum(table, values)}
 
 
 def checked(table: Table, row: Row[Any]) -> dict[str, Any]:
-    """The row by its columns' names, if it is as it was written; else BrokenSeal."""
+    """The row by its columns' names, if it is as it was written; else ChecksumError."""
     # Underscored as a namedtuple's fields are, and as public.
     values = dict(row._mapping)  # pyright: ignore[reportPrivateUsage]
     try:
-        whole = _seal(table, values) == values["seal"]
+        whole = _checksum(table, values) == values["seal"]
     except TypeError:  # SQLite says of each value of what type it is: no JSON has bytes
         whole = False
     if not whole:
-        raise BrokenSeal(f"a row of {table.name} is not as it was written")
+        raise ChecksumError(f"a row of {table.name} is not as it was written")
     return values
 
 
@@ -151,18 +151,18 @@ def check_event(
     event: object,
     at: object,
     facts: object,
-    seal: object,
+    checksum: object,
 ) -> None:
-    """As :func:`checked` for one of very many events: BrokenSeal if it isn't as it was written."""
+    """As :func:`checked`, for one of very many events: ChecksumError if it was changed."""
     try:
         text = json.dumps([events.name, run_id, number, segment_id, event, at, facts])
     except TypeError:
         text = ""
-    if hashlib.blake2b(text.encode(), digest_size=8).hexdigest() != seal:
-        raise BrokenSeal(f"a row of {events.name} is not as it was written")
+    if hashlib.blake2b(text.encode(), digest_size=8).hexdigest() != checksum:
+        raise ChecksumError(f"a row of {events.name} is not as it was written")
 
 
-def _seal(table: Table, values: Mapping[str, Any]) -> str:
+def _checksum(table: Table, values: Mapping[str, Any]) -> str:
     # An event's id is the database's to give, and only orders the runs' events.
     names = [
         c.name
@@ -173,11 +173,11 @@ def _seal(table: Table, values: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def stamp(at: datetime) -> str:
+def format_time(at: datetime) -> str:
     """Always of one length and in UTC, so that texts are ordered as the moments are."""
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def moment(text: str) -> datetime:
-    """What :func:`stamp` wrote."""
+def parse_time(text: str) -> datetime:
+    """What :func:`format_time` wrote."""
     return datetime.fromisoformat(text)

@@ -20,7 +20,7 @@ from journal.lives import ACCOUNT, DESTINATION, live, opened, run_of
 from segments_async import JournalError
 from segments_async._journal import files
 from segments_async._journal.database import Database
-from segments_async._journal.files import RunLock, kind_of_network, name_of_new
+from segments_async._journal.files import FileLock, kind_of_network, name_of_new
 from segments_async._sansio.jobs.lifecycle import Event
 
 
@@ -177,12 +177,12 @@ def test_where_mounts_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_one_holds_a_run(tmp_path: Path) -> None:
     """A lock is one's own until it is let go of; its file is gone afterwards."""
     path = tmp_path / "lock"
-    first = RunLock.take(path)
+    first = FileLock.try_acquire(path)
     assert first is not None
-    assert RunLock.take(path) is None
+    assert FileLock.try_acquire(path) is None
     first.release()
     assert not path.exists()
-    second = RunLock.take(path)
+    second = FileLock.try_acquire(path)
     assert second is not None
     second.release()
 
@@ -192,8 +192,8 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     program = (
         "import sys, pathlib\n"
-        "from segments_async._journal.files import RunLock\n"
-        "held = RunLock.take(pathlib.Path(sys.argv[1]))\n"
+        "from segments_async._journal.files import FileLock\n"
+        "held = FileLock.try_acquire(pathlib.Path(sys.argv[1]))\n"
         "assert held\n"
         "print('held', flush=True)\n"
         "sys.stdin.read()"
@@ -205,11 +205,11 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        assert RunLock.take(path) is None
+        assert FileLock.try_acquire(path) is None
         process.kill()
         process.wait()
     assert path.exists()
-    lock = RunLock.take(path)
+    lock = FileLock.try_acquire(path)
     assert lock is not None
     assert lock.unclean
     lock.release()
@@ -239,8 +239,8 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     program = (
         "import os, sys, pathlib\n"
-        "from segments_async._journal.files import RunLock\n"
-        "held = RunLock.take(pathlib.Path(sys.argv[1]))\n"
+        "from segments_async._journal.files import FileLock\n"
+        "held = FileLock.try_acquire(pathlib.Path(sys.argv[1]))\n"
         "if not os.fork():\n"
         "    print(os.getpid(), flush=True)\n"
         "sys.stdin.read()"
@@ -252,12 +252,12 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         child = int(process.stdout.readline())
-        assert RunLock.take(path) is None
+        assert FileLock.try_acquire(path) is None
         process.kill()
         process.wait()
         try:
             os.kill(child, 0)  # it lives
-            lock = RunLock.take(path)
+            lock = FileLock.try_acquire(path)
             assert lock is not None
             lock.release()
         finally:

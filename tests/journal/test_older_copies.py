@@ -13,7 +13,7 @@ from journal.lives import GOES_WELL, live, opened, run_of
 from journal.server import PostgresServer
 from journal.test_sql import execute
 from segments_async import JournalError
-from segments_async._journal.witness import DIRECTORY, Seen, Witness, witnesses
+from segments_async._journal.high_water import DIRECTORY, HighWaterFile, HighWaterMark, marks
 from segments_async._sansio.jobs.lifecycle import Event
 
 
@@ -184,15 +184,15 @@ async def test_a_witness_that_can_not_be_written(
 
 def test_a_witness_says_what_it_was_told(to: str) -> None:
     """The last of it, for its own journal alone, to its owner alone."""
-    witness = Witness(to, "here", "n", "then")
+    high_water = HighWaterFile(to, "here", "n", "then")
     for number in range(200):
-        witness.tell(number, finished=False)
-    witness.tell(199, finished=True)
-    witness.close()
+        high_water.write(number, finished=False)
+    high_water.write(199, finished=True)
+    high_water.close()
     [path] = seen_in(to)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    [seen] = witnesses(to, "here")
+    [seen] = marks(to, "here")
     assert (seen.run, seen.started_at, seen.events, seen.finished) == ("n", "then", 199, True)
-    assert list(witnesses(to, "elsewhere")) == []
-    assert Seen.read(path.with_name("none")) is None
+    assert list(marks(to, "elsewhere")) == []
+    assert HighWaterMark.read(path.with_name("none")) is None

@@ -366,7 +366,7 @@ async def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     """Where SQLAlchemy isn't installed, the error says how to install it."""
     import sys
 
-    for name in ("database", "backends", "faults", "opened_run", "tables"):
+    for name in ("database", "backends", "errors", "opened_run", "tables"):
         monkeypatch.delitem(sys.modules, f"segments_async._journal.{name}")
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'segments-async\[journal\]'"):

@@ -31,7 +31,7 @@ _SIZE = 4096
 
 
 @attrs.frozen
-class Seen:
+class HighWaterMark:
     """What a witness says of a run.
 
     Attributes:
@@ -73,7 +73,7 @@ class Seen:
         return seen
 
 
-class Witness:
+class HighWaterFile:
     """The file of one run that this process holds. What goes wrong with it harms no run."""
 
     def __init__(self, destination: str, journal: str, run: str, started_at: str) -> None:
@@ -83,7 +83,7 @@ class Witness:
         self._descriptor: int | None = None
         self._failed = False
 
-    def tell(self, events: int, *, finished: bool) -> None:
+    def write(self, events: int, *, finished: bool) -> None:
         """So many events are durable."""
         if self._failed:
             return
@@ -108,15 +108,15 @@ class Witness:
         return open_regular(self._path, os.O_WRONLY | os.O_CREAT)
 
 
-def witnesses(destination: str, journal: str) -> Iterator[Seen]:
+def marks(destination: str, journal: str) -> Iterator[HighWaterMark]:
     """What is said, in this directory, of the runs of this journal."""
     for path in sorted((Path(destination) / DIRECTORY).glob("seen-*.json")):
-        seen = Seen.read(path)
+        seen = HighWaterMark.read(path)
         if seen is not None and seen.journal == digest(journal):
             yield seen
 
 
-def forget(destination: str, journal: str, run: str, started_at: str) -> None:
+def remove_mark(destination: str, journal: str, run: str, started_at: str) -> None:
     """The run is no more in the journal, and isn't missed."""
     with contextlib.suppress(OSError):
         _path(Path(destination) / DIRECTORY, journal, run, started_at).unlink()

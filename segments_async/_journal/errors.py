@@ -11,7 +11,7 @@ from typing import Any, cast
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from segments_async._journal.locked import Locked
-from segments_async._journal.tables import BrokenSeal, Malformed
+from segments_async._journal.tables import ChecksumError, Malformed
 from segments_async._sansio.error_chain import chain
 from segments_async._sansio.jobs.lifecycle import IllegalTransition
 from segments_async._sansio.jobs.payload import UnreadablePayload
@@ -31,7 +31,13 @@ def mapped_errors(location: str, secrets: Iterable[str] = ()) -> Generator[None]
     handled = sys.exception()
     try:
         yield
-    except (BrokenSeal, IllegalTransition, Malformed, UnicodeDecodeError, UnreadablePayload) as exc:
+    except (
+        ChecksumError,
+        IllegalTransition,
+        Malformed,
+        UnicodeDecodeError,
+        UnreadablePayload,
+    ) as exc:
         raise JournalError(
             f"{location}: damaged: {exc}", reason="damaged", location=location
         ) from exc
