@@ -14,7 +14,7 @@ import attrs
 
 from segments_async import SegmentsClient
 from segments_async._run.start import account_of
-from segments_async.cli.exits import Interrupted, UsageError, ending_signals
+from segments_async.cli.exit_codes import Interrupted, UsageError, ending_signals
 from segments_async.client import BASE_URL as VENDOR
 
 API_KEY = "SEGMENTS_API_KEY"

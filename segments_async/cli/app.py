@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 import anyio
 from cyclopts import App, CycloptsError, Parameter, validators
 
-from segments_async.cli import calls, runs
+from segments_async.cli import commands, runs
 from segments_async.cli.arguments import (
     AGAIN,
     DESTINATION,
     FAULTS,
     LIMIT,
     SELECTION,
+    CommonOptions,
     Count,
     Days,
     Hosts,
@@ -25,12 +26,10 @@ from segments_async.cli.arguments import (
     Port,
     Positive,
     Rate,
+    RunOptions,
     Share,
-    Talk,
-    Terms,
 )
-from segments_async.cli.choose import Choice
-from segments_async.cli.exits import (
+from segments_async.cli.exit_codes import (
     Exit,
     Interrupted,
     Signals,
@@ -39,10 +38,11 @@ from segments_async.cli.exits import (
     interruptible,
     sentence,
 )
-from segments_async.cli.export import ExportCommand, Options
+from segments_async.cli.export import ExportCommand, ExportRequest
 from segments_async.cli.journal import place
-from segments_async.cli.screen import Screen
+from segments_async.cli.selection import Selection
 from segments_async.cli.streams import StdoutError
+from segments_async.cli.terminal import Terminal
 from segments_async.errors import SegmentsError
 
 _PROGRAM = "segments-async"
@@ -76,9 +76,9 @@ app: App = App(
     default_parameter=Parameter(negative=(), show_default=False),
 )
 
-_QUIET = Talk()
+_COMMON = CommonOptions()
 _PACE = Pace()
-_TERMS = Terms()
+_RUN_OPTIONS = RunOptions()
 _HOSTS = Hosts()
 
 
@@ -91,14 +91,14 @@ Examples:
   segments-async list --json | jq -r .segment_id
 """,
 )
-def list_segments(*, json: bool = False, talk: Talk = _QUIET) -> int:
+def list_segments(*, json: bool = False, common: CommonOptions = _COMMON) -> int:
     """List the account's segments.
 
     Args:
         json: One JSON object per segment and line, as when stdout is not a terminal.
     """
-    screen = talk.screen(json=json)
-    return _finish(partial(calls.list_segments, screen), screen)
+    terminal = common.terminal(json=json)
+    return _finish(partial(commands.list_segments, terminal), terminal)
 
 
 @app.command(
@@ -129,10 +129,10 @@ def export(
     no_journal: Annotated[bool, Parameter(group=AGAIN)] = False,
     run: Annotated[str | None, Parameter(group=AGAIN, metavar="NAME")] = None,
     sandbox: Annotated[bool, Parameter(group=SELECTION)] = False,
-    terms: Terms = _TERMS,
+    options: RunOptions = _RUN_OPTIONS,
     pace: Pace = _PACE,
     hosts: Hosts = _HOSTS,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
     """Export segments as CSV files, many at once.
 
@@ -152,15 +152,15 @@ def export(
         sandbox: Export from a stand-in for the vendor that is started for this command, and
             compare each file with what it served.
     """
-    screen = talk.screen()
+    terminal = common.terminal()
     if journal is not None and (no_journal or sandbox):
         other = "--no-journal" if no_journal else "--sandbox, which keeps none"
         raise UsageError(f"--journal and {other}: give one")
     command = ExportCommand(
-        Options(
-            choice=Choice(ids=segments, names=name, every=every),
+        ExportRequest(
+            selection=Selection(ids=segments, names=name, every=every),
             to=to,
-            terms=terms,
+            options=options,
             pace=pace,
             hosts=hosts,
             # A stand-in is another account each time, and nobody could go on there.
@@ -169,9 +169,9 @@ def export(
             dry_run=dry_run,
             sandbox=sandbox,
         ),
-        screen,
+        terminal,
     )
-    return _finish(command.run, screen, command.say_unfinished)
+    return _finish(command.run, terminal, command.say_unfinished)
 
 
 @app.command(
@@ -192,7 +192,7 @@ def resume(
     run: Annotated[str | None, Parameter(metavar="NAME")] = None,
     pace: Pace = _PACE,
     hosts: Hosts = _HOSTS,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
     """Go on with an export that was cut off, without naming its segments again.
 
@@ -201,9 +201,9 @@ def resume(
         journal: The journal, where it is elsewhere.
         run: The run, where several are unfinished.
     """
-    screen = talk.screen()
-    command = runs.ResumeCommand(journal, to, run, pace, hosts, screen)
-    return _finish(command.run, screen, command.say_unfinished)
+    terminal = common.terminal()
+    command = runs.ResumeCommand(journal, to, run, pace, hosts, terminal)
+    return _finish(command.run, terminal, command.say_unfinished)
 
 
 @app.command(
@@ -225,7 +225,7 @@ def show_runs(
     journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
     prune: Annotated[Days | None, Parameter(metavar="DAYS")] = None,
     json: bool = False,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
     """List the runs that a journal knows, the latest first.
 
@@ -235,10 +235,10 @@ def show_runs(
         prune: Forget all runs to which nothing has happened for so many days.
         json: One JSON object per run and line, as when stdout is not a terminal.
     """
-    screen = talk.screen(json=json)
+    terminal = common.terminal(json=json)
     if prune is not None:
-        return _finish(partial(runs.prune, journal, to, prune, screen), screen)
-    return _finish(partial(runs.show, journal, to, screen), screen)
+        return _finish(partial(runs.prune, journal, to, prune, terminal), terminal)
+    return _finish(partial(runs.show, journal, to, terminal), terminal)
 
 
 @app.command(
@@ -252,7 +252,7 @@ def status(
     export_id: Annotated[str, Parameter(name="EXPORT_ID")],
     *,
     json: bool = False,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
     """Show where one export stands.
 
@@ -260,8 +260,8 @@ def status(
         export_id: The export's id, as the manifest and JSON lines have it.
         json: One JSON object, as when stdout is not a terminal.
     """
-    screen = talk.screen(json=json)
-    return _finish(partial(calls.status, export_id, screen), screen)
+    terminal = common.terminal(json=json)
+    return _finish(partial(commands.status, export_id, terminal), terminal)
 
 
 @app.command(
@@ -277,7 +277,7 @@ def download(
     to: Annotated[Path, Parameter(metavar="FILE")],
     overwrite: bool = False,
     hosts: Hosts = _HOSTS,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
     """Fetch the file of one complete export.
 
@@ -286,8 +286,8 @@ def download(
         to: The file to write.
         overwrite: Replace the file if it is there already.
     """
-    screen = talk.screen()
-    return _finish(partial(calls.download, export_id, to, overwrite, hosts, screen), screen)
+    terminal = common.terminal()
+    return _finish(partial(commands.download, export_id, to, overwrite, hosts, terminal), terminal)
 
 
 @app.command(
@@ -321,7 +321,7 @@ def sandbox(
     gateway_errors: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
     lost_before: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
     lost_after: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
     """Serve a stand-in for the vendor on this machine, to try things on.
 
@@ -349,7 +349,7 @@ def sandbox(
     """
     from segments_async.cli import sandbox as stand_in
 
-    screen = talk.screen()
+    terminal = common.terminal()
     behaviour = stand_in.Behaviour(
         segments=segments,
         rows=rows,
@@ -366,7 +366,7 @@ def sandbox(
         lost_after=lost_after,
         latency=latency,
     )
-    return stand_in.run(behaviour, port=port, files_port=files_port, screen=screen)
+    return stand_in.run(behaviour, port=port, files_port=files_port, terminal=terminal)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -390,18 +390,18 @@ def run(arguments: Sequence[str]) -> int:
 
 def _finish(
     work: Callable[[], Awaitable[Exit]],
-    screen: Screen,
+    terminal: Terminal,
     cut_off: Callable[[], None] = lambda: None,
 ) -> int:
     """Do a command's work and end as it deserves; `cut_off` tells what a signal left undone."""
     try:
         return anyio.run(interruptible, work, Signals())
     except Interrupted as stop:
-        screen.say(stop.sentence)
+        terminal.say(stop.sentence)
         cut_off()
         return stop.exit_code
     except (SegmentsError, UsageError) as error:
-        screen.say(f"{_PROGRAM}: {sentence(error)}", style="red")
+        terminal.say(f"{_PROGRAM}: {sentence(error)}", style="red")
         return exit_code(error)
     except StdoutError:
         cut_off()
@@ -409,4 +409,4 @@ def _finish(
 
 
 def _complain(what: str) -> None:
-    Screen.open().say(f"{_PROGRAM}: {what}", style="red")
+    Terminal.open().say(f"{_PROGRAM}: {what}", style="red")

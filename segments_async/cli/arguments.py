@@ -9,7 +9,7 @@ import attrs
 from cyclopts import Group, Parameter, validators
 
 from segments_async import S3_HOSTS
-from segments_async.cli.screen import LogLines, Screen
+from segments_async.cli.terminal import LogLines, Terminal
 
 SELECTION = Group("Which segments", sort_key=1)
 DESTINATION = Group("Where to", sort_key=2)
@@ -33,7 +33,7 @@ _IfLost = Literal["report", "resubmit"]
 
 @Parameter(name="*", group=GENERAL)
 @attrs.frozen(kw_only=True)
-class Talk:
+class CommonOptions:
     """What every command takes."""
 
     verbose: Annotated[int, Parameter(alias="-v", count=True)] = 0
@@ -41,14 +41,14 @@ class Talk:
     no_color: bool = False
     """No colours; so does NO_COLOR in the environment."""
 
-    def screen(self, *, json: bool = False) -> Screen:
-        """Open the screen, and let the library's log onto it."""
-        screen = Screen.open(no_color=self.no_color, json=json)
+    def terminal(self, *, json: bool = False) -> Terminal:
+        """Open the terminal, and let the library's log onto it."""
+        terminal = Terminal.open(no_color=self.no_color, json=json)
         log = logging.getLogger("segments_async")
-        log.handlers[:] = [LogLines(screen)]
+        log.handlers[:] = [LogLines(terminal)]
         log.propagate = False
         log.setLevel({0: logging.WARNING, 1: logging.INFO}.get(self.verbose, logging.DEBUG))
-        return screen
+        return terminal
 
 
 @Parameter(name="*", group=PACE)
@@ -91,7 +91,7 @@ class Hosts:
 
 @Parameter(name="*", group=AGAIN)
 @attrs.frozen(kw_only=True)
-class Terms:
+class RunOptions:
     """What a run does about its segments; `resume` keeps to them."""
 
     overwrite: Annotated[bool, Parameter(group=DESTINATION)] = False

@@ -21,14 +21,14 @@ from segments_async._journal.records import RunSummary
 from segments_async._run.start import unchanged_files
 from segments_async._sansio.files.naming import file_names
 from segments_async.cli import account, guard, kept, summary
-from segments_async.cli.arguments import Hosts, Pace, Terms
-from segments_async.cli.choose import Choice
-from segments_async.cli.exits import Exit, UsageError, alongside
+from segments_async.cli.arguments import Hosts, Pace, RunOptions
+from segments_async.cli.exit_codes import Exit, UsageError, alongside
 from segments_async.cli.journal import Known, place, private_directory
 from segments_async.cli.kept import Kept
 from segments_async.cli.live import View
-from segments_async.cli.screen import Screen, counted
+from segments_async.cli.selection import Selection
 from segments_async.cli.standing import Standing
+from segments_async.cli.terminal import Terminal, counted
 from segments_async.errors import JournalError, SegmentsError, printable
 from segments_async.models import Segment
 from segments_async.results import (
@@ -44,7 +44,7 @@ _MOST_NAMED = 3
 
 
 @attrs.frozen(kw_only=True)
-class Options:
+class ExportRequest:
     """What the command line says; see `segments-async export --help`.
 
     Attributes:
@@ -53,9 +53,9 @@ class Options:
         command: which one it is.
     """
 
-    choice: Choice
+    selection: Selection
     to: Path
-    terms: Terms
+    options: RunOptions
     pace: Pace
     hosts: Hosts
     journal: Path | str | None
@@ -71,9 +71,9 @@ class Options:
             UsageError: something does.
             ConfigurationError: the directory can't be one.
         """
-        self.choice.check()
+        self.selection.check()
         absolute(self.to)
-        if self.journal is None and (self.terms.only_changed or self.run is not None):
+        if self.journal is None and (self.options.only_changed or self.run is not None):
             option = "--run" if self.run is not None else "--only-changed"
             raise UsageError(f"{option} needs a journal, and with this command line there is none")
         if self.journal is not None and not _is_text(absolute(self.to)):
@@ -86,9 +86,9 @@ class Options:
 class ExportCommand:
     """One run of the command, which knows at any time what is unfinished."""
 
-    def __init__(self, options: Options, screen: Screen) -> None:
-        self._options = options
-        self._screen = screen
+    def __init__(self, request: ExportRequest, terminal: Terminal) -> None:
+        self._request = request
+        self._terminal = terminal
         self._names: dict[str, str] = {}
         self._unfinished: dict[str, str] = {}
         #: Names of the segments that a signal cut off, by the ids of their exports.
@@ -96,8 +96,8 @@ class ExportCommand:
 
     async def run(self) -> Exit:
         """List, choose, export, sum up."""
-        self._options.check()
-        if self._options.sandbox:
+        self._request.check()
+        if self._request.sandbox:
             return await self._run_on_sandbox()
         return await self.run_for(account.from_environment())
 
@@ -109,58 +109,60 @@ class ExportCommand:
         """Name what a signal cut off."""
         if self._unfinished:
             done = len(self._names) - len(self._unfinished)
-            self._screen.say(
+            self._terminal.say(
                 f"{done} of {counted(len(self._names), 'segment')} had ended; unfinished: "
                 f"{summary.some_names(self._unfinished.values())}."
             )
-            if self._options.journal is not None:
-                self._screen.say("The same command goes on with them, and asks for nothing twice.")
+            if self._request.journal is not None:
+                self._terminal.say(
+                    "The same command goes on with them, and asks for nothing twice."
+                )
                 return
         if self._at_work:
-            self._screen.say(
+            self._terminal.say(
                 f"{counted(len(self._at_work), 'export')} at the vendor; "
                 "`segments-async download EXPORT_ID --to FILE` fetches one that is complete:"
             )
             for export_id, name in self._at_work.items():
-                self._screen.say(f"  {export_id}  {name}")
+                self._terminal.say(f"  {export_id}  {name}")
 
     async def _run_on_sandbox(self) -> Exit:
         # Its extra may be missing, and is needed here only.
         from segments_async.cli import sandbox as stand_in
 
         with stand_in.demonstration() as server:
-            self._screen.say(f"Exporting from a sandbox on this machine, {server.base_url}")
+            self._terminal.say(f"Exporting from a sandbox on this machine, {server.base_url}")
             report = await self._export_from(stand_in.account(server))
             if report is not None and (wrong := stand_in.differing(report, server.sandbox)):
                 names = summary.some_names(self._names[one] for one in wrong)
-                self._screen.say(f"Not what the sandbox served: {names}", style="bold red")
+                self._terminal.say(f"Not what the sandbox served: {names}", style="bold red")
                 return Exit.SOME_NOT
             if report is not None and report.exported:
                 count = counted(len(report.exported), "file")
-                self._screen.people.print(f"{count} verified: sha256 equal to the sandbox's own.")
+                self._terminal.people.print(f"{count} verified: sha256 equal to the sandbox's own.")
             return _exit_code(report)
 
     async def _export_from(self, source: account.Account) -> BulkReport[Exported] | None:
         """Export the chosen segments; None where there was nothing to do."""
-        options, pace = self._options, self._options.pace
+        request, pace = self._request, self._request.pace
         async with source.client(
             pacer=None if pace.rate is None else Pacer(rate=pace.rate),
             poll_share=pace.poll_share,
             max_pending=pace.max_pending,
             downloads=pace.downloads,
-            file_hosts=options.hosts.patterns,
+            file_hosts=request.hosts.patterns,
         ) as client:
             known = None
-            if options.journal is not None:
-                known = await Known.look(options.journal, account=source.digest)
+            if request.journal is not None:
+                known = await Known.look(request.journal, account=source.digest)
             chosen = await self._ended_run(known)
             if chosen is None:
-                chosen = options.choice.among(await self._segments(client, known))
+                chosen = request.selection.among(await self._segments(client, known))
             self._names = {one: _name(segment) for one, segment in chosen.items()}
             if not chosen:
-                self._screen.say("The account has no segments: nothing to export.")
+                self._terminal.say("The account has no segments: nothing to export.")
                 return None
-            if options.dry_run:
+            if request.dry_run:
                 await self._show_plan(chosen, known)
                 return None
             return await self._export(client, chosen, known)
@@ -170,23 +172,23 @@ class ExportCommand:
 
         Its outcomes are told again, for which the vendor needn't be asked, not even for the list.
         """
-        options = self._options
-        if known is None or options.run is None or options.dry_run:
+        request = self._request
+        if known is None or request.run is None or request.dry_run:
             return None
-        run = known.runs.get(options.run)
+        run = known.runs.get(request.run)
         if run is None or run.ended_at is None:
             return None
-        segments = await known.segments_of(run.name, options.to)
-        if not options.choice.ids or options.choice.names:
+        segments = await known.segments_of(run.name, request.to)
+        if not request.selection.ids or request.selection.names:
             return segments
-        return {one: segments.get(one, one) for one in options.choice.ids}
+        return {one: segments.get(one, one) for one in request.selection.ids}
 
     async def _segments(self, client: SegmentsClient, known: Known | None) -> list[Segment]:
         """The account's, once the ticket guard lets the request go."""
         if known is None:
             return await client.list_segments()
         if known.guard is not None and (held := guard.hold(client, known.guard)):
-            self._screen.say(held, style="yellow")
+            self._terminal.say(held, style="yellow")
         try:
             return await client.list_segments()
         finally:
@@ -196,31 +198,33 @@ class ExportCommand:
         paths = self._files(chosen)
         unchanged = await self._unchanged(chosen, known)
         names = {one: name for one, name in self._names.items() if one not in unchanged}
-        if self._screen.piped:
-            await self._screen.lines.send(
+        if self._terminal.piped:
+            await self._terminal.lines.send(
                 *(
                     {"segment_id": one, "name": name, "file": str(paths[one])}
                     for one, name in names.items()
                 )
             )
         else:
-            self._screen.people.print(summary.plan_table(names, paths))
+            self._terminal.people.print(summary.plan_table(names, paths))
         more = f", and {len(unchanged)} are unchanged" if unchanged else ""
-        self._screen.say(f"Nothing was exported: {counted(len(names), 'segment')} would be{more}.")
+        self._terminal.say(
+            f"Nothing was exported: {counted(len(names), 'segment')} would be{more}."
+        )
 
     def _files(self, chosen: Mapping[str, Segment | str]) -> dict[str, Path]:
         files = file_names(
             (one, segment.name if isinstance(segment, Segment) else None)
             for one, segment in chosen.items()
         )
-        return {one: self._options.to / name for one, name in files.items()}
+        return {one: self._request.to / name for one, name in files.items()}
 
     async def _unchanged(
         self, chosen: Mapping[str, Segment | str], known: Known | None
     ) -> Mapping[str, object]:
-        if known is None or not self._options.terms.only_changed:
+        if known is None or not self._request.options.only_changed:
             return {}
-        files = await known.journal.last_files(list(chosen), str(absolute(self._options.to)))
+        files = await known.journal.last_files(list(chosen), str(absolute(self._request.to)))
         segments = {one: s for one, s in chosen.items() if isinstance(s, Segment)}
         return await anyio.to_thread.run_sync(unchanged_files, segments, files)
 
@@ -236,7 +240,7 @@ class ExportCommand:
                 self._unfinished = dict(self._names)
                 entered = True
                 self._keep(run.name, known)
-                async with alongside(View(run, self._screen.err).show):
+                async with alongside(View(run, self._terminal.err).show):
                     async for outcome in run:
                         await self._note(outcome, run.name)
         finally:
@@ -244,25 +248,25 @@ class ExportCommand:
                 await self._note_rest(run)
         report = await run.report()
         if not any(outcome.resumable for outcome in report.not_exported):
-            kept.forget(self._options.to, run.name)
+            kept.forget(self._request.to, run.name)
         summary.print_report(
             report,
             self._names,
-            self._screen.people,
+            self._terminal.people,
             elapsed=monotonic() - began,
-            journal=self._options.journal is not None,
+            journal=self._request.journal is not None,
         )
         return report
 
     async def _opened(
         self, client: SegmentsClient, chosen: Mapping[str, Segment | str]
     ) -> BulkRun[Exported]:
-        options = self._options
-        told: dict[str, Any] = {"timeout": options.pace.timeout, **attrs.asdict(options.terms)}
-        if options.journal is not None:
-            await anyio.to_thread.run_sync(private_directory, options.to)
-            told |= {"journal": options.journal, "run": options.run}
-        return client.open_bulk_export(chosen.values(), options.to, **told)
+        request = self._request
+        told: dict[str, Any] = {"timeout": request.pace.timeout, **attrs.asdict(request.options)}
+        if request.journal is not None:
+            await anyio.to_thread.run_sync(private_directory, request.to)
+            told |= {"journal": request.journal, "run": request.run}
+        return client.open_bulk_export(chosen.values(), request.to, **told)
 
     async def _enter(
         self, stack: AsyncExitStack, run: BulkRun[Exported], known: Known | None
@@ -283,41 +287,41 @@ class ExportCommand:
         """Which command has the run that this one wants."""
         for run in known.runs.values() if known else ():
             if run.ended_at is None and self._is_wanted(run.name, run.destination):
-                asked = Kept.load(self._options.to, run.name)
+                asked = Kept.load(self._request.to, run.name)
                 if asked is not None and asked.is_live():
                     return f"`segments-async {asked.command}` (process {asked.process})"
         return "that process"
 
     def _is_wanted(self, name: str, destination: str | None) -> bool:
-        if self._options.run is not None:
-            return name == self._options.run
-        return destination == str(absolute(self._options.to))
+        if self._request.run is not None:
+            return name == self._request.run
+        return destination == str(absolute(self._request.to))
 
     def _keep(self, name: str, known: Known | None) -> None:
         """Say what the run goes on with, and keep what it was asked for.
 
         In one go after it was entered, since it asks for nothing before this task waits.
         """
-        if self._options.journal is None:
+        if self._request.journal is None:
             return
         earlier = known.runs.get(name) if known else None
         if earlier is not None and earlier.ended_at is not None:
-            self._screen.say(f"Run {name} has ended: what it came to is told again.")
+            self._terminal.say(f"Run {name} has ended: what it came to is told again.")
             return
         if earlier is not None:
             standing = Standing.of(earlier)
             done = standing.exported + standing.unchanged
             of = f" of {standing.segments}" if standing.segments else ""
-            self._screen.say(f"Going on with run {name}: {done}{of} are done.")
-        if self._options.command == "export":
+            self._terminal.say(f"Going on with run {name}: {done}{of} are done.")
+        if self._request.command == "export":
             self._name_unfinished(name, known)
         Kept(
             run=name,
             segments=tuple(self._names),
-            terms=self._options.terms,
-            command=self._options.command,
+            terms=self._request.options,
+            command=self._request.command,
             process=getpid(),
-        ).save(self._options.to)
+        ).save(self._request.to)
 
     def _name_unfinished(self, name: str, known: Known | None) -> None:
         """Name the unfinished runs that this one isn't: nobody else would go on with them."""
@@ -326,20 +330,20 @@ class ExportCommand:
         for run in others[:_MOST_NAMED]:
             standing = Standing.of(run)
             of = "" if standing.segments is None else f" of {standing.segments}"
-            to = summary.here(Path(run.destination or self._options.to))
+            to = summary.here(Path(run.destination or self._request.to))
             how = shlex.join([*self._journal_option(), "--to", to, "--run", run.name])
-            self._screen.say(
+            self._terminal.say(
                 f"Run {run.name} is unfinished, {standing.unfinished}{of} segments; "
                 f"`segments-async resume {how}` goes on with it, and this run doesn't.",
                 style="yellow",
             )
         if len(others) > _MOST_NAMED:
             more = len(others) - _MOST_NAMED
-            self._screen.say(f"And {counted(more, 'run')} more: segments-async runs lists them.")
+            self._terminal.say(f"And {counted(more, 'run')} more: segments-async runs lists them.")
 
     def _journal_option(self) -> list[str]:
-        journal = self._options.journal
-        return [] if journal == place(None, self._options.to) else ["--journal", str(journal)]
+        journal = self._request.journal
+        return [] if journal == place(None, self._request.to) else ["--journal", str(journal)]
 
     async def _note_rest(self, run: BulkRun[Exported]) -> None:
         """Of a run that was left early: what it left at the vendor.
@@ -355,15 +359,15 @@ class ExportCommand:
         for outcome in outcomes[seen:]:
             if isinstance(outcome, NotExported) and outcome.export and outcome.resumable:
                 self._at_work[outcome.export.export_id] = self._names[outcome.segment_id]
-        if not self._screen.piped:
+        if not self._terminal.piped:
             return
         told = [self._line(outcome, run.name) for outcome in outcomes[seen:]]
         if anyio.current_effective_deadline() > -math.inf:
-            await self._screen.lines.send(*told)
-        elif not await self._screen.lines.finish(told):
-            self._screen.say(
+            await self._terminal.lines.send(*told)
+        elif not await self._terminal.lines.finish(told):
+            self._terminal.say(
                 "The reader of stdout didn't take the last lines; "
-                f"{self._options.to / 'manifest.jsonl'} has the outcomes.",
+                f"{self._request.to / 'manifest.jsonl'} has the outcomes.",
                 style="yellow",
             )
 
@@ -373,10 +377,10 @@ class ExportCommand:
     async def _note(self, outcome: Exported | NotExported, run_name: str) -> None:
         name = self._names[outcome.segment_id]
         del self._unfinished[outcome.segment_id]
-        if self._screen.piped:
-            await self._screen.lines.send(self._line(outcome, run_name))
+        if self._terminal.piped:
+            await self._terminal.lines.send(self._line(outcome, run_name))
         elif isinstance(outcome, NotExported) and not leaves_all_as_it_was(outcome):
-            self._screen.say(f"{name}: {outcome.error}", style="red")
+            self._terminal.say(f"{name}: {outcome.error}", style="red")
 
 
 def _is_text(path: Path) -> bool:

@@ -17,7 +17,7 @@ from segments_async._filesystem.trust import make_directories
 from segments_async._journal.records import GuardRecord, RunSummary
 from segments_async._journal.sql import SqlJournal
 from segments_async._sansio.jobs.record import ExportRecord
-from segments_async.cli.exits import UsageError
+from segments_async.cli.exit_codes import UsageError
 from segments_async.models import Segment
 
 #: In the directory of the files: the journal, and what each run was asked for.

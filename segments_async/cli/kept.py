@@ -18,8 +18,8 @@ import attrs
 from cattrs import BaseValidationError, Converter
 
 from segments_async._filesystem.trust import distrust_of_file
-from segments_async.cli.arguments import Terms
-from segments_async.cli.exits import UsageError
+from segments_async.cli.arguments import RunOptions
+from segments_async.cli.exit_codes import UsageError
 from segments_async.cli.journal import DIRECTORY, private_directory
 
 _converter = Converter(forbid_extra_keys=True)
@@ -39,7 +39,7 @@ class Kept:
 
     run: str
     segments: Sequence[str]
-    terms: Terms
+    terms: RunOptions
     command: Literal["export", "resume"]
     process: int
 

@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from segments_async.cli.screen import counted, in_bytes, in_time
+from segments_async.cli.terminal import counted, in_bytes, in_time
 from segments_async.errors import printable
 from segments_async.results import Exported, Progress
 from segments_async.run import Activity, BulkRun

@@ -10,31 +10,31 @@ import anyio.to_thread
 
 from segments_async._files.destination import absolute
 from segments_async._journal.records import RunSummary
-from segments_async.cli import account, kept, lines, summary
+from segments_async.cli import account, json_lines, kept, summary
 from segments_async.cli.arguments import Hosts, Pace
-from segments_async.cli.choose import Choice
-from segments_async.cli.exits import Exit, UsageError
-from segments_async.cli.export import ExportCommand, Options
+from segments_async.cli.exit_codes import Exit, UsageError
+from segments_async.cli.export import ExportCommand, ExportRequest
 from segments_async.cli.journal import Known, place
 from segments_async.cli.kept import Kept
-from segments_async.cli.screen import Screen, counted
+from segments_async.cli.selection import Selection
 from segments_async.cli.standing import Standing
+from segments_async.cli.terminal import Terminal, counted
 
 
-async def show(journal: str | None, to: Path | None, screen: Screen) -> Exit:
+async def show(journal: str | None, to: Path | None, terminal: Terminal) -> Exit:
     """The runs of a journal, the latest first; with `to`, those to that directory."""
     found = _to(to, await _known(place(journal, to), account.journal_account()))
     standings = await anyio.to_thread.run_sync(lambda: [Standing.of(run) for run in found])
-    if screen.piped:
-        await screen.lines.send(*map(lines.run_line, standings))
+    if terminal.piped:
+        await terminal.lines.send(*map(json_lines.run_line, standings))
     elif standings:
-        screen.people.print(summary.runs_table(standings))
+        terminal.people.print(summary.runs_table(standings))
     if not standings:
-        screen.say("No runs.")
+        terminal.say("No runs.")
     return Exit.ALL_DONE
 
 
-async def prune(journal: str | None, to: Path | None, days: float, screen: Screen) -> Exit:
+async def prune(journal: str | None, to: Path | None, days: float, terminal: Terminal) -> Exit:
     """Forget the runs to which nothing has happened for so many days."""
     known = await _known(place(journal, to), account.journal_account())
     number = await known.journal.prune(datetime.now(UTC) - timedelta(days=days))
@@ -42,9 +42,9 @@ async def prune(journal: str | None, to: Path | None, days: float, screen: Scree
     for run in known.runs.values():
         if run.name not in left and run.destination is not None:
             await anyio.to_thread.run_sync(kept.forget, Path(run.destination), run.name)
-    if screen.piped:
-        await screen.lines.send({"pruned": number})
-    screen.say(f"{counted(number, 'run')} forgotten.")
+    if terminal.piped:
+        await terminal.lines.send({"pruned": number})
+    terminal.say(f"{counted(number, 'run')} forgotten.")
     return Exit.ALL_DONE
 
 
@@ -58,13 +58,13 @@ class ResumeCommand:
         run: str | None,
         pace: Pace,
         hosts: Hosts,
-        screen: Screen,
+        terminal: Terminal,
     ) -> None:
         self._place = journal, to
         self._run = run
         self._pace = pace
         self._hosts = hosts
-        self._screen = screen
+        self._terminal = terminal
         self._export: ExportCommand | None = None
 
     async def run(self) -> Exit:
@@ -77,17 +77,17 @@ class ResumeCommand:
         if found is None:
             return Exit.ALL_DONE
         directory, asked = await anyio.to_thread.run_sync(_kept, found)
-        options = Options(
-            choice=Choice(ids=asked.segments),
+        request = ExportRequest(
+            selection=Selection(ids=asked.segments),
             to=directory,
-            terms=asked.terms,
+            options=asked.terms,
             pace=self._pace,
             hosts=self._hosts,
             journal=where,
             run=found.name,
             command="resume",
         )
-        self._export = ExportCommand(options, self._screen)
+        self._export = ExportCommand(request, self._terminal)
         return await self._export.run_for(source)
 
     def say_unfinished(self) -> None:
@@ -107,7 +107,7 @@ class ResumeCommand:
             raise UsageError(f"which of {len(unfinished)} runs? Give --run: {names}")
         if not unfinished:
             which = "Every run" if self._run is None else f"Run {self._run}"
-            self._screen.say(f"{which} has ended: there is nothing to go on with.")
+            self._terminal.say(f"{which} has ended: there is nothing to go on with.")
             return None
         return unfinished[0]
 

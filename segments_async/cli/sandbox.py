@@ -10,9 +10,9 @@ import attrs
 from rich.text import Text
 
 from segments_async.cli.account import ACCESS_TOKEN, API_KEY, BASE_URL, Account
-from segments_async.cli.exits import Interrupted, UsageError
-from segments_async.cli.screen import Screen, counted
+from segments_async.cli.exit_codes import Interrupted, UsageError
 from segments_async.cli.streams import json_text
+from segments_async.cli.terminal import Terminal, counted
 from segments_async.results import BulkReport, Exported
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
@@ -105,7 +105,7 @@ def differing(report: BulkReport[Exported], sandbox: Sandbox) -> list[str]:
     ]
 
 
-def run(behaviour: Behaviour, *, port: int, files_port: int, screen: Screen) -> int:
+def run(behaviour: Behaviour, *, port: int, files_port: int, terminal: Terminal) -> int:
     """Serve until a signal, and return its exit code."""
     sandbox = behaviour.sandbox()
     try:
@@ -113,17 +113,17 @@ def run(behaviour: Behaviour, *, port: int, files_port: int, screen: Screen) -> 
             sandbox,
             port=port,
             files_port=files_port,
-            ready=lambda server: _announce(server, screen),
+            ready=lambda server: _announce(server, terminal),
         )
     except OSError as error:
         raise UsageError(f"can't listen: {error.strerror or error}") from error
     stop = Interrupted(number)
-    screen.say(f"{stop.sentence} {counted(len(sandbox.record), 'request')} served.")
+    terminal.say(f"{stop.sentence} {counted(len(sandbox.record), 'request')} served.")
     return stop.exit_code
 
 
-def _announce(server: SandboxServer, screen: Screen) -> None:
-    if screen.piped:
+def _announce(server: SandboxServer, terminal: Terminal) -> None:
+    if terminal.piped:
         line = {
             "base_url": server.base_url,
             "files_url": server.files_url,
@@ -131,7 +131,7 @@ def _announce(server: SandboxServer, screen: Screen) -> None:
             "access_token": PAGE_ACCESS_TOKEN,
         }
         sys.stdout.write(json_text(line))
-    screen.people.print(Text(_manual(server)), soft_wrap=True)
+    terminal.people.print(Text(_manual(server)), soft_wrap=True)
 
 
 def _manual(server: SandboxServer) -> str:

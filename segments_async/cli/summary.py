@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segments_async.cli.exits import FILE_HOST_HINT
-from segments_async.cli.lines import unsigned
-from segments_async.cli.screen import counted, in_bytes, in_time
+from segments_async.cli.exit_codes import FILE_HOST_HINT
+from segments_async.cli.json_lines import unsigned
 from segments_async.cli.standing import Standing
+from segments_async.cli.terminal import counted, in_bytes, in_time
 from segments_async.errors import DownloadError, ExportTimeoutError, printable
 from segments_async.models import Export, Segment
 from segments_async.results import (

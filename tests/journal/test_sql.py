@@ -367,7 +367,7 @@ async def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     import sys
 
     for name in ("database", "backends", "errors", "opened_run", "tables"):
-        monkeypatch.delitem(sys.modules, f"segments_async._journal.{name}")
+        monkeypatch.delitem(sys.modules, f"segments_async._journal.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'segments-async\[journal\]'"):
         await opened(tmp_path / "runs.db")

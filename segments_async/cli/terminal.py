@@ -19,7 +19,7 @@ _WIDTH_OF_A_LOG = 110
 
 
 @attrs.frozen
-class Screen:
+class Terminal:
     """Where a command writes.
 
     Attributes:
@@ -35,8 +35,8 @@ class Screen:
     lines: JsonLines = attrs.field(factory=JsonLines)
 
     @classmethod
-    def open(cls, *, no_color: bool = False, json: bool = False) -> Screen:
-        """The screen of this process. `json`: as if stdout were read by a program."""
+    def open(cls, *, no_color: bool = False, json: bool = False) -> Terminal:
+        """The terminal of this process. `json`: as if stdout were read by a program."""
         # Asked of the streams, not of rich: FORCE_COLOR makes rich see a terminal in a pipe.
         piped = json or not sys.stdout.isatty()
         err = _console(sys.stderr, no_color=no_color)
@@ -60,11 +60,11 @@ def _console(stream: TextIO, *, no_color: bool) -> Console:
 
 
 class LogLines(logging.Handler):
-    """The library's log on the screen, above the live view where there is one."""
+    """The library's log on the terminal, above the live view where there is one."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, terminal: Terminal) -> None:
         super().__init__()
-        self._screen = screen
+        self._terminal = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record in one line."""
@@ -72,7 +72,7 @@ class LogLines(logging.Handler):
             moment = datetime.fromtimestamp(record.created).astimezone()
             style = "yellow" if record.levelno >= logging.WARNING else "dim"
             line = f"{moment:%H:%M:%S} {printable(guard.message(record))}"
-            self._screen.err.print(Text(line, style=style), soft_wrap=True)
+            self._terminal.err.print(Text(line, style=style), soft_wrap=True)
         except Exception:  # noqa: BLE001 - as logging's own handlers: a log line ends no program
             self.handleError(record)
 

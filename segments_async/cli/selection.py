@@ -7,12 +7,12 @@ from fnmatch import fnmatchcase
 
 import attrs
 
-from segments_async.cli.exits import UsageError
+from segments_async.cli.exit_codes import UsageError
 from segments_async.models import Segment
 
 
 @attrs.frozen(kw_only=True)
-class Choice:
+class Selection:
     """What the command line says about segments.
 
     Attributes:
