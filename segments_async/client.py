@@ -41,6 +41,7 @@ from segments_async._http.api import (
 )
 from segments_async._http.binding import Binding
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
+from segments_async._journal.records import RunSpec
 from segments_async._pace.gate import Gate, Permit, Target
 from segments_async._run.engine import Engine, RunOptions
 from segments_async._run.start import Opening, StrPath, account_of
@@ -573,6 +574,17 @@ class SegmentsClient:
             journal=journal,
             account=self._account,
             run=run,
+            spec=RunSpec(
+                segments=[segment_id for segment_id, _ in files],
+                options={
+                    "overwrite": overwrite,
+                    "only_changed": only_changed,
+                    "retry_failed": retry_failed,
+                    "on_unknown": on_unknown,
+                    "on_expired": on_expired,
+                    "export_timeout": export_timeout,
+                },
+            ),
             only_changed=only_changed,
             unusable=unusable,
         )

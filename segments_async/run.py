@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Generic
 
@@ -12,7 +12,9 @@ from anyio.abc import TaskGroup
 
 from segments_async._run.engine import Engine
 from segments_async._run.start import Opening
+from segments_async._sansio.files import naming
 from segments_async.errors import ConfigurationError
+from segments_async.models import Segment
 from segments_async.results import BulkReport, NotExported, OutcomeT, Progress
 
 
@@ -134,6 +136,17 @@ class BulkRun(Generic[OutcomeT]):
 
 
 _NOT_ENTERED = "a bulk run is entered first: async with ... as run"
+
+
+def file_names(segments: Iterable[Segment | str]) -> dict[str, str]:
+    """The name of the file that a bulk run gives each segment, by segment id.
+
+    A readable name for a :class:`Segment` with a name, otherwise the id. No two are alike. A name
+    depends on the other segments only where two would be alike without the whole id.
+    """
+    return naming.file_names(
+        (one.segment_id, one.name) if isinstance(one, Segment) else (one, None) for one in segments
+    )
 
 
 class _Outcomes(Generic[OutcomeT]):

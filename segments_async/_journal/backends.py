@@ -50,8 +50,15 @@ class Backend(Protocol):
     #: Texts that no message may repeat.
     secrets: tuple[str, ...]
 
-    def prepare(self, initialize: Callable[[Engine], None]) -> None:
-        """Make the journal if there is none, and check what the database itself can tell of it."""
+    def prepare(self, initialize: Callable[[Engine], None] | None) -> None:
+        """Check what the database itself can tell of the journal.
+
+        Args:
+            initialize: creates the tables of a journal where there is none; None creates nothing.
+
+        Raises:
+            JournalError: ``missing``: there is no journal, and none was to be created.
+        """
         ...
 
     def exclude_others(self, connection: Connection) -> None:
@@ -64,6 +71,10 @@ class Backend(Protocol):
 
     def try_lock(self, connection: Connection, run_id: int) -> RunLock | None:
         """RunLock a run for as long as this process and the connection live; None if it is held."""
+        ...
+
+    def is_locked(self, connection: Connection, run_id: int) -> bool:
+        """Whether a live process has the run. No lock is taken."""
         ...
 
     def holder(self, run_id: int) -> int | None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, NoReturn, Self
 
 from sqlalchemy import Connection, Engine, Select, delete, func, insert, inspect, select, update
@@ -17,14 +18,19 @@ from segments_async._journal.high_water import HighWaterFile, HighWaterMark, mar
 from segments_async._journal.limit import exchange
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
-from segments_async._journal.records import GuardRecord, RunSummary
+from segments_async._journal.records import GuardRecord, RunSpec, RunStatus, counts
 from segments_async._journal.run_rows import PRUNED, Log, counted_states, find_run, new_run
 from segments_async._journal.set_aside import SetAside
+from segments_async._journal.specs import (
+    load_spec,
+    load_spec_file,
+    remove_spec_file,
+    spec_sizes,
+    store_spec,
+)
 from segments_async._journal.tables import (
-    FROM_THE_BEGINNING,
     LASTING_ONLY,
     SCHEMA,
-    SHARED,
     Malformed,
     checked,
     events,
@@ -42,6 +48,7 @@ from segments_async._sansio.jobs.payload import Payload, read_payload
 from segments_async._sansio.jobs.record import records
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import ConfigurationError, JournalError
+from segments_async.models import Segment
 from segments_async.results import ExportedFile
 
 #: Ids in one query: SQLite takes 999 parameters at the least.
@@ -56,13 +63,18 @@ class Database:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        #: Whether it is known to have the tables for what processes share.
-        self._shares = False
+        #: Whether the journal is known to have every table of this version.
+        self._complete = False
         self.location: str = backend.location
 
     @classmethod
-    def open(cls, where: str | os.PathLike[str], account: str) -> Self:
-        """The journal there, made if there is none.
+    def open(cls, where: str | os.PathLike[str], account: str, *, create: bool = True) -> Self:
+        """The journal there; where there is none, a new one.
+
+        Args:
+            where: a path or URL.
+            account: the account's digest.
+            create: False raises JournalError (``missing``) in place of creating a journal.
 
         Raises:
             ConfigurationError: no journal can be there.
@@ -71,7 +83,8 @@ class Database:
         found = backend(where)
         opened = cls(found)
         with opened.errors():
-            found.prepare(lambda engine: _initialize(engine, found, account))
+            new = partial(_initialize, found, account)
+            found.prepare(new if create else None)
             with opened.reading() as connection:
                 opened._check_header(connection, account)
         return opened
@@ -106,7 +119,13 @@ class Database:
 
     # ----------------------------------------------------------------- runs
 
-    def open_run(self, destination: str | None, name: str | None, now_name: str) -> OpenedRun:
+    def open_run(
+        self,
+        destination: str | None,
+        name: str | None,
+        now_name: str,
+        spec: RunSpec | None = None,
+    ) -> OpenedRun:
         """The run to go on with, or a new one; Locked where a live process has it."""
         with self.errors(), contextlib.ExitStack() as undo:
             connection = self._backend.engine.connect()
@@ -114,6 +133,7 @@ class Database:
             lock: RunLock | None = None
             with connection.begin():
                 self._backend.exclude_others(connection)
+                self._add_missing_tables(connection)
                 journal = self._backend.identity(connection)
                 row = find_run(connection, destination, name)
                 if row is None:
@@ -123,6 +143,11 @@ class Database:
                 if row["ended_at"] is None:
                     lock = self._lock(connection, row)
                     undo.callback(lock.release)
+                    if spec is not None:
+                        store_spec(connection, row["id"], spec)
+            self._complete = True
+            if spec is not None:
+                remove_spec_file(destination, row["name"])
             if lock is not None:
                 lock.confirm(connection)
                 if lock.unclean:
@@ -214,27 +239,58 @@ class Database:
             location=self.location,
         )
 
-    def runs(self) -> list[RunSummary]:
+    def runs(self) -> list[RunStatus]:
         """Every run, the latest first."""
         with self.errors():
             with self.reading() as connection:
                 query = select(runs).where(~runs.c.name.startswith(PRUNED))
                 rows = connection.execute(query.order_by(runs.c.id.desc())).all()
-            return [self._summary(checked(runs, row)) for row in rows]
+                sizes = spec_sizes(connection)
+            return [self._status(checked(runs, row), sizes) for row in rows]
 
-    def _summary(self, row: Mapping[str, Any]) -> RunSummary:
+    def _status(self, row: Mapping[str, Any], sizes: Mapping[int, int]) -> RunStatus:
+        live, size, ended = False, sizes.get(row["id"]), row["ended_at"]
         if row["states"] is None:
             states = counted_states(self.reading, row["id"])
         else:
             states = {State(name): count for name, count in json.loads(row["states"]).items()}
-        ended = row["ended_at"]
-        return RunSummary(
-            row["name"],
-            row["destination"],
-            parse_time(row["started_at"]),
-            parse_time(ended) if ended else None,
-            states,
+        if ended is None:
+            with self.reading() as connection:
+                live = self._backend.is_locked(connection, row["id"])
+            if size is None and (spec := load_spec_file(row["destination"], row["name"])):
+                size = len(spec.segments)
+        return RunStatus(
+            name=row["name"],
+            destination=row["destination"],
+            started_at=parse_time(row["started_at"]),
+            ended_at=parse_time(ended) if ended else None,
+            live=live,
+            **counts(states, ended=bool(ended), specified=size),
         )
+
+    def spec(self, name: str) -> RunSpec | None:
+        """What the last session of an unfinished run was started with; None where unknown."""
+        with self.errors(), self.reading() as connection:
+            row = find_run(connection, None, name)
+            if row is None:
+                return None
+            found = load_spec(connection, row["id"])
+            return found or load_spec_file(row["destination"], name)
+
+    def segments(self, name: str) -> dict[str, Segment | None]:
+        """The segments of a run, by id: those with events, and those of its spec.
+
+        The value is the segment as an export of the run described it; None without an export.
+        """
+        spec = self.spec(name)
+        segments: dict[str, Segment | None] = dict.fromkeys(() if spec is None else spec.segments)
+        with self.errors():
+            with self.reading() as connection:
+                row = find_run(connection, None, name)
+            for segment_id, record in records(Log(self.reading, row["id"])).items() if row else ():
+                export = record.export or (record.file and record.file.export)
+                segments[segment_id] = export.segment if export else None
+        return segments
 
     # ----------------------------------------------------------------- forgetting runs
 
@@ -261,7 +317,8 @@ class Database:
             if found is None:
                 return False
             row = checked(runs, found)
-            if row["ended_at"] is None and not self._is_abandoned(run_id):
+            # While others are excluded, no process takes a run that is free now.
+            if row["ended_at"] is None and self._backend.is_locked(connection, run_id):
                 return False
             # By the name alone: one that is half forgotten is gone on with by nobody, told to
             # nobody, and not taken for damage.
@@ -271,6 +328,7 @@ class Database:
             journal = self._backend.identity(connection)
         if row["destination"] is not None:
             remove_mark(row["destination"], journal, row["name"], row["started_at"])
+            remove_spec_file(row["destination"], row["name"])
         return True
 
     def pruning(self) -> list[int]:
@@ -289,14 +347,6 @@ class Database:
         with self.errors():
             self._backend.shrink()
         return deleted == _PRUNED_AT_ONCE
-
-    def _is_abandoned(self, run_id: int) -> bool:
-        # While runs are opened exclusively here, nobody takes it after it was let go.
-        with self.reading() as connection:
-            lock = self._backend.try_lock(connection, run_id)
-            if lock is not None:
-                lock.release()
-            return lock is not None
 
     # ----------------------------------------------------------------- across runs
 
@@ -354,20 +404,23 @@ class Database:
         """Tell the other processes of the account how fast the vendor lets this one go."""
         with self.errors(), self._backend.engine.begin() as connection:
             self._backend.exclude_others(connection)
-            if not self._shares:
-                # Not made with the journal: a newer one, or another account's, stays as it is.
-                metadata.create_all(connection, SHARED)
+            self._add_missing_tables(connection)
             report = exchange(connection, self._backend.now(connection), member, tell)
-        self._shares = True
+        self._complete = True
         return report
 
+    def _add_missing_tables(self, connection: Connection) -> None:
+        """Extend a journal of an earlier version. Called where no other process does so."""
+        if not self._complete:
+            metadata.create_all(connection)
 
-def _initialize(engine: Engine, backend: Backend, account: str) -> None:
+
+def _initialize(backend: Backend, account: str, engine: Engine) -> None:
     with engine.begin() as connection:
         backend.exclude_others(connection)
         if inspect(connection).has_table(journal.name):
             return
-        metadata.create_all(connection, FROM_THE_BEGINNING)
+        metadata.create_all(connection)
         values = with_checksum(journal, {"version": SCHEMA, "account": account})
         connection.execute(insert(journal).values(values))
 

@@ -6,10 +6,11 @@ import contextlib
 import glob
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from segments_async._filesystem.disk import close_locked, is_at, sync_directory, try_lock
+from segments_async._filesystem.disk import close_locked, is_at, is_free, sync_directory, try_lock
 from segments_async._filesystem.trust import open_regular
 
 #: Kinds of file systems on which several machines may see one file. Their locks and syncs are often
@@ -120,19 +121,19 @@ class FileLock:
             close_locked(descriptor)
 
     @staticmethod
+    def is_locked(path: Path) -> bool:
+        """Whether a process has locked the file. Other processes may try to lock it meanwhile."""
+        with _opened(path) as descriptor:
+            return descriptor is not None and not is_free(descriptor)
+
+    @staticmethod
     def holder(path: Path) -> int | None:
         """The id of the process that has locked the file; None where the file doesn't say."""
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            text = os.read(descriptor, _HOLDER_SIZE)
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
-        return int(text) if text.strip().isdigit() else None
+        with _opened(path) as descriptor, contextlib.suppress(OSError):
+            if descriptor is not None:
+                text = os.read(descriptor, _HOLDER_SIZE)
+                return int(text) if text.strip().isdigit() else None
+        return None
 
     def confirm(self, connection: object) -> None:
         """The system keeps the lock, whatever becomes of a connection."""
@@ -160,6 +161,20 @@ class FileLock:
         if self._descriptor is not None:
             close_locked(self._descriptor)
             self._descriptor = None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
+    """A lock file, to be looked at; None where it can't be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 #: Characters of a process's id in its lock file, filled with blanks.

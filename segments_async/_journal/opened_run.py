@@ -24,6 +24,7 @@ from segments_async._journal.errors import mapped_errors
 from segments_async._journal.high_water import HighWaterFile
 from segments_async._journal.locked import Locked
 from segments_async._journal.set_aside import SetAside
+from segments_async._journal.specs import drop_spec
 from segments_async._journal.tables import (
     checked,
     events,
@@ -182,6 +183,7 @@ class OpenedRun:
             self._finished_row = row
             with connection.begin():
                 connection.execute(update(runs).where(runs.c.id == row["id"]).values(row))
+                drop_spec(connection, row["id"])
             self._ended(row)
 
     @property

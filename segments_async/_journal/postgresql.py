@@ -11,7 +11,7 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from segments_async._journal.tables import metadata
+from segments_async._journal.tables import journal, metadata
 from segments_async.errors import ConfigurationError, JournalError
 
 #: Seconds that connecting may take.
@@ -40,9 +40,10 @@ class PostgreSQL:
         #: Of connections that leave nothing behind in the database's session.
         self._probing = _engine(url)
 
-    def prepare(self, initialize: Callable[[Engine], None]) -> None:
+    def prepare(self, initialize: Callable[[Engine], None] | None) -> None:
         self._check_sessions()
-        initialize(self.engine)
+        if initialize is not None:
+            initialize(self.engine)
         self._check_kinds()
 
     def _check_kinds(self) -> None:
@@ -50,6 +51,12 @@ class PostgreSQL:
         names = [table.name for table in metadata.tables.values()]
         with self.engine.connect() as connection:
             found = connection.execute(_KINDS, {"names": names}).all()
+        if not any(name == journal.name for name, _ in found):
+            raise JournalError(
+                f"{self.location}: there is no journal at this place; none was created",
+                reason="missing",
+                location=self.location,
+            )
         for name, kind in found:
             if kind not in ("r", "p", b"r", b"p"):
                 raise JournalError(
@@ -71,6 +78,9 @@ class PostgreSQL:
     def try_lock(self, connection: Connection, run_id: int) -> AdvisoryLock | None:
         lock = AdvisoryLock(self._key(connection, run_id), self.location)
         return lock if lock.try_acquire(connection) else None
+
+    def is_locked(self, connection: Connection, run_id: int) -> bool:
+        return _holder(connection, self._key(connection, run_id)) is not None
 
     def holder(self, run_id: int) -> int | None:  # noqa: ARG002
         """A session of the database may be of any machine."""
@@ -146,7 +156,7 @@ class AdvisoryLock:
 
     def confirm(self, connection: Connection) -> None:
         with connection.begin():
-            if _session(connection) == self._session and self._holder(connection) == self._session:
+            if {_session(connection), _holder(connection, self._key)} == {self._session}:
                 return
         self._unlock(connection)
         raise pooled(self._location)
@@ -156,7 +166,7 @@ class AdvisoryLock:
         with connection.begin():
             if self.try_acquire(connection):
                 return True
-            holder = self._holder(connection)
+            holder = _holder(connection, self._key)
             if holder is not None and holder == self._session:
                 ended = text("SELECT pg_terminate_backend(:pid)")
                 connection.execute(ended, {"pid": holder})
@@ -164,13 +174,6 @@ class AdvisoryLock:
 
     def release(self) -> None:
         """The lock ends with its connection."""
-
-    def _holder(self, connection: Connection) -> int | None:
-        """The session that holds the lock. A key of 64 bits is shown as two halves."""
-        key = self._key & 0xFFFFFFFFFFFFFFFF
-        halves = {"high": key >> 32, "low": key & 0xFFFFFFFF}
-        found: int | None = connection.execute(_HOLDER, halves).scalar()
-        return found
 
     def _unlock(self, connection: Connection) -> None:
         """Find the session that has the lock, through the pooler, and give the lock back there."""
@@ -183,6 +186,14 @@ class AdvisoryLock:
         with connection.begin():
             ended = text("SELECT pg_terminate_backend(:pid)")
             connection.execute(ended, {"pid": self._session})
+
+
+def _holder(connection: Connection, key: int) -> int | None:
+    """The session that holds an advisory lock. A key of 64 bits is shown as two halves."""
+    unsigned = key & 0xFFFFFFFFFFFFFFFF
+    halves = {"high": unsigned >> 32, "low": unsigned & 0xFFFFFFFF}
+    found: int | None = connection.execute(_HOLDER, halves).scalar()
+    return found
 
 
 _HOLDER = text(

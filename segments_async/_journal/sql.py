@@ -19,10 +19,11 @@ import anyio
 import anyio.to_thread
 
 from segments_async._journal.locked import Locked
-from segments_async._journal.records import GuardRecord, RunSummary
+from segments_async._journal.records import GuardRecord, RunSpec, RunStatus
 from segments_async._sansio.jobs.payload import SecretInPayload, check_secrets
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import ConfigurationError, JournalError
+from segments_async.models import Segment
 from segments_async.results import ExportedFile
 
 if TYPE_CHECKING:
@@ -50,26 +51,36 @@ class SqlJournal:
         self._database = database
 
     @classmethod
-    async def open(cls, where: str | os.PathLike[str], *, account: str) -> Self:
-        """Open the journal; make it where there is none.
+    async def open(
+        cls, where: str | os.PathLike[str], *, account: str, create: bool = True
+    ) -> Self:
+        """Open the journal; create it where there is none.
 
         Args:
             where: the path of a SQLite file, or a SQLAlchemy URL (``sqlite:///PATH``,
                 ``postgresql://...``).
             account: the SHA-256, in hex, of base URL and API key.
+            create: False raises JournalError (``missing``) in place of creating a journal.
 
         Raises:
             ConfigurationError: there can't be one, or SQLAlchemy isn't installed.
             JournalError: with its reason.
         """
-        return cls(await _patiently(lambda: _open(where, account), _shown(where)))
+        return cls(await _patiently(lambda: _open(where, account, create=create), _shown(where)))
 
     @property
     def location(self) -> str:
         """The file, or the database server without user and password."""
         return self._database.location
 
-    async def open_run(self, *, destination: str | None, name: str | None, now_name: str) -> RunLog:
+    async def open_run(
+        self,
+        *,
+        destination: str | None,
+        name: str | None,
+        now_name: str,
+        spec: RunSpec | None = None,
+    ) -> RunLog:
         """The log of a run, held for this process alone until it is closed.
 
         Args:
@@ -77,6 +88,7 @@ class SqlJournal:
             name: that run, finished or not, or a new one; None for the unfinished run without a
                 name of the caller's to this destination, or a new one.
             now_name: what a new one without a name is called, with a number where that is taken.
+            spec: stored for later sessions until the run has ended; None leaves the stored one.
 
         Raises:
             ConfigurationError: not a name, or the run goes to another destination.
@@ -87,7 +99,7 @@ class SqlJournal:
         _check_text("a run's name", name if name is not None else now_name)
         if destination is not None:
             _check_text("a destination", destination, longest=4096)
-        handover = _Handover(lambda: self._database.open_run(destination, name, now_name))
+        handover = _Handover(lambda: self._database.open_run(destination, name, now_name, spec))
         return RunLog(await handover.taken(self._database.location))
 
     async def durations(self, segment_ids: Sequence[str]) -> dict[str, float]:
@@ -130,9 +142,17 @@ class SqlJournal:
             where = self._database.location
             raise JournalError(f"{where}: {exc}", reason="locked", location=where) from exc
 
-    async def runs(self) -> list[RunSummary]:
+    async def runs(self) -> list[RunStatus]:
         """Every run, the latest first."""
         return await self._ask(self._database.runs)
+
+    async def spec(self, run: str) -> RunSpec | None:
+        """The spec of an unfinished run; None where the journal has none."""
+        return await self._ask(lambda: self._database.spec(run))
+
+    async def segments(self, run: str) -> dict[str, Segment | None]:
+        """The segments of a run, by id; None for a segment without an export."""
+        return await self._ask(lambda: self._database.segments(run))
 
     async def prune(self, before: datetime) -> int:
         """Forget runs to which nothing has happened since; how many they were.
@@ -158,7 +178,7 @@ class SqlJournal:
         return await _patiently(question, self._database.location)
 
 
-def _open(where: str | os.PathLike[str], account: str) -> Database:
+def _open(where: str | os.PathLike[str], account: str, *, create: bool) -> Database:
     try:
         from segments_async._journal.database import Database
     except ModuleNotFoundError as exc:
@@ -167,7 +187,7 @@ def _open(where: str | os.PathLike[str], account: str) -> Database:
         raise ConfigurationError(
             f"a journal needs {exc.name}: pip install 'segments-async[journal]'"
         ) from exc
-    return Database.open(where, account)
+    return Database.open(where, account, create=create)
 
 
 async def _patiently(question: Callable[[], T], location: str) -> T:

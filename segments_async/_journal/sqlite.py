@@ -66,7 +66,7 @@ class Sqlite:
         self.has_sessions: bool = False
         self.secrets: tuple[str, ...] = ()
 
-    def prepare(self, initialize: Callable[[Engine], None]) -> None:
+    def prepare(self, initialize: Callable[[Engine], None] | None) -> None:
         kind = network_file_system(self._path.parent)
         if kind is not None:
             self._refuse(
@@ -75,7 +75,10 @@ class Sqlite:
                 "unsupported",
             )
         self._check_trust()
-        self._create(initialize)
+        if not os.path.lexists(self._path):
+            if initialize is None:
+                self._refuse("there is no journal at this place; none was created", "missing")
+            self._create(initialize)
         self._check_file()
         with self.engine.connect().execution_options(**self.reading) as connection:
             self._check_kinds(connection)
@@ -96,6 +99,9 @@ class Sqlite:
                 "journal on a local disk, or into PostgreSQL",
                 "unsupported",
             )
+
+    def is_locked(self, connection: Connection, run_id: int) -> bool:  # noqa: ARG002
+        return FileLock.is_locked(self._lock_file(run_id))
 
     def holder(self, run_id: int) -> int | None:
         return FileLock.holder(self._lock_file(run_id))
@@ -148,8 +154,6 @@ class Sqlite:
 
         So an empty file in its place was cut off, and isn't taken for a new journal.
         """
-        if os.path.lexists(self._path):
-            return
         make_directories(self._path.parent)
         # Left by a process that died over a transaction, in a file that somebody removed since: to
         # SQLite, it would be an unfinished transaction of the new one.

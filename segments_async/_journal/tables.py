@@ -113,9 +113,21 @@ members = Table(
     Column("seal", Text, nullable=False),
 )
 
-#: What a journal has from its beginning, and from when processes first shared something.
-FROM_THE_BEGINNING = (journal, runs, events, guard)
-SHARED = (limit, members)
+#: What a run was started with. Earlier versions ignore this table.
+specs = Table(
+    "segments_async_specs",
+    metadata,
+    Column(
+        "run_id",
+        _RowId,
+        ForeignKey(runs.c.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("segments", Integer, nullable=False),  # how many
+    Column("spec", Text, nullable=False),  # a `RunSpec`, as JSON
+    Column("seal", Text, nullable=False),
+)
 
 
 class ChecksumError(Exception):

@@ -15,6 +15,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Generator
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -44,9 +45,6 @@ NAP = 0.05
 #: Below this a timer costs more than evenness is worth: the pacer lets what became due meanwhile go
 #: together. That is two at a time at 100/s, and nothing changes below 66/s.
 SHORTEST_NAP = 0.015
-
-#: LogEntry with each 500: the request's method and path, and seconds.
-TICKET_RAISED = "500 on %s %s: the vendor has raised a ticket; nothing is sent for %.0f s"
 
 
 class Target(Protocol):
@@ -477,11 +475,13 @@ class Gate:
                 self.on_new_pace()
         if answer.status == 500:
             self.guard.on_internal_error(now)
+            until = datetime.now().astimezone() + timedelta(seconds=self.guard.next_at() - now)
             logger.warning(
-                TICKET_RAISED,
+                "500 on %s %s: the vendor has opened a ticket with its support by itself. Nothing "
+                "is sent until %s.",
                 request.method,
                 request.path,
-                max(0.0, self.guard.next_at() - now),
+                f"{until:%H:%M:%S}",
             )
         elif permit.guard_probe:
             passed = answer.status < 500 and answer.status != 429

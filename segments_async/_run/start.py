@@ -19,6 +19,7 @@ import anyio.to_thread
 import attrs
 
 from segments_async._files.destination import Destination
+from segments_async._journal.records import RunSpec
 from segments_async._journal.sql import SqlJournal
 from segments_async._pace.gate import Gate
 from segments_async._run.engine import RunStart
@@ -28,7 +29,7 @@ from segments_async._sansio.files.naming import is_in
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.unchanged import is_unchanged
-from segments_async._sansio.pace.backoff import LONGEST_GUARD
+from segments_async._sansio.pace.backoff import LONGEST_GUARD, TicketGuard
 from segments_async.errors import JournalError, SegmentsError
 from segments_async.models import Segment
 from segments_async.results import ExportedFile
@@ -61,6 +62,7 @@ class Opening:
         journal: a path or URL; None for none.
         account: :func:`account_of`.
         run: the name that the caller gave.
+        spec: stored in the journal, for a later session of the run.
         only_changed: whether to look for what needn't be exported.
         unusable: why a segment can't be exported whatever is there, by its id.
     """
@@ -72,6 +74,7 @@ class Opening:
     journal: StrPath | None
     account: str
     run: str | None
+    spec: RunSpec
     only_changed: bool
     unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
 
@@ -89,7 +92,9 @@ class Opening:
             return RunStart(self.run or now_name, Ledger(), obstacles, {}, (), {})
         journal = await SqlJournal.open(self.journal, account=self.account)
         directory = None if self.destination is None else str(self.destination.directory)
-        log = await journal.open_run(destination=directory, name=self.run, now_name=now_name)
+        log = await journal.open_run(
+            destination=directory, name=self.run, now_name=now_name, spec=self.spec
+        )
         try:
             return await self._look(journal, log, directory)
         except BaseException:
@@ -108,7 +113,7 @@ class Opening:
         if self.only_changed:
             unchanged = await anyio.to_thread.run_sync(unchanged_files, self.segments, files)
         own = {file.location for file in [*files.values(), *known.values()]}
-        await self._restore_guard(journal)
+        await restore_guard(journal, self.gate.guard)
         return RunStart(
             log.name,
             Ledger(journal, log),
@@ -125,13 +130,19 @@ class Opening:
         in_the_way = await anyio.to_thread.run_sync(self.destination.prepare, own)
         return {**in_the_way, **self.unusable}
 
-    async def _restore_guard(self, journal: SqlJournal) -> None:
-        """Another process of the account may have got a 500."""
-        record = await journal.guard()
-        if record is not None:
-            # A wall clock that jumped must not hold the account for days.
-            left = min((record.until - datetime.now(UTC)).total_seconds(), LONGEST_GUARD)
-            self.gate.guard.restore(anyio.current_time() + left, record.pause)
+
+async def restore_guard(journal: SqlJournal, guard: TicketGuard) -> datetime | None:
+    """Hold this client's requests after a 500 that another process of the account received.
+
+    Returns the time before which nothing is sent; None where the journal holds nothing.
+    """
+    record = await journal.guard()
+    if record is None:
+        return None
+    # A wall clock that jumped must not hold the account for days.
+    left = min((record.until - datetime.now(UTC)).total_seconds(), LONGEST_GUARD)
+    guard.restore(anyio.current_time() + left, record.pause)
+    return record.until if left > 0 else None
 
 
 def _may_be_asked_for(record: ExportRecord | None) -> bool:

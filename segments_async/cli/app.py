@@ -202,7 +202,8 @@ def resume(
         run: The run, where several are unfinished.
     """
     terminal = common.terminal()
-    command = runs.ResumeCommand(journal, to, run, pace, hosts, terminal)
+    request = runs.ResumeRequest(journal=journal, to=to, run=run, pace=pace, hosts=hosts)
+    command = runs.ResumeCommand(request, terminal)
     return _finish(command.run, terminal, command.say_unfinished)
 
 

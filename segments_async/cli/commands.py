@@ -19,7 +19,9 @@ async def list_segments(terminal: Terminal) -> Exit:
     if terminal.piped:
         await terminal.lines.send(*map(json_lines.segment_line, segments))
     elif segments:
-        terminal.people.print(summary.segments_table(segments))
+        terminal.people.print(
+            summary.segments_table(segments, narrow=summary.is_narrow(terminal.people))
+        )
     if not segments:
         terminal.say("The account has no segments.")
     return Exit.ALL_DONE

@@ -100,6 +100,8 @@ def exit_code(error: SegmentsError | UsageError) -> Exit:
     """The exit code for an error that ended a command."""
     if isinstance(error, UsageError | ConfigurationError):
         return Exit.USAGE
+    if isinstance(error, JournalError) and error.reason == "missing":
+        return Exit.USAGE
     if isinstance(error, AuthenticationError | PermissionDeniedError):
         return Exit.REFUSED
     return Exit.SOME_NOT
@@ -121,6 +123,7 @@ def sentence(error: SegmentsError | UsageError) -> str:
 FILE_HOST_HINT = "On the command line, --file-host HOST admits a host for files."
 
 _ADVICE: dict[JournalReason, str] = {
+    "locked": "wait for that process to end, or end it, and give this command again",
     "damaged": "the exports it knew of can't be gone on with; moved away, it makes room for a new "
     "one, and they are asked for again",
     "newer": "a later segments-async can go on with it",

@@ -24,8 +24,6 @@ from segments_async.sandbox import PAGE_SEGMENT_ID, Durations, Sandbox
 class _Vendor:
     """An account whose files are at a host of the vendor's choosing."""
 
-    digest = "0" * 64
-
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
 

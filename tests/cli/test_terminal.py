@@ -110,7 +110,7 @@ def test_runs_is_a_table(account: Environment, server: SandboxServer, tmp_path: 
     code, shown = PseudoTerminal("runs", "--to", "exports", env=env, cwd=tmp_path).end()
     assert "0 of 5 segments exported to exports, 5 unchanged" in again
     assert code == 0
-    for heading in ("Run", "Started", "Unfinished"):
+    for heading in ("Run", "Started", "Segments", "5 unchanged"):
         assert heading in shown
 
 

@@ -286,10 +286,10 @@ async def test_the_table_of_runs(where: str) -> None:
     async with run_of(journal, "two", destination=None) as log:
         await live(log, "a", [Event.INTENT])
         two, one = await journal.runs()
-    assert (one.name, one.destination, one.states) == (
-        "one", DESTINATION, {State.DONE: 1, State.UNKNOWN: 1, State.NEW: 1},
-    )  # fmt: skip
-    assert (two.name, two.destination, two.states) == ("two", None, {State.INTENT: 1})
+    assert (one.name, one.destination, one.live) == ("one", DESTINATION, False)
+    assert (one.segments, one.exported, one.not_exported, one.unfinished) == (3, 1, 1, 1)
+    assert (two.name, two.destination, two.live) == ("two", None, True)
+    assert (two.segments, two.exported, two.not_exported, two.unfinished) == (None, 0, 0, 1)
     assert two.ended_at is None
     assert one.ended_at is not None
     assert one.started_at <= one.ended_at <= datetime.now(UTC)
