@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import signal
 import socket
 import struct
@@ -110,8 +111,9 @@ def serve(
     A second signal doesn't wait. SIGHUP is left alone where it is ignored, as under `nohup`.
     `ready` is called once both ports listen.
     """
-    came: list[int] = []
-    stop = threading.Event()
+    # Not an Event: a handler runs in the middle of whatever the main thread does. Event.set() waits
+    # for a lock that the main thread may hold in Event.wait(), and then neither goes on.
+    came: queue.SimpleQueue[int] = queue.SimpleQueue()
     before: dict[int, Any] = {}
 
     def restore() -> None:
@@ -119,8 +121,7 @@ def serve(
             signal.signal(number, handler)
 
     def note(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        stop.set()
+        came.put(number)
         restore()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -130,10 +131,9 @@ def serve(
         with SandboxServer(sandbox, host=host, port=port, files_port=files_port) as server:
             if ready is not None:
                 ready(server)
-            stop.wait()
+            return came.get()
     finally:
         restore()
-    return came[0]
 
 
 class _App:
