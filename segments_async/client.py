@@ -45,7 +45,13 @@ from segments_async._journal.records import RunSpec
 from segments_async._pace.gate import Gate, Permit, Target
 from segments_async._run.engine import Engine, RunOptions
 from segments_async._run.start import Opening, StrPath, account_of
-from segments_async._sansio.api.credentials import Origin, Secret, authorization, parse_base_url
+from segments_async._sansio.api.credentials import (
+    BASE_URL,
+    Origin,
+    Secret,
+    authorization,
+    parse_base_url,
+)
 from segments_async._sansio.api.decoding import read_segments, read_status
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import (
@@ -81,8 +87,6 @@ from segments_async.results import BulkReport, Completed, Exported, ExportedFile
 from segments_async.run import BulkRun
 
 logger: logging.Logger = logging.getLogger("segments_async")
-
-BASE_URL = "https://query.indicative-prod.mparticle.com"
 
 API_KEY = "SEGMENTS_API_KEY"
 ACCESS_TOKEN = "SEGMENTS_ACCESS_TOKEN"  # noqa: S105 - a variable's name

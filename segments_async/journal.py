@@ -12,7 +12,7 @@ import os
 from collections.abc import AsyncGenerator, Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import anyio.to_thread
@@ -23,8 +23,11 @@ from segments_async._journal.records import RunSpec, RunStatus
 from segments_async._journal.sql import SqlJournal
 from segments_async._run.ledger import Ledger
 from segments_async._run.start import account_of, restore_guard, unchanged_files
-from segments_async.client import BASE_URL, SegmentsClient
+from segments_async._sansio.api.credentials import BASE_URL
 from segments_async.models import Segment
+
+if TYPE_CHECKING:
+    from segments_async.client import SegmentsClient
 
 __all__ = ["Journal", "RunSpec", "RunStatus"]
 

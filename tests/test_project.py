@@ -30,9 +30,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_pace", "_files"}),
     frozenset({"_exports"}),
     frozenset({"_run"}),
-    frozenset({"run"}),
+    frozenset({"journal", "run"}),
     frozenset({"client"}),
-    frozenset({"journal"}),
     frozenset({"__init__"}),
     frozenset({"cli"}),
 )

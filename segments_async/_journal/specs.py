@@ -17,7 +17,7 @@ from sqlalchemy import Connection, delete, insert, inspect, select
 from segments_async._filesystem.trust import distrust_of_file
 from segments_async._journal.high_water import DIRECTORY, digest
 from segments_async._journal.records import RunSpec
-from segments_async._journal.tables import Malformed, checked, specs, with_checksum
+from segments_async._journal.tables import checked, specs, with_checksum
 from segments_async.errors import ConfigurationError
 
 
@@ -38,7 +38,7 @@ def load_spec(connection: Connection, run_id: int) -> RunSpec | None:
     """The stored spec; None where there is none.
 
     Raises:
-        ChecksumError, Malformed: the row is not as this library writes it.
+        ChecksumError: the row is not as this library writes it.
     """
     if not inspect(connection).has_table(specs.name):
         return None
@@ -68,7 +68,7 @@ def load_spec_file(destination: str | None, run: str) -> RunSpec | None:
     try:
         value = json.loads(path.read_bytes())
         return _spec(value, "terms") if value["run"] == run else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError, Malformed):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
@@ -84,7 +84,4 @@ def _path(destination: str, run: str) -> Path:
 
 
 def _spec(value: Any, options: str) -> RunSpec:
-    segments, keywords = value["segments"], value[options]
-    if not all(isinstance(one, str) for one in segments) or not isinstance(keywords, dict):
-        raise Malformed("the spec of a run is not one")
-    return RunSpec(segments=tuple(segments), options=keywords)
+    return RunSpec(segments=tuple(map(str, value["segments"])), options=dict(value[options]))

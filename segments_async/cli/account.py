@@ -15,7 +15,6 @@ import attrs
 
 from segments_async import Journal, SegmentsClient
 from segments_async.cli.exit_codes import Interrupted, UsageError, ending_signals
-from segments_async.client import BASE_URL as VENDOR
 
 API_KEY = "SEGMENTS_API_KEY"
 ACCESS_TOKEN = "SEGMENTS_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
@@ -42,7 +41,8 @@ class Account:
         Raises:
             JournalError: ``missing``, or the journal can't be used.
         """
-        return await Journal.open(where, api_key=self.api_key, base_url=self.base_url or VENDOR)
+        place = {} if self.base_url is None else {"base_url": self.base_url}
+        return await Journal.open(where, api_key=self.api_key, **place)
 
     def client(self, **options: Any) -> SegmentsClient:
         """A client for the account; an option that is None is left to its default."""
