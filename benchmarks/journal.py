@@ -39,6 +39,7 @@ from sqlalchemy import insert
 
 from segments_async import JournalError, NotExported, Pacer, SegmentsClient
 from segments_async._journal.database import Database
+from segments_async._journal.opening import open_run
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import events, stamp, with_checksum
 from segments_async._run.start import account_of
@@ -132,7 +133,7 @@ def fill(
     path: Path, run: str, segments: int, account: str = ACCOUNT, *, ends: bool = False
 ) -> None:
     """A run's log, as a run would have written it."""
-    opened = Database.open(path, account).open_run("/exports", run, run)
+    opened = open_run(Database.open(path, account), "/exports", run, run)
     rows: list[dict[str, Any]] = []
     number = 0
     at = stamp(datetime.now(UTC) - timedelta(days=400 if ends else 0))
@@ -175,7 +176,7 @@ def large(directory: Path, segments: int) -> None:
 
 
 def take_up(path: Path) -> None:
-    Database.open(path, ACCOUNT).open_run("/exports", "n", "n").close()
+    open_run(Database.open(path, ACCOUNT), "/exports", "n", "n").close()
 
 
 def in_a_process(what: str, call: Any) -> None:

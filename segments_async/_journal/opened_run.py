@@ -171,10 +171,9 @@ class OpenedRun:
 
     def finish(self, at: datetime, states: Mapping[State, int]) -> None:
         """Nothing more will happen in this run. Raises as :meth:`append` does."""
-        row = {name: value for name, value in self._row.items() if name != "seal"}
         counts = {state.value: count for state, count in states.items() if count}
         row = with_checksum(
-            runs, {**row, "ended_at": format_time(at), "states": json.dumps(counts)}
+            runs, {**self._row, "ended_at": format_time(at), "states": json.dumps(counts)}
         )
         with self._attempt() as link:
             connection = self._connected(link)

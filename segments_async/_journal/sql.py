@@ -94,12 +94,13 @@ class SqlJournal:
             ConfigurationError: not a name, or the run goes to another destination.
             JournalError: a live process has the run (``locked``), or its log is damaged.
         """
+        from segments_async._journal.opening import open_run
         from segments_async._journal.run_log import RunLog
 
         _check_text("a run's name", name if name is not None else now_name)
         if destination is not None:
             _check_text("a destination", destination, longest=4096)
-        handover = _Handover(lambda: self._database.open_run(destination, name, now_name, spec))
+        handover = _Handover(partial(open_run, self._database, destination, name, now_name, spec))
         return RunLog(await handover.taken(self._database.location))
 
     async def durations(self, segment_ids: Sequence[str]) -> dict[str, float]:
@@ -161,18 +162,15 @@ class SqlJournal:
         In small steps with pauses between them, beside which other processes write. Cancelled or
         killed in the middle, the rest goes with the next prune.
         """
+        from segments_async._journal import pruning
+
         database = self._database
-        begun = [
-            run_id
-            for run_id in await self._ask(lambda: database.old_runs(before))
-            if await self._ask(partial(database.begin_pruning, run_id))
-        ]
-        for run_id in await self._ask(database.pruning):
-            left = True
-            while left:
-                left = await self._ask(partial(database.prune_some, run_id))
-                await anyio.sleep(_PRUNE_PAUSE)  # for other processes to write
-        return len(begun)
+        old = await self._ask(partial(pruning.old_runs, database, before))
+        hidden = [one for one in old if await self._ask(partial(pruning.hide, database, one))]
+        for run_id in await self._ask(partial(pruning.hidden_runs, database)):
+            while await self._ask(partial(pruning.delete_some, database, run_id)):
+                await anyio.sleep(_PRUNE_PAUSE)  # noqa: ASYNC110 - for other processes to write
+        return len(hidden)
 
     async def _ask(self, question: Callable[[], T]) -> T:
         return await _patiently(question, self._database.location)

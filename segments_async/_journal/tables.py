@@ -33,6 +33,9 @@ from segments_async._sansio.jobs.lifecycle import Event
 #: Of the tables as they stand here. A journal with a higher one is refused.
 SCHEMA = 1
 
+#: Begins the names of runs that are being pruned. No caller's name has a control character.
+PRUNED = "\x1f"
+
 #: Events that tell of an export's end at the vendor, or of its file: asked for across runs.
 LASTING = (Event.COMPLETED, Event.FETCHED, Event.UNCHANGED)
 
@@ -139,7 +142,7 @@ class Malformed(Exception):
 
 
 def with_checksum(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with its seal."""
+    """The row with its checksum, in place of the one that `values` may have."""
     return {**values, "seal": _checksum(table, values)}
 
 

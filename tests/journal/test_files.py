@@ -21,6 +21,7 @@ from segments_async import JournalError
 from segments_async._journal import files
 from segments_async._journal.database import Database
 from segments_async._journal.files import FileLock, kind_of_network, name_of_new
+from segments_async._journal.opening import open_run
 from segments_async._sansio.jobs.lifecycle import Event
 
 
@@ -89,13 +90,13 @@ def test_many_create_it_at_once(tmp_path: Path) -> None:
     ready = threading.Barrier(6)
     names = []
 
-    def open_run(number: int) -> None:
+    def open_one(number: int) -> None:
         ready.wait()
-        run = Database.open(path, ACCOUNT).open_run(DESTINATION, f"run-{number}", "x")
+        run = open_run(Database.open(path, ACCOUNT), DESTINATION, f"run-{number}", "x")
         names.append(run.name)
         run.close()
 
-    threads = [threading.Thread(target=open_run, args=(n,)) for n in range(6)]
+    threads = [threading.Thread(target=open_one, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -267,10 +268,10 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
 def test_dies_while_the_journal_gets_its_name(tmp_path: Path) -> None:
     """It has two names then: the next process drops the first one, and goes on."""
     path = tmp_path / "runs.db"
-    Database.open(path, ACCOUNT).open_run(DESTINATION, "old", "x").close()
+    open_run(Database.open(path, ACCOUNT), DESTINATION, "old", "x").close()
     new = name_of_new(path)
     os.link(path, new)
-    Database.open(path, ACCOUNT).open_run(DESTINATION, "old", "x").close()
+    open_run(Database.open(path, ACCOUNT), DESTINATION, "old", "x").close()
     assert not new.exists()
     assert path.stat().st_nlink == 1
 
@@ -278,7 +279,7 @@ def test_dies_while_the_journal_gets_its_name(tmp_path: Path) -> None:
 def test_a_stale_rollback_journal(tmp_path: Path) -> None:
     """Left of a journal that was removed, it isn't rolled back into the new one."""
     path = tmp_path / "runs.db"
-    Database.open(path, ACCOUNT).open_run(DESTINATION, "old", "x").close()
+    open_run(Database.open(path, ACCOUNT), DESTINATION, "old", "x").close()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA cache_size = 1")
         connection.execute("BEGIN IMMEDIATE")
@@ -291,5 +292,5 @@ def test_a_stale_rollback_journal(tmp_path: Path) -> None:
     path.with_name("runs.db-journal").write_bytes(stale)
     database = Database.open(path, ACCOUNT)
     assert database.runs() == []
-    database.open_run(DESTINATION, "new", "x").close()
+    open_run(database, DESTINATION, "new", "x").close()
     assert [run.name for run in Database.open(path, ACCOUNT).runs()] == ["new"]

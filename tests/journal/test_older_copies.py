@@ -71,7 +71,7 @@ async def test_a_backup_from_before_the_run(path: Path, to: str, tmp_path: Path)
     shutil.copy(path, tmp_path / "backup")
     await begun(path, to)
     shutil.copy(tmp_path / "backup", path)
-    with pytest.raises(JournalError, match="knows nothing of it") as caught:
+    with pytest.raises(JournalError, match="does not have it") as caught:
         async with run_of(await opened(path), destination=to):
             pass
     assert caught.value.reason == "damaged"
@@ -81,7 +81,7 @@ async def test_a_journal_that_was_removed(path: Path, to: str) -> None:
     """The same; the file that the sentence names is what to remove, too."""
     await begun(path, to)
     remove(path)
-    with pytest.raises(JournalError, match="knows nothing of it"):
+    with pytest.raises(JournalError, match="does not have it"):
         async with run_of(await opened(path), destination=to):
             pass
     [seen] = seen_in(to)
@@ -100,7 +100,7 @@ async def test_a_backup_from_before_the_runs_end(
         shutil.copy(path, tmp_path / "backup")
         await log.finish()
     shutil.copy(tmp_path / "backup", path)
-    with pytest.raises(JournalError, match="takes it for unfinished"):
+    with pytest.raises(JournalError, match="has the run as unfinished"):
         async with run_of(await opened(path), name, destination=to):
             pass
 

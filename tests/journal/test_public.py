@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from client.vendor import API_ORIGIN, STEADY, connected
+
 from segments_async import ConfigurationError, Exported, Journal, JournalError, file_names
 from segments_async.sandbox import PAGE_API_KEY, Sandbox
 

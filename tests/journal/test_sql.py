@@ -158,7 +158,7 @@ async def test_each_destination_has_its_own_run(where: str) -> None:
         assert {a.name, b.name} == {"now", "now-2"}
     async with run_of(journal, destination=None) as b:
         assert b.name == "now-2"
-    with pytest.raises(ConfigurationError, match="goes to no file, not to /a"):
+    with pytest.raises(ConfigurationError, match="go to no directory, not to /a"):
         await journal.open_run(destination="/a", name="now-2", now_name="x")
 
 

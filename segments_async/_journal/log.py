@@ -1,23 +1,18 @@
-"""Finding a run, making one, and reading its log. For worker threads."""
+"""Reading the log of a run. For worker threads."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Row, Select, func, insert, select
+from sqlalchemy import Connection, Executable, Row, Select, func, select
 
 from segments_async._journal.tables import (
     Malformed,
     check_event,
-    checked,
     events,
-    format_time,
-    runs,
-    with_checksum,
 )
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._sansio.jobs.record import Kept
@@ -27,53 +22,7 @@ _PAGE = 5000
 #: The same, where little is read of each.
 _SHORT_PAGE = 20_000
 
-#: Begins the names of runs that are being pruned. No caller's name has a control character.
-PRUNED = "\x1f"
-
 Reading = Callable[[], AbstractContextManager[Connection]]
-
-
-def find_run(
-    connection: Connection, destination: str | None, name: str | None
-) -> Mapping[str, Any] | None:
-    """The run of that name, or the unfinished one without a name of the caller's; None: none."""
-    if name is None:
-        unfinished = runs.c.ended_at.is_(None) & runs.c.named.is_(False)
-        query = select(runs).where(unfinished, runs.c.destination.is_not_distinct_from(destination))
-    else:
-        query = select(runs).where(runs.c.name == name)
-    row = connection.execute(query.order_by(runs.c.id.desc())).first()
-    return None if row is None else checked(runs, row)
-
-
-def new_run(
-    connection: Connection, destination: str | None, name: str | None, now_name: str
-) -> Mapping[str, Any]:
-    """Make a run. Nobody else opens one meanwhile."""
-    last = connection.execute(select(func.max(runs.c.id))).scalar() or 0
-    values = {
-        "id": last + 1,
-        "name": _unique(connection, now_name) if name is None else name,
-        "named": name is not None,
-        "destination": destination,
-        "started_at": format_time(datetime.now(UTC)),
-        "ended_at": None,
-        "states": None,
-    }
-    row = with_checksum(runs, values)
-    connection.execute(insert(runs).values(row))
-    return row
-
-
-def _unique(connection: Connection, name: str) -> str:
-    taken = set(
-        connection.execute(select(runs.c.name).where(runs.c.name.startswith(name))).scalars()
-    )
-    number, candidate = 1, name
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}-{number}"
-    return candidate
 
 
 class Log:
