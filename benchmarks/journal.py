@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import resource
 import sqlite3
@@ -44,6 +43,7 @@ from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import events, stamp, with_checksum
 from segments_async._run.start import account_of
 from segments_async._sansio.jobs.lifecycle import Event
+from segments_async._sansio.jobs.payload import payload_to_json
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Sandbox
 from segments_async.sandbox.server import SandboxServer
 
@@ -111,7 +111,7 @@ async def recorded(path: Path, writers: int, seconds: float = 4.0) -> None:
         nonlocal number
         while anyio.current_time() < until:
             segment_id = f"s{number}-{writer}"
-            log.open(segment_id)
+            log.run_state.add(segment_id)
             for event in LOGGED:
                 await log.record(segment_id, event, payload_for(event, export_of(segment_id)))
                 number += 1
@@ -147,7 +147,7 @@ def fill(
                 "segment_id": export.segment.segment_id,
                 "event": event.value,
                 "at": at,
-                "facts": json.dumps(payload_for(event, export), separators=(",", ":")),
+                "facts": payload_to_json(payload_for(event, export)),
             }
             rows.append(with_checksum(events, values))
         if len(rows) > 20_000 or n == segments - 1:

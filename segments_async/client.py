@@ -22,8 +22,10 @@ from typing import Any, Self, TypeVar, overload
 import anyio
 import anyio.to_thread
 
-from segments_async._exports.followers import CallFollower, shielded
-from segments_async._exports.registry import ExportRegistry, SharedExport, last_setback
+from segments_async._exports.followers import CallFollower
+from segments_async._exports.registry import ExportRegistry
+from segments_async._exports.requests import ExportRequests
+from segments_async._exports.shared_export import SharedExport, last_setback
 from segments_async._files.body import ExportBody
 from segments_async._files.destination import Destination, check_target
 from segments_async._files.fetch import fetch_file, open_file
@@ -41,10 +43,8 @@ from segments_async._http.api import (
 )
 from segments_async._http.binding import Binding
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
-from segments_async._journal.records import RunSpec
-from segments_async._pace.gate import Gate, Permit, Target
-from segments_async._run.engine import Engine, RunOptions
-from segments_async._run.start import Opening, StrPath, account_of
+from segments_async._pace.gate import Gate, Target
+from segments_async._run.start import Resources, RunRequest, StrPath, account_of
 from segments_async._sansio.api.credentials import (
     BASE_URL,
     Origin,
@@ -64,8 +64,8 @@ from segments_async._sansio.api.wire import (
     poll_request,
 )
 from segments_async._sansio.files.links import MOST_REDIRECTS, S3_HOSTS, check_addresses, check_link
+from segments_async._sansio.jobs.decisions import RunOptions
 from segments_async._sansio.jobs.exports import is_complete
-from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import IfLost
 from segments_async._sansio.jobs.verdict import NOT_NOW
 from segments_async._sansio.pace.backoff import RetryQuota, full_jitter
@@ -203,11 +203,22 @@ class SegmentsClient:
             check_addresses=reachable if file_http_client is None else None,
             signer=S3Signer(),
         )
-        self._account = account_of(base_url, key.reveal())
         self._registry = ExportRegistry(self._gate)
+        self._requests = ExportRequests(self._gate, self._registry)
         self._quota = RetryQuota()
-        self._downloads = downloads
         self._download_slots = anyio.Semaphore(downloads, max_value=downloads)
+        self._resources = Resources(
+            check=self._enter,
+            account=account_of(base_url, key.reveal()),
+            gate=self._gate,
+            registry=self._registry,
+            requests=self._requests,
+            storage=self._storage,
+            files_under_way=self._files_under_way,
+            download_slots=self._download_slots,
+            downloads=downloads,
+            renew=self.get_export,
+        )
 
     @classmethod
     def from_env(cls, **keywords: Any) -> Self:
@@ -309,7 +320,7 @@ class SegmentsClient:
         self._enter()
         follower = CallFollower()
         start = partial(self._registry.start_alone, follower, segment_id, output_format)
-        return await self._fly(follower, start, until=_is_accepted)
+        return await self._wait(follower, start, until=_is_accepted)
 
     async def get_export(self, export: Export | str) -> Export:
         """Ask once where an export stands.
@@ -353,7 +364,7 @@ class SegmentsClient:
             export if isinstance(export, Export) else None,
         )
         with anyio.move_on_after(timeout):
-            return await self._fly(follower, join)
+            return await self._wait(follower, join)
         raise self._out_of_time(follower, timeout)
 
     async def download_export(
@@ -428,7 +439,7 @@ class SegmentsClient:
         follower = CallFollower()
         with anyio.move_on_after(timeout):
             join = partial(self._registry.join_segment, follower, segment_id)
-            complete = await self._fly(follower, join)
+            complete = await self._wait(follower, join)
             return await self._fetch(complete, target)
         raise self._out_of_time(follower, timeout)
 
@@ -548,51 +559,29 @@ class SegmentsClient:
                 unusable[shown] = _unusable(shown)
             else:
                 given[_segment_id(segment)] = known or given.get(_segment_id(segment))
-        pairs = [(one, None if known is None else known.name) for one, known in given.items()]
-        files = [pair for pair in pairs if pair[0] not in unusable]
-        destination = None if to is None else Destination(to, files, overwrite=overwrite)
-        engine: Engine[Any] = Engine(
-            self._gate,
-            self._registry,
-            self._storage,
-            self._files_under_way,
-            self._download_slots,
-            pairs,
-            destination,
-            RunOptions(
+        files = [
+            (one, None if known is None else known.name)
+            for one, known in given.items()
+            if one not in unusable
+        ]
+        request = RunRequest(
+            segments=given,
+            destination=None if to is None else Destination(to, files, overwrite=overwrite),
+            options=RunOptions(
                 timeout=timeout,
                 export_timeout=export_timeout,
                 retry_failed=retry_failed,
                 on_unknown=on_unknown,
                 on_expired=on_expired,
                 expected_seconds=hints,
-                downloads=self._downloads,
             ),
-            self.get_export,
-        )
-        opening = Opening(
-            enter=self._enter,
-            gate=self._gate,
-            segments=given,
-            destination=destination,
             journal=journal,
-            account=self._account,
             run=run,
-            spec=RunSpec(
-                segments=[segment_id for segment_id, _ in files],
-                options={
-                    "overwrite": overwrite,
-                    "only_changed": only_changed,
-                    "retry_failed": retry_failed,
-                    "on_unknown": on_unknown,
-                    "on_expired": on_expired,
-                    "export_timeout": export_timeout,
-                },
-            ),
+            overwrite=overwrite,
             only_changed=only_changed,
             unusable=unusable,
         )
-        return BulkRun(engine, opening)
+        return BulkRun(self._resources, request)
 
     @overload
     async def bulk_export(
@@ -699,31 +688,13 @@ class SegmentsClient:
         passing = isinstance(exc, APIConnectionError | ServerError)
         return passing and self._quota.take()
 
-    async def _fly(
+    async def _wait(
         self,
         follower: CallFollower,
         join: Callable[[], SharedExport],
         until: Callable[[SharedExport], bool] = lambda shared: shared.ended,
     ) -> Export:
-        """Wait for a flight's end, sending its requests when they are granted to this caller."""
-        with self._gate.mailbox() as follower.own_mailbox:
-            shared = follower.shared = join()
-            with self._registry.waiting(follower.mailbox, follower, shared):
-                while not until(shared):
-                    item = await self._gate.next(follower.mailbox)
-                    if isinstance(item, Permit):
-                        await self._perform(shared, item)
-        if shared.error is not None:
-            raise shared.fresh_error()
-        if shared.export is None:
-            raise AssertionError("a flight that ended well has an export")
-        return shared.export
-
-    async def _perform(self, shared: SharedExport, permit: Permit) -> None:
-        if shared.state is State.NEW:
-            await shielded(permit, partial(self._registry.perform, permit))
-        else:
-            await self._registry.perform(permit)
+        return await follower.wait(self._gate, self._registry, self._requests, join, until)
 
     async def _fetch(self, export: Export, target: Any) -> ExportedFile:
         fetch = partial(
@@ -784,7 +755,7 @@ def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:
 
 
 def _is_accepted(shared: SharedExport) -> bool:
-    return shared.state not in (State.NEW, State.INTENT)
+    return shared.ended or shared.export_id is not None
 
 
 def _shown_id(segment_id: str) -> str:

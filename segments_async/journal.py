@@ -21,7 +21,7 @@ from segments_async._files.destination import absolute
 from segments_async._journal.high_water import DIRECTORY
 from segments_async._journal.records import RunSpec, RunStatus
 from segments_async._journal.sql import SqlJournal
-from segments_async._run.ledger import Ledger
+from segments_async._run.recorder import Recorder
 from segments_async._run.start import account_of, restore_guard, unchanged_files
 from segments_async._sansio.api.credentials import BASE_URL
 from segments_async.models import Segment
@@ -143,4 +143,4 @@ class Journal:
         try:
             yield until
         finally:
-            await Ledger(self._journal).remember(guard, anyio.current_time())
+            await Recorder(self._journal).record_guard(guard, anyio.current_time())

@@ -15,6 +15,8 @@ import attrs
 from segments_async.errors import ConfigurationError, SegmentsError, TargetExistsError
 from segments_async.models import Export
 
+Source = Literal["exported", "resumed", "unchanged"]
+
 
 @attrs.frozen
 class ExportedFile:
@@ -62,7 +64,7 @@ class Exported:
     segment_id: str
     export: Export
     file: ExportedFile
-    source: Literal["exported", "resumed", "unchanged"] = "exported"
+    source: Source = "exported"
 
 
 @attrs.frozen
@@ -98,6 +100,9 @@ class NotExported:
     submitted: Literal["no", "yes", "maybe"]
     resumable: bool
 
+
+#: How one segment of a run ended.
+Outcome = Exported | Completed | NotExported
 
 OutcomeT = TypeVar("OutcomeT", bound=Exported | Completed, covariant=True)
 

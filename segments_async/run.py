@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Generic
@@ -10,8 +11,9 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from segments_async._run.engine import Engine
-from segments_async._run.start import Opening
+from segments_async._run.session import Session
+from segments_async._run.start import Resources, RunRequest, start_run
+from segments_async._run.stats import progress_before_start
 from segments_async._sansio.files import naming
 from segments_async.errors import ConfigurationError
 from segments_async.models import Segment
@@ -25,7 +27,7 @@ class Activity:
     Attributes:
         segment_id: the segment.
         export_id: the vendor's id; None before its POST is accepted.
-        name: the segment's, where known.
+        name: the segment's; None where it isn't known.
         state: ``"intent"``, ``"submitted"``, ``"complete"`` (waiting to be fetched) or
             ``"fetching"``.
         age: seconds since its POST was accepted; 0 before.
@@ -50,40 +52,47 @@ class BulkRun(Generic[OutcomeT]):
     itself.
     """
 
-    def __init__(self, engine: Engine[OutcomeT], opening: Opening) -> None:
-        self._engine = engine
-        self._opening = opening
+    def __init__(self, resources: Resources, request: RunRequest) -> None:
+        self._resources = resources
+        self._request = request
+        self._session: Session[OutcomeT] | None = None
         self._tasks: TaskGroup | None = None
 
     @property
     def name(self) -> str:
         """The run's name; empty before the run is entered, where the journal may know it."""
-        return self._engine.name or self._opening.run or ""
+        return self._request.run or "" if self._session is None else self._session.name
 
     @property
     def progress(self) -> Progress:
         """How far the run is, now."""
-        return self._engine.progress()
+        if self._session is None:
+            return progress_before_start(len(self._request.segments), self._resources.gate.rate)
+        return self._session.progress()
 
     def activity(self, limit: int = 20) -> list[Activity]:
-        """The exports under way, the one that something happened to last first."""
+        """The exports under way, the one with the latest event first.
+
+        Args:
+            limit: how many at most.
+        """
+        if self._session is None:
+            return []
         now = anyio.current_time()
         return [
             Activity(
-                item.segment_id,
-                item.shared.export_id if item.shared else None,
-                item.name,
+                job.segment_id,
+                job.shared.export_id if job.shared else None,
+                job.name,
                 state.value,
-                0.0 if item.submitted_at is None else now - item.submitted_at,
-                item.bytes,
+                now - job.shared.submitted_at if job.shared and job.shared.export_id else 0.0,
+                job.bytes,
             )
-            for item, state in self._engine.latest(limit)
+            for job, state in itertools.islice(self._session.latest(), limit)
         ]
 
     def __aiter__(self) -> AsyncIterator[OutcomeT | NotExported]:
-        if self._tasks is None:
-            raise ConfigurationError(_NOT_ENTERED)
-        return _Outcomes(self._engine)
+        return _Iterator(self._entered())
 
     async def report(self) -> BulkReport[OutcomeT]:
         """Wait for the run's end, and return what it came to.
@@ -91,31 +100,30 @@ class BulkRun(Generic[OutcomeT]):
         Raises:
             AuthenticationError, PermissionDeniedError: the account ended the run.
         """
-        if self._tasks is None:
-            raise ConfigurationError(_NOT_ENTERED)
-        engine = self._engine
-        await engine.over.wait()
-        if engine.fatal is not None:
-            raise engine.fatal
-        missing = [o for o in engine.outcomes if isinstance(o, NotExported)]
-        exported = [o for o in engine.outcomes if not isinstance(o, NotExported)]
+        session = self._entered()
+        outcomes = session.outcomes
+        await outcomes.finished.wait()
+        if outcomes.error is not None:
+            raise outcomes.error
+        missing = [o for o in outcomes.told if isinstance(o, NotExported)]
+        exported = [o for o in outcomes.told if not isinstance(o, NotExported)]
         return BulkReport(
-            name=self.name,
+            name=session.name,
             exported=tuple(exported),
             not_exported=tuple(missing),
-            started_at=engine.stats.started_at,
-            ended_at=engine.stats.ended_at,
+            started_at=session.engine.stats.started_at,
+            ended_at=session.engine.stats.ended_at,
             progress=self.progress,
         )
 
     async def __aenter__(self) -> BulkRun[OutcomeT]:
-        beginning = await self._opening.begin()
-        self._engine.begin(beginning)
+        start = await start_run(self._resources, self._request)
+        session = self._session = Session[OutcomeT](self._resources, self._request, start)
         # The task group's own scope is never cancelled: the caller's block is inside it, and a
         # failing run must not cancel what the caller is doing.
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(self._engine.run, beginning, name=f"bulk export {self.name}")
+        self._tasks.start_soon(session.run, name=f"bulk export {session.name}")
         return self
 
     async def __aexit__(
@@ -124,9 +132,9 @@ class BulkRun(Generic[OutcomeT]):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._tasks is None:
+        if self._tasks is None or self._session is None:
             return
-        self._engine.scope.cancel()
+        self._session.scope.cancel()
         if isinstance(exc, anyio.get_cancelled_exc_class()):
             await self._tasks.__aexit__(exc_type, exc, traceback)
         else:
@@ -134,8 +142,10 @@ class BulkRun(Generic[OutcomeT]):
             # out inside an ExceptionGroup.
             await self._tasks.__aexit__(None, None, None)
 
-
-_NOT_ENTERED = "a bulk run is entered first: async with ... as run"
+    def _entered(self) -> Session[OutcomeT]:
+        if self._session is None:
+            raise ConfigurationError("a bulk run is entered first: async with ... as run")
+        return self._session
 
 
 def file_names(segments: Iterable[Segment | str]) -> dict[str, str]:
@@ -149,27 +159,23 @@ def file_names(segments: Iterable[Segment | str]) -> dict[str, str]:
     )
 
 
-class _Outcomes(Generic[OutcomeT]):
+class _Iterator(Generic[OutcomeT]):
     """Iterates over a run's outcomes, from the first, waiting for those to come.
 
     A class and not an async generator: a generator that is left early is closed whenever, in
     whatever task (PEP 789).
     """
 
-    def __init__(self, engine: Engine[OutcomeT]) -> None:
-        self._engine = engine
+    def __init__(self, session: Session[OutcomeT]) -> None:
+        self._outcomes = session.outcomes
         self._index = 0
 
-    def __aiter__(self) -> _Outcomes[OutcomeT]:
+    def __aiter__(self) -> _Iterator[OutcomeT]:
         return self
 
     async def __anext__(self) -> OutcomeT | NotExported:
-        engine = self._engine
-        while self._index >= len(engine.outcomes):
-            if engine.over.is_set():
-                if engine.fatal is not None:
-                    raise engine.fatal
-                raise StopAsyncIteration
-            await engine.wait_for_outcome()
+        outcome = await self._outcomes.get(self._index)
+        if outcome is None:
+            raise StopAsyncIteration
         self._index += 1
-        return engine.outcomes[self._index - 1]
+        return outcome

@@ -1,1 +1,1 @@
-"""Exports at the vendor, shared by the callers of one client."""
+"""Exports at the vendor, shared by all callers of one client that wait for them."""

@@ -1,32 +1,43 @@
-"""One caller who waits for one export, and the shield around the POST that it may send."""
+"""One caller that waits for one export, and the shield around the POST that it may send."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 
 import anyio
 
-from segments_async._exports.registry import POST_GRACE, SharedExport
-from segments_async._pace.gate import Mailbox, Permit
+from segments_async._exports.registry import ExportRegistry
+from segments_async._exports.requests import ExportRequests
+from segments_async._exports.shared_export import SharedExport
+from segments_async._pace.gate import Gate, Mailbox, Permit
 from segments_async._pace.watch import RequestWatch
 from segments_async._sansio.jobs.lifecycle import Event
+from segments_async.models import Export
+
+#: Seconds that a POST on the wire goes on after its caller was cancelled, so that its id is kept.
+POST_GRACE = 1.0
 
 T = TypeVar("T")
 
 
 class CallFollower:
-    """A single caller, as a party of a flight."""
+    """A single call, as a follower of an export.
+
+    Attributes:
+        shared: the export that the call follows, or followed; None before it joined one.
+    """
 
     def __init__(self) -> None:
-        self.own_mailbox: Mailbox | None = None
+        self._mailbox: Mailbox | None = None
         self.shared: SharedExport | None = None
 
     @property
     def mailbox(self) -> Mailbox:
-        if self.own_mailbox is None:
-            raise AssertionError("no inbox before the wait")
-        return self.own_mailbox
+        if self._mailbox is None:
+            raise AssertionError("no mailbox before the wait")
+        return self._mailbox
 
     async def record(self, shared: SharedExport, event: Event) -> None:
         """A single call keeps no journal."""
@@ -36,6 +47,40 @@ class CallFollower:
 
     async def ended(self, shared: SharedExport) -> None:
         self.mailbox.deliver(shared)
+
+    async def wait(
+        self,
+        gate: Gate,
+        registry: ExportRegistry,
+        requests: ExportRequests,
+        join: Callable[[], SharedExport],
+        until: Callable[[SharedExport], bool] = lambda shared: shared.ended,
+    ) -> Export:
+        """Join an export and wait, sending the requests that are granted to this call.
+
+        Args:
+            gate: of the client.
+            registry: of the client.
+            requests: of the client.
+            join: makes this follower one of an export's.
+            until: when the wait is over; None waits for the export's end.
+
+        Raises:
+            SegmentsError: why the export ended without a link.
+        """
+        with gate.mailbox() as self._mailbox:
+            shared = self.shared = join()
+            with registry.waiting(self._mailbox, self, shared):
+                while not until(shared):
+                    item = await gate.next(self._mailbox)
+                    if isinstance(item, Permit):
+                        send = partial(requests.perform, item)
+                        await (shielded(item, send) if shared.waits_for_submit else send())
+        if shared.error is not None:
+            raise shared.fresh_error()
+        if shared.export is None:
+            raise AssertionError("an export that ended well has an answer")
+        return shared.export
 
 
 async def shielded(permit: Permit, send: Callable[[], Awaitable[T]]) -> T:

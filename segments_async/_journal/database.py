@@ -34,8 +34,8 @@ from segments_async._journal.tables import (
 )
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import Event, State
-from segments_async._sansio.jobs.payload import Payload, read_payload
-from segments_async._sansio.jobs.record import records
+from segments_async._sansio.jobs.payload import Payload, payload_from_json
+from segments_async._sansio.jobs.replay import records
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import JournalError
 from segments_async.models import Segment
@@ -207,7 +207,7 @@ class Database:
                 found += connection.execute(_last_of(ids, kinds, destination))
         with self.errors():
             return {
-                row.segment_id: read_payload(
+                row.segment_id: payload_from_json(
                     row.segment_id, json.loads(checked(events, row)["facts"])
                 )
                 for row in found

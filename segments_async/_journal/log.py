@@ -15,7 +15,7 @@ from segments_async._journal.tables import (
     events,
 )
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
-from segments_async._sansio.jobs.record import Kept
+from segments_async._sansio.jobs.replay import StoredEntry
 
 #: Events read in one transaction. A transaction that reads holds up SQLite's writers.
 _PAGE = 5000
@@ -39,7 +39,7 @@ class Log:
         self.number: int = 0
         self.last_checksum: str | None = None
 
-    def __iter__(self) -> Iterator[Kept]:
+    def __iter__(self) -> Iterator[StoredEntry]:
         """Every event of the log.
 
         Raises:
@@ -57,7 +57,7 @@ class Log:
                 return
             last_id = page[-1][0]
 
-    def _read(self, row: Row[Any]) -> Kept:
+    def _read(self, row: Row[Any]) -> StoredEntry:
         _, run_id, number, segment_id, event, at, facts, checksum = tuple(row)
         check_event(run_id, number, segment_id, event, at, facts, checksum)
         if number != self.number + 1:

@@ -123,7 +123,7 @@ class OpenedRun:
         """Whether the connection can be lost while this process and the database go on."""
         return self._backend.has_sessions
 
-    def row(self, logged: LogEntry, facts: str) -> dict[str, Any]:
+    def row(self, entry: LogEntry, payload: str) -> dict[str, Any]:
         """The event's row, at the next place in the run's log."""
         self._number += 1
         return with_checksum(
@@ -131,10 +131,10 @@ class OpenedRun:
             {
                 "run_id": self._row["id"],
                 "number": self._number,
-                "segment_id": logged.segment_id,
-                "event": logged.event.value,
-                "at": format_time(logged.at),
-                "facts": facts,
+                "segment_id": entry.segment_id,
+                "event": entry.event.value,
+                "at": format_time(entry.at),
+                "facts": payload,
             },
         )
 

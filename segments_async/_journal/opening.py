@@ -22,7 +22,7 @@ from segments_async._journal.records import RunSpec
 from segments_async._journal.set_aside import SetAside
 from segments_async._journal.specs import remove_spec_file, store_spec
 from segments_async._journal.tables import checked, events, format_time, runs, with_checksum
-from segments_async._sansio.jobs.record import records
+from segments_async._sansio.jobs.replay import records
 from segments_async.errors import ConfigurationError, JournalError
 
 

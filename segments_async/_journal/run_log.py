@@ -18,14 +18,13 @@ are numbered, and written at most once, so that a task which doesn't live to see
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -34,9 +33,9 @@ import anyio.to_thread
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._sansio.jobs.lifecycle import Event, State
-from segments_async._sansio.jobs.payload import check_secrets
-from segments_async._sansio.jobs.record import ExportRecord, LogEntry, step
-from segments_async._sansio.jobs.tally import Tally
+from segments_async._sansio.jobs.payload import NOTHING, Payload, payload_to_json
+from segments_async._sansio.jobs.record import ExportRecord, LogEntry
+from segments_async._sansio.jobs.run_state import RunState
 from segments_async.errors import JournalError, JournalReason
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -62,41 +61,43 @@ _LONGEST_PAUSE = 2.0
 #: Seconds for which a cancelled caller sees to it that an event is written that was handed over.
 _GRACE = 0.5
 
-_NEW = ExportRecord()
-
 
 class _Entry:
     """A place in the queue. Without a row, it waits for those before it.
 
     Attributes:
         row: None where there is nothing to write.
-        logged: what the row says.
+        log_entry: what the row says.
         settled: whether it was written, or never will be.
         patient: whether its caller waits while the database is away.
         wakeup: set when there is news, while its caller waits.
     """
 
-    __slots__ = ("logged", "patient", "row", "settled", "wakeup")
+    __slots__ = ("log_entry", "patient", "row", "settled", "wakeup")
 
-    def __init__(self, row: dict[str, Any] | None = None, logged: LogEntry | None = None) -> None:
+    def __init__(
+        self, row: dict[str, Any] | None = None, log_entry: LogEntry | None = None
+    ) -> None:
         self.row = row
-        self.logged = logged
+        self.log_entry = log_entry
         self.settled = False
         self.patient = row is None
         self.wakeup: anyio.Event | None = None
 
 
 class RunLog:
-    """One run's log, and where it says that each export stands.
+    """One run's log in the database.
 
-    A :class:`Tally` with a past: `open` says which segments are the run's now, and `count`
-    counts those.
+    Attributes:
+        run_state: where each of the run's exports stands. An event is applied there, and the entry
+            that comes of it is appended to the log.
+        finished: whether the run had ended before it was opened here, or has ended since. Nothing
+            can be recorded then.
     """
 
     def __init__(self, run: OpenedRun) -> None:
         self._run = run
-        self._records = run.known
-        self._now = Tally()
+        self.run_state: RunState = RunState(run.known)
         self._queue: deque[_Entry] = deque()
         self._leading = False
         self._busy_since: float | None = None
@@ -109,7 +110,6 @@ class RunLog:
         self._unwritten: list[dict[str, Any]] = []
         self._sets_aside = False
         self._closed = False
-        #: Whether the run had ended before it was opened here. Nothing can be recorded in it then.
         self.finished: bool = run.ended_at is not None
 
     @property
@@ -127,21 +127,8 @@ class RunLog:
 
     @property
     def records(self) -> Mapping[str, ExportRecord]:
-        """Where each export stands that something is logged of, whether or not it was opened."""
-        return self._records
-
-    def open(self, segment_id: str) -> ExportRecord:
-        """A segment of the run; where its export stands. A NEW one takes no place in the log."""
-        record = self._records.get(segment_id, _NEW)
-        self._now.open(segment_id, record.state)
-        return record
-
-    def state(self, segment_id: str) -> State:
-        return self._now.state(segment_id)
-
-    def count(self, *states: State) -> int:
-        """How many of the opened exports are in one of these states."""
-        return self._now.count(*states)
+        """The records of all exports of which the log has an event."""
+        return self.run_state.records
 
     @property
     def away(self) -> bool:
@@ -155,7 +142,7 @@ class RunLog:
 
     def knows_export(self, segment_id: str) -> bool:
         """Whether a later session will find the export of this segment, in the log or set aside."""
-        if self._records.get(segment_id, _NEW).export is None:
+        if self.run_state.record(segment_id).export is None:
             return False
         if self._sets_aside and (self._broken is None or self._unwritten):
             return True
@@ -163,9 +150,7 @@ class RunLog:
             return False
         return not any(_tells_export(entry, segment_id) for entry in self._queue)
 
-    async def record(
-        self, segment_id: str, event: Event, payload: Mapping[str, Any] | None = None
-    ) -> None:
+    async def record(self, segment_id: str, event: Event, payload: Payload = NOTHING) -> None:
         """Log the event. Returns once it is durable, or at once while the database is away.
 
         Then the event is kept in memory, and written when the database is back; but an INTENT is
@@ -173,7 +158,7 @@ class RunLog:
         must not go.
 
         Events are logged in the order of the calls. Under cancellation: before the event is handed
-        over, nothing was logged; afterwards it is, unless the database can't be written.
+        over, nothing was logged; afterwards the event is, unless the database can't be written.
 
         Args:
             segment_id: an opened segment.
@@ -182,7 +167,7 @@ class RunLog:
 
         Raises:
             IllegalTransition: it can't happen there; nothing changes.
-            UnreadablePayload, SecretInPayload: the facts can't be logged; nothing changes.
+            UnreadablePayload, SecretInPayload: the payload can't be logged; nothing changes.
             JournalError: the database can't be written. Nothing can be recorded any more.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -194,17 +179,12 @@ class RunLog:
         entry = self._entry(segment_id, event, payload)
         await self._written(entry)
         if not entry.settled and event is Event.INTENT:
-            self._queue.append(self._entry(segment_id, Event.NOT_SENT, None))
+            self._queue.append(self._entry(segment_id, Event.NOT_SENT, NOTHING))
 
-    def _entry(self, segment_id: str, event: Event, payload: Mapping[str, Any] | None) -> _Entry:
-        before = self._now.state(segment_id)  # KeyError: not opened
-        logged = LogEntry(segment_id, event, datetime.now(UTC), dict(payload or {}))
-        text = _text(logged.payload)
-        after = step(self._records.get(segment_id, _NEW), logged)
-        if after.state is not before:
-            self._now.move(segment_id, after.state)
-        self._records[segment_id] = after
-        return _Entry(self._run.row(logged, text), logged)
+    def _entry(self, segment_id: str, event: Event, payload: Payload) -> _Entry:
+        text = payload_to_json(payload)
+        entry = self.run_state.apply(segment_id, event, payload, at=datetime.now(UTC))
+        return _Entry(self._run.row(entry, text), entry)
 
     async def returned(self) -> None:
         """Wait for the database, if it is away, and write what has gathered.
@@ -244,7 +224,7 @@ class RunLog:
                 ended = partial(
                     self._run.finish,
                     datetime.now(UTC),
-                    {state: self.count(state) for state in State},
+                    {state: self.run_state.count(state) for state in State},
                 )
                 if self._note(await self._attempt(ended)):
                     self.finished = True
@@ -351,7 +331,7 @@ class RunLog:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _STALL_SECONDS):
             try:
                 await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, what follows can't be logged
+            except Exception as exc:  # noqa: BLE001 - whatever it is, no later event can be logged
                 return exc
             ended = True
         if ended:
@@ -427,9 +407,9 @@ class RunLog:
         self._broken = error
         self._away_since = None
         self._never_written = frozenset(
-            entry.logged.segment_id
+            entry.log_entry.segment_id
             for entry in self._queue
-            if entry.logged is not None and _tells_export(entry, entry.logged.segment_id)
+            if entry.log_entry is not None and _tells_export(entry, entry.log_entry.segment_id)
         )
         while self._queue:
             _tell(self._queue.popleft())
@@ -468,11 +448,11 @@ class RunLog:
 
 def _tells_export(entry: _Entry, segment_id: str) -> bool:
     """Whether the entry is what first tells of the segment's export."""
-    logged = entry.logged
+    log_entry = entry.log_entry
     return (
-        logged is not None
-        and logged.segment_id == segment_id
-        and logged.event in (Event.ACCEPTED, Event.ADOPTED)
+        log_entry is not None
+        and log_entry.segment_id == segment_id
+        and log_entry.event in (Event.ACCEPTED, Event.ADOPTED)
     )
 
 
@@ -480,21 +460,3 @@ def _tell(entry: _Entry) -> None:
     entry.settled = True
     if entry.wakeup is not None:
         entry.wakeup.set()
-
-
-def _text(payload: Mapping[str, Any]) -> str:
-    """The facts as JSON; SecretInPayload where a link or a signature is among them."""
-    _check(payload)
-    return json.dumps(payload, separators=(",", ":"), allow_nan=False)
-
-
-def _check(value: Any) -> None:
-    inner: Iterable[Any] = ()
-    if isinstance(value, str):
-        check_secrets(value)
-    elif isinstance(value, Mapping):
-        inner = cast(Mapping[str, Any], value).values()
-    elif isinstance(value, list | tuple):
-        inner = cast(Iterable[Any], value)
-    for each in inner:
-        _check(each)

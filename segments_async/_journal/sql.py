@@ -168,8 +168,8 @@ class SqlJournal:
         old = await self._ask(partial(pruning.old_runs, database, before))
         hidden = [one for one in old if await self._ask(partial(pruning.hide, database, one))]
         for run_id in await self._ask(partial(pruning.hidden_runs, database)):
-            while await self._ask(partial(pruning.delete_some, database, run_id)):
-                await anyio.sleep(_PRUNE_PAUSE)  # noqa: ASYNC110 - for other processes to write
+            while await self._ask(partial(pruning.delete_some, database, run_id)):  # noqa: ASYNC110
+                await anyio.sleep(_PRUNE_PAUSE)
         return len(hidden)
 
     async def _ask(self, question: Callable[[], T]) -> T:

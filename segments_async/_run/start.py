@@ -1,7 +1,7 @@
-"""What a bulk run begins with: the journal's word, files that are there, and what is in the way.
+"""What a bulk run starts with: the journal's records, the files that are there, the obstacles.
 
-All of it before the first request: an export whose file can't be put anywhere, or that needn't be
-made, is hours of the vendor's work for nothing.
+All of it is looked at before the first request: an export whose file can't be put anywhere, or that
+needn't be made, would be hours of the vendor's work for nothing.
 """
 
 from __future__ import annotations
@@ -18,14 +18,19 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from segments_async._exports.registry import ExportRegistry
+from segments_async._exports.requests import ExportRequests
 from segments_async._files.destination import Destination
+from segments_async._files.fetch import Renew
+from segments_async._files.under_way import FilesUnderWay
+from segments_async._http.storage import Storage
 from segments_async._journal.records import RunSpec
 from segments_async._journal.sql import SqlJournal
 from segments_async._pace.gate import Gate
-from segments_async._run.engine import RunStart
-from segments_async._run.ledger import Ledger
+from segments_async._run.recorder import Recorder
 from segments_async._sansio.api.credentials import parse_base_url
 from segments_async._sansio.files.naming import is_in
+from segments_async._sansio.jobs.decisions import RunOptions
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.unchanged import is_unchanged
@@ -40,95 +45,155 @@ if TYPE_CHECKING:
 StrPath = str | os.PathLike[str]
 
 
-def account_of(base_url: str, api_key: str) -> str:
-    """Whose journal it is: a digest, so that the journal doesn't hold the key.
-
-    Of the place and not of how it was written: a slash at the end makes no other account.
-    """
-    place = parse_base_url(base_url)
-    text = f"{place.scheme}://{place.host}:{place.port}{place.prefix}\n{api_key}"
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-@attrs.frozen
-class Opening:
-    """How a run is opened; see `SegmentsClient.open_bulk_export`.
+@attrs.frozen(kw_only=True)
+class Resources:
+    """What a run uses of its client.
 
     Attributes:
-        enter: checks what can be checked before anything is read or written.
-        gate: whose ticket guard the journal may know of.
+        check: what each operation of the client does first; see `SegmentsClient`.
+        account: whose journal it is; see :func:`account_of`.
+        gate: through which requests go.
+        registry: of shared exports.
+        requests: sends their requests.
+        storage: where files are fetched from.
+        files_under_way: downloads that others may share.
+        download_slots: for connections to storage, of the whole client.
+        downloads: files that one run fetches at once.
+        renew: gives an export with a fresh link.
+    """
+
+    check: Callable[[], None]
+    account: str
+    gate: Gate
+    registry: ExportRegistry
+    requests: ExportRequests
+    storage: Storage
+    files_under_way: FilesUnderWay
+    download_slots: anyio.Semaphore
+    downloads: int
+    renew: Renew
+
+
+@attrs.frozen(kw_only=True)
+class RunRequest:
+    """What the caller asked; see `SegmentsClient.open_bulk_export`.
+
+    Attributes:
         segments: by id; None where only the id was given.
         destination: None where only links are wanted.
+        options: of the run.
         journal: a path or URL; None for none.
-        account: :func:`account_of`.
         run: the name that the caller gave.
-        spec: stored in the journal, for a later session of the run.
-        only_changed: whether to look for what needn't be exported.
+        overwrite: whether files that are there already may be replaced.
+        only_changed: whether to look for segments that needn't be exported.
         unusable: why a segment can't be exported whatever is there, by its id.
     """
 
-    enter: Callable[[], None]
-    gate: Gate
     segments: Mapping[str, Segment | None]
     destination: Destination | None
-    journal: StrPath | None
-    account: str
-    run: str | None
-    spec: RunSpec
-    only_changed: bool
+    options: RunOptions
+    journal: StrPath | None = None
+    run: str | None = None
+    overwrite: bool = False
+    only_changed: bool = False
     unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
 
-    async def begin(self) -> RunStart:
-        """Look at everything, and take the run for this process.
-
-        Raises:
-            ConfigurationError: a directory that can't be written, or a journal that can't be one.
-            JournalError: a live process has the run, or the journal is damaged...
-        """
-        self.enter()
-        now_name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
-        if self.journal is None:
-            obstacles = await self._obstacles(())
-            return RunStart(self.run or now_name, Ledger(), obstacles, {}, (), {})
-        journal = await SqlJournal.open(self.journal, account=self.account)
-        directory = None if self.destination is None else str(self.destination.directory)
-        log = await journal.open_run(
-            destination=directory, name=self.run, now_name=now_name, spec=self.spec
-        )
-        try:
-            return await self._look(journal, log, directory)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await log.aclose()
-            raise
-
-    async def _look(self, journal: SqlJournal, log: RunLog, directory: str | None) -> RunStart:
-        # Only what may be asked for: two look-ups for each of 200 000 segments take half a minute.
-        ids = [i for i in self.segments if _may_be_asked_for(log.records.get(i))]
-        files = await journal.last_files(ids, directory) if directory is not None else {}
-        known = {i: record.file for i, record in log.records.items() if record.file}
-        _check_places([*files.values(), *known.values()], directory, journal.location)
-        there = await anyio.to_thread.run_sync(_in_place, known)
-        unchanged = {}
-        if self.only_changed:
-            unchanged = await anyio.to_thread.run_sync(unchanged_files, self.segments, files)
-        own = {file.location for file in [*files.values(), *known.values()]}
-        await restore_guard(journal, self.gate.guard)
-        return RunStart(
-            log.name,
-            Ledger(journal, log),
-            await self._obstacles(own),
-            unchanged,
-            there.keys(),
-            await journal.durations(ids),
-            journal,
+    @property
+    def spec(self) -> RunSpec:
+        """What the journal stores of the request, for a later session of the run."""
+        options = self.options
+        return RunSpec(
+            segments=[segment for segment in self.segments if segment not in self.unusable],
+            options={
+                "overwrite": self.overwrite,
+                "only_changed": self.only_changed,
+                "retry_failed": options.retry_failed,
+                "on_unknown": options.on_unknown,
+                "on_expired": options.on_expired,
+                "export_timeout": options.export_timeout,
+            },
         )
 
-    async def _obstacles(self, own: Collection[str]) -> Mapping[str, SegmentsError]:
-        if self.destination is None:
-            return self.unusable
-        in_the_way = await anyio.to_thread.run_sync(self.destination.prepare, own)
-        return {**in_the_way, **self.unusable}
+
+@attrs.frozen(kw_only=True)
+class RunStart:
+    """What a run starts with.
+
+    Attributes:
+        name: the run's.
+        recorder: with the records of earlier sessions.
+        obstacles: why a segment can't be exported, by its id.
+        unchanged: files of earlier runs that are still right, by segment id.
+        files_present: segments whose files, as far as the records have files, are in their place.
+        durations: seconds that the segments' last exports took, by segment id.
+        journal: by which the account's processes share its limit; None where there is none.
+    """
+
+    name: str
+    recorder: Recorder
+    obstacles: Mapping[str, SegmentsError]
+    unchanged: Mapping[str, ExportedFile] = attrs.field(factory=dict[str, ExportedFile])
+    files_present: Collection[str] = ()
+    durations: Mapping[str, float] = attrs.field(factory=dict[str, float])
+    journal: SqlJournal | None = None
+
+
+async def start_run(resources: Resources, request: RunRequest) -> RunStart:
+    """Look at everything, and take the run for this process.
+
+    Raises:
+        ConfigurationError: a directory that can't be written, or a journal that can't be one.
+        JournalError: a live process has the run, or the journal is damaged...
+    """
+    resources.check()
+    now_name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+    if request.journal is None:
+        obstacles = await _obstacles(request, ())
+        return RunStart(name=request.run or now_name, recorder=Recorder(), obstacles=obstacles)
+    journal = await SqlJournal.open(request.journal, account=resources.account)
+    directory = None if request.destination is None else str(request.destination.directory)
+    log = await journal.open_run(
+        destination=directory, name=request.run, now_name=now_name, spec=request.spec
+    )
+    try:
+        await restore_guard(journal, resources.gate.guard)
+        return await _start_with(journal, log, request, directory)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await log.aclose()
+        raise
+
+
+async def _start_with(
+    journal: SqlJournal, log: RunLog, request: RunRequest, directory: str | None
+) -> RunStart:
+    # Only of the segments that may be submitted: two look-ups for each of 200 000 segments take
+    # half a minute.
+    ids = [i for i in request.segments if _may_be_submitted(log.records.get(i))]
+    files = await journal.last_files(ids, directory) if directory is not None else {}
+    known = {i: record.file for i, record in log.records.items() if record.file}
+    _check_places([*files.values(), *known.values()], directory, journal.location)
+    present = await anyio.to_thread.run_sync(_in_place, known)
+    unchanged = {}
+    if request.only_changed:
+        unchanged = await anyio.to_thread.run_sync(unchanged_files, request.segments, files)
+    own = {file.location for file in [*files.values(), *known.values()]}
+    return RunStart(
+        name=log.name,
+        recorder=Recorder(journal, log),
+        obstacles=await _obstacles(request, own),
+        unchanged=unchanged,
+        files_present=present.keys(),
+        durations=await journal.durations(ids),
+        journal=journal,
+    )
+
+
+async def _obstacles(request: RunRequest, own: Collection[str]) -> Mapping[str, SegmentsError]:
+    if request.destination is None:
+        return request.unusable
+    in_the_way = await anyio.to_thread.run_sync(request.destination.prepare, own)
+    return {**in_the_way, **request.unusable}
 
 
 async def restore_guard(journal: SqlJournal, guard: TicketGuard) -> datetime | None:
@@ -145,11 +210,21 @@ async def restore_guard(journal: SqlJournal, guard: TicketGuard) -> datetime | N
     return record.until if left > 0 else None
 
 
-def _may_be_asked_for(record: ExportRecord | None) -> bool:
-    return record is None or record.state not in _ASKED_FOR
+def account_of(base_url: str, api_key: str) -> str:
+    """Whose journal it is: a digest, so that the journal doesn't hold the key.
+
+    Of the place and not of how it was written: a slash at the end makes no other account.
+    """
+    place = parse_base_url(base_url)
+    text = f"{place.scheme}://{place.host}:{place.port}{place.prefix}\n{api_key}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-_ASKED_FOR = frozenset({State.SUBMITTED, State.COMPLETE, State.FETCHING, State.DONE})
+def _may_be_submitted(record: ExportRecord | None) -> bool:
+    return record is None or record.state not in _SUBMITTED
+
+
+_SUBMITTED = frozenset({State.SUBMITTED, State.COMPLETE, State.FETCHING, State.DONE})
 
 
 def _check_places(files: Iterable[ExportedFile], directory: str | None, journal: str) -> None:

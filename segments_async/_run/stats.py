@@ -1,4 +1,4 @@
-"""How far a run is, in numbers."""
+"""What a run counts, and its progress."""
 
 from __future__ import annotations
 
@@ -6,55 +6,53 @@ from collections import deque
 from datetime import UTC, datetime
 
 from segments_async._pace.gate import Gate
-from segments_async._run.ledger import Ledger
 from segments_async._sansio.jobs.eta import eta_seconds
 from segments_async._sansio.jobs.lifecycle import State
+from segments_async._sansio.jobs.run_state import RunState
 from segments_async.results import Progress
 
-#: Of the exports that ended last, so many durations tell how long the next ones may take.
+#: Durations of the exports that ended last, from which the next durations are estimated.
 _DURATIONS_KEPT = 500
 
 
 class RunStats:
-    """What a run counts, beside where each of its exports stands.
+    """What a run counts besides the states of its exports.
 
     Args:
-        gate: whose requests are counted, from :meth:`begin` on.
+        gate: whose requests are counted from now on.
         total: segments of the run.
+
+    Attributes:
+        bytes: of files, fetched so far.
+        submitted_at: when the last POST was accepted, in seconds of the event loop's clock.
+        started_at: aware, UTC.
+        ended_at: aware, UTC; `started_at` while the run goes on.
     """
 
     def __init__(self, gate: Gate, total: int) -> None:
         self._gate = gate
         self._total = total
-        self._requests_before = self._throttled_before = self._internal_errors_before = 0
+        self._requests_before = gate.requests
+        self._throttled_before = gate.throttled
+        self._internal_errors_before = gate.guard.internal_errors
         self._durations: deque[float] = deque(maxlen=_DURATIONS_KEPT)
-        #: Bytes of files, fetched so far.
         self.bytes: int = 0
-        #: When the last POST was accepted.
         self.submitted_at: float = 0.0
-        #: Wall time; the end is the beginning until there is one.
         self.started_at: datetime = datetime.now(UTC)
         self.ended_at: datetime = self.started_at
 
-    def begin(self) -> None:
-        """Count from here."""
-        self.started_at = datetime.now(UTC)
-        self._requests_before = self._gate.requests
-        self._throttled_before = self._gate.throttled
-        self._internal_errors_before = self._gate.guard.internal_errors
-
     @property
     def internal_errors(self) -> int:
-        """Answers of 500 since the beginning."""
+        """Answers of 500 since the run began."""
         return self._gate.guard.internal_errors - self._internal_errors_before
 
-    def took(self, seconds: float) -> None:
-        """An export took so long at the vendor."""
+    def add_duration(self, seconds: float) -> None:
+        """An export took so many seconds at the vendor."""
         self._durations.append(seconds)
 
     def progress(
         self,
-        ledger: Ledger,
+        run_state: RunState,
         *,
         now: float,
         oldest_pending: float,
@@ -62,12 +60,11 @@ class RunStats:
         fetch_seconds: float,
     ) -> Progress:
         """The run's progress at `now`; the arguments are as in :func:`eta_seconds`."""
-        count = ledger.count
+        count = run_state.count
         exported, unchanged = count(State.DONE), count(State.UNCHANGED)
         fetching = count(State.COMPLETE, State.FETCHING)
-        # Those that the run hasn't come to yet are in no state.
-        unopened = self._total - count(*State)
-        waiting, pending = unopened + count(State.NEW, State.INTENT), count(State.SUBMITTED)
+        not_added = self._total - run_state.added
+        waiting, pending = not_added + count(State.NEW, State.INTENT), count(State.SUBMITTED)
         requests = self._gate.requests - self._requests_before
         return Progress(
             total=self._total,
@@ -94,3 +91,22 @@ class RunStats:
                 fetch_seconds=fetch_seconds,
             ),
         )
+
+
+def progress_before_start(total: int, rate: float | None) -> Progress:
+    """The progress of a run that was not entered."""
+    return Progress(
+        total=total,
+        waiting=total,
+        pending=0,
+        fetching=0,
+        exported=0,
+        unchanged=0,
+        not_exported=0,
+        bytes=0,
+        requests=0,
+        throttled=0,
+        rate=rate,
+        oldest_link_age=None,
+        eta_seconds=None if total else 0.0,
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ from segments_async import (
     ExportTimeoutError,
     NotExported,
     Pacer,
+    SegmentsClient,
 )
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
-from segments_async._run.ledger import Ledger
+from segments_async._run.recorder import Recorder
 from segments_async._run.start import account_of
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Fault, Sandbox
@@ -34,19 +34,19 @@ POLL: dict[str, Any] = {"method": "GET", "path": "export/"}
 SLOW = Durations(median=60.0, sigma=0)
 
 
-def slow_commits(
-    monkeypatch: pytest.MonkeyPatch, event: Event, seconds: float, of: Callable[[Ledger], bool]
-) -> None:
-    """Recording the event takes so long in these ledgers, as on a busy disk."""
-    record = Ledger.record
+def slow_commits(monkeypatch: pytest.MonkeyPatch, event: Event, seconds: float) -> None:
+    """Recording the event takes so long in the run that began first, as on a busy disk."""
+    record = Recorder.record
+    runs: list[Recorder] = []
 
-    async def slow(ledger: Ledger, segment_id: str, what: Event, facts: Any = None) -> State:
-        state = await record(ledger, segment_id, what, facts)
-        if what is event and of(ledger):
+    async def slow(recorder: Recorder, segment_id: str, what: Event, *payload: Any) -> State:
+        runs.append(recorder)
+        state = await record(recorder, segment_id, what, *payload)
+        if what is event and recorder is runs[0]:
             await anyio.sleep(seconds)
         return state
 
-    monkeypatch.setattr(Ledger, "record", slow)
+    monkeypatch.setattr(Recorder, "record", slow)
 
 
 async def test_a_run_left_during_a_silence_takes_nobody_with_it(tmp_path: Path) -> None:
@@ -96,13 +96,11 @@ async def test_a_party_that_left_is_told_no_more(
 ) -> None:
     """One run's time is up while the other one's journal is written: neither is harmed."""
     sandbox = Sandbox(segments=1, rows=2, durations=STEADY)
+    slow_commits(monkeypatch, Event.COMPLETED, 1.0)
     async with (
         connected(sandbox) as client,
         client.open_bulk_export(sandbox.segment_ids, tmp_path / "a") as first,
     ):
-        slow_commits(
-            monkeypatch, Event.COMPLETED, 1.0, lambda ledger: ledger is first._engine._ledger
-        )
         await anyio.sleep(0.3)
         second = await client.bulk_export(sandbox.segment_ids, tmp_path / "b", timeout=4.2)
         report = await first.report()
@@ -116,7 +114,7 @@ async def test_an_export_is_given_up_once(
 ) -> None:
     """Giving up takes a commit of two seconds; whether the run is left meanwhile or not."""
     sandbox = Sandbox(segments=1, rows=2, durations=SLOW)
-    slow_commits(monkeypatch, Event.GAVE_UP, 2.0, lambda _: True)
+    slow_commits(monkeypatch, Event.GAVE_UP, 2.0)
     async with (
         connected(sandbox) as client,
         client.open_bulk_export(sandbox.segment_ids, tmp_path / "a") as first,
@@ -186,23 +184,23 @@ async def test_what_is_opted_in_to_is_counted_by_its_reason(tmp_path: Path) -> N
     assert len(sandbox.record.submits()) == 3
 
 
-async def test_a_renewed_export_without_a_link_stops_nobody_else(tmp_path: Path) -> None:
+async def test_a_renewed_export_without_a_link_stops_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is that export's expired link, and no policy that refuses all of them."""
     sandbox = Sandbox(segments=6, rows=2, durations=STEADY)
     sandbox.inject(
         Fault.status(403, body="<Code>AccessDenied</Code><Message>Request has expired</Message>"),
         origin="files",
     )
+    get_export = SegmentsClient.get_export
+
+    async def without_a_link(client: SegmentsClient, export: Any) -> Any:
+        return attrs.evolve(await get_export(client, export), filename=None)
+
+    monkeypatch.setattr(SegmentsClient, "get_export", without_a_link)
     async with connected(sandbox) as client:
-        real = client.get_export
-
-        async def without_a_link(export: Any) -> Any:
-            return attrs.evolve(await real(export), filename=None)
-
-        run = client.open_bulk_export(sandbox.segment_ids, tmp_path)
-        run._engine._renew = without_a_link
-        async with run:
-            report = await run.report()
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path)
     assert len(report.exported) == 5
     [failed] = report.not_exported
     assert isinstance(failed.error, DownloadError)

@@ -40,7 +40,7 @@ def age_limit(database: Path, by: timedelta) -> None:
     with backend(database).engine.begin() as connection:
         row = connection.execute(limits.select()).one()
         at = stamp(datetime.now(UTC) - by)
-        values = sealed(limits, {"sum_id": row.epoch, "requests": row.requests, "at": at})
+        values = sealed(limits, {"sum_id": row.sum_id, "requests": row.requests, "at": at})
         connection.execute(limits.update().values(values))
 
 

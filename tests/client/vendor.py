@@ -58,7 +58,7 @@ def assert_at_rest(client: SegmentsClient, sandbox: Sandbox) -> None:
     assert gate._scheduler.next_at(0.0) == math.inf
     assert (gate._free, gate._leader, len(gate._waiters)) == (SLOTS, None, 0)
     assert gate._scheduler.pending == 0
-    assert client._download_slots.value == client._downloads
+    assert client._download_slots.value == client._download_slots.max_value
     assert sandbox.record.under_way() == 0
 
 

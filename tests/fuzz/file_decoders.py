@@ -24,7 +24,12 @@ from segments_async._sansio.files import sidecar
 from segments_async._sansio.files.naming import file_names
 from segments_async._sansio.files.range_allocator import size_of
 from segments_async._sansio.files.ranges import Range
-from segments_async._sansio.jobs.payload import Payload, UnreadablePayload, payload_of, read_payload
+from segments_async._sansio.jobs.payload import (
+    Payload,
+    UnreadablePayload,
+    payload_from_json,
+    payload_to_json,
+)
 from segments_async.errors import SegmentsError
 
 # -------------------------------------------------------------- beside a part
@@ -66,7 +71,7 @@ def _check_note(_: bytes, found: sidecar.Sidecar | None) -> None:
 
 # --------------------------------------------------------------- the journal
 
-_FACTS: tuple[dict[str, Any], ...] = (
+_PAYLOADS: tuple[dict[str, Any], ...] = (
     {"export": {name: value for name, value in EXPORT.items() if name != "filename"}},
     {
         "export": EXPORT,
@@ -87,24 +92,25 @@ _FACTS: tuple[dict[str, Any], ...] = (
 
 
 def _payload(inputs: Inputs) -> Any:
-    payload: Any = inputs.choice(_FACTS)
+    payload: Any = inputs.choice(_PAYLOADS)
     for _ in range(inputs.some(4)):
         payload = inputs.changed_json(payload)
     return payload
 
 
-def _read_facts(given: Any) -> tuple[Payload, SegmentsError | None]:
-    payload = read_payload(SEGMENT_ID, given, known=export_from_json(EXPORT))
+def _read_payload(given: Any) -> tuple[Payload, SegmentsError | None]:
+    payload = payload_from_json(SEGMENT_ID, given, known=export_from_json(EXPORT))
     return payload, payload.failure.error(payload.export) if payload.failure is not None else None
 
 
-def _check_facts(_: Any, found: tuple[Payload, SegmentsError | None]) -> None:
+def _check_payload(_: Any, found: tuple[Payload, SegmentsError | None]) -> None:
     payload, error = found
     assert error is None or isinstance(error, SegmentsError)
     if payload.export is not None:
         assert payload.export.segment.segment_id == SEGMENT_ID, payload
-    written = json.loads(json.dumps(payload_of(export=payload.export, file=payload.file)))
-    read_payload(SEGMENT_ID, written)
+    export = payload.file.export if payload.file is not None else payload.export
+    written = json.loads(payload_to_json(Payload(export, payload.file)))
+    payload_from_json(SEGMENT_ID, written)
 
 
 # ------------------------------------------------------------------ the file
@@ -243,7 +249,9 @@ def _check_names(given: list[tuple[str, str | None]], found: dict[str, str]) -> 
 
 DECODERS: tuple[Decoder[Any, Any], ...] = (
     Decoder("sidecar.load", (), _note, sidecar.load, _check_note),
-    Decoder("facts.read_facts", (UnreadablePayload,), _payload, _read_facts, _check_facts),
+    Decoder(
+        "payload.payload_from_json", (UnreadablePayload,), _payload, _read_payload, _check_payload
+    ),
     Decoder(
         "gzip_stream.GzipDecoder",
         (NotGzip,),

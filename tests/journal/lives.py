@@ -11,7 +11,7 @@ from typing import Any
 from segments_async._journal.run_log import RunLog
 from segments_async._journal.sql import SqlJournal
 from segments_async._sansio.jobs.lifecycle import Event
-from segments_async._sansio.jobs.payload import payload_of
+from segments_async._sansio.jobs.payload import NOTHING, Payload
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
 from segments_async.results import ExportedFile
 
@@ -36,21 +36,21 @@ def file_of(export: Export) -> ExportedFile:
     return ExportedFile(f"/exports/{export.export_id}.csv", 7, "ab" * 32, True, export)
 
 
-def payload_for(event: Event, export: Export) -> dict[str, Any]:
+def payload_for(event: Event, export: Export) -> Payload:
     match event:
         case Event.ACCEPTED | Event.COMPLETED:
-            return payload_of(export=export)
+            return Payload(export)
         case Event.FETCHED | Event.UNCHANGED:
-            return payload_of(file=file_of(export))
+            return Payload.of_file(file_of(export))
         case _:
-            return {}
+            return NOTHING
 
 
 async def live(
     log: RunLog, segment_id: str, events: Sequence[Event] = GOES_WELL, **about: Any
 ) -> None:
     """Record a segment's events, one after the other."""
-    log.open(segment_id)
+    log.run_state.add(segment_id)
     for event in events:
         await log.record(segment_id, event, payload_for(event, export_of(segment_id, **about)))
 

@@ -82,7 +82,7 @@ async def test_events_are_kept_until_it_is_back(where: str, error: Exception) ->
     """An id that comes while the database is away isn't waited for, and is written later."""
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
-        log.open("a")
+        log.run_state.add("a")
         await record(log, "a", Event.INTENT)
         away = Away(recorder, error)
         with anyio.fail_after(10):
@@ -105,15 +105,15 @@ async def test_no_post_may_go_meanwhile(where: str) -> None:
     async with run_of(await opened(where)) as log:
         away = Away(recorded_by(log))
         for name in ("a", "b"):
-            log.open(name)
+            log.run_state.add(name)
             with anyio.fail_after(1):
                 await log.record(name, Event.INTENT)
-            assert log.state(name) is State.NEW
+            assert log.run_state.state(name) is State.NEW
         assert log.away
         away.come_back()
         await log.returned()
         await log.record("b", Event.INTENT)
-        assert log.state("b") is State.INTENT
+        assert log.run_state.state("b") is State.INTENT
     # The first one may have been written before the connection broke, so both stand there.
     assert logged(where) == [("a", "intent"), ("a", "not_sent"), ("b", "intent")]
 
@@ -125,7 +125,7 @@ async def test_one_warning_and_one_word_of_its_return(
     caplog.set_level(logging.INFO, logger="segments_async")
     async with run_of(await opened(where)) as log:
         away = Away(recorded_by(log))
-        log.open("a")
+        log.run_state.add("a")
         await log.record("a", Event.INTENT)
         async with kept_by(log):
             await anyio.sleep(60)
@@ -145,7 +145,7 @@ async def test_a_short_wait_for_another_process_is_no_news(
     """Another process's transaction of a second delays an INTENT, and nothing is said."""
     async with run_of(await opened(where)) as log:
         away = Away(recorded_by(log), Locked("busy"))
-        log.open("a")
+        log.run_state.add("a")
 
         async def come_back() -> None:
             await anyio.sleep(1)
@@ -154,7 +154,7 @@ async def test_a_short_wait_for_another_process_is_no_news(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(come_back)
             await log.record("a", Event.INTENT)
-        assert log.state("a") is State.INTENT
+        assert log.run_state.state("a") is State.INTENT
     assert caplog.records == []
 
 
@@ -166,7 +166,7 @@ async def test_one_that_never_comes_back(where: str, error: Exception, reason: s
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
         for name in "abc":
-            log.open(name)
+            log.run_state.add(name)
             await record(log, name, Event.INTENT)
         await record(log, "a", Event.ACCEPTED)
         Away(recorder, error)
@@ -191,7 +191,7 @@ async def test_what_is_no_passing_trouble(where: str) -> None:
         reasons = []
 
         async def write(name: str) -> None:
-            log.open(name)
+            log.run_state.add(name)
             try:
                 await log.record(name, Event.INTENT)
             except JournalError as exc:
@@ -208,7 +208,7 @@ async def test_a_cancelled_caller_is_gone_at_once(where: str) -> None:
     """Whoever waits for the return may leave, and the events stay for the next one."""
     async with run_of(await opened(where)) as log:
         away = Away(recorded_by(log))
-        log.open("a")
+        log.run_state.add("a")
         await log.record("a", Event.GAVE_UP)
         began = anyio.current_time()
         with anyio.move_on_after(3):
@@ -240,7 +240,7 @@ async def test_a_server_that_says_nothing(where: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(run_log, "_STALL_SECONDS", 0.2)
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
-        log.open("a")
+        log.run_state.add("a")
         await record(log, "a", Event.INTENT)
         go = threading.Event()
         calls = iter([True])
@@ -285,7 +285,7 @@ async def test_a_server_that_is_restarted(
         where = by(driver, own_postgres, f"restarted_{how}_{anyio.get_current_task().id % 10**6}")
     where = where.replace("postgresql:", f"postgresql+{driver}:")
     async with run_of(await opened(where)) as log:
-        log.open("a")
+        log.run_state.add("a")
         await record(log, "a", Event.INTENT)
         await anyio.to_thread.run_sync(
             own_postgres.terminate if how == "terminate" else lambda: own_postgres.restart(how)
@@ -330,7 +330,7 @@ async def test_another_process_took_the_run(writes: bool, postgres: PostgresServ
         await anyio.to_thread.run_sync(postgres.terminate)
         async with run_of(await opened(where)) as other:
             if writes:
-                other.open("a")
+                other.run_state.add("a")
                 await other.record("a", Event.LOST)
             await record(log, "a", Event.ACCEPTED)
             with pytest.raises(JournalError, match="another process has gone on") as caught:
@@ -349,7 +349,7 @@ async def test_a_failover_that_lost_commits(postgres: PostgresServer) -> None:
         await live(log, "a", GOES_WELL[:3])
         await anyio.to_thread.run_sync(postgres.terminate)
         execute(where, "DELETE FROM segments_async_events WHERE number > 1")
-        log.open("b")
+        log.run_state.add("b")
         await log.record("b", Event.INTENT)
         with pytest.raises(JournalError, match="had 3 events here, and has 1 now") as caught:
             await log.returned()

@@ -57,7 +57,7 @@ def written(directory: Path) -> Written:
         async with run_of(await opened(path)) as log:
             for n in range(SEGMENTS):
                 events = GOES_WELL[: 1 + n % 5]
-                log.open(f"s{n}")
+                log.run_state.add(f"s{n}")
                 for event in events:
                     facts = payload_for(event, export_of(f"s{n}"))
                     await log.record(f"s{n}", event, facts)

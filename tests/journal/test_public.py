@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from client.vendor import API_ORIGIN, STEADY, connected
 
-from segments_async import ConfigurationError, Exported, Journal, JournalError, file_names
+from segments_async import ConfigurationError, Journal, JournalError, file_names
 from segments_async.sandbox import PAGE_API_KEY, Sandbox
 
 ACCOUNT = {"api_key": PAGE_API_KEY, "base_url": API_ORIGIN}
@@ -43,10 +43,10 @@ async def test_a_run_is_gone_on_with_by_its_spec(where: str, tmp_path: Path) -> 
         bulk = client.open_bulk_export(segments, out, journal=where, run="x", **options)
         async with bulk as run:
             async for _ in run:
-                journal = await Journal.open(where, **ACCOUNT)
-                [status] = await journal.runs(to=out)
-                assert status.live
                 break
+            journal = await Journal.open(where, **ACCOUNT)
+            [status] = await journal.runs(to=out)
+            assert status.live
     [status] = await journal.runs()
     assert (status.name, status.destination, status.live) == ("x", str(out), False)
     assert (status.segments, status.ended_at) == (3, None)
@@ -79,9 +79,7 @@ async def test_what_is_unchanged(where: str, tmp_path: Path) -> None:
         segments = await client.list_segments()
         report = await client.bulk_export(segments, tmp_path / "out", journal=where)
         names = {
-            outcome.segment_id: Path(outcome.file.location).name
-            for outcome in report.exported
-            if isinstance(outcome, Exported)
+            outcome.segment_id: Path(outcome.file.location).name for outcome in report.exported
         }
         assert file_names(iter(segments)) == names
         journal = await Journal.open(where, **ACCOUNT)

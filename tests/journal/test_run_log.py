@@ -74,7 +74,7 @@ async def turns() -> None:
 async def intents(log: RunLog, *segment_ids: str) -> None:
     """Record at once, in this order."""
     for segment_id in segment_ids:
-        log.open(segment_id)
+        log.run_state.add(segment_id)
     async with anyio.create_task_group() as tasks:
         for segment_id in segment_ids:
             tasks.start_soon(log.record, segment_id, Event.INTENT)
@@ -92,7 +92,7 @@ async def test_what_gathers_is_written_together(where: str) -> None:
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
         hold = Hold(recorder)
-        log.open("first")
+        log.run_state.add("first")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(log.record, "first", Event.INTENT)
             await hold.reached()
@@ -109,7 +109,7 @@ async def test_events_are_written_in_the_order_of_the_calls(where: str) -> None:
     called: list[str] = []
 
     async def life(log: RunLog, segment_id: str) -> None:
-        log.open(segment_id)
+        log.run_state.add(segment_id)
         for event in GOES_WELL:
             called.append(segment_id)
             await log.record(segment_id, event, payload_for(event, export_of(segment_id)))
@@ -169,12 +169,12 @@ async def test_a_cancelled_writer(where: str, victim: int, steps: int) -> None:
                 returned.add(segment_id)
 
         for number in range(6):
-            log.open(f"s{number}")
+            log.run_state.add(f"s{number}")
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(countdown.tick)
             for number in range(6):
                 tasks.start_soon(write, number)
-        found = {f"s{n}": log.state(f"s{n}") for n in range(6)}
+        found = {f"s{n}": log.run_state.state(f"s{n}") for n in range(6)}
         for number in set(range(6)) - {victim}:
             assert f"s{number}" in returned
             assert recorder.written.count(f"s{number}") == 3
@@ -194,7 +194,7 @@ async def test_cancelled_while_a_commit_is_under_way(where: str, victim: str) ->
         ended: list[str] = []
 
         async def write(name: str) -> None:
-            log.open(name)
+            log.run_state.add(name)
             with scopes[name]:
                 await log.record(name, Event.INTENT)
                 await anyio.lowlevel.checkpoint()
@@ -222,7 +222,7 @@ async def test_cancelled_by_asyncio_itself(where: str, victim: int) -> None:
     async with run_of(await opened(where)) as log:
         hold = Hold(recorder := recorded_by(log))
         for name in names:
-            log.open(name)
+            log.run_state.add(name)
         tasks = []
         for name in names:
             tasks.append(asyncio.create_task(log.record(name, Event.INTENT)))
@@ -278,7 +278,7 @@ async def test_a_caller_may_leave_a_busy_database(where: str) -> None:
             raise Locked("busy")
 
         recorder.before = busy
-        log.open("a")
+        log.run_state.add("a")
         with anyio.move_on_after(0.01) as scope:
             await log.record("a", Event.INTENT)
         assert scope.cancelled_caught
@@ -289,10 +289,10 @@ async def test_a_caller_may_leave_a_busy_database(where: str) -> None:
 async def test_a_cancelled_caller_that_hands_nothing_over(where: str) -> None:
     """Cancelled before the call, nothing is recorded: no INTENT for a POST that never goes."""
     async with run_of(await opened(where)) as log:
-        log.open("a")
+        log.run_state.add("a")
         with anyio.CancelScope() as scope:
             scope.cancel()
             await log.record("a", Event.INTENT)
         assert scope.cancelled_caught
-        assert log.state("a") is State.NEW
+        assert log.run_state.state("a") is State.NEW
     assert await stands(where) == {}

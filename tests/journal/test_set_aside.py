@@ -32,7 +32,7 @@ def unwritten(to: str) -> list[Path]:
 async def left_while_away(where: str, to: str) -> None:
     """A session that ends with an accepted export of which the journal never heard."""
     async with run_of(await opened(where), destination=to) as log:
-        log.open("a")
+        log.run_state.add("a")
         await log.record("a", Event.INTENT)
         Away(recorded_by(log))
         for event in (Event.ACCEPTED, Event.COMPLETED):
@@ -99,7 +99,7 @@ async def test_another_session_has_gone_on(
     kept = path.read_bytes()
     path.unlink()
     async with run_of(await opened(where), destination=to) as log:
-        log.open("a")
+        log.run_state.add("a")
         await log.record("a", Event.LOST)
     path.write_bytes(kept)
     caplog.clear()
@@ -113,7 +113,7 @@ async def test_where_there_is_no_place_for_them(
 ) -> None:
     """Of a run without a directory, it is said that they are lost, and how many."""
     async with run_of(await opened(where), destination=None) as log:
-        log.open("a")
+        log.run_state.add("a")
         await log.record("a", Event.INTENT)
         Away(recorded_by(log))
         await log.record("a", Event.ACCEPTED, payload_for(Event.ACCEPTED, export_of("a")))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 import sqlalchemy
 
@@ -26,7 +27,7 @@ from segments_async._journal.backends import backend
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
 from segments_async._sansio.jobs.lifecycle import Event, IllegalTransition, State
-from segments_async._sansio.jobs.payload import SecretInPayload, UnreadablePayload
+from segments_async._sansio.jobs.payload import Payload, SecretInPayload, UnreadablePayload
 
 
 def rows(where: str, query: str) -> list[Any]:
@@ -49,7 +50,7 @@ async def test_an_event_is_durable_when_record_returns(where: str) -> None:
     """A second connection sees each event as soon as the first one's record() has returned."""
     journal = await opened(where)
     async with run_of(journal) as log:
-        log.open("a")
+        log.run_state.add("a")
         told = []
         for event in GOES_WELL:
             await log.record("a", event, payload_for(event, export_of("a")))
@@ -61,8 +62,8 @@ async def test_nothing_is_written_of_a_new_segment(where: str) -> None:
     """Opening ten thousand segments takes no row: a segment without events is NEW."""
     async with run_of(await opened(where)) as log:
         for number in range(10_000):
-            log.open(f"s{number}")
-        assert log.count(State.NEW) == 10_000
+            log.run_state.add(f"s{number}")
+        assert log.run_state.count(State.NEW) == 10_000
     assert logged(where) == []
 
 
@@ -74,13 +75,12 @@ async def test_an_illegal_event_changes_nothing(where: str) -> None:
             await log.record("a", Event.COMPLETED)
         with pytest.raises(UnreadablePayload):
             await log.record("a", Event.ACCEPTED)
-        facts = payload_for(Event.ACCEPTED, export_of("a"))
-        facts["export"]["projectId"] = "https://host/?token=1"
+        file = attrs.evolve(file_of(export_of("a")), location="https://host/?token=1")
         with pytest.raises(SecretInPayload):
-            await log.record("a", Event.ACCEPTED, facts)
+            await log.record("a", Event.ACCEPTED, Payload.of_file(file))
         with pytest.raises(KeyError):
             await log.record("stranger", Event.INTENT)
-        assert (log.state("a"), log.count(*State)) == (State.INTENT, 1)
+        assert (log.run_state.state("a"), log.run_state.count(*State)) == (State.INTENT, 1)
         await log.record("a", Event.ACCEPTED, payload_for(Event.ACCEPTED, export_of("a")))
     assert logged(where) == [("a", "intent"), ("a", "accepted")]
 
@@ -95,10 +95,10 @@ async def test_a_run_goes_on(where: str) -> None:
     async with run_of(await opened(where), now_name="later") as log:
         assert (log.name, log.finished) == ("now", False)
         assert log.records == before
-        assert log.open("done").file == file_of(export_of("done"))
-        assert log.open("submitted").export == export_of("submitted")
-        assert log.open("new").state is State.NEW
-        assert (log.count(State.DONE), log.count(State.NEW)) == (1, 1)
+        assert log.run_state.add("done").file == file_of(export_of("done"))
+        assert log.run_state.add("submitted").export == export_of("submitted")
+        assert log.run_state.add("new").state is State.NEW
+        assert (log.run_state.count(State.DONE), log.run_state.count(State.NEW)) == (1, 1)
 
 
 async def test_the_segments_given_now_decide(where: str) -> None:
@@ -108,8 +108,8 @@ async def test_the_segments_given_now_decide(where: str) -> None:
         await live(log, "a")
         await live(log, "b")
     async with run_of(journal) as log:
-        log.open("a")
-        assert log.count(State.DONE) == 1
+        log.run_state.add("a")
+        assert log.run_state.count(State.DONE) == 1
 
 
 async def test_a_finished_run_is_not_gone_on_with(where: str) -> None:
@@ -133,7 +133,7 @@ async def test_a_finished_named_run_tells_its_outcomes(where: str) -> None:
     async with run_of(journal, "nightly") as log, run_of(journal, "nightly") as again:
         assert log.finished
         assert again.records["a"].state is State.DONE
-        log.open("b")
+        log.run_state.add("b")
         with pytest.raises(AssertionError):
             await log.record("b", Event.INTENT)
 
@@ -281,7 +281,7 @@ async def test_the_table_of_runs(where: str) -> None:
     async with run_of(journal, "one") as log:
         await live(log, "a")
         await live(log, "b", [Event.INTENT, Event.LOST])
-        log.open("c")
+        log.run_state.add("c")
         await log.finish()
     async with run_of(journal, "two", destination=None) as log:
         await live(log, "a", [Event.INTENT])

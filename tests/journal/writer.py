@@ -31,7 +31,7 @@ async def write(where: str, destination: str, record: str, generation: int) -> N
     async def lives(log: RunLog, task: int) -> None:
         for number in range(1_000_000):
             segment_id = f"g{generation}-{task}-{number}"
-            log.open(segment_id)
+            log.run_state.add(segment_id)
             for event in GOES_WELL:
                 facts = payload_for(event, export_of(segment_id))
                 tell("called", segment_id, event.value)

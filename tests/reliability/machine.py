@@ -23,7 +23,7 @@ from virtual_time import VirtualTimeLoop
 from reliability.judge import Told, duplicates, may_have_acted, unaccounted
 from reliability.schedules import fast
 from reliability.world import Plan, World
-from segments_async._run.engine import MOST_RESUBMITS
+from segments_async._sansio.jobs.decisions import MOST_RESUBMITS
 from segments_async.sandbox import Durations, Fault, Sandbox, TokenBucket
 
 SEGMENTS = 4

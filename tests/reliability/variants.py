@@ -10,30 +10,31 @@ from unittest import mock
 
 import attrs
 
-from segments_async._exports.registry import ExportRegistry, SharedExport
+from segments_async._exports.requests import ExportRequests
+from segments_async._exports.shared_export import SharedExport
 from segments_async._files import download
 from segments_async._http import storage
 from segments_async._pace.gate import Gate, Permit
 from segments_async._sansio.api.credentials import authorization
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async._sansio.files.ranges import Stored, read_answer
-from segments_async._sansio.jobs.lifecycle import Event, advance
+from segments_async._sansio.jobs.lifecycle import Event
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
 
 
 @contextlib.contextmanager
 def intent_after_the_post() -> Generator[None]:
     """INTENT is recorded once the POST has been answered, or has broken."""
-    tell = ExportRegistry._advance
+    notify = ExportRequests.notify
     send = Gate.send
 
-    async def tell_all_but_intent(
-        registry: ExportRegistry, shared: SharedExport, event: Event
+    async def notify_of_all_but_intent(
+        requests: ExportRequests, shared: SharedExport, event: Event
     ) -> None:
         if event is Event.INTENT:
-            shared.state = advance(shared.state, event)
+            shared.posting = True
         else:
-            await tell(registry, shared, event)
+            await notify(requests, shared, event)
 
     async def send_then_tell(
         gate: Gate, permit: Permit, request: ApiRequest, **keywords: Any
@@ -47,7 +48,7 @@ def intent_after_the_post() -> Generator[None]:
                     await follower.record(shared, Event.INTENT)
 
     with (
-        mock.patch.object(ExportRegistry, "_advance", tell_all_but_intent),
+        mock.patch.object(ExportRequests, "notify", notify_of_all_but_intent),
         mock.patch.object(Gate, "send", send_then_tell),
     ):
         yield

@@ -28,7 +28,7 @@ from segments_async import (
     results,
 )
 from segments_async._journal import opened_run, run_log
-from segments_async._run import downloads, engine, ledger, start
+from segments_async._run import downloads, engine, recorder, session, start, stats
 from segments_async.sandbox import API_ORIGIN, PAGE_ACCESS_TOKEN, PAGE_API_KEY, Sandbox
 
 #: How a session ends, if its run doesn't end before: the caller leaves its block, is cancelled,
@@ -36,7 +36,9 @@ from segments_async.sandbox import API_ORIGIN, PAGE_ACCESS_TOKEN, PAGE_API_KEY, 
 Way = Literal["end", "leave", "cancel", "timeout", "kill"]
 
 #: The modules that look at the wall clock.
-_WALL_CLOCKS = (engine, downloads, ledger, start, opened_run, results, run_log)
+_WALL_CLOCKS = (
+    engine, downloads, recorder, session, start, stats, opened_run, results, run_log,
+)  # fmt: skip
 
 
 @attrs.frozen

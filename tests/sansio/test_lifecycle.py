@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
@@ -14,11 +16,15 @@ from segments_async._sansio.jobs.lifecycle import (
     IllegalTransition,
     State,
     advance,
-    replay,
 )
 
 ALL = [(state, event) for state in State for event in Event]
 EVENTS = st.lists(st.sampled_from(Event), max_size=40)
+
+
+def replay(events: Iterable[Event]) -> State:
+    """The state after these events."""
+    return functools.reduce(advance, events, State.NEW)
 
 
 def target(state: State, event: Event) -> State | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from segments_async._sansio.jobs.payload import UnreadablePayload, read_payload
+from segments_async._sansio.jobs.payload import UnreadablePayload, payload_from_json
 
 LINK = "https://b/k?X-Amz-Signature=5ec4e7"
 ENDING = {"type": "ServerError", "message": "", "resumable": False, "details": {}}
@@ -26,6 +26,6 @@ ENDING = {"type": "ServerError", "message": "", "resumable": False, "details": {
 def test_a_refusal_does_not_repeat_what_it_read(payload: dict[str, Any]) -> None:
     """However damaged a journal is, the error is short, and no traceback shows a signed link."""
     with pytest.raises(UnreadablePayload) as caught:
-        read_payload("a-segment", payload)
+        payload_from_json("a-segment", payload)
     assert len(str(caught.value)) < 300
     assert "5ec4e7" not in "".join(traceback.format_exception(caught.value))

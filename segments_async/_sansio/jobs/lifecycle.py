@@ -1,52 +1,74 @@
-"""Where one export of one run stands: one table.
+"""The life of one export in one run: thirteen states, fifteen events, one table.
 
-Rules, after h11: the state changes only through `advance`, and an event that the table doesn't know
-raises and changes nothing. A restart is a replay of the same events through the same table
-(`standing.py`).
+::
 
-Only NEW may be POSTed, and the table alone decides what may become NEW again: what provably never
-was an export (NOT_SENT, and RESUMED out of UNASKED, REFUSED and UNCHANGED), and what the caller
-opted in to export a second time (OPTED_IN).
+                          NOT_SENT
+                    .------------------.
+                    v                  |
+    run starts --> NEW --- INTENT --> INTENT --- ACCEPTED --> SUBMITTED --- COMPLETED --> COMPLETE
+                                        |                         |                          |
+                          REFUSED or UNKNOWN                   FAILED                      FETCH
+                                                                                             v
+                                                  DONE <------------- FETCHED --------- FETCHING
+
+    also: NEW --> UNCHANGED, and --> UNASKED; SUBMITTED, COMPLETE, FETCHING --> BROKEN_OFF;
+    COMPLETE, FETCHING --> EXPIRED
+
+Who fires which event:
+
+* The verdict on a POST (`verdict.on_submit`): INTENT before the POST; then ACCEPTED, NOT_SENT,
+  REFUSED or LOST.
+* The verdict on a poll (`verdict.on_poll`): COMPLETED, FAILED, or GAVE_UP.
+* The run (`decisions`): ADOPTED where another caller's export is joined; FETCH, FETCHED, EXPIRED;
+  UNCHANGED; GAVE_UP where a deadline, a file or an option ends the export; OPTED_IN where the
+  caller asked for a second export (`on_unknown`, `on_expired`, `retry_failed`).
+* A later session (`record.resume_events`): RESUMED, LOST for an INTENT that it finds, OPTED_IN.
+
+Rules, after h11: a state changes only through :func:`advance`; an event that the table doesn't have
+for a state raises, and changes nothing. A restart replays the logged events through the same table
+(`replay.py`).
+
+Only a NEW export is POSTed. So the table alone decides what may be POSTed twice: an export of which
+the vendor provably made nothing (NOT_SENT, and RESUMED out of UNASKED, REFUSED and UNCHANGED), and
+an export that the caller wants a second time (OPTED_IN).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 
 class State(StrEnum):
-    """Where an export stands."""
+    """Where an export stands in a run."""
 
     NEW = "new"  # nothing asked: the only state from which a POST may go
-    INTENT = "intent"  # a POST is about to go, or on the wire
+    INTENT = "intent"  # a POST is about to be sent, or is on the wire
     SUBMITTED = "submitted"  # the vendor gave an id, and is at work
-    COMPLETE = "complete"  # the vendor is done, the file not fetched
+    COMPLETE = "complete"  # the vendor is done, the file is not fetched
     FETCHING = "fetching"
     DONE = "done"  # the file is in place
-    UNCHANGED = "unchanged"  # the last run's file is still right: nothing asked
+    UNCHANGED = "unchanged"  # the last run's file is still right: nothing was asked
     REFUSED = "refused"  # the vendor answered the POST with an error, and did nothing
-    UNKNOWN = "unknown"  # whether the POST was acted on can't be known: lost, or answered 5xx
+    UNKNOWN = "unknown"  # the POST's answer was lost, or was 5xx: the vendor may have acted
     FAILED = "failed"  # the vendor says FAILED
-    UNASKED = "unasked"  # we gave up before anything was asked
-    BROKEN_OFF = "broken_off"  # we gave up on an export that was asked for: deadline, link, file
-    EXPIRED = "expired"  # complete, and its file gone
+    UNASKED = "unasked"  # the run gave up before anything was asked
+    BROKEN_OFF = "broken_off"  # the run gave up on a submitted export: deadline, link, file
+    EXPIRED = "expired"  # the vendor has deleted the file (after 48 hours)
 
 
 class Event(StrEnum):
     """What happened."""
 
     INTENT = "intent"
-    NOT_SENT = "not_sent"  # provably never arrived, or a 429
+    NOT_SENT = "not_sent"  # the POST provably never arrived, or was answered "not now"
     ACCEPTED = "accepted"
     REFUSED = "refused"
     LOST = "lost"
-    ADOPTED = "adopted"  # an export of somebody else's, joined
+    ADOPTED = "adopted"  # another caller's export was joined
     COMPLETED = "completed"
     FAILED = "failed"
     FETCH = "fetch"
     FETCHED = "fetched"
-    FETCH_BROKE = "fetch_broke"
     EXPIRED = "expired"
     GAVE_UP = "gave_up"
     UNCHANGED = "unchanged"
@@ -76,8 +98,8 @@ _TABLE: dict[State, dict[Event, State]] = {
         Event.FAILED: State.FAILED,
         Event.GAVE_UP: State.BROKEN_OFF,
     },
-    # Links are kept nowhere. So whatever had come further than SUBMITTED goes on from there: the
-    # vendor is asked for the export's status, and the link, once more.
+    # The journal keeps no link. So an export that had come further than SUBMITTED goes on from
+    # SUBMITTED: the vendor is polled once more, and gives the link.
     State.COMPLETE: {
         Event.FETCH: State.FETCHING,
         Event.FETCHED: State.DONE,  # nothing to fetch: a run that wants only links
@@ -87,7 +109,6 @@ _TABLE: dict[State, dict[Event, State]] = {
     },
     State.FETCHING: {
         Event.FETCHED: State.DONE,
-        Event.FETCH_BROKE: State.COMPLETE,
         Event.EXPIRED: State.EXPIRED,
         Event.GAVE_UP: State.BROKEN_OFF,
         Event.RESUMED: State.SUBMITTED,
@@ -102,10 +123,10 @@ _TABLE: dict[State, dict[Event, State]] = {
     State.EXPIRED: {Event.OPTED_IN: State.NEW},
 }
 
-#: What doesn't happen by itself.
+#: Events that only a later session, or an option of the caller's, fires.
 _DECIDED = frozenset({Event.RESUMED, Event.OPTED_IN})
 
-#: Where nothing more happens, unless a later session or the caller decides that it goes on.
+#: The states in which an outcome is final, unless a later session or an option goes on from there.
 ENDS = frozenset(state for state, events in _TABLE.items() if events.keys() <= _DECIDED)
 
 
@@ -115,11 +136,3 @@ def advance(state: State, event: Event) -> State:
         return _TABLE[state][event]
     except KeyError:
         raise IllegalTransition(f"{event} in state {state}") from None
-
-
-def replay(events: Iterable[Event]) -> State:
-    """Where an export stands after these events."""
-    state = State.NEW
-    for event in events:
-        state = advance(state, event)
-    return state

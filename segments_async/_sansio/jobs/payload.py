@@ -1,14 +1,15 @@
-"""What the journal keeps beside an event, as JSON, and read back strictly.
+"""What an event tells besides its name: typed in memory, JSON in the journal.
 
-No link is kept: a presigned one is a credential. An export's `filename` never goes in, texts that
-come from elsewhere (a segment's name, an error's message) go in redacted, and
-:func:`check_secrets`, which the journal asks last of all, trusts neither.
+The journal holds no link: a presigned link is a credential. So an export's `filename` is never
+written, texts from elsewhere (a segment's name, an error's message) are written redacted, and
+:func:`check_secrets` refuses what both overlooked. What is read back is checked strictly.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast
 
 import attrs
@@ -30,23 +31,23 @@ Submitted = Literal["no", "yes", "maybe"]
 
 
 class UnreadablePayload(ValueError):
-    """Facts that this library doesn't write."""
+    """A payload that this library doesn't write."""
 
 
 class SecretInPayload(ValueError):
-    """Facts that would put a signed link or a credential on disk: a fault in this library."""
+    """A payload that would put a signed link or a credential on disk: a fault in this library."""
 
 
 @attrs.frozen
 class Failure:
-    """How an export that came to no file ended.
+    """Why an export has no file.
 
     Attributes:
         type: the name of the error's class.
         message: the error's.
         submitted: as in :class:`NotExported`.
         resumable: as in :class:`NotExported`.
-        details: the error's other facts, where they are plain values.
+        details: those attributes of the error that are numbers, texts or None.
     """
 
     type: str
@@ -55,8 +56,15 @@ class Failure:
     resumable: bool
     details: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
 
+    @classmethod
+    def of(cls, outcome: NotExported) -> Failure:
+        """The failure that an outcome tells."""
+        error = outcome.error
+        details = {name: value for name, value in vars(error).items() if _is_scalar(value)}
+        return cls(type(error).__name__, str(error), outcome.submitted, outcome.resumable, details)
+
     def error(self, export: Export | None) -> SegmentsError:
-        """The error, anew; of a class that this version doesn't know, a plain SegmentsError."""
+        """The error, anew; a plain SegmentsError where this version doesn't know the class."""
         cls = getattr(errors, self.type, None)
         if not (isinstance(cls, type) and issubclass(cls, SegmentsError)):
             cls = SegmentsError
@@ -69,48 +77,56 @@ class Failure:
 
 @attrs.frozen
 class Payload:
-    """What an event tells, beside that it happened; None where it tells nothing."""
+    """What an event tells besides its name. None: the event doesn't tell it."""
 
     export: Export | None = None
     file: ExportedFile | None = None
     failure: Failure | None = None
 
+    @classmethod
+    def of_file(cls, file: ExportedFile) -> Payload:
+        return cls(file.export, file)
 
-def payload_of(
-    *,
-    export: Export | None = None,
-    file: ExportedFile | None = None,
-    outcome: NotExported | None = None,
-) -> dict[str, Any]:
-    """The facts as JSON values. `export` and `file.export` are the same where both are given."""
-    payload: dict[str, Any] = {}
-    if export is None and file is not None:
-        export = file.export
-    if export is None and outcome is not None:
-        export = outcome.export
-    if export is not None:
-        payload["export"] = _redacted(export_to_json(attrs.evolve(export, filename=None)))
-    if file is not None:
-        payload["file"] = {name: getattr(file, name) for name in _FILE}
-    if outcome is not None:
-        payload["error"] = _error(outcome)
-    return payload
+    @classmethod
+    def of_outcome(cls, outcome: NotExported) -> Payload:
+        return cls(outcome.export, failure=Failure.of(outcome))
 
 
-def read_payload(
-    segment_id: str, payload: Mapping[str, Any], known: Export | None = None
-) -> Payload:
-    """Facts as they were written; `known` is the export of earlier events.
+#: The payload of an event that tells nothing besides its name.
+NOTHING = Payload()
+
+
+def payload_to_json(payload: Payload) -> str:
+    """The payload as JSON, without links and redacted.
 
     Raises:
-        UnreadablePayload: anything else.
+        SecretInPayload: the text holds a link's query or a signature all the same.
+    """
+    value: dict[str, Any] = {}
+    if payload.export is not None:
+        value["export"] = _redacted(export_to_json(attrs.evolve(payload.export, filename=None)))
+    if payload.file is not None:
+        value["file"] = {name: getattr(payload.file, name) for name in _FILE}
+    if payload.failure is not None:
+        value["error"] = _redacted(attrs.asdict(payload.failure))
+    _check_texts(value)
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def payload_from_json(
+    segment_id: str, value: Mapping[str, Any], known: Export | None = None
+) -> Payload:
+    """The payload that :func:`payload_to_json` wrote; `known` is the export of earlier events.
+
+    Raises:
+        UnreadablePayload: `payload_to_json` writes no such value.
     """
     try:
-        return _read(segment_id, payload, known)
+        return _read(segment_id, value, known)
     except UnreadablePayload:
         raise
     except (AttributeError, KeyError, TypeError, ValueError, ConfigurationError) as exc:
-        raise UnreadablePayload(f"facts of segment {segment_id}: {exc}") from exc
+        raise UnreadablePayload(f"payload of segment {segment_id}: {exc}") from exc
 
 
 def check_secrets(text: str) -> None:
@@ -123,24 +139,35 @@ def check_secrets(text: str) -> None:
         raise SecretInPayload("a link with a query, or a signature, does not go into the journal")
 
 
+def _check_texts(value: Any) -> None:
+    """Check each text of a JSON value: a dump's quotes would end a link that isn't at its end."""
+    inner: Iterable[Any] = ()
+    if isinstance(value, str):
+        check_secrets(value)
+    elif isinstance(value, dict):
+        inner = cast(dict[str, Any], value).values()
+    for each in inner:
+        _check_texts(each)
+
+
 _FILE: dict[str, type] = {"location": str, "size": int, "sha256": str, "verified": bool}
 _SUBMITTED: dict[str, Submitted] = {"no": "no", "yes": "yes", "maybe": "maybe"}
 
 
-def _read(segment_id: str, payload: Mapping[str, Any], known: Export | None) -> Payload:
-    if unknown := payload.keys() - {"export", "file", "error"}:
+def _read(segment_id: str, value: Mapping[str, Any], known: Export | None) -> Payload:
+    if unknown := value.keys() - {"export", "file", "error"}:
         names = redact(", ".join(sorted(unknown)))
-        raise UnreadablePayload(f"facts of segment {segment_id}: {names:.200}?")
-    export = _read_export(segment_id, payload["export"]) if "export" in payload else None
+        raise UnreadablePayload(f"payload of segment {segment_id}: {names:.200}?")
+    export = _read_export(segment_id, value["export"]) if "export" in value else None
     file = failure = None
-    if "file" in payload:
+    if "file" in value:
         source = known if export is None else export
         if source is None:
             raise UnreadablePayload(f"segment {segment_id}: a file of no export")
-        values = {name: _typed(payload["file"], name, kind) for name, kind in _FILE.items()}
+        values = {name: _typed(value["file"], name, kind) for name, kind in _FILE.items()}
         file = ExportedFile(export=source, **values)
-    if "error" in payload:
-        failure = _read_failure(payload["error"])
+    if "error" in value:
+        failure = _read_failure(value["error"])
     return Payload(export, file, failure)
 
 
@@ -176,26 +203,14 @@ def _typed(value: Any, name: str, kind: type) -> Any:
     return found
 
 
-def _error(outcome: NotExported) -> dict[str, Any]:
-    error = outcome.error
-    details = {name: value for name, value in vars(error).items() if _plain(value)}
-    return {
-        "type": type(error).__name__,
-        "message": _redacted(str(error)),
-        "submitted": outcome.submitted,
-        "resumable": outcome.resumable,
-        "details": _redacted(details),
-    }
-
-
-def _plain(value: object) -> bool:
+def _is_scalar(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or isinstance(value, str | int)
 
 
 def _redacted(value: Any) -> Any:
-    """Texts without what :func:`check_secrets` would refuse."""
+    """The JSON value with each text redacted."""
     if isinstance(value, dict):
         known = cast(dict[str, Any], value)
         return {name: _redacted(inner) for name, inner in known.items()}

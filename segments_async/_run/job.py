@@ -1,0 +1,53 @@
+"""One segment of a bulk run in this session, beside its record in the run's state."""
+
+from __future__ import annotations
+
+import attrs
+
+from segments_async._exports.shared_export import SharedExport, last_setback
+from segments_async._sansio.jobs.decisions import Following
+from segments_async.results import NotExported, Outcome
+
+
+@attrs.define(eq=False)
+class Job:
+    """One segment of the run.
+
+    Attributes:
+        segment_id: the segment.
+        name: the segment's; None where the caller gave only the id.
+        shared: the export that the segment follows; None where it follows none.
+        bytes: of its file, fetched so far.
+        decided: its outcome, from the moment that it is decided until it is told.
+        retry: its outcome if the run ends before the next try, while it waits for that.
+        settled: whether its outcome was told.
+        resubmits: how often this session has submitted it again after a lost answer.
+        replaced: whether this session has asked for another export because a file was gone.
+    """
+
+    segment_id: str
+    name: str | None
+    shared: SharedExport | None = None
+    bytes: int = 0
+    decided: Outcome | None = None
+    retry: NotExported | None = None
+    settled: bool = False
+    resubmits: int = 0
+    replaced: bool = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing is under way for the segment, and its outcome isn't decided."""
+        return self.shared is None and self.decided is None and not self.settled
+
+
+def following(shared: SharedExport) -> Following:
+    """What decisions need to know of an export that a segment follows."""
+    return Following(
+        export=shared.export,
+        submitted=shared.submitted,
+        submitted_at=shared.submitted_at,
+        posting=shared.posting,
+        setback=last_setback(shared),
+        cause=shared.setback,
+    )

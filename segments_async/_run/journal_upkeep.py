@@ -1,0 +1,108 @@
+"""A run's journal while the run goes on: waiting for one that is away, and checks in between."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.abc import TaskGroup
+
+from segments_async._run.job import Job
+from segments_async._run.recorder import Recorder
+from segments_async._sansio.pace.backoff import TicketGuard
+from segments_async.errors import JournalError
+
+logger: logging.Logger = logging.getLogger("segments_async")
+
+#: Seconds without a write to the journal after which the database is asked whether this process
+#: still holds the run.
+CHECK_JOURNAL = 30.0
+
+
+class JournalUpkeep:
+    """Waits for the run's journal while it is away, and submits what waited for it.
+
+    Args:
+        recorder: of the run.
+        guard: the ticket guard, which other processes learn of by the journal.
+        submit: submits a segment whose INTENT could not be recorded. It may raise a JournalError.
+        stop: ends the run for a JournalError.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        guard: TicketGuard,
+        submit: Callable[[Job], Awaitable[None]],
+        stop: Callable[[JournalError], None],
+    ) -> None:
+        self._recorder = recorder
+        self._guard = guard
+        self._submit = submit
+        self._stop = stop
+        self._tasks: TaskGroup | None = None
+        self._waiting = False
+        self._jobs: list[Job] = []
+        self._guard_failed = False
+
+    def open(self, tasks: TaskGroup | None) -> None:
+        """Wait in this task group from now on; None: wait no more."""
+        self._tasks = tasks
+
+    def hold(self, job: Job) -> None:
+        """Submit the segment when the journal is back. It keeps no slot meanwhile."""
+        self._jobs.append(job)
+        self.wait_if_away()
+
+    def wait_if_away(self) -> None:
+        """If the journal is away, wait for it in a task, unless one waits already."""
+        away = self._recorder.away or self._jobs
+        if away and self._tasks is not None and not self._waiting:
+            self._waiting = True
+            self._tasks.start_soon(self._wait)
+
+    async def check_until(self, done: anyio.Event) -> None:
+        """Now and then, while nothing is written, see that this process still holds the run."""
+        while not done.is_set():
+            with anyio.move_on_after(CHECK_JOURNAL):
+                await done.wait()
+                return
+            try:
+                await self._recorder.check(CHECK_JOURNAL)
+            except JournalError as exc:
+                self._stop(exc)
+                return
+            self.wait_if_away()
+
+    async def record_guard(self) -> None:
+        """Write the ticket guard for the account's other processes, where it has changed."""
+        try:
+            await self._recorder.record_guard(self._guard, anyio.current_time())
+        except JournalError as exc:
+            if exc.reason not in ("locked", "unavailable"):
+                self._stop(exc)
+            elif not self._guard_failed:
+                # Written again after the next request. This process heeds its guard all the same.
+                self._guard_failed = True
+                logger.warning("other processes are not told of the vendor's 500: %s", exc)
+        else:
+            self._guard_failed = False
+
+    async def _wait(self) -> None:
+        try:
+            await self._recorder.returned()
+        except JournalError as exc:
+            self._stop(exc)
+            return
+        finally:
+            self._waiting = False
+        await self.record_guard()
+        jobs, self._jobs = self._jobs, []
+        for job in jobs:
+            if job.waiting:
+                try:
+                    await self._submit(job)
+                except JournalError as exc:
+                    self._stop(exc)
+        self.wait_if_away()

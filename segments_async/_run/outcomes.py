@@ -1,0 +1,78 @@
+"""The outcomes of a run: in completion order, for every iterator and for the manifest."""
+
+from __future__ import annotations
+
+from typing import Generic, cast
+
+import anyio
+from anyio.abc import TaskGroup
+
+from segments_async._run.manifest import Manifest
+from segments_async.results import (
+    NotExported,
+    Outcome,
+    OutcomeT,
+    leaves_all_as_it_was,
+    outcome_line,
+)
+
+
+class Outcomes(Generic[OutcomeT]):
+    """Outcomes, each told once to every iterator.
+
+    Attributes:
+        told: the outcomes so far, in completion order.
+        finished: set when no more outcomes follow.
+        error: what ended the run before its end, other than its caller; None where nothing did.
+
+    Args:
+        run: the run's name, for the manifest.
+        manifest: the file of outcome lines; None where the run fetches no files.
+    """
+
+    def __init__(self, run: str, manifest: Manifest | None) -> None:
+        self._run = run
+        self._manifest = manifest
+        self._news: anyio.Event | None = None
+        self.told: list[OutcomeT | NotExported] = []
+        self.finished: anyio.Event = anyio.Event()
+        self.error: BaseException | None = None
+
+    def add(self, outcome: Outcome, name: str | None, tasks: TaskGroup | None) -> None:
+        """Tell an outcome. Its line is written by a task of the group, or at the end."""
+        self.told.append(cast(OutcomeT | NotExported, outcome))
+        if self._manifest is not None and not leaves_all_as_it_was(outcome):
+            line = outcome_line(outcome, run=self._run, name=name)
+            if self._manifest.add(line) and tasks is not None:
+                tasks.start_soon(self._manifest.write)
+        self._wake()
+
+    async def write(self) -> None:
+        """Write the lines that are not written yet."""
+        if self._manifest is not None:
+            await self._manifest.write()
+
+    def finish(self) -> None:
+        """No more outcomes follow."""
+        self.finished.set()
+        self._wake()
+
+    async def get(self, index: int) -> OutcomeT | NotExported | None:
+        """Wait for the outcome at this place; None where there will be none.
+
+        Raises:
+            BaseException: `error`.
+        """
+        while index >= len(self.told):
+            if self.finished.is_set():
+                if self.error is not None:
+                    raise self.error
+                return None
+            self._news = self._news or anyio.Event()
+            await self._news.wait()
+        return self.told[index]
+
+    def _wake(self) -> None:
+        if self._news is not None:
+            self._news.set()
+            self._news = None

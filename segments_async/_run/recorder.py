@@ -1,0 +1,149 @@
+"""Records events of a run: in its state, and durably in the journal where there is one.
+
+An event may be recorded in another caller's task, because the requests of a shared export are sent
+by whichever of its followers is handed the permit. So recording is shielded from that caller's
+cancellation; the log bounds how long a write may take.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import anyio
+
+from segments_async._journal.records import GuardRecord
+from segments_async._sansio.jobs.lifecycle import Event, State
+from segments_async._sansio.jobs.payload import NOTHING, Payload
+from segments_async._sansio.jobs.run_state import RunState
+from segments_async._sansio.pace.backoff import TicketGuard
+
+if TYPE_CHECKING:
+    from segments_async._journal.run_log import RunLog
+    from segments_async._journal.sql import SqlJournal
+
+#: Seconds for which a run that is being left waits for its journal.
+_LAST_SECONDS = 2.0
+
+
+class Recorder:
+    """The state of a run, and the journal that keeps it.
+
+    Args:
+        journal: None where the run has no journal.
+        log: the run's log in the journal, held by this process.
+    """
+
+    def __init__(self, journal: SqlJournal | None = None, log: RunLog | None = None) -> None:
+        self._journal = journal
+        self._log = log
+        self.run_state: RunState = RunState() if log is None else log.run_state
+        #: Whether the guard was armed, and until when, as the journal has it.
+        self._guard_written: tuple[bool, float] | None = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether what is recorded outlives the process."""
+        return self._log is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run had ended before this session: nothing can be recorded then."""
+        return self._log is not None and self._log.finished
+
+    async def record(self, segment_id: str, event: Event, payload: Payload = NOTHING) -> State:
+        """Record an event, durably where there is a journal. Returns the state after it.
+
+        While the journal is away, the event stays in memory until the journal is back. An INTENT is
+        not recorded then: the state stays NEW, and no POST may go.
+
+        Raises:
+            IllegalTransition: the event can't happen there; nothing changes.
+            JournalError: the journal can't be written.
+        """
+        # FETCH is of no use to a later session, which asks for the link anew: not worth a commit.
+        if self._log is None or event is Event.FETCH:
+            self.run_state.apply(segment_id, event, payload, at=datetime.now(UTC))
+        else:
+            with anyio.CancelScope(shield=True):
+                await self._log.record(segment_id, event, payload)
+        return self.run_state.state(segment_id)
+
+    @property
+    def away(self) -> bool:
+        """Whether the journal can't be written for now."""
+        return self._log is not None and self._log.away
+
+    @property
+    def can_be_lost(self) -> bool:
+        """Whether the database can give the run to another process unnoticed: see `check`."""
+        return self._log is not None and self._log.has_sessions
+
+    def knows_export(self, segment_id: str) -> bool:
+        """Whether a later session will find the segment's export in the journal."""
+        return self._log is not None and self._log.knows_export(segment_id)
+
+    async def returned(self) -> None:
+        """Wait for the journal, if it is away.
+
+        Raises:
+            JournalError: it was away for too long.
+        """
+        if self._log is not None:
+            await self._log.returned()
+
+    async def check(self, idle: float) -> None:
+        """Ask the database whether this process still holds the run.
+
+        It is asked where nothing was written for `idle` seconds.
+
+        Raises:
+            JournalError: another process has gone on with it.
+        """
+        if self._log is not None and not self._log.away:
+            await self._log.check(idle)
+
+    async def record_guard(self, guard: TicketGuard, now: float) -> None:
+        """Write the ticket guard for the account's other processes, where it has changed.
+
+        Raises:
+            JournalError: the journal can't be written.
+        """
+        current = (guard.armed, guard.until)
+        if self._journal is None or current == (self._guard_written or (False, guard.until)):
+            return
+        if self.away:
+            return  # written once the journal is back
+        record = None
+        if guard.armed:
+            until = datetime.now(UTC) + timedelta(seconds=max(0.0, guard.until - now))
+            record = GuardRecord(until, guard.pause, guard.internal_errors)
+        with anyio.CancelScope(shield=True):
+            await self._journal.set_guard(record)
+        self._guard_written = current
+
+    async def finish(self) -> None:
+        """Write that the run is finished. Waits for a journal that is away.
+
+        Raises:
+            JournalError: the journal can't be written.
+        """
+        if self._log is not None and not self._log.finished:
+            await self._log.finish()
+
+    async def close(self, *, finished: bool) -> None:
+        """Release the run.
+
+        Args:
+            finished: whether to write before that the run is finished, within two seconds.
+
+        Raises:
+            JournalError: the journal can't be written.
+        """
+        if self._log is None:
+            return
+        try:
+            if finished and not self._log.finished:
+                await self._log.finish(patience=_LAST_SECONDS)
+        finally:
+            await self._log.aclose()

@@ -1,0 +1,219 @@
+"""One session of a run, from its entering to its end: its tasks, its time, and who ends it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Generic, cast
+
+import anyio
+
+from segments_async._exports.followers import POST_GRACE
+from segments_async._pace.gate import Permit
+from segments_async._pace.sharing import sharing_of
+from segments_async._pace.watch import RequestWatch
+from segments_async._run.engine import Engine
+from segments_async._run.job import Job
+from segments_async._run.manifest import Manifest
+from segments_async._run.outcomes import Outcomes
+from segments_async._run.start import Resources, RunRequest, RunStart
+from segments_async._run.workers import WorkerPool
+from segments_async._sansio.jobs.lifecycle import State
+from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
+from segments_async._sansio.pace.scheduler import Kind
+from segments_async.errors import JournalError, SegmentsError
+from segments_async.results import NotExported, OutcomeT, Progress
+
+logger: logging.Logger = logging.getLogger("segments_async")
+
+
+class Session(Generic[OutcomeT]):
+    """One session of a run.
+
+    Args:
+        resources: what the run uses of its client.
+        request: what the caller asked.
+        start: what the run starts with.
+
+    Attributes:
+        name: the run's.
+        outcomes: of its segments.
+        scope: cancelled when the caller leaves the run.
+    """
+
+    def __init__(self, resources: Resources, request: RunRequest, start: RunStart) -> None:
+        self.name: str = start.name
+        self._resources = resources
+        self._start = start
+        self._recorder = start.recorder
+        self._options = request.options
+        directory = request.destination
+        manifest = None if directory is None else Manifest(directory.manifest)
+        self.outcomes: Outcomes[OutcomeT] = Outcomes(start.name, manifest)
+        self._workers = WorkerPool(self._perform)
+        self._watch = RequestWatch()
+        self._posts: set[Permit] = set()
+        self.engine: Engine[OutcomeT] = Engine(
+            resources, request, start, self._workers, self.outcomes, self._stop
+        )
+        self.scope: anyio.CancelScope = anyio.CancelScope()
+        self._deadline = anyio.CancelScope()
+        self._stop_reason = f"no time left after {self._options.timeout} s"
+        self._ended_at = 0.0
+
+    # ----------------------------------------------------------------- from start to end
+
+    async def run(self) -> None:
+        """Run to the end. An error that ends the run goes to those who iterate."""
+        with self._resources.gate.mailbox(self._workers):
+            try:
+                with self.scope:
+                    with anyio.move_on_after(self._options.timeout) as self._deadline:
+                        await self._work()
+                        await self._finish_recording()
+                    if self._deadline.cancelled_caught and self._tells_the_rest():
+                        self.engine.interrupt(self._stop_reason)
+                if self.scope.cancelled_caught and self._tells_the_rest():
+                    self.engine.interrupt("the run was left before its end")
+            except (BaseExceptionGroup, Exception) as exc:
+                # In the caller's task group it would come out of the caller's block in a group.
+                self.outcomes.error = error = _first(exc)
+                if not isinstance(error, SegmentsError):
+                    logger.error("bulk export %s broke off", self.name, exc_info=error)
+            finally:
+                await self._finish()
+
+    async def _work(self) -> None:
+        journal, unfinished = self._start.journal, not self._recorder.finished
+        try:
+            async with anyio.create_task_group() as tasks:
+                self.engine.open(tasks)
+                self._workers.open(tasks)
+                self._watch.open(tasks)
+                done = anyio.Event()
+                try:
+                    if journal is not None and unfinished:
+                        gate = self._resources.gate
+                        sharing = sharing_of(gate.pacer)
+                        await sharing.join(gate, journal)
+                        tasks.start_soon(sharing.keep, gate, journal, done)
+                    if self._recorder.can_be_lost and unfinished:
+                        tasks.start_soon(self.engine.upkeep.check_until, done)
+                    await self.engine.start_all()
+                    if self.engine.unsettled:
+                        # Leads the gate when no other caller does, until all outcomes are known.
+                        await self._resources.gate.next(self._workers)
+                except anyio.get_cancelled_exc_class():
+                    self._bound_posts()
+                    raise
+                finally:
+                    self._watch.close()
+                    self._workers.close()
+                    done.set()
+        finally:
+            self.engine.open(None)
+
+    async def _perform(self, permit: Permit) -> None:
+        """Send one permitted request, in a worker."""
+        post = permit.queued.kind is Kind.SUBMIT
+        if post:
+            self._posts.add(permit)
+        self._watch.add(permit)
+        try:
+            await self._resources.requests.perform(permit)
+        finally:
+            self._watch.discard(permit)
+            self._posts.discard(permit)
+        await self.engine.upkeep.record_guard()
+        count = self.engine.stats.internal_errors
+        if count >= MOST_INTERNAL_ERRORS:
+            # Each 500 raises a ticket with the vendor: six of them are enough for one run.
+            self._stop_reason = f"the vendor answered {count} requests with 500"
+            self._deadline.cancel()
+
+    def _bound_posts(self) -> None:
+        """POSTs on the wire are shielded, since their answers bring ids; not for ever, though."""
+        until = anyio.current_time() + POST_GRACE
+        for permit in self._posts:
+            permit.bound(until)
+
+    def _stop(self, error: SegmentsError) -> None:
+        """An error about the account, or about the journal, ends the run."""
+        if self.outcomes.error is None and isinstance(error, JournalError):
+            self._stop_reason = f"the journal ended the run: {error}"
+        self.outcomes.error = self.outcomes.error or error
+        self._deadline.cancel()
+
+    def _tells_the_rest(self) -> bool:
+        """Whether unfinished segments get outcomes: not where the account ended the run."""
+        return self.outcomes.error is None or isinstance(self.outcomes.error, JournalError)
+
+    # ----------------------------------------------------------------- the end
+
+    async def _finish_recording(self) -> None:
+        """Every outcome is known: write what the journal waits for, and the run's end."""
+        try:
+            await self._recorder.returned()
+            if self._is_finished():
+                await self._recorder.finish()
+        except JournalError as exc:
+            self.outcomes.error = self.outcomes.error or exc
+
+    async def _finish(self) -> None:
+        """Whatever ended the run: write the last lines, and tell those who wait for outcomes."""
+        self.engine.unfollow_all()
+        self._ended_at = anyio.current_time()
+        self.engine.stats.ended_at = datetime.now(UTC)
+        with anyio.CancelScope(shield=True):
+            await self.outcomes.write()
+            try:
+                await self._recorder.close(finished=self._is_finished())
+            except JournalError as exc:
+                self.outcomes.error = self.outcomes.error or exc
+        self.outcomes.finish()
+
+    def _is_finished(self) -> bool:
+        """Whether nothing is left that a later session could do."""
+        missing = (o for o in self.outcomes.told if isinstance(o, NotExported))
+        left = (
+            self.engine.unsettled or self.engine.retry_pending or any(o.resumable for o in missing)
+        )
+        return not left and self.outcomes.error is None
+
+    # ----------------------------------------------------------------- progress
+
+    def progress(self) -> Progress:
+        """How far the run is, now."""
+        now = self._ended_at if self.outcomes.finished.is_set() else anyio.current_time()
+        return self.engine.stats.progress(
+            self._recorder.run_state,
+            now=now,
+            oldest_pending=self._oldest_pending(now),
+            oldest_link_age=self.engine.downloads.oldest_link_age,
+            fetch_seconds=self.engine.downloads.seconds_each,
+        )
+
+    def latest(self) -> Iterator[tuple[Job, State]]:
+        """The exports under way, the one with the latest event first."""
+        run_state = self._recorder.run_state
+        for segment_id in run_state.latest():
+            yield self.engine.jobs[segment_id], run_state.state(segment_id)
+
+    def _oldest_pending(self, now: float) -> float:
+        """Seconds that the longest pending export is known to have taken; 0 without one."""
+        # In the order of the last events, and a pending export's last event is its submit: before
+        # the oldest one stand only the few that are being submitted or fetched.
+        for segment_id in self._recorder.run_state.active:
+            shared = self.engine.jobs[segment_id].shared
+            if shared is not None and shared.running:
+                # The poll before set the next poll's time a little later than its own.
+                return min(shared.queued.key, now) - shared.submitted_at
+        return 0.0
+
+
+def _first(exc: BaseException) -> BaseException:
+    """The first exception in a group that is no group itself."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = cast(BaseException, exc.exceptions[0])
+    return exc
