@@ -17,20 +17,20 @@ from segments_async._journal.tables import (
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._sansio.jobs.replay import StoredEntry
 
-#: Events read in one transaction. A transaction that reads holds up SQLite's writers.
+#: Events read in one transaction: SQLite's writers wait for the end of a reading transaction.
 _PAGE = 5000
-#: The same, where little is read of each.
+#: The same, where only three columns are read.
 _SHORT_PAGE = 20_000
 
 Reading = Callable[[], AbstractContextManager[Connection]]
 
 
 class Log:
-    """A run's events, in order, as they are read, and none missing.
+    """The events of a run, in order; a missing event is an error.
 
     Attributes:
         number: of the last event that was read.
-        last_checksum: its checksum.
+        last_checksum: of that event.
     """
 
     def __init__(self, reading: Reading, run_id: int) -> None:
@@ -40,10 +40,10 @@ class Log:
         self.last_checksum: str | None = None
 
     def __iter__(self) -> Iterator[StoredEntry]:
-        """Every event of the log.
+        """Read every event, once.
 
         Raises:
-            ChecksumError, Malformed: an event isn't as it was written, or is missing.
+            ChecksumError, Malformed: an event was changed, or is missing.
         """
         last_id = 0
         while True:
@@ -69,9 +69,9 @@ class Log:
         return segment_id, known, at, facts
 
     def _check_end(self, connection: Connection, last_id: int) -> None:
-        """Ask the table for events after the last one that its index knows of.
+        """Look in the table for events after the last one of its index.
 
-        An index that lost its end would make a shorter log, which nothing contradicts.
+        An index that lost its end would yield a shorter log without an error.
         """
         of_run = events.c.run_id + 0 == self._run_id  # by the table, not by the index
         query = select(func.count()).select_from(events).where(events.c.id > last_id, of_run)
@@ -88,10 +88,10 @@ def _page(run_id: int, after: int) -> Select[Any]:
 
 
 def counted_states(reading: Reading, run_id: int) -> Mapping[State, int]:
-    """How many exports of a run stand where, by its events alone: their facts aren't read.
+    """The number of a run's exports in each state, by its events alone, without their payloads.
 
     Raises:
-        IllegalTransition, Malformed: no run has such events.
+        IllegalTransition, Malformed: no run can have these events.
     """
     states: dict[str, State] = {}
     moves: dict[State, dict[str, State]] = {state: {} for state in State}
@@ -117,7 +117,7 @@ def counted_states(reading: Reading, run_id: int) -> Mapping[State, int]:
 
 
 def _tuples(connection: Connection, query: Executable) -> Sequence[Sequence[Any]]:
-    """The rows as the driver makes them: SQLAlchemy's take twice as long, of a million rows."""
+    """The rows as the driver makes them. For a million rows, SQLAlchemy's take twice as long."""
     with connection.execute(query) as result:
         cursor: Any = result.cursor
         found: Sequence[Sequence[Any]] = cursor.fetchall()

@@ -1,9 +1,8 @@
-"""One run in the database: its log is appended to, over connections that may be lost.
+"""Appending to the log of an opened run, over connections that may be lost. For worker threads.
 
-For worker threads. An attempt that takes too long is abandoned: its thread goes on by itself with
-the connection that it has, and whatever it still does is found in the log by the next attempt. Rows
-are numbered within their run, so that none is written twice, and a number that another process has
-given is seen.
+An attempt that takes too long is abandoned: its thread goes on with its connection, and the next
+attempt makes a new connection and finds in the log what the abandoned thread has written. Rows are
+numbered within their run. So no row is written twice, and a row of another process is recognised.
 """
 
 from __future__ import annotations
@@ -37,13 +36,18 @@ from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord, LogEntry
 from segments_async.errors import JournalError, JournalReason
 
-#: Seconds for which another holder of the run is taken for a lock that is just being let go of: of
-#: our own lost session, or of a `prune` that asks whether the run is held.
+#: Seconds to wait for a lock that another session has after our connection was lost: it may be the
+#: lock of our own lost session, or the short one by which a process tests whether a run is locked.
 _HELD_SECONDS = 5.0
 
 
-class _Link:
-    """One connection, and the thread that is at it."""
+class _OwnedConnection:
+    """A connection that one thread at a time uses.
+
+    Attributes:
+        lock: held by the thread that uses the connection.
+        abandoned: whether that thread has to close the connection at its end.
+    """
 
     def __init__(self, connection: Connection | None) -> None:
         self.connection = connection
@@ -51,7 +55,7 @@ class _Link:
         self.abandoned = False
 
     def drop(self) -> None:
-        """Close the connection. A lost one may say that it can't be closed."""
+        """Close the connection. Errors are ignored: a lost connection may fail to close."""
         if self.connection is not None:
             with contextlib.suppress(Exception):
                 self.connection.invalidate()
@@ -61,18 +65,18 @@ class _Link:
 
 
 class OpenedRun:
-    """A run that this process holds, or a finished one.
+    """A run that this process has locked, or a finished run.
 
     Args:
         backend: the database.
-        connection: to it, for this run alone.
-        lock: what keeps the run for this process; None of a finished run.
-        row: the run's.
-        known: where its exports stand.
-        number: of the last event in its log; 0 where it has none.
-        last_checksum: that event's checksum.
-        high_water: the number of the last event, kept outside the database; None where nothing is.
-        set_aside: where events go that the database could not take; None where there is no place.
+        connection: to the database, for this run alone.
+        lock: excludes other processes from the run; None for a finished run.
+        row: of the run.
+        known: records of its exports, by segment id.
+        number: of the last event in its log; 0 for an empty log.
+        last_checksum: of that event.
+        high_water: the file for the number of durable events; None for a run without a directory.
+        set_aside: the file for unwritten events; None for a run without a directory.
     """
 
     def __init__(
@@ -89,19 +93,19 @@ class OpenedRun:
         set_aside: SetAside | None = None,
     ) -> None:
         self._backend = backend
-        self._link = _Link(connection)
+        self._link = _OwnedConnection(connection)
         self._lock = lock
         self._row = dict(row)
         self._number = self._durable = number
         self._last_checksum = last_checksum
-        #: Checksums, by number, of rows of which it isn't known whether they were written.
+        #: Checksums, by number, of rows that an attempt may have written.
         self._in_doubt: dict[int, str] = {}
         self._finished_row: dict[str, Any] | None = None
         self._held_since: float | None = None
         self._high_water = high_water
         self._set_aside = set_aside
         self._closed = False
-        #: An abandoned thread may come to its end while another one is at work.
+        #: An abandoned thread may end while another thread makes an attempt.
         self._counting = threading.Lock()
         self.known: dict[str, ExportRecord] = known
         self.location: str = backend.location
@@ -124,7 +128,7 @@ class OpenedRun:
         return self._backend.has_sessions
 
     def row(self, entry: LogEntry, payload: str) -> dict[str, Any]:
-        """The event's row, at the next place in the run's log."""
+        """The row of the event, with the next number of the run's log."""
         self._number += 1
         return with_checksum(
             events,
@@ -139,14 +143,14 @@ class OpenedRun:
         )
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Make the rows durable, all or none; without rows, see whether rows could be written.
+        """Make the rows durable, all or none; without rows, test whether the database can be used.
 
-        Rows that were given before, by a task that didn't live to see them written, are no harm.
+        Rows that are durable already are skipped: a cancelled task may hand its rows over twice.
 
         Raises:
-            Locked: none was written, for now.
-            JournalError: ``unavailable``: whether any was written isn't known, and the next attempt
-                finds out; it connects anew. ``locked``: another process has the run now.
+            Locked: no row was written; another attempt may succeed.
+            JournalError: ``unavailable``: the rows may have been written; the next attempt
+                reconnects and finds out. ``locked``: another process has the run now.
                 ``damaged``: the log has lost events that were durable.
         """
         with self._attempt() as link:
@@ -161,8 +165,7 @@ class OpenedRun:
                     else:
                         last_number(connection, self._row["id"])
             except IntegrityError as exc:
-                # Rows of these numbers are there: ours, from an attempt that was abandoned, or
-                # another process's.
+                # Rows with these numbers exist: an abandoned attempt or another process wrote them.
                 with connection.begin():
                     self._verify(connection)
                 raise Locked("its own last transaction has only just ended") from exc
@@ -170,7 +173,7 @@ class OpenedRun:
                 self._wrote(rows[-1]["number"], rows[-1]["seal"])
 
     def finish(self, at: datetime, states: Mapping[State, int]) -> None:
-        """Nothing more will happen in this run. Raises as :meth:`append` does."""
+        """Write that the run has ended. Raises as :meth:`append` does."""
         counts = {state.value: count for state, count in states.items() if count}
         row = with_checksum(
             runs, {**self._row, "ended_at": format_time(at), "states": json.dumps(counts)}
@@ -187,20 +190,20 @@ class OpenedRun:
 
     @property
     def sets_aside(self) -> bool:
-        """Whether there is a place for events that the database could not take."""
+        """Whether unwritten events can be stored in the run's directory."""
         return self._set_aside is not None and self._set_aside.has_place()
 
     def set_aside(self, rows: Sequence[dict[str, Any]]) -> bool:
-        """Keep for the next session what the database could not take. Whether that went well."""
+        """Store unwritten events for the next session. Whether they were stored."""
         return self._set_aside is not None and self._set_aside.save(rows)
 
     def abandon(self) -> None:
-        """Leave the attempt under way to its thread. The next one makes a connection of its own."""
+        """Leave the present attempt to its thread. The next attempt makes a new connection."""
         self._link.abandoned = True
-        self._link = _Link(None)
+        self._link = _OwnedConnection(None)
 
     def close(self) -> None:
-        """Let go of the run; again is no harm."""
+        """Release the run. May be called twice."""
         link = self._link
         with link.lock:
             if self._closed:
@@ -217,8 +220,8 @@ class OpenedRun:
     # ----------------------------------------------------------------- connections
 
     @contextlib.contextmanager
-    def _attempt(self) -> Generator[_Link]:
-        """One thread's turn at the connection, which is given up where it fails."""
+    def _attempt(self) -> Generator[_OwnedConnection]:
+        """One attempt of one thread. After an error other than Locked the connection is closed."""
         link = self._link
         with link.lock, mapped_errors(self.location, self._backend.secrets):
             if self._closed:
@@ -233,8 +236,8 @@ class OpenedRun:
                 if link.abandoned:
                     link.drop()
 
-    def _connected(self, link: _Link) -> Connection:
-        """The connection. One that was lost is made anew, and the run held and looked at again."""
+    def _connected(self, link: _OwnedConnection) -> Connection:
+        """The connection. After a loss: a new one, after the run was locked and checked again."""
         if link.connection is not None:
             return link.connection
         connection = self._backend.engine.connect()
@@ -260,7 +263,7 @@ class OpenedRun:
         raise Locked(f"run {self.name} is held by another session")
 
     def _verify(self, connection: Connection) -> None:
-        """See that the log ends where this process left it.
+        """Check that the run's row and the end of its log are as this process left them.
 
         Raises:
             JournalError: another process went on with the run, or the log lost durable events.
@@ -273,21 +276,20 @@ class OpenedRun:
         if row != self._row:
             self._taken()
         query = select(events).where(events.c.run_id == run_id, events.c.number >= self._durable)
-        later = [checked(events, r) for r in connection.execute(query.order_by(events.c.number))]
-        checksums = {r["number"]: r["seal"] for r in later}
+        rows = [checked(events, r) for r in connection.execute(query.order_by(events.c.number))]
+        checksums = {row["number"]: row["seal"] for row in rows}
         if self._durable and checksums.pop(self._durable, None) != self._last_checksum:
-            if checksums or last_number(connection, run_id) >= self._durable:
-                self._taken()
             last = last_number(connection, run_id)
+            if checksums or last >= self._durable:
+                self._taken()
             self._refuse(
                 f"damaged: run {self.name} had {self._durable} events here, and has {last} now. "
                 "The database lost its last commits (a failover to a server that lacked them, or a "
                 "backup that was put back). The run was ended, and nothing more was sent",
                 "damaged",
             )
-        for number, checksum in checksums.items():
-            if self._in_doubt.get(number) != checksum:
-                self._taken()
+        if not checksums.items() <= self._in_doubt.items():
+            self._taken()
         if checksums:
             self._wrote(max(checksums), checksums[max(checksums)])
 

@@ -1,43 +1,29 @@
-"""The commands: what they are called, what they take, and how each ends."""
+"""The commands: their names, arguments and help."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import anyio
-from cyclopts import App, CycloptsError, Parameter, validators
+from cyclopts import App, CycloptsError, Parameter
 
 from segments_async.cli import commands, runs
 from segments_async.cli.arguments import (
     AGAIN,
     DESTINATION,
-    FAULTS,
-    LIMIT,
     SELECTION,
     CommonOptions,
-    Count,
     Days,
     Hosts,
     Pace,
     Port,
-    Positive,
-    Rate,
     RunOptions,
-    Share,
+    SandboxOptions,
 )
-from segments_async.cli.exit_codes import (
-    Exit,
-    Interrupted,
-    Signals,
-    UsageError,
-    exit_code,
-    interruptible,
-    sentence,
-)
+from segments_async.cli.exit_codes import Exit, UsageError, exit_code, finish, sentence
 from segments_async.cli.export import ExportCommand, ExportRequest
 from segments_async.cli.journal import place
 from segments_async.cli.selection import Selection
@@ -72,7 +58,7 @@ app: App = App(
     help_format="plaintext",
     help_epilogue=_ABOUT,
     version=_version,
-    # No `--no-all`, no `--empty-name`; and a default is told in words where it says something.
+    # No `--no-all`, no `--empty-name`. The help texts say the defaults that matter, in words.
     default_parameter=Parameter(negative=(), show_default=False),
 )
 
@@ -80,6 +66,7 @@ _COMMON = CommonOptions()
 _PACE = Pace()
 _RUN_OPTIONS = RunOptions()
 _HOSTS = Hosts()
+_SANDBOX_OPTIONS = SandboxOptions()
 
 
 @app.command(
@@ -98,7 +85,7 @@ def list_segments(*, json: bool = False, common: CommonOptions = _COMMON) -> int
         json: One JSON object per segment and line, as when stdout is not a terminal.
     """
     terminal = common.terminal(json=json)
-    return _finish(partial(commands.list_segments, terminal), terminal)
+    return finish(partial(commands.list_segments, terminal), terminal)
 
 
 @app.command(
@@ -152,26 +139,24 @@ def export(
         sandbox: Export from a stand-in for the vendor that is started for this command, and
             compare each file with what it served.
     """
-    terminal = common.terminal()
     if journal is not None and (no_journal or sandbox):
         other = "--no-journal" if no_journal else "--sandbox, which keeps none"
         raise UsageError(f"--journal and {other}: give one")
-    command = ExportCommand(
-        ExportRequest(
-            selection=Selection(ids=segments, names=name, every=every),
-            to=to,
-            options=options,
-            pace=pace,
-            hosts=hosts,
-            # A stand-in is another account each time, and nobody could go on there.
-            journal=None if no_journal or sandbox else place(journal, to),
-            run=run,
-            dry_run=dry_run,
-            sandbox=sandbox,
-        ),
-        terminal,
+    request = ExportRequest(
+        selection=Selection(ids=segments, names=name, every=every),
+        to=to,
+        options=options,
+        pace=pace,
+        hosts=hosts,
+        # The stand-in is another account each time: no later command could go on there.
+        journal=None if no_journal or sandbox else place(journal, to),
+        run=run,
+        dry_run=dry_run,
+        sandbox=sandbox,
     )
-    return _finish(command.run, terminal, command.say_unfinished)
+    terminal = common.terminal()
+    command = ExportCommand(request, terminal)
+    return finish(command.run, terminal, command.say_unfinished)
 
 
 @app.command(
@@ -204,7 +189,7 @@ def resume(
     terminal = common.terminal()
     request = runs.ResumeRequest(journal=journal, to=to, run=run, pace=pace, hosts=hosts)
     command = runs.ResumeCommand(request, terminal)
-    return _finish(command.run, terminal, command.say_unfinished)
+    return finish(command.run, terminal, command.say_unfinished)
 
 
 @app.command(
@@ -238,8 +223,8 @@ def show_runs(
     """
     terminal = common.terminal(json=json)
     if prune is not None:
-        return _finish(partial(runs.prune, journal, to, prune, terminal), terminal)
-    return _finish(partial(runs.show, journal, to, terminal), terminal)
+        return finish(partial(runs.prune, journal, to, prune, terminal), terminal)
+    return finish(partial(runs.show, journal, to, terminal), terminal)
 
 
 @app.command(
@@ -262,7 +247,7 @@ def status(
         json: One JSON object, as when stdout is not a terminal.
     """
     terminal = common.terminal(json=json)
-    return _finish(partial(commands.status, export_id, terminal), terminal)
+    return finish(partial(commands.status, export_id, terminal), terminal)
 
 
 @app.command(
@@ -288,7 +273,7 @@ def download(
         overwrite: Replace the file if it is there already.
     """
     terminal = common.terminal()
-    return _finish(partial(commands.download, export_id, to, overwrite, hosts, terminal), terminal)
+    return finish(partial(commands.download, export_id, to, overwrite, hosts, terminal), terminal)
 
 
 @app.command(
@@ -304,24 +289,7 @@ def sandbox(
     *,
     port: Annotated[Port, Parameter(metavar="N")] = 8420,
     files_port: Annotated[Port, Parameter(metavar="N")] = 0,
-    segments: Annotated[Positive, Parameter(metavar="N")] = 1,
-    rows: Annotated[Count, Parameter(metavar="N")] = 1000,
-    seed: Annotated[int, Parameter(metavar="N")] = 0,
-    duration: Annotated[
-        float, Parameter(metavar="SECONDS", validator=validators.Number(gte=0))
-    ] = 4,
-    latency: Annotated[float, Parameter(metavar="SECONDS", validator=validators.Number(gte=0))] = 0,
-    rate: Annotated[Rate | None, Parameter(group=LIMIT, metavar="PER_SECOND")] = None,
-    burst: Annotated[
-        float, Parameter(group=LIMIT, metavar="N", validator=validators.Number(gte=1))
-    ] = 1,
-    window: Annotated[str | None, Parameter(group=LIMIT, metavar="REQUESTS/SECONDS")] = None,
-    retry_after: Annotated[Literal["seconds", "date"] | None, Parameter(group=LIMIT)] = None,
-    failed: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
-    internal_errors: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
-    gateway_errors: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
-    lost_before: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
-    lost_after: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
+    options: SandboxOptions = _SANDBOX_OPTIONS,
     common: CommonOptions = _COMMON,
 ) -> int:
     """Serve a stand-in for the vendor on this machine, to try things on.
@@ -332,42 +300,10 @@ def sandbox(
     Args:
         port: Of the API; 8420 by default, 0 for any that is free.
         files_port: Of the files; any that is free by default.
-        segments: How many the account has, the page's first; 1 by default, so that the page's
-            commands answer as the page prints them.
-        rows: Of each file; 1000 by default.
-        seed: What is drawn by chance follows from it; 0 by default.
-        duration: Seconds an export takes, as a median; 4 by default.
-        latency: Seconds an answer takes, as a median; 0 by default.
-        rate: Requests per second granted; no limit by default.
-        burst: Requests that may be saved up under --rate; 1 by default.
-        window: A limit of another kind: so many requests in each window of so many seconds.
-        retry_after: Say with a 429 how long to wait, in this form; by default it isn't said.
-        failed: Share of exports that end FAILED.
-        internal_errors: Share of requests answered 500.
-        gateway_errors: Share of requests answered 502, 503 or 504.
-        lost_before: Share of requests whose connection breaks before the vendor acts.
-        lost_after: Share of requests whose connection breaks after it acted.
     """
     from segments_async.cli import sandbox as stand_in
 
-    terminal = common.terminal()
-    behaviour = stand_in.Behaviour(
-        segments=segments,
-        rows=rows,
-        seed=seed,
-        duration=duration,
-        rate=rate,
-        burst=burst,
-        window=window,
-        retry_after=retry_after,
-        failed=failed,
-        internal_errors=internal_errors,
-        gateway_errors=gateway_errors,
-        lost_before=lost_before,
-        lost_after=lost_after,
-        latency=latency,
-    )
-    return stand_in.run(behaviour, port=port, files_port=files_port, terminal=terminal)
+    return stand_in.run(options, port=port, files_port=files_port, terminal=common.terminal())
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -387,26 +323,6 @@ def run(arguments: Sequence[str]) -> int:
         _complain(str(error))
         return Exit.SOME_NOT
     return code
-
-
-def _finish(
-    work: Callable[[], Awaitable[Exit]],
-    terminal: Terminal,
-    cut_off: Callable[[], None] = lambda: None,
-) -> int:
-    """Do a command's work and end as it deserves; `cut_off` tells what a signal left undone."""
-    try:
-        return anyio.run(interruptible, work, Signals())
-    except Interrupted as stop:
-        terminal.say(stop.sentence)
-        cut_off()
-        return stop.exit_code
-    except (SegmentsError, UsageError) as error:
-        terminal.say(f"{_PROGRAM}: {sentence(error)}", style="red")
-        return exit_code(error)
-    except StdoutError:
-        cut_off()
-        raise
 
 
 def _complain(what: str) -> None:

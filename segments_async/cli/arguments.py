@@ -106,3 +106,44 @@ class RunOptions:
     """Where a file was gone, after 48 hours: resubmit asks for one more export."""
     export_timeout: Annotated[Seconds, Parameter(metavar="SECONDS", group=PACE)] = 86_400.0
     """Seconds for one export, across restarts; a day by default."""
+
+
+_AtLeastNone = Annotated[float, Parameter(metavar="SECONDS", validator=validators.Number(gte=0))]
+_Chance = Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")]
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class SandboxOptions:
+    """How the stand-in for the vendor behaves."""
+
+    segments: Annotated[Positive, Parameter(metavar="N")] = 1
+    """How many the account has; 1 by default, the one of the vendor's page."""
+    rows: Annotated[Count, Parameter(metavar="N")] = 1000
+    """Of each file; 1000 by default."""
+    seed: Annotated[int, Parameter(metavar="N")] = 0
+    """All chance follows from it; 0 by default."""
+    duration: _AtLeastNone = 4
+    """Seconds an export takes, as a median; 4 by default."""
+    latency: _AtLeastNone = 0
+    """Seconds an answer takes, as a median; 0 by default."""
+    rate: Annotated[Rate | None, Parameter(group=LIMIT, metavar="PER_SECOND")] = None
+    """Requests per second granted; no limit by default."""
+    burst: Annotated[
+        float, Parameter(group=LIMIT, metavar="N", validator=validators.Number(gte=1))
+    ] = 1
+    """Requests that may be saved up under --rate; 1 by default."""
+    window: Annotated[str | None, Parameter(group=LIMIT, metavar="REQUESTS/SECONDS")] = None
+    """A limit of another kind: so many requests in each window of so many seconds."""
+    retry_after: Annotated[Literal["seconds", "date"] | None, Parameter(group=LIMIT)] = None
+    """Say with a 429 how long to wait, in this form; by default it isn't said."""
+    failed: _Chance = 0
+    """Share of exports that end FAILED."""
+    internal_errors: _Chance = 0
+    """Share of requests answered 500."""
+    gateway_errors: _Chance = 0
+    """Share of requests answered 502, 503 or 504."""
+    lost_before: _Chance = 0
+    """Share of requests whose connection breaks before the vendor acts."""
+    lost_after: _Chance = 0
+    """Share of requests whose connection breaks after it acted."""

@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 
 from segments_async.cli import streams
+from segments_async.cli.terminal import Terminal
 from segments_async.errors import (
     APIConnectionError,
     AuthenticationError,
@@ -143,6 +144,35 @@ async def alongside(task: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGener
             group.cancel_scope.cancel()
     except BaseExceptionGroup as several:
         raise several.exceptions[0] from None
+
+
+def finish(
+    work: Callable[[], Awaitable[Exit]],
+    terminal: Terminal,
+    say_unfinished: Callable[[], None] = lambda: None,
+) -> int:
+    """Do a command's work, and return its exit code.
+
+    Args:
+        work: of the command.
+        terminal: for a message.
+        say_unfinished: called where a signal, or a broken stdout, cut the work off.
+
+    Raises:
+        StdoutError: stdout can't be written.
+    """
+    try:
+        return anyio.run(interruptible, work, Signals())
+    except Interrupted as stop:
+        terminal.say(stop.sentence)
+        say_unfinished()
+        return stop.exit_code
+    except (SegmentsError, UsageError) as error:
+        terminal.say(f"segments-async: {sentence(error)}", style="red")
+        return exit_code(error)
+    except streams.StdoutError:
+        say_unfinished()
+        raise
 
 
 async def interruptible(work: Callable[[], Awaitable[Exit]], signals: Signals) -> Exit:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from typing import Literal
 
 import attrs
 from rich.text import Text
 
 from segments_async.cli.account import ACCESS_TOKEN, API_KEY, BASE_URL, Account
+from segments_async.cli.arguments import SandboxOptions
 from segments_async.cli.exit_codes import Interrupted, UsageError
 from segments_async.cli.streams import json_text
 from segments_async.cli.terminal import Terminal, counted
@@ -27,55 +27,28 @@ from segments_async.sandbox import (
 from segments_async.sandbox.server import SandboxServer, serve
 
 
-@attrs.frozen(kw_only=True)
-class Behaviour:
-    """How the stand-in behaves; see `segments-async sandbox --help`."""
+def _sandbox(options: SandboxOptions) -> Sandbox:
+    """The vendor that behaves so.
 
-    segments: int
-    rows: int
-    seed: int
-    duration: float
-    rate: float | None
-    burst: float
-    window: str | None
-    retry_after: Literal["seconds", "date"] | None
-    failed: float
-    internal_errors: float
-    gateway_errors: float
-    lost_before: float
-    lost_after: float
-    latency: float
+    Raises:
+        UsageError: the options contradict each other.
+    """
+    keywords = attrs.asdict(options)
+    for name in ("duration", "rate", "burst", "window"):
+        del keywords[name]
+    try:
+        durations, limit = Durations(median=options.duration), _limit(options)
+        return Sandbox(**keywords, durations=durations, limit=limit)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
-    def sandbox(self) -> Sandbox:
-        """The vendor that behaves so.
 
-        Raises:
-            UsageError: it can't.
-        """
-        try:
-            return Sandbox(
-                segments=self.segments,
-                rows=self.rows,
-                seed=self.seed,
-                durations=Durations(median=self.duration),
-                limit=self._limit(),
-                retry_after=self.retry_after,
-                failed=self.failed,
-                internal_errors=self.internal_errors,
-                gateway_errors=self.gateway_errors,
-                lost_before=self.lost_before,
-                lost_after=self.lost_after,
-                latency=self.latency,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-
-    def _limit(self) -> TokenBucket | FixedWindow | None:
-        if self.window is not None:
-            if self.rate is not None:
-                raise UsageError("--rate and --window are two kinds of limit: give one")
-            return _window(self.window)
-        return None if self.rate is None else TokenBucket(rate=self.rate, burst=self.burst)
+def _limit(options: SandboxOptions) -> TokenBucket | FixedWindow | None:
+    if options.window is not None:
+        if options.rate is not None:
+            raise UsageError("--rate and --window are two kinds of limit: give one")
+        return _window(options.window)
+    return None if options.rate is None else TokenBucket(rate=options.rate, burst=options.burst)
 
 
 def _window(text: str) -> FixedWindow:
@@ -105,9 +78,9 @@ def differing(report: BulkReport[Exported], sandbox: Sandbox) -> list[str]:
     ]
 
 
-def run(behaviour: Behaviour, *, port: int, files_port: int, terminal: Terminal) -> int:
+def run(options: SandboxOptions, *, port: int, files_port: int, terminal: Terminal) -> int:
     """Serve until a signal, and return its exit code."""
-    sandbox = behaviour.sandbox()
+    sandbox = _sandbox(options)
     try:
         number = serve(
             sandbox,

@@ -339,7 +339,7 @@ def test_resume_that_cannot_know(
 
 
 def spec_file(directory: Path, run: str, segments: Sequence[str], mode: int = 0o600) -> Path:
-    """What version 0.1 stored of a run, beside its journal."""
+    """What an earlier version stored of a run, beside its journal."""
     options = {"overwrite": False, "only_changed": False, "retry_failed": 0}
     options |= {"on_unknown": "report", "on_expired": "report", "export_timeout": 86_400.0}
     values = {"run": run, "segments": segments, "terms": options, "command": "export", "process": 1}
