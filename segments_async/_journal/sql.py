@@ -1,7 +1,6 @@
-"""The durable journal: opened once for a client, it gives each run its log.
+"""The journal's asynchronous side: each call is made in a worker thread, and retried while locked.
 
-Only here, and behind here, is SQLAlchemy: imported when a journal is opened, called in worker
-threads.
+This module doesn't import SQLAlchemy, an extra. The modules behind it do, when a journal is opened.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Attempts to come by a run, or by the database, and the seconds between them: a process that was
-#: just killed may take a moment to die.
+#: Attempts to lock a run or the database, and the seconds between them: a process that was just
+#: killed may take a moment to die.
 _ATTEMPTS = 20
 _BETWEEN = 0.1
 
-#: Seconds between two steps of a prune.
+#: Seconds between two transactions of a prune, in which other processes write.
 _PRUNE_PAUSE = 0.02
 
 _LONGEST_NAME = 200
@@ -63,10 +62,10 @@ class SqlJournal:
             create: False raises JournalError (``missing``) in place of creating a journal.
 
         Raises:
-            ConfigurationError: there can't be one, or SQLAlchemy isn't installed.
-            JournalError: with its reason.
+            ConfigurationError: no journal can be there, or SQLAlchemy isn't installed.
+            JournalError: the journal can't be used; its `reason` says why.
         """
-        return cls(await _patiently(lambda: _open(where, account, create=create), _shown(where)))
+        return cls(await _retried(lambda: _open(where, account, create=create), _shown(where)))
 
     @property
     def location(self) -> str:
@@ -81,18 +80,18 @@ class SqlJournal:
         now_name: str,
         spec: RunSpec | None = None,
     ) -> RunLog:
-        """The log of a run, held for this process alone until it is closed.
+        """Lock a run for this process until its log is closed, and read its log.
 
         Args:
-            destination: where the files go; None where only links are wanted.
-            name: that run, finished or not, or a new one; None for the unfinished run without a
-                name of the caller's to this destination, or a new one.
-            now_name: what a new one without a name is called, with a number where that is taken.
+            destination: the directory of the run's files; None for a run without files.
+            name: of the run, finished, unfinished or new; None for the unfinished run to this
+                destination that no caller named, or a new run.
+            now_name: the name of a new run where `name` is None; with a number if it is taken.
             spec: stored for later sessions until the run has ended; None leaves the stored one.
 
         Raises:
-            ConfigurationError: not a name, or the run goes to another destination.
-            JournalError: a live process has the run (``locked``), or its log is damaged.
+            ConfigurationError: the name can't be one, or the run has another destination.
+            JournalError: a live process has the run (``locked``), or the log is damaged.
         """
         from segments_async._journal.opening import open_run
         from segments_async._journal.run_log import RunLog
@@ -110,32 +109,32 @@ class SqlJournal:
     async def last_files(
         self, segment_ids: Sequence[str], destination: str
     ) -> dict[str, ExportedFile]:
-        """Each segment's last file in the destination, and the export that it came from.
+        """Each segment's last file in the destination, with the export of the file.
 
-        ``file.export.segment.last_run`` is what `only_changed` compares.
+        `only_changed` compares ``file.export.segment.last_run``.
         """
         return await self._ask(lambda: self._database.last_files(segment_ids, destination))
 
     async def guard(self) -> GuardRecord | None:
-        """The account's ticket guard; None where it is closed."""
+        """The account's ticket guard; None where it holds nothing."""
         return await self._ask(self._database.guard)
 
     async def set_guard(self, record: GuardRecord | None) -> None:
-        """Remember the ticket guard; None closes it. The last to tell is believed."""
+        """Store the ticket guard for the account's processes; None deletes it."""
         await self._ask(lambda: self._database.set_guard(record))
 
     async def exchange(self, member: str, tell: Callable[[GroupView], Report]) -> Report:
-        """Look at what the account's processes have found of its limit, and add to it, in one step.
+        """Read the reports of the account's processes on the rate limit, and add this one's.
 
         Args:
-            member: the name of this one.
-            tell: called in a worker thread with what they found; returns what they are told.
+            member: the name of this process.
+            tell: makes this process's report from those of the others; called in a worker thread.
 
         Raises:
             JournalError: the journal can't be written, or (``locked``) not now.
         """
         try:
-            # Cancelled, it isn't waited for: it is of no use then, and does no harm.
+            # A cancelled caller doesn't wait for the thread, whose report does no harm.
             return await anyio.to_thread.run_sync(
                 self._database.exchange, member, tell, abandon_on_cancel=True
             )
@@ -156,12 +155,7 @@ class SqlJournal:
         return await self._ask(lambda: self._database.segments(run))
 
     async def prune(self, before: datetime) -> int:
-        """Forget runs to which nothing has happened since; how many they were.
-
-        Runs of live processes stay. With a run, what `only_changed` knows of its files is gone.
-        In small steps with pauses between them, beside which other processes write. Cancelled or
-        killed in the middle, the rest goes with the next prune.
-        """
+        """Delete the runs to which nothing has happened since; how many. See `Journal.prune`."""
         from segments_async._journal import pruning
 
         database = self._database
@@ -173,7 +167,7 @@ class SqlJournal:
         return len(hidden)
 
     async def _ask(self, question: Callable[[], T]) -> T:
-        return await _patiently(question, self._database.location)
+        return await _retried(question, self._database.location)
 
 
 def _open(where: str | os.PathLike[str], account: str, *, create: bool) -> Database:
@@ -188,8 +182,8 @@ def _open(where: str | os.PathLike[str], account: str, *, create: bool) -> Datab
     return Database.open(where, account, create=create)
 
 
-async def _patiently(question: Callable[[], T], location: str) -> T:
-    """Ask in a worker thread, again while another process holds what it takes."""
+async def _retried(question: Callable[[], T], location: str) -> T:
+    """Ask in a worker thread, again while another process has locked the run or the database."""
     for _ in range(_ATTEMPTS - 1):
         with contextlib.suppress(Locked):
             return await anyio.to_thread.run_sync(question)
@@ -201,9 +195,9 @@ async def _patiently(question: Callable[[], T], location: str) -> T:
 
 
 class _Handover:
-    """A run that a worker thread opens, and that is closed if its task doesn't live to take it.
+    """Hands a run from the worker thread that opens it to the task, or closes the run.
 
-    asyncio's own `Task.cancel()` leaves the thread alone with what it opens.
+    asyncio's own `Task.cancel()` ends the task while the thread is still opening the run.
     """
 
     def __init__(self, open_run: Callable[[], OpenedRun]) -> None:
@@ -214,7 +208,7 @@ class _Handover:
 
     async def taken(self, location: str) -> OpenedRun:
         try:
-            return await _patiently(self._open, location)
+            return await _retried(self._open, location)
         except BaseException:
             with self._lock:
                 self._abandoned = True
@@ -232,16 +226,16 @@ class _Handover:
 
 
 def _check_text(what: str, text: str, *, longest: int = _LONGEST_NAME) -> None:
-    """Refuse what no database keeps, no terminal shows, or nobody should find in a journal."""
+    """Refuse a text that a database can't store, a terminal can't show, or that has a secret."""
     try:
         check_secrets(text)
         text.encode()
     except (SecretInPayload, UnicodeEncodeError) as exc:
-        raise ConfigurationError(f"{what} that can't stand in a journal: {exc}") from None
+        raise ConfigurationError(f"{what} that a journal can't store: {exc}") from None
     if not text or len(text) > longest or any(unicodedata.category(c) == "Cc" for c in text):
         raise ConfigurationError(f"not {what}: {text!r:.80}")
 
 
 def _shown(where: str | os.PathLike[str]) -> str:
-    """The place without what may be a password."""
+    """The place, without the part that may be a password."""
     return os.fspath(where).rpartition("@")[2].partition("?")[0]

@@ -40,7 +40,7 @@ the vendor's, such as the sandbox's.
 
 Where stdout is not a terminal it carries JSON lines and nothing else; people read stderr then.
 
-Exit codes: 0 all done, 1 something was not, 2 usage, 3 credentials refused, 130 Ctrl-C,
+Exit codes: 0 all done, 1 something failed, 2 usage, 3 credentials refused, 130 Ctrl-C,
 143 SIGTERM, 129 the terminal was closed, 141 the reader of stdout went away.
 """
 
@@ -100,8 +100,8 @@ Examples:
   segments-async export --all --to exports --only-changed
   segments-async export --sandbox --all --to exports     (needs no account)
 
-A journal in DIR/.segments-async/ says what was asked for: after a kill, Ctrl-C, a --timeout or an
-outage, the same command goes on, and no export is asked for twice. With --sandbox there is none.
+A journal in DIR/.segments-async/ stores what was requested: after a kill, Ctrl-C, a --timeout or an
+outage, the same command goes on, and no export is requested twice. With --sandbox there is none.
 """,
 )
 def export(
@@ -134,8 +134,8 @@ def export(
         to: A directory, made if it doesn't exist.
         dry_run: Show which segments would be exported to which files, and export nothing.
         journal: Another place for the journal: a file, or postgresql://HOST/DATABASE.
-        no_journal: Keep none. What was asked for is then lost with the process.
-        run: Begin or go on with the run of this name; one that has ended only tells its outcomes.
+        no_journal: Keep no journal. After the process has ended, no command can go on.
+        run: Start, or go on with, the run of this name; of an ended run, repeat the outcomes.
         sandbox: Export from a stand-in for the vendor that is started for this command, and
             compare each file with what it served.
     """
@@ -166,7 +166,7 @@ Examples:
   segments-async resume --to exports
   segments-async resume --to exports --run 2026-11-23 --timeout 3600
 
-The run keeps to what it was begun with: its segments, and what --only-changed and the like said.
+The run keeps the segments and options that it was started with, such as --only-changed.
 Where every run has ended, there is nothing to do, and that is a success.
 """,
 )
@@ -179,11 +179,11 @@ def resume(
     hosts: Hosts = _HOSTS,
     common: CommonOptions = _COMMON,
 ) -> int:
-    """Go on with an export that was cut off, without naming its segments again.
+    """Go on with an unfinished export, without naming its segments again.
 
     Args:
-        to: The directory of its files, where its journal is, too.
-        journal: The journal, where it is elsewhere.
+        to: The directory of its files, and of its journal.
+        journal: The place of the journal, if it is another one.
         run: The run, where several are unfinished.
     """
     terminal = common.terminal()
@@ -201,8 +201,8 @@ Examples:
   segments-async runs --to exports --json | jq -r 'select(.ended_at == null) | .run'
   segments-async runs --to exports --prune 90
 
---prune takes unfinished runs too, except for those at work, and of every directory that the journal
-is of. With a run goes what --only-changed knew of its files.
+--prune deletes unfinished runs too, except those that a process has open, and of every directory
+that shares the journal. With a run goes what --only-changed needs to know of its files.
 """,
 )
 def show_runs(
@@ -213,12 +213,12 @@ def show_runs(
     json: bool = False,
     common: CommonOptions = _COMMON,
 ) -> int:
-    """List the runs that a journal knows, the latest first.
+    """List the runs of a journal, the latest first.
 
     Args:
-        to: The directory of their files, where their journal is, too.
-        journal: The journal, where it is elsewhere.
-        prune: Forget all runs to which nothing has happened for so many days.
+        to: The directory of their files, and of their journal.
+        journal: The place of the journal, if it is another one.
+        prune: Delete all runs to which nothing has happened for so many days.
         json: One JSON object per run and line, as when stdout is not a terminal.
     """
     terminal = common.terminal(json=json)
@@ -240,7 +240,7 @@ def status(
     json: bool = False,
     common: CommonOptions = _COMMON,
 ) -> int:
-    """Show where one export stands.
+    """Show the state of one export.
 
     Args:
         export_id: The export's id, as the manifest and JSON lines have it.

@@ -1,4 +1,4 @@
-"""What several commands take: types of values, and options that belong together."""
+"""Arguments that several commands have: types of values, and groups of options."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _IfLost = Literal["report", "resubmit"]
 @Parameter(name="*", group=GENERAL)
 @attrs.frozen(kw_only=True)
 class CommonOptions:
-    """What every command takes."""
+    """The options of every command."""
 
     verbose: Annotated[int, Parameter(alias="-v", count=True)] = 0
     """Log lines on stderr: answers of 429, pauses and retries; twice, everything."""
@@ -42,7 +42,7 @@ class CommonOptions:
     """No colours; so does NO_COLOR in the environment."""
 
     def terminal(self, *, json: bool = False) -> Terminal:
-        """Open the terminal, and let the library's log onto it."""
+        """Open the terminal, and print the library's log on it."""
         terminal = Terminal.open(no_color=self.no_color, json=json)
         log = logging.getLogger("segments_async")
         log.handlers[:] = [LogLines(terminal)]
@@ -54,7 +54,7 @@ class CommonOptions:
 @Parameter(name="*", group=PACE)
 @attrs.frozen(kw_only=True)
 class Pace:
-    """How fast a run goes, and for how long; another session of it may go otherwise."""
+    """The pace of a run. Each session of the run is given its own."""
 
     timeout: Annotated[Seconds | None, Parameter(metavar="SECONDS")] = None
     """Seconds for the whole run. What is unfinished then goes on at the vendor."""
@@ -69,7 +69,7 @@ class Pace:
 
 
 def _check_hosts(_: object, hosts: tuple[str, ...]) -> None:
-    """A whole link would never match, and nobody would say so."""
+    """Refuse a link: as a pattern for hosts it would never match, without an error."""
     if any(not host or set(host) & set("/@ ") for host in hosts):
         raise ValueError("a host such as files.example.com or *.example.com, and no link")
 
@@ -77,7 +77,7 @@ def _check_hosts(_: object, hosts: tuple[str, ...]) -> None:
 @Parameter(name="*", group=FILES)
 @attrs.frozen(kw_only=True)
 class Hosts:
-    """Where files may come from; each command is told anew, since no file may widen it."""
+    """Hosts of files. They are not stored with a run: no file may admit a host."""
 
     file_host: Annotated[tuple[str, ...], Parameter(metavar="HOST", validator=_check_hosts)] = ()
     """Fetch files from this host, too, such as minio.example.com or *.example.com; repeatable.
@@ -92,7 +92,7 @@ class Hosts:
 @Parameter(name="*", group=AGAIN)
 @attrs.frozen(kw_only=True)
 class RunOptions:
-    """What a run does about its segments; `resume` keeps to them."""
+    """Options that are stored with a run, and that `resume` uses again."""
 
     overwrite: Annotated[bool, Parameter(group=DESTINATION)] = False
     """Replace files that are there already; those of an earlier run are replaced anyway."""

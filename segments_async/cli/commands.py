@@ -1,4 +1,4 @@
-"""The commands that are one call each: `list`, `status`, `download`."""
+"""The commands `list`, `status` and `download`: one call of the client each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segments_async.cli.terminal import Terminal
 
 
 async def list_segments(terminal: Terminal) -> Exit:
-    """The account's segments."""
+    """List the account's segments."""
     async with account.from_environment().client() as client:
         segments = await client.list_segments()
     if terminal.piped:
@@ -28,7 +28,7 @@ async def list_segments(terminal: Terminal) -> Exit:
 
 
 async def status(export_id: str, terminal: Terminal) -> Exit:
-    """Where one export stands."""
+    """Show the state of one export."""
     async with account.from_environment().client() as client:
         found = await client.get_export(export_id)
     if terminal.piped:
@@ -41,7 +41,7 @@ async def status(export_id: str, terminal: Terminal) -> Exit:
 async def download(
     export_id: str, to: Path, overwrite: bool, hosts: Hosts, terminal: Terminal
 ) -> Exit:
-    """The file of one complete export."""
+    """Fetch the file of one complete export."""
     async with account.from_environment().client(file_hosts=hosts.patterns) as client:
         file = await client.download_export(export_id, to, overwrite=overwrite)
     if terminal.piped:

@@ -1,4 +1,4 @@
-"""The embedded stand-in for the vendor: `sandbox`, and `export --sandbox`. Needs its extra."""
+"""The stand-in for the vendor, in `sandbox` and `export --sandbox`. Needs the extra `sandbox`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from segments_async.sandbox.server import SandboxServer, serve
 
 
 def _sandbox(options: SandboxOptions) -> Sandbox:
-    """The vendor that behaves so.
+    """A sandbox with these options.
 
     Raises:
         UsageError: the options contradict each other.
@@ -60,17 +60,17 @@ def _window(text: str) -> FixedWindow:
 
 
 def demonstration() -> SandboxServer:
-    """A vendor to try `export` on: done in seconds, and long enough to watch."""
+    """The stand-in of `export --sandbox`: its exports take some seconds, long enough to watch."""
     return SandboxServer(Sandbox(segments=12, rows=5000))
 
 
 def account(server: SandboxServer) -> Account:
-    """The page's account, at the stand-in."""
+    """The account of the vendor's page, at the stand-in."""
     return Account(PAGE_API_KEY, PAGE_ACCESS_TOKEN, server.base_url)
 
 
 def differing(report: BulkReport[Exported], sandbox: Sandbox) -> list[str]:
-    """The exported segments whose file isn't what the vendor's side says it is."""
+    """The ids of exported segments whose file isn't the one that the sandbox served."""
     return [
         outcome.segment_id
         for outcome in report.exported
@@ -108,7 +108,7 @@ def _announce(server: SandboxServer, terminal: Terminal) -> None:
 
 
 def _manual(server: SandboxServer) -> str:
-    """How to use it; the curl commands are the vendor's page's, but for the host."""
+    """How to use the sandbox. The curl commands are those of the vendor's page."""
     base = server.base_url
     user = shlex.quote(f"{PAGE_API_KEY}:{PAGE_ACCESS_TOKEN}")
     body = shlex.quote(f'{{"segmentId": "{PAGE_SEGMENT_ID}", "outputFormat": "csv"}}')

@@ -1,4 +1,4 @@
-"""What a person reads when a command has ended."""
+"""The tables and sentences that a person reads at the end of a command."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ def plan_table(
 
 
 def file_line(file: ExportedFile) -> str:
-    """What `download` did."""
-    unverified = "" if file.verified else ", length not told by the server: unverified"
+    """The sentence of `download`."""
+    unverified = "" if file.verified else ", unverified: the server gave no length"
     return f"{printable(str(file.path))}: {in_bytes(file.size)}, sha256 {file.sha256}{unverified}"
 
 
@@ -104,9 +104,14 @@ def print_report(
     elapsed: float,
     journal: bool,
 ) -> None:
-    """The files, the segments without one and why, and the totals.
+    """Print the files, the segments without a file and the reasons, and the totals.
 
-    `journal`: whether the same command would go on with what is unfinished.
+    Args:
+        report: of the run.
+        names: of the segments, by id.
+        console: for people.
+        elapsed: seconds that the command took.
+        journal: whether the same command would go on with unfinished segments.
     """
     if report.exported:
         console.print(_files(report.exported, names, narrow=is_narrow(console)), "")
@@ -153,7 +158,7 @@ def _counts(run: RunStatus) -> str:
 
 
 def some_names(names: Iterable[str]) -> str:
-    """The names of a few, and how many more."""
+    """Ten names at most, and the number of the others."""
     every = [printable(name) for name in names]
     shown = ", ".join(every[:10])
     return f"{shown} and {len(every) - 10} more" if len(every) > 10 else shown
@@ -169,7 +174,7 @@ def _kept(kept: Sequence[NotExported], names: Mapping[str, str]) -> str:
 
 
 def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bool) -> Table:
-    # A file's name says much of the segment's again, and must be whole: people copy it.
+    # The file's name repeats the segment's, and is shown whole, since people copy it.
     first = [] if narrow else ["Segment"]
     mixed = any(outcome.source != "exported" for outcome in exported)
     last = ["Source"] if mixed else []
@@ -194,7 +199,7 @@ def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bo
 
 def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str]) -> Table:
     table = _table("Not exported", "Why", "Export")
-    table.columns[2].no_wrap = True  # for `download EXPORT`, in one piece
+    table.columns[2].no_wrap = True  # people copy it for `download EXPORT`
     for outcome in not_exported[:_MOST_ROWS]:
         export_id = outcome.export.export_id if outcome.export else ""
         why = f"{type(outcome.error).__name__}: {outcome.error}"
@@ -208,11 +213,11 @@ def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str]) -> 
 
 def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[str]:
     if journal and any(outcome.resumable for outcome in not_exported):
-        yield "The same command goes on with what is unfinished, and asks for nothing twice."
+        yield "The same command goes on with unfinished segments; no export is requested twice."
     elif any(isinstance(outcome.error, ExportTimeoutError) for outcome in not_exported):
         yield (
-            "An export that ran out of time goes on at the vendor: "
-            "segments-async download EXPORT --to FILE fetches it when it is complete."
+            "An export that ran out of time goes on at the vendor: when it is complete, "
+            "`segments-async download EXPORT --to FILE` fetches its file."
         )
     if any(
         isinstance(outcome.error, DownloadError) and outcome.error.reason == "link_refused"
@@ -221,8 +226,8 @@ def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[st
         yield FILE_HOST_HINT
     if any(outcome.submitted == "maybe" for outcome in not_exported):
         yield (
-            "Where an answer was lost, an export may be running; it was not asked for again. "
-            "Exporting those segments once more, or --on-unknown resubmit, risks a second one."
+            "Where an answer was lost, an export may be running; no other was requested. Exporting "
+            "these segments again, or --on-unknown resubmit, risks a second export."
         )
 
 
@@ -263,7 +268,7 @@ def _table(*headings: str) -> Table:
 
 
 def relative(path: Path) -> str:
-    """The path as a person in this directory would write it."""
+    """The path, relative to the current directory where it is inside."""
     current = Path.cwd()
     return printable(str(path.relative_to(current) if path.is_relative_to(current) else path))
 
