@@ -36,7 +36,13 @@ from segments_async._pace.gate import Gate, GateStatistics
 from segments_async._pace.permits import Target
 from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_bulk_options
 from segments_async._run.start import Resources, account_of
-from segments_async._sansio.api.credentials import Origin, Secret, authorization, parse_base_url
+from segments_async._sansio.api.credentials import (
+    BASE_URL,
+    Origin,
+    Secret,
+    authorization,
+    parse_base_url,
+)
 from segments_async._sansio.api.decoding import read_segments, read_status
 from segments_async._sansio.api.wire import (
     list_request,
@@ -62,8 +68,6 @@ from segments_async.results import BulkReport, Completed, Exported, ExportedFile
 from segments_async.run import BulkRun
 
 logger: logging.Logger = logging.getLogger("segments_async")
-
-BASE_URL = "https://query.indicative-prod.mparticle.com"
 
 API_KEY = "SEGMENTS_API_KEY"
 ACCESS_TOKEN = "SEGMENTS_ACCESS_TOKEN"  # noqa: S105 - a variable's name

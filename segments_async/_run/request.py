@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar
 import attrs
 
 from segments_async._files.destination import Destination
+from segments_async._journal.records import RunSpec
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import LONGEST_ID, is_id
 from segments_async._sansio.arguments import check_positive, check_timeout, segment_id_of
@@ -46,6 +47,7 @@ class RunRequest:
         options: of the run.
         journal: a path or URL; None for none.
         run: the name that the caller gave.
+        overwrite: whether files that are there already may be replaced.
         only_changed: whether to look for segments that needn't be exported.
         unusable: why a segment can't be exported whatever is there, by its id.
     """
@@ -55,8 +57,25 @@ class RunRequest:
     options: RunOptions
     journal: StrPath | None = None
     run: str | None = None
+    overwrite: bool = False
     only_changed: bool = False
     unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
+
+    @property
+    def spec(self) -> RunSpec:
+        """What the journal stores of the request, for a later session of the run."""
+        options = self.options
+        return RunSpec(
+            segments=[segment for segment in self.segments if segment not in self.unusable],
+            options={
+                "overwrite": self.overwrite,
+                "only_changed": self.only_changed,
+                "retry_failed": options.retry_failed,
+                "on_unknown": options.on_unknown,
+                "on_expired": options.on_expired,
+                "export_timeout": options.export_timeout,
+            },
+        )
 
 
 def bulk_export(
@@ -107,6 +126,7 @@ def bulk_export(
         ),
         journal=journal,
         run=run,
+        overwrite=overwrite,
         only_changed=only_changed,
         unusable=unusable,
     )

@@ -31,7 +31,7 @@ from segments_async._sansio.files.naming import is_in
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.unchanged import is_unchanged
-from segments_async._sansio.pace.backoff import LONGEST_GUARD
+from segments_async._sansio.pace.backoff import LONGEST_GUARD, TicketGuard
 from segments_async.errors import JournalError, SegmentsError
 from segments_async.models import Segment
 from segments_async.results import ExportedFile
@@ -106,9 +106,11 @@ async def start_run(resources: Resources, request: RunRequest) -> RunStart:
         return RunStart(name=request.run or now_name, recorder=Recorder(), obstacles=obstacles)
     journal = await SqlJournal.open(request.journal, account=resources.account)
     directory = None if request.destination is None else str(request.destination.directory)
-    log = await journal.open_run(destination=directory, name=request.run, now_name=now_name)
+    log = await journal.open_run(
+        destination=directory, name=request.run, now_name=now_name, spec=request.spec
+    )
     try:
-        await _restore_guard(resources.gate, journal)
+        await restore_guard(journal, resources.gate.guard)
         return await _start_with(journal, log, request, directory)
     except BaseException:
         with anyio.CancelScope(shield=True):
@@ -148,13 +150,18 @@ async def _obstacles(request: RunRequest, own: Collection[str]) -> Mapping[str, 
     return {**in_the_way, **request.unusable}
 
 
-async def _restore_guard(gate: Gate, journal: SqlJournal) -> None:
-    """Heed the ticket guard of another process of the account, which may have got a 500."""
+async def restore_guard(journal: SqlJournal, guard: TicketGuard) -> datetime | None:
+    """Hold this client's requests after a 500 that another process of the account received.
+
+    Returns the time before which nothing is sent; None where the journal holds nothing.
+    """
     record = await journal.guard()
-    if record is not None:
-        # A wall clock that jumped must not hold the account for days.
-        left = min((record.until - datetime.now(UTC)).total_seconds(), LONGEST_GUARD)
-        gate.guard.restore(anyio.current_time() + left, record.pause)
+    if record is None:
+        return None
+    # A wall clock that jumped must not hold the account for days.
+    left = min((record.until - datetime.now(UTC)).total_seconds(), LONGEST_GUARD)
+    guard.restore(anyio.current_time() + left, record.pause)
+    return record.until if left > 0 else None
 
 
 def account_of(base_url: str, api_key: str) -> str:
