@@ -156,7 +156,7 @@ class APIStatusError(APIError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the vendor couldn't validate the API key and access token. The request isn't repeated."""
+    """401: the vendor couldn't validate API key and access token. The request isn't repeated."""
 
 
 class PermissionDeniedError(APIStatusError):

@@ -49,7 +49,7 @@ class DownloadQueue(Generic[ItemT]):
         self._seconds = 0.0
 
     def add(self, item: ItemT, export: Export, tasks: TaskGroup | None) -> None:
-        """Queue a file. `tasks`: None once the run's time is up; then no file is fetched any more."""
+        """Queue a file. `tasks`: None once the run's time is up: then no file is fetched."""
         self._added += 1
         since = file_since(export) or datetime.now(UTC)
         heapq.heappush(self._queue, (since, self._added, item, export))
@@ -59,7 +59,7 @@ class DownloadQueue(Generic[ItemT]):
 
     @property
     def oldest_link_age(self) -> float | None:
-        """Seconds since the oldest of the files was made, by this machine's clock; None without one."""
+        """Seconds since the oldest file was made, by this machine's clock; None without one."""
         waiting = [entry[0] for entry in self._queue[:1]]
         oldest = min([*self._under_way.values(), *waiting], default=None)
         if oldest is None:

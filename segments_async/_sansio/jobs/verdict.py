@@ -15,7 +15,7 @@ the vendor answered            events                what follows
 other 4xx                      REFUSED               a later session may ask again; not of 404, 410
 301, 307, 308                  REFUSED               the run ends: `base_url` is wrong
 500                            LOST                  unknown, and a ticket is raised
-any other status               LOST                  unknown: a gateway can't know the vendor's answer
+any other status               LOST                  unknown: a gateway can't know it
 nothing, and it may have left  LOST                  unknown
 nothing, and it never left     NOT_SENT              sent again
 =============================  ====================  ==============================================
