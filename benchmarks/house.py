@@ -64,7 +64,7 @@ def modules() -> list[Module]:
 
 def imported(module: Module) -> Iterator[tuple[str, ...]]:
     """The names, in parts, of what a module imports of the package."""
-    for node in ast.walk(module.tree):
+    for node in _when_it_runs(module.tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -75,6 +75,16 @@ def imported(module: Module) -> Iterator[tuple[str, ...]]:
             first, *rest = name.split(".")
             if first == PACKAGE.name:
                 yield tuple(rest)
+
+
+def _when_it_runs(node: ast.AST) -> Iterator[ast.AST]:
+    """As `ast.walk`, without the imports for type checkers alone, under `if TYPE_CHECKING:`."""
+    yield node
+    children = ast.iter_child_nodes(node)
+    if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+        children = iter(node.orelse)
+    for child in children:
+        yield from _when_it_runs(child)
 
 
 def arrows(found: list[Module]) -> set[tuple[str, str]]:

@@ -38,8 +38,9 @@ from sqlalchemy import insert
 
 from segments_async import JournalError, NotExported, Pacer, SegmentsClient
 from segments_async._journal.database import Database
+from segments_async._journal.opening import open_run
 from segments_async._journal.sql import SqlJournal
-from segments_async._journal.tables import events, sealed, stamp
+from segments_async._journal.tables import events, stamp, with_checksum
 from segments_async._run.start import account_of
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.jobs.payload import payload_to_json
@@ -132,7 +133,7 @@ def fill(
     path: Path, run: str, segments: int, account: str = ACCOUNT, *, ends: bool = False
 ) -> None:
     """A run's log, as a run would have written it."""
-    opened = Database.open(path, account).open_run("/exports", run, run)
+    opened = open_run(Database.open(path, account), "/exports", run, run)
     rows: list[dict[str, Any]] = []
     number = 0
     at = stamp(datetime.now(UTC) - timedelta(days=400 if ends else 0))
@@ -148,7 +149,7 @@ def fill(
                 "at": at,
                 "facts": payload_to_json(payload_for(event, export)),
             }
-            rows.append(sealed(events, values))
+            rows.append(with_checksum(events, values))
         if len(rows) > 20_000 or n == segments - 1:
             connection: Any = opened._link.connection
             with connection.begin():
@@ -175,7 +176,7 @@ def large(directory: Path, segments: int) -> None:
 
 
 def take_up(path: Path) -> None:
-    Database.open(path, ACCOUNT).open_run("/exports", "n", "n").close()
+    open_run(Database.open(path, ACCOUNT), "/exports", "n", "n").close()
 
 
 def in_a_process(what: str, call: Any) -> None:

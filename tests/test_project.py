@@ -30,7 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_pace", "_files"}),
     frozenset({"_exports"}),
     frozenset({"_run"}),
-    frozenset({"run"}),
+    frozenset({"journal", "run"}),
     frozenset({"client"}),
     frozenset({"__init__"}),
     frozenset({"cli"}),
@@ -143,18 +143,17 @@ def test_core_needs_no_extra() -> None:
 def test_core_imports_only_its_dependencies() -> None:
     """The core imports the standard library and httpx, attrs, cattrs, anyio; extras import more.
 
-    And httpcore, httpx's own, in one module: it has the only way to read more than 64 KiB at once.
+    And httpcore, httpx's own, in `_http`: only its pools take a network backend of ours.
     """
     allowed = {"anyio", "attr", "attrs", "cattrs", "httpx", "segments_async", "__future__"}
-    extras = {"_journal": {"sqlalchemy"}}
-    modules = {"segments_async/_http/fast_transport.py": {"httpcore"}}
+    extras = {"_journal": {"sqlalchemy"}, "_http": {"httpcore"}}
     foreign = {
         (ids(path), name)
         for path in MODULES
         if layer_of(dotted(path)) not in {"cli", "sandbox"}
         for name in imports(path)
         if (root := name.partition(".")[0])
-        not in allowed | extras.get(layer_of(dotted(path)), modules.get(ids(path), set()))
+        not in allowed | extras.get(layer_of(dotted(path)), set())
         and root not in sys.stdlib_module_names
     }
     assert foreign == set()
@@ -201,6 +200,33 @@ def _optional_sandbox(layer: str, name: str) -> bool:
     return layer == "cli" and layer_of(name) == "sandbox"
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").rglob("*.py")), ids=ids)
+def test_the_command_line_uses_public_names_only(path: Path) -> None:
+    """The command line is a user of the library: no private module, name or attribute of it."""
+    private = {
+        name
+        for name in imports(path)
+        if name.startswith("segments_async")
+        and any(part.startswith("_") and part != "__init__" for part in name.split("."))
+    }
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("segments_async")
+        for alias in node.names
+        if alias.name.startswith("_")
+    }
+    accesses = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and ast.unparse(node.value) not in {"self", "cls", "super()", "os"}
+    }
+    assert private | names | accesses == set()
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "sandbox").rglob("*.py")), ids=ids)
 def test_sandbox_knows_nothing_of_the_client(path: Path) -> None:
     """The sandbox imports nothing of the library: a misreading of the page isn't made twice."""
@@ -213,18 +239,13 @@ def test_sandbox_knows_nothing_of_the_client(path: Path) -> None:
 
 
 def test_httpx_is_imported_in_one_place() -> None:
-    """Only `_http/api.py`, what it makes clients of, and the sandbox's transport import httpx."""
+    """Only modules of `_http`, and the sandbox's transport, import httpx."""
     users = {
         ids(path)
         for path in MODULES
         if any(name.partition(".")[0] == "httpx" for name in imports(path))
     }
-    assert users <= {
-        "segments_async/_http/environment.py",
-        "segments_async/_http/api.py",
-        "segments_async/_http/fast_transport.py",
-        "segments_async/sandbox/transport.py",
-    }
+    assert {one for one in users if "/_http/" not in one} == {"segments_async/sandbox/transport.py"}
 
 
 def test_the_tests_of_the_threats_exist() -> None:

@@ -21,6 +21,7 @@ import logging
 import math
 import random
 from collections.abc import Generator
+from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -249,6 +250,10 @@ class Gate:
 
 
 def _log(notice: Notice | None) -> None:
-    if notice is not None:
-        level = logging.WARNING if notice.warning else logging.INFO
-        logger.log(level, notice.text, *notice.arguments)
+    if notice is None:
+        return
+    text, arguments = notice.text, notice.arguments
+    if notice.pause is not None:
+        until = datetime.now().astimezone() + timedelta(seconds=notice.pause)
+        text, arguments = f"{text} Nothing is sent until %s.", (*arguments, f"{until:%H:%M:%S}")
+    logger.log(logging.WARNING if notice.warning else logging.INFO, text, *arguments)

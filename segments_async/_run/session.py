@@ -17,7 +17,8 @@ from segments_async._run.engine import Engine
 from segments_async._run.job import Job
 from segments_async._run.manifest import Manifest
 from segments_async._run.outcomes import Outcomes
-from segments_async._run.start import Resources, RunRequest, RunStart
+from segments_async._run.request import RunRequest
+from segments_async._run.start import Resources, RunStart
 from segments_async._run.workers import WorkerPool
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
@@ -161,7 +162,7 @@ class Session(Generic[OutcomeT]):
 
     async def _finish(self) -> None:
         """Whatever ended the run: write the last lines, and tell those who wait for outcomes."""
-        self.engine.unfollow_all()
+        self.engine.close()
         self._ended_at = anyio.current_time()
         self.engine.stats.ended_at = datetime.now(UTC)
         with anyio.CancelScope(shield=True):

@@ -15,8 +15,8 @@ import httpx
 
 from segments_async._files.part import ExportedBytes, PartFile
 from segments_async._journal.database import Database
+from segments_async._journal.high_water import HighWaterFile
 from segments_async._journal.opened_run import OpenedRun
-from segments_async._journal.witness import Witness
 from segments_async._run import manifest
 from segments_async.sandbox import Sandbox, SandboxTransport
 
@@ -89,9 +89,7 @@ def _until_death(life: Life, effect: Callable[..., Any], instead: Any) -> Callab
 
 
 def _let_go(file: PartFile, *_: object) -> None:
-    with file._lock:
-        file._left = True
-        file._close()
+    file.release()
 
 
 #: Functions with an effect, and their results in a dead session.
@@ -99,7 +97,7 @@ _EFFECTS: tuple[tuple[Any, str, Any], ...] = (
     (OpenedRun, "append", None),
     (OpenedRun, "finish", None),
     (OpenedRun, "set_aside", True),
-    (Witness, "tell", None),
+    (HighWaterFile, "tell", None),
     (Database, "set_guard", None),
     (PartFile, "open", None),
     (PartFile, "reset", None),

@@ -229,12 +229,13 @@ class World:
             tasks.cancel_scope.cancel()
 
     async def _run(self, client: SegmentsClient, plan: Plan) -> None:
+        options: dict[str, Any] = {"run": "nightly", **plan.options}
         bulk = client.open_bulk_export(
             self.sandbox.segment_ids,
             self.directory,
             journal=self.journal,
-            **{"run": "nightly", **plan.options},
             timeout=plan.after if plan.way == "timeout" else None,
+            **options,
         )
         try:
             async with bulk as run:

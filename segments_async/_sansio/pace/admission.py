@@ -45,7 +45,7 @@ from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedReq
 from segments_async.errors import APIConnectionError
 
 #: The log line of each 500. Its arguments: the request's method and path, and seconds.
-TICKET_RAISED = "500 on %s %s: the vendor has raised a ticket; nothing is sent for %.0f s"
+TICKET_RAISED = "500 on %s %s: the vendor has opened a ticket with its support by itself."
 
 
 @attrs.frozen
@@ -89,11 +89,15 @@ class Wait:
 
 @attrs.frozen
 class Notice:
-    """A line for the log, with its arguments; a warning or an information."""
+    """A line for the log, with its arguments; a warning or an information.
+
+    `pause`: seconds for which nothing is sent; the line says until when. None: it says nothing.
+    """
 
     warning: bool
     text: str
     arguments: tuple[object, ...]
+    pause: float | None = None
 
 
 class Admission(Generic[Target]):
@@ -195,7 +199,7 @@ class Admission(Generic[Target]):
         if answer.status == 500:
             self.guard.on_internal_error(now)
             pause = max(0.0, self.guard.next_at() - now)
-            return Notice(True, TICKET_RAISED, (request.method, request.path, pause))
+            return Notice(True, TICKET_RAISED, (request.method, request.path), pause=pause)
         if grant.guard_probe:
             passed = answer.status < 500 and answer.status != 429
             self.guard.on_probe_answer(now, passed=passed)
