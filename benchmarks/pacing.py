@@ -340,7 +340,7 @@ def main() -> int:
         return 0 if met else 1
     elif options.rivals:
         rivals_table(list(_chosen(options.only, quick=options.quick)), options.processes)
-    elif options.stats:
+    elif options.figures:
         own_figures(options.seeds)
     else:
         seeds = 2 if options.quick else options.seeds

@@ -1,4 +1,4 @@
-"""What every test shares: the two backends, their clocks, and parts that pip can't bring."""
+"""Fixtures of all tests: the two backends, their clocks, and programs that pip can't install."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _PARTS: dict[str, Callable[[], bool]] = {
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
-    """Each async test twice, in virtual time; in real time where it is marked ``real_time``."""
+    """Run each async test twice, in virtual time; in real time where marked ``real_time``."""
     if request.node.get_closest_marker("real_time"):
         return request.param, {}
     return virtual_time.backend(request.param)
@@ -70,13 +70,13 @@ def loggers_as_they_were() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """A server, for all tests of this process."""
+    """A PostgreSQL server, for all tests of this process."""
     with PostgresServer() as server:
         yield server
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than two for each processor, since two thirds of the time are waits.
+    """For `-n auto`: one more than two per processor, since two thirds of the time are waits.
 
     For sockets, disks and processes. Each has a PostgreSQL and servers of its own, so there are
     six at the most.

@@ -41,7 +41,7 @@ class Counted:
 
 
 def marked(item: pytest.Item) -> Counted | None:
-    """What the test's marker says; None where it isn't counted."""
+    """The test's marker; None where the test isn't counted."""
     marker = item.get_closest_marker("counted")
     return None if marker is None else Counted(*marker.args, **marker.kwargs)
 
@@ -55,7 +55,7 @@ def _marked(request: pytest.FixtureRequest) -> Counted:
 
 @pytest.fixture
 def count(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> int:
-    """How many cases this test tries."""
+    """The number of cases that this test tries."""
     found = _marked(request)
     number = found.whole if request.config.getoption("whole") else found.few
     if number is None:
@@ -66,7 +66,7 @@ def count(request: pytest.FixtureRequest, record_property: Callable[[str, object
 
 @pytest.fixture
 def every(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> int:
-    """Of so many cases this test tries one; 1: each of them."""
+    """This test tries every so many-th case; 1: each of them."""
     found = _marked(request)
     if found.every is None:
         raise pytest.UsageError(f"{request.node.nodeid}: counted(every=...) has the number")
@@ -83,7 +83,7 @@ def _ordinal(number: int) -> str:
 
 
 def tried(reports: list[Any]) -> list[str]:
-    """A line for each counted test that ran: its name, and what its cases come to."""
+    """A line for each counted test that ran: its name, and its number of cases."""
     sums: Counter[tuple[str, str]] = Counter()
     for report in reports:
         name = report.nodeid.partition("[")[0]
@@ -104,12 +104,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Claims first: what is wrong with one is seen early. Counted tests come last."""
+    """Put the counted tests last, so that a broken claim shows early."""
     items.sort(key=lambda item: marked(item) is not None)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What the counted tests tried."""
+    """Print the cases that the counted tests tried."""
     stats = terminalreporter.stats
     calls = [
         report

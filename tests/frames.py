@@ -1,4 +1,4 @@
-"""What an error gives away: the local variables of all its frames, and of all that it came from."""
+"""The secrets in an error: local variables of all its frames, and of its causes' frames."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def an_export(filename: str | None = LINK, **changed: Any) -> dict[str, Any]:
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Answers as told; the vendor's answers stand in a body that is still to be read."""
+    """Answers from a list; the vendor's answers have a body that is still to be read."""
 
     def __init__(self, answer: Answering) -> None:
         self._answer = answer
@@ -56,7 +56,7 @@ class Transport(httpx.AsyncBaseTransport):
 async def client_of(
     api: Answering, files: Answering, **options: Any
 ) -> AsyncIterator[SegmentsClient]:
-    """A client whose two transports answer as told."""
+    """A client with two such transports."""
     async with (
         httpx.AsyncClient(transport=Transport(api)) as api_http,
         httpx.AsyncClient(transport=Transport(files)) as files_http,
@@ -72,7 +72,7 @@ async def client_of(
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that it came from: hidden contexts and the members of groups, too."""
+    """The error, its causes and contexts, hidden ones too, and the members of groups."""
     todo: list[BaseException | None] = [error]
     seen: set[int] = set()
     while todo:
@@ -87,7 +87,7 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def given_away(error: BaseException) -> str:
-    """All that an error reporter could show of an error, but for the tests' own frames.
+    """All that an error reporter could show of an error, without the tests' own frames.
 
     More than reporters show: a context that is hidden by ``from None``, and attributes of errors.
     """

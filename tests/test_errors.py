@@ -1,4 +1,4 @@
-"""The errors: one root, the tree that is drawn, facts that survive a pickle."""
+"""The errors: one root, the tree in the docstring, and facts that survive a pickle."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ CLASSES = list(tree())
 
 
 def payload_of(cls: type[SegmentsError]) -> dict[str, Any]:
-    """Some value for each fact that the class takes."""
+    """A value for each fact that the class takes."""
     if cls in FACTS:
         return FACTS[cls]
     if issubclass(cls, APIStatusError):
@@ -123,7 +123,7 @@ def test_a_copy_keeps_class_message_and_facts(
 def test_a_copy_keeps_what_others_added(
     cls: type[SegmentsError], copied: Callable[[SegmentsError], SegmentsError]
 ) -> None:
-    """A note, or an attribute that a caller set, doesn't break the copy, and comes with it."""
+    """A copy keeps notes, and attributes that a caller set."""
     error = made(cls)
     error.add_note("while exporting for the newsletter")
     error.permit = 4711  # type: ignore[attr-defined]
@@ -136,7 +136,7 @@ def test_a_copy_keeps_what_others_added(
 def test_a_copied_bulk_error_keeps_its_report(
     copied: Callable[[SegmentsError], SegmentsError],
 ) -> None:
-    """The report survives with the outcomes, and those with their own errors."""
+    """A copied BulkExportError has its report, with the outcomes and their errors."""
     error = copied(made(BulkExportError))
     assert isinstance(error, BulkExportError)
     assert (error.report.name, error.report.progress) == (REPORT.name, REPORT.progress)
@@ -145,7 +145,7 @@ def test_a_copied_bulk_error_keeps_its_report(
 
 @every_class
 def test_every_fact_is_always_there(cls: type[SegmentsError]) -> None:
-    """Each attribute that a class's docstring names exists, also where its value is None."""
+    """Each attribute that a class's docstring names exists, also if its value is None."""
     documented = re.findall(r"^    (\w+): ", inspect.getdoc(cls) or "", re.MULTILINE)
     error = made(cls)
     assert [name for name in documented if not hasattr(error, name)] == []
@@ -160,7 +160,7 @@ def test_the_facts_of_an_export_error_may_be_unknown(cls: type[ExportError]) -> 
 
 @every_class
 def test_an_error_shows_its_message_only(cls: type[SegmentsError]) -> None:
-    """Neither str nor repr has the facts: an excerpt or an export is for who asks for it."""
+    """Neither str nor repr has the facts, such as an excerpt or an export."""
     error = made(cls)
     assert str(error) == "what happened"
     assert repr(error) == f"{cls.__name__}('what happened')"
@@ -168,13 +168,13 @@ def test_an_error_shows_its_message_only(cls: type[SegmentsError]) -> None:
 
 @every_class
 def test_every_class_is_at_the_front_door(cls: type[SegmentsError]) -> None:
-    """Whatever may be caught can be imported from the package itself."""
+    """Every error class can be imported from the package itself."""
     assert getattr(segments_async, cls.__name__) is cls
 
 
 @every_class
 def test_every_class_is_drawn_where_it_is(cls: type[SegmentsError]) -> None:
-    """The tree in the module's docstring has every class, below the one that it derives from."""
+    """The tree in the module's docstring has every class, below its base class."""
     above = "" if cls is SegmentsError else cls.__bases__[0].__name__
     assert drawn().get(cls.__name__) == above
 

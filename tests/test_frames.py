@@ -119,7 +119,7 @@ async def closed(client: SegmentsClient, path: Path) -> Any:
 
 
 def refused(*then: Any) -> Callable[[httpx.Request], httpx.Response]:
-    """Storage's answer, with a signed link wherever one can stand."""
+    """An answer of storage with a signed link in every place that can have one."""
     code, text = then
     return lambda _: httpx.Response(code, headers=HEADERS, text=text)
 
@@ -207,7 +207,7 @@ def quiet() -> Iterator[None]:
 @abandoned_body
 @pytest.mark.parametrize("name", CASES)
 async def test_no_frame_shows_a_secret(name: str, tmp_path: Path) -> None:
-    """Nor does an error's text or attribute, or anything that the error came from."""
+    """No frame, text or attribute of an error or of its causes has a secret."""
     expected, api, files, act = CASES[name]
     async with client_of(api, files) as client:
         with pytest.raises(SegmentsError) as caught:
@@ -220,7 +220,7 @@ async def test_no_frame_shows_a_secret(name: str, tmp_path: Path) -> None:
 
 
 def test_every_public_error_is_walked() -> None:
-    """A new error needs a case here.
+    """Each public error has a case here.
 
     Left out are the roots, which nothing raises, and the one that knows no link: it is raised
     before there is any.
@@ -253,7 +253,7 @@ BAD: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
 def test_no_frame_of_the_constructor_shows_the_token(bad: dict[str, Any]) -> None:
-    """Whatever is wrong with its arguments, the credentials among them."""
+    """With any malformed argument, the credentials included, no frame has the token."""
     given: dict[str, Any] = {"api_key": PAGE_API_KEY, "access_token": PAGE_ACCESS_TOKEN}
     with pytest.raises((ConfigurationError, ValueError)) as caught:
         SegmentsClient(**given | bad)
@@ -274,7 +274,7 @@ def test_no_frame_of_the_constructor_shows_the_token(bad: dict[str, Any]) -> Non
 def test_no_frame_of_from_env_shows_the_token(
     changed: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There, not even the calling frame has it."""
+    """Of `from_env`, not even the calling frame has the token."""
     environment = {"SEGMENTS_API_KEY": PAGE_API_KEY, "SEGMENTS_ACCESS_TOKEN": PAGE_ACCESS_TOKEN}
     for name, value in (environment | changed).items():
         monkeypatch.setenv(name, value)
@@ -321,7 +321,7 @@ async def test_no_frame_shows_a_link_where_there_is_no_client_for_storage(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """The library's own client is closed, or the environment breaks it."""
+    """No frame has a link if the library's own client is closed, or can't be made."""
     found = an_export_of(LINK)
     client = SegmentsClient(PAGE_API_KEY, PAGE_ACCESS_TOKEN)
     if how is None:
@@ -348,7 +348,7 @@ async def answer(self, request):
 
 
 class Silent(httpx.AsyncBaseTransport):
-    """Holds the request's head in a frame and never answers."""
+    """Has the request's head in a frame, and never answers."""
 
     sleep = staticmethod(anyio.sleep)
 
@@ -370,7 +370,7 @@ class SilentBody(httpx.AsyncByteStream):
 
 @pytest.mark.parametrize("which", ["api", "head", "body"])
 async def test_no_frame_of_a_timeout_shows_a_secret(which: str, tmp_path: Path) -> None:
-    """The caller's own timeout around a call shows the frames that it cancelled."""
+    """A caller's own timeout shows the frames that it cancelled: they have no secret."""
 
     def body(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers={"content-length": "10"}, stream=SilentBody())

@@ -1,4 +1,4 @@
-"""The models: frozen values that don't show what they shouldn't."""
+"""The models: frozen values whose reprs have no secrets."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ def test_values_are_frozen(value: Any) -> None:
 
 @every_value
 def test_values_have_no_room_for_more(value: Any) -> None:
-    """A misspelt attribute is an error and no new attribute."""
+    """A misspelt attribute is an error, and no new attribute."""
     with pytest.raises((AttributeError, attrs.exceptions.FrozenInstanceError)):
         value.segmentId = "a-segment"
 
 
 @every_value
 def test_a_repr_has_no_link(value: Any) -> None:
-    """Wherever an export is inside, its repr hides the link: a presigned one is a credential."""
+    """A repr hides an export's link, wherever the export is inside: a link is a credential."""
     assert "amazonaws" not in repr(value)
     assert "5ec4e7" not in str(value)
 
 
 @pytest.mark.parametrize("location", ["s3://bucket/key.csv", "https://host/key.csv"])
 def test_a_file_elsewhere_has_no_path(location: str) -> None:
-    """Asking a file that isn't on this machine for its local path raises."""
+    """The local path of a file that isn't on this machine raises."""
     with pytest.raises(ConfigurationError, match="not a local file"):
         _ = attrs.evolve(FILE, location=location).path
 
@@ -80,7 +80,7 @@ def test_a_local_file_has_its_path(location: str) -> None:
 
 
 def test_what_may_be_unknown_is_none() -> None:
-    """Description, category, last run, project of an export, end and link are None by default."""
+    """Description, category, last run, project of an export, end and link default to None."""
     segment = Segment("a-segment", "A Segment", "a-project", "Realtime")
     export = Export("an-export", segment, "QUEUED", NOON)
     unknown = (segment.description, segment.category, segment.last_run)
@@ -96,7 +96,7 @@ def test_a_copy_is_equal(value: Any) -> None:
 
 
 def test_a_pickled_export_lacks_its_link_and_nothing_else() -> None:
-    """A presigned link is a credential, and pickles end up in caches and queues."""
+    """A pickled export lacks its link, which is a credential, and nothing else."""
     export = attrs.evolve(
         EXPORT, filename="https://bucket.s3.amazonaws.com/a.csv?X-Amz-Signature=5"
     )
@@ -107,7 +107,7 @@ def test_a_pickled_export_lacks_its_link_and_nothing_else() -> None:
 
 @pytest.mark.parametrize("value", [SEGMENT, EXPORT, FILE], ids=lambda value: type(value).__name__)
 def test_values_can_be_keys(value: Any) -> None:
-    """Equal values have equal hashes, so that they can stand in a set."""
+    """Equal values have equal hashes, so that they can be in a set."""
     assert {value, copy.deepcopy(value)} == {value}
 
 

@@ -70,7 +70,7 @@ def report(*not_exported: NotExported) -> BulkReport[Exported]:
 
 
 def test_a_report_with_a_failure_raises() -> None:
-    """The error says how many weren't exported and why the first wasn't, and has the report."""
+    """The error has the number of failures, the first one's reason, and the report."""
     failed = report(NOT_SUBMITTED, NOT_FETCHED)
     with pytest.raises(BulkExportError, match=r"^2 of 3 .*: too late$") as caught:
         failed.raise_for_errors()
@@ -79,7 +79,7 @@ def test_a_report_with_a_failure_raises() -> None:
 
 
 def test_a_report_without_a_failure_raises_nothing() -> None:
-    """Where every segment was exported, the report is ok, and silent."""
+    """If every segment was exported, the report is ok and raises nothing."""
     report().raise_for_errors()
     assert report().ok
 
@@ -94,13 +94,13 @@ def test_an_empty_run_is_ok() -> None:
 
 @every_outcome
 def test_every_line_has_the_same_keys(outcome: Outcome) -> None:
-    """Whatever the outcome, a line has the same keys in the same order."""
+    """Every line has the same keys in the same order, for any outcome."""
     assert list(outcome_line(outcome, run="a-run")) == KEYS
 
 
 @every_outcome
 def test_a_line_has_no_link(outcome: Outcome) -> None:
-    """No line holds the link to a file, nor any part of it."""
+    """No line has a link to a file, nor any part of it."""
     line = json.dumps(outcome_line(outcome, run="a-run"))
     assert "amazonaws" not in line
     assert "secret-path" not in line
@@ -109,19 +109,19 @@ def test_a_line_has_no_link(outcome: Outcome) -> None:
 
 @every_outcome
 def test_a_line_is_json(outcome: Outcome) -> None:
-    """A line is plain JSON, which comes back as it went."""
+    """A line is plain JSON that can be read back."""
     line = outcome_line(outcome, run="a-run")
     assert json.loads(json.dumps(line)) == line
 
 
 def test_a_line_of_a_file_of_nothing() -> None:
-    """A size of 0 and an unverified file are said as 0 and false, not as null."""
+    """A size of 0 and an unverified file are 0 and false, not null."""
     line = outcome_line(EXPORTED, run="a-run")
     assert (line["size"], line["verified"]) == (0, False)
 
 
 def test_a_line_of_an_exported_segment() -> None:
-    """What was exported has its file, and no error."""
+    """An exported segment's line has its file, and no error."""
     line = outcome_line(EXPORTED, run="a-run")
     del line["at"]
     assert line == {
@@ -142,7 +142,7 @@ def test_a_line_of_an_exported_segment() -> None:
 
 
 def test_a_line_of_a_completed_segment() -> None:
-    """What was only completed has its export, and no file."""
+    """A completed segment's line has its export, and no file."""
     line = outcome_line(COMPLETED, run="a-run")
     assert (line["outcome"], line["export_id"], line["file"]) == ("completed", "an-export", None)
 
@@ -160,7 +160,7 @@ def test_a_line_of_a_completed_segment() -> None:
 def test_a_line_of_a_segment_that_was_not_exported(
     outcome: NotExported, error: dict[str, str]
 ) -> None:
-    """What was not exported has the error's class and message, and whether it was submitted."""
+    """The line has the error's class and message, and whether the segment was submitted."""
     line = outcome_line(outcome, run="a-run")
     assert line["outcome"] == "not_exported"
     assert (line["error"], line["submitted"]) == (error, outcome.submitted)
@@ -171,13 +171,13 @@ def test_a_line_of_a_segment_that_was_not_exported(
     ("outcome", "name"), [(NOT_SUBMITTED, "Given"), (NOT_FETCHED, "A Segment")]
 )
 def test_the_name_in_a_line(outcome: Outcome, name: str) -> None:
-    """The name is the export's own segment's, and the caller's where there is no export."""
+    """The name is that of the export's segment, or the caller's where there is no export."""
     assert outcome_line(outcome, run="a-run", name="Given")["name"] == name
 
 
 @every_outcome
 def test_a_line_says_when(outcome: Outcome) -> None:
-    """The moment is now, in UTC, with its offset."""
+    """The time is now, in UTC, with its offset."""
     before = datetime.now(UTC).replace(microsecond=0)
     at = datetime.fromisoformat(str(outcome_line(outcome, run="a-run")["at"]))
     assert before <= at <= datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""Threats that cut across the modules: what frames, spans, logs and TLS give away, what has no end.
+"""Threats that concern several modules: frames, spans, log lines, TLS, and endless answers.
 
 docs/threats.md has the whole table, and the tests of the rest.
 """
@@ -80,7 +80,7 @@ def unused(_: httpx.Request) -> httpx.Response:
 
 
 def held_by(error: BaseException) -> list[object]:
-    """Requests and responses that hang on an error, or on what it came from."""
+    """Requests and responses that hang on an error, or on one of its causes."""
     todo: list[BaseException | None] = [error]
     held: list[object] = []
     while todo:
@@ -92,7 +92,7 @@ def held_by(error: BaseException) -> list[object]:
 
 
 def locals_shown(error: BaseException) -> str:
-    """What an error reporter shows that has the locals of all frames but the tests' own."""
+    """The text of an error reporter that shows the locals of all frames but the tests' own."""
     todo = [traceback.TracebackException.from_exception(error, capture_locals=True)]
     shown = ""
     while todo:
@@ -110,7 +110,7 @@ def locals_shown(error: BaseException) -> str:
 
 
 def broken_while_sending(request: httpx.Request) -> httpx.Response:
-    """As httpcore and h11 hold the request's head while they write it."""
+    """Break as httpcore and h11 do while they write the request's head."""
     # Compiled as another file's: the tests' own frames are left out.
     exec(compile("head = told\nraise broken", "h11.py", "exec"), {}, {
         "told": [*request.headers.raw, str(request.url)],
@@ -120,7 +120,7 @@ def broken_while_sending(request: httpx.Request) -> httpx.Response:
 
 
 def broken_twice(request: httpx.Request) -> httpx.Response:
-    """An error of the layer below as the cause."""
+    """Break with an error of the layer below as the cause."""
     try:
         return broken_while_sending(request)
     except httpx.WriteError as exc:
@@ -154,7 +154,7 @@ API_ANSWERS: dict[str, Answering] = {
 @pytest.mark.parametrize("answer", API_ANSWERS.values(), ids=list(API_ANSWERS))
 @pytest.mark.parametrize("call", ["get_export", "request_export"])
 async def test_no_frame_of_an_api_error_shows_a_secret(answer: Answering, call: str) -> None:
-    """Not even with all locals, those of the causes' frames included."""
+    """No locals of any frame, of the causes' frames neither, have a secret."""
     given = PAGE_EXPORT_ID if call == "get_export" else PAGE_SEGMENT_ID
     async with client_of(answer, unused) as client:
         with pytest.raises(SegmentsError) as caught:
@@ -186,7 +186,7 @@ FILE_ANSWERS: dict[str, Answering] = {
 async def test_no_frame_of_a_download_error_shows_a_link(
     answer: Answering, how: str, tmp_path: Path
 ) -> None:
-    """A signed link stays out of all locals, of `open_export` and of runs too."""
+    """No locals have a signed link, of `open_export` and of runs neither."""
     async with client_of(complete, answer) as client:
         export = await client.get_export(PAGE_EXPORT_ID)
         if how == "bulk":
@@ -206,7 +206,7 @@ async def test_no_frame_of_a_download_error_shows_a_link(
 
 
 def test_an_answer_of_storage_shows_no_link() -> None:
-    """It is a local variable of whoever reads it, and its Location may be signed."""
+    """The repr of storage's answer has no link: it is in locals, and Location may be signed."""
 
     async def read_into(_: memoryview) -> int:
         return 0
@@ -230,7 +230,7 @@ def spans() -> Iterator[tuple[InMemorySpanExporter, TracerProvider]]:
 async def test_opentelemetry_sees_nothing_of_a_file(
     spans: tuple[InMemorySpanExporter, TracerProvider], tmp_path: Path
 ) -> None:
-    """Its httpx instrumentation traces the API; storage gets no `traceparent`, no span the link."""
+    """OpenTelemetry traces the API; storage gets no `traceparent`, and no span has the link."""
     exporter, provider = spans
     sandbox = Sandbox(rows=5)
     elsewhere = f"{sandbox.files_origin}/moved?X-Amz-Signature={SIGNATURE}"
@@ -258,7 +258,7 @@ async def test_opentelemetry_sees_nothing_of_a_file(
 
 
 class Http2Server:
-    """Answers every request, in a thread of its own, whose log lines are its own too."""
+    """Answers every request in a thread of its own, whose log lines are told apart."""
 
     THREAD = "http2-server"
 
@@ -277,7 +277,7 @@ class Http2Server:
         self._listener.close()
 
     def _serve(self) -> None:
-        """One connection for the API, and one for the file."""
+        """Serve one connection for the API, and one for the file."""
         for _ in range(2):
             stream, _ = self._listener.accept()
             with stream:
@@ -306,7 +306,7 @@ class Http2Server:
 
 @pytest.mark.real_time
 async def test_http_2_logs_no_secret(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    """Hpack logs each header at DEBUG: of a caller's HTTP/2 client, credentials and the link."""
+    """Hpack's DEBUG lines of a caller's HTTP/2 client have no credentials and no link."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     handler.addFilter(lambda record: record.threadName != Http2Server.THREAD)
@@ -382,7 +382,7 @@ def tls_origin(authority: trustme.CA) -> Iterator[str]:
 async def test_no_client_of_ours_takes_an_unknown_certificate(
     which: str, tls_origin: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both verify, for the API and for files, with nothing configured."""
+    """The library's clients for the API and for files verify certificates by default."""
     segment, link = Segment(PAGE_SEGMENT_ID), f"{tls_origin}/a.csv"
     export = Export(PAGE_EXPORT_ID, segment, ExportStatus.COMPLETE, None, filename=link)
 
@@ -436,13 +436,13 @@ def _without_verification() -> ssl.SSLContext:
     ids=["False", "True", "a path", "no names", "no verification"],
 )
 def test_verification_cannot_be_switched_off(context: Any) -> None:
-    """Httpx takes `verify=False`; `ssl_context` doesn't, nor a context that verifies less."""
+    """`ssl_context` takes no False, and no context that verifies less."""
     with pytest.raises(ConfigurationError, match="ssl_context"):
         SegmentsClient("key", "token", ssl_context=context)
 
 
 async def test_a_context_that_is_loosened_later_is_refused() -> None:
-    """The object stays the caller's: it is looked at again before each request."""
+    """The caller's context is checked again before each request."""
     context = ssl.create_default_context()
     async with SegmentsClient(
         "key", "token", base_url="https://127.0.0.1:1", ssl_context=context
@@ -459,7 +459,7 @@ async def test_a_context_that_is_loosened_later_is_refused() -> None:
 
 
 class Endless(httpx.AsyncByteStream):
-    """A body as good as without an end, which counts what was taken of it."""
+    """An almost endless body, which counts the bytes that were read."""
 
     def __init__(self, piece: bytes, seconds: float = 0.0) -> None:
         self._piece = piece
@@ -474,7 +474,7 @@ class Endless(httpx.AsyncByteStream):
 
 
 class Barren(httpx.AsyncByteStream):
-    """A body that goes on for ever."""
+    """An endless body."""
 
     def __init__(self, piece: bytes) -> None:
         self._piece = piece
@@ -495,7 +495,7 @@ EMPTY_BLOCKS = b"\0\0\0\xff\xff" * 10_000
 async def test_a_file_that_yields_nothing_ends(
     piece: bytes, coding: str, how: str, tmp_path: Path
 ) -> None:
-    """Bytes come, or not even those, and of the file there is none."""
+    """A body that goes on without bytes of the file is ended."""
 
     def files(_: httpx.Request) -> httpx.Response:
         headers = {"content-encoding": coding} if coding else {}
@@ -512,7 +512,7 @@ async def test_a_file_that_yields_nothing_ends(
 
 
 def test_blocks_of_gzip_that_yield_nothing_end() -> None:
-    """Within one member, too."""
+    """Blocks within one gzip member that yield nothing are ended, too."""
     decoder = GzipDecoder()
     decoder.feed(b"\x1f\x8b\x08" + b"\0" * 7)
     assert decoder.read() == b""
@@ -528,7 +528,7 @@ MIB = b" " * 1024 * 1024
 @abandoned_body
 @pytest.mark.parametrize(("call", "cap"), [("list", LIST_CAP), ("status", STATUS_CAP)])
 async def test_of_a_body_no_more_is_read_than_its_cap(call: str, cap: int) -> None:
-    """64 MiB of a list, 1 MiB of a status, and the piece that was one too many."""
+    """At most 64 MiB of a list, 1 MiB of a status, and one piece more are read."""
     body = Endless(MIB)
     async with client_of(lambda _: httpx.Response(200, stream=body), unused) as client:
         with pytest.raises(DecodeError, match=f"more than {cap} bytes"):
@@ -541,7 +541,7 @@ async def test_of_a_body_no_more_is_read_than_its_cap(call: str, cap: int) -> No
 async def test_of_storages_error_page_no_more_is_read_than_its_cap(
     how: str, tmp_path: Path
 ) -> None:
-    """16 KiB tell what it says."""
+    """At most 16 KiB of storage's error page are read."""
     page = Endless(b" " * 1024)
     async with client_of(complete, lambda _: httpx.Response(403, stream=page)) as client:
         export = await client.get_export(PAGE_EXPORT_ID)
@@ -556,7 +556,7 @@ async def test_of_storages_error_page_no_more_is_read_than_its_cap(
 
 @abandoned_body
 async def test_an_answer_of_the_api_has_a_time_in_all() -> None:
-    """A byte a second meets no read timeout: `request_timeout` is to the last byte."""
+    """`request_timeout` is for the whole answer: a byte a second ends it, too."""
     body = Endless(b" ", seconds=1.0)
     async with client_of(
         lambda _: httpx.Response(200, stream=body), unused, request_timeout=20.0
@@ -570,7 +570,7 @@ async def test_an_answer_of_the_api_has_a_time_in_all() -> None:
 @abandoned_body
 @pytest.mark.parametrize("status", [200, 403])
 async def test_a_body_that_trickles_is_left_while_it_is_read(status: int) -> None:
-    """`open_export`, too, waits a minute for 64 KiB, of an error page as of a file."""
+    """`open_export` also ends a body slower than 64 KiB a minute, of an error page too."""
     body = Endless(b"user_id\n", seconds=1.0)
     async with client_of(complete, lambda _: httpx.Response(status, stream=body)) as client:
         export = await client.get_export(PAGE_EXPORT_ID)
@@ -584,7 +584,7 @@ async def test_a_body_that_trickles_is_left_while_it_is_read(status: int) -> Non
 
 @abandoned_body
 async def test_a_reader_may_take_its_time() -> None:
-    """Only the server's time counts: an hour between two pieces breaks nothing."""
+    """Only the server's time counts: a reader's hour between two pieces ends nothing."""
     body = Endless(bytes(70_000), seconds=1.0)
     async with client_of(complete, lambda _: httpx.Response(200, stream=body)) as client:
         export = await client.get_export(PAGE_EXPORT_ID)
@@ -597,7 +597,7 @@ async def test_a_reader_may_take_its_time() -> None:
 
 
 async def test_nothing_is_asked_for_compressed(tmp_path: Path) -> None:
-    """What comes is as long as it says, from the API and from storage."""
+    """Requests to API and storage ask for uncompressed answers."""
     asked: list[tuple[str, str]] = []
 
     class Noting(SandboxTransport):
@@ -616,7 +616,7 @@ async def test_nothing_is_asked_for_compressed(tmp_path: Path) -> None:
 
 
 def test_a_gzip_bomb_comes_in_pieces() -> None:
-    """64 MiB out of 64 KiB, and no piece of more than 1 MiB."""
+    """64 MiB out of 64 KiB come in pieces of at most 1 MiB."""
     compress = zlib.compressobj(9, wbits=31)
     bomb = compress.compress(bytes(64 * STEP)) + compress.flush()
     assert len(bomb) < 100_000
@@ -635,7 +635,7 @@ def test_a_gzip_bomb_comes_in_pieces() -> None:
 async def test_no_message_commands_a_terminal(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """A vendor's words get into errors and log lines escaped, and make no new line there."""
+    """A vendor's text is escaped in errors and log lines, and makes no new line there."""
     evil = "PEN\x1b]0;owned\x07\u202e\nDING"
     page = httpx.Response(200, headers=[(b"content-type", b"text/\x9b31m")], text="<html>")
     answers = {

@@ -8,22 +8,24 @@ Five parts may delay a request. `Admission` asks all of them before each request
 * `Outage`: while the vendor can't be reached, one request at a time goes as a probe;
 * `Pacer`: the account's rate.
 
-Every result goes to the same parts:
+The result of every request goes to the same parts:
 
-==============================  ===========  ============  ==================  =================
-the result                      pacer        outage        guard, of its probe submits, of a submit
-==============================  ===========  ============  ==================  =================
-the vendor's, 1 to 428          accepted     ended         passed              see `on_judged`
-429                             throttled    ended         not passed          no word
-429 for a cap on exports        no word      ended         not passed          no word
-500                             accepted     ended         armed again         see `on_judged`
-a gateway's, see `is_away`      probe lost   failure       not passed          unknown
-unreadable: too large, coded    probe lost   ended         not passed          see `on_judged`
-none, and it may have left      probe lost   failure       not passed          unknown
-none, and it never left         probe lost   at once       not passed          no word
-cut off by its caller           probe lost   no word       not passed          no word
-released before it was sent     probe lost   no word       next request        no word
-==============================  ===========  ============  ==================  =================
+==========================  =========  ==============  =============  =================
+the result                  pacer      outage          guard's probe  hold of submits
+==========================  =========  ==============  =============  =================
+2xx or 4xx of the vendor    accepted   over            passed         by `on_judged`
+429                         throttled  over            not passed     no word: not done
+429, taken for a cap        no word    over            not passed     no word: not done
+500                         accepted   over            armed again    by `on_judged`
+a gateway's (`is_away`)     no answer  one failure     not passed     unknown
+no answer, may have left    no answer  one failure     not passed     unknown
+no answer, never left       no answer  begins at once  not passed     no word: not done
+unreadable: size, coding    no answer  over            not passed     by `on_judged`
+cut off by its caller       no answer  no word         not passed     no word
+not sent (`on_released`)    no answer  no word         the next one   no word: not done
+==========================  =========  ==============  =============  =================
+
+408, 421 and 425 to a submit are no word about submits either: the vendor did nothing.
 """
 
 from __future__ import annotations
