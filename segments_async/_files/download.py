@@ -23,9 +23,10 @@ from segments_async._files.errors import (
     WrongRangeReceived,
 )
 from segments_async._files.gzip_stream import GzipDecoder
+from segments_async._files.min_speed import MinSpeed
 from segments_async._files.part import PartFile
 from segments_async._http.storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
-from segments_async._sansio.files.progress_limit import TOO_SLOW, SpeedMeter
+from segments_async._sansio.files.progress_limit import TOO_SLOW
 from segments_async._sansio.files.range_allocator import RangeAllocator, size_of
 from segments_async._sansio.files.ranges import (
     NO_END,
@@ -41,10 +42,8 @@ from segments_async._sansio.files.ranges import (
 logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Bytes of a batch. Smaller batches cost more hand-overs to threads, of some 0.3 ms each; larger
-#: ones no longer fit the processor's cache. The first batch is small: after it, `open_more` decides
-#: whether more connections are useful.
+#: ones no longer fit the processor's cache.
 BATCH = 4 * 1024 * 1024
-FIRST_BATCH = 2 * 1024 * 1024
 
 #: Batches of a connection: one is received, one is written, one is hashed. With a fourth, waiting
 #: between them, a GiB takes 0.80 s instead of 0.72 s: it no longer fits the processor's cache.
@@ -147,17 +146,17 @@ class Attempt:
     async def _request(self, asked: Range | None, stop: int, *, first: bool) -> None:
         """Make one request, and receive its body while the connection is fast enough."""
         await self._storage.turn()
-        meter = SpeedMeter(anyio.current_time())
-        with anyio.CancelScope(deadline=meter.deadline) as scope:
+        speed = MinSpeed()
+        with speed.scope:
             headers = NO_HEADERS if asked is None else asked.headers()
             async with self._storage.get(self._link, headers) as answer:
                 meaning = read_answer(answer.status, answer.headers, asked)
                 match meaning:
                     case PartialContent() if asked is not None:
-                        body = self._body(asked.start, stop, asked.stop, meter, first=first)
-                        await body.receive(answer, scope)
+                        body = BodyWriter(self, asked.start, stop, asked.stop, speed, first=first)
+                        await body.receive(answer)
                     case ObjectVersion() if first and not self._extra_connections:
-                        await self._receive_all(answer, meaning, meter, scope)
+                        await self._receive_all(answer, meaning, speed)
                     case Restart():
                         raise CannotResume(meaning.why)
                     case WrongRange():
@@ -166,20 +165,11 @@ class Attempt:
                         await self._refuse(answer)
                     case _:
                         raise AttemptFailed(f"storage answered a range with {answer.status}")
-        if scope.cancelled_caught:
+        if speed.scope.cancelled_caught:
             raise AttemptFailed(TOO_SLOW)
 
-    def _body(
-        self, start: int, stop: int, end: int, meter: SpeedMeter, *, first: bool
-    ) -> BodyWriter:
-        return BodyWriter(self, start, stop, end, meter, first=first, first_batch=FIRST_BATCH)
-
     async def _receive_all(
-        self,
-        answer: StorageAnswer,
-        version: ObjectVersion,
-        meter: SpeedMeter,
-        scope: anyio.CancelScope,
+        self, answer: StorageAnswer, version: ObjectVersion, speed: MinSpeed
     ) -> None:
         """A body that is the whole file, although a range may have been asked for."""
         before = self._part.version
@@ -188,29 +178,25 @@ class Attempt:
         self._part.version = version
         self._received = 0
         if version.gzip:
-            await self._receive_gzip(answer, version, meter, scope)
+            await self._receive_gzip(answer, version, speed)
             self._allocator = RangeAllocator((), 0)
             return
         end = NO_END if version.total is None else version.total
         self._allocator = RangeAllocator((), end)
         _, stop = self._allocator.take(CHUNK) or (0, 0)
-        await self._body(0, stop, end, meter, first=True).receive(answer, scope)
+        await BodyWriter(self, 0, stop, end, speed, first=True).receive(answer)
         if version.total is None:
             self._allocator = RangeAllocator((), 0)
 
     async def _receive_gzip(
-        self,
-        answer: StorageAnswer,
-        version: ObjectVersion,
-        meter: SpeedMeter,
-        scope: anyio.CancelScope,
+        self, answer: StorageAnswer, version: ObjectVersion, speed: MinSpeed
     ) -> None:
         """Decode the body into the part. If it breaks it can't be resumed.
 
         The place of a decoded byte in the file depends on all encoded bytes before.
         """
-        decoder, offset = GzipDecoder(version.md5), 0
-        arrived, batch = 0, bytearray()
+        decoder = GzipDecoder(version.md5)
+        offset, arrived, batch = 0, 0, bytearray()
 
         async def write() -> None:
             nonlocal offset
@@ -223,8 +209,7 @@ class Attempt:
 
         async for chunk in answer.chunks:
             arrived += len(chunk)
-            meter.on_bytes(len(chunk), anyio.current_time())
-            scope.deadline = meter.deadline
+            speed.on_bytes(len(chunk))
             batch += chunk
             if len(batch) >= self.batch_size:
                 await write()
@@ -281,13 +266,13 @@ class Attempt:
 
     # ----------------------------------------------------------------- more connections
 
-    def open_more(self, meter: SpeedMeter) -> None:
+    def open_more(self, speed: MinSpeed) -> None:
         """Open as many more connections as are useful, and have a free slot."""
         version = self._part.version
         total = version.total or 0 if version is not None and version.divisible else 0
         if self._slots is None or self._extra_broke or total <= PARALLEL_FROM:
             return
-        if not meter.worth_another(anyio.current_time()):
+        if not speed.worth_another:
             return
         while self._slots.value:
             self._extra_connections += 1

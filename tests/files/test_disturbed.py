@@ -19,7 +19,7 @@ from client.vendor import STEADY, connected, names_in
 
 import segments_async
 from segments_async import Exported, ExportedFile, SegmentsClient
-from segments_async._files import download
+from segments_async._files import body_writer, download
 from segments_async._files import part as part_module
 from segments_async._files.locked_part import PartBusy, PartModified
 from segments_async._files.part import PartFile, part_of, sidecar_of
@@ -54,7 +54,7 @@ DISTURBANCES: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "FIRST_BATCH", 20_000)
+    monkeypatch.setattr(body_writer, "FIRST_BATCH", 20_000)
     monkeypatch.setattr(download, "BATCH", 20_000)
 
 
