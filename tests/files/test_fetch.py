@@ -562,7 +562,7 @@ def _most_at_once(sandbox: Sandbox) -> int:
 async def test_a_large_file_comes_over_several_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight connections are six times as fast as one; only the first one's last bytes come twice."""
+    """Eight connections are six times as fast as one; only the first one's end comes twice."""
     monkeypatch.setattr(download, "PARALLEL_FROM", 64_000_000)
     monkeypatch.setattr(download, "CHUNK", 2_000_000)
     alone, wide = sandbox_of(900_000, rate=RATE), sandbox_of(900_000, rate=RATE)

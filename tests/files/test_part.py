@@ -246,7 +246,7 @@ def test_a_kill_costs_what_came_since_the_last_note(
 def test_the_next_download_of_the_export_goes_on(
     target: Path, leave: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes of an earlier download count, in any order of writing; the hash is of the whole file."""
+    """Bytes of an earlier download count, in any order; the hash is of the whole file."""
     monkeypatch.setattr(part_module, "SIDECAR_INTERVAL", 0.0)
     part = opened(target, OBJECT)
     part.write(0, b"012")
