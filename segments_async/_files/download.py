@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import anyio
 import anyio.to_thread
+import attrs
 from anyio.abc import TaskGroup
 
 from segments_async._files.body_writer import BodyWriter
@@ -57,6 +58,7 @@ CHUNK = 16 * 1024 * 1024
 PARALLEL_FROM = 64 * 1024 * 1024
 
 
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Attempt:
     """One attempt. However it ends, the bytes that arrived are in the part.
 
@@ -73,30 +75,20 @@ class Attempt:
             in the same hand-over to a thread.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        link: str,
-        part: PartFile,
-        *,
-        refuse: Callable[[StorageAnswer], Awaitable[NoReturn]],
-        progress: Callable[[int], None],
-        slots: anyio.Semaphore | None,
-    ) -> None:
-        self._storage = storage
-        self._link = link
-        self._part = part
-        self._refuse = refuse
-        self._progress = progress
-        self._slots = slots
-        self._received = size_of(part.held)
-        self._allocator = RangeAllocator((), NO_END)
-        self._syncing = False
-        self._extra_connections = 0
-        self._extra_broke = False
-        self._failure: Exception | None = None
-        self._tasks: TaskGroup | None = None
-        self.rest: Bytes = b""
+    storage: Storage
+    link: str
+    part: PartFile
+    refuse: Callable[[StorageAnswer], Awaitable[NoReturn]]
+    progress: Callable[[int], None]
+    slots: anyio.Semaphore | None
+    _received: int = attrs.field(default=0, init=False)
+    _allocator: RangeAllocator = attrs.field(init=False)
+    _syncing: bool = attrs.field(default=False, init=False)
+    _extra_connections: int = attrs.field(default=0, init=False)
+    _extra_broke: bool = attrs.field(default=False, init=False)
+    _failure: Exception | None = attrs.field(default=None, init=False)
+    _tasks: TaskGroup | None = attrs.field(default=None, init=False)
+    rest: Bytes = attrs.field(default=b"", init=False)
 
     async def run(self) -> None:
         """Fetch the missing bytes.
@@ -105,11 +97,12 @@ class Attempt:
             AttemptFailed, StorageBroken: some are still missing.
             OSError: they can't be written.
         """
+        self._received = size_of(self.part.held)
         async with anyio.create_task_group() as self._tasks:
             try:
-                if self._part.resumable and self._part.version is not None:
-                    total = self._part.version.total or 0
-                    self._allocator = RangeAllocator(self._part.held, total)
+                if self.part.resumable and self.part.version is not None:
+                    total = self.part.version.total or 0
+                    self._allocator = RangeAllocator(self.part.held, total)
                 else:
                     await self._request(None, 0, first=True)
                 while (reserved := self._reserve()) is not None:
@@ -135,7 +128,7 @@ class Attempt:
 
         A single connection asks for all that follows, and reserves more of it as bytes arrive.
         """
-        version = self._part.version
+        version = self.part.version
         reserved = self._allocator.take(CHUNK)
         if version is None or reserved is None:
             return None
@@ -145,11 +138,11 @@ class Attempt:
 
     async def _request(self, asked: Range | None, stop: int, *, first: bool) -> None:
         """Make one request, and receive its body while the connection is fast enough."""
-        await self._storage.turn()
+        await self.storage.turn()
         speed = MinSpeed()
         with speed.scope:
             headers = NO_HEADERS if asked is None else asked.headers()
-            async with self._storage.get(self._link, headers) as answer:
+            async with self.storage.get(self.link, headers) as answer:
                 meaning = read_answer(answer.status, answer.headers, asked)
                 match meaning:
                     case PartialContent() if asked is not None:
@@ -162,7 +155,7 @@ class Attempt:
                     case WrongRange():
                         raise WrongRangeReceived(meaning.why)
                     case Refused() if first:
-                        await self._refuse(answer)
+                        await self.refuse(answer)
                     case _:
                         raise AttemptFailed(f"storage answered a range with {answer.status}")
         if speed.scope.cancelled_caught:
@@ -172,10 +165,10 @@ class Attempt:
         self, answer: StorageAnswer, version: ObjectVersion, speed: MinSpeed
     ) -> None:
         """A body that is the whole file, although a range may have been asked for."""
-        before = self._part.version
-        if self._part.held and not (before is not None and version.is_same(before)):
-            await anyio.to_thread.run_sync(self._part.reset)
-        self._part.version = version
+        before = self.part.version
+        if self.part.held and not (before is not None and version.is_same(before)):
+            await anyio.to_thread.run_sync(self.part.reset)
+        self.part.version = version
         self._received = 0
         if version.gzip:
             await self._receive_gzip(answer, version, speed)
@@ -204,8 +197,8 @@ class Attempt:
             written = -1
             while written != offset:
                 written = offset
-                offset = await anyio.to_thread.run_sync(decoder.write_some, self._part, offset)
-            self._progress(offset)
+                offset = await anyio.to_thread.run_sync(decoder.write_some, self.part, offset)
+            self.progress(offset)
 
         async for chunk in answer.chunks:
             arrived += len(chunk)
@@ -224,13 +217,13 @@ class Attempt:
     @property
     def batch_size(self) -> int:
         """Bytes of a batch, depending on how many connections share the memory now."""
-        slots = self._slots
+        slots = self.slots
         taken = 0 if slots is None else (slots.max_value or 0) - slots.value
         return min(BATCH, ALL_BATCHES // BATCHES // max(1 + self._extra_connections, taken))
 
     def is_last(self, end: int) -> bool:
         """Whether the file ends here."""
-        version = self._part.version
+        version = self.part.version
         return version is not None and end in (NO_END, version.total)
 
     def extend(self, stop: int) -> int:
@@ -239,23 +232,23 @@ class Attempt:
 
     def on_bytes(self, count: int) -> None:
         self._received += count
-        self._progress(self._received)
+        self.progress(self._received)
 
     async def write(self, offset: int, batch: Bytes) -> None:
         """Write and hash a batch. An error ends the attempt."""
         try:
-            await anyio.to_thread.run_sync(self._part.write, offset, batch)
+            await anyio.to_thread.run_sync(self.part.write, offset, batch)
         except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
             self._fail(exc)
             return
-        if self._part.wants_sync and not self._syncing:
+        if self.part.wants_sync and not self._syncing:
             self._syncing = True
             self._group.start_soon(self._sync)
 
     async def _sync(self) -> None:
         """Bring the written bytes to the disk while more arrive."""
         try:
-            await anyio.to_thread.run_sync(self._part.sync, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(self.part.sync, abandon_on_cancel=True)
         except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
             self._fail(exc)
         finally:
@@ -268,20 +261,20 @@ class Attempt:
 
     def open_more(self, speed: MinSpeed) -> None:
         """Open as many more connections as are useful, and have a free slot."""
-        version = self._part.version
+        version = self.part.version
         total = version.total or 0 if version is not None and version.divisible else 0
-        if self._slots is None or self._extra_broke or total <= PARALLEL_FROM:
+        if self.slots is None or self._extra_broke or total <= PARALLEL_FROM:
             return
         if not speed.worth_another:
             return
-        while self._slots.value:
+        while self.slots.value:
             self._extra_connections += 1
             reserved = self._reserve()
             if reserved is None:
                 self._extra_connections -= 1
                 return
-            self._slots.acquire_nowait()
-            self._group.start_soon(self._run_extra, self._slots, reserved)
+            self.slots.acquire_nowait()
+            self._group.start_soon(self._run_extra, self.slots, reserved)
 
     async def _run_extra(self, slots: anyio.Semaphore, reserved: tuple[Range, int] | None) -> None:
         """Another connection: it fetches chunk by chunk, while no other task waits for its slot."""
