@@ -38,8 +38,9 @@ from sqlalchemy import insert
 
 from segments_async import JournalError, NotExported, Pacer, SegmentsClient
 from segments_async._journal.database import Database
+from segments_async._journal.opening import open_run
 from segments_async._journal.sql import SqlJournal
-from segments_async._journal.tables import events, sealed, stamp
+from segments_async._journal.tables import events, stamp, with_checksum
 from segments_async._run.start import account_of
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.jobs.payload import payload_to_json
@@ -50,7 +51,7 @@ LOGGED = tuple(event for event in GOES_WELL if event is not Event.FETCH)
 
 
 def memory() -> int:
-    """MiB, at most so far."""
+    """The peak of resident MiB so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
@@ -132,7 +133,7 @@ def fill(
     path: Path, run: str, segments: int, account: str = ACCOUNT, *, ends: bool = False
 ) -> None:
     """A run's log, as a run would have written it."""
-    opened = Database.open(path, account).open_run("/exports", run, run)
+    opened = open_run(Database.open(path, account), "/exports", run, run)
     rows: list[dict[str, Any]] = []
     number = 0
     at = stamp(datetime.now(UTC) - timedelta(days=400 if ends else 0))
@@ -148,7 +149,7 @@ def fill(
                 "at": at,
                 "facts": payload_to_json(payload_for(event, export)),
             }
-            rows.append(sealed(events, values))
+            rows.append(with_checksum(events, values))
         if len(rows) > 20_000 or n == segments - 1:
             connection: Any = opened._link.connection
             with connection.begin():
@@ -175,11 +176,11 @@ def large(directory: Path, segments: int) -> None:
 
 
 def take_up(path: Path) -> None:
-    Database.open(path, ACCOUNT).open_run("/exports", "n", "n").close()
+    open_run(Database.open(path, ACCOUNT), "/exports", "n", "n").close()
 
 
 def in_a_process(what: str, call: Any) -> None:
-    """For its memory alone."""
+    """Run in a process of its own, so that its memory can be measured."""
     pid = os.fork()
     if not pid:
         with timed(f"  {what}"):
@@ -192,7 +193,7 @@ def in_a_process(what: str, call: Any) -> None:
 
 
 async def run(server: SandboxServer, sandbox: Sandbox, to: Path, journal: Any, rate: float) -> None:
-    """A run, and what the sandbox saw of it."""
+    """A run, with the figures of the sandbox's record."""
     outcomes: list[Any] = []
     async with SegmentsClient(
         PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url, pacer=Pacer(rate=rate)

@@ -1,7 +1,7 @@
 """Export many user segments at once from mParticle Analytics' User Segments Export API."""
 
 from segments_async._files.body import ExportBody
-from segments_async._sansio.files.links import S3_HOSTS
+from segments_async._sansio.files.links import S3_HOSTS, without_secret
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async.client import SegmentsClient
 from segments_async.errors import (
@@ -26,6 +26,7 @@ from segments_async.errors import (
     SubmitUnknownError,
     TargetExistsError,
 )
+from segments_async.journal import Journal, RunSpec, RunStatus
 from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
 from segments_async.results import (
     BulkExportError,
@@ -36,7 +37,7 @@ from segments_async.results import (
     NotExported,
     Progress,
 )
-from segments_async.run import Activity, BulkRun
+from segments_async.run import Activity, BulkRun, file_names
 
 __all__ = [
     "S3_HOSTS",
@@ -61,6 +62,7 @@ __all__ = [
     "ExportTimeoutError",
     "Exported",
     "ExportedFile",
+    "Journal",
     "JournalError",
     "NotExported",
     "NotFoundError",
@@ -70,6 +72,8 @@ __all__ = [
     "PermissionDeniedError",
     "Progress",
     "RateLimitedError",
+    "RunSpec",
+    "RunStatus",
     "Segment",
     "SegmentType",
     "SegmentsClient",
@@ -77,4 +81,6 @@ __all__ = [
     "ServerError",
     "SubmitUnknownError",
     "TargetExistsError",
+    "file_names",
+    "without_secret",
 ]

@@ -46,7 +46,9 @@ DownloadReason = Literal[
     "disk_full",
     "broken",
 ]
-JournalReason = Literal["locked", "damaged", "newer", "foreign", "unsupported", "unavailable"]
+JournalReason = Literal[
+    "locked", "damaged", "newer", "foreign", "unsupported", "unavailable", "missing"
+]
 
 
 class SegmentsError(Exception):
@@ -271,7 +273,8 @@ class JournalError(SegmentsError):
 
     Attributes:
         reason: ``"locked"`` (a live process has the run, or writes without end), ``"damaged"``
-            (also an older copy, which lacks events that were durable), ``"newer"`` (written by a
+            (also an older copy, which lacks events that were durable), ``"missing"`` (a
+            :class:`Journal` was to be opened, and there is none), ``"newer"`` (written by a
             later version of this library), ``"foreign"`` (another account's, or no journal at all),
             ``"unsupported"`` (a network file system, a transaction pooler, another encoding), or
             ``"unavailable"`` (the directory can't be written, the disk is full, the database server

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Generic
 
@@ -11,10 +11,13 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
+from segments_async._run.request import RunRequest
 from segments_async._run.session import Session
-from segments_async._run.start import Resources, RunRequest, start_run
+from segments_async._run.start import Resources, start_run
 from segments_async._run.stats import progress_before_start
+from segments_async._sansio.files import naming
 from segments_async.errors import ConfigurationError
+from segments_async.models import Segment
 from segments_async.results import BulkReport, NotExported, OutcomeT, Progress
 
 
@@ -144,6 +147,17 @@ class BulkRun(Generic[OutcomeT]):
         if self._session is None:
             raise ConfigurationError("a bulk run is entered first: async with ... as run")
         return self._session
+
+
+def file_names(segments: Iterable[Segment | str]) -> dict[str, str]:
+    """The name of the file that a bulk run gives each segment, by segment id.
+
+    A readable name for a :class:`Segment` with a name, otherwise the id. No two are alike. A name
+    depends on the other segments only where two would be alike without the whole id.
+    """
+    return naming.file_names(
+        (one.segment_id, one.name) if isinstance(one, Segment) else (one, None) for one in segments
+    )
 
 
 class _Iterator(Generic[OutcomeT]):

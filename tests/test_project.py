@@ -30,7 +30,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_pace", "_files"}),
     frozenset({"_exports"}),
     frozenset({"_run"}),
-    frozenset({"run"}),
+    frozenset({"journal", "run"}),
     frozenset({"client"}),
     frozenset({"__init__"}),
     frozenset({"cli"}),
@@ -198,6 +198,33 @@ def test_imports_point_one_way(path: Path) -> None:
 
 def _optional_sandbox(layer: str, name: str) -> bool:
     return layer == "cli" and layer_of(name) == "sandbox"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "cli").rglob("*.py")), ids=ids)
+def test_the_command_line_uses_public_names_only(path: Path) -> None:
+    """The command line is a user of the library: no private module, name or attribute of it."""
+    private = {
+        name
+        for name in imports(path)
+        if name.startswith("segments_async")
+        and any(part.startswith("_") and part != "__init__" for part in name.split("."))
+    }
+    names = {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("segments_async")
+        for alias in node.names
+        if alias.name.startswith("_")
+    }
+    accesses = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and ast.unparse(node.value) not in {"self", "cls", "super()", "os"}
+    }
+    assert private | names | accesses == set()
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "sandbox").rglob("*.py")), ids=ids)

@@ -47,6 +47,16 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def is_free(descriptor: int) -> bool:
+    """Whether no process has locked the file. The shared lock of this test excludes no reader."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
+
+
 def close_locked(descriptor: int) -> None:
     """Close a descriptor that may be locked."""
     _LOCKED.discard(descriptor)

@@ -1,1 +1,1 @@
-"""The journal: the log of what happened to the exports of one run."""
+"""The database behind `segments_async.journal`: runs, and the log of each run's exports."""

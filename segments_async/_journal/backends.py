@@ -1,4 +1,4 @@
-"""Which database a path or URL names, and what SQLite and PostgreSQL each have to do."""
+"""The database that a path or URL names, and the operations that each kind of database has."""
 
 from __future__ import annotations
 
@@ -14,81 +14,96 @@ from sqlalchemy.exc import ArgumentError
 from segments_async.errors import ConfigurationError
 
 
-class Hold(Protocol):
-    """What keeps a run for this process alone. It ends with the process, however that ends."""
+class RunLock(Protocol):
+    """A lock that excludes other processes from a run. It ends with the process in any case."""
 
-    #: Whether the process that last held the run ended without letting go of it.
+    #: Whether the last process with this lock ended without releasing the lock.
     unclean: bool
 
     def confirm(self, connection: Connection) -> None:
-        """Check that the run is still held after a commit.
+        """Check that the lock is still there after a commit.
 
         Raises:
-            JournalError: ``unsupported``: a transaction pooler stands before the database. Nothing
-                is held any more.
+            JournalError: ``unsupported``: a transaction pooler stands before the database. The lock
+                was released.
         """
         ...
 
-    def regain(self, connection: Connection) -> bool:
-        """Hold the run by a connection made anew. False where another process holds it, for now."""
+    def reacquire(self, connection: Connection) -> bool:
+        """Lock the run by a new connection. False: another process holds the lock now."""
         ...
 
     def release(self) -> None:
-        """Let go of the run."""
+        """Release the lock."""
         ...
 
 
 class Backend(Protocol):
-    """A database, before anything is known of what is in it."""
+    """A database, whatever its tables contain."""
 
     location: str
     engine: Engine
-    #: Execution options of a connection that only reads.
+    #: SQLAlchemy's execution options of a connection that only reads.
     reading: dict[str, Any]
     #: Whether a session of the database can end while the database and this process go on.
     has_sessions: bool
-    #: Texts that no message may repeat.
+    #: Passwords. No message may contain one.
     secrets: tuple[str, ...]
 
-    def prepare(self, initialize: Callable[[Engine], None]) -> None:
-        """Make the journal if there is none, and check what the database itself can tell of it."""
+    def prepare(self, initialize: Callable[[Engine], None] | None) -> None:
+        """Check the journal as far as the database itself can: its place, its tables, its trust.
+
+        Args:
+            initialize: creates the tables of a journal where there is none; None creates nothing.
+
+        Raises:
+            JournalError: ``missing``: there is no journal, and none was to be created.
+        """
         ...
 
-    def exclusively(self, connection: Connection) -> None:
-        """Until the transaction's end, no other process opens a run."""
+    def exclude_others(self, connection: Connection) -> None:
+        """Exclude the other processes from opening runs, until the transaction's end."""
         ...
 
     def now(self, connection: Connection) -> datetime:
-        """The time by the clock that all processes of this journal have in common."""
+        """The time by a clock that all processes of this journal share."""
         ...
 
-    def hold(self, connection: Connection, run_id: int) -> Hold | None:
-        """Hold a run for as long as this process and the connection live; None if it is held."""
+    def try_lock(self, connection: Connection, run_id: int) -> RunLock | None:
+        """Lock a run, for as long as the connection lives; None if another process has the lock."""
+        ...
+
+    def is_locked(self, connection: Connection, run_id: int) -> bool:
+        """Whether a live process has the run. No lock is taken."""
         ...
 
     def holder(self, run_id: int) -> int | None:
-        """The id of the process of this machine that holds a run; None where it isn't known."""
+        """The id of the process, of this machine, that has locked a run; None where not known."""
         ...
 
     def identity(self, connection: Connection) -> str:
-        """Which journal it is: unlike `location`, with the schema."""
+        """A text that distinguishes this journal from all others: `location` and the schema."""
         ...
 
-    def check_whole(self, connection: Connection) -> None:
-        """Check the structure of the whole database, after a process died while it wrote.
+    def check_integrity(self, connection: Connection) -> None:
+        """Check the structure of the whole database. Called after a process died with a run open.
 
         Raises:
             JournalError: ``damaged``.
         """
         ...
 
-    def give_back_space(self) -> None:
-        """Let the file shrink by some of what was deleted, where the database doesn't by itself."""
+    def shrink(self) -> None:
+        """Give some free space of the file back, where the database doesn't do so by itself."""
         ...
 
 
 def backend(where: str | os.PathLike[str]) -> Backend:
-    """The database that a path or a SQLAlchemy URL names; ConfigurationError where it can't be."""
+    """The database that a path or a SQLAlchemy URL names.
+
+    Raises:
+        ConfigurationError: no journal can be there.
+    """
     from segments_async._journal.sqlite import Sqlite
 
     if isinstance(where, str) and "://" in where:
@@ -97,7 +112,7 @@ def backend(where: str | os.PathLike[str]) -> Backend:
 
 
 def _path(text: str) -> Path:
-    """The path of a SQLite file. Texts that some programs read in another way are refused."""
+    """The path of a SQLite file. Refuses texts that some programs don't take for a path."""
     if not text:
         raise ConfigurationError("the journal's path is empty")
     if text == ":memory:":
@@ -146,7 +161,7 @@ _FORMS = (
 
 
 def _check_at_signs(url: URL) -> None:
-    """Refuse a password with a bare @: the part after it would be taken for the host, and shown."""
+    """Refuse a password with a bare @: the part after the @ would be shown as the host."""
     if "@" in (url.host or "") or "@" in (url.database or "") or "://" in (url.host or ""):
         raise ConfigurationError(
             "the journal's URL has an @ that belongs to a user name, a password or a database "

@@ -1,4 +1,4 @@
-"""Where a SQLite journal may be, and which process has one of its runs. No SQL."""
+"""The files of a SQLite journal: where they may be, how one is created, and lock files."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import glob
 import os
 import re
+from collections.abc import Generator
 from pathlib import Path
 from typing import Self
 
-from segments_async._filesystem.disk import close_locked, is_at, sync_directory, try_lock
+from segments_async._filesystem.disk import close_locked, is_at, is_free, sync_directory, try_lock
 from segments_async._filesystem.trust import open_regular
 
-#: Kinds of file systems on which several machines may see one file. Their locks and syncs are often
-#: not what SQLite and `flock` need (sqlite.org/howtocorrupt.html, section 2.1).
+#: Kinds of file systems that several machines may share. Their locks and syncs are often not
+#: sufficient for SQLite and `flock` (sqlite.org/howtocorrupt.html, section 2.1).
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\w*|9p|afs|ceph|glusterfs|lustre|gpfs|beegfs|ncpfs|webdav|vboxsf|davfs\d?"
     r"|fuse\.(sshfs|glusterfs\w*|ceph\w*|s3fs|rclone|gcsfuse|davfs\d?|smbnetfs|goofys|mount-s3|juicefs)"
@@ -23,9 +24,9 @@ _MOUNTS = Path("/proc/mounts")
 
 
 def network_file_system(path: Path) -> str | None:
-    """The kind of network file system that the path is on; None where it is on none.
+    """The kind of network file system that has the path; None for a local one.
 
-    Linux tells; elsewhere it isn't known, and None.
+    None on systems other than Linux, which have no /proc/mounts.
     """
     try:
         mounts = _MOUNTS.read_text(errors="surrogateescape")
@@ -42,16 +43,16 @@ def kind_of_network(mounts: str, path: Path) -> str | None:
         if len(fields) < 3:
             continue
         point = Path(re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[1]))
-        # Of two at one place, the later one hides the other.
+        # Of two mounts at one place, the later one hides the earlier.
         if path.is_relative_to(point) and len(point.parts) >= len(place.parts):
             place, kind = point, fields[2]
     return kind if _NETWORK.fullmatch(kind) else None
 
 
 def create_private(path: Path) -> None:
-    """Make an empty file that its owner alone can read, whatever the umask.
+    """Create an empty file that only its owner can read, whatever the umask.
 
-    SQLite gives its -journal the mode of the database.
+    SQLite gives the -journal the mode of the database.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -61,24 +62,24 @@ def create_private(path: Path) -> None:
 
 
 def name_of_new(path: Path) -> Path:
-    """A name, beside the path, for a file that `put_in_place` gives its own name."""
+    """A temporary name for a new file; `put_in_place` gives the file its final name."""
     return path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.new")
 
 
 def put_in_place(new: Path, path: Path) -> None:
-    """Give a finished file its name, unless another process was faster; then drop it."""
+    """Give a finished file its final name; delete the file if another process was faster."""
     try:
         with contextlib.suppress(FileExistsError):
             os.link(new, path)
     finally:
-        new.unlink(missing_ok=True)  # another process may have ended this, by `drop_new_name`
+        new.unlink(missing_ok=True)  # another process may have called `drop_new_name`
     sync_directory(path.parent)
 
 
 def drop_new_name(path: Path) -> None:
-    """End what a process began that died, or is, between the two steps of `put_in_place`.
+    """Remove the temporary name of a file whose process died between the steps of `put_in_place`.
 
-    The file has two names then, and a journal of two names is refused.
+    The file has two names then, and a journal with two names would be refused.
     """
     if path.exists() and path.stat().st_nlink > 1:
         for new in path.parent.glob(f"{glob.escape(path.name)}.*.new"):
@@ -86,21 +87,21 @@ def drop_new_name(path: Path) -> None:
                 new.unlink(missing_ok=True)
 
 
-class RunLock:
-    """A lock file, held for this process alone. The lock ends with the process, however it ends."""
+class FileLock:
+    """A lock file that this process has locked. The lock ends with the process in any case."""
 
     def __init__(self, path: Path, descriptor: int, *, unclean: bool) -> None:
         self._path = path
         self._descriptor: int | None = descriptor
-        #: Whether the file was there: its last holder died.
+        #: Whether the file existed: the last process with the lock died.
         self.unclean: bool = unclean
 
     @classmethod
-    def take(cls, path: Path) -> Self | None:
-        """Lock the file; None where another holder has it.
+    def try_acquire(cls, path: Path) -> Self | None:
+        """Create and lock the file; None where another process has locked it.
 
         Raises:
-            NoLocks: the file system has none.
+            NoLocks: the file system has no locks.
         """
         while True:
             unclean = os.path.lexists(path)
@@ -116,32 +117,32 @@ class RunLock:
             except BaseException:
                 close_locked(descriptor)
                 raise
-            # Unlinked by its last holder between the two calls: make the next one.
+            # The last process with the lock unlinked the file between open and lock.
             close_locked(descriptor)
 
     @staticmethod
+    def is_locked(path: Path) -> bool:
+        """Whether a process has locked the file. Other processes may try to lock it meanwhile."""
+        with _opened(path) as descriptor:
+            return descriptor is not None and not is_free(descriptor)
+
+    @staticmethod
     def holder(path: Path) -> int | None:
-        """The id of the process that has locked the file; None where the file doesn't say."""
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            return None
-        try:
-            text = os.read(descriptor, _HOLDER_SIZE)
-        except OSError:
-            return None
-        finally:
-            os.close(descriptor)
-        return int(text) if text.strip().isdigit() else None
+        """The id of the process that has locked the file; None where the file has none."""
+        with _opened(path) as descriptor, contextlib.suppress(OSError):
+            if descriptor is not None:
+                text = os.read(descriptor, _HOLDER_SIZE)
+                return int(text) if text.strip().isdigit() else None
+        return None
 
     def confirm(self, connection: object) -> None:
-        """The system keeps the lock, whatever becomes of a connection."""
+        """Nothing to check: the lock does not depend on a connection."""
 
-    def regain(self, connection: object) -> bool:  # noqa: ARG002
-        """As `Hold.regain`. A lock file that somebody removed is made again."""
+    def reacquire(self, connection: object) -> bool:  # noqa: ARG002
+        """As `RunLock.reacquire`. A lock file that was removed is created again."""
         if self._descriptor is not None and is_at(self._descriptor, self._path):
             return True
-        again = self.take(self._path)
+        again = self.try_acquire(self._path)
         if again is None:
             return False
         self._close()
@@ -162,11 +163,25 @@ class RunLock:
             self._descriptor = None
 
 
-#: Characters of a process's id in its lock file, filled with blanks.
+@contextlib.contextmanager
+def _opened(path: Path) -> Generator[int | None]:
+    """A descriptor of the lock file; None where the file can't be opened."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+#: Characters of the process id in a lock file, filled with blanks.
 _HOLDER_SIZE = 20
 
 
 def _write_holder(descriptor: int) -> None:
-    """Say which process it is. A full disk is no reason not to hold the run."""
+    """Write the id of this process. An error is ignored: the lock doesn't depend on it."""
     with contextlib.suppress(OSError):
         os.pwrite(descriptor, str(os.getpid()).encode().ljust(_HOLDER_SIZE), 0)

@@ -1,9 +1,8 @@
-"""One run in the database: its log is appended to, over connections that may be lost.
+"""Appending to the log of an opened run, over connections that may be lost. For worker threads.
 
-For worker threads. An attempt that takes too long is abandoned: its thread goes on by itself with
-the connection that it has, and whatever it still does is found in the log by the next attempt. Rows
-are numbered within their run, so that none is written twice, and a number that another process has
-given is seen.
+An attempt that takes too long is abandoned: its thread goes on with its connection, and the next
+attempt makes a new connection and finds in the log what the abandoned thread has written. Rows are
+numbered within their run. So no row is written twice, and a row of another process is recognised.
 """
 
 from __future__ import annotations
@@ -19,23 +18,36 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from segments_async._journal.backends import Backend, Hold
-from segments_async._journal.faults import mapped_errors
+from segments_async._journal.backends import Backend, RunLock
+from segments_async._journal.errors import mapped_errors
+from segments_async._journal.high_water import HighWaterFile
 from segments_async._journal.locked import Locked
 from segments_async._journal.set_aside import SetAside
-from segments_async._journal.tables import checked, events, moment, runs, sealed, stamp
-from segments_async._journal.witness import Witness
+from segments_async._journal.specs import drop_spec
+from segments_async._journal.tables import (
+    checked,
+    events,
+    format_time,
+    parse_time,
+    runs,
+    with_checksum,
+)
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord, LogEntry
 from segments_async.errors import JournalError, JournalReason
 
-#: Seconds for which another holder of the run is taken for a lock that is just being let go of: of
-#: our own lost session, or of a `prune` that asks whether the run is held.
+#: Seconds to wait for a lock that another session has after our connection was lost: it may be the
+#: lock of our own lost session, or the short one by which a process tests whether a run is locked.
 _HELD_SECONDS = 5.0
 
 
-class _Link:
-    """One connection, and the thread that is at it."""
+class _OwnedConnection:
+    """A connection that one thread at a time uses.
+
+    Attributes:
+        lock: held by the thread that uses the connection.
+        abandoned: whether that thread has to close the connection at its end.
+    """
 
     def __init__(self, connection: Connection | None) -> None:
         self.connection = connection
@@ -43,7 +55,7 @@ class _Link:
         self.abandoned = False
 
     def drop(self) -> None:
-        """Close the connection. A lost one may say that it can't be closed."""
+        """Close the connection. Errors are ignored: a lost connection may fail to close."""
         if self.connection is not None:
             with contextlib.suppress(Exception):
                 self.connection.invalidate()
@@ -53,47 +65,47 @@ class _Link:
 
 
 class OpenedRun:
-    """A run that this process holds, or a finished one.
+    """A run that this process has locked, or a finished run.
 
     Args:
         backend: the database.
-        connection: to it, for this run alone.
-        hold: what keeps the run for this process; None of a finished run.
-        row: the run's.
-        known: where its exports stand.
-        number: of the last event in its log; 0 where it has none.
-        last_seal: that event's seal.
-        witness: the number of the last event, kept outside the database; None where nothing is.
-        set_aside: where events go that the database could not take; None where there is no place.
+        connection: to the database, for this run alone.
+        lock: excludes other processes from the run; None for a finished run.
+        row: of the run.
+        known: records of its exports, by segment id.
+        number: of the last event in its log; 0 for an empty log.
+        last_checksum: of that event.
+        high_water: the file for the number of durable events; None for a run without a directory.
+        set_aside: the file for unwritten events; None for a run without a directory.
     """
 
     def __init__(
         self,
         backend: Backend,
         connection: Connection,
-        hold: Hold | None,
+        lock: RunLock | None,
         row: Mapping[str, Any],
         known: dict[str, ExportRecord],
         *,
         number: int = 0,
-        last_seal: str | None = None,
-        witness: Witness | None = None,
+        last_checksum: str | None = None,
+        high_water: HighWaterFile | None = None,
         set_aside: SetAside | None = None,
     ) -> None:
         self._backend = backend
-        self._link = _Link(connection)
-        self._hold = hold
+        self._link = _OwnedConnection(connection)
+        self._lock = lock
         self._row = dict(row)
         self._number = self._durable = number
-        self._last_seal = last_seal
-        #: Seals, by number, of rows of which it isn't known whether they were written.
+        self._last_checksum = last_checksum
+        #: Checksums, by number, of rows that an attempt may have written.
         self._in_doubt: dict[int, str] = {}
         self._finished_row: dict[str, Any] | None = None
         self._held_since: float | None = None
-        self._witness = witness
+        self._high_water = high_water
         self._set_aside = set_aside
         self._closed = False
-        #: An abandoned thread may come to its end while another one is at work.
+        #: An abandoned thread may end while another thread makes an attempt.
         self._counting = threading.Lock()
         self.known: dict[str, ExportRecord] = known
         self.location: str = backend.location
@@ -104,11 +116,11 @@ class OpenedRun:
 
     @property
     def started_at(self) -> datetime:
-        return moment(self._row["started_at"])
+        return parse_time(self._row["started_at"])
 
     @property
     def ended_at(self) -> datetime | None:
-        return moment(ended) if (ended := self._row["ended_at"]) else None
+        return parse_time(ended) if (ended := self._row["ended_at"]) else None
 
     @property
     def has_sessions(self) -> bool:
@@ -116,29 +128,29 @@ class OpenedRun:
         return self._backend.has_sessions
 
     def row(self, entry: LogEntry, payload: str) -> dict[str, Any]:
-        """The event's row, at the next place in the run's log."""
+        """The row of the event, with the next number of the run's log."""
         self._number += 1
-        return sealed(
+        return with_checksum(
             events,
             {
                 "run_id": self._row["id"],
                 "number": self._number,
                 "segment_id": entry.segment_id,
                 "event": entry.event.value,
-                "at": stamp(entry.at),
+                "at": format_time(entry.at),
                 "facts": payload,
             },
         )
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Make the rows durable, all or none; without rows, see whether rows could be written.
+        """Make the rows durable, all or none; without rows, test whether the database can be used.
 
-        Rows that were given before, by a task that didn't live to see them written, are no harm.
+        Rows that are durable already are skipped: a cancelled task may hand its rows over twice.
 
         Raises:
-            Locked: none was written, for now.
-            JournalError: ``unavailable``: whether any was written isn't known, and the next attempt
-                finds out; it connects anew. ``locked``: another process has the run now.
+            Locked: no row was written; another attempt may succeed.
+            JournalError: ``unavailable``: the rows may have been written; the next attempt
+                reconnects and finds out. ``locked``: another process has the run now.
                 ``damaged``: the log has lost events that were durable.
         """
         with self._attempt() as link:
@@ -153,8 +165,7 @@ class OpenedRun:
                     else:
                         last_number(connection, self._row["id"])
             except IntegrityError as exc:
-                # Rows of these numbers are there: ours, from an attempt that was abandoned, or
-                # another process's.
+                # Rows with these numbers exist: an abandoned attempt or another process wrote them.
                 with connection.begin():
                     self._verify(connection)
                 raise Locked("its own last transaction has only just ended") from exc
@@ -162,10 +173,11 @@ class OpenedRun:
                 self._wrote(rows[-1]["number"], rows[-1]["seal"])
 
     def finish(self, at: datetime, states: Mapping[State, int]) -> None:
-        """Nothing more will happen in this run. Raises as :meth:`append` does."""
-        row = {name: value for name, value in self._row.items() if name != "seal"}
+        """Write that the run has ended. Raises as :meth:`append` does."""
         counts = {state.value: count for state, count in states.items() if count}
-        row = sealed(runs, {**row, "ended_at": stamp(at), "states": json.dumps(counts)})
+        row = with_checksum(
+            runs, {**self._row, "ended_at": format_time(at), "states": json.dumps(counts)}
+        )
         with self._attempt() as link:
             connection = self._connected(link)
             if self._row["ended_at"] is not None:
@@ -173,24 +185,25 @@ class OpenedRun:
             self._finished_row = row
             with connection.begin():
                 connection.execute(update(runs).where(runs.c.id == row["id"]).values(row))
+                drop_spec(connection, row["id"])
             self._ended(row)
 
     @property
     def sets_aside(self) -> bool:
-        """Whether there is a place for events that the database could not take."""
+        """Whether unwritten events can be stored in the run's directory."""
         return self._set_aside is not None and self._set_aside.has_place()
 
     def set_aside(self, rows: Sequence[dict[str, Any]]) -> bool:
-        """Keep for the next session what the database could not take. Whether that went well."""
+        """Store unwritten events for the next session. Whether they were stored."""
         return self._set_aside is not None and self._set_aside.save(rows)
 
     def abandon(self) -> None:
-        """Leave the attempt under way to its thread. The next one makes a connection of its own."""
+        """Leave the present attempt to its thread. The next attempt makes a new connection."""
         self._link.abandoned = True
-        self._link = _Link(None)
+        self._link = _OwnedConnection(None)
 
     def close(self) -> None:
-        """Let go of the run; again is no harm."""
+        """Release the run. May be called twice."""
         link = self._link
         with link.lock:
             if self._closed:
@@ -199,16 +212,16 @@ class OpenedRun:
             try:
                 link.drop()
             finally:
-                if self._hold is not None:
-                    self._hold.release()
-                if self._witness is not None:
-                    self._witness.close()
+                if self._lock is not None:
+                    self._lock.release()
+                if self._high_water is not None:
+                    self._high_water.close()
 
     # ----------------------------------------------------------------- connections
 
     @contextlib.contextmanager
-    def _attempt(self) -> Generator[_Link]:
-        """One thread's turn at the connection, which is given up where it fails."""
+    def _attempt(self) -> Generator[_OwnedConnection]:
+        """One attempt of one thread. After an error other than Locked the connection is closed."""
         link = self._link
         with link.lock, mapped_errors(self.location, self._backend.secrets):
             if self._closed:
@@ -223,25 +236,25 @@ class OpenedRun:
                 if link.abandoned:
                     link.drop()
 
-    def _connected(self, link: _Link) -> Connection:
-        """The connection. One that was lost is made anew, and the run held and looked at again."""
+    def _connected(self, link: _OwnedConnection) -> Connection:
+        """The connection. After a loss: a new one, after the run was locked and checked again."""
         if link.connection is not None:
             return link.connection
         connection = self._backend.engine.connect()
         link.connection = connection
         try:
-            regained = self._hold is None or self._hold.regain(connection)
+            regained = self._lock is None or self._lock.reacquire(connection)
             with connection.begin():
                 self._verify(connection)
             if not regained:
-                self._wait_for_hold()
+                self._wait_for_lock()
         except BaseException:
             link.drop()
             raise
         self._held_since = None
         return connection
 
-    def _wait_for_hold(self) -> NoReturn:
+    def _wait_for_lock(self) -> NoReturn:
         now = time.monotonic()
         if self._held_since is None:
             self._held_since = now
@@ -250,7 +263,7 @@ class OpenedRun:
         raise Locked(f"run {self.name} is held by another session")
 
     def _verify(self, connection: Connection) -> None:
-        """See that the log ends where this process left it.
+        """Check that the run's row and the end of its log are as this process left them.
 
         Raises:
             JournalError: another process went on with the run, or the log lost durable events.
@@ -263,38 +276,37 @@ class OpenedRun:
         if row != self._row:
             self._taken()
         query = select(events).where(events.c.run_id == run_id, events.c.number >= self._durable)
-        later = [checked(events, r) for r in connection.execute(query.order_by(events.c.number))]
-        seals = {r["number"]: r["seal"] for r in later}
-        if self._durable and seals.pop(self._durable, None) != self._last_seal:
-            if seals or last_number(connection, run_id) >= self._durable:
-                self._taken()
+        rows = [checked(events, r) for r in connection.execute(query.order_by(events.c.number))]
+        checksums = {row["number"]: row["seal"] for row in rows}
+        if self._durable and checksums.pop(self._durable, None) != self._last_checksum:
             last = last_number(connection, run_id)
+            if checksums or last >= self._durable:
+                self._taken()
             self._refuse(
                 f"damaged: run {self.name} had {self._durable} events here, and has {last} now. "
                 "The database lost its last commits (a failover to a server that lacked them, or a "
                 "backup that was put back). The run was ended, and nothing more was sent",
                 "damaged",
             )
-        for number, seal in seals.items():
-            if self._in_doubt.get(number) != seal:
-                self._taken()
-        if seals:
-            self._wrote(max(seals), seals[max(seals)])
+        if not checksums.items() <= self._in_doubt.items():
+            self._taken()
+        if checksums:
+            self._wrote(max(checksums), checksums[max(checksums)])
 
-    def _wrote(self, number: int, seal: str) -> None:
+    def _wrote(self, number: int, checksum: str) -> None:
         with self._counting:
             if number <= self._durable:
                 return
             for known in [n for n in self._in_doubt if n <= number]:
                 del self._in_doubt[known]
-            self._durable, self._last_seal = number, seal
-            if self._witness is not None:
-                self._witness.tell(number, finished=False)
+            self._durable, self._last_checksum = number, checksum
+            if self._high_water is not None:
+                self._high_water.write(number, finished=False)
 
     def _ended(self, row: dict[str, Any]) -> None:
         self._row = row
-        if self._witness is not None:
-            self._witness.tell(self._durable, finished=True)
+        if self._high_water is not None:
+            self._high_water.write(self._durable, finished=True)
         if self._set_aside is not None:
             self._set_aside.remove()
 

@@ -11,21 +11,21 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from segments_async._journal.tables import metadata
+from segments_async._journal.tables import journal, metadata
 from segments_async.errors import ConfigurationError, JournalError
 
-#: Seconds that connecting may take.
+#: Seconds that connecting may take at most.
 _CONNECT_TIMEOUT = 10
 
-#: Seconds that one attempt waits for another process which is opening a run.
+#: Seconds that one attempt waits for another process that opens a run.
 EXCLUSIVE_SECONDS = 5.0
 
-#: Attempts to reach, through a pooler, the session in which a lock was left.
+#: Attempts to get, through a pooler, the session that has a lock of ours.
 _UNLOCK_ATTEMPTS = 20
 
 
 class PostgreSQL:
-    """One schema, with a session's advisory lock for each run that is held."""
+    """One schema, with an advisory lock of a session for each live run."""
 
     def __init__(self, url: URL) -> None:
         if url.drivername == "postgresql":
@@ -37,19 +37,26 @@ class PostgreSQL:
         self.secrets: tuple[str, ...] = _secrets(url)
         self.engine: Engine = _engine(url)
         event.listen(self.engine, "connect", _on_connect)
-        #: Of connections that leave nothing behind in the database's session.
+        #: For connections that must leave no setting in the database's session.
         self._probing = _engine(url)
 
-    def prepare(self, initialize: Callable[[Engine], None]) -> None:
+    def prepare(self, initialize: Callable[[Engine], None] | None) -> None:
         self._check_sessions()
-        initialize(self.engine)
+        if initialize is not None:
+            initialize(self.engine)
         self._check_kinds()
 
     def _check_kinds(self) -> None:
-        """Refuse a view in a table's place: what it says may have no end."""
+        """Refuse a missing journal, and a view in the place of a table: a view may be endless."""
         names = [table.name for table in metadata.tables.values()]
         with self.engine.connect() as connection:
             found = connection.execute(_KINDS, {"names": names}).all()
+        if not any(name == journal.name for name, _ in found):
+            raise JournalError(
+                f"{self.location}: there is no journal at this place; none was created",
+                reason="missing",
+                location=self.location,
+            )
         for name, kind in found:
             if kind not in ("r", "p", b"r", b"p"):
                 raise JournalError(
@@ -58,7 +65,7 @@ class PostgreSQL:
                     location=self.location,
                 )
 
-    def exclusively(self, connection: Connection) -> None:
+    def exclude_others(self, connection: Connection) -> None:
         key = self._key(connection, 0)
         for limit in ("lock_timeout", "statement_timeout"):
             connection.execute(text(f"SET LOCAL {limit} = {EXCLUSIVE_SECONDS * 1000:.0f}"))
@@ -68,34 +75,37 @@ class PostgreSQL:
         found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
         return found
 
-    def hold(self, connection: Connection, run_id: int) -> AdvisoryLock | None:
+    def try_lock(self, connection: Connection, run_id: int) -> AdvisoryLock | None:
         lock = AdvisoryLock(self._key(connection, run_id), self.location)
-        return lock if lock.take(connection) else None
+        return lock if lock.try_acquire(connection) else None
+
+    def is_locked(self, connection: Connection, run_id: int) -> bool:
+        return _holder(connection, self._key(connection, run_id)) is not None
 
     def holder(self, run_id: int) -> int | None:  # noqa: ARG002
-        """A session of the database may be of any machine."""
+        """None: the process may be on any machine."""
         return None
 
     def identity(self, connection: Connection) -> str:
         return f"{self.location}#{_schema(connection)}"
 
-    def check_whole(self, connection: Connection) -> None:
-        """PostgreSQL recovers by itself, and has checksums of its own."""
+    def check_integrity(self, connection: Connection) -> None:
+        """Nothing to do: PostgreSQL recovers by itself, and has its own checksums."""
 
-    def give_back_space(self) -> None:
-        """Autovacuum sees to it."""
+    def shrink(self) -> None:
+        """Nothing to do: PostgreSQL has autovacuum."""
 
     def _check_sessions(self) -> None:
         """Refuse a transaction pooler, before a lock or a setting is left in one of its sessions.
 
-        Such a pooler gives a connection's next transaction to whichever of its own sessions is
-        free. So of two connections that take turns, one is seen in the other's session.
+        Such a pooler runs each transaction in any of its sessions that is free. So two connections
+        that alternate are found in the same session.
         """
         with self._probing.connect() as one, self._probing.connect() as other:
             with one.begin():
                 before = _session(one)
             with other.begin():
-                # Looked at first: a pool of one session has none left for `one` meanwhile.
+                # Before `one` starts a transaction: a pool of one session would block it.
                 if _session(other) == before:
                     raise pooled(self.location)
                 self._check_encoding(other)
@@ -104,19 +114,19 @@ class PostgreSQL:
                         raise pooled(self.location)
 
     def _check_encoding(self, connection: Connection) -> None:
-        """Refuse a database that can't keep each text, or doesn't say how it keeps them."""
+        """Refuse a database whose encoding can't store every text."""
         encoding = connection.execute(text("SHOW server_encoding")).scalar()
         if str(encoding) not in ("UTF8", "b'UTF8'"):
             raise JournalError(
-                f"{self.location}: a journal needs a database whose encoding is UTF8, and this "
-                "one's is another (CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0 makes "
-                "one). Nothing was written or sent",
+                f"{self.location}: a journal needs a database with the encoding UTF8, and this "
+                "database has another one (CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0 "
+                "makes a suitable one). Nothing was written or sent",
                 reason="unsupported",
                 location=self.location,
             )
 
     def _key(self, connection: Connection, run_id: int) -> int:
-        """Advisory locks are numbers, and of the whole database: two schemas must not collide."""
+        """The number of an advisory lock. All schemas share the numbers, so the schema counts."""
         digest = hashlib.sha256(f"segments-async {_schema(connection)} {run_id}".encode()).digest()
         return int.from_bytes(digest[:8], "big", signed=True)
 
@@ -134,10 +144,10 @@ class AdvisoryLock:
         self._key = key
         self._location = location
         self._session = 0
-        #: Never: PostgreSQL rolls back by itself what a dead process left.
+        #: Always False: PostgreSQL rolls back the transactions of dead processes.
         self.unclean: bool = False
 
-    def take(self, connection: Connection) -> bool:
+    def try_acquire(self, connection: Connection) -> bool:
         asked = text("SELECT pg_try_advisory_lock(:key)")
         if not connection.execute(asked, {"key": self._key}).scalar():
             return False
@@ -146,17 +156,17 @@ class AdvisoryLock:
 
     def confirm(self, connection: Connection) -> None:
         with connection.begin():
-            if _session(connection) == self._session and self._holder(connection) == self._session:
+            if {_session(connection), _holder(connection, self._key)} == {self._session}:
                 return
         self._unlock(connection)
         raise pooled(self._location)
 
-    def regain(self, connection: Connection) -> bool:
-        """As `Hold.regain`. A lost session that the server takes for alive is ended first."""
+    def reacquire(self, connection: Connection) -> bool:
+        """As `RunLock.reacquire`. Ends our lost session where the server still has it."""
         with connection.begin():
-            if self.take(connection):
+            if self.try_acquire(connection):
                 return True
-            holder = self._holder(connection)
+            holder = _holder(connection, self._key)
             if holder is not None and holder == self._session:
                 ended = text("SELECT pg_terminate_backend(:pid)")
                 connection.execute(ended, {"pid": holder})
@@ -165,15 +175,8 @@ class AdvisoryLock:
     def release(self) -> None:
         """The lock ends with its connection."""
 
-    def _holder(self, connection: Connection) -> int | None:
-        """The session that holds the lock. A key of 64 bits is shown as two halves."""
-        key = self._key & 0xFFFFFFFFFFFFFFFF
-        halves = {"high": key >> 32, "low": key & 0xFFFFFFFF}
-        found: int | None = connection.execute(_HOLDER, halves).scalar()
-        return found
-
     def _unlock(self, connection: Connection) -> None:
-        """Find the session that has the lock, through the pooler, and give the lock back there."""
+        """Release the lock in the pooler's session that has it; otherwise end that session."""
         for _ in range(_UNLOCK_ATTEMPTS):
             with connection.begin():
                 if _session(connection) == self._session:
@@ -185,6 +188,14 @@ class AdvisoryLock:
             connection.execute(ended, {"pid": self._session})
 
 
+def _holder(connection: Connection, key: int) -> int | None:
+    """The session that has an advisory lock; pg_locks shows the key of 64 bits as two halves."""
+    unsigned = key & 0xFFFFFFFFFFFFFFFF
+    halves = {"high": unsigned >> 32, "low": unsigned & 0xFFFFFFFF}
+    found: int | None = connection.execute(_HOLDER, halves).scalar()
+    return found
+
+
 _HOLDER = text(
     "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
     "AND classid::bigint = :high AND objid::bigint = :low "
@@ -193,18 +204,18 @@ _HOLDER = text(
 
 
 def pooled(location: str) -> JournalError:
-    """The refusal of a pooler that gives one session to several connections."""
+    """The error for a pooler that gives one session to several connections."""
     return JournalError(
         f"{location}: a transaction pooler (such as pgbouncer with pool_mode = transaction) stands "
-        "before this database, and a run can't be held for one process through it; give a direct "
-        "connection or a session pool. Nothing was written or sent",
+        "before this database, and a run can't be locked through it; use a direct connection or a "
+        "session pool. Nothing was written or sent",
         reason="unsupported",
         location=location,
     )
 
 
 def _session(connection: Connection) -> int:
-    """The process at the server that a connection's transaction is in."""
+    """The id of the server process of a connection's present transaction."""
     found: int = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
     return found
 
@@ -215,7 +226,7 @@ def _schema(connection: Connection) -> str | None:
 
 
 def _secrets(url: URL) -> tuple[str, ...]:
-    """The passwords in a URL, as they are and as they may be quoted."""
+    """The passwords in a URL, bare and in each form of quoting."""
     named = [value for name, value in url.query.items() if "password" in name.lower()]
     values = [value for one in named for value in ((one,) if isinstance(one, str) else one)]
     if url.password:
@@ -251,37 +262,35 @@ def _engine(url: URL) -> Engine:
 
 
 def _arguments(url: URL) -> dict[str, Any]:
-    """Arguments of the driver, where the URL doesn't give them."""
+    """Arguments for the driver that the URL doesn't give."""
     driver = url.get_driver_name()
     arguments: dict[str, Any] = {}
     if driver in ("psycopg", "psycopg2"):
         arguments["connect_timeout"] = _CONNECT_TIMEOUT
-        # A server that is gone without a word is noticed while something is sent to it, too.
+        # Milliseconds. A write to a server that has vanished fails after this time.
         arguments["tcp_user_timeout"] = 30_000
-        # Of a SQL_ASCII database psycopg would hand out bytes, before anybody can say why not.
+        # Otherwise psycopg returns bytes from a SQL_ASCII database, and fails with a TypeError.
         arguments["client_encoding"] = "utf8"
     if driver == "psycopg":
-        # The log's one statement gains nothing by it, and poolers lose prepared statements.
+        # No prepared statements: poolers lose them, and the log's one statement gains nothing.
         arguments["prepare_threshold"] = None
     return {name: value for name, value in arguments.items() if name not in url.query}
 
 
-#: What a role or a server may have set, and what the journal's sessions need. Each is set where the
-#: server knows it.
+#: Settings that the journal's sessions need, whatever the role or the server has. Each is set if
+#: the server's version has it.
 _SETTINGS = {
-    # A role's limit must not end the reading of a long log.
+    # Reading a long log takes longer than a role's limit may allow.
     "statement_timeout": "0",
     "transaction_timeout": "0",
-    # Exports take hours in which nothing is written, and a session that is ended for being idle
-    # lets go of its run.
+    # Exports take hours without a write, and the end of an idle session releases its run.
     "idle_session_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
-    # What another process has committed is seen after a lock was waited for, and not only what was
-    # there when the transaction began.
+    # After waiting for a lock, a transaction must see what the other process has committed.
     "default_transaction_isolation": "read committed",
-    # Whoever locks a table for long is waited for in attempts, not in one.
+    # A table that is locked for long is waited for in several attempts.
     "lock_timeout": "2s",
-    # The lock of a process whose machine died is let go within a minute, not two hours.
+    # The server releases the lock of a dead machine within a minute, and not two hours.
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
@@ -297,7 +306,7 @@ _SET = (
 
 def _on_connect(connection: Any, _: object) -> None:
     cursor = connection.cursor()
-    # Where a server or role has it off, a commit returns before it is durable.
+    # With synchronous_commit off, a commit returns before it is durable.
     cursor.execute(
         "SELECT set_config('synchronous_commit', 'on', false) "
         "WHERE current_setting('synchronous_commit') = 'off'"

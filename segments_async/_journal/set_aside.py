@@ -1,8 +1,8 @@
-"""Events that a journal could not take, kept for the next session beside the run's files.
+"""Unwritten events of a run, stored for the next session beside the run's files.
 
-A run that ends while its journal is away knows of exports that the journal doesn't. Without these
-events, a later session would take such an export for one whose answer was lost. The rows are as
-they would stand in the journal: numbered and sealed, and without a link or a credential.
+A run that ends while its journal is away knows of exports that the journal doesn't have. Without
+their events, a later session would report a lost answer for such an export. The rows are those of
+the journal: numbered, with a checksum, and without a link or a credential.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 import attrs
 
 from segments_async._filesystem.trust import distrust_of_file, distrust_of_path
-from segments_async._journal.tables import BrokenSeal, check_event, events
-from segments_async._journal.witness import DIRECTORY, digest
+from segments_async._journal.high_water import DIRECTORY, digest
+from segments_async._journal.tables import ChecksumError, check_event, events
 from segments_async.errors import JournalError
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -29,33 +29,33 @@ _COLUMNS = tuple(column.name for column in events.columns if column.name != "id"
 
 @attrs.frozen
 class SetAside:
-    """The place for one run's events.
+    """The file for the unwritten events of one run.
 
     Attributes:
-        path: of the file, which mostly isn't there.
+        path: of the file. Most runs never have one.
     """
 
     path: Path
 
     @classmethod
     def of(cls, journal: str, row: Mapping[str, Any]) -> SetAside | None:
-        """Of a run in the journal (see `Backend.identity`); None where it has no directory."""
+        """The file of a run; None for a run without a directory. `journal`: `Backend.identity`."""
         if row["destination"] is None:
             return None
         name = f"unwritten-{digest(journal, row['name'], row['started_at'])}.jsonl"
         return cls(Path(row["destination"]) / DIRECTORY / name)
 
     def has_place(self) -> bool:
-        """Whether a file can be written there, as far as can be told without writing it."""
+        """Whether the file can probably be written, by the directory's rights."""
         directory = self.path.parent
         nearest = directory if directory.is_dir() else directory.parent
         return os.access(nearest, os.W_OK | os.X_OK)
 
     def save(self, rows: Sequence[Mapping[str, Any]]) -> bool:
-        """Keep the rows, whole or not at all. Whether that went well."""
+        """Store the rows, all or none. Whether they were stored."""
         new = self.path.with_suffix(".new")
         try:
-            # Not its parents: files go into a directory that the run has made.
+            # Without parents: the run has created the directory of the files.
             with contextlib.suppress(FileExistsError):
                 new.parent.mkdir(mode=0o700)
             new.unlink(missing_ok=True)
@@ -70,39 +70,48 @@ class SetAside:
             return False
         return True
 
-    def load(self, run_id: int, number: int, last_seal: str | None) -> Sequence[dict[str, Any]]:
-        """The rows that follow the log's last event; none where there are none, or don't follow it.
+    def load(self, run_id: int, number: int, last_checksum: str | None) -> Sequence[dict[str, Any]]:
+        """The stored rows after the log's last event; empty where the log has gone on otherwise.
 
         Args:
-            run_id: the run's in the journal.
+            run_id: of the run in the journal.
             number: of the log's last event.
-            last_seal: that event's seal.
+            last_checksum: of that event.
 
         Raises:
             JournalError: ``foreign``: another user may have written them.
         """
         self._check_trust()
+        rows = self._read()
+        before = [row["seal"] for row in rows if row["number"] == number]
+        rest = [{name: row[name] for name in _COLUMNS} for row in rows if row["number"] > number]
+        expected = [(run_id, number + 1 + index) for index in range(len(rest))]
+        follows = [(row["run_id"], row["number"]) for row in rest] == expected
+        if follows and before in ([], [last_checksum]):
+            return rest
+        logger.warning(
+            "%s has events that do not follow the journal's: another session has gone on with the "
+            "run. They were not written into the journal; the file is left as it is",
+            self.path,
+        )
+        return []
+
+    def _read(self) -> Sequence[dict[str, Any]]:
         try:
             rows = [json.loads(line) for line in self.path.read_bytes().splitlines()]
             for row in rows:
                 check_event(*(row[name] for name in _COLUMNS))
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, BrokenSeal) as exc:
-            logger.warning("%s can't be read, and is left as it is: %s", self.path, exc)
-            return []
-        before = [row["seal"] for row in rows if row["number"] == number]
-        rest = [{n: row[n] for n in _COLUMNS} for row in rows if row["number"] > number]
-        numbers = [row["number"] for row in rest]
-        follows = numbers == list(range(number + 1, number + 1 + len(rest)))
-        if before not in ([], [last_seal]) or not follows or {r["run_id"] for r in rest} > {run_id}:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, ChecksumError) as exc:
             logger.warning(
-                "%s has events that do not follow the journal, with which another session has gone "
-                "on: they are left there",
+                "%s can't be read (%s). Its events were not written into the journal; the file is "
+                "left as it is",
                 self.path,
+                exc,
             )
             return []
-        return rest
+        return rows
 
     def _check_trust(self) -> None:
         if not os.path.lexists(self.path):
@@ -117,6 +126,6 @@ class SetAside:
             )
 
     def remove(self) -> None:
-        """The journal has the rows."""
+        """Remove the file: the journal has its rows."""
         with contextlib.suppress(OSError):
             self.path.unlink()

@@ -1,7 +1,6 @@
-"""The durable journal: opened once for a client, it gives each run its log.
+"""The journal's asynchronous side: each call is made in a worker thread, and retried while locked.
 
-Only here, and behind here, is SQLAlchemy: imported when a journal is opened, called in worker
-threads.
+This module doesn't import SQLAlchemy, an extra. The modules behind it do, when a journal is opened.
 """
 
 from __future__ import annotations
@@ -19,10 +18,11 @@ import anyio
 import anyio.to_thread
 
 from segments_async._journal.locked import Locked
-from segments_async._journal.records import GuardRecord, RunSummary
+from segments_async._journal.records import GuardRecord, RunSpec, RunStatus
 from segments_async._sansio.jobs.payload import SecretInPayload, check_secrets
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import ConfigurationError, JournalError
+from segments_async.models import Segment
 from segments_async.results import ExportedFile
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Attempts to come by a run, or by the database, and the seconds between them: a process that was
-#: just killed may take a moment to die.
+#: Attempts to lock a run or the database, and the seconds between them: a process that was just
+#: killed may take a moment to die.
 _ATTEMPTS = 20
 _BETWEEN = 0.1
 
-#: Seconds between two steps of a prune.
+#: Seconds between two transactions of a prune, in which other processes write.
 _PRUNE_PAUSE = 0.02
 
 _LONGEST_NAME = 200
@@ -50,44 +50,56 @@ class SqlJournal:
         self._database = database
 
     @classmethod
-    async def open(cls, where: str | os.PathLike[str], *, account: str) -> Self:
-        """Open the journal; make it where there is none.
+    async def open(
+        cls, where: str | os.PathLike[str], *, account: str, create: bool = True
+    ) -> Self:
+        """Open the journal; create it where there is none.
 
         Args:
             where: the path of a SQLite file, or a SQLAlchemy URL (``sqlite:///PATH``,
                 ``postgresql://...``).
             account: the SHA-256, in hex, of base URL and API key.
+            create: False raises JournalError (``missing``) in place of creating a journal.
 
         Raises:
-            ConfigurationError: there can't be one, or SQLAlchemy isn't installed.
-            JournalError: with its reason.
+            ConfigurationError: no journal can be there, or SQLAlchemy isn't installed.
+            JournalError: the journal can't be used; its `reason` says why.
         """
-        return cls(await _patiently(lambda: _open(where, account), _shown(where)))
+        return cls(await _retried(lambda: _open(where, account, create=create), _shown(where)))
 
     @property
     def location(self) -> str:
         """The file, or the database server without user and password."""
         return self._database.location
 
-    async def open_run(self, *, destination: str | None, name: str | None, now_name: str) -> RunLog:
-        """The log of a run, held for this process alone until it is closed.
+    async def open_run(
+        self,
+        *,
+        destination: str | None,
+        name: str | None,
+        now_name: str,
+        spec: RunSpec | None = None,
+    ) -> RunLog:
+        """Lock a run for this process until its log is closed, and read its log.
 
         Args:
-            destination: where the files go; None where only links are wanted.
-            name: that run, finished or not, or a new one; None for the unfinished run without a
-                name of the caller's to this destination, or a new one.
-            now_name: what a new one without a name is called, with a number where that is taken.
+            destination: the directory of the run's files; None for a run without files.
+            name: of the run, finished, unfinished or new; None for the unfinished run to this
+                destination that no caller named, or a new run.
+            now_name: the name of a new run where `name` is None; with a number if it is taken.
+            spec: stored for later sessions until the run has ended; None leaves the stored one.
 
         Raises:
-            ConfigurationError: not a name, or the run goes to another destination.
-            JournalError: a live process has the run (``locked``), or its log is damaged.
+            ConfigurationError: the name can't be one, or the run has another destination.
+            JournalError: a live process has the run (``locked``), or the log is damaged.
         """
+        from segments_async._journal.opening import open_run
         from segments_async._journal.run_log import RunLog
 
         _check_text("a run's name", name if name is not None else now_name)
         if destination is not None:
             _check_text("a destination", destination, longest=4096)
-        handover = _Handover(lambda: self._database.open_run(destination, name, now_name))
+        handover = _Handover(partial(open_run, self._database, destination, name, now_name, spec))
         return RunLog(await handover.taken(self._database.location))
 
     async def durations(self, segment_ids: Sequence[str]) -> dict[str, float]:
@@ -97,32 +109,32 @@ class SqlJournal:
     async def last_files(
         self, segment_ids: Sequence[str], destination: str
     ) -> dict[str, ExportedFile]:
-        """Each segment's last file in the destination, and the export that it came from.
+        """Each segment's last file in the destination, with the export of the file.
 
-        ``file.export.segment.last_run`` is what `only_changed` compares.
+        `only_changed` compares ``file.export.segment.last_run``.
         """
         return await self._ask(lambda: self._database.last_files(segment_ids, destination))
 
     async def guard(self) -> GuardRecord | None:
-        """The account's ticket guard; None where it is closed."""
+        """The account's ticket guard; None where it holds nothing."""
         return await self._ask(self._database.guard)
 
     async def set_guard(self, record: GuardRecord | None) -> None:
-        """Remember the ticket guard; None closes it. The last to tell is believed."""
+        """Store the ticket guard for the account's processes; None deletes it."""
         await self._ask(lambda: self._database.set_guard(record))
 
     async def exchange(self, member: str, tell: Callable[[GroupView], Report]) -> Report:
-        """Look at what the account's processes have found of its limit, and add to it, in one step.
+        """Read the reports of the account's processes on the rate limit, and add this one's.
 
         Args:
-            member: the name of this one.
-            tell: called in a worker thread with what they found; returns what they are told.
+            member: the name of this process.
+            tell: makes this process's report from those of the others; called in a worker thread.
 
         Raises:
             JournalError: the journal can't be written, or (``locked``) not now.
         """
         try:
-            # Cancelled, it isn't waited for: it is of no use then, and does no harm.
+            # A cancelled caller doesn't wait for the thread, whose report does no harm.
             return await anyio.to_thread.run_sync(
                 self._database.exchange, member, tell, abandon_on_cancel=True
             )
@@ -130,35 +142,35 @@ class SqlJournal:
             where = self._database.location
             raise JournalError(f"{where}: {exc}", reason="locked", location=where) from exc
 
-    async def runs(self) -> list[RunSummary]:
+    async def runs(self) -> list[RunStatus]:
         """Every run, the latest first."""
         return await self._ask(self._database.runs)
 
-    async def prune(self, before: datetime) -> int:
-        """Forget runs to which nothing has happened since; how many they were.
+    async def spec(self, run: str) -> RunSpec | None:
+        """The spec of an unfinished run; None where the journal has none."""
+        return await self._ask(lambda: self._database.spec(run))
 
-        Runs of live processes stay. With a run, what `only_changed` knows of its files is gone.
-        In small steps with pauses between them, beside which other processes write. Cancelled or
-        killed in the middle, the rest goes with the next prune.
-        """
+    async def segments(self, run: str) -> dict[str, Segment | None]:
+        """The segments of a run, by id; None for a segment without an export."""
+        return await self._ask(lambda: self._database.segments(run))
+
+    async def prune(self, before: datetime) -> int:
+        """Delete the runs to which nothing has happened since; how many. See `Journal.prune`."""
+        from segments_async._journal import pruning
+
         database = self._database
-        begun = [
-            run_id
-            for run_id in await self._ask(lambda: database.old_runs(before))
-            if await self._ask(partial(database.begin_pruning, run_id))
-        ]
-        for run_id in await self._ask(database.pruning):
-            left = True
-            while left:
-                left = await self._ask(partial(database.prune_some, run_id))
-                await anyio.sleep(_PRUNE_PAUSE)  # for other processes to write
-        return len(begun)
+        old = await self._ask(partial(pruning.old_runs, database, before))
+        hidden = [one for one in old if await self._ask(partial(pruning.hide, database, one))]
+        for run_id in await self._ask(partial(pruning.hidden_runs, database)):
+            while await self._ask(partial(pruning.delete_some, database, run_id)):  # noqa: ASYNC110
+                await anyio.sleep(_PRUNE_PAUSE)
+        return len(hidden)
 
     async def _ask(self, question: Callable[[], T]) -> T:
-        return await _patiently(question, self._database.location)
+        return await _retried(question, self._database.location)
 
 
-def _open(where: str | os.PathLike[str], account: str) -> Database:
+def _open(where: str | os.PathLike[str], account: str, *, create: bool) -> Database:
     try:
         from segments_async._journal.database import Database
     except ModuleNotFoundError as exc:
@@ -167,11 +179,11 @@ def _open(where: str | os.PathLike[str], account: str) -> Database:
         raise ConfigurationError(
             f"a journal needs {exc.name}: pip install 'segments-async[journal]'"
         ) from exc
-    return Database.open(where, account)
+    return Database.open(where, account, create=create)
 
 
-async def _patiently(question: Callable[[], T], location: str) -> T:
-    """Ask in a worker thread, again while another process holds what it takes."""
+async def _retried(question: Callable[[], T], location: str) -> T:
+    """Ask in a worker thread, again while another process has locked the run or the database."""
     for _ in range(_ATTEMPTS - 1):
         with contextlib.suppress(Locked):
             return await anyio.to_thread.run_sync(question)
@@ -183,9 +195,9 @@ async def _patiently(question: Callable[[], T], location: str) -> T:
 
 
 class _Handover:
-    """A run that a worker thread opens, and that is closed if its task doesn't live to take it.
+    """Hands a run from the worker thread that opens it to the task, or closes the run.
 
-    asyncio's own `Task.cancel()` leaves the thread alone with what it opens.
+    asyncio's own `Task.cancel()` ends the task while the thread is still opening the run.
     """
 
     def __init__(self, open_run: Callable[[], OpenedRun]) -> None:
@@ -196,7 +208,7 @@ class _Handover:
 
     async def taken(self, location: str) -> OpenedRun:
         try:
-            return await _patiently(self._open, location)
+            return await _retried(self._open, location)
         except BaseException:
             with self._lock:
                 self._abandoned = True
@@ -214,16 +226,16 @@ class _Handover:
 
 
 def _check_text(what: str, text: str, *, longest: int = _LONGEST_NAME) -> None:
-    """Refuse what no database keeps, no terminal shows, or nobody should find in a journal."""
+    """Refuse a text that a database can't store, a terminal can't show, or that has a secret."""
     try:
         check_secrets(text)
         text.encode()
     except (SecretInPayload, UnicodeEncodeError) as exc:
-        raise ConfigurationError(f"{what} that can't stand in a journal: {exc}") from None
+        raise ConfigurationError(f"{what} that a journal can't store: {exc}") from None
     if not text or len(text) > longest or any(unicodedata.category(c) == "Cc" for c in text):
         raise ConfigurationError(f"not {what}: {text!r:.80}")
 
 
 def _shown(where: str | os.PathLike[str]) -> str:
-    """The place without what may be a password."""
+    """The place, without the part that may be a password."""
     return os.fspath(where).rpartition("@")[2].partition("?")[0]

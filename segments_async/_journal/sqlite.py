@@ -1,8 +1,7 @@
 """A journal in a SQLite file.
 
 `journal_mode = TRUNCATE`: between two commits the file alone is the journal. A write-ahead log
-would be a second file that holds what the first one lacks, and that people clean away, or forget
-to copy.
+would be a second file with commits that the first one lacks, which people delete or forget to copy.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from segments_async._filesystem.disk import NoLocks
 from segments_async._filesystem.trust import distrust_of_file, distrust_of_path, make_directories
 from segments_async._journal.files import (
-    RunLock,
+    FileLock,
     create_private,
     drop_new_name,
     name_of_new,
@@ -32,16 +31,16 @@ from segments_async._journal.tables import guard, journal, metadata, runs
 from segments_async.errors import JournalError, JournalReason
 
 #: Seconds that one attempt waits for another process's commit. Short, since a cancelled caller
-#: waits for the attempt to end; there are many attempts.
+#: waits for the end of the attempt. There are many attempts.
 BUSY_SECONDS = 1.0
 
-#: Pages (of 4 KiB) by which the file shrinks in one transaction of a prune.
+#: Pages of 4 KiB by which one transaction of a prune shrinks the file.
 _PAGES_AT_ONCE = 500
 
-#: What SQLite may leave beside the file, and reads with it.
+#: Ends of the names of files that SQLite may leave beside the database, and reads with it.
 _BESIDE = ("-journal", "-wal", "-shm")
 
-#: Of each connection. A schema is input, too: its functions aren't trusted.
+#: Set on each connection. trusted_schema: a schema in the file may call functions, too.
 _PRAGMAS = (
     "synchronous = FULL",
     "foreign_keys = ON",
@@ -49,16 +48,16 @@ _PRAGMAS = (
     "trusted_schema = OFF",
 )
 
-#: The first version whose checks can be told one table.
+#: The first version of SQLite that can check a single table.
 _CHECKS_TABLES = (3, 33)
 
 
 class Sqlite:
-    """One file, beside it a `-journal` while a transaction writes, and a lock file for each run."""
+    """One file, with a `-journal` during a transaction, and a lock file for each live run."""
 
     def __init__(self, path: Path) -> None:
         self._given = path
-        # By its own name, whatever links lead to it: the lock files are beside that.
+        # The path without symbolic links: all processes must use the same lock files beside it.
         self._path = Path(os.path.realpath(path))
         self.location: str = str(self._path)
         self.engine: Engine = _engine(self._path)
@@ -66,39 +65,45 @@ class Sqlite:
         self.has_sessions: bool = False
         self.secrets: tuple[str, ...] = ()
 
-    def prepare(self, initialize: Callable[[Engine], None]) -> None:
+    def prepare(self, initialize: Callable[[Engine], None] | None) -> None:
         kind = network_file_system(self._path.parent)
         if kind is not None:
             self._refuse(
-                f"on a network file system ({kind}), where neither SQLite's locks nor its syncs "
-                "can be relied on; put the journal on a local disk, or into PostgreSQL",
+                f"on a network file system ({kind}), where SQLite's locks and syncs are not "
+                "reliable; put the journal on a local disk, or into PostgreSQL",
                 "unsupported",
             )
         self._check_trust()
-        self._create(initialize)
+        if not os.path.lexists(self._path):
+            if initialize is None:
+                self._refuse("there is no journal at this place; none was created", "missing")
+            self._create(initialize)
         self._check_file()
         with self.engine.connect().execution_options(**self.reading) as connection:
             self._check_kinds(connection)
             self._check_small_tables(connection)
 
-    def exclusively(self, connection: Connection) -> None:
-        """BEGIN IMMEDIATE, by which every writing transaction begins, has seen to it."""
+    def exclude_others(self, connection: Connection) -> None:
+        """Nothing to do: every writing transaction starts with BEGIN IMMEDIATE."""
 
     def now(self, connection: Connection) -> datetime:  # noqa: ARG002
         return datetime.now(UTC)
 
-    def hold(self, connection: Connection, run_id: int) -> RunLock | None:  # noqa: ARG002
+    def try_lock(self, connection: Connection, run_id: int) -> FileLock | None:  # noqa: ARG002
         try:
-            return RunLock.take(self._lock_file(run_id))
+            return FileLock.try_acquire(self._lock_file(run_id))
         except NoLocks:
             self._refuse(
-                "on a file system without locks, where two processes could have one run; put the "
+                "on a file system without locks, where two processes could open one run; put the "
                 "journal on a local disk, or into PostgreSQL",
                 "unsupported",
             )
 
+    def is_locked(self, connection: Connection, run_id: int) -> bool:  # noqa: ARG002
+        return FileLock.is_locked(self._lock_file(run_id))
+
     def holder(self, run_id: int) -> int | None:
-        return RunLock.holder(self._lock_file(run_id))
+        return FileLock.holder(self._lock_file(run_id))
 
     def _lock_file(self, run_id: int) -> Path:
         return self._path.with_name(f"{self._path.name}.run-{run_id}.lock")
@@ -106,21 +111,21 @@ class Sqlite:
     def identity(self, connection: Connection) -> str:  # noqa: ARG002
         return self.location
 
-    def check_whole(self, connection: Connection) -> None:
+    def check_integrity(self, connection: Connection) -> None:
         found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if found != "ok":
             self._refuse(f"damaged: {found:.200}")
 
-    def give_back_space(self) -> None:
-        # Of a journal that was made without auto_vacuum, it frees nothing. As a script, since each
-        # step of the statement frees one page, and only scripts are run to their end.
+    def shrink(self) -> None:
+        # Without effect on a journal that was created without auto_vacuum. executescript(), since
+        # each step of the statement frees one page, and only scripts are run to their end.
         with contextlib.closing(self.engine.raw_connection()) as connection:
             connection.cursor().executescript(f"PRAGMA incremental_vacuum({_PAGES_AT_ONCE})")
 
     def _check_trust(self) -> None:
-        """Refuse a journal that another user may have written: which files are exports is its word.
+        """Refuse a journal that another user may have written: it says which files are exports.
 
-        Beside it SQLite looks for an unfinished transaction, which it would roll back into it.
+        So are the files beside it: SQLite would roll an unfinished transaction back from them.
         """
         beside = [self._path.with_name(f"{self._path.name}{end}") for end in ("", *_BESIDE)]
         problem = distrust_of_path(self._given)
@@ -131,7 +136,7 @@ class Sqlite:
             self._refuse(f"not read, because {problem}", "foreign")
 
     def _check_kinds(self, connection: Connection) -> None:
-        """Refuse a view, a trigger or a virtual table: what it says has no end, or isn't kept."""
+        """Refuse views, triggers and virtual tables: they may be endless, or lose rows."""
         names = [table.name for table in metadata.tables.values()]
         marks = ", ".join("?" * len(names))
         query = f"SELECT name, type, sql FROM sqlite_master WHERE tbl_name IN ({marks})"  # noqa: S608 - marks
@@ -141,18 +146,16 @@ class Sqlite:
             if kind not in ("table", "index") or virtual:
                 self._refuse(f"{name:.60} is a {'virtual table' if virtual else kind}", "foreign")
         if not any(name == journal.name for name, *_ in found):
-            self._refuse("a database, and no journal", "foreign")
+            self._refuse("a database, with no journal in it", "foreign")
 
     def _create(self, initialize: Callable[[Engine], None]) -> None:
-        """A journal gets its name once its tables are there.
+        """Create the journal under another name, and rename it when it has its tables.
 
-        So an empty file in its place was cut off, and isn't taken for a new journal.
+        So an empty file of this name is never a new journal, but one that was truncated.
         """
-        if os.path.lexists(self._path):
-            return
         make_directories(self._path.parent)
-        # Left by a process that died over a transaction, in a file that somebody removed since: to
-        # SQLite, it would be an unfinished transaction of the new one.
+        # A -journal may be left of a removed database. SQLite would take it for an unfinished
+        # transaction of the new one.
         self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)
         new = name_of_new(self._path)
         create_private(new)
@@ -169,24 +172,24 @@ class Sqlite:
         put_in_place(new, self._path)
 
     def _check_file(self) -> None:
-        # Never opened here: closing any descriptor of it would drop this process's SQLite locks
+        # Without opening the file: closing any descriptor of it drops this process's SQLite locks
         # (sqlite.org/howtocorrupt.html, section 2.2).
         if not self._path.is_file():
             self._refuse("not a file", "foreign")
         if self._path.stat().st_size == 0:
             self._refuse(
-                "damaged: an empty file, and a journal never is one; put a copy of it back, or "
-                "remove it to start anew, which asks for every export once more"
+                "damaged: an empty file, which a journal never is; put a copy of the journal back, "
+                "or remove the file to start anew, which requests every export once more"
             )
         if not os.access(self._path, os.R_OK | os.W_OK) or not os.access(
             self._path.parent, os.W_OK | os.X_OK
         ):
-            self._refuse("can't be written, or its directory can't", "unavailable")
+            self._refuse("the file or its directory can't be written", "unavailable")
 
     def _check_small_tables(self, connection: Connection) -> None:
-        """The tables that say which runs there are. A run's events are checked as they are read."""
+        """Check the tables that every run needs. A run's events are checked when they are read."""
         if sqlite3.sqlite_version_info < _CHECKS_TABLES:
-            self.check_whole(connection)
+            self.check_integrity(connection)
             return
         for table in (journal, runs, guard):
             query = f"PRAGMA integrity_check('{table.name}')"
@@ -199,20 +202,20 @@ class Sqlite:
 
 
 def _engine(path: Path) -> Engine:
-    # mode=rw never creates: SQLite would do so by the umask. No slash is left as it is, since a
-    # path that begins with two would be a URI's host.
+    # mode=rw: SQLite must not create the file, since it would use the umask. Slashes are quoted,
+    # since a path that begins with two would be the host of the URI.
     uri = f"file:{quote(os.fsencode(path), safe='')}?mode=rw"
 
     def connect() -> sqlite3.Connection:
-        # Used by one worker thread at a time, and not always the same.
+        # check_same_thread: several worker threads use a connection, one at a time.
         connection = sqlite3.connect(
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
             for pragma in _PRAGMAS:
                 connection.execute(f"PRAGMA {pragma}")
-            # A journal of an earlier version is converted: what its write-ahead log holds is moved
-            # into the file. That needs the file for this process alone, and is busy otherwise.
+            # Also converts a journal with a write-ahead log, which moves the log's commits into the
+            # file. SQLITE_BUSY while another process has such a file open.
             connection.execute("PRAGMA journal_mode = TRUNCATE").fetchall()
         except BaseException:
             connection.close()
@@ -222,7 +225,7 @@ def _engine(path: Path) -> Engine:
     engine = create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
 
     def begin(connection: Connection) -> None:
-        # A transaction that reads first and writes later can't be given the lock by waiting.
+        # IMMEDIATE: a transaction that has read can't wait for the lock to write.
         options = connection.get_execution_options()
         connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN IMMEDIATE"))
 

@@ -1,8 +1,8 @@
-"""The journal's tables, one text for SQLite and PostgreSQL, and the seals of their rows.
+"""The journal's tables, the same for SQLite and PostgreSQL, and the checksums of their rows.
 
-Every row carries a checksum of itself, its *seal*: SQLite checks its pages' structure and nothing
-of what stands in them, so a flipped byte in a fact would be read as another fact. Events are
-numbered within their run from 1 on, so that a missing row is found, too.
+Every row has a checksum of its other columns, in the column `seal`. SQLite checks the structure of
+its pages, not their content, so that a flipped byte in a value would be read as another value.
+Events are numbered within their run from 1 on, so that a missing row is found, too.
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ from sqlalchemy import (
 
 from segments_async._sansio.jobs.lifecycle import Event
 
-#: Of the tables as they stand here. A journal with a higher one is refused.
+#: Version of the tables. A journal with a higher version is refused; see docs/journal.md.
 SCHEMA = 1
 
-#: Events that tell of an export's end at the vendor, or of its file: asked for across runs.
+#: Begins the names of runs that are being pruned. No caller's name has a control character.
+PRUNED = "\x1f"
+
+#: Events about an export's end at the vendor, or about its file: looked up across runs.
 LASTING = (Event.COMPLETED, Event.FETCHED, Event.UNCHANGED)
 
 metadata = MetaData()
 
-# SQLite counts rows by itself in an INTEGER column only.
+# SQLite numbers rows by itself only in a column of type INTEGER.
 _RowId = BigInteger().with_variant(Integer, "sqlite")
 
 journal = Table(
@@ -54,11 +57,11 @@ runs = Table(
     metadata,
     Column("id", _RowId, primary_key=True, autoincrement=False),
     Column("name", Text, nullable=False, unique=True),
-    Column("named", Boolean, nullable=False),  # by the caller
+    Column("named", Boolean, nullable=False),  # whether the caller gave the name
     Column("destination", Text),
     Column("started_at", Text, nullable=False),
     Column("ended_at", Text),
-    Column("states", Text),  # of a run that ended: how many exports ended how, as JSON
+    Column("states", Text),  # of an ended run: the number of exports in each state, as JSON
     Column("seal", Text, nullable=False),
 )
 
@@ -76,7 +79,7 @@ events = Table(
     UniqueConstraint("run_id", "number"),
 )
 
-#: Written out: SQLite uses an index of some rows only for a query that repeats its very condition.
+#: Written out: SQLite uses a partial index only for a query that repeats the index's condition.
 LASTING_ONLY = events.c.event.in_([literal_column(f"'{event.value}'") for event in LASTING])
 Index(
     "segments_async_lasting",
@@ -99,7 +102,7 @@ limit = Table(
     "segments_async_limit",
     metadata,
     Column("sum_id", Text, primary_key=True),
-    Column("requests", Text, nullable=False),  # a second, of the whole account
+    Column("requests", Text, nullable=False),  # per second, of the whole account
     Column("at", Text, nullable=False),
     Column("seal", Text, nullable=False),
 )
@@ -113,34 +116,46 @@ members = Table(
     Column("seal", Text, nullable=False),
 )
 
-#: What a journal has from its beginning, and from when processes first shared something.
-FROM_THE_BEGINNING = (journal, runs, events, guard)
-SHARED = (limit, members)
+#: What a run was started with. Earlier versions ignore this table.
+specs = Table(
+    "segments_async_specs",
+    metadata,
+    Column(
+        "run_id",
+        _RowId,
+        ForeignKey(runs.c.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("segments", Integer, nullable=False),  # how many
+    Column("spec", Text, nullable=False),  # a `RunSpec`, as JSON
+    Column("seal", Text, nullable=False),
+)
 
 
-class BrokenSeal(Exception):
-    """A row that isn't as it was written."""
+class ChecksumError(Exception):
+    """A row was changed after it was written."""
 
 
 class Malformed(Exception):
-    """What stands in the tables is sealed, and still nothing that this library writes."""
+    """A row has its checksum, but this library doesn't write such a row."""
 
 
-def sealed(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The row with its seal."""
-    return {**values, "seal": _seal(table, values)}
+def with_checksum(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with its checksum, in place of the one that `values` may have."""
+    return {**values, "seal": _checksum(table, values)}
 
 
 def checked(table: Table, row: Row[Any]) -> dict[str, Any]:
-    """The row by its columns' names, if it is as it was written; else BrokenSeal."""
-    # Underscored as a namedtuple's fields are, and as public.
+    """The row by its columns' names; ChecksumError if it was changed."""
+    # Public in spite of its name, as the fields of a namedtuple are.
     values = dict(row._mapping)  # pyright: ignore[reportPrivateUsage]
     try:
-        whole = _seal(table, values) == values["seal"]
-    except TypeError:  # SQLite says of each value of what type it is: no JSON has bytes
+        whole = _checksum(table, values) == values["seal"]
+    except TypeError:  # SQLite stores a type with each value: JSON has no bytes
         whole = False
     if not whole:
-        raise BrokenSeal(f"a row of {table.name} is not as it was written")
+        raise ChecksumError(f"a row of {table.name} is not as it was written")
     return values
 
 
@@ -151,19 +166,19 @@ def check_event(
     event: object,
     at: object,
     facts: object,
-    seal: object,
+    checksum: object,
 ) -> None:
-    """As :func:`checked` for one of very many events: BrokenSeal if it isn't as it was written."""
+    """As :func:`checked`, for one of very many events: ChecksumError if it was changed."""
     try:
         text = json.dumps([events.name, run_id, number, segment_id, event, at, facts])
     except TypeError:
         text = ""
-    if hashlib.blake2b(text.encode(), digest_size=8).hexdigest() != seal:
-        raise BrokenSeal(f"a row of {events.name} is not as it was written")
+    if hashlib.blake2b(text.encode(), digest_size=8).hexdigest() != checksum:
+        raise ChecksumError(f"a row of {events.name} is not as it was written")
 
 
-def _seal(table: Table, values: Mapping[str, Any]) -> str:
-    # An event's id is the database's to give, and only orders the runs' events.
+def _checksum(table: Table, values: Mapping[str, Any]) -> str:
+    # The database gives an event its id, after the checksum was made.
     names = [
         c.name
         for c in table.columns
@@ -173,11 +188,11 @@ def _seal(table: Table, values: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-def stamp(at: datetime) -> str:
-    """Always of one length and in UTC, so that texts are ordered as the moments are."""
+def format_time(at: datetime) -> str:
+    """As text of one length, in UTC: texts are ordered as the times are."""
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def moment(text: str) -> datetime:
-    """What :func:`stamp` wrote."""
+def parse_time(text: str) -> datetime:
+    """Read a text of :func:`format_time`."""
     return datetime.fromisoformat(text)

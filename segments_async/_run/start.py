@@ -7,7 +7,6 @@ needn't be made, would be hours of the vendor's work for nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
@@ -20,28 +19,25 @@ import attrs
 
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
-from segments_async._files.destination import Destination
 from segments_async._files.in_progress import InProgressDownloads
 from segments_async._files.refusals import Renew
 from segments_async._http.storage import Storage
 from segments_async._journal.sql import SqlJournal
 from segments_async._pace.gate import Gate
 from segments_async._run.recorder import Recorder
+from segments_async._run.request import RunRequest
 from segments_async._sansio.api.credentials import parse_base_url
 from segments_async._sansio.files.naming import is_in
-from segments_async._sansio.jobs.decisions import RunOptions
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.unchanged import is_unchanged
-from segments_async._sansio.pace.backoff import LONGEST_GUARD
+from segments_async._sansio.pace.backoff import LONGEST_GUARD, TicketGuard
 from segments_async.errors import JournalError, SegmentsError
 from segments_async.models import Segment
 from segments_async.results import ExportedFile
 
 if TYPE_CHECKING:
     from segments_async._journal.run_log import RunLog
-
-StrPath = str | os.PathLike[str]
 
 
 @attrs.frozen(kw_only=True)
@@ -55,7 +51,7 @@ class Resources:
         registry: of shared exports.
         requests: sends their requests.
         storage: where files are fetched from.
-        files_under_way: downloads that others may share.
+        in_progress: downloads that others may share.
         download_slots: for connections to storage, of the whole client.
         downloads: files that one run fetches at once.
         renew: gives an export with a fresh link.
@@ -67,33 +63,10 @@ class Resources:
     registry: ExportRegistry
     requests: ExportRequests
     storage: Storage
-    files_under_way: InProgressDownloads
+    in_progress: InProgressDownloads
     download_slots: anyio.Semaphore
     downloads: int
     renew: Renew
-
-
-@attrs.frozen(kw_only=True)
-class RunRequest:
-    """What the caller asked; see `SegmentsClient.open_bulk_export`.
-
-    Attributes:
-        segments: by id; None where only the id was given.
-        destination: None where only links are wanted.
-        options: of the run.
-        journal: a path or URL; None for none.
-        run: the name that the caller gave.
-        only_changed: whether to look for segments that needn't be exported.
-        unusable: why a segment can't be exported whatever is there, by its id.
-    """
-
-    segments: Mapping[str, Segment | None]
-    destination: Destination | None
-    options: RunOptions
-    journal: StrPath | None = None
-    run: str | None = None
-    only_changed: bool = False
-    unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
 
 
 @attrs.frozen(kw_only=True)
@@ -133,9 +106,11 @@ async def start_run(resources: Resources, request: RunRequest) -> RunStart:
         return RunStart(name=request.run or now_name, recorder=Recorder(), obstacles=obstacles)
     journal = await SqlJournal.open(request.journal, account=resources.account)
     directory = None if request.destination is None else str(request.destination.directory)
-    log = await journal.open_run(destination=directory, name=request.run, now_name=now_name)
+    log = await journal.open_run(
+        destination=directory, name=request.run, now_name=now_name, spec=request.spec
+    )
     try:
-        await _restore_guard(resources.gate, journal)
+        await restore_guard(journal, resources.gate.guard)
         return await _start_with(journal, log, request, directory)
     except BaseException:
         with anyio.CancelScope(shield=True):
@@ -175,13 +150,18 @@ async def _obstacles(request: RunRequest, own: Collection[str]) -> Mapping[str, 
     return {**in_the_way, **request.unusable}
 
 
-async def _restore_guard(gate: Gate, journal: SqlJournal) -> None:
-    """Heed the ticket guard of another process of the account, which may have got a 500."""
+async def restore_guard(journal: SqlJournal, guard: TicketGuard) -> datetime | None:
+    """Hold this client's requests after a 500 that another process of the account received.
+
+    Returns the time before which nothing is sent; None where the journal holds nothing.
+    """
     record = await journal.guard()
-    if record is not None:
-        # A wall clock that jumped must not hold the account for days.
-        left = min((record.until - datetime.now(UTC)).total_seconds(), LONGEST_GUARD)
-        gate.guard.restore(anyio.current_time() + left, record.pause)
+    if record is None:
+        return None
+    # A wall clock that jumped must not hold the account for days.
+    left = min((record.until - datetime.now(UTC)).total_seconds(), LONGEST_GUARD)
+    guard.restore(anyio.current_time() + left, record.pause)
+    return record.until if left > 0 else None
 
 
 def account_of(base_url: str, api_key: str) -> str:

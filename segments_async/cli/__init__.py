@@ -15,12 +15,12 @@ _EXTRAS = {
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, and exit with its code."""
     from segments_async.cli import streams
 
     streams.prepare()
     try:
-        # Imported here, so that a missing extra or Ctrl-C while Python loads it is one sentence.
+        # Imported here, so that a missing extra, or Ctrl-C during the import, is one sentence.
         from segments_async.cli.app import run
 
         code = run(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Whose segments: credentials from the environment or a prompt, never from an argument."""
+"""The account of a command: credentials from the environment or a prompt, not from arguments."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from getpass import getpass
+from pathlib import Path
 from typing import Any
 
 import attrs
 
-from segments_async import SegmentsClient
-from segments_async._run.start import account_of
-from segments_async.cli.exits import Interrupted, UsageError, ending_signals
-from segments_async.client import BASE_URL as VENDOR
+from segments_async import Journal, SegmentsClient
+from segments_async.cli.exit_codes import Interrupted, UsageError, ending_signals
 
 API_KEY = "SEGMENTS_API_KEY"
 ACCESS_TOKEN = "SEGMENTS_ACCESS_TOKEN"  # noqa: S105 - the name of a variable
@@ -24,38 +23,42 @@ BASE_URL = "SEGMENTS_BASE_URL"
 
 @attrs.frozen
 class Account:
-    """An account at a vendor's place.
+    """An account of the vendor.
 
     Attributes:
         api_key: the user name of Basic authentication.
         access_token: its password.
-        base_url: None for the vendor's own.
+        base_url: of the API; None for the vendor's own.
     """
 
     api_key: str
     access_token: str = attrs.field(repr=False)
     base_url: str | None = None
 
-    @property
-    def digest(self) -> str:
-        """Which account a journal is of."""
-        return account_of(self.base_url or VENDOR, self.api_key)
+    async def journal(self, where: Path | str) -> Journal:
+        """The account's journal. None is created.
+
+        Raises:
+            JournalError: ``missing``, or the journal can't be used.
+        """
+        place = {} if self.base_url is None else {"base_url": self.base_url}
+        return await Journal.open(where, api_key=self.api_key, **place)
 
     def client(self, **options: Any) -> SegmentsClient:
-        """A client for it; an option that is None is left to its default."""
-        told: dict[str, Any] = {"base_url": self.base_url, **options}
+        """A client for the account; an option that is None is left to its default."""
+        keywords: dict[str, Any] = {"base_url": self.base_url, **options}
         return SegmentsClient(
             self.api_key,
             self.access_token,
-            **{name: value for name, value in told.items() if value is not None},
+            **{name: value for name, value in keywords.items() if value is not None},
         )
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> Account:
-    """The account that the environment names; asks for what is missing where a person can answer.
+    """The account that the environment names. In a terminal a missing credential is asked for.
 
     Raises:
-        UsageError: something is missing, and nobody is there to ask.
+        UsageError: a credential is missing, and stdin is no terminal.
     """
     return Account(
         _given(environment, API_KEY, "API key"),
@@ -64,15 +67,13 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Account:
     )
 
 
-def journal_account(environment: Mapping[str, str] = os.environ) -> str:
-    """Whose journal it would be: of the API key at its place, and no access token is asked for.
+def without_token(environment: Mapping[str, str] = os.environ) -> Account:
+    """The account that the environment names, for its journal alone: no access token is needed.
 
     Raises:
-        UsageError: the key is missing, and nobody is there to ask.
+        UsageError: the API key is missing, and stdin is no terminal.
     """
-    return Account(
-        _given(environment, API_KEY, "API key"), "", environment.get(BASE_URL) or None
-    ).digest
+    return Account(_given(environment, API_KEY, "API key"), "", environment.get(BASE_URL) or None)
 
 
 def _given(environment: Mapping[str, str], variable: str, what: str) -> str:
@@ -84,7 +85,7 @@ def _given(environment: Mapping[str, str], variable: str, what: str) -> str:
             "or from a prompt in a terminal."
         )
     try:
-        # Not shown while it is typed, and on stderr: stdout may be a pipe.
+        # The text is not echoed. The prompt goes to stderr, since stdout may be a pipe.
         with _signals_at_once():
             value = getpass(f"{what} ({variable} is not set): ", stream=sys.stderr).strip()
     except EOFError:
@@ -96,7 +97,7 @@ def _given(environment: Mapping[str, str], variable: str, what: str) -> str:
 
 @contextmanager
 def _signals_at_once() -> Generator[None]:
-    """Let a signal end a prompt: the event loop, which waits for it, can't."""
+    """Let a signal end a prompt. The event loop can't: it stands still while getpass() reads."""
 
     def leave(number: int, _: object) -> None:
         raise Interrupted(number)

@@ -1,48 +1,34 @@
-"""The commands: what they are called, what they take, and how each ends."""
+"""The commands: their names, arguments and help."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
-import anyio
-from cyclopts import App, CycloptsError, Parameter, validators
+from cyclopts import App, CycloptsError, Parameter
 
-from segments_async.cli import calls, runs
+from segments_async.cli import commands, runs
 from segments_async.cli.arguments import (
     AGAIN,
     DESTINATION,
-    FAULTS,
-    LIMIT,
     SELECTION,
-    Count,
+    CommonOptions,
     Days,
     Hosts,
     Pace,
     Port,
-    Positive,
-    Rate,
-    Share,
-    Talk,
-    Terms,
+    RunOptions,
+    SandboxOptions,
 )
-from segments_async.cli.choose import Choice
-from segments_async.cli.exits import (
-    Exit,
-    Interrupted,
-    Signals,
-    UsageError,
-    exit_code,
-    interruptible,
-    sentence,
-)
-from segments_async.cli.export import ExportCommand, Options
+from segments_async.cli.exit_codes import Exit, UsageError, exit_code, finish, sentence
+from segments_async.cli.export import ExportCommand, ExportRequest
 from segments_async.cli.journal import place
-from segments_async.cli.screen import Screen
+from segments_async.cli.selection import Selection
 from segments_async.cli.streams import StdoutError
+from segments_async.cli.terminal import Terminal
 from segments_async.errors import SegmentsError
 
 _PROGRAM = "segments-async"
@@ -54,7 +40,7 @@ the vendor's, such as the sandbox's.
 
 Where stdout is not a terminal it carries JSON lines and nothing else; people read stderr then.
 
-Exit codes: 0 all done, 1 something was not, 2 usage, 3 credentials refused, 130 Ctrl-C,
+Exit codes: 0 all done, 1 something failed, 2 usage, 3 credentials refused, 130 Ctrl-C,
 143 SIGTERM, 129 the terminal was closed, 141 the reader of stdout went away.
 """
 
@@ -72,14 +58,15 @@ app: App = App(
     help_format="plaintext",
     help_epilogue=_ABOUT,
     version=_version,
-    # No `--no-all`, no `--empty-name`; and a default is told in words where it says something.
+    # No `--no-all`, no `--empty-name`. The help texts say the defaults that matter, in words.
     default_parameter=Parameter(negative=(), show_default=False),
 )
 
-_QUIET = Talk()
+_COMMON = CommonOptions()
 _PACE = Pace()
-_TERMS = Terms()
+_RUN_OPTIONS = RunOptions()
 _HOSTS = Hosts()
+_SANDBOX_OPTIONS = SandboxOptions()
 
 
 @app.command(
@@ -91,14 +78,14 @@ Examples:
   segments-async list --json | jq -r .segment_id
 """,
 )
-def list_segments(*, json: bool = False, talk: Talk = _QUIET) -> int:
+def list_segments(*, json: bool = False, common: CommonOptions = _COMMON) -> int:
     """List the account's segments.
 
     Args:
         json: One JSON object per segment and line, as when stdout is not a terminal.
     """
-    screen = talk.screen(json=json)
-    return _finish(partial(calls.list_segments, screen), screen)
+    terminal = common.terminal(json=json)
+    return finish(partial(commands.list_segments, terminal), terminal)
 
 
 @app.command(
@@ -113,8 +100,8 @@ Examples:
   segments-async export --all --to exports --only-changed
   segments-async export --sandbox --all --to exports     (needs no account)
 
-A journal in DIR/.segments-async/ says what was asked for: after a kill, Ctrl-C, a --timeout or an
-outage, the same command goes on, and no export is asked for twice. With --sandbox there is none.
+A journal in DIR/.segments-async/ stores what was requested: after a kill, Ctrl-C, a --timeout or an
+outage, the same command goes on, and no export is requested twice. With --sandbox there is none.
 """,
 )
 def export(
@@ -129,10 +116,10 @@ def export(
     no_journal: Annotated[bool, Parameter(group=AGAIN)] = False,
     run: Annotated[str | None, Parameter(group=AGAIN, metavar="NAME")] = None,
     sandbox: Annotated[bool, Parameter(group=SELECTION)] = False,
-    terms: Terms = _TERMS,
+    options: RunOptions = _RUN_OPTIONS,
     pace: Pace = _PACE,
     hosts: Hosts = _HOSTS,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
     """Export segments as CSV files, many at once.
 
@@ -147,31 +134,29 @@ def export(
         to: A directory, made if it doesn't exist.
         dry_run: Show which segments would be exported to which files, and export nothing.
         journal: Another place for the journal: a file, or postgresql://HOST/DATABASE.
-        no_journal: Keep none. What was asked for is then lost with the process.
-        run: Begin or go on with the run of this name; one that has ended only tells its outcomes.
+        no_journal: Keep no journal. After the process has ended, no command can go on.
+        run: Start, or go on with, the run of this name; of an ended run, repeat the outcomes.
         sandbox: Export from a stand-in for the vendor that is started for this command, and
             compare each file with what it served.
     """
-    screen = talk.screen()
     if journal is not None and (no_journal or sandbox):
         other = "--no-journal" if no_journal else "--sandbox, which keeps none"
         raise UsageError(f"--journal and {other}: give one")
-    command = ExportCommand(
-        Options(
-            choice=Choice(ids=segments, names=name, every=every),
-            to=to,
-            terms=terms,
-            pace=pace,
-            hosts=hosts,
-            # A stand-in is another account each time, and nobody could go on there.
-            journal=None if no_journal or sandbox else place(journal, to),
-            run=run,
-            dry_run=dry_run,
-            sandbox=sandbox,
-        ),
-        screen,
+    request = ExportRequest(
+        selection=Selection(ids=segments, names=name, every=every),
+        to=to,
+        options=options,
+        pace=pace,
+        hosts=hosts,
+        # The stand-in is another account each time: no later command could go on there.
+        journal=None if no_journal or sandbox else place(journal, to),
+        run=run,
+        dry_run=dry_run,
+        sandbox=sandbox,
     )
-    return _finish(command.run, screen, command.say_unfinished)
+    terminal = common.terminal()
+    command = ExportCommand(request, terminal)
+    return finish(command.run, terminal, command.say_unfinished)
 
 
 @app.command(
@@ -181,7 +166,7 @@ Examples:
   segments-async resume --to exports
   segments-async resume --to exports --run 2026-11-23 --timeout 3600
 
-The run keeps to what it was begun with: its segments, and what --only-changed and the like said.
+The run keeps the segments and options that it was started with, such as --only-changed.
 Where every run has ended, there is nothing to do, and that is a success.
 """,
 )
@@ -192,18 +177,19 @@ def resume(
     run: Annotated[str | None, Parameter(metavar="NAME")] = None,
     pace: Pace = _PACE,
     hosts: Hosts = _HOSTS,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
-    """Go on with an export that was cut off, without naming its segments again.
+    """Go on with an unfinished export, without naming its segments again.
 
     Args:
-        to: The directory of its files, where its journal is, too.
-        journal: The journal, where it is elsewhere.
+        to: The directory of its files, and of its journal.
+        journal: The place of the journal, if it is another one.
         run: The run, where several are unfinished.
     """
-    screen = talk.screen()
-    command = runs.ResumeCommand(journal, to, run, pace, hosts, screen)
-    return _finish(command.run, screen, command.say_unfinished)
+    terminal = common.terminal()
+    request = runs.ResumeRequest(journal=journal, to=to, run=run, pace=pace, hosts=hosts)
+    command = runs.ResumeCommand(request, terminal)
+    return finish(command.run, terminal, command.say_unfinished)
 
 
 @app.command(
@@ -215,8 +201,8 @@ Examples:
   segments-async runs --to exports --json | jq -r 'select(.ended_at == null) | .run'
   segments-async runs --to exports --prune 90
 
---prune takes unfinished runs too, except for those at work, and of every directory that the journal
-is of. With a run goes what --only-changed knew of its files.
+--prune deletes unfinished runs too, except those that a process has open, and of every directory
+that shares the journal. With a run goes what --only-changed needs to know of its files.
 """,
 )
 def show_runs(
@@ -225,20 +211,20 @@ def show_runs(
     journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
     prune: Annotated[Days | None, Parameter(metavar="DAYS")] = None,
     json: bool = False,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
-    """List the runs that a journal knows, the latest first.
+    """List the runs of a journal, the latest first.
 
     Args:
-        to: The directory of their files, where their journal is, too.
-        journal: The journal, where it is elsewhere.
-        prune: Forget all runs to which nothing has happened for so many days.
+        to: The directory of their files, and of their journal.
+        journal: The place of the journal, if it is another one.
+        prune: Delete all runs to which nothing has happened for so many days.
         json: One JSON object per run and line, as when stdout is not a terminal.
     """
-    screen = talk.screen(json=json)
+    terminal = common.terminal(json=json)
     if prune is not None:
-        return _finish(partial(runs.prune, journal, to, prune, screen), screen)
-    return _finish(partial(runs.show, journal, to, screen), screen)
+        return finish(partial(runs.prune, journal, to, prune, terminal), terminal)
+    return finish(partial(runs.show, journal, to, terminal), terminal)
 
 
 @app.command(
@@ -252,16 +238,16 @@ def status(
     export_id: Annotated[str, Parameter(name="EXPORT_ID")],
     *,
     json: bool = False,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
-    """Show where one export stands.
+    """Show the state of one export.
 
     Args:
         export_id: The export's id, as the manifest and JSON lines have it.
         json: One JSON object, as when stdout is not a terminal.
     """
-    screen = talk.screen(json=json)
-    return _finish(partial(calls.status, export_id, screen), screen)
+    terminal = common.terminal(json=json)
+    return finish(partial(commands.status, export_id, terminal), terminal)
 
 
 @app.command(
@@ -277,7 +263,7 @@ def download(
     to: Annotated[Path, Parameter(metavar="FILE")],
     overwrite: bool = False,
     hosts: Hosts = _HOSTS,
-    talk: Talk = _QUIET,
+    common: CommonOptions = _COMMON,
 ) -> int:
     """Fetch the file of one complete export.
 
@@ -286,8 +272,8 @@ def download(
         to: The file to write.
         overwrite: Replace the file if it is there already.
     """
-    screen = talk.screen()
-    return _finish(partial(calls.download, export_id, to, overwrite, hosts, screen), screen)
+    terminal = common.terminal()
+    return finish(partial(commands.download, export_id, to, overwrite, hosts, terminal), terminal)
 
 
 @app.command(
@@ -303,25 +289,8 @@ def sandbox(
     *,
     port: Annotated[Port, Parameter(metavar="N")] = 8420,
     files_port: Annotated[Port, Parameter(metavar="N")] = 0,
-    segments: Annotated[Positive, Parameter(metavar="N")] = 1,
-    rows: Annotated[Count, Parameter(metavar="N")] = 1000,
-    seed: Annotated[int, Parameter(metavar="N")] = 0,
-    duration: Annotated[
-        float, Parameter(metavar="SECONDS", validator=validators.Number(gte=0))
-    ] = 4,
-    latency: Annotated[float, Parameter(metavar="SECONDS", validator=validators.Number(gte=0))] = 0,
-    rate: Annotated[Rate | None, Parameter(group=LIMIT, metavar="PER_SECOND")] = None,
-    burst: Annotated[
-        float, Parameter(group=LIMIT, metavar="N", validator=validators.Number(gte=1))
-    ] = 1,
-    window: Annotated[str | None, Parameter(group=LIMIT, metavar="REQUESTS/SECONDS")] = None,
-    retry_after: Annotated[Literal["seconds", "date"] | None, Parameter(group=LIMIT)] = None,
-    failed: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
-    internal_errors: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
-    gateway_errors: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
-    lost_before: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
-    lost_after: Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")] = 0,
-    talk: Talk = _QUIET,
+    options: SandboxOptions = _SANDBOX_OPTIONS,
+    common: CommonOptions = _COMMON,
 ) -> int:
     """Serve a stand-in for the vendor on this machine, to try things on.
 
@@ -331,42 +300,10 @@ def sandbox(
     Args:
         port: Of the API; 8420 by default, 0 for any that is free.
         files_port: Of the files; any that is free by default.
-        segments: How many the account has, the page's first; 1 by default, so that the page's
-            commands answer as the page prints them.
-        rows: Of each file; 1000 by default.
-        seed: What is drawn by chance follows from it; 0 by default.
-        duration: Seconds an export takes, as a median; 4 by default.
-        latency: Seconds an answer takes, as a median; 0 by default.
-        rate: Requests per second granted; no limit by default.
-        burst: Requests that may be saved up under --rate; 1 by default.
-        window: A limit of another kind: so many requests in each window of so many seconds.
-        retry_after: Say with a 429 how long to wait, in this form; by default it isn't said.
-        failed: Share of exports that end FAILED.
-        internal_errors: Share of requests answered 500.
-        gateway_errors: Share of requests answered 502, 503 or 504.
-        lost_before: Share of requests whose connection breaks before the vendor acts.
-        lost_after: Share of requests whose connection breaks after it acted.
     """
     from segments_async.cli import sandbox as stand_in
 
-    screen = talk.screen()
-    behaviour = stand_in.Behaviour(
-        segments=segments,
-        rows=rows,
-        seed=seed,
-        duration=duration,
-        rate=rate,
-        burst=burst,
-        window=window,
-        retry_after=retry_after,
-        failed=failed,
-        internal_errors=internal_errors,
-        gateway_errors=gateway_errors,
-        lost_before=lost_before,
-        lost_after=lost_after,
-        latency=latency,
-    )
-    return stand_in.run(behaviour, port=port, files_port=files_port, screen=screen)
+    return stand_in.run(options, port=port, files_port=files_port, terminal=common.terminal())
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -388,25 +325,5 @@ def run(arguments: Sequence[str]) -> int:
     return code
 
 
-def _finish(
-    work: Callable[[], Awaitable[Exit]],
-    screen: Screen,
-    cut_off: Callable[[], None] = lambda: None,
-) -> int:
-    """Do a command's work and end as it deserves; `cut_off` tells what a signal left undone."""
-    try:
-        return anyio.run(interruptible, work, Signals())
-    except Interrupted as stop:
-        screen.say(stop.sentence)
-        cut_off()
-        return stop.exit_code
-    except (SegmentsError, UsageError) as error:
-        screen.say(f"{_PROGRAM}: {sentence(error)}", style="red")
-        return exit_code(error)
-    except StdoutError:
-        cut_off()
-        raise
-
-
 def _complain(what: str) -> None:
-    Screen.open().say(f"{_PROGRAM}: {what}", style="red")
+    Terminal.open().say(f"{_PROGRAM}: {what}", style="red")

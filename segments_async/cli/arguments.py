@@ -1,4 +1,4 @@
-"""What several commands take: types of values, and options that belong together."""
+"""Arguments that several commands have: types of values, and groups of options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 from cyclopts import Group, Parameter, validators
 
 from segments_async import S3_HOSTS
-from segments_async.cli.screen import LogLines, Screen
+from segments_async.cli.terminal import LogLines, Terminal
 
 SELECTION = Group("Which segments", sort_key=1)
 DESTINATION = Group("Where to", sort_key=2)
@@ -33,28 +33,28 @@ _IfLost = Literal["report", "resubmit"]
 
 @Parameter(name="*", group=GENERAL)
 @attrs.frozen(kw_only=True)
-class Talk:
-    """What every command takes."""
+class CommonOptions:
+    """The options of every command."""
 
     verbose: Annotated[int, Parameter(alias="-v", count=True)] = 0
     """Log lines on stderr: answers of 429, pauses and retries; twice, everything."""
     no_color: bool = False
     """No colours; so does NO_COLOR in the environment."""
 
-    def screen(self, *, json: bool = False) -> Screen:
-        """Open the screen, and let the library's log onto it."""
-        screen = Screen.open(no_color=self.no_color, json=json)
+    def terminal(self, *, json: bool = False) -> Terminal:
+        """Open the terminal, and print the library's log on it."""
+        terminal = Terminal.open(no_color=self.no_color, json=json)
         log = logging.getLogger("segments_async")
-        log.handlers[:] = [LogLines(screen)]
+        log.handlers[:] = [LogLines(terminal)]
         log.propagate = False
         log.setLevel({0: logging.WARNING, 1: logging.INFO}.get(self.verbose, logging.DEBUG))
-        return screen
+        return terminal
 
 
 @Parameter(name="*", group=PACE)
 @attrs.frozen(kw_only=True)
 class Pace:
-    """How fast a run goes, and for how long; another session of it may go otherwise."""
+    """The pace of a run. Each session of the run is given its own."""
 
     timeout: Annotated[Seconds | None, Parameter(metavar="SECONDS")] = None
     """Seconds for the whole run. What is unfinished then goes on at the vendor."""
@@ -69,7 +69,7 @@ class Pace:
 
 
 def _check_hosts(_: object, hosts: tuple[str, ...]) -> None:
-    """A whole link would never match, and nobody would say so."""
+    """Refuse a link: as a pattern for hosts it would never match, without an error."""
     if any(not host or set(host) & set("/@ ") for host in hosts):
         raise ValueError("a host such as files.example.com or *.example.com, and no link")
 
@@ -77,7 +77,7 @@ def _check_hosts(_: object, hosts: tuple[str, ...]) -> None:
 @Parameter(name="*", group=FILES)
 @attrs.frozen(kw_only=True)
 class Hosts:
-    """Where files may come from; each command is told anew, since no file may widen it."""
+    """Hosts of files. They are not stored with a run: no file may admit a host."""
 
     file_host: Annotated[tuple[str, ...], Parameter(metavar="HOST", validator=_check_hosts)] = ()
     """Fetch files from this host, too, such as minio.example.com or *.example.com; repeatable.
@@ -91,8 +91,8 @@ class Hosts:
 
 @Parameter(name="*", group=AGAIN)
 @attrs.frozen(kw_only=True)
-class Terms:
-    """What a run does about its segments; `resume` keeps to them."""
+class RunOptions:
+    """Options that are stored with a run, and that `resume` uses again."""
 
     overwrite: Annotated[bool, Parameter(group=DESTINATION)] = False
     """Replace files that are there already; those of an earlier run are replaced anyway."""
@@ -106,3 +106,44 @@ class Terms:
     """Where a file was gone, after 48 hours: resubmit asks for one more export."""
     export_timeout: Annotated[Seconds, Parameter(metavar="SECONDS", group=PACE)] = 86_400.0
     """Seconds for one export, across restarts; a day by default."""
+
+
+_AtLeastNone = Annotated[float, Parameter(metavar="SECONDS", validator=validators.Number(gte=0))]
+_Chance = Annotated[Share, Parameter(group=FAULTS, metavar="SHARE")]
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class SandboxOptions:
+    """How the stand-in for the vendor behaves."""
+
+    segments: Annotated[Positive, Parameter(metavar="N")] = 1
+    """How many the account has; 1 by default, the one of the vendor's page."""
+    rows: Annotated[Count, Parameter(metavar="N")] = 1000
+    """Of each file; 1000 by default."""
+    seed: Annotated[int, Parameter(metavar="N")] = 0
+    """All chance follows from it; 0 by default."""
+    duration: _AtLeastNone = 4
+    """Seconds an export takes, as a median; 4 by default."""
+    latency: _AtLeastNone = 0
+    """Seconds an answer takes, as a median; 0 by default."""
+    rate: Annotated[Rate | None, Parameter(group=LIMIT, metavar="PER_SECOND")] = None
+    """Requests per second granted; no limit by default."""
+    burst: Annotated[
+        float, Parameter(group=LIMIT, metavar="N", validator=validators.Number(gte=1))
+    ] = 1
+    """Requests that may be saved up under --rate; 1 by default."""
+    window: Annotated[str | None, Parameter(group=LIMIT, metavar="REQUESTS/SECONDS")] = None
+    """A limit of another kind: so many requests in each window of so many seconds."""
+    retry_after: Annotated[Literal["seconds", "date"] | None, Parameter(group=LIMIT)] = None
+    """Say with a 429 how long to wait, in this form; by default it isn't said."""
+    failed: _Chance = 0
+    """Share of exports that end FAILED."""
+    internal_errors: _Chance = 0
+    """Share of requests answered 500."""
+    gateway_errors: _Chance = 0
+    """Share of requests answered 502, 503 or 504."""
+    lost_before: _Chance = 0
+    """Share of requests whose connection breaks before the vendor acts."""
+    lost_after: _Chance = 0
+    """Share of requests whose connection breaks after it acted."""

@@ -1,12 +1,12 @@
-"""The command `export`, and what `resume` shares with it."""
+"""The command `export`, and the part of `resume` that is the same."""
 
 from __future__ import annotations
 
 import math
+import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from os import getpid
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -15,20 +15,14 @@ import anyio
 import anyio.to_thread
 import attrs
 
-from segments_async import BulkRun, Pacer, SegmentsClient
-from segments_async._files.destination import absolute
-from segments_async._journal.records import RunSummary
-from segments_async._run.start import unchanged_files
-from segments_async._sansio.files.naming import file_names
-from segments_async.cli import account, guard, kept, summary
-from segments_async.cli.arguments import Hosts, Pace, Terms
-from segments_async.cli.choose import Choice
-from segments_async.cli.exits import Exit, UsageError, alongside
-from segments_async.cli.journal import Known, place, private_directory
-from segments_async.cli.kept import Kept
+from segments_async import BulkRun, Journal, Pacer, RunStatus, SegmentsClient, file_names
+from segments_async.cli import account, summary
+from segments_async.cli.arguments import Hosts, Pace, RunOptions
+from segments_async.cli.exit_codes import Exit, UsageError, alongside
+from segments_async.cli.journal import make_private_directory, place
 from segments_async.cli.live import View
-from segments_async.cli.screen import Screen, counted
-from segments_async.cli.standing import Standing
+from segments_async.cli.selection import Selection
+from segments_async.cli.terminal import Terminal, counted
 from segments_async.errors import JournalError, SegmentsError, printable
 from segments_async.models import Segment
 from segments_async.results import (
@@ -39,23 +33,23 @@ from segments_async.results import (
     outcome_line,
 )
 
-#: Unfinished runs that are named, each in a line.
+#: Other unfinished runs that are named, each in a line.
 _MOST_NAMED = 3
 
 
 @attrs.frozen(kw_only=True)
-class Options:
-    """What the command line says; see `segments-async export --help`.
+class ExportRequest:
+    """The arguments of the command; see `segments-async export --help`.
 
     Attributes:
-        journal: where it is; None for none.
-        run: the run's name; None where it isn't named.
-        command: which one it is.
+        journal: its path or URL; None for no journal.
+        run: the run's name; None for an unnamed run.
+        command: the command that was given.
     """
 
-    choice: Choice
+    selection: Selection
     to: Path
-    terms: Terms
+    options: RunOptions
     pace: Pace
     hosts: Hosts
     journal: Path | str | None
@@ -65,333 +59,301 @@ class Options:
     command: Literal["export", "resume"] = "export"
 
     def check(self) -> None:
-        """Find what contradicts itself, before anything is asked.
+        """Refuse contradictions before any request is sent.
 
         Raises:
-            UsageError: something does.
-            ConfigurationError: the directory can't be one.
+            UsageError: arguments contradict each other, or the journal can't store the path.
+            ConfigurationError: the directory is a URL.
         """
-        self.choice.check()
-        absolute(self.to)
-        if self.journal is None and (self.terms.only_changed or self.run is not None):
-            option = "--run" if self.run is not None else "--only-changed"
-            raise UsageError(f"{option} needs a journal, and with this command line there is none")
-        if self.journal is not None and not _is_text(absolute(self.to)):
+        self.selection.check()
+        Journal.path_in(self.to)
+        if self.journal is None:
+            if self.options.only_changed or self.run is not None:
+                option = "--run" if self.run is not None else "--only-changed"
+                raise UsageError(
+                    f"{option} needs a journal, and with this command line there is none"
+                )
+        elif not _is_text(self.to):
             raise UsageError(
-                f"--to {printable(str(self.to))}: a journal keeps the path as text, and this one "
-                "isn't UTF-8; give another directory, or --no-journal"
+                f"--to {printable(str(self.to))}: the path is not UTF-8 text, which a journal "
+                "needs; give another directory, or --no-journal"
             )
 
 
 class ExportCommand:
-    """One run of the command, which knows at any time what is unfinished."""
+    """One run of the command. At any time it can name the segments that are unfinished."""
 
-    def __init__(self, options: Options, screen: Screen) -> None:
-        self._options = options
-        self._screen = screen
+    def __init__(self, request: ExportRequest, terminal: Terminal) -> None:
+        self._request = request
+        self._terminal = terminal
+        self._journal: Journal | None = None
+        #: The runs of the journal as this command found them, by name.
+        self._runs: Mapping[str, RunStatus] = {}
         self._names: dict[str, str] = {}
         self._unfinished: dict[str, str] = {}
         #: Names of the segments that a signal cut off, by the ids of their exports.
-        self._at_work: dict[str, str] = {}
+        self._at_vendor: dict[str, str] = {}
 
     async def run(self) -> Exit:
-        """List, choose, export, sum up."""
-        self._options.check()
-        if self._options.sandbox:
+        """List the segments, select, export, and print the report."""
+        self._request.check()
+        if self._request.sandbox:
             return await self._run_on_sandbox()
         return await self.run_for(account.from_environment())
 
     async def run_for(self, source: account.Account) -> Exit:
-        """The same, for this account."""
+        """As `run`, for this account."""
         return _exit_code(await self._export_from(source))
 
     def say_unfinished(self) -> None:
-        """Name what a signal cut off."""
+        """Name the segments that a signal cut off."""
         if self._unfinished:
             done = len(self._names) - len(self._unfinished)
-            self._screen.say(
+            self._terminal.say(
                 f"{done} of {counted(len(self._names), 'segment')} had ended; unfinished: "
                 f"{summary.some_names(self._unfinished.values())}."
             )
-            if self._options.journal is not None:
-                self._screen.say("The same command goes on with them, and asks for nothing twice.")
+            if self._request.journal is not None:
+                self._terminal.say("The same command goes on with them; no export is repeated.")
                 return
-        if self._at_work:
-            self._screen.say(
-                f"{counted(len(self._at_work), 'export')} at the vendor; "
+        if self._at_vendor:
+            self._terminal.say(
+                f"{counted(len(self._at_vendor), 'export')} at the vendor; "
                 "`segments-async download EXPORT_ID --to FILE` fetches one that is complete:"
             )
-            for export_id, name in self._at_work.items():
-                self._screen.say(f"  {export_id}  {name}")
+            for export_id, name in self._at_vendor.items():
+                self._terminal.say(f"  {export_id}  {name}")
 
     async def _run_on_sandbox(self) -> Exit:
-        # Its extra may be missing, and is needed here only.
+        # Imported here: `export` without --sandbox doesn't need the extra `sandbox`.
         from segments_async.cli import sandbox as stand_in
 
         with stand_in.demonstration() as server:
-            self._screen.say(f"Exporting from a sandbox on this machine, {server.base_url}")
+            self._terminal.say(f"Exporting from a sandbox on this machine, {server.base_url}")
             report = await self._export_from(stand_in.account(server))
             if report is not None and (wrong := stand_in.differing(report, server.sandbox)):
                 names = summary.some_names(self._names[one] for one in wrong)
-                self._screen.say(f"Not what the sandbox served: {names}", style="bold red")
+                self._terminal.say(f"Not what the sandbox served: {names}", style="bold red")
                 return Exit.SOME_NOT
             if report is not None and report.exported:
                 count = counted(len(report.exported), "file")
-                self._screen.people.print(f"{count} verified: sha256 equal to the sandbox's own.")
+                self._terminal.people.print(f"{count} verified: sha256 equal to the sandbox's own.")
             return _exit_code(report)
 
     async def _export_from(self, source: account.Account) -> BulkReport[Exported] | None:
-        """Export the chosen segments; None where there was nothing to do."""
-        options, pace = self._options, self._options.pace
+        """Export the chosen segments; None where there was nothing to export."""
+        request, pace = self._request, self._request.pace
         async with source.client(
             pacer=None if pace.rate is None else Pacer(rate=pace.rate),
             poll_share=pace.poll_share,
             max_pending=pace.max_pending,
             downloads=pace.downloads,
-            file_hosts=options.hosts.patterns,
+            file_hosts=request.hosts.patterns,
         ) as client:
-            known = None
-            if options.journal is not None:
-                known = await Known.look(options.journal, account=source.digest)
-            chosen = await self._ended_run(known)
+            await self._read_journal(source)
+            chosen = await self._segments_of_ended_run()
             if chosen is None:
-                chosen = options.choice.among(await self._segments(client, known))
+                chosen = request.selection.among(await self._list(client))
             self._names = {one: _name(segment) for one, segment in chosen.items()}
             if not chosen:
-                self._screen.say("The account has no segments: nothing to export.")
+                self._terminal.say("The account has no segments: nothing to export.")
                 return None
-            if options.dry_run:
-                await self._show_plan(chosen, known)
+            if request.dry_run:
+                await self._show_plan(chosen)
                 return None
-            return await self._export(client, chosen, known)
+            return await self._export(client, chosen.values())
 
-    async def _ended_run(self, known: Known | None) -> Mapping[str, Segment | str] | None:
-        """The segments of the run that has this name and has ended; None where none has.
+    async def _read_journal(self, source: account.Account) -> None:
+        """Look into the journal, if there is one.
 
-        Its outcomes are told again, for which the vendor needn't be asked, not even for the list.
+        A missing one is not created here, but by the run, after the vendor has accepted the
+        credentials: with a mistyped API key it would be another account's journal for ever.
         """
-        options = self._options
-        if known is None or options.run is None or options.dry_run:
-            return None
-        run = known.runs.get(options.run)
-        if run is None or run.ended_at is None:
-            return None
-        segments = await known.segments_of(run.name, options.to)
-        if not options.choice.ids or options.choice.names:
-            return segments
-        return {one: segments.get(one, one) for one in options.choice.ids}
-
-    async def _segments(self, client: SegmentsClient, known: Known | None) -> list[Segment]:
-        """The account's, once the ticket guard lets the request go."""
-        if known is None:
-            return await client.list_segments()
-        if known.guard is not None and (held := guard.hold(client, known.guard)):
-            self._screen.say(held, style="yellow")
+        if self._request.journal is None:
+            return
         try:
-            return await client.list_segments()
-        finally:
-            await guard.remember(client, known.journal)
+            self._journal = await source.journal(self._request.journal)
+        except JournalError as error:
+            if error.reason != "missing":
+                raise
+        else:
+            self._runs = {run.name: run for run in await self._journal.runs()}
 
-    async def _show_plan(self, chosen: Mapping[str, Segment | str], known: Known | None) -> None:
-        paths = self._files(chosen)
-        unchanged = await self._unchanged(chosen, known)
+    async def _segments_of_ended_run(self) -> Mapping[str, Segment | str] | None:
+        """The segments of the named run, if it has ended; otherwise None.
+
+        The outcomes of an ended run are repeated from the journal, without any request.
+        """
+        request = self._request
+        run = None if request.run is None or request.dry_run else self._runs.get(request.run)
+        if self._journal is None or run is None or run.ended_at is None:
+            return None
+        segments = _by_id(await self._journal.segments(run.name))
+        if not request.selection.ids or request.selection.names:
+            return segments
+        return {one: segments.get(one, one) for one in request.selection.ids}
+
+    async def _list(self, client: SegmentsClient) -> list[Segment]:
+        """The account's segments; requested after the time that the ticket guard names."""
+        if self._journal is None:
+            return await client.list_segments()
+        async with self._journal.ticket_guard(client) as until:
+            if until is not None:
+                self._terminal.say(
+                    "An earlier request was answered 500: the vendor has opened a ticket with its "
+                    f"support by itself. Nothing is sent until {until.astimezone():%H:%M:%S}.",
+                    style="yellow",
+                )
+            return await client.list_segments()
+
+    async def _show_plan(self, chosen: Mapping[str, Segment | str]) -> None:
+        unchanged: set[str] = set()
+        if self._journal is not None and self._request.options.only_changed:
+            unchanged = await self._journal.unchanged(chosen.values(), self._request.to)
+        files = {one: self._request.to / name for one, name in file_names(chosen.values()).items()}
         names = {one: name for one, name in self._names.items() if one not in unchanged}
-        if self._screen.piped:
-            await self._screen.lines.send(
+        if self._terminal.piped:
+            await self._terminal.lines.send(
                 *(
-                    {"segment_id": one, "name": name, "file": str(paths[one])}
+                    {"segment_id": one, "name": name, "file": str(files[one])}
                     for one, name in names.items()
                 )
             )
         else:
-            self._screen.people.print(summary.plan_table(names, paths))
+            people = self._terminal.people
+            narrow = summary.is_narrow(people)
+            people.print(summary.plan_table(names, files, narrow=narrow))
         more = f", and {len(unchanged)} are unchanged" if unchanged else ""
-        self._screen.say(f"Nothing was exported: {counted(len(names), 'segment')} would be{more}.")
-
-    def _files(self, chosen: Mapping[str, Segment | str]) -> dict[str, Path]:
-        files = file_names(
-            (one, segment.name if isinstance(segment, Segment) else None)
-            for one, segment in chosen.items()
+        self._terminal.say(
+            f"Nothing was exported: {counted(len(names), 'segment')} would be{more}."
         )
-        return {one: self._options.to / name for one, name in files.items()}
-
-    async def _unchanged(
-        self, chosen: Mapping[str, Segment | str], known: Known | None
-    ) -> Mapping[str, object]:
-        if known is None or not self._options.terms.only_changed:
-            return {}
-        files = await known.journal.last_files(list(chosen), str(absolute(self._options.to)))
-        segments = {one: s for one, s in chosen.items() if isinstance(s, Segment)}
-        return await anyio.to_thread.run_sync(unchanged_files, segments, files)
 
     async def _export(
-        self, client: SegmentsClient, chosen: Mapping[str, Segment | str], known: Known | None
+        self, client: SegmentsClient, segments: Iterable[Segment | str]
     ) -> BulkReport[Exported]:
-        began = monotonic()
-        run = await self._opened(client, chosen)
+        started = monotonic()
+        run = await self._open(client, segments)
         entered = False
         try:
             async with AsyncExitStack() as stack:
-                await self._enter(stack, run, known)
+                await stack.enter_async_context(run)
                 self._unfinished = dict(self._names)
                 entered = True
-                self._keep(run.name, known)
-                async with alongside(View(run, self._screen.err).show):
+                self._say_start(run.name)
+                async with alongside(View(run, self._terminal.err).show):
                     async for outcome in run:
-                        await self._note(outcome, run.name)
+                        await self._report_outcome(outcome, run.name)
         finally:
             if entered:
-                await self._note_rest(run)
+                await self._report_rest(run)
         report = await run.report()
-        if not any(outcome.resumable for outcome in report.not_exported):
-            kept.forget(self._options.to, run.name)
         summary.print_report(
             report,
             self._names,
-            self._screen.people,
-            elapsed=monotonic() - began,
-            journal=self._options.journal is not None,
+            self._terminal.people,
+            elapsed=monotonic() - started,
+            journal=self._request.journal is not None,
         )
         return report
 
-    async def _opened(
-        self, client: SegmentsClient, chosen: Mapping[str, Segment | str]
+    async def _open(
+        self, client: SegmentsClient, segments: Iterable[Segment | str]
     ) -> BulkRun[Exported]:
-        options = self._options
-        told: dict[str, Any] = {"timeout": options.pace.timeout, **attrs.asdict(options.terms)}
-        if options.journal is not None:
-            await anyio.to_thread.run_sync(private_directory, options.to)
-            told |= {"journal": options.journal, "run": options.run}
-        return client.open_bulk_export(chosen.values(), options.to, **told)
+        request = self._request
+        keywords: dict[str, Any] = {
+            "timeout": request.pace.timeout,
+            **attrs.asdict(request.options),
+        }
+        if request.journal is not None:
+            await anyio.to_thread.run_sync(make_private_directory, request.to)
+            keywords |= {"journal": request.journal, "run": request.run}
+        return client.open_bulk_export(segments, request.to, **keywords)
 
-    async def _enter(
-        self, stack: AsyncExitStack, run: BulkRun[Exported], known: Known | None
-    ) -> None:
-        try:
-            await stack.enter_async_context(run)
-        except JournalError as error:
-            if error.reason != "locked":
-                raise
-            who = self._holder(known)
-            raise JournalError(
-                f"{error}; wait for {who} to end, or end it, and give this command again",
-                reason=error.reason,
-                location=error.location,
-            ) from error
-
-    def _holder(self, known: Known | None) -> str:
-        """Which command has the run that this one wants."""
-        for run in known.runs.values() if known else ():
-            if run.ended_at is None and self._is_wanted(run.name, run.destination):
-                asked = Kept.load(self._options.to, run.name)
-                if asked is not None and asked.is_live():
-                    return f"`segments-async {asked.command}` (process {asked.process})"
-        return "that process"
-
-    def _is_wanted(self, name: str, destination: str | None) -> bool:
-        if self._options.run is not None:
-            return name == self._options.run
-        return destination == str(absolute(self._options.to))
-
-    def _keep(self, name: str, known: Known | None) -> None:
-        """Say what the run goes on with, and keep what it was asked for.
-
-        In one go after it was entered, since it asks for nothing before this task waits.
-        """
-        if self._options.journal is None:
+    def _say_start(self, name: str) -> None:
+        """Say whether the run is an earlier one, and which unfinished runs it leaves alone."""
+        if self._request.journal is None:
             return
-        earlier = known.runs.get(name) if known else None
+        earlier = self._runs.get(name)
         if earlier is not None and earlier.ended_at is not None:
-            self._screen.say(f"Run {name} has ended: what it came to is told again.")
+            self._terminal.say(f"Run {name} has ended: its outcomes are repeated.")
             return
         if earlier is not None:
-            standing = Standing.of(earlier)
-            done = standing.exported + standing.unchanged
-            of = f" of {standing.segments}" if standing.segments else ""
-            self._screen.say(f"Going on with run {name}: {done}{of} are done.")
-        if self._options.command == "export":
-            self._name_unfinished(name, known)
-        Kept(
-            run=name,
-            segments=tuple(self._names),
-            terms=self._options.terms,
-            command=self._options.command,
-            process=getpid(),
-        ).save(self._options.to)
+            done = earlier.exported + earlier.unchanged
+            of = f" of {earlier.segments}" if earlier.segments else ""
+            self._terminal.say(f"Going on with run {name}: {done}{of} are done.")
+        if self._request.command == "export":
+            self._name_unfinished(name)
 
-    def _name_unfinished(self, name: str, known: Known | None) -> None:
-        """Name the unfinished runs that this one isn't: nobody else would go on with them."""
-        others = [run for run in known.runs.values() if run.ended_at is None] if known else []
-        others = [run for run in others if run.name != name and not _is_live(run)]
+    def _name_unfinished(self, name: str) -> None:
+        """Name the other unfinished runs, since no later `export` goes on with them."""
+        runs = self._runs.values()
+        others = [run for run in runs if run.ended_at is None and not run.live and run.name != name]
         for run in others[:_MOST_NAMED]:
-            standing = Standing.of(run)
-            of = "" if standing.segments is None else f" of {standing.segments}"
-            to = summary.here(Path(run.destination or self._options.to))
+            of = "" if run.segments is None else f" of {run.segments}"
+            to = summary.relative(Path(run.destination or self._request.to))
             how = shlex.join([*self._journal_option(), "--to", to, "--run", run.name])
-            self._screen.say(
-                f"Run {run.name} is unfinished, {standing.unfinished}{of} segments; "
+            self._terminal.say(
+                f"Run {run.name} is unfinished, {run.unfinished}{of} segments; "
                 f"`segments-async resume {how}` goes on with it, and this run doesn't.",
                 style="yellow",
             )
         if len(others) > _MOST_NAMED:
-            more = len(others) - _MOST_NAMED
-            self._screen.say(f"And {counted(more, 'run')} more: segments-async runs lists them.")
+            more = counted(len(others) - _MOST_NAMED, "run")
+            self._terminal.say(f"And {more} more: `segments-async runs` lists them.")
 
     def _journal_option(self) -> list[str]:
-        journal = self._options.journal
-        return [] if journal == place(None, self._options.to) else ["--journal", str(journal)]
+        journal = self._request.journal
+        return [] if journal == place(None, self._request.to) else ["--journal", str(journal)]
 
-    async def _note_rest(self, run: BulkRun[Exported]) -> None:
-        """Of a run that was left early: what it left at the vendor.
+    async def _report_rest(self, run: BulkRun[Exported]) -> None:
+        """Report the outcomes of a run that was left early, and its exports at the vendor.
 
-        The run is over, so its outcomes are all there. Only the reader of their lines is waited
-        for, and not for long where a signal came.
+        The run is over, so that iterating over its outcomes waits for nothing. Only the reader of
+        stdout is waited for, after a signal for a short time.
         """
         seen = len(self._names) - len(self._unfinished)
         outcomes: list[Exported | NotExported] = []
-        with suppress(SegmentsError):  # what ended the run is being raised already
+        with suppress(SegmentsError):  # the error that ended the run is being raised already
             async for outcome in run:
                 outcomes.append(outcome)  # noqa: PERF401 - keeps those before an error
         for outcome in outcomes[seen:]:
             if isinstance(outcome, NotExported) and outcome.export and outcome.resumable:
-                self._at_work[outcome.export.export_id] = self._names[outcome.segment_id]
-        if not self._screen.piped:
+                self._at_vendor[outcome.export.export_id] = self._names[outcome.segment_id]
+        if not self._terminal.piped:
             return
-        told = [self._line(outcome, run.name) for outcome in outcomes[seen:]]
+        lines = [self._line(outcome, run.name) for outcome in outcomes[seen:]]
         if anyio.current_effective_deadline() > -math.inf:
-            await self._screen.lines.send(*told)
-        elif not await self._screen.lines.finish(told):
-            self._screen.say(
+            await self._terminal.lines.send(*lines)
+        elif not await self._terminal.lines.finish(lines):
+            self._terminal.say(
                 "The reader of stdout didn't take the last lines; "
-                f"{self._options.to / 'manifest.jsonl'} has the outcomes.",
+                f"{self._request.to / 'manifest.jsonl'} has the outcomes.",
                 style="yellow",
             )
 
     def _line(self, outcome: Exported | NotExported, run_name: str) -> dict[str, object]:
         return outcome_line(outcome, run=run_name, name=self._names[outcome.segment_id])
 
-    async def _note(self, outcome: Exported | NotExported, run_name: str) -> None:
+    async def _report_outcome(self, outcome: Exported | NotExported, run_name: str) -> None:
         name = self._names[outcome.segment_id]
         del self._unfinished[outcome.segment_id]
-        if self._screen.piped:
-            await self._screen.lines.send(self._line(outcome, run_name))
+        if self._terminal.piped:
+            await self._terminal.lines.send(self._line(outcome, run_name))
         elif isinstance(outcome, NotExported) and not leaves_all_as_it_was(outcome):
-            self._screen.say(f"{name}: {outcome.error}", style="red")
+            self._terminal.say(f"{name}: {outcome.error}", style="red")
 
 
 def _is_text(path: Path) -> bool:
-    """Whether the path's bytes are text, of which databases take UTF-8 alone."""
+    """Whether the bytes of the path are UTF-8, the only text that databases store."""
     try:
-        str(path).encode()
+        os.path.realpath(path).encode()
     except UnicodeEncodeError:
         return False
     return True
 
 
-def _is_live(run: RunSummary) -> bool:
-    """Whether a process of this machine is at it."""
-    asked = None if run.destination is None else Kept.load(Path(run.destination), run.name)
-    return asked is not None and asked.is_live()
+def _by_id(segments: Iterable[Segment | str]) -> dict[str, Segment | str]:
+    return {one.segment_id if isinstance(one, Segment) else one: one for one in segments}
 
 
 def _name(segment: Segment | str) -> str:

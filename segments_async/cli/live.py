@@ -1,4 +1,4 @@
-"""Progress on a terminal: the exports under way, and the whole, in at most a screenful."""
+"""Progress on a terminal: the present exports and the totals, in at most one screen."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from segments_async.cli.screen import counted, in_bytes, in_time
+from segments_async.cli.terminal import counted, in_bytes, in_time
 from segments_async.errors import printable
 from segments_async.results import Exported, Progress
 from segments_async.run import Activity, BulkRun
 
 _SECONDS_A_FRAME = 0.125
-_LINES_OF_THE_WHOLE = 6  # two lines of totals, what is hidden, blank lines, the cursor's
+_LINES_OF_THE_WHOLE = 6  # two lines of totals, "and N more", blank lines, the cursor's line
 _WIDEST_NAME = 48
-#: A run's states in the words of its progress, and their colours.
+#: For each state of an export, the word and the colour of the display.
 _STATES = {
     "intent": ("submitting", "dim"),
     "submitted": ("pending", "cyan"),
@@ -30,21 +30,21 @@ _STATES = {
 
 
 class View:
-    """Draws a run until it is cancelled; on what isn't a terminal, nothing."""
+    """Draws the progress of a run until cancelled; nothing where stderr is no terminal."""
 
     def __init__(self, run: BulkRun[Exported], console: Console) -> None:
         self._run = run
         self._console = console
-        # The dots are of Unicode's Braille patterns, which few other encodings have.
+        # The dots are Braille characters, which few encodings other than UTF-8 have.
         self._spinner = Spinner("line" if console.options.ascii_only else "dots", style="cyan")
         self._began = anyio.current_time()
 
     async def show(self) -> None:
-        """Redraw a few times a second, and clear away what was drawn at the end."""
+        """Redraw eight times a second; at the end, erase the drawing."""
         if not self._console.is_terminal:
             return
-        # Without rich's refreshing thread: it would read the run while the run changes.
-        # And without its hold on stdout, which is JSON lines for another program.
+        # auto_refresh=False: rich's thread would read the run while the run changes.
+        # redirect_stdout=False: stdout may carry JSON lines for another program.
         with Live(
             console=self._console, auto_refresh=False, transient=True, redirect_stdout=False
         ) as live:

@@ -1,4 +1,4 @@
-"""The commands about runs that were: `runs` shows and prunes them, `resume` goes on with one."""
+"""The commands about earlier runs: `runs` lists and prunes them, `resume` goes on with one."""
 
 from __future__ import annotations
 
@@ -6,132 +6,123 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import anyio.to_thread
+import attrs
 
-from segments_async._files.destination import absolute
-from segments_async._journal.records import RunSummary
-from segments_async.cli import account, kept, lines, summary
-from segments_async.cli.arguments import Hosts, Pace
-from segments_async.cli.choose import Choice
-from segments_async.cli.exits import Exit, UsageError
-from segments_async.cli.export import ExportCommand, Options
-from segments_async.cli.journal import Known, place
-from segments_async.cli.kept import Kept
-from segments_async.cli.screen import Screen, counted
-from segments_async.cli.standing import Standing
+from segments_async import Journal, RunSpec, RunStatus
+from segments_async.cli import account, json_lines, summary
+from segments_async.cli.arguments import Hosts, Pace, RunOptions
+from segments_async.cli.exit_codes import Exit, UsageError
+from segments_async.cli.export import ExportCommand, ExportRequest
+from segments_async.cli.journal import place
+from segments_async.cli.selection import Selection
+from segments_async.cli.terminal import Terminal, counted
 
 
-async def show(journal: str | None, to: Path | None, screen: Screen) -> Exit:
-    """The runs of a journal, the latest first; with `to`, those to that directory."""
-    found = _to(to, await _known(place(journal, to), account.journal_account()))
-    standings = await anyio.to_thread.run_sync(lambda: [Standing.of(run) for run in found])
-    if screen.piped:
-        await screen.lines.send(*map(lines.run_line, standings))
-    elif standings:
-        screen.people.print(summary.runs_table(standings))
-    if not standings:
-        screen.say("No runs.")
+async def show(journal: str | None, to: Path | None, terminal: Terminal) -> Exit:
+    """List the runs of a journal, the latest first; with `to`, those to that directory."""
+    where = place(journal, to)
+    found = await (await account.without_token().journal(where)).runs(to)
+    if terminal.piped:
+        await terminal.lines.send(*map(json_lines.run_line, found))
+    elif found:
+        terminal.people.print(summary.runs_table(found))
+    if not found:
+        terminal.say("No runs.")
     return Exit.ALL_DONE
 
 
-async def prune(journal: str | None, to: Path | None, days: float, screen: Screen) -> Exit:
-    """Forget the runs to which nothing has happened for so many days."""
-    known = await _known(place(journal, to), account.journal_account())
-    number = await known.journal.prune(datetime.now(UTC) - timedelta(days=days))
-    left = {run.name for run in await known.journal.runs()}
-    for run in known.runs.values():
-        if run.name not in left and run.destination is not None:
-            await anyio.to_thread.run_sync(kept.forget, Path(run.destination), run.name)
-    if screen.piped:
-        await screen.lines.send({"pruned": number})
-    screen.say(f"{counted(number, 'run')} forgotten.")
+async def prune(journal: str | None, to: Path | None, days: float, terminal: Terminal) -> Exit:
+    """Delete the runs to which nothing has happened for so many days."""
+    where = place(journal, to)
+    opened = await account.without_token().journal(where)
+    number = await opened.prune(datetime.now(UTC) - timedelta(days=days))
+    if terminal.piped:
+        await terminal.lines.send({"pruned": number})
+    terminal.say(f"{counted(number, 'run')} deleted.")
     return Exit.ALL_DONE
+
+
+@attrs.frozen(kw_only=True)
+class ResumeRequest:
+    """The arguments of `resume`; see `segments-async resume --help`."""
+
+    journal: str | None
+    to: Path | None
+    run: str | None
+    pace: Pace
+    hosts: Hosts
 
 
 class ResumeCommand:
-    """`resume`: an `export` that needn't be told what."""
+    """`resume`: an `export` with the segments and options of an unfinished run."""
 
-    def __init__(
-        self,
-        journal: str | None,
-        to: Path | None,
-        run: str | None,
-        pace: Pace,
-        hosts: Hosts,
-        screen: Screen,
-    ) -> None:
-        self._place = journal, to
-        self._run = run
-        self._pace = pace
-        self._hosts = hosts
-        self._screen = screen
+    def __init__(self, request: ResumeRequest, terminal: Terminal) -> None:
+        self._request = request
+        self._terminal = terminal
         self._export: ExportCommand | None = None
 
     async def run(self) -> Exit:
-        """Find the run and what it was asked for, and go on with it."""
-        journal, to = self._place
-        where = place(journal, to)
+        """Find the run and its spec, and go on with the run."""
+        request = self._request
+        where = place(request.journal, request.to)
         source = account.from_environment()
-        known = await _known(where, source.digest)
-        found = self._wanted(_to(to, known))
+        journal = await source.journal(where)
+        found = self._wanted(await journal.runs(request.to))
         if found is None:
             return Exit.ALL_DONE
-        directory, asked = await anyio.to_thread.run_sync(_kept, found)
-        options = Options(
-            choice=Choice(ids=asked.segments),
+        directory, spec = await _spec(journal, found)
+        export = ExportRequest(
+            selection=Selection(ids=spec.segments),
             to=directory,
-            terms=asked.terms,
-            pace=self._pace,
-            hosts=self._hosts,
+            options=_options(found, spec),
+            pace=request.pace,
+            hosts=request.hosts,
             journal=where,
             run=found.name,
             command="resume",
         )
-        self._export = ExportCommand(options, self._screen)
+        self._export = ExportCommand(export, self._terminal)
         return await self._export.run_for(source)
 
     def say_unfinished(self) -> None:
-        """Name what a signal cut off."""
+        """Name the segments that a signal cut off."""
         if self._export is not None:
             self._export.say_unfinished()
 
-    def _wanted(self, found: Sequence[RunSummary]) -> RunSummary | None:
-        """The run to go on with; None, and a word about it, where there is nothing to do."""
-        if self._run is not None:
-            found = [run for run in found if run.name == self._run]
+    def _wanted(self, found: Sequence[RunStatus]) -> RunStatus | None:
+        """The run to go on with; None, after a message, where every run has ended."""
+        name = self._request.run
+        if name is not None:
+            found = [run for run in found if run.name == name]
             if not found:
-                raise UsageError(f"no run is called {self._run!r}: segments-async runs lists them")
+                raise UsageError(f"no run is called {name!r}: `segments-async runs` lists them")
         unfinished = [run for run in found if run.ended_at is None]
         if len(unfinished) > 1:
             names = summary.some_names(run.name for run in unfinished)
             raise UsageError(f"which of {len(unfinished)} runs? Give --run: {names}")
         if not unfinished:
-            which = "Every run" if self._run is None else f"Run {self._run}"
-            self._screen.say(f"{which} has ended: there is nothing to go on with.")
+            which = "Every run" if name is None else f"Run {name}"
+            self._terminal.say(f"{which} has ended: there is nothing to go on with.")
             return None
         return unfinished[0]
 
 
-async def _known(where: Path | str, digest: str) -> Known:
-    known = await Known.look(where, account=digest)
-    if known is None:
-        raise UsageError(f"there is no journal at {where}")
-    return known
-
-
-def _to(to: Path | None, known: Known) -> list[RunSummary]:
-    directory = None if to is None else str(absolute(to))
-    return [run for run in known.runs.values() if directory in (None, run.destination)]
-
-
-def _kept(run: RunSummary) -> tuple[Path, Kept]:
-    """What the run was asked for, and the directory of its files."""
-    asked = None
-    if run.destination is not None:
-        asked = Kept.load(Path(run.destination), run.name)
-    if run.destination is None or asked is None:
+async def _spec(journal: Journal, run: RunStatus) -> tuple[Path, RunSpec]:
+    """The directory of the run's files, and what the run was started with."""
+    spec = await journal.spec(run.name)
+    if run.destination is None or spec is None:
         raise UsageError(
             f"run {run.name}: nothing says which segments it has; `segments-async export` with "
-            "the same segments, directory and journal goes on with it"
+            "the same segments, directory and journal goes on with the run"
         )
-    return Path(run.destination), asked
+    return Path(run.destination), spec
+
+
+def _options(run: RunStatus, spec: RunSpec) -> RunOptions:
+    if unknown := spec.options.keys() - attrs.fields_dict(RunOptions).keys():
+        raise UsageError(
+            f"run {run.name} was started by a later version of segments-async, with options that "
+            f"this version doesn't have: {', '.join(sorted(unknown))}. Go on with the run by that "
+            "version"
+        )
+    return RunOptions(**spec.options)

@@ -1,18 +1,18 @@
-"""The embedded stand-in for the vendor: `sandbox`, and `export --sandbox`. Needs its extra."""
+"""The stand-in for the vendor, in `sandbox` and `export --sandbox`. Needs the extra `sandbox`."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-from typing import Literal
 
 import attrs
 from rich.text import Text
 
 from segments_async.cli.account import ACCESS_TOKEN, API_KEY, BASE_URL, Account
-from segments_async.cli.exits import Interrupted, UsageError
-from segments_async.cli.screen import Screen, counted
+from segments_async.cli.arguments import SandboxOptions
+from segments_async.cli.exit_codes import Interrupted, UsageError
 from segments_async.cli.streams import json_text
+from segments_async.cli.terminal import Terminal, counted
 from segments_async.results import BulkReport, Exported
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
@@ -27,55 +27,28 @@ from segments_async.sandbox import (
 from segments_async.sandbox.server import SandboxServer, serve
 
 
-@attrs.frozen(kw_only=True)
-class Behaviour:
-    """How the stand-in behaves; see `segments-async sandbox --help`."""
+def _sandbox(options: SandboxOptions) -> Sandbox:
+    """A sandbox with these options.
 
-    segments: int
-    rows: int
-    seed: int
-    duration: float
-    rate: float | None
-    burst: float
-    window: str | None
-    retry_after: Literal["seconds", "date"] | None
-    failed: float
-    internal_errors: float
-    gateway_errors: float
-    lost_before: float
-    lost_after: float
-    latency: float
+    Raises:
+        UsageError: the options contradict each other.
+    """
+    keywords = attrs.asdict(options)
+    for name in ("duration", "rate", "burst", "window"):
+        del keywords[name]
+    try:
+        durations, limit = Durations(median=options.duration), _limit(options)
+        return Sandbox(**keywords, durations=durations, limit=limit)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
-    def sandbox(self) -> Sandbox:
-        """The vendor that behaves so.
 
-        Raises:
-            UsageError: it can't.
-        """
-        try:
-            return Sandbox(
-                segments=self.segments,
-                rows=self.rows,
-                seed=self.seed,
-                durations=Durations(median=self.duration),
-                limit=self._limit(),
-                retry_after=self.retry_after,
-                failed=self.failed,
-                internal_errors=self.internal_errors,
-                gateway_errors=self.gateway_errors,
-                lost_before=self.lost_before,
-                lost_after=self.lost_after,
-                latency=self.latency,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-
-    def _limit(self) -> TokenBucket | FixedWindow | None:
-        if self.window is not None:
-            if self.rate is not None:
-                raise UsageError("--rate and --window are two kinds of limit: give one")
-            return _window(self.window)
-        return None if self.rate is None else TokenBucket(rate=self.rate, burst=self.burst)
+def _limit(options: SandboxOptions) -> TokenBucket | FixedWindow | None:
+    if options.window is not None:
+        if options.rate is not None:
+            raise UsageError("--rate and --window are two kinds of limit: give one")
+        return _window(options.window)
+    return None if options.rate is None else TokenBucket(rate=options.rate, burst=options.burst)
 
 
 def _window(text: str) -> FixedWindow:
@@ -87,17 +60,17 @@ def _window(text: str) -> FixedWindow:
 
 
 def demonstration() -> SandboxServer:
-    """A vendor to try `export` on: done in seconds, and long enough to watch."""
+    """The stand-in of `export --sandbox`: its exports take some seconds, long enough to watch."""
     return SandboxServer(Sandbox(segments=12, rows=5000))
 
 
 def account(server: SandboxServer) -> Account:
-    """The page's account, at the stand-in."""
+    """The account of the vendor's page, at the stand-in."""
     return Account(PAGE_API_KEY, PAGE_ACCESS_TOKEN, server.base_url)
 
 
 def differing(report: BulkReport[Exported], sandbox: Sandbox) -> list[str]:
-    """The exported segments whose file isn't what the vendor's side says it is."""
+    """The ids of exported segments whose file isn't the one that the sandbox served."""
     return [
         outcome.segment_id
         for outcome in report.exported
@@ -105,25 +78,25 @@ def differing(report: BulkReport[Exported], sandbox: Sandbox) -> list[str]:
     ]
 
 
-def run(behaviour: Behaviour, *, port: int, files_port: int, screen: Screen) -> int:
+def run(options: SandboxOptions, *, port: int, files_port: int, terminal: Terminal) -> int:
     """Serve until a signal, and return its exit code."""
-    sandbox = behaviour.sandbox()
+    sandbox = _sandbox(options)
     try:
         number = serve(
             sandbox,
             port=port,
             files_port=files_port,
-            ready=lambda server: _announce(server, screen),
+            ready=lambda server: _announce(server, terminal),
         )
     except OSError as error:
         raise UsageError(f"can't listen: {error.strerror or error}") from error
     stop = Interrupted(number)
-    screen.say(f"{stop.sentence} {counted(len(sandbox.record), 'request')} served.")
+    terminal.say(f"{stop.sentence} {counted(len(sandbox.record), 'request')} served.")
     return stop.exit_code
 
 
-def _announce(server: SandboxServer, screen: Screen) -> None:
-    if screen.piped:
+def _announce(server: SandboxServer, terminal: Terminal) -> None:
+    if terminal.piped:
         line = {
             "base_url": server.base_url,
             "files_url": server.files_url,
@@ -131,11 +104,11 @@ def _announce(server: SandboxServer, screen: Screen) -> None:
             "access_token": PAGE_ACCESS_TOKEN,
         }
         sys.stdout.write(json_text(line))
-    screen.people.print(Text(_manual(server)), soft_wrap=True)
+    terminal.people.print(Text(_manual(server)), soft_wrap=True)
 
 
 def _manual(server: SandboxServer) -> str:
-    """How to use it; the curl commands are the vendor's page's, but for the host."""
+    """How to use the sandbox. The curl commands are those of the vendor's page."""
     base = server.base_url
     user = shlex.quote(f"{PAGE_API_KEY}:{PAGE_ACCESS_TOKEN}")
     body = shlex.quote(f'{{"segmentId": "{PAGE_SEGMENT_ID}", "outputFormat": "csv"}}')

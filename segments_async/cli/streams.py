@@ -1,7 +1,8 @@
-"""Standard streams as the command finds them: closed, full, non-blocking, stalled, not UTF-8.
+"""Standard streams that may be closed, full, non-blocking, stalled, or not UTF-8.
 
-Python's own text streams lose what a short write leaves, wait under a lock that no signal gets
-through, and fail where a character has no bytes. So the command writes to the descriptors itself.
+After a short write Python's own text streams lose the rest; they wait under a lock that blocks
+signals; and they fail at a character that the encoding lacks. So the command writes to the
+descriptors itself.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from time import monotonic
 import anyio
 from anyio.lowlevel import checkpoint
 
-#: A pipe that can be written to at all takes this many bytes without blocking (POSIX).
+#: A pipe that poll() calls writable takes this many bytes without blocking (POSIX).
 _PIECE = select.PIPE_BUF
 
-#: Seconds that a reader who takes nothing gets once a signal has told the command to end.
+#: Seconds to wait, after a signal, for a reader that takes nothing.
 PATIENCE = 1.0
 
-#: Seconds between two looks at whether a signal came.
+#: Seconds after which a waiting write checks whether a signal has come.
 _LOOK = 0.1
 
 _ERRORS = "segments-async"
@@ -34,10 +35,10 @@ _SIMPLER = {"…": ".", "·": "-"}
 
 
 class StdoutError(Exception):
-    """What the command has to tell on stdout can't be written there.
+    """Stdout can't be written.
 
     Attributes:
-        reader_gone: whether it is a pipe that nobody reads any more.
+        reader_gone: whether stdout is a pipe whose reader has ended.
     """
 
     def __init__(self, error: OSError) -> None:
@@ -46,21 +47,21 @@ class StdoutError(Exception):
 
 
 class _Leaving:
-    """Whether a signal has told the command to end. Nothing waits for a stalled reader then."""
+    """Whether a signal has come. Then a stalled reader is waited for no longer than PATIENCE."""
 
     came = False
 
 
 def leave() -> None:
-    """Wait for no reader that takes nothing, from now on."""
+    """From now on, wait for a stalled reader for at most PATIENCE seconds."""
     _Leaving.came = True
 
 
 def prepare() -> None:
-    """Open the standard streams that are closed, and put ours in the place of Python's.
+    """Open closed standard streams as ``/dev/null``, and replace Python's text streams.
 
-    A closed one is as ``/dev/null``. Left closed, its number would be given to the next file that
-    is opened: a journal, into which complaints would then be written.
+    The number of a closed stream would go to the next file that is opened, such as the journal,
+    and error messages would be written into that file.
     """
     closed = [number for number in (0, 1, 2) if not _is_open(number)]
     for number in closed:
@@ -85,7 +86,7 @@ def _is_open(number: int) -> bool:
 def text_stream(
     descriptor: int, encoding: str | None = None, *, lenient: bool = False
 ) -> io.TextIOWrapper:
-    """Text to a descriptor. `lenient`: what can't be written is dropped."""
+    """A text stream to a descriptor. `lenient`: text that can't be written is dropped."""
     return io.TextIOWrapper(
         (_Log if lenient else _Descriptor)(descriptor),
         encoding=encoding or "utf-8",
@@ -95,7 +96,7 @@ def text_stream(
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
-    """As many `?` as the characters are wide, so that tables stay tables."""
+    """Replace characters by `?`, as many as they are wide, so that tables keep their columns."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     from rich.cells import cell_len  # only here: it may not be installed
@@ -108,7 +109,7 @@ codecs.register_error(_ERRORS, _replaced)
 
 
 class _Descriptor(io.RawIOBase):
-    """Writes the whole of what it is given, however little the descriptor takes at once."""
+    """Writes all data, however little the descriptor takes at once."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -129,7 +130,7 @@ class _Descriptor(io.RawIOBase):
         left = memoryview(data)
         given_up = monotonic() + PATIENCE
         while left:
-            # Waits here and not in write(): between two looks, a signal is heeded.
+            # The wait is here and not in os.write(), so that signals are handled in between.
             if _is_writable(self._number, 0 if self._stalled else _LOOK):
                 left = left[self._some(left[:_PIECE]) :]
                 given_up = monotonic() + PATIENCE
@@ -141,14 +142,16 @@ class _Descriptor(io.RawIOBase):
     def _some(self, piece: memoryview) -> int:
         try:
             return os.write(self._number, piece)
-        except BlockingIOError:  # somebody made it non-blocking, and others write to it, too
+        except (
+            BlockingIOError
+        ):  # a non-blocking descriptor, to which another process wrote meanwhile
             return 0
         except OSError as error:
             raise StdoutError(error) from error
 
 
 class _Log(_Descriptor):
-    """stderr: what can't be written there is dropped. A log that is lost is no lost export."""
+    """Stderr: text that can't be written is dropped, since a lost log line is no failed export."""
 
     def _some(self, piece: memoryview) -> int:
         with suppress(StdoutError):
@@ -163,15 +166,15 @@ def _is_writable(number: int, seconds: float) -> bool:
 
 
 def json_text(line: Mapping[str, object]) -> str:
-    """One line of JSON, ASCII only: whole under any locale, and harmless on a terminal."""
+    """One line of JSON, ASCII only: the same under any locale, and harmless on a terminal."""
     return json.dumps(line, allow_nan=False) + "\n"
 
 
 class JsonLines:
-    """JSON lines on stdout, each whole, at the pace of whoever reads them.
+    """Writes whole JSON lines to stdout, as fast as the reader takes them.
 
-    A reader that is slow holds up only who sends lines, and no other task. What a cancelled task
-    had to send is kept, so that a line is never cut where the next one begins.
+    A slow reader delays only the task that sends. The rest of a line whose task was cancelled is
+    sent before the next line, so that no line is cut.
     """
 
     def __init__(self, descriptor: int = 1) -> None:
@@ -180,10 +183,10 @@ class JsonLines:
         self._broken = False
 
     async def send(self, *lines: Mapping[str, object]) -> None:
-        """Send these lines, and before them whatever is unsent.
+        """Send the unsent rest, and these lines.
 
         Raises:
-            StdoutError: they can't be written; from then on nothing is.
+            StdoutError: stdout can't be written. Later lines are not written either.
         """
         self._add(lines)
         while self._unsent:
@@ -191,9 +194,9 @@ class JsonLines:
             await self._send_some()
 
     async def finish(self, lines: Iterable[Mapping[str, object]]) -> bool:
-        """Send these lines though the task is cancelled; whether all have been taken.
+        """Send these lines though the task is cancelled. Whether the reader has taken all.
 
-        A reader that takes nothing for `PATIENCE` seconds gets no more.
+        After `PATIENCE` seconds without progress the rest is not sent.
         """
         self._add(lines)
         while self._unsent:

@@ -1,4 +1,4 @@
-"""What a person reads when a command has ended."""
+"""The tables and sentences that a person reads at the end of a command."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segments_async.cli.exits import FILE_HOST_HINT
-from segments_async.cli.lines import unsigned
-from segments_async.cli.screen import counted, in_bytes, in_time
-from segments_async.cli.standing import Standing
+from segments_async import RunStatus
+from segments_async.cli.exit_codes import FILE_HOST_HINT
+from segments_async.cli.json_lines import unsigned
+from segments_async.cli.terminal import counted, in_bytes, in_time
 from segments_async.errors import DownloadError, ExportTimeoutError, printable
 from segments_async.models import Export, Segment
 from segments_async.results import (
@@ -32,17 +32,23 @@ _FEW = 3
 _SHA256_SHOWN = 12
 
 
-def segments_table(segments: Sequence[Segment]) -> Table:
-    """The table of `list`."""
-    table = _table("Id", "Name", "Type", "Category", "Last run")
-    table.columns[0].no_wrap = True
+def is_narrow(console: Console) -> bool:
+    """Whether tables leave out columns that repeat others or are rarely filled."""
+    return console.width < _NARROW
+
+
+def segments_table(segments: Sequence[Segment], *, narrow: bool = False) -> Table:
+    """The table of `list`. A narrow one has no categories."""
+    category = [] if narrow else ["Category"]
+    table = _table("Id", "Name", "Type", *category, "Last run (UTC)")
+    table.columns[0].no_wrap = table.columns[-1].no_wrap = True
     for segment in segments:
         table.add_row(
             printable(segment.segment_id),
             printable(segment.name or ""),
             printable(segment.type or ""),
-            printable(segment.category or ""),
-            _moment(segment.last_run),
+            *([] if narrow else [printable(segment.category or "")]),
+            _minute(segment.last_run),
         )
     return table
 
@@ -54,8 +60,8 @@ def export_table(export: Export) -> Table:
         "Export": export.export_id,
         "Segment": _segment_of(export),
         "Status": export.status,
-        "Started": _moment(export.start_time),
-        "Completed": _moment(export.end_time),
+        "Started": _second(export.start_time),
+        "Completed": _second(export.end_time),
         "File": unsigned(export.filename) or "not yet",
     }
     for name, fact in facts.items():
@@ -68,17 +74,25 @@ def _segment_of(export: Export) -> str:
     return f"{segment.name} ({segment.segment_id})" if segment.name else segment.segment_id
 
 
-def plan_table(names: Mapping[str, str], files: Mapping[str, Path]) -> Table:
-    """What `export --dry-run` would do."""
-    table = _table("Segment", "Id", "File")
+def plan_table(
+    names: Mapping[str, str], files: Mapping[str, Path], *, narrow: bool = False
+) -> Table:
+    """The table of `export --dry-run`. A narrow one has no names: the files' names repeat them."""
+    first = [] if narrow else ["Segment"]
+    table = _table(*first, "Id", "File")
+    table.columns[-2].no_wrap = True
     for segment_id, name in names.items():
-        table.add_row(printable(name), printable(segment_id), printable(str(files[segment_id])))
+        table.add_row(
+            *([] if narrow else [printable(name)]),
+            printable(segment_id),
+            printable(str(files[segment_id])),
+        )
     return table
 
 
 def file_line(file: ExportedFile) -> str:
-    """What `download` did."""
-    unverified = "" if file.verified else ", length not told by the server: unverified"
+    """The sentence of `download`."""
+    unverified = "" if file.verified else ", unverified: the server gave no length"
     return f"{printable(str(file.path))}: {in_bytes(file.size)}, sha256 {file.sha256}{unverified}"
 
 
@@ -90,17 +104,22 @@ def print_report(
     elapsed: float,
     journal: bool,
 ) -> None:
-    """The files, the segments without one and why, and the totals.
+    """Print the files, the segments without a file and the reasons, and the totals.
 
-    `journal`: whether the same command would go on with what is unfinished.
+    Args:
+        report: of the run.
+        names: of the segments, by id.
+        console: for people.
+        elapsed: seconds that the command took.
+        journal: whether the same command would go on with unfinished segments.
     """
     if report.exported:
-        console.print(_files(report.exported, names, narrow=console.width < _NARROW))
+        console.print(_files(report.exported, names, narrow=is_narrow(console)), "")
         _say_hidden(len(report.exported), console)
     kept = [outcome for outcome in report.not_exported if leaves_all_as_it_was(outcome)]
     failed = [outcome for outcome in report.not_exported if not leaves_all_as_it_was(outcome)]
     if failed:
-        console.print(_failures(failed, names))
+        console.print(_failures(failed, names), "")
         _say_hidden(len(failed), console)
         for hint in _hints(failed, journal=journal):
             console.print(Text(hint), soft_wrap=True)
@@ -109,28 +128,37 @@ def print_report(
     console.print(Text(_totals(report, elapsed), style="bold"), soft_wrap=True)
 
 
-def runs_table(runs: Sequence[Standing]) -> Table:
+def runs_table(runs: Sequence[RunStatus]) -> Table:
     """The table of `runs`."""
-    counts = ("Exported", "Unchanged", "Not exported", "Unfinished")
-    table = _table("Run", "Destination", "Started", "Ended", *counts)
-    for column in table.columns[-len(counts) :]:
-        column.justify = "right"
+    several = len({run.destination for run in runs}) > 1
+    directory = ["Directory"] if several else []
+    table = _table("Run", *directory, "Started (UTC)", "Ended (UTC)", "Segments")
+    table.columns[-3].no_wrap = table.columns[-2].no_wrap = True
     for run in runs:
+        to = "-" if run.destination is None else relative(Path(run.destination))
         table.add_row(
             printable(run.name),
-            "-" if run.destination is None else here(Path(run.destination)),
-            _moment(run.started_at),
-            _moment(run.ended_at),
-            str(run.exported),
-            str(run.unchanged),
-            str(run.not_exported),
-            str(run.unfinished) + ("" if run.segments is not None else " or more"),
+            *([to] if several else []),
+            _minute(run.started_at),
+            _minute(run.ended_at),
+            _counts(run),
         )
     return table
 
 
+def _counts(run: RunStatus) -> str:
+    unknown = "" if run.segments is not None else " or more"
+    counts = {
+        "exported": run.exported,
+        "unchanged": run.unchanged,
+        "not exported": run.not_exported,
+        f"unfinished{unknown}": run.unfinished,
+    }
+    return "\n".join(f"{count} {what}" for what, count in counts.items() if count) or "none"
+
+
 def some_names(names: Iterable[str]) -> str:
-    """The names of a few, and how many more."""
+    """Ten names at most, and the number of the others."""
     every = [printable(name) for name in names]
     shown = ", ".join(every[:10])
     return f"{shown} and {len(every) - 10} more" if len(every) > 10 else shown
@@ -146,7 +174,7 @@ def _kept(kept: Sequence[NotExported], names: Mapping[str, str]) -> str:
 
 
 def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bool) -> Table:
-    # A file's name says much of the segment's again, and must be whole: people copy it.
+    # The file's name repeats the segment's, and is shown whole, since people copy it.
     first = [] if narrow else ["Segment"]
     mixed = any(outcome.source != "exported" for outcome in exported)
     last = ["Source"] if mixed else []
@@ -171,7 +199,7 @@ def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bo
 
 def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str]) -> Table:
     table = _table("Not exported", "Why", "Export")
-    table.columns[2].no_wrap = True  # for `download EXPORT`, in one piece
+    table.columns[2].no_wrap = True  # people copy it for `download EXPORT`
     for outcome in not_exported[:_MOST_ROWS]:
         export_id = outcome.export.export_id if outcome.export else ""
         why = f"{type(outcome.error).__name__}: {outcome.error}"
@@ -185,11 +213,11 @@ def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str]) -> 
 
 def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[str]:
     if journal and any(outcome.resumable for outcome in not_exported):
-        yield "The same command goes on with what is unfinished, and asks for nothing twice."
+        yield "The same command goes on with unfinished segments; no export is requested twice."
     elif any(isinstance(outcome.error, ExportTimeoutError) for outcome in not_exported):
         yield (
-            "An export that ran out of time goes on at the vendor: "
-            "segments-async download EXPORT --to FILE fetches it when it is complete."
+            "An export that ran out of time goes on at the vendor: when it is complete, "
+            "`segments-async download EXPORT --to FILE` fetches its file."
         )
     if any(
         isinstance(outcome.error, DownloadError) and outcome.error.reason == "link_refused"
@@ -198,8 +226,8 @@ def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[st
         yield FILE_HOST_HINT
     if any(outcome.submitted == "maybe" for outcome in not_exported):
         yield (
-            "Where an answer was lost, an export may be running; it was not asked for again. "
-            "Exporting those segments once more, or --on-unknown resubmit, risks a second one."
+            "Where an answer was lost, an export may be running; no other was requested. Exporting "
+            "these segments again, or --on-unknown resubmit, risks a second export."
         )
 
 
@@ -215,7 +243,7 @@ def _totals(report: BulkReport[Exported], elapsed: float) -> str:
     size = sum(outcome.file.size for outcome in changed)
     count = f"{len(changed)} of {counted(progress.total, 'segment')} exported"
     if report.exported:
-        count += f" to {here(report.exported[0].file.path.parent)}"
+        count += f" to {relative(report.exported[0].file.path.parent)}"
     if resumed := sum(outcome.source == "resumed" for outcome in changed):
         count += f" ({resumed} of them before)"
     if unchanged := len(report.exported) - len(changed):
@@ -227,17 +255,27 @@ def _totals(report: BulkReport[Exported], elapsed: float) -> str:
 
 
 def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        header_style="bold",
+    )
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
 
 
-def here(path: Path) -> str:
-    """The path as a person in this directory would write it."""
-    here = Path.cwd()
-    return printable(str(path.relative_to(here) if path.is_relative_to(here) else path))
+def relative(path: Path) -> str:
+    """The path, relative to the current directory where it is inside."""
+    current = Path.cwd()
+    return printable(str(path.relative_to(current) if path.is_relative_to(current) else path))
 
 
-def _moment(moment: datetime | None) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment else "-"
+def _minute(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%d %H:%M}" if time else "-"
+
+
+def _second(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S} UTC" if time else "-"

@@ -14,17 +14,15 @@ from launch import Run
 from rich.console import Console
 
 from segments_async import SegmentsClient
-from segments_async.cli.arguments import S3_HOSTS, Hosts, Pace, Terms
-from segments_async.cli.choose import Choice
-from segments_async.cli.export import ExportCommand, Options
-from segments_async.cli.screen import Screen
+from segments_async.cli.arguments import S3_HOSTS, Hosts, Pace, RunOptions
+from segments_async.cli.export import ExportCommand, ExportRequest
+from segments_async.cli.selection import Selection
+from segments_async.cli.terminal import Terminal
 from segments_async.sandbox import PAGE_SEGMENT_ID, Durations, Sandbox
 
 
 class _Vendor:
     """An account whose files are at a host of the vendor's choosing."""
-
-    digest = "0" * 64
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -39,15 +37,15 @@ async def _export(hosts: Sequence[str], to: Path) -> tuple[int, str]:
     sandbox = Sandbox(rows=5, durations=Durations(0.1), files_origin="https://files.example")
     shown = io.StringIO()
     console = Console(file=shown, width=300)
-    options = Options(
-        choice=Choice(ids=[PAGE_SEGMENT_ID]),
+    request = ExportRequest(
+        selection=Selection(ids=[PAGE_SEGMENT_ID]),
         to=to,
-        terms=Terms(),
+        options=RunOptions(),
         pace=Pace(),
         hosts=Hosts(file_host=tuple(hosts)),
         journal=None,
     )
-    command = ExportCommand(options, Screen(console, console, piped=False))
+    command = ExportCommand(request, Terminal(console, console, piped=False))
     source: Any = _Vendor(sandbox)
     return await command.run_for(source), shown.getvalue()
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import signal
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from launch import AMPLE, PATIENCE, Environment, Parsed, Run, Start, Until
 
+from segments_async._journal.backends import backend
+from segments_async._journal.tables import specs, with_checksum
 from segments_async.sandbox import PAGE_SEGMENT_ID, Durations, Fault, Sandbox
 from segments_async.sandbox.server import SandboxServer
 
@@ -137,7 +140,8 @@ def test_a_run_at_work_is_waited_for(
     until(lambda: len(slow_server.sandbox.record.submits()) == 5)
     second = run(*EXPORT, env=env)
     assert (second.returncode, second.stdout) == (1, "")
-    assert f"wait for `segments-async export` (process {process.pid})" in second.stderr
+    assert f"held by a live process (process {process.pid})" in second.stderr
+    assert "wait for that process to end" in second.stderr
     assert len(slow_server.sandbox.record.submits()) == 5
 
 
@@ -256,16 +260,13 @@ def test_prune_forgets(
     account: Environment,
     slow_server: SandboxServer,
     parsed: Parsed,
-    tmp_path: Path,
 ) -> None:
-    """`runs --prune 0` forgets every run that nobody is at, and what was kept of it; 1 does not."""
+    """`runs --prune 0` deletes every run that no process has open; `--prune 1` keeps these."""
     env = account(slow_server)
     run(*EXPORT, "--timeout", "1", env=env)
-    assert list((tmp_path / "exports" / ".segments-async").glob("run-*.json"))
     assert parsed(run("runs", *PLACE, "--prune", "1", env=env).stdout) == [{"pruned": 0}]
     assert parsed(run("runs", *PLACE, "--prune", "0", env=env).stdout) == [{"pruned": 1}]
     assert run("runs", *PLACE, env=env).stdout == ""
-    assert not list((tmp_path / "exports" / ".segments-async").glob("run-*.json"))
 
 
 def test_resume_keeps_to_what_was_asked(
@@ -305,26 +306,66 @@ def test_resume_with_nothing_to_do(run: Run, account: Environment, server: Sandb
 def test_resume_that_cannot_know(
     run: Run, account: Environment, slow_server: SandboxServer, tmp_path: Path
 ) -> None:
-    """Which segments it had is never guessed: several runs, an unknown name, a lost file are 2.
+    """The segments of a run are never guessed: several runs, an unknown name, no spec are 2.
 
-    So is a file that another user may have written.
+    So are options that a later version stored, and a spec file that another user may have written.
     """
     env = account(slow_server)
     for name in ("one", "two"):
         run(*EXPORT, "--run", name, "--timeout", "1", env=env)
     several = run("resume", *PLACE, env=env)
     unknown = run("resume", *PLACE, "--run", "three", env=env)
-    for path in (tmp_path / "exports" / ".segments-async").glob("run-*.json"):
-        path.write_text('{"run": "one"}')
+    directory = tmp_path / "exports" / ".segments-async"
+    engine = backend(str(directory / "runs.db")).engine
+    with engine.begin() as connection:
+        [row] = connection.execute(specs.select().where(specs.c.run_id == 1)).mappings().all()
+        text = json.loads(row["spec"])
+        text["options"]["later"] = 1
+        later = with_checksum(specs, {**row, "spec": json.dumps(text)})
+        connection.execute(specs.update().where(specs.c.run_id == 1).values(later))
+    newer = run("resume", *PLACE, "--run", "one", env=env)
+    with engine.begin() as connection:
+        connection.execute(specs.delete())
     lost = run("resume", *PLACE, "--run", "one", env=env)
-    for path in (tmp_path / "exports" / ".segments-async").glob("run-*.json"):
-        path.chmod(0o666)
+    spec_file(directory, "one", slow_server.sandbox.segment_ids, mode=0o666)
     others = run("resume", *PLACE, "--run", "one", env=env)
-    assert [done.returncode for done in (several, unknown, lost, others)] == [2, 2, 2, 2]
+    codes = [done.returncode for done in (several, unknown, newer, lost, others)]
+    assert codes == [2, 2, 2, 2, 2]
     assert "may be written by others" in others.stderr
     assert "two, one" in several.stderr
     assert "three" in unknown.stderr
+    assert "later version" in newer.stderr
     assert "nothing says which segments" in lost.stderr
+
+
+def spec_file(directory: Path, run: str, segments: Sequence[str], mode: int = 0o600) -> Path:
+    """What an earlier version stored of a run, beside its journal."""
+    options = {"overwrite": False, "only_changed": False, "retry_failed": 0}
+    options |= {"on_unknown": "report", "on_expired": "report", "export_timeout": 86_400.0}
+    values = {"run": run, "segments": segments, "terms": options, "command": "export", "process": 1}
+    path = directory / f"run-{hashlib.sha256(run.encode()).hexdigest()[:16]}.json"
+    path.write_text(json.dumps(values))
+    path.chmod(mode)
+    return path
+
+
+def test_resume_of_a_run_of_the_last_version(
+    run: Run, account: Environment, slow_server: SandboxServer, parsed: Parsed, tmp_path: Path
+) -> None:
+    """A spec file beside an older journal is read, and replaced by a row of the journal."""
+    env, ids = account(slow_server), slow_server.sandbox.segment_ids
+    run(*EXPORT, "--run", "one", "--timeout", "1", "--max-pending", "1", env=env)
+    directory = tmp_path / "exports" / ".segments-async"
+    with backend(str(directory / "runs.db")).engine.begin() as connection:
+        specs.drop(connection)
+    path = spec_file(directory, "one", ids[:3])
+    [row] = parsed(run("runs", *PLACE, env=env).stdout)
+    assert (row["segments"], row["unfinished"]) == (3, 3)
+    done = run("resume", *PLACE, "--timeout", "1", env=env)
+    assert {row["segment_id"] for row in parsed(done.stdout)} == set(ids[:3])
+    assert not path.exists()
+    [row] = parsed(run("runs", *PLACE, env=env).stdout)
+    assert (row["segments"], row["unfinished"]) == (3, 3)
 
 
 @pytest.mark.parametrize("command", ["runs", "resume"])

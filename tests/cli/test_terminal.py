@@ -18,7 +18,7 @@ from launch import COMMAND, PATIENCE, Environment, Run, Until
 from rich.console import Console
 
 from segments_async.cli import summary
-from segments_async.cli.screen import LogLines, Screen, counted, in_bytes, in_time
+from segments_async.cli.terminal import LogLines, Terminal, counted, in_bytes, in_time
 from segments_async.errors import ExportFailedError, printable
 from segments_async.models import Export, Segment
 from segments_async.results import BulkReport, Exported, ExportedFile, NotExported, Progress
@@ -26,7 +26,7 @@ from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, F
 from segments_async.sandbox.server import SandboxServer
 
 
-class Terminal:
+class PseudoTerminal:
     """A command whose stdin, stdout and stderr are a pseudo-terminal."""
 
     def __init__(
@@ -81,7 +81,9 @@ class Terminal:
 def test_export_shows_progress_and_a_table(account: Environment, tmp_path: Path) -> None:
     """In a terminal an export is drawn while it goes on, and summed up in a table; no JSON."""
     with SandboxServer(Sandbox(segments=3, durations=Durations(median=0.5, sigma=0))) as server:
-        terminal = Terminal("export", "--all", "--to", "exports", env=account(server), cwd=tmp_path)
+        terminal = PseudoTerminal(
+            "export", "--all", "--to", "exports", env=account(server), cwd=tmp_path
+        )
         code, shown = terminal.end()
     assert code == 0
     assert "pending" in shown
@@ -93,7 +95,7 @@ def test_export_shows_progress_and_a_table(account: Environment, tmp_path: Path)
 
 def test_list_is_a_table(account: Environment, server: SandboxServer, tmp_path: Path) -> None:
     """In a terminal the list is a table with headings."""
-    code, shown = Terminal("list", env=account(server), cwd=tmp_path).end()
+    code, shown = PseudoTerminal("list", env=account(server), cwd=tmp_path).end()
     assert code == 0
     assert "Last run" in shown
     assert "My Segment" in shown
@@ -103,12 +105,12 @@ def test_runs_is_a_table(account: Environment, server: SandboxServer, tmp_path: 
     """In a terminal the runs are a table, and of an unchanged segment the summary says so."""
     env = account(server)
     export = ("export", "--all", "--to", "exports", "--only-changed")
-    assert Terminal(*export, env=env, cwd=tmp_path).end()[0] == 0
-    _, again = Terminal(*export, env=env, cwd=tmp_path).end()
-    code, shown = Terminal("runs", "--to", "exports", env=env, cwd=tmp_path).end()
+    assert PseudoTerminal(*export, env=env, cwd=tmp_path).end()[0] == 0
+    _, again = PseudoTerminal(*export, env=env, cwd=tmp_path).end()
+    code, shown = PseudoTerminal("runs", "--to", "exports", env=env, cwd=tmp_path).end()
     assert "0 of 5 segments exported to exports, 5 unchanged" in again
     assert code == 0
-    for heading in ("Run", "Started", "Unfinished"):
+    for heading in ("Run", "Started", "Segments", "5 unchanged"):
         assert heading in shown
 
 
@@ -119,7 +121,7 @@ def test_no_color(
     """`--no-color` and NO_COLOR leave out colours."""
     variables = {} if how else {"NO_COLOR": "1"}
     env = account(server, SEGMENTS_API_KEY="wrong", **variables)
-    code, shown = Terminal("list", *how, env=env, cwd=tmp_path).end()
+    code, shown = PseudoTerminal("list", *how, env=env, cwd=tmp_path).end()
     assert code == 3
     assert "\x1b[31m" not in shown
 
@@ -129,7 +131,7 @@ def test_missing_credentials_are_asked_for(
 ) -> None:
     """In a terminal what is missing is asked for, and what is typed isn't shown."""
     env = account(server, SEGMENTS_API_KEY="", SEGMENTS_ACCESS_TOKEN="")
-    terminal = Terminal("list", env=env, cwd=tmp_path)
+    terminal = PseudoTerminal("list", env=env, cwd=tmp_path)
     terminal.answer("API key", PAGE_API_KEY, until)
     terminal.answer("Access token", PAGE_ACCESS_TOKEN, until)
     code, shown = terminal.end()
@@ -148,7 +150,7 @@ def test_names_cannot_command_the_terminal(
         return body.replace(b'"My Segment"', b'"My \\u001b]0;owned\\u0007\\u202eSegment"')
 
     server.sandbox.inject(Fault.changed(rename), path="list")
-    _, shown = Terminal(*command, env=account(server), cwd=tmp_path).end()
+    _, shown = PseudoTerminal(*command, env=account(server), cwd=tmp_path).end()
     assert "\x1b]0;owned" not in shown
     assert "\u202e" not in shown
     assert "\\x1b]0;owned" in shown
@@ -158,7 +160,7 @@ def test_json_in_a_terminal_on_demand(
     account: Environment, server: SandboxServer, tmp_path: Path
 ) -> None:
     """`list --json` is JSON lines in a terminal too."""
-    code, shown = Terminal("list", "--json", env=account(server), cwd=tmp_path).end()
+    code, shown = PseudoTerminal("list", "--json", env=account(server), cwd=tmp_path).end()
     assert code == 0
     assert all(line.startswith("{") for line in shown.splitlines())
 
@@ -202,7 +204,7 @@ def test_a_piped_stdout_gets_its_lines_from_a_terminal_too(
 ) -> None:
     """With progress drawn on the terminal, stdout into a file is still JSON lines, all of them."""
     with (tmp_path / "lines").open("wb") as lines:
-        terminal = Terminal(
+        terminal = PseudoTerminal(
             *("export", "--all", "--to", "exports"),
             env=account(server),
             cwd=tmp_path,
@@ -220,7 +222,7 @@ def test_a_prompt_can_be_interrupted(
 ) -> None:
     """Ctrl-C at the prompt for credentials ends the command at once, with 130."""
     env = account(server, SEGMENTS_API_KEY="", SEGMENTS_ACCESS_TOKEN="")
-    terminal = Terminal("list", env=env, cwd=tmp_path)
+    terminal = PseudoTerminal("list", env=env, cwd=tmp_path)
     terminal.interrupt("API key", until)
     code, shown = terminal.end()
     assert code == 130
@@ -237,7 +239,7 @@ def test_what_would_be_exported_cannot_command_the_terminal(
 
     server.sandbox.inject(Fault.changed(rename), path="list")
     arguments = ("export", "--all", "--dry-run", "--to", "exports")
-    _, shown = Terminal(*arguments, env=account(server), cwd=tmp_path).end()
+    _, shown = PseudoTerminal(*arguments, env=account(server), cwd=tmp_path).end()
     assert "\x1b]0;" not in shown
     assert "\\x1b]0;o" in shown
 
@@ -245,7 +247,7 @@ def test_what_would_be_exported_cannot_command_the_terminal(
 EVIL = "PEN\x1b]0;owned\x07\u202e\nDING"
 
 
-def _printed(console: Console, screen: Screen) -> None:
+def _printed(console: Console, terminal: Terminal) -> None:
     """All that the commands show of what a vendor says."""
     segment = Segment("an\x1bid", EVIL, "a-project", EVIL, category=EVIL)
     export = Export("an\x1bid", segment, EVIL, datetime.now(UTC), filename=f"s3://{EVIL}")
@@ -269,8 +271,8 @@ def _printed(console: Console, screen: Screen) -> None:
     console.print(summary.file_line(file))
     console.print(summary.some_names([EVIL]))
     summary.print_report(report, names, console, elapsed=1.0, journal=True)
-    screen.say(EVIL)
-    LogLines(screen).emit(logging.makeLogRecord({"levelno": 30, "msg": "%s", "args": (EVIL,)}))
+    terminal.say(EVIL)
+    LogLines(terminal).emit(logging.makeLogRecord({"levelno": 30, "msg": "%s", "args": (EVIL,)}))
 
 
 @pytest.mark.parametrize("width", [80, 300])
@@ -278,7 +280,7 @@ def test_nothing_that_is_shown_commands_a_terminal(width: int) -> None:
     """Tables, reports, sentences and log lines have a server's text escaped, narrow and wide."""
     text = io.StringIO()
     console = Console(file=text, width=width, no_color=True, markup=False, highlight=False)
-    _printed(console, Screen(console, console, piped=False))
+    _printed(console, Terminal(console, console, piped=False))
     shown = text.getvalue()
     assert shown.count("\\x1b") >= 10
     assert [char for char in "\x1b\x07\u202e" if char in shown] == []

@@ -30,7 +30,7 @@ from segments_async._sansio.files.ranges import (
 )
 from segments_async._sansio.files.s3_links import S3Object, S3Place, object_url, parse_s3_link
 from segments_async._sansio.files.storage_errors import StorageError, storage_error
-from segments_async.cli.lines import unsigned
+from segments_async.cli.json_lines import unsigned
 
 # ----------------------------------------------------------------------- links
 

@@ -27,6 +27,7 @@ from journal.lives import (
 )
 from segments_async import JournalError
 from segments_async._journal.database import Database
+from segments_async._journal.opening import open_run
 from segments_async._sansio.jobs.record import ExportRecord
 
 BLOCK = 512
@@ -102,7 +103,7 @@ def read(directory: Path, database: bytes, rollback: bytes) -> dict[str, ExportR
         path.with_name("runs.db-journal").write_bytes(rollback)
         path.with_name("runs.db.run-1.lock").touch()  # a dead process leaves its lock file
     try:
-        run = Database.open(path, ACCOUNT).open_run(DESTINATION, "now", "x")
+        run = open_run(Database.open(path, ACCOUNT), DESTINATION, "now", "x")
     except JournalError:
         return None
     try:
@@ -181,7 +182,7 @@ def test_a_journal_of_an_earlier_version_is_converted(closed: Written, tmp_path:
     assert wal
     path.write_bytes(database)
     path.with_name("runs.db-wal").write_bytes(wal)
-    run = Database.open(path, ACCOUNT).open_run(DESTINATION, "now", "x")
+    run = open_run(Database.open(path, ACCOUNT), DESTINATION, "now", "x")
     assert run.known == closed.known[-1]
     run.close()
     assert not path.with_name("runs.db-wal").exists()

@@ -20,7 +20,8 @@ from journal.lives import ACCOUNT, DESTINATION, live, opened, run_of
 from segments_async import JournalError
 from segments_async._journal import files
 from segments_async._journal.database import Database
-from segments_async._journal.files import RunLock, kind_of_network, name_of_new
+from segments_async._journal.files import FileLock, kind_of_network, name_of_new
+from segments_async._journal.opening import open_run
 from segments_async._sansio.jobs.lifecycle import Event
 
 
@@ -89,13 +90,13 @@ def test_many_create_it_at_once(tmp_path: Path) -> None:
     ready = threading.Barrier(6)
     names = []
 
-    def open_run(number: int) -> None:
+    def open_one(number: int) -> None:
         ready.wait()
-        run = Database.open(path, ACCOUNT).open_run(DESTINATION, f"run-{number}", "x")
+        run = open_run(Database.open(path, ACCOUNT), DESTINATION, f"run-{number}", "x")
         names.append(run.name)
         run.close()
 
-    threads = [threading.Thread(target=open_run, args=(n,)) for n in range(6)]
+    threads = [threading.Thread(target=open_one, args=(n,)) for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -177,12 +178,12 @@ def test_where_mounts_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_one_holds_a_run(tmp_path: Path) -> None:
     """A lock is one's own until it is let go of; its file is gone afterwards."""
     path = tmp_path / "lock"
-    first = RunLock.take(path)
+    first = FileLock.try_acquire(path)
     assert first is not None
-    assert RunLock.take(path) is None
+    assert FileLock.try_acquire(path) is None
     first.release()
     assert not path.exists()
-    second = RunLock.take(path)
+    second = FileLock.try_acquire(path)
     assert second is not None
     second.release()
 
@@ -192,8 +193,8 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     program = (
         "import sys, pathlib\n"
-        "from segments_async._journal.files import RunLock\n"
-        "held = RunLock.take(pathlib.Path(sys.argv[1]))\n"
+        "from segments_async._journal.files import FileLock\n"
+        "held = FileLock.try_acquire(pathlib.Path(sys.argv[1]))\n"
         "assert held\n"
         "print('held', flush=True)\n"
         "sys.stdin.read()"
@@ -205,11 +206,11 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
-        assert RunLock.take(path) is None
+        assert FileLock.try_acquire(path) is None
         process.kill()
         process.wait()
     assert path.exists()
-    lock = RunLock.take(path)
+    lock = FileLock.try_acquire(path)
     assert lock is not None
     assert lock.unclean
     lock.release()
@@ -239,8 +240,8 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     program = (
         "import os, sys, pathlib\n"
-        "from segments_async._journal.files import RunLock\n"
-        "held = RunLock.take(pathlib.Path(sys.argv[1]))\n"
+        "from segments_async._journal.files import FileLock\n"
+        "held = FileLock.try_acquire(pathlib.Path(sys.argv[1]))\n"
         "if not os.fork():\n"
         "    print(os.getpid(), flush=True)\n"
         "sys.stdin.read()"
@@ -252,12 +253,12 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
     ) as process:  # fmt: skip
         assert process.stdout is not None
         child = int(process.stdout.readline())
-        assert RunLock.take(path) is None
+        assert FileLock.try_acquire(path) is None
         process.kill()
         process.wait()
         try:
             os.kill(child, 0)  # it lives
-            lock = RunLock.take(path)
+            lock = FileLock.try_acquire(path)
             assert lock is not None
             lock.release()
         finally:
@@ -267,10 +268,10 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
 def test_dies_while_the_journal_gets_its_name(tmp_path: Path) -> None:
     """It has two names then: the next process drops the first one, and goes on."""
     path = tmp_path / "runs.db"
-    Database.open(path, ACCOUNT).open_run(DESTINATION, "old", "x").close()
+    open_run(Database.open(path, ACCOUNT), DESTINATION, "old", "x").close()
     new = name_of_new(path)
     os.link(path, new)
-    Database.open(path, ACCOUNT).open_run(DESTINATION, "old", "x").close()
+    open_run(Database.open(path, ACCOUNT), DESTINATION, "old", "x").close()
     assert not new.exists()
     assert path.stat().st_nlink == 1
 
@@ -278,7 +279,7 @@ def test_dies_while_the_journal_gets_its_name(tmp_path: Path) -> None:
 def test_a_stale_rollback_journal(tmp_path: Path) -> None:
     """Left of a journal that was removed, it isn't rolled back into the new one."""
     path = tmp_path / "runs.db"
-    Database.open(path, ACCOUNT).open_run(DESTINATION, "old", "x").close()
+    open_run(Database.open(path, ACCOUNT), DESTINATION, "old", "x").close()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA cache_size = 1")
         connection.execute("BEGIN IMMEDIATE")
@@ -291,5 +292,5 @@ def test_a_stale_rollback_journal(tmp_path: Path) -> None:
     path.with_name("runs.db-journal").write_bytes(stale)
     database = Database.open(path, ACCOUNT)
     assert database.runs() == []
-    database.open_run(DESTINATION, "new", "x").close()
+    open_run(database, DESTINATION, "new", "x").close()
     assert [run.name for run in Database.open(path, ACCOUNT).runs()] == ["new"]

@@ -20,6 +20,7 @@ import segments_async
 from journal.lives import ACCOUNT, DESTINATION
 from segments_async._journal.backends import backend
 from segments_async._journal.database import Database
+from segments_async._journal.opening import open_run
 
 #: Events after which a writer is killed, at the most: chance says which, and how soon after it.
 #: Time alone would kill each writer of a busy machine before its first event.
@@ -84,7 +85,7 @@ def nursery() -> Iterator[Nursery]:
 
 def replayed(where: str, destination: str = DESTINATION) -> list[list[str]]:
     """The log as it is, once a later session has opened it and found it whole."""
-    run = Database.open(where, ACCOUNT).open_run(destination, None, "unexpected")
+    run = open_run(Database.open(where, ACCOUNT), destination, None, "unexpected")
     try:
         assert run.name != "unexpected"
         with backend(where).engine.connect() as connection:

@@ -13,7 +13,7 @@ from journal.lives import GOES_WELL, live, opened, run_of
 from journal.server import PostgresServer
 from journal.test_sql import execute
 from segments_async import JournalError
-from segments_async._journal.witness import DIRECTORY, Seen, Witness, witnesses
+from segments_async._journal.high_water import DIRECTORY, HighWaterFile, HighWaterMark, marks
 from segments_async._sansio.jobs.lifecycle import Event
 
 
@@ -71,7 +71,7 @@ async def test_a_backup_from_before_the_run(path: Path, to: str, tmp_path: Path)
     shutil.copy(path, tmp_path / "backup")
     await begun(path, to)
     shutil.copy(tmp_path / "backup", path)
-    with pytest.raises(JournalError, match="knows nothing of it") as caught:
+    with pytest.raises(JournalError, match="does not have it") as caught:
         async with run_of(await opened(path), destination=to):
             pass
     assert caught.value.reason == "damaged"
@@ -81,7 +81,7 @@ async def test_a_journal_that_was_removed(path: Path, to: str) -> None:
     """The same; the file that the sentence names is what to remove, too."""
     await begun(path, to)
     remove(path)
-    with pytest.raises(JournalError, match="knows nothing of it"):
+    with pytest.raises(JournalError, match="does not have it"):
         async with run_of(await opened(path), destination=to):
             pass
     [seen] = seen_in(to)
@@ -100,7 +100,7 @@ async def test_a_backup_from_before_the_runs_end(
         shutil.copy(path, tmp_path / "backup")
         await log.finish()
     shutil.copy(tmp_path / "backup", path)
-    with pytest.raises(JournalError, match="takes it for unfinished"):
+    with pytest.raises(JournalError, match="has the run as unfinished"):
         async with run_of(await opened(path), name, destination=to):
             pass
 
@@ -184,15 +184,15 @@ async def test_a_witness_that_can_not_be_written(
 
 def test_a_witness_says_what_it_was_told(to: str) -> None:
     """The last of it, for its own journal alone, to its owner alone."""
-    witness = Witness(to, "here", "n", "then")
+    high_water = HighWaterFile(to, "here", "n", "then")
     for number in range(200):
-        witness.tell(number, finished=False)
-    witness.tell(199, finished=True)
-    witness.close()
+        high_water.write(number, finished=False)
+    high_water.write(199, finished=True)
+    high_water.close()
     [path] = seen_in(to)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
-    [seen] = witnesses(to, "here")
+    [seen] = marks(to, "here")
     assert (seen.run, seen.started_at, seen.events, seen.finished) == ("n", "then", 199, True)
-    assert list(witnesses(to, "elsewhere")) == []
-    assert Seen.read(path.with_name("none")) is None
+    assert list(marks(to, "elsewhere")) == []
+    assert HighWaterMark.read(path.with_name("none")) is None

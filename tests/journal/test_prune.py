@@ -10,18 +10,18 @@ from pathlib import Path
 import anyio
 import pytest
 
-from journal.lives import GOES_WELL, live, opened, run_of
+from journal.lives import ACCOUNT, GOES_WELL, live, opened, run_of
 from journal.test_sql import rows
-from segments_async._journal import database
+from segments_async._journal import pruning
 from segments_async._journal.database import Database
-from segments_async._sansio.jobs.lifecycle import Event, State
+from segments_async._sansio.jobs.lifecycle import Event
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(database, "_PRUNED_AT_ONCE", 7)
+    monkeypatch.setattr(pruning, "_EVENTS_AT_ONCE", 7)
 
 
 async def filled(where: str, *names: str, segments: int = 10) -> None:
@@ -37,15 +37,15 @@ async def test_steps(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No transaction deletes more than a few events, and nothing is left at the end."""
     await filled(where, "one", "two")
     journal = await opened(where)
-    prune_some, steps = Database.prune_some, []
+    delete_some, steps = pruning.delete_some, []
 
-    def counted(self: Database, run_id: int) -> bool:
+    def counted(database: Database, run_id: int) -> bool:
         before = rows(where, "SELECT count(*) FROM segments_async_events")[0][0]
-        left = prune_some(self, run_id)
+        left = delete_some(database, run_id)
         steps.append(before - rows(where, "SELECT count(*) FROM segments_async_events")[0][0])
         return left
 
-    monkeypatch.setattr(Database, "prune_some", counted)
+    monkeypatch.setattr(pruning, "delete_some", counted)
     assert await journal.prune(TOMORROW) == 2
     assert sum(steps) == 2 * 10 * len(GOES_WELL)
     assert max(steps) == 7
@@ -57,10 +57,11 @@ async def test_killed_in_the_middle(where: str, steps: int) -> None:
     """What is half forgotten is not listed, told, or damage; the next prune ends it."""
     await filled(where, "nightly")
     journal = await opened(where)
-    [run_id] = journal._database.old_runs(TOMORROW)
-    assert journal._database.begin_pruning(run_id)
+    database = Database.open(where, ACCOUNT)
+    [run_id] = pruning.old_runs(database, TOMORROW)
+    assert pruning.hide(database, run_id)
     for _ in range(steps):
-        assert journal._database.prune_some(run_id)
+        assert pruning.delete_some(database, run_id)
     assert await journal.runs() == []
     assert await journal.last_files(["s0", "s9"], "/exports") == {}
     async with run_of(await opened(where), "nightly") as log:
@@ -69,7 +70,7 @@ async def test_killed_in_the_middle(where: str, steps: int) -> None:
     assert await journal.prune(datetime.now(UTC) - timedelta(days=1)) == 0
     assert rows(where, "SELECT segment_id FROM segments_async_events") == [("new",)]
     [left] = await journal.runs()
-    assert left.states == {State.INTENT: 1}
+    assert (left.exported, left.unfinished) == (0, 1)
 
 
 async def test_cancelled_in_the_middle(where: str) -> None:
@@ -94,14 +95,14 @@ async def test_a_live_run_beside_it(where: str) -> None:
             await live(log, f"s{number}", GOES_WELL)
         assert not log.away
     [left] = await journal.runs()
-    assert (left.name, left.states) == ("live", {State.DONE: 30})
+    assert (left.name, left.exported, left.unfinished) == ("live", 30, 0)
     async with run_of(await opened(where), "live") as log:
         assert len(log.records) == 30
 
 
 async def test_a_file_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A journal made by this version gives its space back; an older one keeps it for more."""
-    monkeypatch.setattr(database, "_PRUNED_AT_ONCE", 500)
+    monkeypatch.setattr(pruning, "_EVENTS_AT_ONCE", 500)
     sizes = {}
     for name in ("new", "old"):
         path = tmp_path / f"{name}.db"

@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 
 from journal.lives import GOES_WELL, export_of, opened, payload_for, run_of
-from segments_async._journal import run_log
+from segments_async._journal import group_commit
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.run_log import RunLog
@@ -45,17 +45,17 @@ class Hold:
     """Holds the thread that writes, until told."""
 
     def __init__(self, recorder: Recorder) -> None:
-        self._files_present = threading.Event()
+        self._there = threading.Event()
         self._go = threading.Event()
         recorder.before = self._wait
 
     def _wait(self) -> None:
-        self._files_present.set()
+        self._there.set()
         assert self._go.wait(10)
 
     async def reached(self) -> None:
         """A batch is about to be written."""
-        await anyio.to_thread.run_sync(self._files_present.wait, 10)
+        await anyio.to_thread.run_sync(self._there.wait, 10)
 
     def let_go(self) -> None:
         self._go.set()
@@ -127,7 +127,7 @@ async def test_no_more_than_a_transaction_is_worth(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A crowd is written in several transactions, in order, and everybody is told."""
-    monkeypatch.setattr(run_log, "_MOST_AT_ONCE", 7)
+    monkeypatch.setattr(group_commit, "_MOST_AT_ONCE", 7)
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
         await intents(log, *(f"s{n}" for n in range(50)))

@@ -17,6 +17,7 @@ from journal.server import PostgresServer
 from segments_async import JournalError
 from segments_async._journal import postgresql, sql
 from segments_async._journal.database import Database
+from segments_async._journal.opening import open_run
 from segments_async._journal.postgresql import PostgreSQL
 
 pytestmark = pytest.mark.needs("PostgreSQL")
@@ -174,7 +175,7 @@ async def test_a_transaction_pooler_that_hides(
 
             monkeypatch.setattr(postgresql.AdvisoryLock, "confirm", confirmed)
             with pytest.raises(JournalError, match="transaction pooler") as caught:
-                database.open_run(DESTINATION, None, "now")
+                open_run(database, DESTINATION, None, "now")
             assert caught.value.reason == "unsupported"
             assert locks(postgres) == before
         finally:

@@ -14,7 +14,7 @@ from journal.lives import export_of, opened, payload_for, run_of
 from journal.test_away import Away
 from journal.test_run_log import recorded_by
 from journal.test_sql import logged
-from segments_async._journal.witness import DIRECTORY
+from segments_async._journal.high_water import DIRECTORY
 from segments_async._sansio.jobs.lifecycle import Event, State
 
 

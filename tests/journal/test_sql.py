@@ -158,7 +158,7 @@ async def test_each_destination_has_its_own_run(where: str) -> None:
         assert {a.name, b.name} == {"now", "now-2"}
     async with run_of(journal, destination=None) as b:
         assert b.name == "now-2"
-    with pytest.raises(ConfigurationError, match="goes to no file, not to /a"):
+    with pytest.raises(ConfigurationError, match="go to no directory, not to /a"):
         await journal.open_run(destination="/a", name="now-2", now_name="x")
 
 
@@ -286,10 +286,10 @@ async def test_the_table_of_runs(where: str) -> None:
     async with run_of(journal, "two", destination=None) as log:
         await live(log, "a", [Event.INTENT])
         two, one = await journal.runs()
-    assert (one.name, one.destination, one.states) == (
-        "one", DESTINATION, {State.DONE: 1, State.UNKNOWN: 1, State.NEW: 1},
-    )  # fmt: skip
-    assert (two.name, two.destination, two.states) == ("two", None, {State.INTENT: 1})
+    assert (one.name, one.destination, one.live) == ("one", DESTINATION, False)
+    assert (one.segments, one.exported, one.not_exported, one.unfinished) == (3, 1, 1, 1)
+    assert (two.name, two.destination, two.live) == ("two", None, True)
+    assert (two.segments, two.exported, two.not_exported, two.unfinished) == (None, 0, 0, 1)
     assert two.ended_at is None
     assert one.ended_at is not None
     assert one.started_at <= one.ended_at <= datetime.now(UTC)
@@ -366,8 +366,8 @@ async def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     """Where SQLAlchemy isn't installed, the error says how to install it."""
     import sys
 
-    for name in ("database", "backends", "faults", "opened_run", "tables"):
-        monkeypatch.delitem(sys.modules, f"segments_async._journal.{name}")
+    for name in ("database", "backends", "errors", "opened_run", "tables"):
+        monkeypatch.delitem(sys.modules, f"segments_async._journal.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'segments-async\[journal\]'"):
         await opened(tmp_path / "runs.db")

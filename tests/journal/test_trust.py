@@ -16,7 +16,7 @@ from client.vendor import connected
 
 from segments_async import BulkReport, ConfigurationError, JournalError
 from segments_async._journal.set_aside import SetAside
-from segments_async._journal.tables import events, runs, sealed
+from segments_async._journal.tables import events, runs, with_checksum
 from segments_async.errors import JournalReason
 from segments_async.sandbox import PAGE_SEGMENT_ID, Sandbox
 
@@ -181,13 +181,13 @@ def forge(journal: Path, **facts: Any) -> None:
         row["facts"] = json.dumps(told)
         connection.execute(
             "UPDATE segments_async_events SET facts = ?, seal = ? WHERE event = 'fetched'",
-            (row["facts"], sealed(events, row)["seal"]),
+            (row["facts"], with_checksum(events, row)["seal"]),
         )
         run = dict(connection.execute("SELECT * FROM segments_async_runs").fetchone())
         run |= {"ended_at": None, "states": None, "named": bool(run["named"])}
         connection.execute(
             "UPDATE segments_async_runs SET ended_at = NULL, states = NULL, seal = ?",
-            (sealed(runs, run)["seal"],),
+            (with_checksum(runs, run)["seal"],),
         )
         connection.commit()
 

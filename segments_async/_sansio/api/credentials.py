@@ -130,6 +130,10 @@ class Origin:
         return self.scheme == "https" or self.loopback
 
 
+#: The vendor's API.
+BASE_URL = "https://query.indicative-prod.mparticle.com"
+
+
 def parse_base_url(base_url: object) -> Origin:
     """The origin and path prefix of a base URL; ConfigurationError if it isn't one."""
     text = base_url if isinstance(base_url, str) else ""

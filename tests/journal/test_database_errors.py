@@ -13,7 +13,7 @@ import sqlalchemy.exc
 from journal.lives import opened
 from segments_async import ConfigurationError, JournalError
 from segments_async._journal.backends import backend
-from segments_async._journal.faults import _POSTGRESQL, mapped_errors, sqlstate
+from segments_async._journal.errors import _POSTGRESQL, mapped_errors, sqlstate
 from segments_async._journal.locked import Locked
 
 

@@ -1,4 +1,4 @@
-"""What a person sees: two consoles, and values in words."""
+"""The output of a command: two consoles for people, JSON lines for programs, values in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import attrs
 from rich.console import Console
 from rich.text import Text
 
-from segments_async.cli import guard
 from segments_async.cli.streams import JsonLines
 from segments_async.errors import printable
 
@@ -19,14 +18,14 @@ _WIDTH_OF_A_LOG = 110
 
 
 @attrs.frozen
-class Screen:
+class Terminal:
     """Where a command writes.
 
     Attributes:
-        people: results for a person: stdout where that is a terminal, else stderr.
-        err: progress, log lines and complaints: stderr.
-        piped: stdout is read by a program, and gets JSON lines and nothing else.
-        lines: these JSON lines.
+        people: the console for results: stdout where that is a terminal, otherwise stderr.
+        err: the console for progress, log lines and errors: stderr.
+        piped: whether stdout is read by a program, and carries JSON lines only.
+        lines: writes these JSON lines.
     """
 
     people: Console
@@ -35,20 +34,20 @@ class Screen:
     lines: JsonLines = attrs.field(factory=JsonLines)
 
     @classmethod
-    def open(cls, *, no_color: bool = False, json: bool = False) -> Screen:
-        """The screen of this process. `json`: as if stdout were read by a program."""
-        # Asked of the streams, not of rich: FORCE_COLOR makes rich see a terminal in a pipe.
+    def open(cls, *, no_color: bool = False, json: bool = False) -> Terminal:
+        """The terminal of this process. `json` makes it `piped` in any case."""
+        # isatty() and not rich: with FORCE_COLOR rich takes a pipe for a terminal.
         piped = json or not sys.stdout.isatty()
         err = _console(sys.stderr, no_color=no_color)
         return cls(err if piped else _console(sys.stdout, no_color=no_color), err, piped)
 
     def say(self, sentence: str, style: str = "") -> None:
-        """A sentence on stderr."""
+        """Print a sentence on stderr."""
         self.err.print(Text(printable(sentence), style=style), soft_wrap=True)
 
 
 def _console(stream: TextIO, *, no_color: bool) -> Console:
-    # No markup, emoji or highlighting: most of what is printed comes from a server.
+    # No markup, emoji or highlighting: most of the printed text comes from a server.
     return Console(
         file=stream,
         markup=False,
@@ -60,20 +59,20 @@ def _console(stream: TextIO, *, no_color: bool) -> Console:
 
 
 class LogLines(logging.Handler):
-    """The library's log on the screen, above the live view where there is one."""
+    """Prints the library's log on the terminal, above the live view."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, terminal: Terminal) -> None:
         super().__init__()
-        self._screen = screen
+        self._terminal = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record in one line."""
         try:
-            moment = datetime.fromtimestamp(record.created).astimezone()
+            time = datetime.fromtimestamp(record.created).astimezone()
             style = "yellow" if record.levelno >= logging.WARNING else "dim"
-            line = f"{moment:%H:%M:%S} {printable(guard.message(record))}"
-            self._screen.err.print(Text(line, style=style), soft_wrap=True)
-        except Exception:  # noqa: BLE001 - as logging's own handlers: a log line ends no program
+            line = f"{time:%H:%M:%S} {printable(record.getMessage())}"
+            self._terminal.err.print(Text(line, style=style), soft_wrap=True)
+        except Exception:  # noqa: BLE001 - as logging's own handlers do: a log line must not end a program
             self.handleError(record)
 
 

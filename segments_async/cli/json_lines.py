@@ -1,11 +1,10 @@
-"""What the JSON lines of each command hold."""
+"""The JSON lines of each command."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from segments_async._sansio.files.links import without_secret
-from segments_async.cli.standing import Standing
+from segments_async import RunStatus, without_secret
 from segments_async.models import Export, Segment
 from segments_async.results import ExportedFile
 
@@ -19,7 +18,7 @@ def segment_line(segment: Segment) -> dict[str, object]:
         "category": segment.category,
         "description": segment.description,
         "project_id": segment.project_id,
-        "last_run": _stamp(segment.last_run),
+        "last_run": _iso(segment.last_run),
     }
 
 
@@ -30,14 +29,14 @@ def export_line(export: Export) -> dict[str, object]:
         "segment_id": export.segment.segment_id,
         "name": export.segment.name,
         "status": str(export.status),
-        "start_time": _stamp(export.start_time),
-        "end_time": _stamp(export.end_time),
+        "start_time": _iso(export.start_time),
+        "end_time": _iso(export.end_time),
         "filename": unsigned(export.filename),
     }
 
 
 def file_line(file: ExportedFile) -> dict[str, object]:
-    """What `download` fetched."""
+    """The file that `download` fetched."""
     return {
         "export_id": file.export.export_id,
         "segment_id": file.export.segment.segment_id,
@@ -49,13 +48,13 @@ def file_line(file: ExportedFile) -> dict[str, object]:
     }
 
 
-def run_line(run: Standing) -> dict[str, object]:
+def run_line(run: RunStatus) -> dict[str, object]:
     """One run of `runs`."""
     return {
         "run": run.name,
         "destination": run.destination,
-        "started_at": _stamp(run.started_at),
-        "ended_at": _stamp(run.ended_at),
+        "started_at": _iso(run.started_at),
+        "ended_at": _iso(run.ended_at),
         "segments": run.segments,
         "exported": run.exported,
         "unchanged": run.unchanged,
@@ -65,9 +64,9 @@ def run_line(run: Standing) -> dict[str, object]:
 
 
 def unsigned(link: str | None) -> str | None:
-    """The link without what opens it: whoever has that has the file."""
+    """The link without its signature, which is a credential for the file."""
     return None if link is None else without_secret(link)
 
 
-def _stamp(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()

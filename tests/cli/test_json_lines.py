@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segments_async.cli.lines import unsigned
+from segments_async.cli.json_lines import unsigned
 
 S3 = "https://b.s3.us-east-1.amazonaws.com"
 

@@ -1,100 +1,49 @@
-"""Finding a run, making one, and reading its log. For worker threads."""
+"""Reading the log of a run. For worker threads."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Executable, Row, Select, func, insert, select
+from sqlalchemy import Connection, Executable, Row, Select, func, select
 
 from segments_async._journal.tables import (
     Malformed,
     check_event,
-    checked,
     events,
-    runs,
-    sealed,
-    stamp,
 )
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._sansio.jobs.replay import StoredEntry
 
-#: Events read in one transaction. A transaction that reads holds up SQLite's writers.
+#: Events read in one transaction: SQLite's writers wait for the end of a reading transaction.
 _PAGE = 5000
-#: The same, where little is read of each.
+#: The same, where only three columns are read.
 _SHORT_PAGE = 20_000
-
-#: Begins the names of runs that are being pruned. No caller's name has a control character.
-PRUNED = "\x1f"
 
 Reading = Callable[[], AbstractContextManager[Connection]]
 
 
-def find_run(
-    connection: Connection, destination: str | None, name: str | None
-) -> Mapping[str, Any] | None:
-    """The run of that name, or the unfinished one without a name of the caller's; None: none."""
-    if name is None:
-        unfinished = runs.c.ended_at.is_(None) & runs.c.named.is_(False)
-        query = select(runs).where(unfinished, runs.c.destination.is_not_distinct_from(destination))
-    else:
-        query = select(runs).where(runs.c.name == name)
-    row = connection.execute(query.order_by(runs.c.id.desc())).first()
-    return None if row is None else checked(runs, row)
-
-
-def new_run(
-    connection: Connection, destination: str | None, name: str | None, now_name: str
-) -> Mapping[str, Any]:
-    """Make a run. Nobody else opens one meanwhile."""
-    last = connection.execute(select(func.max(runs.c.id))).scalar() or 0
-    values = {
-        "id": last + 1,
-        "name": _unique(connection, now_name) if name is None else name,
-        "named": name is not None,
-        "destination": destination,
-        "started_at": stamp(datetime.now(UTC)),
-        "ended_at": None,
-        "states": None,
-    }
-    row = sealed(runs, values)
-    connection.execute(insert(runs).values(row))
-    return row
-
-
-def _unique(connection: Connection, name: str) -> str:
-    taken = set(
-        connection.execute(select(runs.c.name).where(runs.c.name.startswith(name))).scalars()
-    )
-    number, candidate = 1, name
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}-{number}"
-    return candidate
-
-
 class Log:
-    """A run's events, in order, as they are read, and none missing.
+    """The events of a run, in order; a missing event is an error.
 
     Attributes:
         number: of the last event that was read.
-        last_seal: its seal.
+        last_checksum: of that event.
     """
 
     def __init__(self, reading: Reading, run_id: int) -> None:
         self._reading = reading
         self._run_id = run_id
         self.number: int = 0
-        self.last_seal: str | None = None
+        self.last_checksum: str | None = None
 
     def __iter__(self) -> Iterator[StoredEntry]:
-        """Every event of the log.
+        """Read every event, once.
 
         Raises:
-            BrokenSeal, Malformed: an event isn't as it was written, or is missing.
+            ChecksumError, Malformed: an event was changed, or is missing.
         """
         last_id = 0
         while True:
@@ -109,20 +58,20 @@ class Log:
             last_id = page[-1][0]
 
     def _read(self, row: Row[Any]) -> StoredEntry:
-        _, run_id, number, segment_id, event, at, facts, seal = tuple(row)
-        check_event(run_id, number, segment_id, event, at, facts, seal)
+        _, run_id, number, segment_id, event, at, facts, checksum = tuple(row)
+        check_event(run_id, number, segment_id, event, at, facts, checksum)
         if number != self.number + 1:
             raise Malformed(f"event {self.number + 1} of run {self._run_id} is missing")
-        self.number, self.last_seal = number, seal
+        self.number, self.last_checksum = number, checksum
         known = _EVENTS.get(event)
         if known is None:
             raise Malformed(f"event {number} of run {self._run_id}: {event!r:.40}?")
         return segment_id, known, at, facts
 
     def _check_end(self, connection: Connection, last_id: int) -> None:
-        """Ask the table for events after the last one that its index knows of.
+        """Look in the table for events after the last one of its index.
 
-        An index that lost its end would make a shorter log, which nothing contradicts.
+        An index that lost its end would yield a shorter log without an error.
         """
         of_run = events.c.run_id + 0 == self._run_id  # by the table, not by the index
         query = select(func.count()).select_from(events).where(events.c.id > last_id, of_run)
@@ -139,10 +88,10 @@ def _page(run_id: int, after: int) -> Select[Any]:
 
 
 def counted_states(reading: Reading, run_id: int) -> Mapping[State, int]:
-    """How many exports of a run stand where, by its events alone: their facts aren't read.
+    """The number of a run's exports in each state, by its events alone, without their payloads.
 
     Raises:
-        IllegalTransition, Malformed: no run has such events.
+        IllegalTransition, Malformed: no run can have these events.
     """
     states: dict[str, State] = {}
     moves: dict[State, dict[str, State]] = {state: {} for state in State}
@@ -168,7 +117,7 @@ def counted_states(reading: Reading, run_id: int) -> Mapping[State, int]:
 
 
 def _tuples(connection: Connection, query: Executable) -> Sequence[Sequence[Any]]:
-    """The rows as the driver makes them: SQLAlchemy's take twice as long, of a million rows."""
+    """The rows as the driver makes them. For a million rows, SQLAlchemy's take twice as long."""
     with connection.execute(query) as result:
         cursor: Any = result.cursor
         found: Sequence[Sequence[Any]] = cursor.fetchall()

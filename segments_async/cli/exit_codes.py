@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, signals, and errors as one sentence."""
+"""The end of a command: exit codes, signals, and one message for each error."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 import anyio
 
 from segments_async.cli import streams
+from segments_async.cli.terminal import Terminal
 from segments_async.errors import (
     APIConnectionError,
     AuthenticationError,
@@ -27,7 +28,7 @@ from segments_async.errors import (
 
 
 class Exit(IntEnum):
-    """Exit codes; a signal makes 128 and its number."""
+    """Exit codes. After a signal the code is 128 plus the signal's number."""
 
     ALL_DONE = 0
     SOME_NOT = 1
@@ -37,10 +38,10 @@ class Exit(IntEnum):
 
 
 class UsageError(Exception):
-    """The command line asks for something that can't be."""
+    """The arguments, or the environment, are wrong."""
 
 
-#: The signals that end a command. SIGHUP says that the terminal was closed, or that ssh broke.
+#: The signals that end a command. SIGHUP: the terminal was closed, or the ssh connection broke.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _SENTENCES = {
@@ -49,13 +50,13 @@ _SENTENCES = {
     signal.SIGHUP: "The terminal was closed.",
 }
 
-#: Seconds in which another signal is the first one's echo: `timeout` signals its child and the
-#: child's group, and a shell that is hung up tells its jobs what the kernel tells them, too.
+#: Seconds in which another signal doesn't count as a second one: `timeout` signals both its child
+#: and the child's group, and after a hang-up both the shell and the kernel signal the jobs.
 _ECHO = 0.5
 
 
 class Interrupted(Exception):
-    """A signal ended the command, after everything was left cleanly."""
+    """A signal ended the command, after the command had closed everything."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -64,15 +65,15 @@ class Interrupted(Exception):
 
 
 def ending_signals() -> list[signal.Signals]:
-    """Those that end this command: under `nohup`, SIGHUP is ignored and stays so."""
+    """The signals that end this command. Under `nohup` SIGHUP is ignored, and stays ignored."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in ENDING if not (ignored and number == signal.SIGHUP)]
 
 
 class Signals:
-    """What signals came. The first one cancels the command's work, a second one ends it at once.
+    """Counts signals. The first cancels the command's work, a second ends the process at once.
 
-    Counted in Python's handlers, which run also while the event loop stands still.
+    Python's signal handlers count, since they run also while the event loop stands still.
     """
 
     def __init__(self) -> None:
@@ -81,7 +82,7 @@ class Signals:
         self.numbers: list[signal.Signals] = ending_signals()
 
     def count(self, handlers: Mapping[int, Any] = MappingProxyType({})) -> None:
-        """Count signals from now on, before they get to these handlers."""
+        """Count signals from now on, and then call these handlers."""
 
         def note(number: int, frame: FrameType | None) -> None:
             if self.first is None:
@@ -97,8 +98,10 @@ class Signals:
 
 
 def exit_code(error: SegmentsError | UsageError) -> Exit:
-    """The exit code for an error that ended a command."""
+    """The exit code for an error."""
     if isinstance(error, UsageError | ConfigurationError):
+        return Exit.USAGE
+    if isinstance(error, JournalError) and error.reason == "missing":
         return Exit.USAGE
     if isinstance(error, AuthenticationError | PermissionDeniedError):
         return Exit.REFUSED
@@ -106,7 +109,7 @@ def exit_code(error: SegmentsError | UsageError) -> Exit:
 
 
 def sentence(error: SegmentsError | UsageError) -> str:
-    """What to tell a person about it."""
+    """The message for an error."""
     if isinstance(error, AuthenticationError):
         return f"{error} (SEGMENTS_API_KEY and SEGMENTS_ACCESS_TOKEN; see the Project Page)"
     if isinstance(error, APIConnectionError):
@@ -121,18 +124,19 @@ def sentence(error: SegmentsError | UsageError) -> str:
 FILE_HOST_HINT = "On the command line, --file-host HOST admits a host for files."
 
 _ADVICE: dict[JournalReason, str] = {
-    "damaged": "the exports it knew of can't be gone on with; moved away, it makes room for a new "
-    "one, and they are asked for again",
-    "newer": "a later segments-async can go on with it",
-    "foreign": "each account needs a directory, or a --journal, of its own",
-    "unsupported": "--journal PATH_OR_URL says where, --no-journal does without",
-    "unavailable": "--journal PATH_OR_URL puts it elsewhere, --no-journal does without",
+    "locked": "wait for that process to end, or end it, and give this command again",
+    "damaged": "its unfinished exports can't be gone on with; move the journal away to start a new "
+    "one, which requests them again",
+    "newer": "use that later version of segments-async",
+    "foreign": "each account needs its own directory, or its own --journal",
+    "unsupported": "--journal PATH_OR_URL names another place, --no-journal keeps no journal",
+    "unavailable": "--journal PATH_OR_URL names another place, --no-journal keeps no journal",
 }
 
 
 @asynccontextmanager
 async def alongside(task: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGenerator[None]:
-    """Run a task for as long as the block lasts; what the block raises comes out bare."""
+    """Run a task during the block. An exception of the block is raised without a group."""
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(task)
@@ -142,11 +146,40 @@ async def alongside(task: Callable[[], Coroutine[Any, Any, None]]) -> AsyncGener
         raise several.exceptions[0] from None
 
 
-async def interruptible(work: Callable[[], Awaitable[Exit]], signals: Signals) -> Exit:
-    """Do the work until a signal cancels it; a second one doesn't wait for it.
+def finish(
+    work: Callable[[], Awaitable[Exit]],
+    terminal: Terminal,
+    say_unfinished: Callable[[], None] = lambda: None,
+) -> int:
+    """Do a command's work, and return its exit code.
+
+    Args:
+        work: of the command.
+        terminal: for a message.
+        say_unfinished: called where a signal, or a broken stdout, cut the work off.
 
     Raises:
-        Interrupted: a signal came, and the work has been left.
+        StdoutError: stdout can't be written.
+    """
+    try:
+        return anyio.run(interruptible, work, Signals())
+    except Interrupted as stop:
+        terminal.say(stop.sentence)
+        say_unfinished()
+        return stop.exit_code
+    except (SegmentsError, UsageError) as error:
+        terminal.say(f"segments-async: {sentence(error)}", style="red")
+        return exit_code(error)
+    except streams.StdoutError:
+        say_unfinished()
+        raise
+
+
+async def interruptible(work: Callable[[], Awaitable[Exit]], signals: Signals) -> Exit:
+    """Do the work until a signal cancels it. A second signal ends the process at once.
+
+    Raises:
+        Interrupted: a signal came, and the work has ended.
     """
     code = Exit.ALL_DONE
     scope = anyio.CancelScope()
@@ -164,7 +197,7 @@ async def interruptible(work: Callable[[], Awaitable[Exit]], signals: Signals) -
                     code = await work()
     finally:
         if signals.first is not None:
-            signals.count()  # the receiver has left the signals to their defaults
+            signals.count()  # the receiver has restored the default handlers
     if scope.cancelled_caught:
         assert signals.first is not None
         raise Interrupted(signals.first)

@@ -1,4 +1,4 @@
-"""Which segments an `export` is about."""
+"""The segments that an `export` selects."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from fnmatch import fnmatchcase
 
 import attrs
 
-from segments_async.cli.exits import UsageError
+from segments_async.cli.exit_codes import UsageError
 from segments_async.models import Segment
 
 
 @attrs.frozen(kw_only=True)
-class Choice:
-    """What the command line says about segments.
+class Selection:
+    """The selection of the command line.
 
     Attributes:
         ids: segments named by their id.
         names: shell patterns for names.
-        every: all of the account's.
+        every: all segments of the account.
     """
 
     ids: Sequence[str] = ()
@@ -26,10 +26,10 @@ class Choice:
     every: bool = False
 
     def check(self) -> None:
-        """Find what no list of segments could make right, before one is asked for.
+        """Refuse a selection that is wrong whatever segments there are.
 
         Raises:
-            UsageError: nothing is chosen, or everything and something.
+            UsageError: nothing is selected, or `every` together with ids or names.
         """
         if self.every and (self.ids or self.names):
             raise UsageError("--all already means every segment: give it alone")
@@ -37,9 +37,9 @@ class Choice:
             raise UsageError("which segments? Give their ids, --name GLOB, or --all")
 
     def among(self, segments: Sequence[Segment]) -> dict[str, Segment | str]:
-        """The chosen segments by id, in the account's order; ids it doesn't list come last.
+        """The selected segments by id, in the account's order; ids without a segment come last.
 
-        An id that isn't listed is exported all the same: the vendor says what is wrong with it.
+        An id without a segment is exported all the same: the vendor's answer says what is wrong.
 
         Raises:
             UsageError: a pattern matches nothing.

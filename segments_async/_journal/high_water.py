@@ -1,9 +1,9 @@
-"""How far a run's log was, kept outside the database: in the directory of the run's files.
+"""The number of durable events of a run, stored outside the database, beside the run's files.
 
 A journal that was put back from a backup, or a database that failed over to a server without its
-last commits, is whole and says nothing of what it lacks: every export since would be asked for
-again. The witness is a small file that says how many events were durable. It is written after each
-commit and never synced, so it is never ahead of a journal that keeps its promises.
+last commits, is intact but lacks events: the exports since would be requested again. So a small
+file holds the number of durable events. The file is written after each commit and never synced, so
+that its number is never higher than that of a journal whose commits are durable.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from segments_async._filesystem.trust import open_regular
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
-#: In the directory of the files, as the command line's journal is.
+#: The library's own directory, in the directory of the files.
 DIRECTORY = ".segments-async"
 
-#: Characters of a witness file, filled with blanks: it is written in place, and never shorter.
+#: Characters of such a file, filled with blanks: it is overwritten in place, and never truncated.
 _SIZE = 4096
 
 
 @attrs.frozen
-class Seen:
-    """What a witness says of a run.
+class HighWaterMark:
+    """The content of one file.
 
     Attributes:
-        journal: which one: a digest of `Backend.identity`.
-        run: its name.
-        started_at: as the journal writes it.
-        events: how many were durable.
+        journal: digest of `Backend.identity`.
+        run: name of the run.
+        started_at: when the run started, as text of `format_time`.
+        events: number of durable events.
         finished: whether the run had ended.
-        path: of the witness's file.
+        path: of the file.
     """
 
     journal: str
@@ -52,7 +52,7 @@ class Seen:
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """None where the file isn't one that this library writes."""
+        """Read a file; None where this library didn't write it."""
         try:
             with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
                 value = json.loads(file.read(2 * _SIZE))
@@ -73,8 +73,8 @@ class Seen:
         return seen
 
 
-class Witness:
-    """The file of one run that this process holds. What goes wrong with it harms no run."""
+class HighWaterFile:
+    """The file of a run that this process has locked. Its errors are logged and not raised."""
 
     def __init__(self, destination: str, journal: str, run: str, started_at: str) -> None:
         self._about = {"journal": digest(journal), "run": run, "started_at": started_at}
@@ -83,8 +83,8 @@ class Witness:
         self._descriptor: int | None = None
         self._failed = False
 
-    def tell(self, events: int, *, finished: bool) -> None:
-        """So many events are durable."""
+    def write(self, events: int, *, finished: bool) -> None:
+        """Store the number of durable events."""
         if self._failed:
             return
         text = json.dumps({**self._about, "events": events, "finished": finished})
@@ -102,22 +102,22 @@ class Witness:
             self._descriptor = None
 
     def _open(self) -> int:
-        # Not its parents: files go into a directory that the run has made.
+        # Without parents: the run has created the directory of the files.
         with contextlib.suppress(FileExistsError):
             self._directory.mkdir(mode=0o700)
         return open_regular(self._path, os.O_WRONLY | os.O_CREAT)
 
 
-def witnesses(destination: str, journal: str) -> Iterator[Seen]:
-    """What is said, in this directory, of the runs of this journal."""
+def marks(destination: str, journal: str) -> Iterator[HighWaterMark]:
+    """The marks of this journal's runs in this directory."""
     for path in sorted((Path(destination) / DIRECTORY).glob("seen-*.json")):
-        seen = Seen.read(path)
+        seen = HighWaterMark.read(path)
         if seen is not None and seen.journal == digest(journal):
             yield seen
 
 
-def forget(destination: str, journal: str, run: str, started_at: str) -> None:
-    """The run is no more in the journal, and isn't missed."""
+def remove_mark(destination: str, journal: str, run: str, started_at: str) -> None:
+    """Remove the file of a run that was deleted from the journal."""
     with contextlib.suppress(OSError):
         _path(Path(destination) / DIRECTORY, journal, run, started_at).unlink()
 
@@ -127,5 +127,5 @@ def _path(directory: Path, journal: str, run: str, started_at: str) -> Path:
 
 
 def digest(*parts: str) -> str:
-    """A short name for what may have any characters, and may be anybody's business."""
+    """A short text without special characters, from which the parts can't be read."""
     return hashlib.sha256("\n".join(parts).encode(errors="surrogatepass")).hexdigest()[:16]

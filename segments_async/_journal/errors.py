@@ -1,4 +1,4 @@
-"""Foreign errors, mapped once: what a database's error, or a strange row, means for the journal."""
+"""Errors of databases, drivers and files, mapped to the journal's in one place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, cast
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from segments_async._journal.locked import Locked
-from segments_async._journal.tables import BrokenSeal, Malformed
+from segments_async._journal.tables import ChecksumError, Malformed
 from segments_async._sansio.error_chain import chain
 from segments_async._sansio.jobs.lifecycle import IllegalTransition
 from segments_async._sansio.jobs.payload import UnreadablePayload
@@ -22,16 +22,16 @@ _DRIVERS = frozenset({"sqlite3", "psycopg", "psycopg2", "pg8000"})
 
 @contextlib.contextmanager
 def mapped_errors(location: str, secrets: Iterable[str] = ()) -> Generator[None]:
-    """Locked or JournalError for the errors of databases and of files, and what no log can say.
+    """Raise Locked or JournalError in place of errors of databases and files, and for damaged rows.
 
     Args:
-        location: the journal's.
-        secrets: texts that no message repeats.
+        location: of the journal.
+        secrets: passwords. No message and no traceback contains one.
     """
     handled = sys.exception()
     try:
         yield
-    except (BrokenSeal, IllegalTransition, Malformed, UnicodeDecodeError, UnreadablePayload) as exc:
+    except _DAMAGE as exc:
         raise JournalError(
             f"{location}: damaged: {exc}", reason="damaged", location=location
         ) from exc
@@ -40,23 +40,32 @@ def mapped_errors(location: str, secrets: Iterable[str] = ()) -> Generator[None]
             f"{location}: {exc.strerror or exc}", reason="unavailable", location=location
         ) from exc
     except TypeError as exc:
-        if "unexpected keyword argument" in str(exc):  # pg8000's word on an option of the URL
-            raise ConfigurationError(
-                f"{location}: the driver doesn't know an option of the journal's URL"
-            ) from None
-        raise
+        if "unexpected keyword argument" not in str(exc):
+            raise
+        raise ConfigurationError(  # from pg8000
+            f"{location}: the driver doesn't know an option of the journal's URL"
+        ) from None
     except Exception as exc:
         if not isinstance(exc, SQLAlchemyError) and not _is_drivers(exc):
             raise
         error = _mapped(exc, location, tuple(secrets))
-        hidden = any(secret in f"{exc}{exc!r}" for secret in secrets)
-        _clear(_original(exc))
-        for one in chain(exc, handled):
-            # Frames of SQLAlchemy and of drivers have the password in the arguments of connecting.
-            one.__traceback__ = None
-            one.args = tuple(_without(arg, secrets) for arg in one.args)
-        # The driver's own words help in a traceback: not where they have a secret.
-        raise error from (None if hidden else exc)
+        raise error from _scrubbed(exc, handled, tuple(secrets))
+
+
+_DAMAGE = (ChecksumError, IllegalTransition, Malformed, UnicodeDecodeError, UnreadablePayload)
+
+
+def _scrubbed(
+    exc: Exception, handled: BaseException | None, secrets: tuple[str, ...]
+) -> Exception | None:
+    """The error without passwords, for a traceback; None where its text has one."""
+    hidden = any(secret in f"{exc}{exc!r}" for secret in secrets)
+    _clear(_original(exc))
+    for one in chain(exc, handled):
+        # Frames of SQLAlchemy and of drivers have the password in their arguments.
+        one.__traceback__ = None
+        one.args = tuple(_without(arg, secrets) for arg in one.args)
+    return None if hidden else exc
 
 
 def _without(arg: object, secrets: Iterable[str]) -> object:
@@ -67,7 +76,7 @@ def _without(arg: object, secrets: Iterable[str]) -> object:
 
 
 def _clear(original: BaseException) -> None:
-    """Take all but its text off a driver's error: psycopg's hold the connection's password."""
+    """Clear the attributes of a driver's error: those of psycopg's have the password."""
     if not isinstance(original, sqlite3.Error):
         for name in vars(original):
             original.__dict__[name] = None
@@ -76,14 +85,14 @@ def _clear(original: BaseException) -> None:
 def _mapped(exc: Exception, location: str, secrets: tuple[str, ...]) -> Exception:
     reason = _reason(exc)
     if reason == "locked":
-        return Locked("another process is writing without end")
+        return Locked("another process holds the database")
     said = str(_without(_first_line(exc), secrets))
     hint = _HINTS.get(sqlstate(_original(exc)) or "", "")
     return JournalError(f"{location}: {said:.200}{hint}", reason=reason, location=location)
 
 
 def _is_drivers(exc: Exception) -> bool:
-    """Whether it is one of a driver's errors, which SQLAlchemy doesn't wrap while connecting."""
+    """Whether it is a driver's own error. SQLAlchemy doesn't wrap those of connecting."""
     bases = type(exc).__mro__
     return any(b.__name__ == "Error" and b.__module__.partition(".")[0] in _DRIVERS for b in bases)
 
@@ -95,7 +104,7 @@ def _original(exc: Exception) -> BaseException:
 
 
 def _first_line(exc: Exception) -> str:
-    """What the driver says: without the statement and its values, which SQLAlchemy would add."""
+    """The driver's message, without the statement and the values that SQLAlchemy appends."""
     original = _original(exc)
     fields = _fields(original)
     said = str(fields.get("M")) if fields else str(original)
@@ -103,13 +112,13 @@ def _first_line(exc: Exception) -> str:
 
 
 def _fields(original: BaseException) -> Mapping[str, Any]:
-    """pg8000's errors have the server's whole answer in the place of a message."""
+    """The server's answer by field. pg8000's errors have it in place of a message."""
     first = original.args[0] if original.args else None
     return cast(Mapping[str, Any], first) if isinstance(first, dict) else {}
 
 
 def sqlstate(original: BaseException | None) -> str | None:
-    """The SQLSTATE, where the driver keeps it: psycopg, psycopg2 and pg8000 each elsewhere."""
+    """The SQLSTATE, from the place where psycopg, psycopg2 or pg8000 stores it."""
     if original is None:
         return None
     state = (
@@ -153,23 +162,23 @@ _SQLITE: dict[str, JournalReason] = {
 _POSTGRESQL: dict[str, JournalReason] = {
     "08": "unavailable",  # the connection is lost, or was refused
     "0A": "unsupported",
-    "22": "damaged",  # a value that isn't of its column's type
-    "23": "damaged",  # a row that is there already, or refers to none
-    "25": "unavailable",  # 25006: only reads, as a replica does; 25P03: ended for being idle
+    "22": "damaged",  # a value is not of its column's type
+    "23": "damaged",  # a row exists already, or refers to a missing one
+    "25": "unavailable",  # 25006: read-only, as a replica is; 25P03: ended for being idle
     "26000": "unsupported",  # no such prepared statement: another session than before
     "28": "unavailable",  # the login is refused
     "34000": "unsupported",  # no such cursor: another session than before
     "3D000": "unavailable",  # no such database
     "3F000": "unavailable",  # no such schema
     "40": "locked",  # serialization failure, deadlock
-    "40003": "unavailable",  # whether a statement was done isn't known
+    "40003": "unavailable",  # unknown whether the statement was executed
     "42": "damaged",  # no such table or column
     "42501": "unavailable",  # a right is missing
-    "42601": "unsupported",  # a syntax error: something that isn't PostgreSQL
+    "42601": "unsupported",  # a syntax error: the server is not PostgreSQL
     "42704": "unsupported",
-    "42883": "unsupported",  # no such function: advisory locks, perhaps
+    "42883": "unsupported",  # no such function, such as advisory locks
     "42P05": "unsupported",  # a prepared statement of another connection
-    "53": "unavailable",  # the disk or the memory is full, or too many are connected
+    "53": "unavailable",  # disk or memory full, or too many connections
     "54": "unavailable",
     "55": "unavailable",
     "55006": "locked",  # in use
@@ -190,17 +199,17 @@ _RIGHTS = (
     "segments_async_*. The journal itself is unharmed"
 )
 _POOLER = (
-    "; the connection seems to go through a transaction pooler: give a direct connection or a "
+    "; the connection seems to go through a transaction pooler: use a direct connection or a "
     "session pool"
 )
 
-#: What the reader can do, by SQLSTATE.
+#: Advice for the reader of the message, by SQLSTATE.
 _HINTS = {
     "42501": _RIGHTS,
     "3F000": _RIGHTS,
-    "25006": "; this server only reads, as a replica does: give the address of the primary",
+    "25006": "; this server is read-only, as a replica is: use the address of the primary",
     "26000": _POOLER,
     "34000": _POOLER,
     "42P05": _POOLER,
-    "53300": "; a journal takes one connection for each run, and one more for moments",
+    "53300": "; a journal uses one connection for each live run, and one more for short times",
 }

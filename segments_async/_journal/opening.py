@@ -1,0 +1,212 @@
+"""Opening a run: found or created, locked, its log read, and refused in an older journal.
+
+For worker threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from sqlalchemy import Connection, func, insert, select
+
+from segments_async._journal.backends import RunLock
+from segments_async._journal.database import Database
+from segments_async._journal.high_water import HighWaterFile, HighWaterMark, marks
+from segments_async._journal.locked import Locked
+from segments_async._journal.log import Log
+from segments_async._journal.opened_run import OpenedRun
+from segments_async._journal.records import RunSpec
+from segments_async._journal.set_aside import SetAside
+from segments_async._journal.specs import remove_spec_file, store_spec
+from segments_async._journal.tables import checked, events, format_time, runs, with_checksum
+from segments_async._sansio.jobs.replay import records
+from segments_async.errors import ConfigurationError, JournalError
+
+
+def open_run(
+    database: Database,
+    destination: str | None,
+    name: str | None,
+    now_name: str,
+    spec: RunSpec | None = None,
+) -> OpenedRun:
+    """Open the run to go on with, or a new one.
+
+    Args:
+        database: of the journal.
+        destination: the directory of the run's files; None for a run without files.
+        name: of the run; None for the unfinished run that no caller named.
+        now_name: the name of a new run where `name` is None.
+        spec: stored in place of an earlier session's; None stores nothing.
+
+    Raises:
+        Locked: a live process has the run.
+        ConfigurationError: the run has another destination.
+        JournalError: the log is damaged, or the journal is an older copy.
+    """
+    with database.errors(), contextlib.ExitStack() as undo:
+        connection = database.backend.engine.connect()
+        undo.callback(connection.close)
+        lock: RunLock | None = None
+        with connection.begin():
+            database.backend.exclude_others(connection)
+            database.add_missing_tables(connection)
+            journal = database.backend.identity(connection)
+            row = _find_run(connection, destination, name)
+            if row is None:
+                _check_missing(database, connection, journal, destination, name)
+                row = _new_run(connection, destination, name, now_name)
+            _check_destination(row, destination)
+            if row["ended_at"] is None:
+                lock = _lock(database, connection, row)
+                undo.callback(lock.release)
+                if spec is not None:
+                    store_spec(connection, row["id"], spec)
+        database.on_tables_committed()
+        if lock is not None:
+            lock.confirm(connection)
+            if lock.unclean:
+                with database.reading() as reader:
+                    database.backend.check_integrity(reader)
+        if spec is not None:
+            remove_spec_file(destination, row["name"])
+        # The run is locked: no other process appends to its log while the log is read.
+        log = Log(database.reading, row["id"])
+        known = records(log)
+        _check_seen(database, journal, row, log.number)
+        set_aside = SetAside.of(journal, row)
+        if lock is not None and _take_back(connection, set_aside, log, row["id"]):
+            log = Log(database.reading, row["id"])
+            known = records(log)
+        undo.pop_all()
+    return OpenedRun(
+        database.backend,
+        connection,
+        lock,
+        row,
+        known,
+        number=log.number,
+        last_checksum=log.last_checksum,
+        high_water=_high_water_file(journal, row),
+        set_aside=set_aside,
+    )
+
+
+def _find_run(
+    connection: Connection, destination: str | None, name: str | None
+) -> Mapping[str, Any] | None:
+    """The run of that name; without a name, the unfinished run that no caller named."""
+    if name is None:
+        unfinished = runs.c.ended_at.is_(None) & runs.c.named.is_(False)
+        query = select(runs).where(unfinished, runs.c.destination.is_not_distinct_from(destination))
+    else:
+        query = select(runs).where(runs.c.name == name)
+    row = connection.execute(query.order_by(runs.c.id.desc())).first()
+    return None if row is None else checked(runs, row)
+
+
+def _new_run(
+    connection: Connection, destination: str | None, name: str | None, now_name: str
+) -> Mapping[str, Any]:
+    """Insert a run. No other process opens a run meanwhile."""
+    last = connection.execute(select(func.max(runs.c.id))).scalar() or 0
+    values = {
+        "id": last + 1,
+        "name": _unique(connection, now_name) if name is None else name,
+        "named": name is not None,
+        "destination": destination,
+        "started_at": format_time(datetime.now(UTC)),
+        "ended_at": None,
+        "states": None,
+    }
+    row = with_checksum(runs, values)
+    connection.execute(insert(runs).values(row))
+    return row
+
+
+def _unique(connection: Connection, name: str) -> str:
+    """The name, with a number where another run has the name."""
+    query = select(runs.c.name).where(runs.c.name.startswith(name))
+    taken = set(connection.execute(query).scalars())
+    number, candidate = 1, name
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}-{number}"
+    return candidate
+
+
+def _lock(database: Database, connection: Connection, row: Mapping[str, Any]) -> RunLock:
+    lock = database.backend.try_lock(connection, row["id"])
+    if lock is None:
+        process = database.backend.holder(row["id"])
+        which = "" if process is None else f" (process {process})"
+        raise Locked(f"run {row['name']} is held by a live process{which}")
+    return lock
+
+
+def _take_back(connection: Connection, set_aside: SetAside | None, log: Log, run_id: int) -> bool:
+    """Insert the events that the last session could not write. Whether there were any."""
+    rows = () if set_aside is None else set_aside.load(run_id, log.number, log.last_checksum)
+    if set_aside is None or not rows:
+        return False
+    with connection.begin():
+        connection.execute(insert(events), rows)
+    set_aside.remove()
+    return True
+
+
+def _check_destination(row: Mapping[str, Any], destination: str | None) -> None:
+    if row["destination"] != destination:
+        raise ConfigurationError(
+            f"the files of run {row['name']} go to {row['destination'] or 'no directory'}, not to "
+            f"{destination or 'no directory'}. Nothing was sent; give the run's own directory, or "
+            "another name for a new run"
+        )
+
+
+def _check_missing(
+    database: Database,
+    connection: Connection,
+    journal: str,
+    destination: str | None,
+    name: str | None,
+) -> None:
+    """Refuse a new run where the journal lacks the run that would be gone on with."""
+    for seen in () if destination is None else marks(destination, journal):
+        if seen.finished and seen.run != name:
+            continue
+        query = select(runs.c.started_at).where(runs.c.name == seen.run)
+        if connection.execute(query).scalar() != seen.started_at:
+            _refuse_older(database, seen, f"{seen.events} events of it were", "does not have it")
+
+
+def _check_seen(database: Database, journal: str, row: Mapping[str, Any], number: int) -> None:
+    """Refuse a log with fewer events than are known to have been durable."""
+    for seen in () if row["destination"] is None else marks(row["destination"], journal):
+        if (seen.run, seen.started_at) != (row["name"], row["started_at"]):
+            continue
+        if seen.events > number:
+            _refuse_older(database, seen, f"{seen.events} events of it were", f"has {number}")
+        elif seen.finished and row["ended_at"] is None:
+            _refuse_older(database, seen, "its end was", "has the run as unfinished")
+
+
+def _refuse_older(database: Database, seen: HighWaterMark, was: str, now: str) -> NoReturn:
+    raise JournalError(
+        f"{database.location}: damaged: the journal lost commits of run {seen.run}: {was} durable, "
+        f"and the journal {now}. The journal is an older copy: a backup that was put back, or a "
+        "database that failed over without its last commits. Nothing was sent, since exports "
+        "would be requested twice. Put the newest copy back; or, to go on with this copy "
+        f"all the same, remove {str(seen.path)!r}",
+        reason="damaged",
+        location=database.location,
+    )
+
+
+def _high_water_file(journal: str, row: Mapping[str, Any]) -> HighWaterFile | None:
+    if row["destination"] is None or row["ended_at"] is not None:
+        return None
+    return HighWaterFile(row["destination"], journal, row["name"], row["started_at"])

@@ -1,0 +1,67 @@
+"""Whether a run's database can be written, and how long a run waits for it."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+#: Seconds for which a database may be away before the run ends as `JournalError`. A restart takes
+#: seconds, a failover a minute or two, another process's long transaction some minutes.
+LONGEST_OUTAGE = 600.0
+
+#: Seconds for which another process's transaction is waited for without a word.
+BUSY_SECONDS = 2.0
+
+#: Seconds between two attempts: while the database is busy; and while it is away, the first pause,
+#: which doubles up to the last.
+BUSY_PAUSE = 0.05
+_FIRST_PAUSE = 0.1
+_LAST_PAUSE = 2.0
+
+
+class JournalOutage:
+    """The database as the attempts to write it show it: there, busy, or away."""
+
+    def __init__(self) -> None:
+        self._busy_since: float | None = None
+        self._away_since: float | None = None
+        self._pause = _FIRST_PAUSE
+        self._last_write = -math.inf
+
+    @property
+    def away(self) -> bool:
+        """Whether the database can't be written for now."""
+        return self._away_since is not None
+
+    def idle(self, now: float) -> float:
+        """Seconds since the last attempt that the database took."""
+        return now - self._last_write
+
+    def next_pause(self) -> float:
+        """Seconds to wait before the next attempt."""
+        if self.away:
+            pause, self._pause = self._pause, min(2 * self._pause, _LAST_PAUSE)
+            return pause
+        return 0.0 if self._busy_since is None else BUSY_PAUSE
+
+    def on_written(self, now: float) -> float | None:
+        """The database did what it was asked. Returns for how long it was away; None: it wasn't."""
+        self._last_write = now
+        since, self._busy_since, self._away_since = self._away_since, None, None
+        return None if since is None else now - since
+
+    def on_busy(self, now: float) -> bool:
+        """Another transaction holds the database. Returns whether that counts as being away."""
+        if self._busy_since is None:
+            self._busy_since = now
+        return now - self._busy_since >= BUSY_SECONDS
+
+    def on_away(self, now: float) -> Literal["begins", "lasts", "over"]:
+        """The database doesn't answer. ``"over"``: it is waited for no longer."""
+        if self._away_since is None:
+            self._away_since, self._pause = now, _FIRST_PAUSE
+            return "begins"
+        if now - self._away_since > LONGEST_OUTAGE:
+            self._away_since = None
+            return "over"
+        return "lasts"

@@ -1,0 +1,50 @@
+"""The commands `list`, `status` and `download`: one call of the client each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.text import Text
+
+from segments_async.cli import account, json_lines, summary
+from segments_async.cli.arguments import Hosts
+from segments_async.cli.exit_codes import Exit
+from segments_async.cli.terminal import Terminal
+
+
+async def list_segments(terminal: Terminal) -> Exit:
+    """List the account's segments."""
+    async with account.from_environment().client() as client:
+        segments = await client.list_segments()
+    if terminal.piped:
+        await terminal.lines.send(*map(json_lines.segment_line, segments))
+    elif segments:
+        terminal.people.print(
+            summary.segments_table(segments, narrow=summary.is_narrow(terminal.people))
+        )
+    if not segments:
+        terminal.say("The account has no segments.")
+    return Exit.ALL_DONE
+
+
+async def status(export_id: str, terminal: Terminal) -> Exit:
+    """Show the state of one export."""
+    async with account.from_environment().client() as client:
+        found = await client.get_export(export_id)
+    if terminal.piped:
+        await terminal.lines.send(json_lines.export_line(found))
+    else:
+        terminal.people.print(summary.export_table(found))
+    return Exit.ALL_DONE
+
+
+async def download(
+    export_id: str, to: Path, overwrite: bool, hosts: Hosts, terminal: Terminal
+) -> Exit:
+    """Fetch the file of one complete export."""
+    async with account.from_environment().client(file_hosts=hosts.patterns) as client:
+        file = await client.download_export(export_id, to, overwrite=overwrite)
+    if terminal.piped:
+        await terminal.lines.send(json_lines.file_line(file))
+    terminal.people.print(Text(summary.file_line(file)), soft_wrap=True)
+    return Exit.ALL_DONE

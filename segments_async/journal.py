@@ -1,0 +1,146 @@
+"""`Journal`: for programs that look after the runs of an account.
+
+A bulk run writes its journal by itself (``open_bulk_export(..., journal=...)``), and stores there
+what it was started with. This module reads that again: which runs there are, how far each one is,
+and what a later session has to be given. The command line is made of these calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import anyio
+import anyio.to_thread
+
+from segments_async._files.destination import absolute
+from segments_async._journal.high_water import DIRECTORY
+from segments_async._journal.records import RunSpec, RunStatus
+from segments_async._journal.sql import SqlJournal
+from segments_async._run.recorder import Recorder
+from segments_async._run.start import account_of, restore_guard, unchanged_files
+from segments_async._sansio.api.credentials import BASE_URL
+from segments_async.models import Segment
+
+if TYPE_CHECKING:
+    from segments_async.client import SegmentsClient
+
+__all__ = ["Journal", "RunSpec", "RunStatus"]
+
+
+class Journal:
+    """The journal of one account: a SQLite file, or a schema of PostgreSQL.
+
+    ::
+
+        journal = await Journal.open("exports/.segments-async/runs.db", api_key=key)
+        for run in await journal.runs():
+            print(run.name, run.exported, run.unfinished)
+
+    Opening creates nothing, locks no run, and leaves no connection open; only :meth:`prune`
+    deletes. Every method raises :class:`JournalError` where the journal can't be read.
+    """
+
+    def __init__(self, journal: SqlJournal) -> None:
+        self._journal = journal
+
+    @classmethod
+    async def open(
+        cls, where: str | os.PathLike[str], *, api_key: str, base_url: str = BASE_URL
+    ) -> Self:
+        """Open an existing journal.
+
+        Args:
+            where: the path of a SQLite file, or a SQLAlchemy URL (``postgresql://...``).
+            api_key: of the account; the access token is not needed.
+            base_url: of the vendor's API, as the client has it.
+
+        Raises:
+            ConfigurationError: no journal can be there, or the extra ``journal`` isn't installed.
+            JournalError: ``missing``: there is no journal; ``foreign``: another account's; or
+                another reason.
+        """
+        account = account_of(base_url, api_key)
+        return cls(await SqlJournal.open(where, account=account, create=False))
+
+    @staticmethod
+    def path_in(directory: str | os.PathLike[str]) -> Path:
+        """Where the command line keeps the journal of the exports in this directory.
+
+        Raises:
+            ConfigurationError: the directory is a URL.
+        """
+        return absolute(directory) / DIRECTORY / "runs.db"
+
+    @property
+    def location(self) -> str:
+        """The file, or the database server without user and password."""
+        return self._journal.location
+
+    async def runs(self, to: str | os.PathLike[str] | None = None) -> list[RunStatus]:
+        """Every run, the latest first.
+
+        Args:
+            to: only the runs whose files go to this directory.
+        """
+        directory = None if to is None else str(absolute(to))
+        return [r for r in await self._journal.runs() if directory in (None, r.destination)]
+
+    async def spec(self, run: str) -> RunSpec | None:
+        """What the last session of an unfinished run was started with, by the run's name.
+
+        None where the journal doesn't know: there is no such run, it has ended, or an earlier
+        version of this library started it.
+        """
+        return await self._journal.spec(run)
+
+    async def segments(self, run: str) -> list[Segment | str]:
+        """The segments of a run, finished or not.
+
+        A :class:`Segment` where an export of the run described it, otherwise an id. Of an
+        unfinished run without a spec, segments to which nothing happened yet are missing.
+        """
+        found = await self._journal.segments(run)
+        return [segment or segment_id for segment_id, segment in found.items()]
+
+    async def unchanged(
+        self, segments: Iterable[Segment | str], to: str | os.PathLike[str]
+    ) -> set[str]:
+        """The ids of the segments that ``only_changed`` would not export to this directory.
+
+        They have not run since their last export, whose file is still in the directory.
+        """
+        known = {s.segment_id: s for s in segments if isinstance(s, Segment)}
+        files = await self._journal.last_files(list(known), str(absolute(to)))
+        return set(await anyio.to_thread.run_sync(unchanged_files, known, files))
+
+    async def prune(self, before: datetime) -> int:
+        """Delete the runs to which nothing has happened since, finished or not; how many.
+
+        The runs of live processes stay. With a run goes what ``only_changed`` knows of its files.
+        Other processes write meanwhile. What a cancelled prune leaves, the next one deletes.
+
+        Args:
+            before: aware.
+        """
+        return await self._journal.prune(before)
+
+    @contextlib.asynccontextmanager
+    async def ticket_guard(self, client: SegmentsClient) -> AsyncGenerator[datetime | None]:
+        """Let calls of this client obey the account's ticket guard, and add to it.
+
+        An answer of 500 makes the vendor open a support ticket, so after one no process of the
+        account sends anything for a while. A bulk run with this journal does so by itself; this
+        block is for other calls, such as `list_segments` before a run. Yields the time before
+        which the client sends nothing (aware, UTC); None where the guard holds nothing.
+        """
+        guard = client._gate.guard  # pyright: ignore[reportPrivateUsage]
+        until = await restore_guard(self._journal, guard)
+        try:
+            yield until
+        finally:
+            await Recorder(self._journal).record_guard(guard, anyio.current_time())
