@@ -110,7 +110,7 @@ class BodyWriter:
             self._stop = longer
         if self._at > self._stop:
             if self._stop == self._end:
-                raise LengthMismatch(f"more than the {self._end} bytes that were announced")
+                raise LengthMismatch(f"the body has more than the announced {self._end} bytes")
             size -= self._at - self._stop
             self._at = self._stop
         self._filled += size

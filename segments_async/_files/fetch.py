@@ -142,7 +142,9 @@ class _Fetch:
                 await self._open_part()
                 return await self._fetch()
             raise download_error(
-                self._export, "broken", f"not whole within {DEADLINE / 3600:g} hours"
+                self._export,
+                "broken",
+                f"not whole within {DEADLINE / 3600:g} hours; the part stays for the next time",
             )
         except (LinkRefused, StorageUnavailable) as exc:
             raise as_download_error(self._export, exc) from None
@@ -231,7 +233,7 @@ class _Fetch:
 
     async def _finish(self, rest: Bytes) -> ExportedBytes:
         if not self._part.is_whole(rest):
-            raise AttemptFailed("one of several connections broke")
+            raise AttemptFailed("one of several connections broke, and bytes are missing")
         if self._part.held:
             # In steps: bytes of an earlier download, or that came out of order, aren't hashed yet.
             while not await anyio.to_thread.run_sync(self._part.hash_on):
