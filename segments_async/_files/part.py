@@ -226,7 +226,7 @@ class PartFile:
             self._digest.wait()
             if self.version is not None and not self.version.gzip:
                 if self.version.total not in (None, self._digest.size):
-                    raise OSError(None, "the part has not all bytes of the file")
+                    raise OSError(None, "the part isn't whole: bytes of the file are missing")
                 if not self._digest.has_md5(self.version.md5):
                     raise ChecksumMismatch(
                         "the received bytes have another MD5 than storage announced"
