@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from segments_async._files.refusals import download_error
 from segments_async._files.rows import Rows
 from segments_async._http.storage import StorageBroken
-from segments_async.errors import ConfigurationError, DownloadError
+from segments_async.errors import ConfigurationError
 from segments_async.models import Export
 
 
@@ -58,8 +59,4 @@ class _Bytes:
         try:
             return await self._chunks.__anext__()
         except StorageBroken as exc:
-            raise DownloadError(
-                f"file of export {self._export.export_id}: {exc}",
-                reason="broken",
-                export=self._export,
-            ) from None
+            raise download_error(self._export, "broken", str(exc)) from None

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 import anyio
 
 from segments_async._files.errors import LengthMismatch
+from segments_async._files.min_speed import MinSpeed
 from segments_async._http.storage import StorageAnswer
-from segments_async._sansio.files.progress_limit import MIN_BYTES, SpeedMeter
+from segments_async._sansio.files.progress_limit import MIN_BYTES
 from segments_async._sansio.files.ranges import NO_END
 
 if TYPE_CHECKING:
     from segments_async._files.download import Attempt
+
+#: Bytes of the first batch. It is small: after it, more connections are opened if they are useful.
+FIRST_BATCH = 2 * 1024 * 1024
 
 #: Seconds after which a batch is written however small it is: a kill -9 costs the unwritten bytes.
 BATCH_SECONDS = 0.25
@@ -29,50 +33,37 @@ class BodyWriter:
         start: offset in the file at which the body begins.
         stop: end of the bytes that are reserved for this connection.
         end: end of the body; NO_END if it is unknown.
-        meter: of the connection's speed.
+        speed: of the connection.
         first: whether this is the attempt's first connection.
-        first_batch: bytes of the first batch, at most.
     """
 
     def __init__(
-        self,
-        attempt: Attempt,
-        start: int,
-        stop: int,
-        end: int,
-        meter: SpeedMeter,
-        *,
-        first: bool,
-        first_batch: int,
+        self, attempt: Attempt, start: int, stop: int, end: int, speed: MinSpeed, *, first: bool
     ) -> None:
         self._attempt = attempt
         self._at = start
         self._stop = stop
         self._end = end
-        self._meter = meter
+        self._speed = speed
         self._first = first
         self._offset = start
         # One byte more than a small file has: then its end is seen before the batch is full.
-        self._batch = bytearray(min(first_batch, attempt.batch_size, end - start + 1))
+        self._batch = bytearray(min(FIRST_BATCH, attempt.batch_size, end - start + 1))
         self._filled = 0
         self._spare: bytearray | None = None
         self._began = anyio.current_time()
         self._batches, self._to_write = anyio.create_memory_object_stream[_Batch](0)
         self._written = anyio.Event()
 
-    async def receive(self, answer: StorageAnswer, scope: anyio.CancelScope) -> None:
+    async def receive(self, answer: StorageAnswer) -> None:
         """Read the body to its end, or to the bytes that another connection has reserved.
-
-        Args:
-            answer: of storage.
-            scope: of the request; its deadline is moved while bytes arrive fast enough.
 
         Raises:
             LengthMismatch: the body is shorter or longer than announced.
         """
         self._attempt.start_soon(self._write_batches)
         try:
-            await self._read(answer, scope)
+            await self._read(answer)
             if self._at == self._stop < self._end:
                 return
             if self._end not in (NO_END, self._at):
@@ -92,22 +83,20 @@ class BodyWriter:
                     self._batches.close()
                 await self._written.wait()
 
-    async def _read(self, answer: StorageAnswer, scope: anyio.CancelScope) -> None:
+    async def _read(self, answer: StorageAnswer) -> None:
         unmetered = 0
         while size := await answer.read_into(memoryview(self._batch)[self._filled :]):
             unmetered += size
             due = False
             if unmetered >= MIN_BYTES:  # fewer bytes than this are too slow whenever they arrive
-                now = anyio.current_time()
-                self._meter.on_bytes(unmetered, now)
-                scope.deadline = self._meter.deadline
+                self._speed.on_bytes(unmetered)
                 unmetered = 0
-                due = now - self._began >= BATCH_SECONDS
+                due = anyio.current_time() - self._began >= BATCH_SECONDS
             self._take(size)
             if due or self._filled == len(self._batch):
                 await self._hand_over()
                 if self._first:
-                    self._attempt.open_more(self._meter)
+                    self._attempt.open_more(self._speed)
             if self._at == self._stop < self._end:
                 return
 
@@ -121,7 +110,7 @@ class BodyWriter:
             self._stop = longer
         if self._at > self._stop:
             if self._stop == self._end:
-                raise LengthMismatch(f"more than the {self._end} bytes that were announced")
+                raise LengthMismatch(f"the body has more than the announced {self._end} bytes")
             size -= self._at - self._stop
             self._at = self._stop
         self._filled += size

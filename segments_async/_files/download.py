@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import anyio
 import anyio.to_thread
+import attrs
 from anyio.abc import TaskGroup
 
 from segments_async._files.body_writer import BodyWriter
@@ -23,9 +24,10 @@ from segments_async._files.errors import (
     WrongRangeReceived,
 )
 from segments_async._files.gzip_stream import GzipDecoder
+from segments_async._files.min_speed import MinSpeed
 from segments_async._files.part import PartFile
 from segments_async._http.storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
-from segments_async._sansio.files.progress_limit import TOO_SLOW, SpeedMeter
+from segments_async._sansio.files.progress_limit import TOO_SLOW
 from segments_async._sansio.files.range_allocator import RangeAllocator, size_of
 from segments_async._sansio.files.ranges import (
     NO_END,
@@ -41,10 +43,8 @@ from segments_async._sansio.files.ranges import (
 logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Bytes of a batch. Smaller batches cost more hand-overs to threads, of some 0.3 ms each; larger
-#: ones no longer fit the processor's cache. The first batch is small: after it, `open_more` decides
-#: whether more connections are useful.
+#: ones no longer fit the processor's cache.
 BATCH = 4 * 1024 * 1024
-FIRST_BATCH = 2 * 1024 * 1024
 
 #: Batches of a connection: one is received, one is written, one is hashed. With a fourth, waiting
 #: between them, a GiB takes 0.80 s instead of 0.72 s: it no longer fits the processor's cache.
@@ -58,6 +58,7 @@ CHUNK = 16 * 1024 * 1024
 PARALLEL_FROM = 64 * 1024 * 1024
 
 
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Attempt:
     """One attempt. However it ends, the bytes that arrived are in the part.
 
@@ -74,30 +75,20 @@ class Attempt:
             in the same hand-over to a thread.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        link: str,
-        part: PartFile,
-        *,
-        refuse: Callable[[StorageAnswer], Awaitable[NoReturn]],
-        progress: Callable[[int], None],
-        slots: anyio.Semaphore | None,
-    ) -> None:
-        self._storage = storage
-        self._link = link
-        self._part = part
-        self._refuse = refuse
-        self._progress = progress
-        self._slots = slots
-        self._received = size_of(part.held)
-        self._allocator = RangeAllocator((), NO_END)
-        self._syncing = False
-        self._extra_connections = 0
-        self._extra_broke = False
-        self._failure: Exception | None = None
-        self._tasks: TaskGroup | None = None
-        self.rest: Bytes = b""
+    storage: Storage
+    link: str
+    part: PartFile
+    refuse: Callable[[StorageAnswer], Awaitable[NoReturn]]
+    progress: Callable[[int], None]
+    slots: anyio.Semaphore | None
+    _received: int = attrs.field(default=0, init=False)
+    _allocator: RangeAllocator = attrs.field(init=False)
+    _syncing: bool = attrs.field(default=False, init=False)
+    _extra_connections: int = attrs.field(default=0, init=False)
+    _extra_broke: bool = attrs.field(default=False, init=False)
+    _failure: Exception | None = attrs.field(default=None, init=False)
+    _tasks: TaskGroup | None = attrs.field(default=None, init=False)
+    rest: Bytes = attrs.field(default=b"", init=False)
 
     async def run(self) -> None:
         """Fetch the missing bytes.
@@ -106,11 +97,12 @@ class Attempt:
             AttemptFailed, StorageBroken: some are still missing.
             OSError: they can't be written.
         """
+        self._received = size_of(self.part.held)
         async with anyio.create_task_group() as self._tasks:
             try:
-                if self._part.resumable and self._part.version is not None:
-                    total = self._part.version.total or 0
-                    self._allocator = RangeAllocator(self._part.held, total)
+                if self.part.resumable and self.part.version is not None:
+                    total = self.part.version.total or 0
+                    self._allocator = RangeAllocator(self.part.held, total)
                 else:
                     await self._request(None, 0, first=True)
                 while (reserved := self._reserve()) is not None:
@@ -136,7 +128,7 @@ class Attempt:
 
         A single connection asks for all that follows, and reserves more of it as bytes arrive.
         """
-        version = self._part.version
+        version = self.part.version
         reserved = self._allocator.take(CHUNK)
         if version is None or reserved is None:
             return None
@@ -146,71 +138,58 @@ class Attempt:
 
     async def _request(self, asked: Range | None, stop: int, *, first: bool) -> None:
         """Make one request, and receive its body while the connection is fast enough."""
-        await self._storage.turn()
-        meter = SpeedMeter(anyio.current_time())
-        with anyio.CancelScope(deadline=meter.deadline) as scope:
+        await self.storage.turn()
+        speed = MinSpeed()
+        with speed.scope:
             headers = NO_HEADERS if asked is None else asked.headers()
-            async with self._storage.get(self._link, headers) as answer:
+            async with self.storage.get(self.link, headers) as answer:
                 meaning = read_answer(answer.status, answer.headers, asked)
                 match meaning:
                     case PartialContent() if asked is not None:
-                        body = self._body(asked.start, stop, asked.stop, meter, first=first)
-                        await body.receive(answer, scope)
+                        body = BodyWriter(self, asked.start, stop, asked.stop, speed, first=first)
+                        await body.receive(answer)
                     case ObjectVersion() if first and not self._extra_connections:
-                        await self._receive_all(answer, meaning, meter, scope)
+                        await self._receive_all(answer, meaning, speed)
                     case Restart():
                         raise CannotResume(meaning.why)
                     case WrongRange():
                         raise WrongRangeReceived(meaning.why)
                     case Refused() if first:
-                        await self._refuse(answer)
+                        await self.refuse(answer)
                     case _:
                         raise AttemptFailed(f"storage answered a range with {answer.status}")
-        if scope.cancelled_caught:
+        if speed.scope.cancelled_caught:
             raise AttemptFailed(TOO_SLOW)
 
-    def _body(
-        self, start: int, stop: int, end: int, meter: SpeedMeter, *, first: bool
-    ) -> BodyWriter:
-        return BodyWriter(self, start, stop, end, meter, first=first, first_batch=FIRST_BATCH)
-
     async def _receive_all(
-        self,
-        answer: StorageAnswer,
-        version: ObjectVersion,
-        meter: SpeedMeter,
-        scope: anyio.CancelScope,
+        self, answer: StorageAnswer, version: ObjectVersion, speed: MinSpeed
     ) -> None:
         """A body that is the whole file, although a range may have been asked for."""
-        before = self._part.version
-        if self._part.held and not (before is not None and version.is_same(before)):
-            await anyio.to_thread.run_sync(self._part.reset)
-        self._part.version = version
+        before = self.part.version
+        if self.part.held and not (before is not None and version.is_same(before)):
+            await anyio.to_thread.run_sync(self.part.reset)
+        self.part.version = version
         self._received = 0
         if version.gzip:
-            await self._receive_gzip(answer, version, meter, scope)
+            await self._receive_gzip(answer, version, speed)
             self._allocator = RangeAllocator((), 0)
             return
         end = NO_END if version.total is None else version.total
         self._allocator = RangeAllocator((), end)
         _, stop = self._allocator.take(CHUNK) or (0, 0)
-        await self._body(0, stop, end, meter, first=True).receive(answer, scope)
+        await BodyWriter(self, 0, stop, end, speed, first=True).receive(answer)
         if version.total is None:
             self._allocator = RangeAllocator((), 0)
 
     async def _receive_gzip(
-        self,
-        answer: StorageAnswer,
-        version: ObjectVersion,
-        meter: SpeedMeter,
-        scope: anyio.CancelScope,
+        self, answer: StorageAnswer, version: ObjectVersion, speed: MinSpeed
     ) -> None:
         """Decode the body into the part. If it breaks it can't be resumed.
 
         The place of a decoded byte in the file depends on all encoded bytes before.
         """
-        decoder, offset = GzipDecoder(version.md5), 0
-        arrived, batch = 0, bytearray()
+        decoder = GzipDecoder(version.md5)
+        offset, arrived, batch = 0, 0, bytearray()
 
         async def write() -> None:
             nonlocal offset
@@ -218,13 +197,12 @@ class Attempt:
             written = -1
             while written != offset:
                 written = offset
-                offset = await anyio.to_thread.run_sync(decoder.write_some, self._part, offset)
-            self._progress(offset)
+                offset = await anyio.to_thread.run_sync(decoder.write_some, self.part, offset)
+            self.progress(offset)
 
         async for chunk in answer.chunks:
             arrived += len(chunk)
-            meter.on_bytes(len(chunk), anyio.current_time())
-            scope.deadline = meter.deadline
+            speed.on_bytes(len(chunk))
             batch += chunk
             if len(batch) >= self.batch_size:
                 await write()
@@ -239,13 +217,13 @@ class Attempt:
     @property
     def batch_size(self) -> int:
         """Bytes of a batch, depending on how many connections share the memory now."""
-        slots = self._slots
+        slots = self.slots
         taken = 0 if slots is None else (slots.max_value or 0) - slots.value
         return min(BATCH, ALL_BATCHES // BATCHES // max(1 + self._extra_connections, taken))
 
     def is_last(self, end: int) -> bool:
         """Whether the file ends here."""
-        version = self._part.version
+        version = self.part.version
         return version is not None and end in (NO_END, version.total)
 
     def extend(self, stop: int) -> int:
@@ -254,23 +232,23 @@ class Attempt:
 
     def on_bytes(self, count: int) -> None:
         self._received += count
-        self._progress(self._received)
+        self.progress(self._received)
 
     async def write(self, offset: int, batch: Bytes) -> None:
         """Write and hash a batch. An error ends the attempt."""
         try:
-            await anyio.to_thread.run_sync(self._part.write, offset, batch)
+            await anyio.to_thread.run_sync(self.part.write, offset, batch)
         except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
             self._fail(exc)
             return
-        if self._part.wants_sync and not self._syncing:
+        if self.part.wants_sync and not self._syncing:
             self._syncing = True
             self._group.start_soon(self._sync)
 
     async def _sync(self) -> None:
         """Bring the written bytes to the disk while more arrive."""
         try:
-            await anyio.to_thread.run_sync(self._part.sync, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(self.part.sync, abandon_on_cancel=True)
         except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
             self._fail(exc)
         finally:
@@ -281,22 +259,22 @@ class Attempt:
 
     # ----------------------------------------------------------------- more connections
 
-    def open_more(self, meter: SpeedMeter) -> None:
+    def open_more(self, speed: MinSpeed) -> None:
         """Open as many more connections as are useful, and have a free slot."""
-        version = self._part.version
+        version = self.part.version
         total = version.total or 0 if version is not None and version.divisible else 0
-        if self._slots is None or self._extra_broke or total <= PARALLEL_FROM:
+        if self.slots is None or self._extra_broke or total <= PARALLEL_FROM:
             return
-        if not meter.worth_another(anyio.current_time()):
+        if not speed.worth_another:
             return
-        while self._slots.value:
+        while self.slots.value:
             self._extra_connections += 1
             reserved = self._reserve()
             if reserved is None:
                 self._extra_connections -= 1
                 return
-            self._slots.acquire_nowait()
-            self._group.start_soon(self._run_extra, self._slots, reserved)
+            self.slots.acquire_nowait()
+            self._group.start_soon(self._run_extra, self.slots, reserved)
 
     async def _run_extra(self, slots: anyio.Semaphore, reserved: tuple[Range, int] | None) -> None:
         """Another connection: it fetches chunk by chunk, while no other task waits for its slot."""

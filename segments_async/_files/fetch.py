@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anyio
 import anyio.to_thread
+import attrs
 
 from segments_async._files.digest import Bytes
 from segments_async._files.download import Attempt
@@ -105,40 +106,34 @@ async def fetch_file(
         DownloadError: with its reason.
         ExportExpiredError: the file is gone, and older than 48 hours.
     """
-    for attempt in range(DESCRIPTOR_ATTEMPTS):
+    attempt = 0
+    while True:
+        part = PartFile(target)
         try:
-            return await _Fetch(storage, export, target, progress, slots, renew).run()
+            return await _Fetch(storage, export, target, progress, slots, renew, part).run()
         except DownloadError as exc:
-            if not _out_of_descriptors(exc.__cause__):
+            if attempt == DESCRIPTOR_ATTEMPTS or not _out_of_descriptors(exc.__cause__):
                 raise
             # Other tasks of this process use all file descriptors, and will close some.
             logger.info("%s; again when some are free", exc)
         await anyio.sleep(full_jitter(attempt, random.random()))
-    return await _Fetch(storage, export, target, progress, slots, renew).run()
+        attempt += 1
 
 
+@attrs.define(eq=False, repr=False)
 class _Fetch:
     """One file on its way."""
 
-    def __init__(
-        self,
-        storage: Storage,
-        export: Export,
-        target: Path,
-        progress: Callable[[int], None],
-        slots: anyio.Semaphore | None,
-        renew: Renew | None,
-    ) -> None:
-        self._storage = storage
-        self._export = export
-        self._target = target
-        self._progress = progress
-        self._slots = slots
-        self._renew = renew
-        self._part = PartFile(target)
-        self._limit = ProgressLimit()
-        self._renewals = LinkRenewals()
-        self._link_expired = False
+    _storage: Storage
+    _export: Export
+    _target: Path
+    _progress: Callable[[int], None]
+    _slots: anyio.Semaphore | None
+    _renew: Renew | None
+    _part: PartFile
+    _limit: ProgressLimit = attrs.field(factory=ProgressLimit)
+    _renewals: LinkRenewals = attrs.field(factory=LinkRenewals)
+    _link_expired: bool = False
 
     async def run(self) -> ExportedFile:
         leave = self._part.keep
@@ -147,7 +142,9 @@ class _Fetch:
                 await self._open_part()
                 return await self._fetch()
             raise download_error(
-                self._export, "broken", f"not whole within {DEADLINE / 3600:g} hours"
+                self._export,
+                "broken",
+                f"not whole within {DEADLINE / 3600:g} hours; the part stays for the next time",
             )
         except (LinkRefused, StorageUnavailable) as exc:
             raise as_download_error(self._export, exc) from None
@@ -224,9 +221,9 @@ class _Fetch:
             self._export = await with_fresh_link(self._export, self._renew)
             self._link_expired = False
         attempt = Attempt(
-            self._storage,
-            link_of(self._export),
-            self._part,
+            storage=self._storage,
+            link=link_of(self._export),
+            part=self._part,
             refuse=partial(refuse, self._export),
             progress=self._progress,
             slots=self._slots,
@@ -236,7 +233,7 @@ class _Fetch:
 
     async def _finish(self, rest: Bytes) -> ExportedBytes:
         if not self._part.is_whole(rest):
-            raise AttemptFailed("one of several connections broke")
+            raise AttemptFailed("one of several connections broke, and bytes are missing")
         if self._part.held:
             # In steps: bytes of an earlier download, or that came out of order, aren't hashed yet.
             while not await anyio.to_thread.run_sync(self._part.hash_on):

@@ -63,14 +63,14 @@ class GzipDecoder:
             if output or not piece:
                 return output
             if self._without_output > STEP:
-                raise NotGzip("the stored gzip goes on, and nothing comes out of it")
+                raise NotGzip("1 MiB of the stored gzip had no output")
 
     def end(self) -> None:
         """Raises NotGzip without the last trailer, ChecksumMismatch with another MD5."""
         if not self._member.eof:
             raise NotGzip("the stored gzip is cut off")
         if self._md5 is not None and self._expected_md5 not in (None, self._md5.hexdigest()):
-            raise ChecksumMismatch("the bytes that came aren't those that storage has")
+            raise ChecksumMismatch("the bytes have another MD5 than storage announced")
 
     def write_some(self, part: PartFile, offset: int) -> int:
         """Write `SLICE` bytes at most, for which a cancellation can wait. Returns the offset."""

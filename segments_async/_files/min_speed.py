@@ -1,4 +1,4 @@
-"""A body that is read as it arrives, and ends if its server is too slow."""
+"""The end of a connection that is too slow: of one request, or of a body that is read slowly."""
 
 from __future__ import annotations
 
@@ -9,6 +9,23 @@ import anyio
 from segments_async._http.storage import StorageBroken
 from segments_async._sansio.files.progress_limit import MIN_BYTES_WINDOW, TOO_SLOW, SpeedMeter
 from segments_async._sansio.pace.standstill import LATE
+
+
+class MinSpeed:
+    """The scope of one request: cancelled if fewer than `MIN_BYTES` arrive in a minute."""
+
+    def __init__(self) -> None:
+        self._meter = SpeedMeter(anyio.current_time())
+        self.scope = anyio.CancelScope(deadline=self._meter.deadline)
+
+    def on_bytes(self, count: int) -> None:
+        self._meter.on_bytes(count, anyio.current_time())
+        self.scope.deadline = self._meter.deadline
+
+    @property
+    def worth_another(self) -> bool:
+        """Whether a second connection would bring more."""
+        return self._meter.worth_another(anyio.current_time())
 
 
 class MinSpeedChunks:

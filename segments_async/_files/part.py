@@ -198,7 +198,7 @@ class PartFile:
                 self._recorded = None
                 if self._digest.sha256() != recorded.sha256:
                     self._file.modified = True
-                    raise PartModified("the part doesn't have the bytes that were written to it")
+                    raise PartModified("the part's bytes changed since they were written")
             return self._digest.size >= stop
 
     def finish(self, rest: Bytes = b"") -> ExportedBytes:
@@ -215,7 +215,10 @@ class PartFile:
         with self._syncing, self._lock:
             _ = self._file.descriptor
             if self._failed:
-                raise OSError(errno.EIO, "the disk has failed to take what was written")
+                raise OSError(
+                    errno.EIO,
+                    "the disk has failed to take some of the bytes; the file was not put in place",
+                )
             if rest:
                 self._write(0, rest)
             while not self.hash_on():
@@ -223,9 +226,11 @@ class PartFile:
             self._digest.wait()
             if self.version is not None and not self.version.gzip:
                 if self.version.total not in (None, self._digest.size):
-                    raise OSError(None, "the part isn't whole")
+                    raise OSError(None, "the part isn't whole: bytes of the file are missing")
                 if not self._digest.has_md5(self.version.md5):
-                    raise ChecksumMismatch("the bytes that came aren't those that storage has")
+                    raise ChecksumMismatch(
+                        "the received bytes have another MD5 than storage announced"
+                    )
             self._place()
             self.is_finished = True
             self._close()
@@ -251,7 +256,7 @@ class PartFile:
                 continue  # another process removed the part meanwhile
             if self._file.is_in_place(self._target):
                 return
-        raise PartModified("the part is removed or replaced again and again")
+        raise PartModified("another process removes or replaces the part again and again")
 
     def keep(self) -> None:
         """Leave the part for a later download, durably; discard it if it can't be continued."""

@@ -93,7 +93,7 @@ async def refuse(export: Export, answer: StorageAnswer) -> NoReturn:
     """
     if answer.status == 200:
         names = content_encoding(answer.headers)
-        what = f"the file is stored in an encoding that isn't decoded: {names}"
+        what = f"the file is stored in a content encoding that isn't decoded: {names}"
         raise download_error(export, "encoding", what)
     error = storage_error(answer.status, answer.headers, await _error_page(answer))
     if error.remedy == "wait":
@@ -139,12 +139,14 @@ async def with_fresh_link(export: Export, renew: Renew) -> Export:
     try:
         fresh = await renew(export)
     except (APIConnectionError, RateLimitedError, ServerError) as exc:
-        raise AttemptFailed(f"the link has expired, and no other could be had: {exc}") from exc
+        raise AttemptFailed(
+            f"the link has expired, and the vendor could not be asked for another: {exc}"
+        ) from exc
     except APIError as exc:
-        what = f"the link has expired, and asking for another one came to nothing: {exc}"
+        what = f"the link has expired, and asking the vendor for another failed: {exc}"
         raise download_error(export, "expired_link", what) from exc
     if not fresh.filename:
-        what = "the link has expired, and the vendor gives no other"
+        what = "the link has expired, and the vendor's answer has no other"
         raise download_error(export, "expired_link", what)
     logger.info("file of export %s: the link had expired, and was renewed", export.export_id)
     return attrs.evolve(export, filename=fresh.filename)

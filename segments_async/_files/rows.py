@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import anyio.lowlevel
 
-from segments_async.errors import DownloadError
+from segments_async._files.refusals import download_error
 from segments_async.models import Export
 
 #: Largest record, in bytes. A quote that is never closed would otherwise keep the rest of the file
@@ -174,8 +174,6 @@ class Rows:
 
     def _unreadable(self) -> NoReturn:
         fault, self._fault = self._fault, None
-        raise DownloadError(
-            f"file of export {self._export.export_id}: line {self._parser.line}: {fault}",
-            reason="broken",
-            export=self._export,
+        raise download_error(
+            self._export, "broken", f"line {self._parser.line}: {fault}"
         ) from fault

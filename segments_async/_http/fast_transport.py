@@ -322,14 +322,6 @@ class _EncryptedStream(_FastStream):
     async def aclose(self) -> None:
         await self._below.aclose()
 
-    async def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        raise NotImplementedError("TLS over TLS is for proxies")
-
     def get_extra_info(self, info: str) -> Any:
         return self._ssl if info == "ssl_object" else self._below.get_extra_info(info)
 

@@ -69,6 +69,7 @@ class PoolQueue:
             one.put_off(until)
 
 
+@attrs.define(eq=False)
 class RequestProgress:
     """How far one request got, and what came back.
 
@@ -79,31 +80,17 @@ class RequestProgress:
         stream_id: HTTP/2's, if the request has one.
     """
 
-    __slots__ = (
-        "_handed_over",
-        "_head",
-        "_permit",
-        "_queue",
-        "_sends",
-        "_sent",
-        "answer",
-        "hooked",
-        "stream_id",
-        "traced",
-    )
-
-    def __init__(self, permit: Permit, queue: PoolQueue, *, traced: bool) -> None:
-        self._permit = permit
-        self._queue = queue
-        self.traced = traced
-        self.hooked = False
-        self._handed_over = False
-        #: None: no step was reported, as by transports other than httpcore's.
-        self._sent: bool | None = None
-        self._sends = 0
-        self._head: tuple[int, Mapping[str, str]] | None = None
-        self.answer: ApiAnswer | None = None
-        self.stream_id: int | None = None
+    _permit: Permit
+    _queue: PoolQueue
+    traced: bool
+    hooked: bool = False
+    answer: ApiAnswer | None = None
+    stream_id: int | None = None
+    _handed_over: bool = False
+    #: None: no step was reported, as by transports other than httpcore's.
+    _sent: bool | None = None
+    _sends: int = 0
+    _head: tuple[int, Mapping[str, str]] | None = None
 
     @property
     def may_have_left(self) -> bool:

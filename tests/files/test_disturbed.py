@@ -19,7 +19,7 @@ from client.vendor import STEADY, connected, names_in
 
 import segments_async
 from segments_async import Exported, ExportedFile, SegmentsClient
-from segments_async._files import download
+from segments_async._files import body_writer, download
 from segments_async._files import part as part_module
 from segments_async._files.locked_part import PartBusy, PartModified
 from segments_async._files.part import PartFile, part_of, sidecar_of
@@ -54,7 +54,7 @@ DISTURBANCES: dict[str, Callable[[Path], None]] = {
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "FIRST_BATCH", 20_000)
+    monkeypatch.setattr(body_writer, "FIRST_BATCH", 20_000)
     monkeypatch.setattr(download, "BATCH", 20_000)
 
 
@@ -62,7 +62,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_file_is_the_one_that_was_told(
     disturb: Callable[[Path], None], tmp_path: Path, small_batches: None
 ) -> None:
-    """Whatever is done to the part in mid-download, the file is whole, and its hash as told."""
+    """Whatever others do to the part meanwhile, the file is whole and has the reported hash."""
     sandbox = Sandbox(rows=3000, durations=STEADY, file_host=FileHost(rate=50_000))
     target = tmp_path / "a.csv"
     files: list[ExportedFile] = []
@@ -85,7 +85,7 @@ async def test_the_file_is_the_one_that_was_told(
 
 @pytest.mark.parametrize("disturb", DISTURBANCES.values(), ids=DISTURBANCES)
 def test_between_two_downloads(disturb: Callable[[Path], None], tmp_path: Path) -> None:
-    """What was done to a part that was kept is found by the hash in its sidecar."""
+    """A change of a kept part is found by the hash in its sidecar."""
     target = tmp_path / "a.csv"
     part = PartFile(target)
     part.open("export-1")
@@ -104,7 +104,7 @@ def test_between_two_downloads(disturb: Callable[[Path], None], tmp_path: Path) 
 def test_two_machines_whose_locks_lock_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each has its own file, though both write to one name: the later one's is in place, whole."""
+    """Both write to one name; each has its own whole file, and the later one stays in place."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     target = tmp_path / "a.csv"
     first, second = PartFile(target), PartFile(target)
@@ -147,7 +147,7 @@ def test_another_export_of_a_machine_without_locks(
 async def test_a_mount_without_locks(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Files come without locks, too."""
+    """Files are downloaded without locks, too."""
 
     def fails(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -160,7 +160,7 @@ async def test_a_mount_without_locks(
 async def test_a_mount_that_cant_sync_a_directory(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The files are synced, and in their places: that is what there is to do."""
+    """Without syncs of directories the files are synced and in place."""
     sync = os.fsync
 
     def fails(descriptor: int) -> None:
@@ -181,7 +181,7 @@ async def exports_all(to: Path) -> None:
 
 
 async def test_a_lock_of_somebody_else(tmp_path: Path) -> None:
-    """A part that an outsider locks and leaves so is waited for, and then begun anew."""
+    """A part that stays locked without a change is waited for, and then begun anew."""
     sandbox = Sandbox(rows=5, durations=STEADY)
     target = tmp_path / "a.csv"
     with part_of(target).open("wb") as stranger:
@@ -209,7 +209,7 @@ async def test_two_runs_share_their_files(tmp_path: Path) -> None:
 
 
 async def test_two_clients_want_one_file(tmp_path: Path, small_batches: None) -> None:
-    """The second one waits, and both are told of what is on the disk."""
+    """The second download waits, and both report the file that is on the disk."""
     sandbox = Sandbox(rows=1000, durations=STEADY, file_host=FileHost(rate=50_000))
     files: list[ExportedFile] = []
     async with connected(sandbox) as one, connected(sandbox) as two:
@@ -240,7 +240,7 @@ REFUSALS = [
 async def test_a_refusal_that_may_pass_costs_nothing(
     status: int, code: str, tmp_path: Path, small_batches: None
 ) -> None:
-    """What had come is kept, and the next download asks for the rest alone."""
+    """The downloaded bytes are kept, and the next download requests only the rest."""
     sandbox = Sandbox(rows=1000, durations=STEADY)
     sandbox.inject(Fault.cut(30_000), origin="files")
     page = f"<Error><Code>{code}</Code></Error>"
@@ -255,7 +255,7 @@ async def test_a_refusal_that_may_pass_costs_nothing(
 
 
 def test_a_forked_child_holds_no_part(tmp_path: Path) -> None:
-    """A worker that outlives the process which fetched a file doesn't hold its part."""
+    """A child that outlives the downloading process doesn't keep the part locked."""
     target = tmp_path / "a.csv"
     program = (
         "import os, pathlib, sys\n"

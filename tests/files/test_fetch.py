@@ -72,25 +72,25 @@ def sent(sandbox: Sandbox) -> int:
 
 
 def asked(sandbox: Sandbox, header: str) -> list[str | None]:
-    """What each request to storage had in this header."""
+    """The value of this header in each request to storage."""
     return [(entry.headers or {}).get(header) for entry in sandbox.record.files()]
 
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of some hundred kB are of several batches."""
+    """Files of some hundred kB have several batches."""
     monkeypatch.setattr(download, "BATCH", 50_000)
 
 
 @pytest.fixture
 def one_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What breaks without getting further isn't tried again."""
+    """An attempt without progress isn't repeated."""
     monkeypatch.setattr(progress_limit, "ATTEMPTS", 1)
 
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch, small_batches: None) -> None:
-    """Files of a few MB are large ones."""
+    """Files of a few MB count as large."""
     monkeypatch.setattr(download, "PARALLEL_FROM", 1_000_000)
     monkeypatch.setattr(download, "CHUNK", 250_000)
 
@@ -106,14 +106,14 @@ EVERY_BYTE = pytest.mark.counted(every=29, of="bytes at which a body is cut")
 
 @pytest.fixture
 def step(anyio_backend_name: str, every: int) -> int:
-    """As counted on one backend; every eleventh at most on the other: bytes are the same to it."""
+    """The counted steps on one backend; at most every eleventh byte on the other."""
     return every if anyio_backend_name == "asyncio" else max(every, 11)
 
 
 async def cut_everywhere(
     sandbox: Sandbox, target: Path, step: int, fault: Callable[[int, int], Fault]
 ) -> int:
-    """Cut the body at each of its bytes, and count the downloads that took it for whole."""
+    """Cut the body at each of its bytes, and count the downloads that accept it as whole."""
     accepted = 0
     async with exported(sandbox) as (storage, export):
         size = int((await _head(storage, export))["content-length"])
@@ -134,7 +134,7 @@ async def _head(storage: Storage, export: Export) -> Any:
 
 @EVERY_BYTE
 async def test_cut_anywhere_by_content_length(tmp_path: Path, step: int, one_attempt: None) -> None:
-    """None of 2 000 is accepted where nothing can be continued, and nothing is left."""
+    """None of 2 000 cut bodies is accepted, and no part is left if it can't be continued."""
     sandbox = sandbox_of(CUTS, ranges=False)
     assert await cut_everywhere(sandbox, tmp_path / "a.csv", step, lambda at, _: Fault.cut(at)) == 0
     assert names_in(tmp_path) == []
@@ -142,7 +142,7 @@ async def test_cut_anywhere_by_content_length(tmp_path: Path, step: int, one_att
 
 @EVERY_BYTE
 async def test_cut_anywhere_chunked(tmp_path: Path, step: int, one_attempt: None) -> None:
-    """Without a length the last chunk tells."""
+    """Without a length, the last chunk marks the end."""
     sandbox = sandbox_of(CUTS)
     cut = lambda at, _: Fault(cut_after=at, length=None)  # noqa: E731
     assert await cut_everywhere(sandbox, tmp_path / "a.csv", step, cut) == 0
@@ -151,7 +151,7 @@ async def test_cut_anywhere_chunked(tmp_path: Path, step: int, one_attempt: None
 
 @EVERY_BYTE
 async def test_cut_anywhere_in_gzip(tmp_path: Path, step: int, one_attempt: None) -> None:
-    """Though the length is the cut body's own: the trailer is missing."""
+    """A cut gzip lacks its trailer, even if the length is that of the cut body."""
     sandbox = sandbox_of(CUTS, gzip=True)
     cut = lambda at, _: Fault.changed(lambda body: body[:at])  # noqa: E731
     assert await cut_everywhere(sandbox, tmp_path / "a.csv", step, cut) == 0
@@ -160,7 +160,7 @@ async def test_cut_anywhere_in_gzip(tmp_path: Path, step: int, one_attempt: None
 
 @EVERY_BYTE
 async def test_cut_anywhere_and_gone_on(tmp_path: Path, step: int) -> None:
-    """Cut at each byte, a file goes on from there: no byte is sent twice, and it is whole."""
+    """After a cut at any byte, the download continues there: no byte is sent twice."""
     sandbox = sandbox_of(CUTS)
     target = tmp_path / "a.csv"
     async with exported(sandbox) as (storage, export):
@@ -180,7 +180,7 @@ async def test_cut_anywhere_and_gone_on(tmp_path: Path, step: int) -> None:
 async def test_broken_twenty_times_at_random(
     seed: int, tmp_path: Path, small_batches: None
 ) -> None:
-    """Whole, and at most 1.2 times its bytes were sent."""
+    """The file is whole, and at most 1.2 times its bytes were sent."""
     sandbox = sandbox_of(10_000)
     size = len(sandbox.content(PAGE_SEGMENT_ID))
     chance = random.Random(seed)
@@ -209,7 +209,7 @@ HOSTS: dict[str, dict[str, Any]] = {
 async def test_without_ranges_or_a_version_it_starts_over(
     host: dict[str, Any], tmp_path: Path, small_batches: None
 ) -> None:
-    """Nothing is asked for in part, and the file is whole."""
+    """Without ranges the whole file is requested each time."""
     sandbox = sandbox_of(3000, **host)
     sandbox.inject(Fault.cut(10_000), origin="files", times=3)
     async with exported(sandbox) as (storage, export):
@@ -264,7 +264,7 @@ INEXACT = {
 
 @pytest.mark.parametrize("fault", INEXACT.values(), ids=INEXACT)
 async def test_an_inexact_answer_starts_over(fault: Fault, tmp_path: Path) -> None:
-    """Not a byte of it is taken."""
+    """No byte of a wrong range is used."""
     sandbox = sandbox_of(3000)
     sandbox.inject(Fault.cut(150_000), origin="files")
     sandbox.inject(fault, origin="files")
@@ -275,7 +275,7 @@ async def test_an_inexact_answer_starts_over(fault: Fault, tmp_path: Path) -> No
 
 
 async def test_a_file_that_changes_all_the_time_is_given_up(tmp_path: Path) -> None:
-    """It would start over for ever."""
+    """A file that changes with each request ends the download."""
     sandbox = sandbox_of(3000)
     for _ in range(10):
         sandbox.inject(Fault.cut(150_000), origin="files")
@@ -290,7 +290,7 @@ async def test_a_file_that_changes_all_the_time_is_given_up(tmp_path: Path) -> N
 
 
 async def test_bytes_that_storage_doesnt_have_are_noticed(tmp_path: Path) -> None:
-    """A flipped bit of the right length: fetched again, and in the end "checksum"."""
+    """A flipped bit is found by the MD5: the file is fetched again, and in the end "checksum"."""
     sandbox = sandbox_of(3000)
     flipped = Fault.changed(lambda body: body[:5000] + bytes([body[5000] ^ 1]) + body[5001:])
     sandbox.inject(flipped, origin="files")
@@ -306,7 +306,7 @@ async def test_bytes_that_storage_doesnt_have_are_noticed(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("host", [{}, {"etag": "parts"}, {"etag": None}])
 async def test_gzip_is_decoded(host: dict[str, Any], tmp_path: Path, small_batches: None) -> None:
-    """Size and hash are of the file as written; its rows can be read without a file too."""
+    """Size and hash are those of the decoded file; its rows can be read without a file, too."""
     sandbox = sandbox_of(3000, gzip=True, **host)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -328,7 +328,7 @@ async def test_gzip_is_decoded(host: dict[str, Any], tmp_path: Path, small_batch
 async def test_gzip_ends_with_its_trailer(
     change: Callable[[bytes], bytes], tmp_path: Path, one_attempt: None
 ) -> None:
-    """Cut, or with something behind: refused. A second member behind the first is in order."""
+    """Gzip that is cut off, or followed by other bytes, is refused; a second member is decoded."""
     sandbox = sandbox_of(300, gzip=True, etag="parts")
     sandbox.inject(Fault.changed(change), origin="files", times=2)
     twice = len(change(b"12")) == 4
@@ -348,7 +348,7 @@ async def test_gzip_ends_with_its_trailer(
 
 
 async def test_a_gzip_with_another_md5_is_noticed(tmp_path: Path, one_attempt: None) -> None:
-    """S3's ETag is of the encoded bytes."""
+    """S3's ETag is the MD5 of the encoded bytes."""
     sandbox = sandbox_of(300, gzip=True)
     sandbox.inject(Fault.changed(lambda body: body + body), origin="files")
     async with exported(sandbox) as (storage, export):
@@ -362,7 +362,7 @@ async def test_a_gzip_with_another_md5_is_noticed(tmp_path: Path, one_attempt: N
 
 
 async def test_a_server_says_how_long_to_wait(tmp_path: Path) -> None:
-    """Retry-After of 503 SlowDown holds, up to a minute."""
+    """The Retry-After of a 503 SlowDown is obeyed, up to a minute."""
     sandbox = sandbox_of(5)
     for seconds in ("20", "3000"):
         slow_down = Fault.status(503, headers={"retry-after": seconds}, body="SlowDown")
@@ -374,7 +374,7 @@ async def test_a_server_says_how_long_to_wait(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_trickles_is_left(tmp_path: Path) -> None:
-    """Fewer than 64 KiB in 60 s are no download, though no single read takes long."""
+    """Fewer than 64 KiB in 60 s end the attempt, although no single read takes long."""
     sandbox = sandbox_of(3000, ranges=False)
     async with (
         httpx.AsyncClient(transport=_Trickling(sandbox)) as files,
@@ -409,7 +409,7 @@ class _Trickle(httpx.AsyncByteStream):
 
 
 async def test_a_file_has_a_deadline(tmp_path: Path) -> None:
-    """Fast enough for the window, and yet not for ever; the part stays."""
+    """After 12 hours a download ends although it was fast enough; the part stays."""
     sandbox = sandbox_of(800_000, rate=2000.0)
     async with exported(sandbox) as (storage, export):
         with pytest.raises(DownloadError, match="12 hours"):
@@ -421,7 +421,7 @@ async def test_a_file_has_a_deadline(tmp_path: Path) -> None:
 
 
 async def test_the_next_download_goes_on(tmp_path: Path, small_batches: None) -> None:
-    """After five without_progress tries the part stays, and later only the rest is sent."""
+    """After five attempts without progress the part stays; later only the rest is sent."""
     sandbox = sandbox_of(3000)
     sandbox.inject(Fault.cut(150_000), origin="files")
     sandbox.inject(Fault.status(500), origin="files", times=5)
@@ -456,7 +456,7 @@ async def test_the_part_of_another_export_is_of_no_use(tmp_path: Path) -> None:
 
 
 async def test_a_new_link_goes_on_where_the_expired_one_broke(tmp_path: Path) -> None:
-    """A link that expires in the middle is renewed, and nothing that came is fetched again."""
+    """A link that expires during the download is renewed; no byte is fetched twice."""
     sandbox = Sandbox(rows=3000, durations=STEADY, link_lifetime=60)
     sandbox.inject(Fault.cut(150_000), origin="files")
     sandbox.inject(Fault.status(503, headers={"retry-after": "60"}), origin="files")
@@ -472,7 +472,7 @@ async def test_a_new_link_goes_on_where_the_expired_one_broke(tmp_path: Path) ->
 
 @pytest.mark.parametrize("status", [404, 410])
 async def test_of_a_file_that_is_gone_no_part_is_kept(status: int, tmp_path: Path) -> None:
-    """Nobody could go on with it."""
+    """A part that can't be continued isn't kept."""
     sandbox = sandbox_of(3000)
     sandbox.inject(Fault.cut(150_000), origin="files")
     sandbox.inject(Fault.status(status), origin="files")
@@ -489,7 +489,7 @@ async def test_of_a_file_that_is_gone_no_part_is_kept(status: int, tmp_path: Pat
 async def test_cancelled_at_every_await(
     host: dict[str, Any], tmp_path: Path, small_chunks: None
 ) -> None:
-    """At most the part is left, all slots are free, and what is there isn't sent again."""
+    """A cancelled download leaves at most the part, and no slot taken; no byte is sent again."""
     wide = "rate" in host
     number = 0
     for number in range(1, 2000):
@@ -522,7 +522,7 @@ async def _with_slot(
 
 
 async def test_a_users_exception_arrives_bare(tmp_path: Path, small_batches: None) -> None:
-    """Not in an ExceptionGroup, wherever tasks are."""
+    """Errors of connections are raised as themselves, and not in an ExceptionGroup."""
 
     def fails(size: int) -> None:
         if size > 200_000:
@@ -562,7 +562,7 @@ def _most_at_once(sandbox: Sandbox) -> int:
 async def test_a_large_file_comes_over_several_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight are six times as fast as one, with no byte sent twice but at the first's end."""
+    """Eight connections are six times as fast as one; only the first one's end comes twice."""
     monkeypatch.setattr(download, "PARALLEL_FROM", 64_000_000)
     monkeypatch.setattr(download, "CHUNK", 2_000_000)
     alone, wide = sandbox_of(900_000, rate=RATE), sandbox_of(900_000, rate=RATE)
@@ -578,7 +578,7 @@ async def test_a_large_file_comes_over_several_connections(
 async def test_one_connection_where_more_are_of_no_use(
     why: str, tmp_path: Path, small_chunks: None
 ) -> None:
-    """Where one is fast, the file small, or nothing holds its parts together."""
+    """A fast connection, a small file, or one without a strong ETag gets a single connection."""
     hosts: dict[str, dict[str, Any]] = {
         "fast": {"rate": 1e9},
         "small": {"rate": 1e6},
@@ -615,7 +615,7 @@ async def test_a_waiting_download_gets_its_slot_after_a_chunk(
 async def test_breaks_of_several_connections(
     kind: str, seed: int, tmp_path: Path, small_chunks: None
 ) -> None:
-    """Whatever becomes of a connection, the file is whole, and little is sent twice."""
+    """However a connection ends, the file is whole, and few bytes are sent twice."""
     sandbox = sandbox_of(60_000, rate=1e6)
     chance = random.Random(seed)
     for number in range({"cut": 12, "503": 2}.get(kind, 1)):
@@ -635,7 +635,7 @@ async def test_breaks_of_several_connections(
 
 
 async def test_a_large_file_is_cancelled_at_once(tmp_path: Path, small_chunks: None) -> None:
-    """Also over several connections; the next download fetches the holes."""
+    """After a kill with several connections, the next download fetches the holes."""
     sandbox = sandbox_of(60_000, rate=1e6)
     async with exported(sandbox) as (storage, export):
         slots = anyio.Semaphore(4)
@@ -668,7 +668,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.needs("root")
 async def test_a_small_disk(small_disk: Path, small_batches: None) -> None:
-    """What doesn't fit is "disk_full" and leaves its room to others; what fits is whole."""
+    """A file that doesn't fit is "disk_full", and its part is removed; other files are whole."""
     large, small = sandbox_of(20_000), sandbox_of(3000)
     async with exported(large) as (storage, export):
         with pytest.raises(DownloadError) as caught:
@@ -683,7 +683,7 @@ async def test_a_small_disk(small_disk: Path, small_batches: None) -> None:
 async def test_a_disk_that_fails_on_the_way(
     tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large file is synced while it comes; if that fails, the download ends without a part."""
+    """A large file is synced while it arrives; if that fails, the download ends without a part."""
     monkeypatch.setattr(part, "UNSYNCED", 200_000)
     synced: list[int] = []
     sync = os.fsync
@@ -706,7 +706,7 @@ async def test_a_disk_that_fails_on_the_way(
 
 
 async def test_a_directory_that_vanishes(tmp_path: Path, small_batches: None) -> None:
-    """In mid-download: a DownloadError of this export."""
+    """A directory that vanishes during the download is a DownloadError of this export."""
     to = tmp_path / "out"
     to.mkdir()
 
@@ -726,7 +726,7 @@ async def test_a_directory_that_vanishes(tmp_path: Path, small_batches: None) ->
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_asyncios_own_cancellation(tmp_path: Path, small_chunks: None) -> None:
-    """`Task.cancel()` leaves worker threads behind: none writes into what is closed."""
+    """`Task.cancel()` leaves worker threads behind: none writes to a closed descriptor."""
     sandbox = sandbox_of(30_000, rate=1e6)
     async with exported(sandbox) as (storage, export):
         for number in range(1, 40):
@@ -748,7 +748,7 @@ async def test_asyncios_own_cancellation(tmp_path: Path, small_chunks: None) -> 
 async def test_cancelled_twice_by_asyncio(
     tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second time while what has come is still being written: it ends all the same."""
+    """A second cancellation, while the last bytes are written, ends the download, too."""
     write = part.PartFile.write
     began = anyio.Event()
 
@@ -774,7 +774,7 @@ async def test_cancelled_twice_by_asyncio(
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
 async def test_a_part_is_left_though_cancelled_twice_by_asyncio(anyio_backend: str) -> None:
-    """The second time before the thread that leaves it has begun: or its lock would be kept."""
+    """A second cancellation, before the thread that keeps the part has begun, leaves no lock."""
     left = threading.Event()
 
     async def download() -> None:

@@ -26,14 +26,14 @@ def decoded(data: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("size", [0, 1, STEP - 1, STEP, STEP + 1, 5 * STEP])
 def test_steps_are_bounded(size: int) -> None:
-    """Of whatever size it is, nothing is missing, and no piece is larger than a step."""
+    """For any size, all bytes are decoded, and no piece is larger than a step."""
     pieces = decoded(gzip.compress(bytes(size)))
     assert b"".join(pieces) == bytes(size)
     assert max(map(len, pieces), default=0) <= STEP
 
 
 class Recorder:
-    """What zlib copies: the input that it leaves."""
+    """Counts the input behind a member, which zlib copies."""
 
     def __init__(self) -> None:
         self.copied = 0
@@ -53,7 +53,7 @@ class Recorder:
 
 
 def test_many_small_members_take_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty bytes that decode to nothing, again and again: each costs a little, not the rest."""
+    """Thousands of empty members are decoded without copying the rest of the input for each."""
     recorder = Recorder()
     monkeypatch.setattr(gzip_stream.zlib, "decompressobj", recorder)
     assert decoded(EMPTY_MEMBER * 5_000 + gzip.compress(b"a\n")) == [b"a\n"]

@@ -36,7 +36,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def names(target: Path) -> set[str]:
-    """What is in the target's directory."""
+    """The names in the target's directory."""
     return {entry.name for entry in target.parent.iterdir()}
 
 
@@ -49,7 +49,7 @@ def opened(target: Path, version: ObjectVersion | None = None, export_id: str = 
 
 
 def killed(part: PartFile) -> None:
-    """As a kill leaves it: nothing is synced, said or removed, and the lock is gone."""
+    """End as a killed process does: nothing is synced or removed, and the lock is gone."""
     part.release()
 
 
@@ -71,7 +71,7 @@ def test_a_symlink_in_the_parts_place_is_refused(target: Path, dangling: bool) -
 
 @pytest.mark.parametrize("dangling", [False, True])
 def test_a_symlink_in_the_sidecars_place_is_not_followed(target: Path, dangling: bool) -> None:
-    """It is neither read nor written through, and makes room."""
+    """The symbolic link is not followed, and is replaced."""
     elsewhere = target.with_name("elsewhere")
     if not dangling:
         elsewhere.write_bytes(b"precious")
@@ -103,7 +103,7 @@ def test_a_directory_at_the_target_is_refused(target: Path) -> None:
 
 
 def test_a_missing_directory_is_an_error(target: Path) -> None:
-    """Where the directory is gone, nothing can be opened, and there is nothing to discard."""
+    """Without its directory a part can't be opened, and there is nothing to discard."""
     part = PartFile(target.parent / "gone" / "a.csv")
     with pytest.raises(FileNotFoundError):
         part.open(EXPORT)
@@ -130,7 +130,7 @@ def test_a_failure_leaves_the_target_as_it_was(
 
 
 def test_what_isnt_whole_is_not_put_in_place(target: Path) -> None:
-    """A hole, or an end that is missing: OSError, and no file."""
+    """A part with a hole, or without its end, is an OSError, and no file appears."""
     for offset, data in ((0, b"012345678"), (1, b"123456789")):
         part = opened(target, OBJECT)
         part.write(offset, data)
@@ -141,7 +141,7 @@ def test_what_isnt_whole_is_not_put_in_place(target: Path) -> None:
 
 
 def test_bytes_with_another_md5_are_not_put_in_place(target: Path) -> None:
-    """Where storage told an MD5, it is compared before the file has its name."""
+    """An MD5 from storage is compared before the file gets its name."""
     told = attrs.evolve(OBJECT, md5=hashlib.md5(b"0123456789").hexdigest())
     part = opened(target, told)
     with pytest.raises(ChecksumMismatch):
@@ -153,7 +153,7 @@ def test_bytes_with_another_md5_are_not_put_in_place(target: Path) -> None:
 
 
 def test_nothing_appears_under_the_name_before_it_is_whole(target: Path) -> None:
-    """While it is written, there is a part and no target."""
+    """While the file is written, there is a part and no target."""
     part = opened(target)
     part.write(0, b"a,b\n")
     assert names(target) == {"a.csv.part"}
@@ -179,7 +179,7 @@ def test_durable_before_it_is_named(target: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_discard_leaves_nothing(target: Path) -> None:
-    """Whatever was written, nothing is left of it, and nothing more can be written."""
+    """After a discard no byte is left, and none can be written."""
     part = opened(target, OBJECT)
     part.write(0, b"a,b\n1,2\n")
     assert names(target) == {"a.csv.part", "a.csv.part.json"}
@@ -190,7 +190,7 @@ def test_discard_leaves_nothing(target: Path) -> None:
 
 
 def test_discarding_twice_is_discarding_once(target: Path) -> None:
-    """A part that is gone already, by this or by other hands, is no error."""
+    """Discarding a part that was removed already is no error."""
     part = opened(target)
     part.write(0, b"a,b\n")
     part_of(target).unlink()
@@ -200,7 +200,7 @@ def test_discarding_twice_is_discarding_once(target: Path) -> None:
 
 
 def test_discarding_what_was_never_opened_removes_nothing(target: Path) -> None:
-    """A part that was not opened here may be another process's, and stays; it isn't opened later.
+    """A part that was not opened here may be another process's: it stays, and is not opened later.
 
     A task may be cancelled between handing the opening to a thread and the thread's beginning.
     """
@@ -231,7 +231,7 @@ LEAVE: dict[str, Callable[[PartFile], None]] = {"kept": PartFile.keep, "killed":
 def test_a_kill_costs_what_came_since_the_last_note(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is noted goes on; what is written after it, within a moment, is fetched again."""
+    """Bytes in the sidecar are continued; bytes written after the sidecar are fetched again."""
     monkeypatch.setattr(part_module, "SIDECAR_INTERVAL", math.inf)
     part = opened(target, OBJECT)
     part.write(0, b"012")
@@ -246,7 +246,7 @@ def test_a_kill_costs_what_came_since_the_last_note(
 def test_the_next_download_of_the_export_goes_on(
     target: Path, leave: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was written is still there, in any order it came, and the hash is of the whole."""
+    """Bytes of an earlier download count, in any order; the hash is of the whole file."""
     monkeypatch.setattr(part_module, "SIDECAR_INTERVAL", 0.0)
     part = opened(target, OBJECT)
     part.write(0, b"012")
@@ -267,7 +267,7 @@ def test_the_next_download_of_the_export_goes_on(
 
 @pytest.mark.parametrize("leave", LEAVE.values(), ids=LEAVE)
 def test_another_export_starts_over(target: Path, leave: Any) -> None:
-    """The part of another export's file is no part of this one's."""
+    """A part of another export's file is not continued."""
     part = opened(target, OBJECT)
     part.write(0, b"012")
     leave(part)
@@ -284,7 +284,7 @@ def test_another_export_starts_over(target: Path, leave: Any) -> None:
 def test_after_a_restart_of_the_system_only_what_was_synced_counts(
     target: Path, monkeypatch: pytest.MonkeyPatch, leave: Any, goes_on: bool
 ) -> None:
-    """A power failure may have lost what a kill leaves in the system's cache."""
+    """A power failure may have lost unsynced bytes: after a restart they aren't trusted."""
     monkeypatch.setattr(part_module, "boot_id", lambda: "before")
     part = opened(target, OBJECT)
     part.write(0, b"012")
@@ -296,7 +296,7 @@ def test_after_a_restart_of_the_system_only_what_was_synced_counts(
 
 
 def test_a_part_shorter_than_its_sidecar_says_starts_over(target: Path) -> None:
-    """Somebody has been at it."""
+    """A part that is shorter than its sidecar says is begun anew."""
     part = opened(target, OBJECT)
     part.write(0, b"01234")
     part.keep()
@@ -308,7 +308,7 @@ def test_a_part_shorter_than_its_sidecar_says_starts_over(target: Path) -> None:
     "version", [None, ObjectVersion(total=10), ObjectVersion(total=None, etag='"abc"')]
 )
 def test_what_cant_be_continued_is_not_kept(target: Path, version: ObjectVersion | None) -> None:
-    """Without a version or an end nobody could go on with it."""
+    """Without a version or a length the part can't be continued."""
     part = opened(target, version)
     part.write(0, b"01234")
     part.keep()
@@ -316,7 +316,7 @@ def test_what_cant_be_continued_is_not_kept(target: Path, version: ObjectVersion
 
 
 def test_a_part_that_cant_be_kept_is_removed(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fails to sync is not trusted with the rest."""
+    """After a failed sync the part is discarded."""
 
     def fails(_: int) -> NoReturn:
         raise OSError(5, "Input/output error")
@@ -333,7 +333,7 @@ def test_a_part_that_cant_be_kept_is_removed(target: Path, monkeypatch: pytest.M
 def test_a_part_whose_sync_failed_is_of_no_use(
     target: Path, monkeypatch: pytest.MonkeyPatch, end: str, again: bool
 ) -> None:
-    """The system tells of a failed write once: that the next fsync succeeds means nothing."""
+    """The system reports a failed write once: a later fsync that succeeds proves nothing."""
 
     def fails(_: int) -> NoReturn:
         raise OSError(5, "Input/output error")
@@ -354,7 +354,7 @@ def test_a_part_whose_sync_failed_is_of_no_use(
 
 
 def test_a_sync_is_due_after_so_many_bytes(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted from the last one."""
+    """The next sync is due so many bytes after the last one."""
     monkeypatch.setattr(part_module, "UNSYNCED", 6)
     part = opened(target, OBJECT)
     part.write(0, b"01234")
@@ -369,7 +369,7 @@ def test_a_sync_is_due_after_so_many_bytes(target: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\x00" * 4096, b"[" * 4096, b'{"version":1}'])
 def test_a_sidecar_that_isnt_one_starts_over(target: Path, data: bytes) -> None:
-    """Whatever is in it, it is no error."""
+    """A sidecar with any content is no error."""
     part = opened(target, OBJECT)
     part.write(0, b"01234")
     part.keep()
@@ -381,7 +381,7 @@ def test_a_sidecar_that_isnt_one_starts_over(target: Path, data: bytes) -> None:
 
 
 def test_a_sidecar_is_private_and_of_one_page(target: Path) -> None:
-    """Mode 0600, written in place, and no more in it than is needed to go on."""
+    """The sidecar has mode 0600, is written in place, and has only the facts for continuing."""
     part = opened(target, OBJECT)
     part.write(0, b"01234")
     first = sidecar_of(target).stat()
@@ -398,7 +398,7 @@ def test_a_sidecar_is_private_and_of_one_page(target: Path) -> None:
 
 
 def test_starting_over_leaves_nothing_of_the_old(target: Path) -> None:
-    """Neither bytes nor a sidecar that speaks of them."""
+    """A reset leaves neither old bytes nor a sidecar that lists them."""
     part = opened(target, OBJECT)
     part.write(0, b"01234")
     part.reset()
@@ -415,7 +415,7 @@ def test_starting_over_leaves_nothing_of_the_old(target: Path) -> None:
 def test_a_short_write_is_no_short_file(
     target: Path, monkeypatch: pytest.MonkeyPatch, taken: int
 ) -> None:
-    """Where the system takes less than it was given, the rest follows, and the hash is right."""
+    """If the system writes fewer bytes than given, the rest follows, and the hash is right."""
     write = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[:taken], at))
     data = b"a,b\n" * 100 + b"1,2\n" * 100
@@ -426,7 +426,7 @@ def test_a_short_write_is_no_short_file(
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> _Slow:
-    """The hash of parts that are opened from now on, beside which each piece is written."""
+    """A hash in a thread of its own for each piece, for parts that are opened from now on."""
     found = _Slow()
     monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 1)
     monkeypatch.setattr(hashlib, "sha256", lambda: found)
@@ -434,7 +434,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> _Slow:
 
 
 def test_what_is_hashed_beside_is_hashed_in_its_order(target: Path, slow: _Slow) -> None:
-    """Slow hashing holds up nothing but the second next piece, and the end."""
+    """Slow hashing delays the piece after the next, and the end."""
     part = opened(target, ObjectVersion(total=3, etag='"x"', ranges=True))
     part.write(0, b"0")
     assert slow.taken == []
@@ -454,7 +454,7 @@ def test_what_is_hashed_beside_is_hashed_in_its_order(target: Path, slow: _Slow)
 def test_a_small_piece_waits_for_a_large_one(
     target: Path, slow: _Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is hashed at once, but not before those that came before it."""
+    """A small piece is hashed at once, after the pieces before it."""
     monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 2)
     part = opened(target, ObjectVersion(total=3, etag='"x"', ranges=True))
     part.write(0, b"01")
@@ -465,7 +465,7 @@ def test_a_small_piece_waits_for_a_large_one(
 
 
 def test_what_is_forgotten_is_not_hashed_later(target: Path, slow: _Slow) -> None:
-    """Starting over waits for what is still being hashed."""
+    """A reset waits until the last piece is hashed."""
     part = opened(target, ObjectVersion(total=2, etag='"x"', ranges=True))
     part.write(0, b"01")
     threading.Timer(0.1, slow.may_go_on.release).start()
@@ -475,7 +475,7 @@ def test_what_is_forgotten_is_not_hashed_later(target: Path, slow: _Slow) -> Non
 
 
 class _Slow:
-    """A hash that waits before it takes each piece."""
+    """A hash that waits before each piece."""
 
     def __init__(self) -> None:
         self.may_go_on = threading.Semaphore(0)
@@ -492,7 +492,7 @@ class _Slow:
 def test_a_part_whose_write_failed_is_never_put_in_place(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What didn't fit may be hashed already, so the hash of what comes after it would be wrong."""
+    """Bytes that could not be written may be hashed already, so the part is never put in place."""
     monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 1)
     part = opened(target, ObjectVersion(total=2, etag='"x"', ranges=True))
     with monkeypatch.context() as full:
@@ -517,7 +517,7 @@ def fails_with(number: int) -> NoReturn:
 def test_the_file_is_what_was_written(
     tmp_path: Path, data: bytes, cuts: Any, seed: int, beside: int
 ) -> None:
-    """In whatever pieces and order it comes, the file is their sum, and the hash is the file's.
+    """In any pieces and any order, the file has all bytes, and the hash is the file's.
 
     PrefixHash beside the writing or not, from memory that is used again after the next piece.
     """
@@ -546,7 +546,7 @@ def test_a_file_of_nothing(target: Path) -> None:
 
 
 def test_a_symlink_at_the_target_is_replaced_and_not_followed(target: Path) -> None:
-    """A symbolic link under the target's name makes room; what it pointed to stays as it was."""
+    """A symbolic link under the target's name is replaced; the file it pointed to stays."""
     elsewhere = target.with_name("elsewhere")
     elsewhere.write_bytes(b"precious")
     target.symlink_to(elsewhere)
@@ -557,7 +557,7 @@ def test_a_symlink_at_the_target_is_replaced_and_not_followed(target: Path) -> N
 
 
 def test_a_file_at_the_target_is_replaced_at_once(target: Path) -> None:
-    """Who has the old file open goes on reading the old one."""
+    """A reader that has the old file open reads the old file on."""
     target.write_bytes(b"before")
     with target.open("rb") as reader:
         opened(target).finish(b"after")

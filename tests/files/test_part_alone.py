@@ -24,7 +24,7 @@ def test_two_downloads_never_write_one_part(tmp_path: Path) -> None:
 
 
 def test_a_part_that_a_dead_process_left_is_taken_over(tmp_path: Path) -> None:
-    """Nobody holds its lock, so the next download begins it anew."""
+    """A part without a sidecar and without a lock is begun anew."""
     target = tmp_path / "a.csv"
     (tmp_path / "a.csv.part").write_bytes(b"what was left of an earlier one")
     part = PartFile(target)

@@ -73,7 +73,7 @@ def fetching(
 
 
 def wait_until_written(target: Path, size: int) -> None:
-    """Until so many bytes are in the part."""
+    """Wait until so many bytes are in the part."""
     part = target.with_name(target.name + ".part")
     until = time.monotonic() + PATIENCE
     while not (part.exists() and part.stat().st_size >= size):
@@ -82,7 +82,7 @@ def wait_until_written(target: Path, size: int) -> None:
 
 
 def noted(target: Path) -> int:
-    """Bytes from the beginning on that are there, by what is written beside the part."""
+    """The bytes from the beginning on that the sidecar lists."""
     sidecar = load(target.with_name(target.name + ".part.json").read_bytes())
     assert sidecar is not None
     [(start, stop)] = sidecar.held
@@ -93,14 +93,14 @@ def noted(target: Path) -> int:
 def test_a_limit_on_the_size_of_files(
     server: SandboxServer, export_id: str, tmp_path: Path
 ) -> None:
-    """Of the system's making (RLIMIT_FSIZE): as a full disk, and nothing is left."""
+    """A limit of the system (RLIMIT_FSIZE) is like a full disk, and no part is left."""
     out, _ = fetching(server, export_id, tmp_path / "a.csv", largest=1_000_000).communicate()
     assert out.startswith("disk_full")
     assert names_in(tmp_path) == []
 
 
 def test_killed_in_mid_download(server: SandboxServer, export_id: str, tmp_path: Path) -> None:
-    """Kill -9, twice: each next process goes on with what is there, by the server's record."""
+    """After each kill -9 the next process continues the part, by the server's record."""
     target = tmp_path / "a.csv"
     kept = []
     for size in (5_000_000, 8_000_000):
@@ -127,7 +127,7 @@ def test_killed_in_mid_download(server: SandboxServer, export_id: str, tmp_path:
 
 
 def test_two_processes_at_one_target(server: SandboxServer, export_id: str, tmp_path: Path) -> None:
-    """The second waits for the first one's file, and replaces it by its own: both are whole."""
+    """The second process waits for the first one's file, and replaces it: both are whole."""
     target = tmp_path / "a.csv"
     first = fetching(server, export_id, target)
     wait_until_written(target, 1)
@@ -144,7 +144,7 @@ def test_two_processes_at_one_target(server: SandboxServer, export_id: str, tmp_
 async def test_broken_twenty_times_over_sockets(
     seed: int, direct_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whole, and at most 1.2 times its bytes were sent, by the server's record."""
+    """The file is whole, and at most 1.2 times its bytes were sent, by the server's record."""
     monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", direct_from)
     monkeypatch.setattr(fetch, "full_jitter", lambda *_: 0.0)
     sandbox = Sandbox(rows=20_000, durations=Durations(median=0, sigma=0))
@@ -167,7 +167,7 @@ async def test_broken_twenty_times_over_sockets(
 async def test_cancelled_anywhere_in_a_direct_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing half under the file's name, and the next download goes on from where it was."""
+    """No incomplete file appears, and the next download continues the part."""
     monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", 1)
     monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 1)
     monkeypatch.setattr(download, "BATCH", 100_000)

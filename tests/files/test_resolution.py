@@ -30,7 +30,7 @@ Names = dict[str, list[str]]
 
 
 class Place:
-    """A storage that takes note of who it asks, and names that resolve as told."""
+    """A storage that records requested hosts, with names that resolve to given addresses."""
 
     def __init__(self, names: Names, answer: Callable[[str], httpx.Response]) -> None:
         self.names = names
@@ -81,7 +81,7 @@ def place(
 async def test_a_host_that_resolves_to_no_place_for_files(
     addresses: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is refused by any one of its addresses, and nothing is sent."""
+    """One bad address refuses the host, and nothing is sent."""
     world = place(monkeypatch, {"b.s3.amazonaws.com": addresses})
     with pytest.raises(LinkRefused, match="resolves to"):
         await world.get(BUCKET)
@@ -89,7 +89,7 @@ async def test_a_host_that_resolves_to_no_place_for_files(
 
 
 async def test_each_hop_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A redirect leads no further than a link."""
+    """A redirect's host is resolved and checked like a link's."""
 
     def answer(url: str) -> httpx.Response:
         return httpx.Response(302, headers={"location": OTHER})
@@ -103,7 +103,7 @@ async def test_each_hop_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_private_address_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3 PrivateLink."""
+    """Private addresses are admitted, for S3 PrivateLink."""
     world = place(monkeypatch, {"b.s3.amazonaws.com": ["10.1.2.3", "fd12::1"]})
     assert await world.get(BUCKET) == 200
 
@@ -118,7 +118,7 @@ class Proxied(CallersClient):
 async def test_a_name_that_does_not_resolve_is_asked_through_a_proxy_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """There, it may be that only the proxy knows the name; directly, nothing was checked."""
+    """Only a proxy may know the name; a direct connection without a checked address is refused."""
     world = place(monkeypatch, {})
     assert await world.get(BUCKET, clients=Proxied) == 200
     with pytest.raises(StorageBroken, match="doesn't resolve"):
@@ -129,7 +129,7 @@ async def test_a_name_that_does_not_resolve_is_asked_through_a_proxy_only(
 
 
 async def test_a_resolver_that_hangs_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets as long as a connection gets, and nothing is sent to what it might have said."""
+    """The resolver has as long as a connection; after that nothing is sent."""
     world = place(monkeypatch, {})
 
     async def hang(*_: Any, **__: Any) -> Any:
@@ -195,7 +195,7 @@ async def test_a_refused_host_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_host_that_httpx_cannot_read() -> None:
-    """Punycode that is none, where proxies are chosen by host: no error of the idna package."""
+    """Invalid punycode with NO_PROXY set is not an error of the idna package."""
 
     def unused(_: httpx.Request) -> httpx.Response:
         raise AssertionError

@@ -1,1 +1,1 @@
-"""Hostile answers: what a server or a disk might say, by the hundred thousand, from a seed."""
+"""Hostile input of servers and disks, by the hundred thousand, from a seed."""

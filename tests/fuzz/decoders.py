@@ -1,4 +1,4 @@
-"""All decoders of what others say."""
+"""All decoders of foreign input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a disk says, what is in a file, and what a file is called."""
+"""Decoders of sidecars, of gzip and CSV files, and of file names."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _check_payload(_: Any, found: tuple[Payload, SegmentsError | None]) -> None:
 
 @attrs.frozen
 class Body:
-    """A body in pieces, and what was made of it before anything went wrong."""
+    """A body in pieces, and the output before the first error."""
 
     pieces: list[bytes]
     out: list[bytes] = attrs.Factory(list)
@@ -156,7 +156,7 @@ def _decode(given: Body) -> None:
 
 
 def _check_decoded(given: Body, _: None) -> None:
-    """A whole one is what Python's gzip module makes of it; no step is larger than it may be."""
+    """A whole body decodes as by Python's gzip module; no step exceeds the limit."""
     _check_steps(given)
     data = b"".join(given.pieces)
     if len(data) < STEP:  # it takes a second for 100 000 members
@@ -206,7 +206,7 @@ def _read_rows(given: Body) -> None:
 
 
 def _check_rows(given: Body, _: None) -> None:
-    """However it is cut, it is the same rows, each with the header's columns; csv says so too."""
+    """Cut anywhere, a body gives the csv module's rows, with the header's columns."""
     whole = Body([b"".join(given.pieces)])
     _read_rows(whole)
     assert (whole.rows, whole.parser.line) == (given.rows, given.parser.line)
@@ -218,7 +218,7 @@ def _check_rows(given: Body, _: None) -> None:
 
 
 def _check_fault(given: Body, error: Exception) -> None:
-    """However it is cut, it is the same rows before the fault, in the same line."""
+    """Cut anywhere, a body gives the same rows before the fault, in the same line."""
     whole = Body([b"".join(given.pieces)])
     with contextlib.suppress(type(error)):
         _read_rows(whole)

@@ -30,7 +30,7 @@ def _nothing(_given: Any, _found: Any) -> None:
 
 @attrs.frozen
 class Decoder(Generic[I, O]):
-    """A decoder, and what is claimed of it.
+    """A decoder, and the claims about it.
 
     Attributes:
         name: its own, for the table.
@@ -51,7 +51,7 @@ class Decoder(Generic[I, O]):
 
 @attrs.frozen
 class Fault:
-    """What went wrong with one input; seed, decoder and number bring it again."""
+    """The failure of one input; seed, decoder and number reproduce it."""
 
     kind: str
     number: int
@@ -60,7 +60,7 @@ class Fault:
 
 @attrs.define
 class Tally:
-    """What came of a decoder's inputs."""
+    """The results of a decoder's inputs."""
 
     decoder: str
     inputs: int = 0
@@ -77,7 +77,7 @@ class Tally:
         return not (self.foreign or self.broken or self.slow)
 
     def add(self, other: Tally) -> None:
-        """Count the other's, of the same decoder."""
+        """Add the results of the same decoder."""
         self.inputs += other.inputs
         self.own += other.own
         self.foreign += other.foreign
@@ -138,7 +138,7 @@ def _fuzz_one(decoder: Decoder[Any, Any], seed: int, number: int, tally: Tally) 
 
 
 def check_hidden(error: BaseException) -> None:
-    """AssertionError where the secret is in what a traceback, a repr or a log shows."""
+    """AssertionError if a traceback, a repr or a log shows the secret."""
     for shown in _shown(error):
         assert SECRET not in shown, f"the secret is shown: {shown:.200}"
 

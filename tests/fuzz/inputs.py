@@ -1,4 +1,4 @@
-"""What a hostile server or a damaged disk might say, drawn from a seed.
+"""Input of hostile servers and damaged disks, drawn from a seed.
 
 Mostly something valid with a thing or two wrong, since plain noise is refused at the first byte.
 """
@@ -168,7 +168,7 @@ class Inputs(random.Random):
                 return "".join(self.choices(letters, k=self.randint(1, 128)))
 
     def stretched(self, text: str, most: int) -> str:
-        """A part of the text again and again: what a quadratic pattern stumbles over."""
+        """A part of the text many times, which is slow for a quadratic pattern."""
         start = self.randrange(len(text))
         part = text[start : start + self.some(12) + 1]
         return text[:start] + part * (most // len(part)) + text[start:]
@@ -208,7 +208,7 @@ class Inputs(random.Random):
         return text
 
     def planting(self, text: str) -> str:
-        """The text with a secret in it. Nothing may be changed afterwards but what it's inside."""
+        """The text with a secret in it. From then on only the text around it may be changed."""
         self.planted = True
         at = self.randint(0, len(text))
         return f"{text[:at]} {self.choice(SECRET_TEXTS)} {text[at:]}"
@@ -329,7 +329,7 @@ class Inputs(random.Random):
         return data.replace(b"{", b"{" + key + b": " + value + b", ", 1)
 
     def weighted(self, *choices: tuple[int, Callable[[], T]]) -> T:
-        """One of them, each as often as its number says."""
+        """One of the values, each as often as its number says."""
         weights = [weight for weight, _ in choices]
         return self.choices(choices, weights)[0][1]()
 

@@ -1,4 +1,4 @@
-"""What storage says, and where links lead."""
+"""Decoders of storage's answers, and the policy for links."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _follow(given: tuple[str, bool]) -> tuple[str, bytes | None]:
 
 
 def _check_followed(given: tuple[str, bool], found: tuple[str, bytes | None]) -> None:
-    """The HTTP client must read a link that passed as the policy did."""
+    """The HTTP client must read an admitted link as the policy read it."""
     link, loopback = given
     checked, target = found
     assert checked == link
@@ -177,7 +177,7 @@ def _s3_link(inputs: Inputs) -> str:
 
 
 def _check_s3(given: str, found: S3Object) -> None:
-    """Wherever it leads, that is on AWS, and the whole key is asked for."""
+    """The URL's host is AWS's, and its path has the whole key."""
     for region, place in (("us-east-1", S3Place()), ("eu-west-1", S3Place(fips=True))):
         url = object_url(found, place, region)
         check_link(url, file_hosts=_HOSTS, loopback=False)
@@ -249,7 +249,7 @@ def _check_served(given: Served, found: ObjectVersion | PartialContent | Restart
 
 
 def check_sendable(asked: Range) -> None:
-    """What was read goes back in request headers: it must be one line of ASCII each."""
+    """Values that go into request headers must be one line of ASCII."""
     for value in asked.headers().values():
         assert re.fullmatch(r"[ -~]{1,300}", value), asked
 

@@ -1,4 +1,4 @@
-"""Whatever a server or a disk says: only documented errors escape, in no time, without a secret.
+"""For any input, only documented errors escape, quickly, and without a secret.
 
 A failure names decoder, seed and number of the input, which make it again:
 ``benchmarks/reliability.py --only fuzzing --decoder NAME --seed SEED --number NUMBER`` shows it.
@@ -28,7 +28,7 @@ def by_name(decoder: Decoder[Any, Any]) -> str:
 @pytest.mark.counted(-(-FEW // len(DECODERS)), -(-INPUTS // len(DECODERS)), "inputs")
 @pytest.mark.parametrize("decoder", DECODERS, ids=by_name)
 def test_only_own_errors_escape(decoder: Decoder[Any, Any], count: int) -> None:
-    """Its share of the inputs ends in a result that holds what is claimed, or in its own error."""
+    """Each input ends in a result for which the claims hold, or in a documented error."""
     tally = fuzz(decoder, SEED, range(count))
     assert tally.clean, f"{decoder.name}, seed {SEED}: {tally}"
 
@@ -46,7 +46,7 @@ def shown(decoder: Decoder[Any, Any], key: str) -> str:
 
 
 def tally_of(error: Exception | None = None, cause: Exception | None = None) -> Tally:
-    """Of one input, that has a secret in it, to a decoder that raises the error."""
+    """The results of one input with a secret, for a decoder that raises the error."""
 
     def decode(_: str) -> None:
         if error is not None:
@@ -57,7 +57,7 @@ def tally_of(error: Exception | None = None, cause: Exception | None = None) -> 
 
 
 def test_a_result_and_an_own_error_are_clean() -> None:
-    """What a decoder may do counts as nothing wrong."""
+    """A permitted result is no failure."""
     assert tally_of().clean
     own = tally_of(SegmentsError("not a list"))
     assert own.clean
@@ -65,7 +65,7 @@ def test_a_result_and_an_own_error_are_clean() -> None:
 
 
 def test_a_foreign_error_is_caught() -> None:
-    """An error that isn't documented counts, and is kept."""
+    """An undocumented error is a failure, and is kept."""
     tally = tally_of(KeyError("segmentId"))
     assert (tally.foreign, tally.own, tally.clean) == (1, 0, False)
     assert tally.faults[0].what == "KeyError: 'segmentId'"
@@ -73,12 +73,12 @@ def test_a_foreign_error_is_caught() -> None:
 
 @pytest.mark.parametrize("secret", SECRET_TEXTS)
 def test_a_shown_secret_is_caught(secret: str) -> None:
-    """Where an own error, a fact of it, or its cause shows a secret, that counts."""
+    """An error that shows a secret in its text, a fact or a cause is a failure."""
     assert tally_of(SegmentsError(secret)).broken == 1
     assert tally_of(SegmentsError("no", body=secret)).broken == 1
     assert tally_of(SegmentsError("no"), ValueError(secret)).broken == 1
 
 
 def test_an_endless_message_is_caught() -> None:
-    """A message that would fill a log counts."""
+    """A message that would fill a log is a failure."""
     assert tally_of(SegmentsError("a" * 1001)).broken == 1

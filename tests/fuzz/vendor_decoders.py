@@ -1,4 +1,4 @@
-"""What the vendor's API says: lists, exports, error pages, headers, ids."""
+"""Decoders of the vendor's answers: lists, exports, error pages, headers, ids."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ _PAGES = (
 
 @attrs.frozen
 class Answered:
-    """An answer, and to what."""
+    """An answer, and the request."""
 
     request: ApiRequest
     answer: ApiAnswer
@@ -177,7 +177,7 @@ def _check_export(given: Answered, found: Export) -> None:
 
 
 def _check_exported(found: Export) -> None:
-    """It is what the page says, its link stays out of sight, and the journal can keep the rest."""
+    """The export is as the page says, its link isn't shown, and the journal can keep the rest."""
     _check_segment(found.segment)
     _check_moment(found.start_time)
     _check_moment(found.end_time)

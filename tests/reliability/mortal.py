@@ -97,7 +97,7 @@ _EFFECTS: tuple[tuple[Any, str, Any], ...] = (
     (OpenedRun, "append", None),
     (OpenedRun, "finish", None),
     (OpenedRun, "set_aside", True),
-    (HighWaterFile, "tell", None),
+    (HighWaterFile, "write", None),
     (Database, "set_guard", None),
     (PartFile, "open", None),
     (PartFile, "reset", None),

@@ -20,7 +20,7 @@ from segments_async._sansio.files.links import MOST_REDIRECTS, check_addresses, 
 
 
 def isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
-    """Hide this machine's AWS configuration; that of `home` is seen instead."""
+    """Hide this machine's AWS configuration; the one in `home` is read instead."""
     for name in list(os.environ):
         if name.upper().startswith("AWS_") or name.upper().endswith("_PROXY"):
             patch.delenv(name)
@@ -32,7 +32,7 @@ def isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def aws_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder for the test's own AWS configuration: `config` and `credentials`, if it likes."""
+    """A folder for the test's own AWS configuration: `config` and `credentials`."""
     home = tmp_path / "home"
     home.mkdir()
     isolate(monkeypatch, home)
@@ -76,7 +76,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeS3]:
 
 @pytest.fixture
 async def storage() -> AsyncIterator[Storage]:
-    """As the client has it where its vendor is on loopback."""
+    """The storage of a client whose vendor is on loopback."""
     clients = OwnClients(None, 5.0, loopback=True)
     yield Storage(
         clients,

@@ -1,4 +1,4 @@
-"""A small S3 that refuses what S3 refuses, and moto doesn't.
+"""A small S3 that refuses the requests that S3 refuses and moto accepts.
 
 It checks signatures with botocore, on its own side, over the path as it came. It records what it
 was sent.
@@ -28,7 +28,7 @@ TOLERANCE = timedelta(minutes=15)
 
 @attrs.frozen
 class Asked:
-    """One request, and how it was answered."""
+    """One request and its answer."""
 
     target: str
     headers: dict[str, str]
@@ -41,7 +41,7 @@ class Asked:
 
     @property
     def region(self) -> str | None:
-        """For which it was signed; None where it wasn't."""
+        """The region of the signature; None without one."""
         scope = self.query.get("X-Amz-Credential")
         return scope.split("/")[2] if scope else None
 
@@ -56,7 +56,7 @@ class Answer:
 
 @attrs.define
 class FakeS3:
-    """One account's S3. All may be changed while it serves.
+    """One account's S3. All attributes may be changed while it serves.
 
     Attributes:
         objects: by bucket and key.
@@ -176,7 +176,7 @@ def serving(fake: FakeS3) -> Iterator[FakeS3]:
             self.wfile.write(answer.body)
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as its base has it
-            """Nothing: the record has it."""
+            """Log nothing: the record has the request."""
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

@@ -1,4 +1,4 @@
-"""Cancelled at every await of a signed download, it leaves no response open."""
+"""A signed download that is cancelled at any await leaves no response open."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Body(httpx.AsyncByteStream):
 
 @pytest.mark.usefixtures("credentials")
 async def test_at_every_suspension() -> None:
-    """While signing, asking, reading where the bucket is, signing again, or reading the file."""
+    """Cancelled in signing, requesting, reading the region, signing again, or reading the file."""
     number = 0
     for number in range(1, 200):
         bodies: list[Body] = []

@@ -69,7 +69,7 @@ async def test_an_export_in_s3(fake: FakeS3, tmp_path: Path) -> None:
 async def test_what_cannot_be_had(
     link: str, reason: str, fake: FakeS3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends with its reason, and without a signature in the message or a file."""
+    """The error has its reason, and neither message nor files have a signature."""
     target = tmp_path / "out"
     target.mkdir()
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
@@ -85,7 +85,7 @@ async def test_what_cannot_be_had(
 async def test_the_pages_own_link_without_botocore(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The vendor's example is an s3:// link: refused with the command that helps."""
+    """Without the extra, an s3:// link is refused with the command that installs it."""
     monkeypatch.setitem(sys.modules, "botocore.session", None)
     async with connected(Sandbox()) as client:
         with pytest.raises(DownloadError, match=r"pip install 'segments-async\[s3\]'") as caught:
@@ -94,7 +94,7 @@ async def test_the_pages_own_link_without_botocore(
 
 
 async def test_the_pages_own_link_is_asked_for_at_its_bucket(tmp_path: Path) -> None:
-    """Without credentials: unsigned, at the bucket's own host, through the caller's client."""
+    """Without credentials, the caller's client sends an unsigned request to the bucket's host."""
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -25,14 +25,14 @@ CONTENT = b"user_id\n1\n"
 
 
 async def test_an_expired_link(fake: FakeS3, storage: Storage) -> None:
-    """A link signed too long ago is told by its words, and a new one may help."""
+    """An expired link is recognized by the page's words; its remedy is a new link."""
     fake.offset = timedelta(hours=1)
     answer = await refused(storage, LINK)
     assert (answer.reason, answer.remedy) == ("expired_link", "new_link")
 
 
 async def test_a_clock_that_is_wrong(fake: FakeS3, storage: Storage) -> None:
-    """A link signed in the future says which clock to look at."""
+    """The sentence for a link signed in the future names the clock."""
     fake.offset = timedelta(hours=-1)
     answer = await refused(storage, LINK)
     assert answer.code == "RequestTimeTooSkewed"
@@ -40,7 +40,7 @@ async def test_a_clock_that_is_wrong(fake: FakeS3, storage: Storage) -> None:
 
 
 async def test_a_missing_key_that_may_not_be_listed(fake: FakeS3, storage: Storage) -> None:
-    """S3 denies access then, and the sentence says that it may be missing."""
+    """S3 denies access to a missing file, and the sentence says that the file may be missing."""
     fake.listable = False
     answer = await refused(storage, "s3://bucket/no.csv")
     assert (answer.status, answer.reason, answer.gone) == (403, "denied", True)
@@ -58,7 +58,7 @@ async def test_another_secret_key(
 async def test_temporary_credentials(
     fake: FakeS3, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A session token is signed along."""
+    """A session token is part of the signature."""
     fake.token = "token+/="
     monkeypatch.setenv("AWS_SESSION_TOKEN", fake.token)
     assert await read(storage, LINK) == (200, CONTENT)
@@ -71,7 +71,7 @@ async def test_temporary_credentials(
 async def test_the_region_is_corrected_once_and_remembered(
     moved: bool, fake: FakeS3, storage: Storage
 ) -> None:
-    """Signed again for the region that the answer names; the next link is right at once."""
+    """The link is signed again for the named region; the next link is signed for it at once."""
     fake.region, fake.moved = "eu-central-1", moved
     assert await read(storage, LINK) == (200, CONTENT)
     assert [asked.region for asked in fake.asked] == ["us-east-1", "eu-central-1"]
@@ -80,7 +80,7 @@ async def test_the_region_is_corrected_once_and_remembered(
 
 
 async def test_no_second_correction(fake: FakeS3, storage: Storage) -> None:
-    """A server that names another region each time is asked twice."""
+    """A server that names another region each time gets two requests."""
     fake.instead = [
         error(400, "AuthorizationHeaderMalformed", Region=f"eu-west-{n}") for n in range(1, 9)
     ]
@@ -93,7 +93,7 @@ async def test_no_second_correction(fake: FakeS3, storage: Storage) -> None:
 async def test_a_region_that_is_no_news_is_not_tried(
     region: str, fake: FakeS3, storage: Storage
 ) -> None:
-    """Nor is what is no region. The answer's page is there to be read all the same."""
+    """An invalid region is ignored. The answer's page can still be read."""
     fake.instead = [error(400, "AuthorizationHeaderMalformed", "Message", Region=region)]
     status, body = await read(storage, LINK)
     assert (status, len(fake.asked)) == (400, 1)
@@ -101,7 +101,7 @@ async def test_a_region_that_is_no_news_is_not_tried(
 
 
 async def test_a_temporary_redirect_is_signed_again(fake: FakeS3, storage: Storage) -> None:
-    """A signature holds for one host: with the region told, the redirect isn't followed as such."""
+    """A signature is valid for one host: a redirect to another region is signed again."""
     fake.region = "eu-west-3"
     moving = error(307, "TemporaryRedirect")
     headers = {"location": f"{fake.url}/bucket/a.csv?old", "x-amz-bucket-region": "eu-west-3"}
@@ -113,7 +113,7 @@ async def test_a_temporary_redirect_is_signed_again(fake: FakeS3, storage: Stora
 async def test_a_configured_region(
     fake: FakeS3, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The environment's region is the first one asked for."""
+    """The first request goes to the environment's region."""
     fake.region = "ap-south-1"
     monkeypatch.setenv("AWS_REGION", "ap-south-1")
     assert await read(storage, LINK) == (200, CONTENT)
@@ -123,7 +123,7 @@ async def test_a_configured_region(
 async def test_a_public_object_elsewhere(
     fake: FakeS3, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without credentials nothing is signed, and a wrong place is told, not looped over."""
+    """Without credentials nothing is signed, and a wrong region is an error, not a loop."""
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     fake.public = True
     assert await read(storage, LINK) == (200, CONTENT)
@@ -151,7 +151,7 @@ async def test_a_public_object_elsewhere(
     ],
 )
 async def test_odd_keys(key: str, fake: FakeS3, storage: Storage) -> None:
-    """The path on the wire is the one that was signed, dots and empty segments included."""
+    """The sent path is the signed one, with dots and empty segments."""
     fake.objects["bucket", key] = b"odd"
     assert await read(storage, f"s3://bucket/{key}") == (200, b"odd")
 
@@ -169,7 +169,7 @@ async def test_odd_keys(key: str, fake: FakeS3, storage: Storage) -> None:
     ],
 )
 async def test_a_redirect_is_checked(location: str, fake: FakeS3, storage: Storage) -> None:
-    """The policy is asked for each hop, and an s3:// link is signed for nobody but the vendor."""
+    """The policy checks each redirect, and an s3:// link is signed only if the vendor sent it."""
     fake.instead = [Answer(302, headers={"location": location})]
     with pytest.raises(LinkRefused):
         await read(storage, LINK)
@@ -177,7 +177,7 @@ async def test_a_redirect_is_checked(location: str, fake: FakeS3, storage: Stora
 
 
 async def test_at_most_three_redirects(fake: FakeS3, storage: Storage) -> None:
-    """A loop ends."""
+    """A loop of redirects ends."""
     fake.instead = [Answer(302, headers={"location": "/bucket/a.csv"})] * 9
     with pytest.raises(StorageBroken, match="redirects"):
         await read(storage, LINK)
@@ -185,7 +185,7 @@ async def test_at_most_three_redirects(fake: FakeS3, storage: Storage) -> None:
 
 
 async def test_the_endpoint_has_to_be_admitted(fake: FakeS3) -> None:
-    """A signed URL is judged like any link: loopback only where the vendor is there."""
+    """A signed URL is checked like any link: loopback only if the vendor is there."""
     async with httpx.AsyncClient() as http:
         storage = Storage(
             CallersClient(http),
@@ -211,7 +211,7 @@ async def test_the_endpoint_has_to_be_admitted(fake: FakeS3) -> None:
     ],
 )
 async def test_no_credential_but_the_signature(options: dict[str, Any], fake: FakeS3) -> None:
-    """What a caller's client would add stays off: no Authorization, no cookie."""
+    """An Authorization header and cookies of a caller's client are not sent."""
     async with httpx.AsyncClient(**options) as http:
         storage = Storage(
             CallersClient(http),
@@ -227,7 +227,7 @@ async def test_no_credential_but_the_signature(options: dict[str, Any], fake: Fa
 
 
 async def test_two_mechanisms(fake: FakeS3) -> None:
-    """Where something on the way adds credentials all the same, the sentence says so."""
+    """If something on the way adds credentials, the sentence says so."""
 
     class Adding(httpx.AsyncHTTPTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:

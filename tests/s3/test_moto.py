@@ -44,7 +44,7 @@ def s3(filled: Any, credentials: None, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 async def test_a_signed_object(s3: Any, storage: Storage) -> None:
-    """Its bytes, under its ETag."""
+    """The file has its bytes and its ETag."""
     async with storage.get("s3://bucket/a.csv") as answer:
         assert b"".join([chunk async for chunk in answer.chunks]) == CONTENT + b"a.csv"
         assert answer.headers["etag"] == s3.head_object(Bucket="bucket", Key="a.csv")["ETag"]
@@ -52,7 +52,7 @@ async def test_a_signed_object(s3: Any, storage: Storage) -> None:
 
 @pytest.mark.parametrize("key", ODD_KEYS)
 async def test_odd_keys(key: str, s3: Any, storage: Storage) -> None:
-    """What botocore put there under a key is found under it."""
+    """An object is found under the key by which botocore stored it."""
     assert await read(storage, f"s3://bucket/{key}") == (200, CONTENT + key.encode())
 
 
@@ -68,7 +68,7 @@ async def test_odd_keys(key: str, s3: Any, storage: Storage) -> None:
 async def test_a_part_of_an_object(
     headers: dict[str, str], status: int, body: bytes | None, s3: Any, storage: Storage
 ) -> None:
-    """Range and If-Match go unsigned beside a signed URL."""
+    """Range and If-Match work unsigned with a signed URL."""
     etag = s3.head_object(Bucket="bucket", Key="a.csv")["ETag"]
     asked = {name: value.replace("{etag}", etag) for name, value in headers.items()}
     got = await read(storage, "s3://bucket/a.csv", asked)
@@ -80,7 +80,7 @@ async def test_a_part_of_an_object(
     ("link", "code"), [("s3://bucket/no.csv", "NoSuchKey"), ("s3://no-bucket/k", "NoSuchBucket")]
 )
 async def test_what_is_not_there(link: str, code: str, s3: Any, storage: Storage) -> None:
-    """A missing file and a missing bucket are told apart."""
+    """A missing file and a missing bucket are distinguished."""
     answer = await refused(storage, link)
     assert (answer.status, answer.code, answer.reason, answer.gone) == (404, code, "denied", True)
 
@@ -88,7 +88,7 @@ async def test_what_is_not_there(link: str, code: str, s3: Any, storage: Storage
 async def test_without_credentials(
     s3: Any, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A public object opens, another doesn't."""
+    """Without credentials a public object can be read, another can't."""
     s3.put_object(Bucket="bucket", Key="public.csv", Body=CONTENT, ACL="public-read")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -107,7 +107,7 @@ async def test_an_endpoint_of_a_profile(
 
 
 async def test_a_bucket_with_dots(s3: Any, storage: Storage) -> None:
-    """It stands in the path."""
+    """A bucket with dots is part of the path."""
     s3.create_bucket(Bucket="my.own.bucket")
     s3.put_object(Bucket="my.own.bucket", Key="k", Body=CONTENT)
     assert await read(storage, "s3://my.own.bucket/k") == (200, CONTENT)

@@ -1,4 +1,4 @@
-"""Who signs, for which place: the standard AWS environment and configuration. No sockets."""
+"""The signer, by the standard AWS environment and configuration. No sockets."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def host(url: str) -> str:
 
 
 async def test_without_credentials_nothing_is_signed() -> None:
-    """A public object opens by its bare URL."""
+    """Without credentials the URL is unsigned."""
     signed = await S3Signer().sign(OBJECT)
     assert signed.url == "https://bucket.s3.us-east-1.amazonaws.com/a.csv"
 
 
 @pytest.mark.usefixtures("credentials")
 async def test_signed_with_version_4() -> None:
-    """By query, for a quarter of an hour, over the host alone: Range and If-Match go unsigned."""
+    """Signed are the query, for a quarter of an hour, and the host; Range and If-Match aren't."""
     signed = await S3Signer().sign(OBJECT)
     query = {name: values[0] for name, values in parse_qs(urlsplit(signed.url).query).items()}
     assert query["X-Amz-Algorithm"] == "AWS4-HMAC-SHA256"
@@ -59,7 +59,7 @@ async def test_signed_with_version_4() -> None:
 
 @pytest.mark.usefixtures("aws_home")
 async def test_credentials_of_a_profile(aws_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS_PROFILE chooses among those of the shared files."""
+    """AWS_PROFILE chooses a profile of the shared files."""
     (aws_home / "credentials").write_text(
         "[default]\naws_access_key_id = AKIADEFAULT\naws_secret_access_key = x\n"
         "[work]\naws_access_key_id = AKIAWORK\naws_secret_access_key = x\n"
@@ -91,7 +91,7 @@ BROKEN = {
 async def test_a_configuration_that_cannot_work(
     config: str, environment: dict[str, str], aws_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Botocore's complaint arrives as a refused link."""
+    """An error of botocore about the configuration is a refused link."""
     (aws_home / "config").write_text(config)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -100,7 +100,7 @@ async def test_a_configuration_that_cannot_work(
 
 
 async def test_a_program_for_credentials_is_not_quoted(aws_home: Path) -> None:
-    """What it prints may be a secret, and its failure may pass."""
+    """A program's output may be a secret, and its failure may pass."""
     program = aws_home / "program"
     program.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('5ec4e7')\n")
     program.chmod(0o755)
@@ -113,7 +113,7 @@ async def test_a_program_for_credentials_is_not_quoted(aws_home: Path) -> None:
 
 
 class _Session:
-    """A session whose credentials are looked for slowly, or not found."""
+    """A session that finds credentials slowly, or finds none."""
 
     def __init__(self, wait: threading.Event | None = None) -> None:
         self.looked = 0
@@ -132,7 +132,7 @@ def slow_signer(monkeypatch: pytest.MonkeyPatch, session: _Session) -> S3Signer:
 
 
 async def test_no_credentials_is_believed_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking again costs a second where a metadata service isn't there."""
+    """Another search would cost a second if there is no metadata service."""
     session = _Session()
     signer = slow_signer(monkeypatch, session)
     for _ in range(5):
@@ -145,7 +145,7 @@ async def test_no_credentials_is_believed_for_a_while(monkeypatch: pytest.Monkey
 
 @pytest.mark.real_time
 async def test_a_cancelled_caller_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor do others whose patience ends, while a look-up hangs; afterwards all is well."""
+    """Nor do others that time out while a search hangs; afterwards all work."""
     hanging = threading.Event()
     session = _Session(hanging)
     signer = slow_signer(monkeypatch, session)
@@ -246,7 +246,7 @@ async def test_places(
     aws_home: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Region and endpoint come from where the AWS SDKs look, in their order."""
+    """Region and endpoint come from the sources of the AWS SDKs, in their order."""
     (aws_home / "config").write_text(SERVICES)
     (aws_home / "credentials").write_text("")
     for name, value in environment.items():
@@ -266,7 +266,7 @@ async def test_what_was_learned_counts_for_one_bucket(monkeypatch: pytest.Monkey
 
 
 def test_no_secret_in_a_repr() -> None:
-    """Not of the signer, nor of what it keeps."""
+    """No repr of the signer or its attributes shows a secret."""
     account = s3._Account(s3.S3Place(), f"session of {SECRET_KEY}")
     assert SECRET_KEY not in repr(account)
 
@@ -297,7 +297,7 @@ FAILURES: dict[str, tuple[Exception, type[Exception]]] = {
 async def test_whatever_fails_is_an_error_of_credentials(
     failure: Exception, kind: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says so, may be tried again where it may pass, and quotes nothing that may be secret."""
+    """The error says so, is retried if it may pass, and quotes no text that may be secret."""
     session = _Session()
 
     def fails() -> None:

@@ -1,4 +1,4 @@
-"""Whether a download is getting on."""
+"""Whether a download makes progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segments_async._sansio.files.progress_limit import (
 
 
 def test_five_attempts_that_get_no_further_are_enough() -> None:
-    """And as many as it takes, while each gets further."""
+    """Any number of attempts is made while each brings more bytes."""
     patience = ProgressLimit()
     for kept in range(1, 100):
         assert patience.on_break(kept)
@@ -21,14 +21,14 @@ def test_five_attempts_that_get_no_further_are_enough() -> None:
 
 
 def test_what_starts_over_again_and_again_gets_no_further() -> None:
-    """Only more than ever before counts: a file that changes all the time is given up."""
+    """Only more bytes than ever count as progress: a file that changes all the time is given up."""
     patience = ProgressLimit()
     answers = [patience.on_break(kept) for kept in (50, 0, 50, 0, 50, 0)]
     assert answers == [True, True, True, True, True, False]
 
 
 def test_a_byte_now_and_then_doesnt_hold_a_connection() -> None:
-    """However often something comes: fewer than 64 KiB in 60 s, and it counts as broken."""
+    """Fewer than 64 KiB in 60 s end a connection, however often bytes arrive."""
     speed = SpeedMeter(100.0)
     for second in range(1, 60):
         speed.on_bytes(1000, 100.0 + second)
@@ -36,7 +36,7 @@ def test_a_byte_now_and_then_doesnt_hold_a_connection() -> None:
 
 
 def test_enough_bytes_begin_a_new_window() -> None:
-    """The deadline moves on with each 64 KiB, though not with every chunk."""
+    """The deadline moves with each 64 KiB, but not with every chunk."""
     speed = SpeedMeter(0.0)
     speed.on_bytes(MIN_BYTES, 0.5)
     assert speed.deadline == MIN_BYTES_WINDOW
@@ -49,7 +49,7 @@ def test_enough_bytes_begin_a_new_window() -> None:
 
 
 def test_a_slow_connection_is_worth_another() -> None:
-    """Once its speed means something, and not if it is fast already."""
+    """A second connection is opened after the warm-up, and not if the first is fast."""
     slow, fast = SpeedMeter(0.0), SpeedMeter(0.0)
     slow.on_bytes(1000, 5.0)
     fast.on_bytes(int(FAST), 5.0)
@@ -60,5 +60,5 @@ def test_a_slow_connection_is_worth_another() -> None:
 
 
 def test_before_the_first_byte_nothing_is_known() -> None:
-    """A server that thinks for long isn't a slow connection."""
+    """The time before the first byte doesn't count as slow."""
     assert not SpeedMeter(0.0).worth_another(50.0)

@@ -1,4 +1,4 @@
-"""Claims about proxies in the environment, and hosts that are asked past them."""
+"""Proxies in the environment, and the hosts that are exempt from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOST = "query.vendor.example"
 
 
 def test_the_proxy_of_the_scheme_comes_first() -> None:
-    """ALL_PROXY is for what has none of its own; a proxy of another scheme is nobody's business."""
+    """ALL_PROXY is for schemes without a proxy; the proxy of another scheme doesn't count."""
     found = {"http": "http://h:1", "https": "http://s:1", "all": "http://a:1"}
     https = proxy_for("https", found, {"HTTPS_PROXY": "http://s:1"})
     assert https is not None
@@ -23,14 +23,14 @@ def test_the_proxy_of_the_scheme_comes_first() -> None:
 
 
 def test_a_proxy_of_the_system_has_a_name() -> None:
-    """On macOS and Windows it may stand in no variable."""
+    """On macOS and Windows the system's settings may name the proxy."""
     proxy = proxy_for("https", {"https": "http://s:1"}, {})
     assert proxy is not None
     assert proxy.variable == "the system's proxy settings (https_proxy)"
 
 
 def test_a_proxy_is_shown_without_its_password() -> None:
-    """Nor is its URL in a repr."""
+    """A proxy's URL isn't in its repr."""
     assert "hunter2" not in repr(proxy_for("https", {"all": "http://me:hunter2@proxy:3128"}, {}))
 
 
@@ -39,7 +39,7 @@ def test_a_proxy_is_shown_without_its_password() -> None:
     ["http://p", "https://me:pass@p:8080", "socks5://127.0.0.1:1080", "socks5h://[::1]:1"],
 )
 def test_proxies_that_will_do(url: str) -> None:
-    """HTTP and SOCKS5 ones, with or without user and port."""
+    """HTTP and SOCKS5 proxies are accepted, with or without user and port."""
     assert proxy_problem(Proxy("ALL_PROXY", Secret(url))) is None
 
 
@@ -60,7 +60,7 @@ def test_proxies_that_will_do(url: str) -> None:
     ],
 )
 def test_proxies_that_wont(url: str) -> None:
-    """Each has a reason, and the reason has nothing of the URL."""
+    """Each unusable URL has a reason, which has no part of the URL."""
     problem = proxy_problem(Proxy("ALL_PROXY", Secret(url)))
     assert problem
     assert "hunter2" not in problem
@@ -111,5 +111,5 @@ def test_hosts_past_the_proxy(no_proxy: str, host: str) -> None:
     ],
 )
 def test_hosts_not_past_the_proxy(no_proxy: str) -> None:
-    """What names other hosts, or none, exempts none; and no entry is an error."""
+    """Entries for other hosts, or invalid ones, exempt no host and are no error."""
     assert not bypasses_proxy(no_proxy, HOST, 443)

@@ -1,4 +1,4 @@
-"""Which bytes are there, and who fetches which of the rest."""
+"""Which bytes are there, and which connection fetches which of the rest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def numbers(ranges: Ranges) -> set[int]:
 
 @given(_RANGES)
 def test_ranges_are_the_sum_of_what_was_added(pairs: list[tuple[int, int]]) -> None:
-    """In any order: sorted, apart from each other, and of the right size."""
+    """Added in any order, ranges are sorted, separate, and of the right size."""
     ranges = built(pairs)
     expected = {n for start, stop in pairs for n in range(start, stop)}
     assert numbers(ranges) == expected
@@ -44,7 +44,7 @@ def test_ranges_are_the_sum_of_what_was_added(pairs: list[tuple[int, int]]) -> N
 def test_every_missing_byte_is_claimed_once(
     pairs: list[tuple[int, int]], total: int, sizes: list[int]
 ) -> None:
-    """Whoever claims, in pieces of whatever size, and whoever claims more as it goes."""
+    """Taken in pieces of any size, and extended, each free byte is given out once."""
     held = built([(start, min(stop, total)) for start, stop in pairs])
     claims = RangeAllocator(held, total)
     seen: list[int] = []
@@ -62,7 +62,7 @@ def test_every_missing_byte_is_claimed_once(
 
 
 def test_a_claim_ends_where_anothers_begins() -> None:
-    """And can't be extended into it."""
+    """A range can't be extended into bytes that are there."""
     claims = RangeAllocator(((10, 20),), 30)
     assert claims.take(16) == (0, 10)
     assert claims.extend(10, 16) == 10

@@ -1,4 +1,4 @@
-"""What an answer of storage means for what is there already. In doubt: start over."""
+"""The meaning of storage's answers for the bytes that are there. In doubt: start over."""
 
 from __future__ import annotations
 
@@ -55,59 +55,59 @@ S3 = {"x-amz-request-id": "1", "etag": f'"{MD5}"'}
     ],
 )
 def test_a_range_that_isnt_exact_is_not_taken(changed: dict[str, str | None]) -> None:
-    """Another start, end or total, or one that isn't told; what is there can still be continued."""
+    """Another or missing start, end or total; the bytes that are there can still be continued."""
     headers = {k: v for k, v in (EXACT | changed).items() if v is not None}
     assert isinstance(read_answer(206, headers, ASKED), WrongRange)
 
 
 @pytest.mark.parametrize("etag", ['"abd"', 'W/"abc"', None])
 def test_a_range_of_another_version_starts_over(etag: str | None) -> None:
-    """Or one of which the version isn't told."""
+    """A range of another or an unknown version starts over."""
     headers = {k: v for k, v in (EXACT | {"etag": etag}).items() if v is not None}
     assert isinstance(read_answer(206, headers, ASKED), Restart)
 
 
 @pytest.mark.parametrize("status", [412, 416])
 def test_a_changed_file_starts_over(status: int) -> None:
-    """If-Match failed, or the file is shorter than what was there."""
+    """If-Match failed, or the file is shorter than the bytes that are there."""
     assert isinstance(read_answer(status, {}, ASKED), Restart)
 
 
 def test_without_range_support_the_body_is_everything() -> None:
-    """A 200 where a range was asked for: it is the file, from its beginning."""
+    """A 200 to a range is the whole file, from its beginning."""
     headers = {"content-length": "100", "etag": '"abc"'}
     assert read_answer(200, headers, ASKED) == ObjectVersion(total=100, etag='"abc"')
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 403, 404, 412, 416, 500, 503])
 def test_an_answer_without_the_file_is_refused(status: int) -> None:
-    """Also a part that nobody asked for."""
+    """An unrequested part counts as an answer without the file, too."""
     assert read_answer(status, EXACT, None) == Refused()
 
 
 @pytest.mark.parametrize("encoding", ["", "identity", "UTF-8", "none", "aws-chunked,", "\x00"])
 def test_a_word_that_names_no_coding_is_none(encoding: str) -> None:
-    """Storage serves whatever the uploader wrote there; the bytes are the file's own."""
+    """Uploaders store words there that name no coding; the bytes are the file's own."""
     found = read_answer(200, {"content-encoding": encoding, "content-length": "9"}, None)
     assert found == ObjectVersion(total=9)
 
 
 @pytest.mark.parametrize("encoding", ["gzip,", "gzip,aws-chunked", "aws-chunked, x-gzip"])
 def test_a_coding_beside_such_words_counts(encoding: str) -> None:
-    """AWS's own tools have written both."""
+    """AWS's own tools have stored both words."""
     found = read_answer(200, {"content-encoding": encoding}, None)
     assert found == ObjectVersion(total=None, gzip=True)
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, gzip", "compress"])
 def test_an_encoding_that_isnt_known_is_refused(encoding: str) -> None:
-    """Its bytes aren't the file's."""
+    """The bytes of an encoded range aren't the file's."""
     assert read_answer(200, {"content-encoding": encoding}, None) == Refused()
 
 
 @pytest.mark.parametrize("date", ["Thu, 01 Jan 2026 00:00:01 GMT", None, "", "nonsense"])
 def test_a_range_by_date_is_of_that_date(date: str | None) -> None:
-    """Where the version is told by Last-Modified, another one starts over."""
+    """If Last-Modified is the version, another Last-Modified starts over."""
     headers = {k: v for k, v in EXACT.items() if k != "etag"}
     headers |= {} if date is None else {"last-modified": date}
     meaning = read_answer(206, headers, Range(DATED, 40, 100))
@@ -163,7 +163,7 @@ def test_only_a_strong_etag_makes_a_file_divisible() -> None:
     ],
 )
 def test_an_etag_that_is_no_md5_is_not_taken_for_one(headers: dict[str, str]) -> None:
-    """Of parts, weak, under a key of KMS's or the customer's, or of another server."""
+    """A weak ETag, or one of an upload in parts, of KMS or of a customer's key, is no MD5."""
     assert describe(headers).md5 is None
 
 
@@ -178,20 +178,20 @@ def test_an_exact_range_goes_on() -> None:
 
 
 def test_what_is_asked_for() -> None:
-    """To the end, or to before another's; with If-Match, or If-Range where there is no ETag."""
+    """A range is requested with If-Match, or with If-Range if there is no ETag."""
     assert ASKED.headers() == {"Range": "bytes=40-", "If-Match": '"abc"'}
     assert Range(TAGGED, 0, 40).headers() == {"Range": "bytes=0-39", "If-Match": '"abc"'}
     assert Range(DATED, 40, 100).headers() == {"Range": "bytes=40-", "If-Range": DATED.modified}
 
 
 def test_s3s_etag_is_an_md5() -> None:
-    """Of an object uploaded in one part, in the clear or under S3's own key."""
+    """The ETag is an MD5 for an upload in one part, unencrypted or under S3's own key."""
     assert describe(S3).md5 == MD5
     assert describe(S3 | {"x-amz-server-side-encryption": "AES256"}).md5 == MD5
 
 
 def test_a_date_of_an_earlier_second_is_a_version() -> None:
-    """RFC 9110, 8.8.2.2: nothing can have changed in the second that it names any more."""
+    """RFC 9110, 8.8.2.2: the date is at least a second old, so no change can have the same date."""
     dates = {"date": "Thu, 01 Jan 2026 00:00:01 GMT", "last-modified": DATED.modified or ""}
     told = describe({"content-length": "100", "accept-ranges": "bytes", **dates})
     assert told == DATED
@@ -208,7 +208,7 @@ _HEADERS = st.dictionaries(st.sampled_from([*_NAMES, "last-modified"]), _TEXT)
 
 @given(st.sampled_from([200, 206, 412, 416, 500]), _HEADERS, st.sampled_from([None, ASKED]))
 def test_no_answer_is_an_error_of_ours(status: int, headers: Any, asked: Range | None) -> None:
-    """Whatever the headers say, it means something; a range goes on only where it is exact."""
+    """Any headers have a meaning; a range is continued only if the answer matches exactly."""
     meaning = read_answer(status, headers, asked)
     if isinstance(meaning, PartialContent):
         assert asked is not None
@@ -217,7 +217,7 @@ def test_no_answer_is_an_error_of_ours(status: int, headers: Any, asked: Range |
 
 @given(st.text(max_size=40) | st.from_regex(r"bytes \d+-\d+/\d+", fullmatch=True))
 def test_a_content_range_is_a_range_or_nothing(value: str) -> None:
-    """Never empty, never beyond its total, never absurdly long."""
+    """A Content-Range is never empty, beyond its total, or absurdly long."""
     found = content_range({"content-range": value})
     if found is not None:
         start, stop, total = found
@@ -227,7 +227,7 @@ def test_a_content_range_is_a_range_or_nothing(value: str) -> None:
 
 
 def test_a_length_beside_a_transfer_encoding_is_none() -> None:
-    """RFC 9112, section 6.3: the one overrides the other, so the length verifies nothing."""
+    """RFC 9112, section 6.3: with a Transfer-Encoding the length verifies nothing."""
     headers = {"content-length": "5", "transfer-encoding": "chunked"}
     assert content_length(headers) is None
     assert content_length({"content-length": "5"}) == 5

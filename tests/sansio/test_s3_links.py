@@ -61,18 +61,18 @@ def refusal(link: str) -> str:
     ],
 )
 def test_a_bucket_has_a_name_as_s3_allows_it(bucket: str) -> None:
-    """Whatever else stands before the first slash would end up in a host's name."""
+    """Other texts before the first slash are refused: they would become part of a host's name."""
     assert "bucket's name" in refusal(f"s3://{bucket}/key.csv")
 
 
 def test_a_directory_bucket_is_refused_by_its_kind() -> None:
-    """S3 Express signs in another way, and the message says so."""
+    """A directory bucket is refused, with its name in the message."""
     assert "S3 Express" in refusal("s3://name--euw1-az1--x-s3/key.csv")
 
 
 @pytest.mark.parametrize("bucket", ["abc", "a" * 63, "my.own.bucket", "1a1", "b-2--3", "a-s3alias"])
 def test_a_buckets_name(bucket: str) -> None:
-    """What S3 allows is taken."""
+    """Each name that S3 allows is admitted."""
     assert parse_s3_link(f"s3://{bucket}/k") == S3Object(bucket, "k")
 
 
@@ -125,7 +125,7 @@ def test_a_key_comes_back(key: str) -> None:
 
 @given(st.text().map("s3://{}".format))
 def test_any_link_is_an_object_or_refused(link: str) -> None:
-    """Whatever is admitted stays on S3's hosts; nothing but LinkRefused is raised."""
+    """Each admitted link leads to S3's hosts; only LinkRefused is raised."""
     try:
         target = parse_s3_link(link)
     except LinkRefused:
@@ -139,7 +139,7 @@ def test_any_link_is_an_object_or_refused(link: str) -> None:
     [("s3://b/k", True), ("S3://b/k", True), ("s3:/b", False), ("https://b/k", False), ("", False)],
 )
 def test_which_links_are_signed(link: str, is_one: bool) -> None:
-    """The scheme says so, in any case."""
+    """The scheme marks an s3:// link, in upper or lower case."""
     assert is_s3_link(link) is is_one
 
 
@@ -188,6 +188,6 @@ def test_where_an_object_is(bucket: str, place: S3Place, region: str, start: str
     ["", "minio:9000", "ftp://host", "https://", "https://h/?x", "https://h/#", "https://[::1"],
 )
 def test_an_endpoint_is_a_url(endpoint: str) -> None:
-    """One that a path can't be put after is refused with the name of its variable."""
+    """An endpoint that can't take a path is refused with its variable's name."""
     with pytest.raises(LinkRefused, match="AWS_ENDPOINT_URL_S3"):
         object_url(S3Object("bucket", "k"), S3Place(endpoint=endpoint), "eu-west-1")

@@ -1,4 +1,4 @@
-"""What is written beside a part: enough to go on, or nothing."""
+"""The sidecar of a part: enough to continue it, or nothing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ WHOLE = Sidecar(
 
 
 def test_what_is_written_is_read() -> None:
-    """Of one size, whatever is in it."""
+    """A sidecar always has the same size."""
     data = WHOLE.dump()
     assert len(data) == SIZE
     assert load(data) == WHOLE
 
 
 def test_the_largest_has_room() -> None:
-    """What doesn't fit of many ranges is fetched again."""
+    """Ranges that don't fit are left out, and fetched again."""
     most = 10**18 - 1
     large = Sidecar(
         export_id="e" * 128,
@@ -72,20 +72,20 @@ def test_the_largest_has_room() -> None:
     ],
 )
 def test_what_makes_no_sense_is_nothing(change: dict[str, Any]) -> None:
-    """Another version's, or somebody's who has been at it."""
+    """A sidecar of another format, or with changed values, isn't one."""
     document = json.loads(WHOLE.dump()) | change
     assert load(json.dumps(document).encode().ljust(SIZE)) is None
 
 
 @given(st.binary(max_size=64) | st.integers(0, SIZE).map(lambda n: WHOLE.dump()[:n]))
 def test_anything_is_a_sidecar_or_nothing(data: bytes) -> None:
-    """Cut off, or never one: no error."""
+    """Bytes that aren't a sidecar are no error."""
     assert load(data) in (None, WHOLE)
 
 
 @given(st.integers(0, SIZE - 1), st.integers(0, 255))
 def test_a_flipped_byte_never_brings_bytes_that_arent_there(at: int, value: int) -> None:
-    """It may make another sidecar of it, and not one with more than its total."""
+    """A flipped bit never gives a sidecar with more bytes than its total."""
     data = bytearray(WHOLE.dump())
     data[at] = value
     found = load(bytes(data))
@@ -104,7 +104,7 @@ def test_a_flipped_byte_never_brings_bytes_that_arent_there(at: int, value: int)
     ],
 )
 def test_whom_to_trust(written: str | None, now: str | None, synced: bool, trusted: bool) -> None:
-    """The same system since it was started, or what was synced."""
+    """Trusted are synced bytes, and those written since the system's last start."""
     note = Sidecar(
         export_id="e", version=WHOLE.version, held=((0, 1),), boot_id=written, synced=synced
     )

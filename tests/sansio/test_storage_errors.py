@@ -1,4 +1,4 @@
-"""What storage's refusals mean."""
+"""The meaning of storage's refusals."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ TWO = "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter
     ],
 )
 def test_s3s_codes(answer: StorageError, words: str, reason: str, remedy: str | None) -> None:
-    """Each refusal has a sentence, its reason, and what may help."""
+    """Each refusal has a sentence, a reason, and a remedy."""
     assert words in answer.message
     assert str(answer.status) in answer.message
     assert (answer.reason, answer.remedy) == (reason, remedy)
@@ -115,7 +115,7 @@ def test_without_a_page(status: int, reason: str, remedy: str | None, gone: bool
 @pytest.mark.parametrize("status", [400, 401, 403])
 @pytest.mark.parametrize("body", [b"<html>Link expired</html>", page("Other", "has Expired.")])
 def test_an_expired_link_of_another_storage(status: int, body: bytes) -> None:
-    """The word is enough where the code isn't one of S3's that says otherwise."""
+    """The word is enough, unless S3's code has another meaning."""
     assert (error(status, body).reason, error(status, body).gone) == ("expired_link", True)
 
 
@@ -127,7 +127,7 @@ def test_a_denial_may_be_of_a_file_that_is_gone() -> None:
 
 
 def test_a_signature_that_does_not_match_has_not_expired() -> None:
-    """What its page repeats of the request may hold the word."""
+    """The page may repeat the word from the request."""
     body = page("SignatureDoesNotMatch", "...", StringToSign="GET /expired.csv")
     assert error(403, body).reason == "denied"
 
@@ -137,7 +137,7 @@ def test_a_signature_that_does_not_match_has_not_expired() -> None:
     ["", "eu", "EU-CENTRAL-1", "eu-central-1.evil.example", "eu-central-1/", "x@y-1", "a-" * 99],
 )
 def test_a_region_is_one_label_of_a_host(region: str) -> None:
-    """What isn't one is not taken: it would be put into a host's name."""
+    """An invalid region is ignored: it would become part of a host's name."""
     for answer in (
         error(400, page("AuthorizationHeaderMalformed", Region=region)),
         error(301, b"", x_amz_bucket_region=region),
