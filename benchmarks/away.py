@@ -1,9 +1,9 @@
-"""A vendor that is away in mid-run: of how many exports nobody knows afterwards.
+"""A vendor that is away in mid-run: how many exports end as unknown.
 
 The real client against the sandbox, in virtual time. Each scenario is a run of 2 000 segments at 20
-requests/s during which a gateway answers for the vendor. Counted by the sandbox's record: submits
-that were on the wire when it began, exports that end as unknown, POSTs that were repeated although
-they may have been acted on. Exits 1 where a figure isn't reached.
+requests/s during which a gateway answers for the vendor. The sandbox's record counts the
+submits that were on the wire when the outage began, the exports that end as unknown, and the POSTs
+that were repeated although the vendor may have acted on them. Exits 1 where a figure isn't reached.
 
     python benchmarks/away.py                     # five seeds, asyncio and trio
     python benchmarks/away.py --segments 200 --seeds 1
@@ -48,7 +48,7 @@ LATENCY = 0.1
 
 @attrs.frozen
 class Scenario:
-    """What answers in the vendor's place, for how many seconds, and to which requests."""
+    """The answer in the vendor's place, for how many seconds, and to which requests."""
 
     fault: Fault
     seconds: float
@@ -71,7 +71,7 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 @attrs.frozen
 class RunStats:
-    """What one run came to."""
+    """The figures of one run."""
 
     on_the_wire: int
     unknown: int
@@ -111,7 +111,7 @@ def stats(
         # Sent by then: a request takes a quarter of its latency to arrive.
         on_the_wire=sum(was_on_its_way(e) for e in met),
         unknown=sum(o.submitted == "maybe" for o in report.not_exported),
-        # After the first seconds, each submit that met the gateway was sent to see.
+        # After the first seconds, each submit that the gateway answered was a probe.
         probes=sum(e.at > SINCE + 1.5 for e in met),
         exported=len(report.exported),
         repeated=sum(count > 1 for count in posts.values()),

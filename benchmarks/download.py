@@ -1,21 +1,22 @@
-"""What fetching files costs: throughput beside curl, resident memory, and rows/s.
+"""The cost of downloads: throughput beside curl, resident memory, and rows/s.
 
 Starts its own nginx, which serves one CSV file on loopback: over HTTP, over TLS with a certificate
 made for the occasion, and over HTTP with 50 MiB/s for each connection, as storage has its limits
-(by nginx for each request, and on Linux by the kernel for each connection).
-Everybody writes to one disk, in interleaved rounds; a ratio is the median of the rounds'. Before
-each download the disk has finished what was written before. Prints one table, and exits 1 when a
-goal is missed. Needs nginx, curl and openssl, ten times `--size` on the disk, and for all of it
-some 15 minutes.
+(by nginx for each request, and on Linux by the kernel for each connection). All clients write to
+one disk, in interleaved rounds; a ratio is the median of the rounds' ratios. Before each download
+the disk has finished the writes of the one before. Prints one table, and exits 1 when a goal is
+missed. Needs nginx, curl and openssl, ten times `--size` on the disk, and some 15 minutes for all
+parts.
 
     python benchmarks/download.py                      # 1 GiB, seven rounds
     python benchmarks/download.py --quick              # 256 MiB, three rounds
     python benchmarks/download.py --only tls rows      # or: http, parts, memory
     python benchmarks/download.py --size 512 --repeat 5 --directory /mnt/disk
 
-Ours syncs its file, which the others don't: "ours, not synced" does the same work as curl, but for
-SHA-256, and "curl, then fsync" the same as ours. "A bare socket" is sockets, threads and system
-calls alone, with SHA-256 and fsync: what there is to reach in Python.
+Ours syncs its file, and the others don't: "ours, not synced" does the same work as curl and
+SHA-256; "curl, then fsync" does the same work as ours without SHA-256. "A bare socket" has sockets,
+threads and system calls alone, with SHA-256 and fsync: the highest throughput that Python can
+reach.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ http {{
 
 @attrs.frozen
 class Storage:
-    """nginx, and what it serves."""
+    """nginx, and the file that it serves."""
 
     file: Path
     certificate: Path
@@ -130,7 +131,7 @@ class Storage:
 
 @contextlib.contextmanager
 def storage(prefix: Path, size: int) -> Generator[Storage]:
-    """Serve a file of `size` bytes, or a row more."""
+    """Serve a file of `size` bytes, and up to a row more."""
     (prefix / "temp").mkdir()
     (prefix / "served").mkdir()
     file = prefix / "served" / "file.csv"
@@ -148,7 +149,7 @@ def storage(prefix: Path, size: int) -> Generator[Storage]:
 
 
 def listener(way: str) -> socket.socket:
-    """A socket for nginx to accept from; it waits for nobody, who comes early is in its backlog."""
+    """A socket for nginx to accept from; connections that come early wait in its backlog."""
     listening = socket.socket()
     if way == "parts" and sys.platform == "linux":
         # Connections inherit it. nginx's own limit is one for each request, and lets a second's
@@ -181,7 +182,7 @@ def start_nginx(
 
 
 def write_csv(path: Path, size: int) -> None:
-    """Rows such as the vendor's may be: some quoted, some not ASCII, none with a newline."""
+    """Rows like the vendor's: some quoted, some not ASCII, none with a newline."""
     chance = random.Random(20_261_123)
     notes = ["", "", "", "vip, since 2019", 'said "hi"', "Ren\u00e9"]
     block = io.StringIO(newline="")
@@ -228,19 +229,19 @@ class Line:
 
 
 def median_ratio(above: Sequence[float], below: Sequence[float]) -> float:
-    """Of the pairs of each round, so that what slows a whole round doesn't count."""
+    """The median of the rounds' ratios: a slow round changes both sides of its ratio."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 
 def throughput(served: Storage, way: str, repeat: int) -> Generator[Line]:
-    """Everybody beside curl, by one of nginx's three ways."""
+    """All clients beside curl, in one of nginx's three ways."""
     # One connection each at 50 MiB/s would only take long.
     others = () if way == "parts" else OTHERS
     not_synced = () if way == "parts" else NOT_SYNCED
     contenders = [CURL, *(other for other in others if other.installed), *not_synced, *OURS]
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for turn in range(repeat):
-        # Nobody is always the one after curl.
+        # A shuffled order: no client always comes after curl.
         shift = turn % len(contenders)
         for contender in contenders[shift:] + contenders[:shift]:
             seconds[contender.name].append(seconds_of(contender, served, way))
@@ -262,10 +263,10 @@ def throughput(served: Storage, way: str, repeat: int) -> Generator[Line]:
 
 
 def seconds_of(contender: Contender, served: Storage, way: str) -> float:
-    """One download, checked for its size, and removed."""
+    """The seconds of one download, whose file is checked for its size and removed."""
     with tempfile.TemporaryDirectory(dir=served.file.parents[2]) as directory:
         place = served.place(way, Path(directory) / "file.csv")
-        os.sync()  # or one would wait for what another wrote
+        os.sync()  # or one client would wait for the writes of another
 
         async def download() -> float:
             began = time.perf_counter()
@@ -280,7 +281,7 @@ def seconds_of(contender: Contender, served: Storage, way: str) -> float:
 
 
 def memory(served: Storage) -> Generator[Line]:
-    """A process of its own, which downloads the file eight times at once."""
+    """The peak memory of a process that downloads the file eight times at once."""
     size = served.file.stat().st_size / MIB
     for contender in OURS:
         with tempfile.TemporaryDirectory(dir=served.file.parents[2]) as directory:
@@ -300,7 +301,7 @@ def memory(served: Storage) -> Generator[Line]:
 
 
 def child(backend: str, url: str, directory: str) -> int:
-    """Download, then print the most KiB that were resident."""
+    """Download, then print the peak of resident KiB."""
     targets = [Path(directory) / f"{number}.csv" for number in range(AT_ONCE)]
 
     async def download() -> None:
@@ -315,7 +316,7 @@ def child(backend: str, url: str, directory: str) -> int:
 
 
 class InMemory:
-    """Chunks of 64 KiB, as httpx has them."""
+    """A body in chunks of 64 KiB, as httpx has them."""
 
     def __init__(self, body: bytes) -> None:
         self._chunks = [body[start : start + 65_536] for start in range(0, len(body), 65_536)]

@@ -1,7 +1,8 @@
 """Ways of getting a file from a URL to the disk, for download.py to compare.
 
-Each is called with a Place, and returns when the file is written. All but curl write in batches of
-4 MiB in a worker thread. Ours also has SHA-256, renames, and, unless told otherwise, syncs.
+Each client is called with a Place, and returns when the file is written. All but curl write in
+batches of 4 MiB in a worker thread. Ours also has SHA-256, a rename, and, except in one variant, a
+sync.
 """
 
 from __future__ import annotations
@@ -38,11 +39,11 @@ PATIENCE = 600.0
 
 @attrs.frozen
 class Place:
-    """Where the file is, and where it shall be.
+    """The file's URL, and its path on the disk.
 
     Attributes:
         url: of the file, on loopback.
-        certificate: what its TLS is trusted by; None for plain HTTP.
+        certificate: the certificate to trust; None for plain HTTP.
         target: a path on the disk.
     """
 
@@ -70,7 +71,7 @@ class Contender:
 
 
 def export_at(url: str) -> Export:
-    """What the vendor would say of an export whose file is there."""
+    """A COMPLETE export with a link to the file."""
     return Export(
         export_id="an-export",
         segment=Segment("a-segment", "A Segment", "a-project", SegmentType.STATIC),
@@ -102,7 +103,7 @@ async def ours(place: Place, *, targets: Sequence[Path] = ()) -> None:
 
 
 async def ours_not_synced(place: Place) -> None:
-    """The work that the others do, too: what is written may still be in memory alone."""
+    """Ours without a sync, as the other clients: the file may still be in memory alone."""
     with unittest.mock.patch("os.fsync"):
         await ours(place)
 
@@ -115,7 +116,7 @@ async def curl(place: Place) -> None:
 
 
 async def curl_then_sync(place: Place) -> None:
-    """As durable as ours: what the difference to curl is of the disk's making."""
+    """Curl with a sync, as ours: shows how much of the difference to curl is the disk's."""
     await curl(place)
     with place.target.open("rb") as file:
         await anyio.to_thread.run_sync(os.fsync, file.fileno())
@@ -178,7 +179,7 @@ async def bare_socket(place: Place) -> None:
 
 
 def _bare_socket(place: Place) -> None:
-    """Sockets, threads and system calls alone: what Python can reach with SHA-256 and fsync.
+    """Sockets, threads and system calls alone: the most that Python reaches with SHA-256 and fsync.
 
     As ours, it has three batches (one is received, one written, one hashed), and syncs on the way.
     """
@@ -219,7 +220,7 @@ def _bare_socket(place: Place) -> None:
 
 @contextlib.contextmanager
 def _asked(place: Place) -> Iterator[tuple[socket.socket, bytes, int]]:
-    """A connection, what came of the body with its head, and the body's length."""
+    """A connection, the part of the body that came with its head, and the body's length."""
     url = urlsplit(place.url)
     context = place.ssl_context()
     with socket.create_connection((url.hostname, url.port), PATIENCE) as plain:

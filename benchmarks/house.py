@@ -45,7 +45,7 @@ class Module:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Of the name, without the package's own."""
+        """The parts of the module's name, without the package's."""
         parts = self.path.relative_to(PACKAGE).with_suffix("").parts
         return parts[:-1] if parts[-1] == "__init__" else parts
 
@@ -160,7 +160,7 @@ def complexity(function: ast.AST) -> int:
 
 
 def private_imports_of_cli(found: list[Module]) -> set[tuple[str, ...]]:
-    """The private modules that the command line imports, and nobody else's business."""
+    """The private modules that the command line imports."""
     return {
         parts[: 2 if len(parts) > 1 and parts[0].startswith("_") else 1]
         for module in found
@@ -171,9 +171,11 @@ def private_imports_of_cli(found: list[Module]) -> set[tuple[str, ...]]:
 
 
 def private_accesses_of_tests() -> int:
-    """Attributes with a leading underscore that tests outside `tests/sansio` touch on an object."""
+    """Private attributes that tests outside `tests/sansio` use; `os._exit` is public."""
     return sum(
-        len(re.findall(r"(?<!self)(?<!cls)\._[a-z]\w*", _without_imports(path.read_text())))
+        len(
+            re.findall(r"(?<!self)(?<!cls)(?<!\bos)\._[a-z]\w*", _without_imports(path.read_text()))
+        )
         for path in TESTS.rglob("*.py")
         if "sansio" not in path.relative_to(TESTS).parts
     )
@@ -184,7 +186,7 @@ def _without_imports(text: str) -> str:
 
 
 def rows() -> Iterator[tuple[str, object, object]]:
-    """What is counted, the count, and what was asked."""
+    """The name of each figure, the count, and the goal."""
     found = modules()
     pairs = arrows(found)
     sizes = sorted((node.end_lineno or 0) - node.lineno + 1 for node in functions(found))

@@ -51,7 +51,7 @@ LOGGED = tuple(event for event in GOES_WELL if event is not Event.FETCH)
 
 
 def memory() -> int:
-    """MiB, at most so far."""
+    """The peak of resident MiB so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
@@ -180,7 +180,7 @@ def take_up(path: Path) -> None:
 
 
 def in_a_process(what: str, call: Any) -> None:
-    """For its memory alone."""
+    """Run in a process of its own, so that its memory can be measured."""
     pid = os.fork()
     if not pid:
         with timed(f"  {what}"):
@@ -193,7 +193,7 @@ def in_a_process(what: str, call: Any) -> None:
 
 
 async def run(server: SandboxServer, sandbox: Sandbox, to: Path, journal: Any, rate: float) -> None:
-    """A run, and what the sandbox saw of it."""
+    """A run, with the figures of the sandbox's record."""
     outcomes: list[Any] = []
     async with SegmentsClient(
         PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url, pacer=Pacer(rate=rate)

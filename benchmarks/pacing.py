@@ -1,7 +1,7 @@
-"""How close the client comes to what is possible under a limit that nobody tells.
+"""How close the client comes to the best possible under an unknown limit.
 
-Drives the real client over the in-process sandbox in virtual time, beside what one would write
-without it, against the clairvoyant bound. Prints its tables; every figure follows from its seeds.
+Drives the real client over the in-process sandbox in virtual time, beside clients that one might
+write instead, against the clairvoyant bound. Prints tables; every figure follows from its seeds.
 
     python benchmarks/pacing.py                 # all scenarios, 5 seeds (20 minutes on two cores)
     python benchmarks/pacing.py --quick         # the small ones, two seeds: for every change
@@ -47,7 +47,7 @@ QUICK = ("1 000 at 10/s", "300 at 1/s", "3 000, 300 per 30 s")
 
 @attrs.frozen
 class Result:
-    """What one run of one client came to."""
+    """The figures of one run of one client."""
 
     scenario: str
     client: str
@@ -139,7 +139,7 @@ RIVALS = ("naive", "backoff", "adaptive", "told the rate", "ours, 0.2")
 def own_table(scenarios: Sequence[Scenario], seeds: int, processes: int) -> bool:
     """Ours, share 0 and 0.2, means of the seeds against the goals."""
     jobs = [(s, share, seed) for s in scenarios for share in SHARES for seed in range(1, seeds + 1)]
-    # The longest first, so that no process is left with one at the end.
+    # The longest scenarios first, so that no process works alone at the end.
     jobs.sort(key=lambda job: -job[0].exports)
     with multiprocessing.Pool(processes) as pool:
         results = list(pool.imap_unordered(_job, jobs, chunksize=1))
@@ -242,8 +242,8 @@ def limiter_alone(limit: TokenBucket | FixedWindow, count: int) -> tuple[float, 
 def longest_first(seed: int) -> tuple[float, float]:
     """Makespan with hints of lognormal error 1, over that of the order as given.
 
-    And what perfect hints and perfect pacing would make of it: no run is shorter than its longest
-    export, or than the limit takes to admit two requests for each.
+    Also the lowest ratio that any client can reach: no run is shorter than its longest export, or
+    than the time in which the limit grants two requests for each export.
     """
     scenario = Scenario("", 10_000, TokenBucket(10, 20), 10, durations=HEAVY)
     given = measure(scenario, "ours", clients.ours(share=0.0), 0.0, seed)
@@ -277,7 +277,7 @@ def detection(seed: int) -> float:
 
 
 def own_figures(seeds: int) -> None:
-    """The figures that are no scenario."""
+    """The figures beside those of the scenarios."""
     numbers = range(1, seeds + 1)
     print(f"\nSeeds 1 to {seeds}.\n\n| figure | measured | goal |\n|---|---|---|")
     pairs = [idle_hour(seed) for seed in numbers]

@@ -1,8 +1,8 @@
-"""Limits that are used up when a run begins, or by somebody else, and restarts with a journal.
+"""Limits that are used up at the start or by other users, and restarts with a journal.
 
-Two ways of measuring, both in virtual time: the pacer alone (`pacing_limiter.py`), and the whole
-client over the in-process sandbox. Prints what was asked beside what was reached; every figure
-follows from its seeds.
+Two measurements, both in virtual time: the pacer alone (`pacing_limiter.py`), and the whole client
+over the in-process sandbox. Prints the goals and the figures reached; every figure follows from its
+seeds.
 
     python benchmarks/pacing_blocks.py                    # five seeds, ten minutes
     python benchmarks/pacing_blocks.py --alone            # the pacer alone, two minutes
@@ -51,7 +51,7 @@ COUNTS = (20, 120, 600)
 
 @attrs.frozen
 class Asked:
-    """So many requests of a limit, and the seconds that they may take."""
+    """A number of requests under a limit, and the seconds that they may take."""
 
     name: str
     limit: Limit
@@ -91,7 +91,7 @@ def refused_at_first() -> Iterator[Asked]:
 
 
 def refused_later() -> Iterator[Asked]:
-    """Somebody else uses a limit of 10/s up after the first few requests."""
+    """Another user uses up a limit of 10/s after the first few requests."""
     for after in (5, 15, 30, 100):
         for seconds in (5, 50):
             at = after / 10
@@ -104,7 +104,7 @@ def refused_later() -> Iterator[Asked]:
 
 
 def alone(asked: Asked, seed: int) -> tuple[float, int]:
-    """Seconds and 429s."""
+    """Seconds and 429s of the pacer alone."""
     stop = 20 * asked.seconds + 600
     told = drive(
         Pacer(),
@@ -121,7 +121,7 @@ def alone(asked: Asked, seed: int) -> tuple[float, int]:
 
 
 def client(asked: Asked, seed: int) -> tuple[float, int]:
-    """The same by plain status requests of the client, through httpx."""
+    """Seconds and 429s of the client's status requests, through httpx."""
     sandbox = Sandbox(
         limit=asked.limit,
         latency=LATENCY,
@@ -189,7 +189,7 @@ def table(
     seeds: int,
     processes: int,
 ) -> bool:
-    """Each row's worst seed against what was asked."""
+    """Each row's worst seed against its goal."""
     print(f"\n{title}, seeds 1 to {seeds}: seconds, mean (worst)\n")
     print("| limit | requests | best possible | asked | reached | 429s | met |")
     print("|---|--:|--:|--:|--:|--:|---|")
@@ -212,8 +212,8 @@ def table(
 
 
 @attrs.frozen
-class AlwaysTold:
-    """A limiter whose 429s all say the same Retry-After, in seconds, whatever it asks."""
+class ConstantRetryAfter:
+    """A limiter whose 429s all have the same Retry-After, in seconds."""
 
     counter: Counter
     seconds: float
@@ -222,34 +222,36 @@ class AlwaysTold:
         return None if self.counter.admit(now) is None else self.seconds
 
 
-def told_table(seeds: int) -> None:
-    """The pacer alone, where Retry-After is far longer than the limiter asks."""
+def retry_after_table(seeds: int) -> None:
+    """The pacer alone, where Retry-After is far longer than the limiter needs."""
     print(
         f"\nThe pacer alone, always the same Retry-After, seeds 1 to {seeds}; worst in brackets\n"
     )
     print("| limit | Retry-After | requests | over the best possible | 429s |")
     print("|---|--:|--:|--:|--:|")
-    for limit, told, count in (
+    for limit, pause, count in (
         (TokenBucket(2, 4), 89, 1_000),
         (TokenBucket(10, 20), 60, 6_000),
         (TokenBucket(20, 40), 89, 6_000),
         (TokenBucket(100, 200), 89, 50_000),
     ):
         runs = [
-            drive(Pacer(), AlwaysTold(limit.counter(), told), count, seed=s, retry_after=True)
+            drive(
+                Pacer(), ConstantRetryAfter(limit.counter(), pause), count, seed=s, retry_after=True
+            )
             for s in range(1, seeds + 1)
         ]
         over = [run.end / (seconds_to_admit(limit, count) + LATENCY) for run in runs]
         refused = statistics.fmean(len(run.refused) for run in runs)
         print(
-            f"| {limit.rate:g}/s, burst {limit.burst:g} | {told} s | {count} "
+            f"| {limit.rate:g}/s, burst {limit.burst:g} | {pause} s | {count} "
             f"| {statistics.fmean(over):.2f} ({max(over):.2f}) | {refused:.0f} |",
             flush=True,
         )
 
 
 def memory_table(seeds: int) -> None:
-    """The pacer alone, starting at what an earlier process found: right, too high, too low."""
+    """The pacer alone, starting at a remembered limit: right, too high, too low."""
     print(f"\nThe pacer alone, starting from memory, seeds 1 to {seeds}\n")
     print("| limit | remembered | over the best possible | 429s in the first minute, at most |")
     print("|---|--:|--:|--:|")
@@ -328,7 +330,7 @@ def windows_table(seeds: int) -> bool:
 
 
 def drawn(seed: int) -> Asked:
-    """A limit of 1 to 500/s, and somebody else who uses it up in one of five ways."""
+    """A limit of 1 to 500/s, and another user who uses it up in one of five ways."""
     chance = random.Random(seed)
     rate = 10 ** chance.uniform(0, 2.7)
     window = chance.uniform(10, 90)
@@ -368,7 +370,7 @@ def drawn(seed: int) -> Asked:
 
 
 def sweep(count: int, processes: int) -> None:
-    """Those of the limits drawn that take longer than asked, and by how much."""
+    """The drawn limits that take longer than their goal, and by how much."""
     rows = [drawn(seed) for seed in range(count)]
     with multiprocessing.Pool(processes) as pool:
         results = pool.starmap(alone, [(asked, 1) for asked in rows], chunksize=4)
@@ -400,7 +402,7 @@ def main() -> int:
     rows = [*used_up(), *refused_at_first(), *refused_later()]
     met = table("The pacer alone", alone, rows, options.seeds, options.processes)
     met &= windows_table(options.seeds)
-    told_table(options.seeds)
+    retry_after_table(options.seeds)
     memory_table(options.seeds)
     if not options.alone:
         met &= table("The whole client", client, rows, options.seeds, options.processes)

@@ -1,6 +1,6 @@
-"""The clients that the pacing benchmark compares: ours, and what one would write without it.
+"""The clients that the pacing benchmark compares: ours, and those one might write instead.
 
-All of them talk to the same sandbox through httpx, in virtual time. Each yields the time at which
+All clients talk to the same sandbox through httpx, in virtual time. Each records the time at which
 it noticed that an export was complete.
 """
 
@@ -34,7 +34,7 @@ def ours(
     hints: Callable[[Sandbox], dict[str, float]] | None = None,
     trace: list[tuple[float, float]] | None = None,
 ) -> Client:
-    """The real client; with `rate`, told the limit; with `trace`, its rate over time."""
+    """The real client. `rate`: the limit is given; `trace`: its rate over time is recorded."""
 
     async def client(sandbox: Sandbox, noticed: dict[str, float]) -> None:
         transport = SandboxTransport(sandbox)
@@ -61,12 +61,12 @@ def ours(
 
 
 def told(rate: float, share: float = 0.2) -> Client:
-    """Ours, with the true rate from the start."""
+    """Ours, with the true rate given."""
     return ours(share=share, rate=rate)
 
 
 def naive(sandbox: Sandbox, noticed: dict[str, float]) -> Awaitable[None]:
-    """A task per export: on 429 once more after 1 s, a poll every 5 s."""
+    """A task per export: after a 429 a retry 1 s later, and a poll every 5 s."""
     return _one_task_each(
         sandbox, noticed, poll_pause=lambda _: 5.0, retry_pause=lambda _: 1.0, limiter=None
     )
@@ -97,8 +97,8 @@ def adaptive(sandbox: Sandbox, noticed: dict[str, float]) -> Awaitable[None]:
 class _Cubic:
     """Off until the first 429; then a token bucket whose rate is CUBIC in the seconds since a cut.
 
-    With botocore's constants: beta 0.7, scale 0.4, at least 0.5 requests/s, at most twice what was
-    measured, which is a moving average over half seconds.
+    With botocore's constants: beta 0.7, scale 0.4, at least 0.5 requests/s, at most twice the
+    measured rate, which is a moving average over half seconds.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class _Cubic:
     async def acquire(self) -> None:
         while self.enabled:
             self._fill(anyio.current_time())
-            if self._tokens >= 1 - 1e-9:  # a rounding error short would be slept for for ever
+            if self._tokens >= 1 - 1e-9:  # or the client would sleep for a rounding error for ever
                 self._tokens -= 1
                 return
             await anyio.sleep((1 - self._tokens) / self._rate)
@@ -211,7 +211,7 @@ async def calls(sandbox: Sandbox, noticed: dict[str, float], count: int) -> None
 
 
 async def twice(sandbox: Sandbox, spans: list[float], *, pause: float) -> None:
-    """Two runs on one client; appends how long each took."""
+    """Two runs on one client; appends the seconds of each."""
     transport = SandboxTransport(sandbox)
     async with (
         httpx.AsyncClient(transport=transport) as http,

@@ -1,8 +1,8 @@
-"""The pacer alone against a limit, in virtual time: callers who always have something to send.
+"""The pacer alone against a limit, in virtual time, with callers who always have requests to send.
 
-No client, no transport: `Pacer` is asked and told as the gate does, and answers come after a
-latency that is spread log-normally. A hundred times faster than the whole client, so that many
-limits can be tried with many seeds.
+No client, no transport: the simulation calls `Pacer` as the gate does, and answers come after a
+lognormal latency. It is a hundred times faster than the whole client, so that many limits can be
+tried with many seeds.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import attrs
 from segments_async import Pacer
 from segments_async.sandbox import ContendedLimit, FixedWindow, TokenBucket
 
-#: Median seconds that an answer takes, and requests under way at once.
+#: Median seconds that an answer takes, and requests on the wire at once.
 LATENCY = 0.08
 SLOTS = 64
 
@@ -25,7 +25,7 @@ Limit = TokenBucket | FixedWindow | ContendedLimit
 
 
 class Counter(Protocol):
-    """What admits or refuses."""
+    """Admits or refuses requests."""
 
     def admit(self, now: float) -> float | None: ...
 
@@ -39,7 +39,7 @@ class NoLimit:
 
 @attrs.define
 class Drive:
-    """What became of it: when the requests that were accepted, and refused, were answered."""
+    """When the accepted and the refused requests were answered."""
 
     accepted: list[float] = attrs.field(factory=list)
     refused: list[float] = attrs.field(factory=list)

@@ -1,7 +1,7 @@
 """The pictures of docs/pacing.md, drawn from runs of the real clients in virtual time.
 
 `python benchmarks/pacing.py --draw docs/pictures` draws them (extra `bench`). The scenarios are
-smaller than the tables', so that it takes minutes. The same runs give the same files, byte for
+smaller than the tables', so that drawing takes minutes. The same runs give the same files, byte for
 byte: no dates, no random ids, no font of one machine.
 """
 
@@ -42,7 +42,7 @@ COMPARED = [
 ]
 
 DISCOVERY = Scenario("", 2_000, TokenBucket(100, 200), 100)
-#: Seconds drawn: as long as there is more to send than may be sent.
+#: Seconds drawn: as long as requests wait.
 DISCOVERY_END, MOVING_END = 40.0, 320.0
 MOVING_STEPS = ((60.0, 25.0), (240.0, 100.0))
 MOVING = Scenario("", 8_000, TokenBucket(50, 100, steps=MOVING_STEPS), 25, moving=True)
@@ -79,7 +79,7 @@ STYLE: dict[Any, Any] = {
 
 
 def draw_all(folder: Path) -> None:
-    """Run what is to be drawn, and write the three pictures."""
+    """Run the scenarios, and draw the three pictures."""
     with multiprocessing.Pool(2) as pool:
         traces = pool.map_async(trace, (DISCOVERY, MOVING), chunksize=1)
         jobs = [(scenario, name) for scenario in COMPARED for name in RIVALS]
@@ -118,7 +118,7 @@ def makespan(results: Sequence[Result]) -> Figure:
 
 
 def throttled(results: Sequence[Result]) -> Figure:
-    """The share of 429s on a logarithmic scale, likewise."""
+    """The share of 429s on a logarithmic scale, a bar for each client in each scenario."""
     least = 0.1
 
     def percent(result: Result) -> float:
@@ -173,7 +173,7 @@ def _bars(
 
 @attrs.frozen
 class Trace:
-    """One run: what the client believed, what it sent, and when it was refused."""
+    """One run: the client's rate, the requests granted, and the times of 429s."""
 
     believed: list[tuple[float, float]]
     granted: list[float]
@@ -181,7 +181,7 @@ class Trace:
 
 
 def trace(scenario: Scenario) -> Trace:
-    """A run of our client, its rate looked at ten times a second."""
+    """A run of our client, with its rate ten times a second."""
     sandbox = scenario.sandbox(1)
     believed: list[tuple[float, float]] = []
     backend, options = virtual_time.backend("asyncio")
@@ -214,7 +214,7 @@ async def _watched_run(sandbox: Sandbox, believed: list[tuple[float, float]]) ->
 
 
 def rates(discovery: Trace, moving: Trace) -> Figure:
-    """The rate over time while it is discovered, and while the limit moves."""
+    """The rate over time while the limit is found, and while the limit moves."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 6), layout="constrained")
         above, below = figure.subplots(2, 1)
@@ -258,7 +258,7 @@ def _rate_axes(axes: Axes, run: Trace, steps: Sequence[tuple[float, float]], *, 
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Without those that lie within 2 % of the last one kept: nobody could see them."""
+    """Without the points within 2 % of the one before, which can't be seen."""
     kept = [points[0]]
     for before, point in itertools.pairwise(points):
         if abs(point[1] / kept[-1][1] - 1) > 0.02:
@@ -268,7 +268,7 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def _per_second(times: Sequence[float], end: float) -> tuple[list[int], list[int]]:
-    """How many of the times lie in each second before the end."""
+    """The number of times in each second before the end."""
     counts = Counter(int(at) for at in times)
     seconds = list(range(int(end) + 1))
     return seconds, [counts[second] for second in seconds]

@@ -1,4 +1,4 @@
-"""What the pacing benchmark runs: limits, durations, and the clairvoyant bounds."""
+"""The pacing benchmark's scenarios: limits, durations, and the clairvoyant bounds."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import attrs
 
 from segments_async.sandbox import Durations, FixedWindow, Sandbox, TokenBucket
 
-#: Jobs short enough that the request budget binds, and the heavy-tailed ones of the vendor's page
-#: ("within a matter of seconds, but can potentially take up to several hours").
+#: Exports short enough that the request budget binds, and the heavy-tailed ones of the vendor's
+#: page ("within a matter of seconds, but can potentially take up to several hours").
 SHORT = Durations(median=4.0, sigma=0.6, longest=60.0)
 HEAVY = Durations(median=8.0, sigma=1.5, longest=4 * 3600.0)
 
@@ -46,7 +46,7 @@ class Scenario:
         )
 
     def goals(self, share: float) -> tuple[float, float | None]:
-        """What makespan / bound and T90 / its bound may be at most; None: no figure."""
+        """The most that makespan / bound and T90 / its bound may be; None: no goal."""
         if isinstance(self.limit, FixedWindow):
             # Even spacing can't follow a staircase: 1.15 and one window are allowed.
             bound = seconds_to_admit(self.limit, 2 * self.exports)
@@ -90,7 +90,7 @@ LARGE = Scenario(
 
 @attrs.frozen
 class Bounds:
-    """What a client that knew everything would need, in seconds."""
+    """The seconds that a client needs that knows the limit and every duration."""
 
     makespan: float
     t90: float
@@ -111,7 +111,7 @@ def bounds(scenario: Scenario, durations: Sequence[float], share: float) -> Boun
 
 
 def admissions(limit: TokenBucket | FixedWindow, count: int) -> list[float]:
-    """When the limit admits each of the first `count` requests, at the earliest."""
+    """The earliest times at which the limit admits each of the first `count` requests."""
     step = max(1, count // 2_000)
     times: list[float] = []
     for start in range(0, count, step):

@@ -1,6 +1,6 @@
-"""What the promises come to in large numbers. The tests run the same in small.
+"""Tests of the promises with large numbers of cases; the test suite runs small numbers.
 
-Prints a table for each method, and exits 1 where one of them found something.
+Prints a table for each method, and exits 1 where a method found a broken promise.
 
     python benchmarks/reliability.py                                        # all of it, an hour
     python benchmarks/reliability.py --only schedules --schedules 10000 --seed 7
@@ -11,7 +11,7 @@ Prints a table for each method, and exits 1 where one of them found something.
     python benchmarks/reliability.py --only fuzzing --inputs 1000000 --seed 7
     python benchmarks/reliability.py --only fuzzing --decoder sidecar --seed 7 --number 4711
 
-The last one shows one input again, and what becomes of it; `--schedule` does so with a schedule.
+The last command repeats one input and shows its result; `--schedule` does so with a schedule.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _Job = tuple[int, int, int, int]
 
 
 def fuzzing(options: argparse.Namespace) -> bool:
-    """Every decoder of what a server or a disk says, on inputs from a seed."""
+    """Every decoder of a server's or a disk's data, on inputs from a seed."""
     chosen = [n for n, decoder in enumerate(DECODERS) if options.decoder in decoder.name]
     if options.number is not None:
         clean = [_replayed(DECODERS[n], options.seed, options.number) for n in chosen]
@@ -59,7 +59,7 @@ def fuzzing(options: argparse.Namespace) -> bool:
 
 def _shares(chosen: list[int], inputs: int, seed: int) -> Iterator[_Job]:
     for place, n in enumerate(chosen):
-        # The first ones take what can't be divided.
+        # The first processes take the remainder.
         count = inputs // len(chosen) + (place < inputs % len(chosen))
         for start in range(0, count, _SHARE):
             yield n, seed, start, min(start + _SHARE, count)
@@ -100,7 +100,7 @@ def _replayed(decoder: Decoder[Any, Any], seed: int, number: int) -> bool:
 
 # ------------------------------------------------------------------------- all
 
-#: By the word for `--only`: prints its table, and returns whether all was well.
+#: By the word for `--only`: prints its table, and returns whether all promises held.
 METHODS: Mapping[str, Callable[[argparse.Namespace], bool]] = {
     "fuzzing": fuzzing,
     **reliability_runs.METHODS,

@@ -1,6 +1,6 @@
-"""The part of `reliability.py` that is about runs: what a journal promises, in large numbers.
+"""The part of `reliability.py` for runs with a journal.
 
-`kills` and `deaths` are of real processes over real sockets; the others are in virtual time.
+`kills` and `deaths` have real processes over real sockets; the others are in virtual time.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def _print_tally(name: str, tally: Tally, most: str, started: float) -> None:
 
 
 def machine(options: argparse.Namespace) -> bool:
-    """Sessions of one run as Hypothesis thinks of them, against a dictionary."""
+    """Sessions of one run as Hypothesis draws them, against a dictionary."""
     print(
         f"\nState machine: {options.examples} x {options.steps}, seed {options.seed}\n", flush=True
     )
@@ -195,7 +195,7 @@ def _run_machine(job: tuple[int, int, int]) -> str | None:
 
 
 def variants(options: argparse.Namespace) -> bool:
-    """How many of the first schedules catch each deliberately broken variant."""
+    """The number of schedules that catch each deliberately broken variant."""
     print(f"\nBroken variants, on {_SHARE} schedules each\n", flush=True)
     print("| variant | schedules that caught it | the first |\n|---|--:|--:|")
     well = True
@@ -221,7 +221,7 @@ def _quiet() -> None:
     logging.getLogger("segments_async").setLevel(logging.CRITICAL)
 
 
-#: By the word for `--only`: prints its table, and returns whether all was well.
+#: By the word for `--only`: prints its table, and returns whether all promises held.
 METHODS: Mapping[str, Callable[[argparse.Namespace], bool]] = {
     "schedules": schedules,
     "kills": kills,
@@ -233,7 +233,7 @@ METHODS: Mapping[str, Callable[[argparse.Namespace], bool]] = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The methods' own."""
+    """The options of these methods."""
     group = parser.add_argument_group("runs")
     group.add_argument("--schedules", type=int, default=10_000)
     group.add_argument("--schedule", type=int, help="play the schedule of this seed again")

@@ -1,7 +1,7 @@
-"""What the client costs: requests/s over real sockets, and processor time per request.
+"""The cost of the client: requests/s over real sockets, and processor time per request.
 
-Both beside bare httpx, in interleaved rounds, since the machine is never quiet. Prints its tables
-and exits 1 when a goal is missed.
+Both are compared with bare httpx, in interleaved rounds, since other programs use the machine too.
+Prints tables and exits 1 when a goal is missed.
 
     python benchmarks/requests_per_second.py                    # both, some four minutes
     python benchmarks/requests_per_second.py --only processor   # or: sockets
@@ -60,7 +60,7 @@ COUNTING = 2.0
 #: Exports of one run whose processor time is taken.
 EXPORTS = 2_000
 
-#: A request to the vendor, once, by whatever client.
+#: Sends one request to the vendor.
 Request = Callable[[], Awaitable[object]]
 
 # --------------------------------------------------------------------- over real sockets
@@ -68,7 +68,7 @@ Request = Callable[[], Awaitable[object]]
 
 @attrs.frozen
 class Contender:
-    """A client, and how many callers share it."""
+    """A client, and the number of callers that share it."""
 
     name: str
     connected: Callable[[str], contextlib.AbstractAsyncContextManager[Request]]
@@ -105,7 +105,7 @@ CONTENDERS = (
 
 
 async def requests_per_second(contender: Contender, base_url: str) -> float:
-    """How many requests/s all its callers get answered together, once it is warm."""
+    """Requests/s of all callers together, once connections are made."""
     answered, rate = 0, math.nan
 
     async def caller(request: Request) -> None:
@@ -128,7 +128,7 @@ async def requests_per_second(contender: Contender, base_url: str) -> float:
 @contextlib.contextmanager
 def sandbox_process() -> Generator[str]:
     """A sandbox server in a process of its own, so that its processor time isn't ours."""
-    # Not forked: a fork would hold copies of whatever this process has open.
+    # Not forked: a fork would hold copies of all files that this process has open.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs,), daemon=True)
@@ -137,7 +137,7 @@ def sandbox_process() -> Generator[str]:
     try:
         yield ours.recv()
     finally:
-        ours.close()  # which ends it
+        ours.close()  # which ends the server
         process.join()
 
 
@@ -148,7 +148,7 @@ def _serve(parent: Connection) -> None:
 
 
 def sockets(rounds: int) -> bool:
-    """Print the table of requests/s, and whether its goal was met on each backend."""
+    """Print the table of requests/s. Returns whether the goal was met on each backend."""
     print("\nRequests/s over real sockets, medians of", rounds, "interleaved rounds.\n")
     print("| | callers | " + " | ".join(BACKENDS) + " |")
     print("|---|---" + "|---" * len(BACKENDS) + "|")
@@ -175,7 +175,7 @@ def sockets(rounds: int) -> bool:
 
 @attrs.frozen
 class Cost:
-    """Seconds of processor time, and the requests that they were spent on."""
+    """Seconds of processor time, and the number of requests."""
 
     seconds: float
     submits: int
@@ -202,8 +202,8 @@ async def bulk_run() -> Cost:
 
 
 async def bare_requests(submits: int, polls: int) -> Cost:
-    """The same numbers of POSTs and GETs by httpx alone, answers decoded as JSON."""
-    # Without a limit: bare httpx would only learn that there is one.
+    """The same numbers of POSTs and GETs by httpx alone, with answers decoded as JSON."""
+    # Without a limit, which bare httpx couldn't keep.
     sandbox = Sandbox(segments=EXPORTS, latency=0.08)
     segment_ids, export_ids = sandbox.segment_ids, list[str]()
     async with httpx.AsyncClient(transport=SandboxTransport(sandbox), auth=AUTH) as http:
@@ -224,7 +224,7 @@ async def bare_requests(submits: int, polls: int) -> Cost:
 
 
 async def _by_eight(request: Callable[[int], Awaitable[None]], count: int) -> None:
-    """Eight at once, as many as there are at 100/s with answers of 0.08 s."""
+    """Eight requests at once, as at 100/s with answers of 0.08 s."""
     numbers = iter(range(count))
 
     async def worker() -> None:
@@ -237,12 +237,12 @@ async def _by_eight(request: Callable[[int], Awaitable[None]], count: int) -> No
 
 
 def _processor_time() -> float:
-    gc.collect()  # or one side would pay for the other's garbage
+    gc.collect()  # or one client would pay for the other's garbage
     return time.process_time()
 
 
 def processor(rounds: int) -> bool:
-    """Print the table of processor time, and whether its goal was met on each backend."""
+    """Print the table of processor time. Returns whether the goal was met on each backend."""
     print("\nProcessor time per request of a bulk run of", EXPORTS, "exports over the in-process")
     print(f"sandbox, in virtual time, without files; medians of {rounds} interleaved rounds.\n")
     print("| | ours | bare httpx | ours over bare (goal) |\n|---|---|---|---|")
@@ -278,7 +278,7 @@ def _microseconds(values: list[float]) -> str:
 
 
 def _median_ratio(above: list[float], below: list[float]) -> float:
-    """Of the pairs of each round, so that what slows a whole round doesn't count."""
+    """The median of the rounds' ratios: a slow round changes both sides of its ratio."""
     return statistics.median(a / b for a, b in zip(above, below, strict=True))
 
 

@@ -1,7 +1,7 @@
-"""Several processes with one account: how long they take together, with one journal and without.
+"""Several processes with one account: their time together, with one journal and without.
 
-A simulation of what decides (`Pacer` and `Share`), always with something to send, against the
-sandbox's limits; answers take 80 ms, spread log-normally. Each process has the same number of
+A simulation of the parts that decide (`Pacer` and `Share`), in which requests always wait, against
+the sandbox's limits. Answers take 80 ms, spread log-normally. Each process has the same number of
 requests and starts a second after the one before; exchanges are a second apart. Prints the time
 over the least that the limit asks for, the 429s, and the busiest second after the first twentieth.
 
@@ -67,7 +67,7 @@ class Account:
         heapq.heappush(self._events, (when, next(self._order), do))
 
     def step(self) -> bool:
-        """Let the next thing happen. Returns whether there was one."""
+        """Go on to the next event. Returns whether there was one."""
         if not self._events:
             return False
         self.now, _, do = heapq.heappop(self._events)
@@ -162,7 +162,7 @@ class Process:
 
 @attrs.frozen
 class Measured:
-    """What one simulation came to."""
+    """The figures of one simulation."""
 
     over_least: float
     refused: float
@@ -185,7 +185,7 @@ def simulate(
 
 
 def least_seconds(limit: Limit, requests: int) -> float:
-    """Until the limit lets so many through, however they are sent."""
+    """The least seconds in which the limit grants so many requests."""
     low, high = 0.0, 1.0
     while limit.admitted_by(high) < requests:
         high *= 2

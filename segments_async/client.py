@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
-import random
 import ssl
 import warnings
 from collections.abc import (
     AsyncGenerator,
     Callable,
     Iterable,
-    Mapping,
     Sequence,
 )
 from functools import partial
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, Unpack, overload
 
 import anyio
 import anyio.to_thread
 
+from segments_async._exports.files import ExportFiles
 from segments_async._exports.followers import CallFollower
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
-from segments_async._exports.shared_export import SharedExport, last_setback
+from segments_async._exports.shared_export import SharedExport
 from segments_async._files.body import ExportBody
-from segments_async._files.destination import Destination, check_target
-from segments_async._files.fetch import fetch_file, open_file
+from segments_async._files.destination import check_target
 from segments_async._files.s3 import S3Signer
-from segments_async._files.under_way import FilesUnderWay
 from segments_async._http.api import (
     KEEPALIVE,
     LIST_CAP,
@@ -43,8 +39,11 @@ from segments_async._http.api import (
 )
 from segments_async._http.binding import Binding
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
-from segments_async._pace.gate import Gate, Target
-from segments_async._run.start import Resources, RunRequest, StrPath, account_of
+from segments_async._pace.calls import Calls
+from segments_async._pace.gate import Gate, GateStatistics
+from segments_async._pace.permits import Target
+from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_bulk_options
+from segments_async._run.start import Resources, account_of
 from segments_async._sansio.api.credentials import (
     BASE_URL,
     Origin,
@@ -53,36 +52,26 @@ from segments_async._sansio.api.credentials import (
     parse_base_url,
 )
 from segments_async._sansio.api.decoding import read_segments, read_status
-from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import (
-    LONGEST_ID,
-    ApiAnswer,
-    ApiRequest,
-    checked_id,
-    is_id,
     list_request,
     poll_request,
 )
+from segments_async._sansio.arguments import (
+    check_at_least_one,
+    check_patterns,
+    check_positive,
+    check_timeout,
+    export_id_of,
+    segment_id_of,
+)
 from segments_async._sansio.files.links import MOST_REDIRECTS, S3_HOSTS, check_addresses, check_link
-from segments_async._sansio.jobs.decisions import RunOptions
 from segments_async._sansio.jobs.exports import is_complete
-from segments_async._sansio.jobs.record import IfLost
-from segments_async._sansio.jobs.verdict import NOT_NOW
-from segments_async._sansio.pace.backoff import RetryQuota, full_jitter
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async.errors import (
-    APIConnectionError,
-    APIStatusError,
     ConfigurationError,
-    ExportFailedError,
-    ExportTimeoutError,
-    NotSubmittedError,
-    SegmentsError,
-    ServerError,
-    printable,
 )
-from segments_async.models import Export, ExportStatus, OutputFormat, Segment
+from segments_async.models import Export, OutputFormat, Segment
 from segments_async.results import BulkReport, Completed, Exported, ExportedFile
 from segments_async.run import BulkRun
 
@@ -91,16 +80,8 @@ logger: logging.Logger = logging.getLogger("segments_async")
 API_KEY = "SEGMENTS_API_KEY"
 ACCESS_TOKEN = "SEGMENTS_ACCESS_TOKEN"  # noqa: S105 - a variable's name
 
-#: A single call is tried this often, where trying again is safe.
-ATTEMPTS = 5
-
-#: Bytes of JSON above which decoding would hold the event loop for longer than a few milliseconds.
-DECODE_IN_THREAD = 256 * 1024
-
 #: Storage gets this many seconds for connecting, and between two chunks.
 STORAGE_TIMEOUT = 60.0
-
-T = TypeVar("T")
 
 
 class SegmentsClient:
@@ -171,12 +152,12 @@ class SegmentsClient:
         header = authorization(key.reveal(), token.reveal())
         origin = parse_base_url(base_url)
         _check_transport(origin, allow_insecure=allow_insecure)
-        _positive("request_timeout", request_timeout)
-        _at_least_one("downloads", downloads)
+        check_positive("request_timeout", request_timeout)
+        check_at_least_one("downloads", downloads)
         scheduler: PollScheduler[Target] = PollScheduler(
             poll_share=poll_share, max_pending=max_pending
         )
-        check = partial(check_link, file_hosts=_patterns(file_hosts), loopback=origin.loopback)
+        check = partial(check_link, file_hosts=check_patterns(file_hosts), loopback=origin.loopback)
         reachable = partial(check_addresses, loopback=origin.loopback)
         self._own: list[OwnClients] = []
         self._binding = Binding()
@@ -191,7 +172,6 @@ class SegmentsClient:
             request_timeout,
         )
         self._gate = Gate(api, pacer or Pacer(), scheduler)
-        self._files_under_way = FilesUnderWay()
         self._storage = Storage(
             CallersClient(file_http_client, "file_http_client")
             if file_http_client is not None
@@ -205,8 +185,9 @@ class SegmentsClient:
         )
         self._registry = ExportRegistry(self._gate)
         self._requests = ExportRequests(self._gate, self._registry)
-        self._quota = RetryQuota()
+        self._calls = Calls(self._gate)
         self._download_slots = anyio.Semaphore(downloads, max_value=downloads)
+        self._files = ExportFiles(self._storage, self._download_slots, self.get_export)
         self._resources = Resources(
             check=self._enter,
             account=account_of(base_url, key.reveal()),
@@ -214,7 +195,7 @@ class SegmentsClient:
             registry=self._registry,
             requests=self._requests,
             storage=self._storage,
-            files_under_way=self._files_under_way,
+            files_under_way=self._files.under_way,
             download_slots=self._download_slots,
             downloads=downloads,
             renew=self.get_export,
@@ -293,7 +274,7 @@ class SegmentsClient:
             APIError: see :mod:`segments_async.errors`.
         """
         self._enter(files=False)
-        found = await self._call(list_request(), read_segments, cap=LIST_CAP)
+        found = await self._calls.call(list_request(), read_segments, cap=LIST_CAP)
         if found.left_out:
             logger.warning(
                 "%d of the list's records can't be read, and are left out; the first: %s",
@@ -316,7 +297,7 @@ class SegmentsClient:
                 idempotency key; asking again is the caller's decision.
             APIError: it was refused.
         """
-        segment_id = _segment_id(segment)
+        segment_id = segment_id_of(segment)
         self._enter()
         follower = CallFollower()
         start = partial(self._registry.start_alone, follower, segment_id, output_format)
@@ -329,10 +310,10 @@ class SegmentsClient:
             NotFoundError: no such export in this account.
             APIError: see :mod:`segments_async.errors`.
         """
-        export_id = _export_id(export)
+        export_id = export_id_of(export)
         self._enter(files=False)
         read = partial(read_status, export_id=export_id)
-        return await self._call(poll_request(export_id), read, cap=STATUS_CAP)
+        return await self._calls.call(poll_request(export_id), read, cap=STATUS_CAP)
 
     async def wait_for_export(
         self, export: Export | str, *, timeout: float | None = None
@@ -351,8 +332,8 @@ class SegmentsClient:
             ExportTimeoutError: not finished in time. It goes on at the vendor: wait again.
             NotFoundError: no such export, and not only for a moment.
         """
-        _optional_positive("timeout", timeout)
-        export_id = _export_id(export)
+        check_timeout("timeout", timeout)
+        export_id = export_id_of(export)
         self._enter(files=False)
         if isinstance(export, Export) and is_complete(export):
             return export
@@ -365,7 +346,7 @@ class SegmentsClient:
         )
         with anyio.move_on_after(timeout):
             return await self._wait(follower, join)
-        raise self._out_of_time(follower, timeout)
+        raise follower.timeout_error(timeout)
 
     async def download_export(
         self, export: Export | str, to: StrPath, *, overwrite: bool = False
@@ -385,7 +366,7 @@ class SegmentsClient:
         """
         self._enter(api=False)
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
-        return await self._fetch(await self._with_link(export), target)
+        return await self._files.fetch(await self._files.with_link(export), target)
 
     @contextlib.asynccontextmanager
     async def open_export(self, export: Export | str) -> AsyncGenerator[ExportBody]:
@@ -401,12 +382,9 @@ class SegmentsClient:
             ExportExpiredError: the file is gone, after 48 hours.
         """
         self._enter(api=False)
-        found = await self._with_link(export)
-        async with (
-            self._download_slots,
-            open_file(self._storage, found, renew=self.get_export) as answer,
-        ):
-            yield ExportBody(answer.chunks, found)
+        found = await self._files.with_link(export)
+        async with self._files.open(found) as body:
+            yield body
 
     async def export(
         self,
@@ -432,68 +410,30 @@ class SegmentsClient:
             APIError: the vendor refused.
             ConfigurationError: the path can't be written.
         """
-        _optional_positive("timeout", timeout)
-        segment_id = _segment_id(segment)
+        check_timeout("timeout", timeout)
+        segment_id = segment_id_of(segment)
         self._enter()
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
         follower = CallFollower()
         with anyio.move_on_after(timeout):
             join = partial(self._registry.join_segment, follower, segment_id)
             complete = await self._wait(follower, join)
-            return await self._fetch(complete, target)
-        raise self._out_of_time(follower, timeout)
+            return await self._files.fetch(complete, target)
+        raise follower.timeout_error(timeout)
 
     # ----------------------------------------------------------------- bulk
 
     @overload
     def open_bulk_export(
-        self,
-        segments: Iterable[Segment | str],
-        to: StrPath,
-        *,
-        journal: StrPath | None = None,
-        run: str | None = None,
-        timeout: float | None = None,
-        export_timeout: float = 86_400.0,
-        only_changed: bool = False,
-        retry_failed: int = 0,
-        on_unknown: IfLost = "report",
-        on_expired: IfLost = "report",
-        expected_seconds: Mapping[str, float] | None = None,
-        overwrite: bool = False,
+        self, segments: Iterable[Segment | str], to: StrPath, **options: Unpack[BulkOptions]
     ) -> BulkRun[Exported]: ...
     @overload
     def open_bulk_export(
-        self,
-        segments: Iterable[Segment | str],
-        to: None,
-        *,
-        journal: StrPath | None = None,
-        run: str | None = None,
-        timeout: float | None = None,
-        export_timeout: float = 86_400.0,
-        only_changed: bool = False,
-        retry_failed: int = 0,
-        on_unknown: IfLost = "report",
-        on_expired: IfLost = "report",
-        expected_seconds: Mapping[str, float] | None = None,
-        overwrite: bool = False,
+        self, segments: Iterable[Segment | str], to: None, **options: Unpack[BulkOptions]
     ) -> BulkRun[Completed]: ...
+    @shows_bulk_options
     def open_bulk_export(
-        self,
-        segments: Iterable[Segment | str],
-        to: StrPath | None,
-        *,
-        journal: StrPath | None = None,
-        run: str | None = None,
-        timeout: float | None = None,
-        export_timeout: float = 86_400.0,
-        only_changed: bool = False,
-        retry_failed: int = 0,
-        on_unknown: IfLost = "report",
-        on_expired: IfLost = "report",
-        expected_seconds: Mapping[str, float] | None = None,
-        overwrite: bool = False,
+        self, segments: Iterable[Segment | str], to: StrPath | None, **options: Unpack[BulkOptions]
     ) -> BulkRun[Any]:
         """Export many segments at once.
 
@@ -539,99 +479,19 @@ class SegmentsClient:
                 entering, a directory that can't be written.
             JournalError: on entering: a live process has the run, or the journal is damaged...
         """
-        if isinstance(segments, str):
-            # To a type checker a string is an iterable of strings; here each of them is a POST.
-            raise ConfigurationError("segments: an iterable of segments or ids, not one string")
-        _optional_positive("timeout", timeout)
-        _positive("export_timeout", export_timeout)
-        _check_choices(only_changed, journal, run, retry_failed, on_unknown, on_expired)
-        hints = dict(expected_seconds or {})
-        for segment_id, seconds in hints.items():
-            _positive(f"expected_seconds[{segment_id!r}]", seconds)
-        given: dict[str, Segment | None] = {}
-        unusable: dict[str, SegmentsError] = {}
-        for segment in segments:
-            known = segment if isinstance(segment, Segment) else None
-            if known is not None and not is_id(known.segment_id):
-                # The vendor's own, and so this one segment's outcome; a caller's is a mistake.
-                shown = _shown_id(known.segment_id)
-                given[shown] = known
-                unusable[shown] = _unusable(shown)
-            else:
-                given[_segment_id(segment)] = known or given.get(_segment_id(segment))
-        files = [
-            (one, None if known is None else known.name)
-            for one, known in given.items()
-            if one not in unusable
-        ]
-        request = RunRequest(
-            segments=given,
-            destination=None if to is None else Destination(to, files, overwrite=overwrite),
-            options=RunOptions(
-                timeout=timeout,
-                export_timeout=export_timeout,
-                retry_failed=retry_failed,
-                on_unknown=on_unknown,
-                on_expired=on_expired,
-                expected_seconds=hints,
-            ),
-            journal=journal,
-            run=run,
-            overwrite=overwrite,
-            only_changed=only_changed,
-            unusable=unusable,
-        )
-        return BulkRun(self._resources, request)
+        return BulkRun(self._resources, bulk_export(segments, to, **options))
 
     @overload
     async def bulk_export(
-        self,
-        segments: Iterable[Segment | str],
-        to: StrPath,
-        *,
-        journal: StrPath | None = None,
-        run: str | None = None,
-        timeout: float | None = None,
-        export_timeout: float = 86_400.0,
-        only_changed: bool = False,
-        retry_failed: int = 0,
-        on_unknown: IfLost = "report",
-        on_expired: IfLost = "report",
-        expected_seconds: Mapping[str, float] | None = None,
-        overwrite: bool = False,
+        self, segments: Iterable[Segment | str], to: StrPath, **options: Unpack[BulkOptions]
     ) -> BulkReport[Exported]: ...
     @overload
     async def bulk_export(
-        self,
-        segments: Iterable[Segment | str],
-        to: None,
-        *,
-        journal: StrPath | None = None,
-        run: str | None = None,
-        timeout: float | None = None,
-        export_timeout: float = 86_400.0,
-        only_changed: bool = False,
-        retry_failed: int = 0,
-        on_unknown: IfLost = "report",
-        on_expired: IfLost = "report",
-        expected_seconds: Mapping[str, float] | None = None,
-        overwrite: bool = False,
+        self, segments: Iterable[Segment | str], to: None, **options: Unpack[BulkOptions]
     ) -> BulkReport[Completed]: ...
+    @shows_bulk_options
     async def bulk_export(
-        self,
-        segments: Iterable[Segment | str],
-        to: StrPath | None,
-        *,
-        journal: StrPath | None = None,
-        run: str | None = None,
-        timeout: float | None = None,
-        export_timeout: float = 86_400.0,
-        only_changed: bool = False,
-        retry_failed: int = 0,
-        on_unknown: IfLost = "report",
-        on_expired: IfLost = "report",
-        expected_seconds: Mapping[str, float] | None = None,
-        overwrite: bool = False,
+        self, segments: Iterable[Segment | str], to: StrPath | None, **options: Unpack[BulkOptions]
     ) -> BulkReport[Any]:
         """Export many segments, and return only the result.
 
@@ -641,52 +501,11 @@ class SegmentsClient:
             AuthenticationError, PermissionDeniedError: the account ended the run.
             ConfigurationError, JournalError: as in :meth:`open_bulk_export`.
         """
-        bulk: BulkRun[Any] = self.open_bulk_export(
-            segments,
-            to,
-            journal=journal,
-            run=run,
-            timeout=timeout,
-            export_timeout=export_timeout,
-            only_changed=only_changed,
-            retry_failed=retry_failed,
-            on_unknown=on_unknown,
-            on_expired=on_expired,
-            expected_seconds=expected_seconds,
-            overwrite=overwrite,
-        )
-        async with bulk:
-            return await bulk.report()
+        run: BulkRun[Any] = BulkRun(self._resources, bulk_export(segments, to, **options))
+        async with run:
+            return await run.report()
 
     # ----------------------------------------------------------------- how
-
-    async def _call(
-        self, request: ApiRequest, read: Callable[[ApiRequest, ApiAnswer], T], *, cap: int
-    ) -> T:
-        """Send a harmless request, again where that may help, and read its answer."""
-        after = -math.inf
-        for attempt in range(ATTEMPTS):
-            try:
-                answer = await self._gate.call(request, after=after, cap=cap)
-                if len(answer.body) > DECODE_IN_THREAD:
-                    return await anyio.to_thread.run_sync(read, request, answer)
-                value = read(request, answer)
-            except (APIConnectionError, APIStatusError) as exc:
-                if attempt + 1 == ATTEMPTS or not self._worth_another(exc, attempt):
-                    raise
-                after = anyio.current_time() + _pause(exc, attempt)
-            else:
-                self._quota.on_success()
-                return value
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _worth_another(self, exc: APIConnectionError | APIStatusError, attempt: int) -> bool:
-        if isinstance(exc, APIStatusError) and exc.status_code in NOT_NOW:
-            return True  # not refused, only put off; of a 429, the pacer decides until when
-        if isinstance(exc, APIStatusError) and exc.status_code == 500 and attempt:
-            return False  # each one raises a ticket: after the guard's pause once more, and no more
-        passing = isinstance(exc, APIConnectionError | ServerError)
-        return passing and self._quota.take()
 
     async def _wait(
         self,
@@ -696,87 +515,9 @@ class SegmentsClient:
     ) -> Export:
         return await follower.wait(self._gate, self._registry, self._requests, join, until)
 
-    async def _fetch(self, export: Export, target: Any) -> ExportedFile:
-        fetch = partial(
-            fetch_file,
-            self._storage,
-            export,
-            target,
-            slots=self._download_slots,
-            renew=self.get_export,
-        )
-        async with self._download_slots:
-            return await self._files_under_way.fetch(target, export.export_id, fetch)
-
-    async def _with_link(self, export: Export | str) -> Export:
-        if isinstance(export, Export) and export.filename:
-            return export
-        found = await self.get_export(export)
-        if found.status == ExportStatus.FAILED:
-            raise ExportFailedError(
-                f"the vendor says that export {found.export_id} failed",
-                segment_id=found.segment.segment_id,
-                export=found,
-            )
-        if not is_complete(found):
-            raise ConfigurationError(
-                f"export {found.export_id} is {redact(found.status)}: wait_for_export() waits for "
-                "its file"
-            )
-        return found
-
-    def _out_of_time(self, follower: CallFollower, timeout: float | None) -> Exception:
-        shared = follower.shared
-        facts: dict[str, Any] = {
-            "segment_id": shared and shared.segment_id,
-            "export": shared and shared.export,
-        }
-        known = facts["segment_id"] or (shared and shared.export_id) or "no segment yet"
-        text = f"{known}: no end within {timeout:g} s"
-        if shared is not None and shared.error is not None:
-            return shared.fresh_error()  # it came within the grace of a POST
-        if shared is None or shared.submitted == "no":
-            return NotSubmittedError(f"{text}; nothing was submitted", **facts)
-        error = ExportTimeoutError(
-            f"{text}; the export goes on, wait_for_export() too{last_setback(shared)}", **facts
-        )
-        error.__cause__ = shared.setback
-        return error
-
-
-def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:
-    """Seconds before a call is tried again; 429 and outages hold the gate by themselves."""
-    if isinstance(exc, APIStatusError):
-        if exc.status_code == 429:
-            return 0.0
-        if exc.retry_after is not None:
-            return exc.retry_after
-    return full_jitter(attempt, random.random())
-
 
 def _is_accepted(shared: SharedExport) -> bool:
     return shared.ended or shared.export_id is not None
-
-
-def _shown_id(segment_id: str) -> str:
-    """An id that isn't one, fit for a log and a journal; never one that is."""
-    shown = printable(redact(segment_id))
-    return shown if len(shown) <= LONGEST_ID else shown[: LONGEST_ID - 3] + "..."
-
-
-def _unusable(segment_id: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"segment {segment_id}: not an id that this library sends (letters, digits, _ and -, at "
-        f"most {LONGEST_ID}); nothing was asked of the vendor for it"
-    )
-
-
-def _segment_id(segment: Segment | str) -> str:
-    return checked_id("a segment", segment.segment_id if isinstance(segment, Segment) else segment)
-
-
-def _export_id(export: Export | str) -> str:
-    return checked_id("an export", export.export_id if isinstance(export, Export) else export)
 
 
 def _check_transport(origin: Origin, *, allow_insecure: bool) -> None:
@@ -790,41 +531,8 @@ def _check_transport(origin: Origin, *, allow_insecure: bool) -> None:
     warnings.warn("the vendor's API requires HTTPS; credentials travel in the clear", stacklevel=3)
 
 
-def _patterns(file_hosts: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(file_hosts, str):
-        raise ConfigurationError("file_hosts: a sequence of patterns, not one string")
-    return tuple(file_hosts)
-
-
-def _check_choices(
-    only_changed: bool,
-    journal: StrPath | None,
-    run: str | None,
-    retry_failed: int,
-    on_unknown: str,
-    on_expired: str,
-) -> None:
-    if only_changed and journal is None:
-        raise ConfigurationError("only_changed: needs a journal, which knows the last run's files")
-    if run is not None and journal is None:
-        raise ConfigurationError("run: a name is of use in a journal only")
-    if retry_failed < 0:
-        raise ConfigurationError(f"retry_failed: 0 or more, not {retry_failed!r}")
-    for what, value in {"on_unknown": on_unknown, "on_expired": on_expired}.items():
-        if value not in ("report", "resubmit"):
-            raise ConfigurationError(f'{what}: "report" or "resubmit", not {value!r}')
-
-
-def _positive(what: str, value: float) -> None:
-    if not value > 0:
-        raise ConfigurationError(f"{what}: above zero, not {value!r}")
-
-
-def _optional_positive(what: str, value: float | None) -> None:
-    if value is not None:
-        _positive(what, value)
-
-
-def _at_least_one(what: str, value: int) -> None:
-    if value < 1:
-        raise ConfigurationError(f"{what}: at least 1, not {value!r}")
+def statistics_of(client: SegmentsClient) -> tuple[GateStatistics, int]:
+    """For tests: a client's gate at this moment, and the files that are being downloaded."""
+    slots = client._download_slots  # pyright: ignore[reportPrivateUsage]
+    gate = client._gate  # pyright: ignore[reportPrivateUsage]
+    return gate.statistics(), int(slots.max_value or 0) - slots.value

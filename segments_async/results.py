@@ -201,25 +201,37 @@ def outcome_line(
     The same keys on every line, null where there is nothing to say; docs/manifest.md describes
     them. It holds no link: a presigned one is a credential.
     """
-    export: Export | None = outcome.export
-    file: ExportedFile | None = outcome.file if isinstance(outcome, Exported) else None
-    missing = outcome if isinstance(outcome, NotExported) else None
-    return {
+    export = outcome.export
+    line: dict[str, object] = {
         "run": run,
         "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "outcome": _KINDS[type(outcome)],
         "segment_id": outcome.segment_id,
         "name": name if export is None else export.segment.name or name,
         "export_id": export and export.export_id,
-        "file": file and file.location,
-        "size": file and file.size,
-        "sha256": file and file.sha256,
-        "verified": file and file.verified,
-        "source": outcome.source if isinstance(outcome, Exported) else None,
-        "submitted": missing.submitted if missing else "yes",
-        "resumable": missing.resumable if missing else None,
-        "error": _error(missing.error) if missing else None,
+        "file": None,
+        "size": None,
+        "sha256": None,
+        "verified": None,
+        "source": None,
+        "submitted": "yes",
+        "resumable": None,
+        "error": None,
     }
+    match outcome:
+        case Exported(file=file, source=source):
+            line |= {
+                "file": file.location,
+                "size": file.size,
+                "sha256": file.sha256,
+                "verified": file.verified,
+                "source": source,
+            }
+        case NotExported(error=error, submitted=submitted, resumable=resumable):
+            line |= {"submitted": submitted, "resumable": resumable, "error": _error(error)}
+        case Completed():
+            pass
+    return line
 
 
 def leaves_all_as_it_was(outcome: Exported | Completed | NotExported) -> bool:

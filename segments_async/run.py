@@ -11,8 +11,9 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
+from segments_async._run.request import RunRequest
 from segments_async._run.session import Session
-from segments_async._run.start import Resources, RunRequest, start_run
+from segments_async._run.start import Resources, start_run
 from segments_async._run.stats import progress_before_start
 from segments_async._sansio.files import naming
 from segments_async.errors import ConfigurationError

@@ -27,7 +27,7 @@ import h2.events
 import httpx
 import pytest
 import trustme
-from client.vendor import connected
+from client.vendor import connected, until
 from frames import BASIC, LINK, SIGNATURE, TESTS, Answering, an_export, client_of
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
@@ -44,8 +44,9 @@ from segments_async import (
     SubmitUnknownError,
 )
 from segments_async._files.gzip_stream import STEP, GzipDecoder, NotGzip
-from segments_async._http.api import LIST_CAP, STATUS_CAP, described
+from segments_async._http.api import LIST_CAP, STATUS_CAP
 from segments_async._http.storage import STORAGE_ERROR_CAP, StorageAnswer
+from segments_async.models import Export, ExportStatus, Segment
 from segments_async.sandbox import (
     API_ORIGIN,
     PAGE_ACCESS_TOKEN,
@@ -377,15 +378,29 @@ def tls_origin(authority: trustme.CA) -> Iterator[str]:
 
 
 @pytest.mark.real_time
-async def test_no_client_of_ours_takes_an_unknown_certificate(tls_origin: str) -> None:
+@pytest.mark.parametrize("which", ["API", "files"])
+async def test_no_client_of_ours_takes_an_unknown_certificate(
+    which: str, tls_origin: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Both verify, for the API and for files, with nothing configured."""
-    async with SegmentsClient(PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=tls_origin) as client:
-        assert len(client._own) == 2
-        for own in client._own:
-            http_client = own.borrow()
-            with pytest.raises(httpx.ConnectError) as caught:
-                await http_client.send(http_client.build_request("GET", tls_origin))
-            assert "CERTIFICATE_VERIFY_FAILED" in described(caught.value)
+    segment, link = Segment(PAGE_SEGMENT_ID), f"{tls_origin}/a.csv"
+    export = Export(PAGE_EXPORT_ID, segment, ExportStatus.COMPLETE, None, filename=link)
+
+    async def ask() -> None:
+        if which == "API":
+            await client.list_segments()
+        else:
+            await client.download_export(export, tmp_path / "a.csv")
+
+    caplog.set_level(logging.INFO, "segments_async")
+    async with (
+        SegmentsClient(PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=tls_origin) as client,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(ask)
+        with anyio.fail_after(10):
+            await until(lambda: "CERTIFICATE_VERIFY_FAILED" in caplog.text)
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.real_time

@@ -10,10 +10,12 @@ import anyio
 
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
-from segments_async._exports.shared_export import SharedExport
-from segments_async._pace.gate import Gate, Mailbox, Permit
+from segments_async._exports.shared_export import SharedExport, last_setback
+from segments_async._pace.gate import Gate
+from segments_async._pace.permits import Mailbox, Permit
 from segments_async._pace.watch import RequestWatch
 from segments_async._sansio.jobs.lifecycle import Event
+from segments_async.errors import ExportTimeoutError, NotSubmittedError, SegmentsError
 from segments_async.models import Export
 
 #: Seconds that a POST on the wire goes on after its caller was cancelled, so that its id is kept.
@@ -81,6 +83,24 @@ class CallFollower:
         if shared.export is None:
             raise AssertionError("an export that ended well has an answer")
         return shared.export
+
+    def timeout_error(self, timeout: float | None) -> SegmentsError:
+        """Why a call that was given so many seconds ends without its export."""
+        shared = self.shared
+        if shared is None:
+            text = f"no segment yet: no end within {timeout:g} s; nothing was submitted"
+            return NotSubmittedError(text, segment_id=None, export=None)
+        if shared.error is not None:
+            return shared.fresh_error()  # it came within the grace of a POST
+        segment_id, export = shared.segment_id, shared.export
+        text = f"{segment_id or shared.export_id}: no end within {timeout:g} s"
+        if shared.submitted == "no":
+            text = f"{text}; nothing was submitted"
+            return NotSubmittedError(text, segment_id=segment_id, export=export)
+        text = f"{text}; the export goes on, wait_for_export() too{last_setback(shared)}"
+        error = ExportTimeoutError(text, segment_id=segment_id, export=export)
+        error.__cause__ = shared.setback
+        return error
 
 
 async def shielded(permit: Permit, send: Callable[[], Awaitable[T]]) -> T:

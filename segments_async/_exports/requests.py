@@ -13,7 +13,8 @@ import attrs
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.shared_export import SharedExport
 from segments_async._http.api import LIST_CAP
-from segments_async._pace.gate import Gate, Permit
+from segments_async._pace.gate import Gate
+from segments_async._pace.permits import Permit
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import (
     LONGEST_ID,

@@ -12,7 +12,7 @@ import copy
 import math
 from typing import Protocol
 
-from segments_async._pace.gate import Mailbox, Permit, Target
+from segments_async._pace.permits import Mailbox, Permit, Target
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.jobs.verdict import Missing, PollJob, Submitted
 from segments_async._sansio.pace.refusals import Refusals

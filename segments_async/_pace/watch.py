@@ -1,7 +1,7 @@
-"""Ends requests whose time is over, and none because this process stood still meanwhile.
+"""Ends requests whose time is over, and ends none because this process stood still meanwhile.
 
-A cancel scope's deadline goes by the clock alone. In a process that was stopped for a minute it
-ends requests whose answers are in their sockets; see `_sansio/pace/standstill.py`.
+A cancel scope's deadline goes by the clock alone. In a process that was stopped for a minute, it
+ends requests whose answers are in their sockets already; see `_sansio/pace/standstill.py`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import math
 import anyio
 from anyio.abc import TaskGroup
 
-from segments_async._pace.gate import Permit
+from segments_async._pace.permits import Permit
 from segments_async._sansio.pace.standstill import Standstill
 
 
 class RequestWatch:
     """Watches the requests of one run, or of one caller, while any are on the wire.
 
-    There is one task for all of them: a timer for each costs twice as much as what it is for.
+    One task watches all of them: a timer for each request costs twice as much as one request's
+    other decisions.
     """
 
     def __init__(self) -> None:
-        self._tickets: dict[Permit, None] = {}
+        self._permits: dict[Permit, None] = {}
         self._tasks: TaskGroup | None = None
         self._scope: anyio.CancelScope | None = None
         self._alarm = anyio.CancelScope()
@@ -33,30 +34,30 @@ class RequestWatch:
         self._tasks = tasks
 
     def add(self, permit: Permit) -> None:
-        """Watch the ticket's request, from its first byte on."""
+        """Watch the permit's request from its first byte on."""
         if self._tasks is None:
             return  # its scope's own deadline holds
         permit.watched_by(self)
-        self._tickets[permit] = None
+        self._permits[permit] = None
         if self._scope is None:
             self._scope = anyio.CancelScope()
             self._tasks.start_soon(self._watch, self._scope)
 
     def on_due(self, due: float, /) -> None:
-        """A ticket was spent; its request's time is over then."""
+        """A request is on the wire, and its time is over at `due`."""
         if due < self._look_at:
             self._alarm.cancel()
 
     def discard(self, permit: Permit) -> None:
-        """The ticket is spent."""
-        self._tickets.pop(permit, None)
+        """Watch the permit's request no more: the request has ended."""
+        self._permits.pop(permit, None)
 
     def close(self) -> None:
-        """Watch no more: what is still on the wire ends by its own deadline."""
+        """Stop watching. Requests that are still on the wire end by their scopes' deadlines."""
         self._tasks = None
-        for permit in self._tickets:
+        for permit in self._permits:
             permit.watched_by(None)
-        self._tickets.clear()
+        self._permits.clear()
         if self._scope is not None:
             self._scope.cancel()
 
@@ -64,10 +65,10 @@ class RequestWatch:
         clock = Standstill(anyio.current_time())
         try:
             with scope:
-                while self._tickets:
+                while self._permits:
                     await self._sleep(clock)
                     now = anyio.current_time()
-                    for permit in self._tickets:
+                    for permit in self._permits:
                         if clock.is_over(permit.due, now):
                             permit.end()
         finally:
@@ -75,7 +76,7 @@ class RequestWatch:
 
     async def _sleep(self, clock: Standstill) -> None:
         now = anyio.current_time()
-        seconds = clock.plan(now, min(permit.due for permit in self._tickets))
+        seconds = clock.plan(now, min(permit.due for permit in self._permits))
         self._look_at = now + seconds
         with anyio.CancelScope() as self._alarm:
             await anyio.sleep(seconds)

@@ -16,12 +16,13 @@ from anyio.abc import TaskGroup
 
 from segments_async._exports.shared_export import SharedExport
 from segments_async._files.fetch import fetch_file
-from segments_async._pace.gate import Mailbox
+from segments_async._pace.permits import Mailbox
 from segments_async._run.downloads import DownloadQueue
-from segments_async._run.job import Job, following
+from segments_async._run.job import Job, following, payload_of, vendor_outcome
 from segments_async._run.journal_upkeep import JournalUpkeep
 from segments_async._run.outcomes import Outcomes
-from segments_async._run.start import Resources, RunRequest, RunStart
+from segments_async._run.request import RunRequest
+from segments_async._run.start import Resources, RunStart
 from segments_async._run.stats import RunStats
 from segments_async._run.workers import WorkerPool
 from segments_async._sansio.jobs.decisions import (
@@ -39,6 +40,7 @@ from segments_async._sansio.jobs.decisions import (
     on_overdue,
     on_start,
     on_vendor_end,
+    unrecorded,
 )
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import ENDS, Event, State
@@ -139,7 +141,7 @@ class Engine(Generic[OutcomeT]):
             if self._state.state(job.segment_id) is State.FAILED:
                 await self._record(job, Event.OPTED_IN)
                 job.retry = None
-            state = await self._record(job, event, _payload(shared, event))
+            state = await self._record(job, event, payload_of(shared, event))
         except JournalError as exc:
             self._stop(exc)
             self._leave_unrecorded(job, shared, exc)
@@ -169,7 +171,7 @@ class Engine(Generic[OutcomeT]):
         job = self._job_of(shared)
         if job.shared is not shared:
             return
-        outcome = _vendor_outcome(job.segment_id, shared)
+        outcome = vendor_outcome(job.segment_id, shared)
         if isinstance(outcome, Completed):
             seconds = seconds_taken(outcome.export)
             if seconds is not None:
@@ -391,14 +393,8 @@ class Engine(Generic[OutcomeT]):
         if shared.export is None:
             self._unfollow(job)
             return
-        error = JournalError(
-            f"segment {job.segment_id}: export {shared.export.export_id} is at the vendor, and "
-            f"the journal could not keep what became of it: {exc}",
-            reason=exc.reason,
-            location=exc.location,
-        )
         known = self._recorder.knows_export(job.segment_id)
-        self.settle(job, NotExported(job.segment_id, shared.export, error, "yes", known))
+        self.settle(job, unrecorded(job.segment_id, shared.export, exc, known=known))
 
     def unfollow_all(self) -> None:
         """Stop following every export, and release the permits that were not used."""
@@ -415,25 +411,3 @@ class Engine(Generic[OutcomeT]):
         state = await self._recorder.record(job.segment_id, event, payload)
         self.upkeep.wait_if_away()
         return state
-
-
-def _vendor_outcome(segment_id: str, shared: SharedExport) -> NotExported | Completed:
-    if shared.error is not None:
-        return _failed_outcome(segment_id, shared)
-    if shared.export is None:
-        raise AssertionError("an export that is complete has an answer")
-    return Completed(segment_id, shared.export)
-
-
-def _failed_outcome(segment_id: str, shared: SharedExport) -> NotExported:
-    error = shared.fresh_error()
-    return NotExported(segment_id, shared.export, error, shared.submitted, shared.resumable)
-
-
-def _payload(shared: SharedExport, event: Event) -> Payload:
-    """What a later session has to know of the export, besides the event."""
-    if shared.error is not None and shared.segment_id is not None:
-        return Payload.of_outcome(_failed_outcome(shared.segment_id, shared))
-    if event in (Event.ACCEPTED, Event.ADOPTED, Event.COMPLETED, Event.FAILED):
-        return Payload(shared.export)
-    return NOTHING

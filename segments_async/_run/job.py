@@ -6,7 +6,9 @@ import attrs
 
 from segments_async._exports.shared_export import SharedExport, last_setback
 from segments_async._sansio.jobs.decisions import Following
-from segments_async.results import NotExported, Outcome
+from segments_async._sansio.jobs.lifecycle import Event
+from segments_async._sansio.jobs.payload import NOTHING, Payload
+from segments_async.results import Completed, NotExported, Outcome
 
 
 @attrs.define(eq=False)
@@ -51,3 +53,26 @@ def following(shared: SharedExport) -> Following:
         setback=last_setback(shared),
         cause=shared.setback,
     )
+
+
+def vendor_outcome(segment_id: str, shared: SharedExport) -> NotExported | Completed:
+    """What an ended export came to at the vendor."""
+    if shared.error is not None:
+        return _failed_outcome(segment_id, shared)
+    if shared.export is None:
+        raise AssertionError("an export that is complete has an answer")
+    return Completed(segment_id, shared.export)
+
+
+def _failed_outcome(segment_id: str, shared: SharedExport) -> NotExported:
+    error = shared.fresh_error()
+    return NotExported(segment_id, shared.export, error, shared.submitted, shared.resumable)
+
+
+def payload_of(shared: SharedExport, event: Event) -> Payload:
+    """What a later session has to know of the export, besides the event."""
+    if shared.error is not None and shared.segment_id is not None:
+        return Payload.of_outcome(_failed_outcome(shared.segment_id, shared))
+    if event in (Event.ACCEPTED, Event.ADOPTED, Event.COMPLETED, Event.FAILED):
+        return Payload(shared.export)
+    return NOTHING

@@ -10,14 +10,15 @@ from typing import Generic, cast
 import anyio
 
 from segments_async._exports.followers import POST_GRACE
-from segments_async._pace.gate import Permit
-from segments_async._pace.sharing import sharing_of
+from segments_async._pace.permits import Permit
+from segments_async._pace.sharing import Sharing
 from segments_async._pace.watch import RequestWatch
 from segments_async._run.engine import Engine
 from segments_async._run.job import Job
 from segments_async._run.manifest import Manifest
 from segments_async._run.outcomes import Outcomes
-from segments_async._run.start import Resources, RunRequest, RunStart
+from segments_async._run.request import RunRequest
+from segments_async._run.start import Resources, RunStart
 from segments_async._run.workers import WorkerPool
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
@@ -94,10 +95,9 @@ class Session(Generic[OutcomeT]):
                 done = anyio.Event()
                 try:
                     if journal is not None and unfinished:
-                        gate = self._resources.gate
-                        sharing = sharing_of(gate.pacer)
-                        await sharing.join(gate, journal)
-                        tasks.start_soon(sharing.keep, gate, journal, done)
+                        sharing = Sharing(self._resources.gate, journal)
+                        await sharing.join()
+                        tasks.start_soon(sharing.keep, done)
                     if self._recorder.can_be_lost and unfinished:
                         tasks.start_soon(self.engine.upkeep.check_until, done)
                     await self.engine.start_all()

@@ -7,7 +7,6 @@ needn't be made, would be hours of the vendor's work for nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
@@ -20,17 +19,15 @@ import attrs
 
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
-from segments_async._files.destination import Destination
 from segments_async._files.fetch import Renew
 from segments_async._files.under_way import FilesUnderWay
 from segments_async._http.storage import Storage
-from segments_async._journal.records import RunSpec
 from segments_async._journal.sql import SqlJournal
 from segments_async._pace.gate import Gate
 from segments_async._run.recorder import Recorder
+from segments_async._run.request import RunRequest
 from segments_async._sansio.api.credentials import parse_base_url
 from segments_async._sansio.files.naming import is_in
-from segments_async._sansio.jobs.decisions import RunOptions
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.unchanged import is_unchanged
@@ -41,8 +38,6 @@ from segments_async.results import ExportedFile
 
 if TYPE_CHECKING:
     from segments_async._journal.run_log import RunLog
-
-StrPath = str | os.PathLike[str]
 
 
 @attrs.frozen(kw_only=True)
@@ -72,47 +67,6 @@ class Resources:
     download_slots: anyio.Semaphore
     downloads: int
     renew: Renew
-
-
-@attrs.frozen(kw_only=True)
-class RunRequest:
-    """What the caller asked; see `SegmentsClient.open_bulk_export`.
-
-    Attributes:
-        segments: by id; None where only the id was given.
-        destination: None where only links are wanted.
-        options: of the run.
-        journal: a path or URL; None for none.
-        run: the name that the caller gave.
-        overwrite: whether files that are there already may be replaced.
-        only_changed: whether to look for segments that needn't be exported.
-        unusable: why a segment can't be exported whatever is there, by its id.
-    """
-
-    segments: Mapping[str, Segment | None]
-    destination: Destination | None
-    options: RunOptions
-    journal: StrPath | None = None
-    run: str | None = None
-    overwrite: bool = False
-    only_changed: bool = False
-    unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
-
-    @property
-    def spec(self) -> RunSpec:
-        """What the journal stores of the request, for a later session of the run."""
-        options = self.options
-        return RunSpec(
-            segments=[segment for segment in self.segments if segment not in self.unusable],
-            options={
-                "overwrite": self.overwrite,
-                "only_changed": self.only_changed,
-                "retry_failed": options.retry_failed,
-                "on_unknown": options.on_unknown,
-                "on_expired": options.on_expired,
-                "export_timeout": options.export_timeout,
-            },
-        )
 
 
 @attrs.frozen(kw_only=True)

@@ -1,8 +1,8 @@
-"""An honest stand-in for the vendor's User Segments Export API, written from its page.
+"""A stand-in for the vendor's User Segments Export API, written from the vendor's page.
 
-`Sandbox` is the vendor as a pure function of requests and time, `SandboxTransport` puts it behind
-an `httpx.AsyncClient`, and `segments_async.sandbox.server.SandboxServer` (extra `sandbox`) behind
-two loopback ports. Nothing here knows the client.
+`Sandbox` is the vendor as a pure function of requests and time. `SandboxTransport` puts a sandbox
+behind an `httpx.AsyncClient`; `segments_async.sandbox.server.SandboxServer` (extra `sandbox`) puts
+one behind two loopback ports. Nothing here imports the client.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What goes back to the client, and how it breaks on the way."""
+"""The vendor's answer, and how its connection breaks on the way to the client."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .record import Entry, Lost
 
 
 class BrokenBody(ConnectionError):
-    """The connection closes here, before the body that was announced has gone out."""
+    """The connection closes here, before the announced body has gone out."""
 
 
 @frozen
 class Reply:
-    """A status, a body and the headers that are particular to it."""
+    """A status, a body, and the headers of this reply alone."""
 
     status: int
     body: bytes | Iterable[bytes] = b""
@@ -24,7 +24,7 @@ class Reply:
 
 @frozen
 class Answer:
-    """One answer of the sandbox: what the vendor says, and what becomes of it on the wire.
+    """One answer of the sandbox: the vendor's reply, and the faults of its connection.
 
     Header names are in lower case.
     """
@@ -33,16 +33,29 @@ class Answer:
     headers: Mapping[str, str]
     body: bytes | Iterable[bytes]
     entry: Entry
-    lost: Lost = "no"  # the client sees the connection break and not a byte of this
+    lost: Lost = "no"  # before or after: the client gets not a byte, and the connection breaks
     unreachable: bool = False  # the connection was never made: nothing was sent
-    cut_after: int | None = None  # bytes of body that go out before the connection breaks
-    delay: float = 0.0  # seconds it is held back, on top of the latency
-    rate: float | None = None  # bytes/s that its connection gets; None: as many as it takes
+    cut_after: int | None = None  # bytes of the body that go out before the connection breaks
+    delay: float = 0.0  # seconds that the answer is held back, besides the latency
+    rate: float | None = None  # bytes/s of the connection; None: as many as it takes
+
+    @classmethod
+    def whole(cls, entry: Entry, reply: Reply, date: str, rate: float | None) -> Answer:
+        """The reply as the vendor sends it; `date` is for its Date header."""
+        entry.status = reply.status
+        headers = {"date": date, **reply.headers}
+        if isinstance(reply.body, bytes):
+            headers.setdefault("content-length", str(len(reply.body)))
+        return cls(reply.status, headers, reply.body, entry, rate=rate)
 
     def pieces(self) -> Iterator[bytes]:
-        """The body as it goes out; raises `BrokenBody` where the connection breaks.
+        """The body as it goes out.
 
-        As on a real connection: no byte beyond Content-Length, and ending short of it is a break.
+        As on a real connection, no byte goes out beyond Content-Length, and a body that ends before
+        it breaks the connection.
+
+        Raises:
+            BrokenBody: the connection breaks here.
         """
         declared = self.headers.get("content-length")
         length = int(declared) if declared is not None else None

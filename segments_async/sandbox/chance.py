@@ -1,4 +1,4 @@
-"""Draws that depend on their labels alone, so that another process draws the same."""
+"""Random draws that depend on their labels alone: each process draws the same."""
 
 from __future__ import annotations
 

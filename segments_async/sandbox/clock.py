@@ -1,4 +1,4 @@
-"""Wall time, as the vendor prints it: a pure function of the sandbox's seconds."""
+"""The wall time that the vendor prints, from the sandbox's seconds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def stamp(moment: datetime) -> str:
 
 
 def http_date(moment: datetime) -> str:
-    """As headers print it: `Thu, 01 Jan 2026 00:00:00 GMT`. `moment` is in UTC."""
+    """A time as HTTP headers print it: `Thu, 01 Jan 2026 00:00:00 GMT`. `moment` is in UTC."""
     return format_datetime(moment, usegmt=True)
 
 
 def amz_date(moment: datetime) -> str:
-    """As S3's signatures print it: `20260101T000000Z`."""
+    """A time as S3's signatures print it: `20260101T000000Z`."""
     return f"{moment:%Y%m%dT%H%M%SZ}"
 
 
@@ -61,7 +61,7 @@ class Clock:
 
 
 class Timeline:
-    """The sandbox's time under an event loop's; a later loop goes on where an earlier one ended."""
+    """The sandbox's seconds. Each event loop goes on where the last one ended."""
 
     def __init__(self) -> None:
         self._loop: object = None

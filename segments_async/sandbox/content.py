@@ -1,4 +1,4 @@
-"""The CSV files, made as they are read: rows of one width, so that any range is cheap."""
+"""The CSV files. Rows have one width, and are made when they are read: any range is cheap."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from . import chance
 
 _HEADER = b"user_id,email,last_seen,note\n"
 _BLOCK_ROWS = 1000
-_KEY = b"!!!!!!!!!!!!"  # stands in the template for what is particular to a file
-_BLOCK = b"???????"  # and this for the number of a block of rows
-# Of one width in UTF-8, and each a case a careless CSV reader gets wrong.
+# Placeholders in the template: for a file's own key, and for the number of a block of rows.
+_KEY = b"!!!!!!!!!!!!"
+_BLOCK = b"???????"
+# Each is a case that a careless CSV reader gets wrong; all have one width in UTF-8.
 _NOTES = (
     '"Pro plan, billed yearly   "',
     '"called it ""great"" twice "',
@@ -26,7 +27,7 @@ _NOTES = (
 
 @lru_cache(maxsize=1)
 def _template() -> bytes:
-    """A block of rows with the stand-ins in it."""
+    """A block of rows, with placeholders."""
     return b"".join(_row(n) for n in range(_BLOCK_ROWS))
 
 
@@ -48,13 +49,13 @@ class Content:
 
     @classmethod
     def of(cls, seed: int, segment_id: str, attempt: int, rows: int, version: int = 0) -> Content:
-        """The file of a segment's export; nothing else decides its bytes."""
+        """The file of a segment's export. Its bytes depend on these arguments alone."""
         source = (seed, "file", segment_id, attempt, *((version,) if version else ()))
         return cls(rows, chance.digest(*source, size=6).hex().encode())
 
     @property
     def size(self) -> int:
-        """How many bytes it has."""
+        """The size, in bytes."""
         return len(_HEADER) + self.rows * _WIDTH
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
@@ -69,11 +70,11 @@ class Content:
             yield self._block(number)[max(0, body_start - at) : body_stop - at]
 
     def etag(self) -> str:
-        """As S3 gives it to an object uploaded in one part: the quoted MD5."""
+        """The ETag that S3 gives to an object uploaded in one part: the quoted MD5."""
         return f'"{_hash("md5", self)}"'
 
     def sha256(self) -> str:
-        """In hexadecimal."""
+        """The SHA-256, in hexadecimal."""
         return _hash("sha256", self)
 
     def _block(self, number: int) -> bytes:
@@ -82,13 +83,13 @@ class Content:
 
 @frozen
 class Compressed:
-    """The same, as it is stored gzip-encoded."""
+    """The same file, stored gzip-encoded."""
 
     content: Content
 
     @property
     def size(self) -> int:
-        """How many encoded bytes it has."""
+        """The encoded size, in bytes."""
         return len(_gzip(self.content))
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
@@ -96,7 +97,7 @@ class Compressed:
         yield _gzip(self.content)[start:stop]
 
     def etag(self) -> str:
-        """The quoted MD5 of the encoded bytes, which are the object."""
+        """The quoted MD5 of the encoded bytes, which are the stored object."""
         return f'"{hashlib.md5(_gzip(self.content), usedforsecurity=False).hexdigest()}"'
 
 

@@ -1,4 +1,4 @@
-"""Faults that a test scripts: what goes wrong, and with which request."""
+"""Faults that a test scripts: each says what goes wrong, and with which requests."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
-from attrs import astuple, define, field, frozen
+from attrs import astuple, define, evolve, field, frozen
 
-from .answer import Reply
+from .answer import Answer, Reply
 from .record import Entry, Lost, Origin
 from .request import error
 
 
 @frozen(kw_only=True)
 class Fault:
-    """What goes wrong with one request; make it with the constants and class methods."""
+    """A fault of one request. Use the constants and the class methods to make one."""
 
     UNREACHABLE: ClassVar[Fault]
-    """No connection: provably nothing was sent, and the record doesn't show it."""
+    """No connection is made: nothing is sent, and the record has no entry."""
     LOST_BEFORE: ClassVar[Fault]
     """The connection breaks before the vendor acts."""
     LOST_AFTER: ClassVar[Fault]
@@ -37,7 +37,7 @@ class Fault:
     length: int | Literal["true"] | None = "true"
 
     def alter(self, reply: Reply) -> Reply:
-        """The vendor's true reply, as this fault leaves it."""
+        """The vendor's reply, with this fault."""
         if self.reply is not None:
             return self.reply
         if self.change is None:
@@ -45,6 +45,17 @@ class Fault:
         body = reply.body if isinstance(reply.body, bytes) else b"".join(reply.body)
         headers = {k: v for k, v in reply.headers.items() if k != "content-length"}
         return Reply(reply.status, self.change(body), headers)
+
+    def spoil(self, answer: Answer) -> Answer:
+        """The answer to a request with this fault, as it goes out."""
+        answer.entry.status, answer.entry.lost = answer.status or None, self.lost
+        headers = dict(answer.headers)
+        if self.length != "true":
+            headers.pop("content-length", None)
+            headers |= {} if self.length is None else {"content-length": str(self.length)}
+        return evolve(
+            answer, headers=headers, lost=self.lost, cut_after=self.cut_after, delay=self.delay
+        )
 
     @classmethod
     def status(
@@ -55,21 +66,22 @@ class Fault:
         body: bytes | str = b"",
         acts: bool = False,
     ) -> Fault:
-        """This very answer. `acts`: the vendor did what was asked all the same."""
+        """Answer this. `acts`: the vendor does what is asked all the same."""
         data = body.encode() if isinstance(body, str) else body
         lower = {name.lower(): value for name, value in (headers or {}).items()}
         return cls(reply=Reply(status, data, lower), acts=acts)
 
     @classmethod
     def changed(cls, change: Callable[[bytes], bytes]) -> Fault:
-        """The true answer with its body changed: another id, a missing field."""
+        """The true answer, its body changed: another id, a missing field."""
         return cls(change=change)
 
     @classmethod
     def fields(cls, **fields: object) -> Fault:
-        """The true answer, with these fields of its export changed; `segment` goes deeper.
+        """The true answer, with these fields of its export changed.
 
-        An answer that is no export, as a list's is not, stays as it is.
+        `segment` is a mapping of fields of the export's segment. An answer that is no export, such
+        as a list, stays as it is.
         """
 
         def change(body: bytes) -> bytes:
@@ -91,7 +103,7 @@ class Fault:
 
     @classmethod
     def slow(cls, seconds: float) -> Fault:
-        """The true answer, so many seconds late; the vendor has acted before them."""
+        """The true answer, so many seconds late. The vendor acts before the delay."""
         return cls(delay=seconds)
 
     @classmethod
@@ -107,7 +119,7 @@ Fault.LOST_AFTER = Fault(lost="after")
 
 @frozen
 class Shares:
-    """The shares of API requests that meet with each fault of the options."""
+    """The parts of API requests that get each fault of the sandbox's options."""
 
     internal_errors: float
     gateway_errors: float
@@ -120,7 +132,7 @@ class Shares:
             raise ValueError("shares are not negative, and add up to at most 1")
 
     def draw(self, chance: random.Random) -> Fault | None:
-        """One draw decides between them, so that they exclude each other."""
+        """Draw a fault for one request, or none: at most one, since one draw decides."""
         u = chance.random()
         for share, faults in zip(astuple(self), _FAULTS, strict=True):
             if u < share:
@@ -139,7 +151,7 @@ _FAULTS: tuple[tuple[Fault, ...], ...] = (
     (
         _gateway_error(502, acts=False),
         _gateway_error(503, acts=False),
-        # The gateway waited too long: half of these the vendor has acted on.
+        # The gateway waited too long. The vendor has acted on half of these requests.
         _gateway_error(504, acts=False),
         _gateway_error(504, acts=True),
     ),
@@ -150,20 +162,20 @@ _FAULTS: tuple[tuple[Fault, ...], ...] = (
 
 @define
 class Rule:
-    """A fault, and the requests it is for."""
+    """A fault, and the requests that get it."""
 
     fault: Fault
     origin: Origin
     method: str | None
     path: re.Pattern[str] | None
     segment_id: str | None
-    times: float  # how often yet; inf: for ever
-    skip: int = field(default=0)  # how many matching requests pass untouched first
-    since: float = field(default=-math.inf)  # when it begins, and is over
+    times: float  # so many more requests get it; inf: all
+    skip: int = field(default=0)  # so many matching requests pass first
+    since: float = field(default=-math.inf)  # seconds between which requests match
     until: float = field(default=math.inf)
 
     def matches(self, entry: Entry) -> bool:
-        """Whether this request is one of them."""
+        """Whether this request gets the fault."""
         return (
             entry.origin == self.origin
             and self.since <= entry.at < self.until
@@ -174,7 +186,7 @@ class Rule:
 
 
 class Script:
-    """The faults still to come, first scripted first served."""
+    """The faults still to come, in the order in which they were scripted."""
 
     def __init__(self) -> None:
         self._rules: list[Rule] = []
@@ -183,15 +195,19 @@ class Script:
         return len(self._rules)
 
     def add(self, rule: Rule) -> None:
-        """Script one more."""
+        """Script a fault."""
         self._rules.append(rule)
 
+    def clear(self) -> None:
+        """Forget them all."""
+        self._rules.clear()
+
     def rule_for(self, entry: Entry) -> Rule | None:
-        """The rule this request falls under; it isn't used up until `take`."""
+        """The first rule that matches the request; `take` uses the rule."""
         return next((rule for rule in self._rules if rule.matches(entry)), None)
 
     def take(self, rule: Rule) -> Fault | None:
-        """Use the rule once; None while it lets requests pass."""
+        """Use the rule once. None: it lets this request pass."""
         if rule.skip:
             rule.skip -= 1
             return None

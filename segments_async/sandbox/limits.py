@@ -1,4 +1,4 @@
-"""How many requests the account may send: the page has a 429, and gives no number."""
+"""Limits on the account's requests. The page has a 429, and gives no number."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class Counter(Protocol):
     """The running state of a limit, made by the sandbox it belongs to."""
 
     def admit(self, now: float) -> float | None:
-        """Let one request through (None), or say how many seconds until one would pass.
+        """Grant a request (None), or refuse it and return the seconds until one passes.
 
-        A refused request takes nothing from the budget.
+        A refused request uses nothing of the budget.
         """
         ...
 
 
 class _Budget(Counter, Protocol):
-    """A counter from which others take, too."""
+    """A counter whose budget other users take from, too."""
 
     def use(self, now: float, requests: float) -> None:
-        """Take so many requests of what is left, or all of it, for somebody else."""
+        """Take so many requests of the rest, or all of the rest, for other users."""
         ...
 
 
@@ -59,9 +59,9 @@ def _times_rise(instance: object, attribute: object, value: Steps) -> None:  # n
 
 @frozen
 class TokenBucket:
-    """`rate` requests a second, of which `burst` may be saved up; the bucket starts full.
+    """`rate` requests/s, of which `burst` requests may be saved up; the bucket starts full.
 
-    `steps`, `((seconds, rate), ...)`, move the rate while it runs.
+    `steps`, `((seconds, rate), ...)`, set other rates from these times on.
     """
 
     rate: float = field(validator=validators.gt(0))
@@ -69,7 +69,7 @@ class TokenBucket:
     steps: Steps = field(default=(), converter=_as_steps, validator=_times_rise)
 
     def admitted_by(self, t: float) -> float:
-        """The most requests that could be let through in [0, t]."""
+        """The most requests that can be granted in [0, t]."""
         return self.burst + self.filled(0.0, t)
 
     def filled(self, start: float, end: float) -> float:
@@ -82,7 +82,7 @@ class TokenBucket:
         )
 
     def seconds_for(self, tokens: float, start: float) -> float:
-        """How long from `start` until so many tokens have dropped."""
+        """Seconds from `start` until so many tokens have dropped."""
         missing = tokens
         for since, until, rate in self._spans():
             begin = max(start, since)
@@ -128,14 +128,14 @@ class _Bucket:
 
 @frozen
 class FixedWindow:
-    """`limit` requests in each window of `seconds`; `phase` seconds of the first have passed."""
+    """`limit` requests in each window of `seconds`; at 0, `phase` seconds of one have passed."""
 
     limit: int = field(validator=validators.ge(1))
     seconds: float = field(validator=validators.gt(0))
     phase: float = field(default=0.0, validator=validators.ge(0))
 
     def admitted_by(self, t: float) -> float:
-        """The most requests that could be let through in [0, t]."""
+        """The most requests that can be granted in [0, t]."""
         return self.limit * (self.window(t) - self.window(0.0) + 1)
 
     def window(self, t: float) -> int:
@@ -143,7 +143,7 @@ class FixedWindow:
         return math.floor((t + self.phase) / self.seconds)
 
     def counter(self) -> _Budget:
-        """No request counted yet."""
+        """A window in which no request is counted yet."""
         return _Window(self)
 
 
@@ -172,14 +172,14 @@ class _Window:
 
 @frozen
 class ContendedLimit:
-    """A limit that somebody else on the account uses as well.
+    """A limit that other users of the account use as well.
 
-    `used_up`, `((since, until), ...)`: from `since` to `until`, in seconds, the others take all
-    that the limit grants, so every request here is refused; a span of no length takes what is
-    left at that moment. `used`, `((seconds, requests), ...)`: at that moment the others take so
-    many requests of what is left. `limit` None: no limit outside of the spans.
+    `used_up`, `((since, until), ...)`: from `since` to `until`, in seconds, the other users take
+    all that the limit grants, so every request here is refused. A span of no length takes the rest
+    of the budget at that time. `used`, `((seconds, requests), ...)`: at these times the other users
+    take so many requests of the rest. `limit` None: no limit outside of the spans.
 
-    The wait that a refused request is told is the limit's own: it doesn't foresee the others.
+    The Retry-After of a refused request is the limit's own, without the other users.
     """
 
     limit: TokenBucket | FixedWindow | None
@@ -187,10 +187,10 @@ class ContendedLimit:
     used: Steps = field(default=(), converter=_as_steps, validator=_uses_rise)
 
     def admitted_by(self, t: float) -> float:
-        """The most requests that could be let through in [0, t].
+        """The most requests that can be granted in [0, t].
 
-        By a client that takes whatever is left as soon as it is there, so that the others' `used`
-        after the start take nothing from it.
+        To a client that takes each request as soon as one is granted: the other users' `used` after
+        the start take nothing from such a client.
         """
         spans = tuple((since, until) for since, until in self.used_up if since <= t)
         if self.limit is None:
@@ -223,11 +223,11 @@ class ContendedLimit:
         return granted + limit.filled(at, t)
 
     def counter(self) -> Counter:
-        """Nothing used yet, by anybody."""
+        """A counter of which nothing is used yet."""
         return _Contended(self)
 
 
-#: The others' last request of a span comes just before its end, which may be a window's beginning.
+#: The other users' last request of a span comes just before its end, which may begin a window.
 _JUST_BEFORE = 1e-9
 
 

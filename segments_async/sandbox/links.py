@@ -1,4 +1,4 @@
-"""Links to files: signed like S3's, and good for a while."""
+"""Links to files: signed like S3's, and valid for a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SCOPE = "AKIASANDBOXSANDBOX00%2F{day}%2Fus-east-1%2Fs3%2Faws4_request"
 
 @frozen
 class Signer:
-    """Signs links, and says what is wrong with one. The signature is like S3's in form only."""
+    """Signs links, and refuses others' links. The signature is like S3's in form only."""
 
     key: bytes = field(repr=False)
 
@@ -27,7 +27,7 @@ class Signer:
         return cls(chance.digest(seed, "signing key", size=32))
 
     def query(self, path: str, date: str, lifetime: int) -> str:
-        """The query that opens `path` from `date` (S3's form) on, for `lifetime` seconds."""
+        """The query that opens `path` for `lifetime` seconds from `date` (in S3's form) on."""
         return (
             f"X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={_SCOPE.format(day=date[:8])}"
             f"&X-Amz-Date={date}&X-Amz-Expires={lifetime}&X-Amz-SignedHeaders=host"
@@ -35,7 +35,7 @@ class Signer:
         )
 
     def refusal(self, method: str, path: str, query: str, moment: datetime) -> Reply | None:
-        """S3's error for this link, or None: it opens."""
+        """S3's error for this link; None: the link opens."""
         values = {name: found[0] for name, found in parse_qs(query).items()}
         date, lifetime = values.get("X-Amz-Date", ""), values.get("X-Amz-Expires", "")
         given = values.get("X-Amz-Signature")

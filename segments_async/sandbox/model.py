@@ -1,6 +1,6 @@
-"""The vendor's side, from its page: pure, so no clock and no I/O.
+"""The vendor's side, from the vendor's page. It has no clock and no I/O: time is an argument.
 
-What the page doesn't say is marked *assumed*, here and in docs/sandbox.md.
+*Assumed* marks all that the page doesn't say, here and in docs/sandbox.md.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from . import chance, page
 from .answer import Answer, Reply
 from .clock import Clock, Timeline, http_date
 from .content import Content
-from .exports import DurationLaw, Durations, Export, export_json
+from .exports import PAGE_EXPORT, DurationLaw, Durations, Export, export_json
 from .faults import Fault, Rule, Script, Shares
 from .limits import ContendedLimit, FixedWindow, TokenBucket
 from .links import Signer, s3_error
-from .record import Entry, Kind, Origin, Record
-from .request import JSON, Request, basic, error, header, normal_basic
-from .segments import PAGE_SEGMENT, Segment, list_json, make_segments
+from .record import Entry, Origin, Record
+from .request import JSON, Request, error, has_access, kind_of, misdirected
+from .segments import Segment, list_json, make_segments
 from .storage import FileHost, serve
 
 _LATENCY_SIGMA: Final = 0.35
@@ -35,10 +35,10 @@ _EPOCH: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Sandbox:
-    """An account at the vendor, and the files it exports.
+    """An account at the vendor, and the files of its exports.
 
-    Answers depend on the options, on `seed` and on the order of the calls; `now` is seconds since
-    `epoch` and never goes back. The options are described in docs/sandbox.md.
+    Answers depend on the options, on `seed` and on the order of the calls. `now` is in seconds
+    since `epoch`, and never goes back. docs/sandbox.md describes the options.
     """
 
     def __init__(
@@ -97,12 +97,8 @@ class Sandbox:
         self._latency_chance = random.Random(f"{seed} latency")
         self._script = Script()
         self._signer = Signer.of(seed)
-        self._is_pro = {
-            basic(page.PAGE_API_KEY, page.PAGE_ACCESS_TOKEN): True,
-            basic(page.FREE_API_KEY, page.FREE_ACCESS_TOKEN): False,
-        }
 
-    # What a test asks of the vendor
+    # For tests
 
     @property
     def epoch(self) -> datetime:
@@ -116,7 +112,7 @@ class Sandbox:
 
     @property
     def segment_ids(self) -> list[str]:
-        """Their ids."""
+        """The ids of the account's segments, in the order of the list."""
         return list(self._segments)
 
     def content(self, segment_id: str, attempt: int = 0) -> bytes:
@@ -128,18 +124,18 @@ class Sandbox:
         return self._content(segment_id, attempt).sha256()
 
     def duration(self, segment_id: str, attempt: int = 0) -> float:
-        """Seconds that this export takes."""
+        """The seconds that an export of the segment takes."""
         return self.durations.seconds(chance.uniform(self.seed, "seconds", segment_id, attempt))
 
     def fails(self, segment_id: str, attempt: int = 0) -> bool:
-        """Whether this export ends FAILED."""
+        """Whether an export of the segment ends FAILED."""
         return (
             self.failed > 0
             and chance.uniform(self.seed, "failed", segment_id, attempt) < self.failed
         )
 
     def export_id(self, segment_id: str, attempt: int = 0) -> str:
-        """The id that this export gets."""
+        """The id of an export of the segment."""
         return chance.uuid(self.seed, "export", segment_id, attempt)
 
     def link(self, export_id: str, now: float) -> str:
@@ -149,13 +145,13 @@ class Sandbox:
         return f"{self.files_origin}{path}?{query}"
 
     def refresh(self, segment_id: str, now: float) -> None:
-        """Run the segment anew, as a Dynamic one is daily: its `lastRun` becomes `now`."""
+        """Refresh the segment, as a Dynamic one is daily: its `lastRun` becomes `now`."""
         stamp = self.clock.stamp(now)
         self._segments[segment_id] = evolve(self._segments[segment_id], last_run=stamp)
         self._list = None
 
     def replace_file(self, segment_id: str, now: float, attempt: int = 0) -> None:
-        """Put another file, of the same length, in the place of this export's."""
+        """Put another file, of the same length, in the place of an export's file."""
         times, _ = self._replaced.get((segment_id, attempt), (0, 0.0))
         self._replaced[segment_id, attempt] = times + 1, now
 
@@ -186,12 +182,16 @@ class Sandbox:
             Rule(fault, origin, method, pattern, segment_id, times, skip, since, until)
         )
 
+    def clear_faults(self) -> None:
+        """Forget the scripted faults that are left."""
+        self._script.clear()
+
     def faults_left(self) -> int:
-        """How many scripted faults have not been used up."""
+        """The number of scripted faults that are not used up."""
         return len(self._script)
 
     def draw_latency(self) -> float:
-        """Seconds the next request to the API takes, there and back."""
+        """Draw the seconds that the next request to the API takes, there and back."""
         if not self.latency:
             return 0.0
         return self.latency * math.exp(_LATENCY_SIGMA * self._latency_chance.gauss(0.0, 1.0))
@@ -201,13 +201,13 @@ class Sandbox:
     def answer(
         self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float
     ) -> Answer:
-        """What the API answers to this request, which arrives at `now`."""
+        """The API's answer to a request that arrives at `now`."""
         request = Request(method, path, headers, body, now)
         entry = self._entry(request)
         rule = self._script.rule_for(entry) if self._script else None
         if rule is not None and rule.fault.unreachable:
             if self._script.take(rule) is not None:
-                return _unreachable(entry)
+                return Answer(0, {}, b"", entry, unreachable=True)
             rule = None
         self.record.begin(entry)
         refused = self._refusal(entry, request)
@@ -217,12 +217,12 @@ class Sandbox:
         if fault is None:
             return self._sent(entry, self._acted(entry, request), now)
         reply = fault.alter(self._acted(entry, request) if fault.acts else Reply(0))
-        return self._broken(entry, reply, now, fault)
+        return fault.spoil(self._sent(entry, reply, now))
 
     def _entry(self, request: Request) -> Entry:
-        """The record's view of a request to the API."""
+        """The record's entry of a request to the API."""
         method, path, now = request.method, request.path, request.now
-        kind = _kind(method, path)
+        kind = kind_of(method, path)
         if kind == "poll":
             export_id = path[len(page.EXPORT_PATH) :]
             export = self._exports.get(export_id)
@@ -234,8 +234,8 @@ class Sandbox:
         return Entry(now, "api", method, path, kind, segment_id)
 
     def _refusal(self, entry: Entry, request: Request) -> Reply | None:
-        """401, 403 or 429, in this order: a stranger uses nothing of the account's budget."""
-        pro = self._pro(request)
+        """401, 403 or 429, in this order: an unknown sender uses nothing of the budget."""
+        pro = has_access(request.headers)
         if pro is None:
             challenge = {"www-authenticate": 'Basic realm="Analytics"'}  # RFC 9110, 11.6.1
             return error(401, "Unauthorized: could not validate your credentials", challenge)
@@ -247,16 +247,8 @@ class Sandbox:
         wait = self._counter.admit(request.now)
         return None if wait is None else self._throttled(wait, request.now)
 
-    def _pro(self, request: Request) -> bool | None:
-        """Has the account access to the Export API? None: there is no such account."""
-        given = header(request.headers, "authorization")
-        if given is None:
-            return None
-        pro = self._is_pro.get(given)
-        return pro if pro is not None else self._is_pro.get(normal_basic(given))
-
     def _throttled(self, wait: float, now: float) -> Reply:
-        """429. The page has no header with it; an option adds Retry-After in either form."""
+        """429. The page has no Retry-After; an option adds one in either form."""
         more: dict[str, str] = {}
         if self.retry_after == "seconds":
             more = {"retry-after": str(max(1, math.ceil(wait)))}
@@ -268,7 +260,7 @@ class Sandbox:
         return None if self._shares is None else self._shares.draw(self._fault_chance)
 
     def _acted(self, entry: Entry, request: Request) -> Reply:
-        """Do what is asked."""
+        """Do what the request asks."""
         match entry.kind:
             case "poll":
                 return self._polled(entry, request.now)
@@ -280,7 +272,7 @@ class Sandbox:
                 entry.acted = True
                 return Reply(200, b"{}", JSON)
             case _:
-                return _misdirected(entry.path)
+                return misdirected(entry.path)
 
     def _listed(self, entry: Entry) -> Reply:
         entry.acted = True
@@ -291,7 +283,7 @@ class Sandbox:
     def _polled(self, entry: Entry, now: float) -> Reply:
         if entry.export_id == page.PAGE_EXPORT_ID:
             entry.acted, entry.segment_id = True, page.PAGE_SEGMENT_ID
-            return Reply(200, _PAGE_EXPORT, JSON)
+            return Reply(200, PAGE_EXPORT, JSON)
         export = self._exports.get(entry.export_id or "")
         if export is None:
             return error(404, "No such export")  # assumed
@@ -310,7 +302,7 @@ class Sandbox:
             return self._throttled(wait, request.now)  # assumed
         export = self._new_export(segment, request.now)
         entry.acted, entry.export_id = True, export.export_id
-        # PENDING even where it takes no time: the answer is about "the newly created export".
+        # PENDING even of an export that takes no time: the page answers "the newly created export".
         body = export_json(export.export_id, segment, "PENDING", export.started, None, None)
         return Reply(200, body, JSON)
 
@@ -348,7 +340,7 @@ class Sandbox:
     # The file host
 
     def answer_file(self, method: str, path: str, headers: Mapping[str, str], now: float) -> Answer:
-        """What the file host answers to this request; `path` comes with its query."""
+        """The file host's answer to a request that arrives at `now`; `path` has its query."""
         entry = Entry(now, "files", method, path, "file")
         entry.headers = {name.lower(): value for name, value in headers.items()}
         key = path.partition("?")[0]
@@ -358,12 +350,12 @@ class Sandbox:
         rule = self._script.rule_for(entry)
         fault = self._script.take(rule) if rule is not None else None
         if fault is not None and fault.unreachable:
-            return _unreachable(entry)
+            return Answer(0, {}, b"", entry, unreachable=True)
         self.record.begin(entry)
         if fault is None:
             return self._sent(entry, self._fetched(entry, export, now), now)
         reply = fault.alter(self._fetched(entry, export, now) if fault.acts else Reply(0))
-        return self._broken(entry, reply, now, fault)
+        return fault.spoil(self._sent(entry, reply, now))
 
     def _fetched(self, entry: Entry, export: Export | None, now: float) -> Reply:
         reply = self._file_refusal(entry, now) or self._stored(entry, export, now)
@@ -379,7 +371,7 @@ class Sandbox:
         return refused
 
     def _stored(self, entry: Entry, export: Export | None, now: float) -> Reply:
-        """The file, for as long as it "will remain in Amazon"."""
+        """The file, as long as it "will remain in Amazon"."""
         if (
             export is None
             or export.status(now) != "COMPLETE"
@@ -395,74 +387,6 @@ class Sandbox:
         version, _ = self._replaced.get((segment_id, attempt), (0, 0.0))
         return Content.of(self.seed, segment_id, attempt, self.rows, version)
 
-    # Answers
-
     def _sent(self, entry: Entry, reply: Reply, now: float) -> Answer:
-        entry.status = reply.status
-        headers = self._headers(reply, now)
-        return Answer(reply.status, headers, reply.body, entry, rate=self._rate(entry))
-
-    def _broken(self, entry: Entry, reply: Reply, now: float, fault: Fault) -> Answer:
-        """An answer that a fault has been at."""
-        entry.status, entry.lost = reply.status or None, fault.lost
-        headers = self._headers(reply, now)
-        if fault.length != "true":
-            headers.pop("content-length", None)
-            headers |= {} if fault.length is None else {"content-length": str(fault.length)}
-        return Answer(
-            reply.status,
-            headers,
-            reply.body,
-            entry,
-            lost=fault.lost,
-            cut_after=fault.cut_after,
-            delay=fault.delay,
-            rate=self._rate(entry),
-        )
-
-    def _rate(self, entry: Entry) -> float | None:
-        return self.file_host.rate if entry.origin == "files" else None
-
-    def _headers(self, reply: Reply, now: float) -> dict[str, str]:
-        headers = {"date": self.clock.http_date(now), **reply.headers}
-        if isinstance(reply.body, bytes):
-            headers.setdefault("content-length", str(len(reply.body)))
-        return headers
-
-
-_PAGE_EXPORT: Final = export_json(
-    page.PAGE_EXPORT_ID,
-    PAGE_SEGMENT,
-    "COMPLETE",
-    page.PAGE_STARTED,
-    page.PAGE_ENDED,
-    page.PAGE_FILENAME,
-)
-
-
-def _kind(method: str, path: str) -> Kind:
-    """What is asked for, by the page's exact paths: only the POST's ends in a slash."""
-    match method:
-        case "GET" if path == page.LIST_PATH:
-            return "list"
-        case "GET" if path in ("", "/"):
-            return "root"
-        case "GET" if path.startswith(page.EXPORT_PATH):
-            export_id = path[len(page.EXPORT_PATH) :]
-            return "poll" if export_id and "/" not in export_id else "other"
-        case "POST" if path == page.EXPORT_PATH:
-            return "submit"
-        case _:
-            return "other"
-
-
-def _misdirected(path: str) -> Reply:
-    """404 for a path that isn't the page's, 405 for another method on one that is (assumed)."""
-    for method in ("GET", "POST"):
-        if _kind(method, path) != "other":
-            return error(405, "Method Not Allowed", {"allow": method})
-    return error(404, "Not Found")
-
-
-def _unreachable(entry: Entry) -> Answer:
-    return Answer(0, {}, b"", entry, unreachable=True)
+        rate = self.file_host.rate if entry.origin == "files" else None
+        return Answer.whole(entry, reply, self.clock.http_date(now), rate)

@@ -1,4 +1,4 @@
-"""What the vendor's page prints, value for value, and the constants that name it."""
+"""The values that the vendor's page prints, as constants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE_ACCESS_TOKEN: Final = "nux06hkn870v0ni4fhtd81kf"  # noqa: S105 (the page pu
 PAGE_SEGMENT_ID: Final = "82200474-c131-4f7b-a35e-381469af31a7"
 PAGE_EXPORT_ID: Final = "8f9fdd71-204c-41e1-a2ab-de7f85002f65"
 
-# "accessible only to Pro or Enterprise customers": a second account, which is neither. Ours.
+# "accessible only to Pro or Enterprise customers": a second account of our own, which is neither.
 FREE_API_KEY: Final = "0b0e9c3a-52f1-4d0c-9a57-3f1f6f2d7c11"
 FREE_ACCESS_TOKEN: Final = "free0plan0has0no0exports"  # noqa: S105 (opens nothing)
 

@@ -1,4 +1,4 @@
-"""What the vendor's side saw: every request, and answers to a test's questions about them."""
+"""Every request that the vendor's side saw, for a test to look at."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ Origin = Literal["api", "files"]
 class Entry:
     """One request that reached the vendor.
 
-    Times are the sandbox's seconds. A benchmark keeps a million of these: slots, strings shared
-    with the export they are about, and headers for the file origin only.
+    Times are in the sandbox's seconds. A benchmark has a million entries: so they have slots, share
+    their strings with the export, and keep headers for the file origin only.
     """
 
-    at: float  # when it reached the vendor
+    at: float  # when the request arrived
     origin: Origin
     method: str
     path: str  # with its query on the file origin
     kind: Kind
-    segment_id: str | None = None  # asked for, or the export's; None where neither is known
-    export_id: str | None = None  # asked for, or made
-    ended_at: float | None = None  # when the answer had gone out, or broke
-    status: int | None = None  # what the vendor answered; None: it never came to that
-    acted: bool = False  # the vendor did what was asked (POST: made an export)
-    lost: Lost = "no"  # before or after acting
+    segment_id: str | None = None  # of the request or of its export; None where neither is known
+    export_id: str | None = None  # of the request, or of the export that it began
+    ended_at: float | None = None  # when the answer had gone out, or its connection broke
+    status: int | None = None  # the answer's; None: there was none
+    acted: bool = False  # the vendor did what was asked (of a POST: began an export)
+    lost: Lost = "no"  # the answer was lost, before or after the vendor acted
     authorized: bool = False
     headers: Mapping[str, str] | None = None
     sent: int = 0  # bytes of the answer's body that went out
-    number: int = 0  # from 1, in order of arrival; 0: it never arrived
+    number: int = 0  # from 1, in the order of arrival; 0: the request never arrived
 
 
 class Record:
-    """Every request in order of arrival.
+    """Every request, in the order of arrival.
 
-    Reading is safe while a server's thread writes: each question looks at a snapshot.
+    Reading is safe while a server's thread writes: each method looks at a snapshot.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class Record:
         return iter(self._entries.copy())
 
     def begin(self, entry: Entry) -> None:
-        """A request arrived (the model's)."""
+        """A request has arrived; `Sandbox` says so."""
         self._entries.append(entry)
         entry.number = len(self._entries)
         if entry.origin == "api":
@@ -65,7 +65,7 @@ class Record:
                 self._most_at_once = self._under_way
 
     def end(self, entry: Entry, now: float) -> None:
-        """Its answer has gone out, or broke (the transport's and the server's); once is enough."""
+        """A request's answer has gone out, or its connection broke; transport or server says so."""
         if entry.ended_at is None:
             entry.ended_at = now
             if entry.origin == "api" and entry.number:
@@ -84,7 +84,7 @@ class Record:
         return [e for e in self if e.kind == "list"]
 
     def submits(self, segment_id: str | None = None) -> list[Entry]:
-        """POSTs for an export, whatever came of them; of one segment, or of all."""
+        """POSTs for an export, with any result; of one segment, or of all."""
         return [e for e in self if e.kind == "submit" and segment_id in (None, e.segment_id)]
 
     def polls(self, export_id: str | None = None) -> list[Entry]:
@@ -96,19 +96,19 @@ class Record:
         return [e for e in self if e.status == 429]
 
     def exports_per_segment(self) -> Counter[str]:
-        """How many exports were made of each segment."""
+        """The number of exports of each segment."""
         return Counter(e.segment_id for e in self.submits() if e.acted and e.segment_id)
 
     def duplicates(self) -> dict[str, int]:
-        """Segments of which more than one export was made, and how many."""
+        """Segments with more than one export, and the number of their exports."""
         return {s: made for s, made in self.exports_per_segment().items() if made > 1}
 
     def under_way(self) -> int:
-        """API requests that arrived and whose answer has not gone out."""
+        """The number of API requests whose answer has not gone out yet."""
         return self._under_way
 
     def most_at_once(self) -> int:
-        """The most API requests under way at once."""
+        """The most API requests without an answer at once."""
         return self._most_at_once
 
     def highest_rate(self, seconds: float = 1.0) -> int:
@@ -122,6 +122,6 @@ class Record:
         return most
 
     def credentials_seen_by_files(self) -> list[Entry]:
-        """File requests that carried what belongs to the API: Authorization, or a cookie."""
+        """File requests with an Authorization header or a cookie, which belong to the API alone."""
         secret = {"authorization", "cookie"}
         return [e for e in self.files() if secret.intersection(e.headers or ())]

@@ -1,4 +1,4 @@
-"""What a request to the API says: who sends it, and what a POST asks for."""
+"""A request to the API: its sender, its kind, and the fields of a POST."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Final, cast
 
+from . import page
 from .answer import Reply
+from .record import Kind
 
 LARGEST_BODY: Final = 1 << 20
 """Bytes of a request's body (assumed)."""
@@ -17,7 +19,7 @@ JSON: Final[Mapping[str, str]] = {"content-type": "application/json"}
 
 
 class Request:
-    """One request to the API, arriving at `now`; its path is without the query."""
+    """One request to the API, which arrives at `now`. Its path is without the query."""
 
     __slots__ = ("body", "document", "headers", "method", "now", "path")
 
@@ -33,12 +35,15 @@ class Request:
 
     @property
     def segment_id(self) -> str | None:
-        """The segment that a POST names, if it names one."""
+        """The segment that a POST names; None where it names none."""
         asked = self.document.get("segmentId") if self.document else None
         return asked if isinstance(asked, str) else None
 
     def malformed(self) -> Reply | None:
-        """What is wrong with a POST: the codes are assumed, the page names header and fields."""
+        """The error of a malformed POST; None: it is well-formed.
+
+        The codes are assumed; the page names header and fields.
+        """
         media_type = (header(self.headers, "content-type") or "").partition(";")[0]
         if media_type.strip().lower() != "application/json":
             return error(415, "Content-Type must be application/json")
@@ -54,14 +59,38 @@ class Request:
         return None
 
 
+def kind_of(method: str, path: str) -> Kind:
+    """The kind of a request, by the page's exact paths: only the POST's ends in a slash."""
+    match method:
+        case "GET" if path == page.LIST_PATH:
+            return "list"
+        case "GET" if path in ("", "/"):
+            return "root"
+        case "GET" if path.startswith(page.EXPORT_PATH):
+            export_id = path[len(page.EXPORT_PATH) :]
+            return "poll" if export_id and "/" not in export_id else "other"
+        case "POST" if path == page.EXPORT_PATH:
+            return "submit"
+        case _:
+            return "other"
+
+
+def misdirected(path: str) -> Reply:
+    """404 for a path that isn't the page's, 405 for another method on one that is (assumed)."""
+    for method in ("GET", "POST"):
+        if kind_of(method, path) != "other":
+            return error(405, "Method Not Allowed", {"allow": method})
+    return error(404, "Not Found")
+
+
 def error(status: int, message: str, more: Mapping[str, str] | None = None) -> Reply:
-    """An error; its form is assumed, "All API responses are in JSON format" is not."""
+    """An error. Its form is assumed; "All API responses are in JSON format" is the page's."""
     body = f'{{\n  "error": {json.dumps(message)}\n}}'.encode()
     return Reply(status, body, {**JSON, **more} if more else JSON)
 
 
 def header(headers: Mapping[str, str], name: str) -> str | None:
-    """A header's value; `name` is in lower case, the mapping's names may be in any."""
+    """A header's value. `name` is in lower case; the mapping's names may be in any case."""
     value = headers.get(name)
     if value is not None:
         return value
@@ -74,7 +103,7 @@ def basic(user: str, password: str) -> str:
 
 
 def normal_basic(given: str) -> str:
-    """An Authorization header as `basic` writes it: the scheme's case and spaces are free."""
+    """An Authorization header in the form of `basic`; the scheme's case and spaces are free."""
     scheme, _, value = given.partition(" ")
     if scheme.lower() != "basic":
         return ""
@@ -85,8 +114,23 @@ def normal_basic(given: str) -> str:
     return basic(user, password)
 
 
+_HAS_ACCESS: Final[Mapping[str, bool]] = {
+    basic(page.PAGE_API_KEY, page.PAGE_ACCESS_TOKEN): True,
+    basic(page.FREE_API_KEY, page.FREE_ACCESS_TOKEN): False,
+}
+
+
+def has_access(headers: Mapping[str, str]) -> bool | None:
+    """Whether the sender's account has the Export API; None: there is no such account."""
+    given = header(headers, "authorization")
+    if given is None:
+        return None
+    found = _HAS_ACCESS.get(given)
+    return found if found is not None else _HAS_ACCESS.get(normal_basic(given))
+
+
 def _object(body: bytes) -> Mapping[str, object] | None:
-    """The JSON object that the body is; None: it is something else."""
+    """The body as a JSON object; None: it is none."""
     try:
         document: object = json.loads(body) if len(body) <= LARGEST_BODY else None
     except (ValueError, RecursionError):

@@ -35,7 +35,7 @@ _YEAR = 365 * 86400
 
 
 def quoted(text: str | None) -> str:
-    """JSON of a string or null. A client must cope with UTF-8: it isn't escaped."""
+    """JSON of a string or null. UTF-8 isn't escaped: a client has to read it."""
     return "null" if text is None else json.dumps(text, ensure_ascii=False)
 
 
@@ -53,10 +53,10 @@ class Segment:
     text: str = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "text", self._printed())  # once: it goes into every answer
+        object.__setattr__(self, "text", self._printed())  # once: every answer has this text
 
     def _printed(self) -> str:
-        """Its JSON, which the page indents alike in the list and inside an export."""
+        """The segment's JSON, which the page indents alike in a list and in an export."""
         return (
             f'{{\n    "segmentId": {quoted(self.segment_id)},\n'
             f'    "name": {quoted(self.name)},\n'
@@ -93,7 +93,7 @@ def list_json(segments: list[Segment]) -> bytes:
 def _make(number: int, seed: int) -> Segment:
     a, b, c, d, e, *_ = chance.digest(seed, "segment", number)
     name = _NAMES[a % len(_NAMES)]
-    # One name in sixteen is left as it is, and so comes twice: names aren't unique, ids are.
+    # One name in sixteen gets no number, so that it comes twice: names aren't unique, ids are.
     return Segment(
         chance.uuid(seed, "segment id", number),
         name=name if b < 16 else f"{name} {number}",

@@ -25,22 +25,22 @@ from .clock import Clock
 from .model import Sandbox
 from .request import LARGEST_BODY
 
-_KEEP_ALIVE = 75  # seconds; longer than a client's pool keeps an idle connection
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger: close() sends RST
+_KEEP_ALIVE = 75  # seconds; longer than clients' pools keep an idle connection
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: close() sends RST
 
 
 class SandboxServer:
-    """Serves a sandbox over real HTTP, on a thread and an event loop of its own.
+    """Serves a sandbox over real HTTP, in a thread and an event loop of its own.
 
-    `with SandboxServer(Sandbox()) as server:` and the API is at `server.base_url`. The sandbox's
-    `epoch` and origins become the server's. Its record may be read meanwhile; hold `lock` for
-    several reads that must agree.
+    After `with SandboxServer(Sandbox()) as server:` the API is at `server.base_url`. The sandbox's
+    `epoch` and origins become the server's. The record may be read meanwhile. Several reads that
+    must agree need `lock`.
     """
 
     def __init__(
         self, sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0, files_port: int = 0
     ) -> None:
-        """Port 0: any that is free."""
+        """Port 0 means any free port."""
         self.sandbox = sandbox
         self.lock: threading.Lock = threading.Lock()
         self._host = host
@@ -49,12 +49,12 @@ class SandboxServer:
 
     @property
     def base_url(self) -> str:
-        """Where the API is."""
+        """The API's origin."""
         return self.sandbox.api_origin
 
     @property
     def files_url(self) -> str:
-        """Where the files are."""
+        """The file host's origin."""
         return self.sandbox.files_origin
 
     def now(self) -> float:
@@ -144,7 +144,7 @@ class _App:
         self._files_port = files_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Half a request has not reached the vendor; a task is cancelled when the server stops.
+        # A request that breaks off has not reached the vendor. A stopping server cancels its tasks.
         with suppress(ClientDisconnect, asyncio.CancelledError):
             await self._exchange(Request(scope, receive), _Wire(scope, receive, send))
 
@@ -188,7 +188,7 @@ class _Wire:
         self._send = send
 
     async def deliver(self, answer: Answer, ending: Callable[[], None]) -> None:
-        """Send what is to be sent; `ending` is called before the client can know it has all."""
+        """Send the answer. `ending` is called before the client can have all of it."""
         if answer.unreachable or answer.lost == "before":
             ending()
             await self._reset()
@@ -235,13 +235,13 @@ class _Wire:
         await self._gone()
 
     async def _gone(self) -> None:
-        """Uvicorn must see the connection closed, or it would answer 500 for us."""
+        """Wait until uvicorn has seen the connection close, or uvicorn would answer 500."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
 
 class _Protocol(H11Protocol):
-    """Hands each request its connection, in the scope's state: some answers are to close it."""
+    """Puts the connection into each request's scope: some answers close it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -260,7 +260,7 @@ class _Server(uvicorn.Server):
             self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # Kept-alive and slow connections would hold up the end.
+        # Idle and slow connections would delay the end.
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await super().shutdown(sockets)
@@ -277,7 +277,7 @@ def _config(app: Any) -> uvicorn.Config:
         log_level="error",
         access_log=False,
         server_header=False,
-        date_header=False,  # the sandbox says what time it is
+        date_header=False,  # the sandbox sends its own
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE,
         backlog=2048,
@@ -299,7 +299,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 async def _read(request: Request) -> bytes:
-    """The body, and a byte too many of one too large: enough for the 413."""
+    """The body. Of a body that is too large, just enough for the 413."""
     pieces: list[bytes] = []
     size = 0
     async for piece in request.stream():

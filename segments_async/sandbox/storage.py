@@ -1,4 +1,4 @@
-"""The file host: one stored file, whole or in ranges (RFC 9110, sections 13 and 14)."""
+"""The file host's answers: a stored file, whole or a range (RFC 9110, sections 13 and 14)."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)", re.IGNORECASE)
 
 @frozen(kw_only=True)
 class FileHost:
-    """What the file host is like; by default like S3 with objects uploaded in one part."""
+    """The abilities of the file host; by default those of S3 for objects uploaded in one part."""
 
     ranges: bool = True
-    """False: it has never heard of ranges and conditions."""
+    """False: ranges and conditions are ignored."""
     etag: Literal["md5", "parts", "weak"] | None = "md5"
-    """`parts`: S3's of an object uploaded in parts, which is no MD5. None: it has none."""
+    """`parts`: S3's ETag of an object uploaded in parts, which is no MD5. None: no ETag."""
     last_modified: bool = True
     gzip: bool = False
-    """Objects are stored gzip-encoded, and served so whatever is accepted."""
+    """Objects are stored gzip-encoded, and served so, whatever the request accepts."""
     rate: float | None = None
-    """Bytes/s that each connection gets (S3: 50 to 100 million); None: as many as it takes."""
+    """Bytes/s of each connection (S3: 50 to 100 million); None: as many as it takes."""
 
     def describe(self, content: Content | Compressed, stored: datetime) -> dict[str, str]:
-        """The headers that come with the object."""
+        """The headers of an object."""
         etag = content.etag()
         named = {"md5": etag, "parts": f'{etag[:-1]}-2"', "weak": f"W/{etag}"}
         headers = {"content-type": "text/csv", "x-amz-request-id": "SANDBOX"}
@@ -48,7 +48,7 @@ class FileHost:
 
 
 def serve(file: Content, stored: datetime, headers: Mapping[str, str], host: FileHost) -> Reply:
-    """The answer to a GET. `headers` have names in lower case."""
+    """The answer to a GET. The names of `headers` are in lower case."""
     content = Compressed(file) if host.gzip else file
     described = host.describe(content, stored)
     if not host.ranges:
@@ -95,7 +95,7 @@ def _if_range_holds(condition: str | None, described: Mapping[str, str]) -> bool
 
 
 def _range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Start and stop of the range asked for; None: the whole (so also for several, as S3)."""
+    """Start and stop of the range asked for; None: the whole, as S3 does for several ranges."""
     found = _RANGE.fullmatch(header.strip()) if header else None
     if found is None or found.group() == "bytes=-":
         return None

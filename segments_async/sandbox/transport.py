@@ -1,4 +1,4 @@
-"""The sandbox inside the test's own process: an httpx transport, lazy and breakable."""
+"""The sandbox in the test's own process: an httpx transport without sockets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .model import Sandbox
 class SandboxTransport(httpx.AsyncBaseTransport):
     """`httpx.AsyncClient(transport=SandboxTransport(sandbox))` talks to the sandbox.
 
-    Its time is `anyio.current_time()`, so virtual time serves; the sandbox's 0 is the first
-    request's. Several transports may share a sandbox, also one after another in several event
+    The sandbox's time is `anyio.current_time()`, so virtual time works; its 0 is the time of the
+    first request. Several transports may share a sandbox, also one after another in several event
     loops. A request to an origin that isn't the sandbox's fails to connect.
     """
 
@@ -28,10 +28,10 @@ class SandboxTransport(httpx.AsyncBaseTransport):
         return self.sandbox.timeline.now(anyio.lowlevel.current_token(), anyio.current_time())
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send the request to whichever host it is for."""
+        """Send the request to the host of its URL."""
         body = await request.aread()
-        await anyio.lowlevel.checkpoint()  # a caller already cancelled sends nothing
-        self.now()  # before any latency: time runs from the first request's sending
+        await anyio.lowlevel.checkpoint()  # a caller that was cancelled sends nothing
+        self.now()  # the sandbox's time begins before the first latency
         origin = f"{request.url.scheme}://{request.url.netloc.decode('ascii')}"
         if origin == self.sandbox.api_origin:
             latency = self.sandbox.draw_latency()
@@ -42,7 +42,7 @@ class SandboxTransport(httpx.AsyncBaseTransport):
         try:
             await _pause(latency / 4)
         except BaseException:
-            # What is on the wire arrives, though its sender was cancelled meanwhile.
+            # A request on the wire arrives, though its sender was cancelled.
             self._end(self._arrived(request, origin, body))
             raise
         answer = self._arrived(request, origin, body)
@@ -75,7 +75,7 @@ class SandboxTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.AsyncByteStream):
-    """An answer's body, made as it is read."""
+    """An answer's body, made when it is read."""
 
     def __init__(self, transport: SandboxTransport, answer: Answer) -> None:
         self._transport = transport
@@ -96,13 +96,13 @@ class _Body(httpx.AsyncByteStream):
             raise httpx.RemoteProtocolError(str(exc)) from exc
         if self._rate is not None:
             await anyio.sleep(len(piece) / self._rate)
-        elif self._begun:  # most bodies have one piece: it costs no trip through the event loop
+        elif self._begun:  # most bodies have one piece, which needs no checkpoint
             await anyio.lowlevel.checkpoint()
         self._begun = True
         return piece
 
     async def aclose(self) -> None:
-        """Nobody reads on: the request has ended."""
+        """The response is closed: the request has ended."""
         self._transport.sandbox.record.end(self._entry, self._transport.now())
 
 
@@ -112,7 +112,7 @@ async def _pause(seconds: float) -> None:
 
 
 async def _wait_for_answer(request: httpx.Request, seconds: float) -> None:
-    """Wait, though no longer than httpx's read timeout."""
+    """Wait for `seconds`, and for httpx's read timeout at most."""
     timeout: float | None = request.extensions.get("timeout", {}).get("read")
     if timeout is not None and seconds > timeout:
         await anyio.sleep(timeout)

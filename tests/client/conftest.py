@@ -1,4 +1,4 @@
-"""What the client's tests share."""
+"""Fixtures of the client's tests."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def chance() -> None:
-    """Jitter is the same in every run."""
+    """Seed the jitter: it is the same in every run."""
     random.seed(20_261_123)

@@ -1,4 +1,4 @@
-"""A process that POSTs, is stopped meanwhile, and says in JSON what came of it.
+"""A process that POSTs, is stopped meanwhile, and prints its results as JSON.
 
 Started by `test_frozen.py`: ``python -m client.frozen BACKEND BASE_URL SEGMENTS TIMEOUT HOW``.
 """

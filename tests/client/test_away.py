@@ -1,4 +1,4 @@
-"""A vendor that is away and says so by an answer: few submits meet it, and none is repeated."""
+"""A vendor that is away, as its answers say: few submits are unknown, none is repeated."""
 
 from __future__ import annotations
 
@@ -39,25 +39,25 @@ every_way = pytest.mark.parametrize("fault", AWAY.values(), ids=AWAY)
 
 
 def unknown(report: BulkReport[Any]) -> list[str]:
-    """The segments of which the report says that their exports may be running."""
+    """The segments whose exports may be running, by the report."""
     return [o.segment_id for o in report.not_exported if o.submitted == "maybe"]
 
 
 def repeated(sandbox: Sandbox) -> list[str | None]:
-    """Segments whose POST was sent again although it may have been acted on."""
+    """Segments whose POST was repeated although the vendor may have acted on it."""
     not_now = (408, 421, 425, 429)
     posts = Counter(e.segment_id for e in sandbox.record.submits() if e.status not in not_now)
     return [segment_id for segment_id, count in posts.items() if count > 1]
 
 
 def on_the_wire(sandbox: Sandbox, at: float) -> int:
-    """Submits that had been sent before, and not been answered."""
+    """Submits sent before a time and not answered by then."""
     return sum(e.at - at < 0.1 and (e.ended_at or math.inf) >= at for e in sandbox.record.submits())
 
 
 @every_way
 async def test_four_seconds_at_the_beginning_cost_a_few_segments(fault: Fault) -> None:
-    """Of 80 segments, those few are unknown that showed it; the rest is exported."""
+    """Of 80 segments, the few are unknown that showed the outage; the others are exported."""
     sandbox = Sandbox(segments=80, latency=0.05)
     sandbox.inject(fault, until=4.0)
     async with connected(sandbox) as client:
@@ -69,7 +69,7 @@ async def test_four_seconds_at_the_beginning_cost_a_few_segments(fault: Fault) -
 
 @every_way
 async def test_five_minutes_in_mid_run_cost_no_more(fault: Fault) -> None:
-    """Beside those on the wire when it began, at most five; nothing is repeated."""
+    """At most five submits are unknown besides those on the wire; none is repeated."""
     sandbox = Sandbox(segments=120, latency=0.1, limit=TokenBucket(20, 40))
     sandbox.inject(fault, since=5.0, until=305.0)
     async with connected(sandbox) as client:
@@ -81,7 +81,7 @@ async def test_five_minutes_in_mid_run_cost_no_more(fault: Fault) -> None:
 
 @pytest.mark.parametrize("way", ["503", "503 with Retry-After", "a login page"])
 async def test_submits_alone_are_refused_one_at_a_time(way: str) -> None:
-    """Where polls pass all the while, each probe is one unknown, the gaps doubling to 5 minutes."""
+    """While polls pass, each probe is one unknown export; gaps double up to 5 minutes."""
     fault = AWAY[way]
     sandbox = Sandbox(segments=30, latency=0.1, durations=Durations(median=3000, sigma=0.1))
     sandbox.inject(fault, **POST, since=1.0, until=3600.0)
@@ -98,7 +98,7 @@ async def test_submits_alone_are_refused_one_at_a_time(way: str) -> None:
 
 
 async def test_a_retry_after_is_heeded() -> None:
-    """One 503 that names 20 seconds holds all for 20 seconds, submits and polls."""
+    """One 503 with a Retry-After of 20 s delays all requests for 20 s."""
     sandbox = Sandbox(segments=40, latency=0.1)
     sandbox.inject(Fault.status(503, headers={"retry-after": "20"}), since=2.0, until=12.0)
     async with connected(sandbox) as client:
@@ -110,7 +110,7 @@ async def test_a_retry_after_is_heeded() -> None:
 
 
 async def test_the_probe_is_harmless() -> None:
-    """While the vendor is away the list is asked for, or a status; no POST goes."""
+    """While the vendor is away, a list or a status is the probe; no POST goes."""
     sandbox = Sandbox(segments=20, latency=0.1)
     sandbox.inject(AWAY["503"], until=60.0)
     async with connected(sandbox) as client:
@@ -122,7 +122,7 @@ async def test_the_probe_is_harmless() -> None:
 
 
 async def test_a_vendor_that_is_back_is_used_at_once() -> None:
-    """After five minutes away, the run goes on within one pause, at its old pace."""
+    """After five minutes away, the run goes on within one pause, at its earlier pace."""
     sandbox = Sandbox(segments=200, latency=0.1, limit=TokenBucket(20, 40))
     sandbox.inject(AWAY["503"], since=5.0, until=305.0)
     async with connected(sandbox) as client:
@@ -138,7 +138,7 @@ async def test_a_vendor_that_is_back_is_used_at_once() -> None:
 
 
 async def test_an_answer_of_a_gateway_makes_nobody_faster() -> None:
-    """503s don't count as granted: the pace is what it was before them."""
+    """503s don't count as granted: the rate stays as it was before them."""
     sandbox = Sandbox(segments=30, latency=0.1)
     sandbox.inject(AWAY["503"], until=120.0)
     pacer = Pacer()
@@ -151,7 +151,7 @@ async def test_an_answer_of_a_gateway_makes_nobody_faster() -> None:
 
 
 async def test_what_waits_is_given_back_after_ten_minutes() -> None:
-    """A vendor that stays away for hours ends the run: all that never went is resumable."""
+    """A vendor that is away for hours ends the run: unsent submits are resumable."""
     sandbox = Sandbox(segments=500, latency=0.1)
     sandbox.inject(AWAY["503"], until=7200.0)
     async with connected(sandbox) as client:
@@ -163,7 +163,7 @@ async def test_what_waits_is_given_back_after_ten_minutes() -> None:
 
 
 async def test_one_answer_of_a_gateway_holds_nobody() -> None:
-    """A 502 now and then is that segment's alone."""
+    """A 502 now and then concerns its own segment alone."""
     sandbox = Sandbox(segments=100, latency=0.1, limit=TokenBucket(50, 100))
     for skip in (5, 30, 60):
         sandbox.inject(AWAY["502"], **POST, skip=skip)
@@ -176,7 +176,7 @@ async def test_one_answer_of_a_gateway_holds_nobody() -> None:
 
 
 async def test_a_502_is_told_as_what_it_is() -> None:
-    """The error says that a gateway answered, not that the answer was lost."""
+    """The error says that a gateway answered, and not that the answer was lost."""
     sandbox = Sandbox()
     sandbox.inject(AWAY["502"], **POST)
     async with connected(sandbox) as client:
@@ -199,7 +199,7 @@ PROBES: Mapping[str, Fault] = {
 
 @pytest.mark.parametrize("fault", PROBES.values(), ids=PROBES)
 async def test_whatever_becomes_of_the_submit_that_goes_alone_others_follow(fault: Fault) -> None:
-    """A breaker whose probe ends in a way that nobody thought of must not stay open for ever."""
+    """After a probe with any result, another submit follows: the hold doesn't stay for ever."""
     sandbox = Sandbox(segments=12, latency=0.1)
     sandbox.inject(Fault.LOST_AFTER, **POST, times=3)
     sandbox.inject(fault, **POST, times=2)
@@ -211,7 +211,7 @@ async def test_whatever_becomes_of_the_submit_that_goes_alone_others_follow(faul
 
 
 async def test_the_id_of_another_segments_export_is_none() -> None:
-    """A vendor that answers two POSTs with one id would end as one segment's users in two files."""
+    """An id that two POSTs are answered with is one segment's: the other has none."""
     sandbox = Sandbox(segments=2, durations=Durations(median=60, sigma=0))
     first, second = sandbox.segment_ids
     mixed = Fault.fields(exportId=sandbox.export_id(first), segment=None)
@@ -232,7 +232,7 @@ async def test_the_id_of_another_segments_export_is_none() -> None:
 async def test_a_redirect_ends_the_run_and_names_the_host(
     status: int, submitted: str, tmp_path: Path
 ) -> None:
-    """It is about `base_url`: the run ends as itself, and the next session asks for the rest."""
+    """A redirect is about `base_url`: it ends the run, and the next session submits the rest."""
     sandbox = Sandbox(segments=30, latency=0.1)
     headers = {"location": "https://elsewhere.example/service/v1/segments/export/?token=s3cret"}
     sandbox.inject(Fault.status(status, headers=headers), **POST, until=1000.0)
@@ -256,7 +256,7 @@ async def test_a_redirect_ends_the_run_and_names_the_host(
 
 @pytest.mark.parametrize("status", [408, 421, 425, 429])
 async def test_not_now_is_tried_again(status: int) -> None:
-    """408, 421, 425 and 429 say that nothing was done: the POST goes again."""
+    """After 408, 421, 425 and 429 the POST goes again: the vendor did nothing."""
     sandbox = Sandbox(segments=3, latency=0.1)
     sandbox.inject(Fault.status(status), **POST, times=4)
     async with connected(sandbox) as client:
@@ -267,7 +267,7 @@ async def test_not_now_is_tried_again(status: int) -> None:
 
 @pytest.mark.parametrize("status", [408, 425, 429])
 async def test_a_list_is_tried_again(status: int) -> None:
-    """So is the list."""
+    """A list that is answered 408, 421, 425 or 429 goes again."""
     sandbox = Sandbox(segments=3)
     sandbox.inject(Fault.status(status), times=2)
     async with connected(sandbox) as client:
@@ -279,7 +279,7 @@ async def test_a_list_is_tried_again(status: int) -> None:
 async def test_a_refused_segment_is_asked_for_again_by_the_next_session(
     status: int, run: str | None, tmp_path: Path
 ) -> None:
-    """The vendor did nothing: the outcome is resumable, and the same call goes on with it."""
+    """A refused POST is resumable: the next session submits again."""
     sandbox = Sandbox(segments=5)
     sandbox.inject(Fault.status(status), **POST, segment_id=sandbox.segment_ids[1])
     told: list[BulkReport[Completed]] = []
@@ -299,7 +299,7 @@ async def test_a_refused_segment_is_asked_for_again_by_the_next_session(
 async def test_a_segment_that_alone_is_refused_ends_by_itself(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """One POST that gets 429 for good is given up within minutes, with a warning."""
+    """A POST that gets 429 for ever is given up within minutes, with a warning."""
     sandbox = Sandbox(segments=60, latency=0.1)
     alone = sandbox.segment_ids[7]
     sandbox.inject(Fault.status(429), **POST, segment_id=alone, times=math.inf)
@@ -315,7 +315,7 @@ async def test_a_segment_that_alone_is_refused_ends_by_itself(
 
 
 async def test_a_limit_that_refuses_all_gives_up_nobody() -> None:
-    """An hour in which every request gets 429 is waited for."""
+    """In an hour of 429s to every request, no segment is given up."""
     sandbox = Sandbox(segments=5, latency=0.1)
     sandbox.inject(Fault.status(429), until=3600.0)
     async with connected(sandbox) as client:
@@ -342,7 +342,7 @@ BROKEN_LISTS: Mapping[str, Fault] = {
 
 @pytest.mark.parametrize("fault", BROKEN_LISTS.values(), ids=BROKEN_LISTS)
 async def test_a_list_that_never_works_ends_no_run(fault: Fault) -> None:
-    """After four seconds of 503 the exports go on, though the probe in place of a POST fails."""
+    """After four seconds of 503 the exports go on, though the list in place of a POST fails."""
     sandbox = Sandbox(segments=20, latency=0.05)
     sandbox.inject(AWAY["503"], **POST, until=4.0)
     sandbox.inject(fault, path="list", times=math.inf)
@@ -355,7 +355,7 @@ async def test_a_list_that_never_works_ends_no_run(fault: Fault) -> None:
 
 
 async def test_a_suspected_submit_is_given_up_though_no_list_can_be_read() -> None:
-    """The list comes in a coding that isn't read: the vendor is there, and the POST goes again."""
+    """A list in an unreadable coding shows that the vendor is there: the POST goes again."""
     sandbox = Sandbox(segments=10, latency=0.1)
     alone = sandbox.segment_ids[3]
     sandbox.inject(Fault.status(429), **POST, segment_id=alone, times=math.inf)

@@ -1,4 +1,4 @@
-"""Claims about an HTTP client of the caller's: its pool, its timeouts, its hooks, its faults."""
+"""A caller's own HTTP client: its pool, its timeouts, its hooks, its faults."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import anyio
+import anyio.abc
 import h2.config
 import h2.connection
 import h2.events
@@ -29,6 +30,8 @@ from segments_async import (
     SegmentsClient,
     SubmitUnknownError,
 )
+from segments_async._http.api import CallersClient
+from segments_async._sansio.api.credentials import authorization
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,
@@ -48,12 +51,12 @@ class Own(Exception):
 
 
 async def raise_for_status(response: httpx.Response) -> None:
-    """As httpx's documentation has it."""
+    """The hook of httpx's documentation."""
     response.raise_for_status()
 
 
 async def read_and_raise_for_status(response: httpx.Response) -> None:
-    """The other one."""
+    """The same hook, which reads the answer first."""
     await response.aread()
     response.raise_for_status()
 
@@ -64,7 +67,7 @@ async def raise_own(_: object) -> None:
 
 @contextlib.asynccontextmanager
 async def hooked(sandbox: Sandbox, **hooks: list[Hook]) -> AsyncIterator[SegmentsClient]:
-    """A client of the sandbox, whose HTTP client has hooks, which stay as they are."""
+    """A client of the sandbox with a hooked HTTP client, whose hooks must stay as they are."""
     http = httpx.AsyncClient(transport=SandboxTransport(sandbox), event_hooks=hooks)
     before = {name: list(found) for name, found in http.event_hooks.items()}
     async with http, connected(sandbox, http_client=http) as client:
@@ -77,7 +80,7 @@ async def hooked(sandbox: Sandbox, **hooks: list[Hook]) -> AsyncIterator[Segment
 
 @pytest.mark.parametrize("hook", [raise_for_status, read_and_raise_for_status])
 async def test_a_status_that_a_hook_raises_at_is_an_answer(hook: Hook, tmp_path: Path) -> None:
-    """A 429 paces, a 500 opens the guard, a 404 is told: as without the hook."""
+    """A 429, 500 or 404 that a hook raises at has its effect, as without the hook."""
     sandbox = Sandbox(segments=4, durations=STEADY)
     sandbox.inject(Fault.status(429), method="POST", times=2)
     async with hooked(sandbox, response=[hook]) as client:
@@ -91,7 +94,7 @@ async def test_a_status_that_a_hook_raises_at_is_an_answer(hook: Hook, tmp_path:
 
 
 async def test_a_hook_may_read_the_answer() -> None:
-    """What was read before it is there again, for it and for the next one."""
+    """A body that a hook has read can be read again."""
     read: list[Any] = []
 
     async def reads(response: httpx.Response) -> None:
@@ -107,7 +110,7 @@ async def test_a_hook_may_read_the_answer() -> None:
 
 
 async def test_a_request_hook_that_raises_sent_nothing(tmp_path: Path) -> None:
-    """Its exception is the caller's own, and the next session asks."""
+    """A request hook's exception is raised; nothing was sent, and the next session submits."""
     sandbox = Sandbox(segments=3, durations=STEADY)
     journal = tmp_path / "runs.db"
     for _ in range(3):
@@ -125,7 +128,7 @@ async def test_a_request_hook_that_raises_sent_nothing(tmp_path: Path) -> None:
 
 
 async def test_an_answer_is_kept_before_a_hooks_exception(tmp_path: Path) -> None:
-    """A response hook that raises ends the run as itself; ids that had come are in the journal."""
+    """A response hook that raises ends the run; ids that had come are in the journal."""
     sandbox = Sandbox(segments=3, durations=STEADY)
     journal = tmp_path / "runs.db"
     async with hooked(sandbox, response=[raise_own]) as client:
@@ -140,7 +143,7 @@ async def test_an_answer_is_kept_before_a_hooks_exception(tmp_path: Path) -> Non
 
 
 async def test_the_id_stands_beside_a_hooks_exception() -> None:
-    """A single call's exception names the export that was accepted, and `export` joins it."""
+    """A single call's exception names the accepted export, and `export` joins it."""
     sandbox = Sandbox(durations=STEADY)
     async with hooked(sandbox, response=[raise_own]) as client:
         with pytest.raises(Own) as caught:
@@ -150,7 +153,7 @@ async def test_the_id_stands_beside_a_hooks_exception() -> None:
 
 
 async def test_a_hook_that_dawdles_loses_no_answer() -> None:
-    """The request's time ends in a hook, after the answer was read."""
+    """A request whose time ends in a hook has its answer."""
 
     async def dawdles(_: object) -> None:
         await anyio.sleep(1000)
@@ -169,7 +172,7 @@ async def test_a_hook_that_dawdles_loses_no_answer() -> None:
 async def test_whatever_fails_before_the_transport_was_not_sent(
     error: type[Exception], tmp_path: Path
 ) -> None:
-    """Of whatever class: the caller's own exception, and the segment is asked for later."""
+    """An error before the transport is raised; nothing was sent, and a later session submits."""
 
     class Broken(httpx.AsyncClient):
         def build_request(self, *args: Any, **kwargs: Any) -> httpx.Request:
@@ -192,17 +195,18 @@ async def test_whatever_fails_before_the_transport_was_not_sent(
 async def test_a_client_that_cannot_be_borrowed_was_sent_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whatever making one of the library's own HTTP clients raises in mid-run."""
+    """If no HTTP client can be made in mid-run, nothing was sent."""
     sandbox = Sandbox(segments=1, durations=STEADY)
     journal = tmp_path / "runs.db"
     async with connected(sandbox) as client:
 
-        def fails() -> Any:
+        def fails(_: CallersClient) -> Any:
             raise Own
 
-        monkeypatch.setattr(client._api._clients, "borrow", fails)
-        with pytest.raises(Own):
-            await client.bulk_export(sandbox.segment_ids, None, journal=journal, run="night")
+        with monkeypatch.context() as patched:
+            patched.setattr(CallersClient, "borrow", fails)
+            with pytest.raises(Own):
+                await client.bulk_export(sandbox.segment_ids, None, journal=journal, run="night")
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, None, journal=journal, run="night")
     assert report.ok
@@ -210,7 +214,7 @@ async def test_a_client_that_cannot_be_borrowed_was_sent_nothing(
 
 
 async def test_a_transport_that_fails_in_an_unknown_way_may_have_sent(tmp_path: Path) -> None:
-    """Past that point nothing is known of a transport that tells nothing."""
+    """After an unknown error of a transport without traces, the export is unknown."""
 
     class Fails(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -234,7 +238,7 @@ async def test_a_transport_that_fails_in_an_unknown_way_may_have_sent(tmp_path: 
 
 
 class _TriesAgain(httpx.AsyncBaseTransport):
-    """A transport that repeats what failed: the first POST is lost, then nobody is there."""
+    """A transport that repeats a failed request: the first POST is lost, the next can't connect."""
 
     def __init__(self) -> None:
         self._inner = httpx.AsyncHTTPTransport()
@@ -250,7 +254,7 @@ class _TriesAgain(httpx.AsyncBaseTransport):
 
 @pytest.mark.real_time
 async def test_a_transport_that_tries_again_has_sent_what_it_sent_first() -> None:
-    """The last error says that connecting failed; the trace says that a POST went out before."""
+    """The last error says that connecting failed; the trace shows an earlier POST."""
     with SandboxServer(Sandbox()) as server:
         server.sandbox.inject(Fault.LOST_AFTER, method="POST")
         async with (
@@ -269,7 +273,7 @@ async def test_a_transport_that_tries_again_has_sent_what_it_sent_first() -> Non
 
 @pytest.mark.real_time
 async def test_a_refusal_whose_body_breaks_is_a_refusal() -> None:
-    """Its status had come: a 401 ends as itself, and a 429 is tried again."""
+    """A status counts though its body breaks: a 401 is raised, after a 429 the POST goes again."""
     with SandboxServer(Sandbox(durations=Durations(median=0.1))) as server:
         broken = {"content-length": "1000"}
         async with SegmentsClient(
@@ -284,7 +288,7 @@ async def test_a_refusal_whose_body_breaks_is_a_refusal() -> None:
 
 @pytest.mark.parametrize("coding", ["utf-8", "none", "", "identity", "aws-chunked"])
 async def test_a_coding_that_is_none_is_no_compression(coding: str) -> None:
-    """`Content-Encoding: utf-8` over plain JSON is plain JSON, so the export's id isn't lost."""
+    """Plain JSON with `Content-Encoding: utf-8` is read, so the export's id isn't lost."""
 
     class Mislabels(SandboxTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -304,7 +308,7 @@ async def test_a_coding_that_is_none_is_no_compression(coding: str) -> None:
 
 @pytest.mark.real_time
 async def test_waiting_for_a_small_pool_isnt_the_requests_time() -> None:
-    """Sixty-four at once through three connections, longer than `request_timeout`: none is lost."""
+    """Sixty-four requests over three connections: waiting for one isn't the request's time."""
     sandbox = Sandbox(segments=40, latency=0.1, durations=Durations(median=0.1, sigma=0))
     with SandboxServer(sandbox) as server:
         async with (
@@ -331,7 +335,7 @@ async def test_waiting_for_a_small_pool_isnt_the_requests_time() -> None:
 @pytest.mark.real_time
 @pytest.mark.parametrize("known", [True, False])
 async def test_a_pool_that_never_moves_was_sent_nothing(known: bool) -> None:
-    """The caller's own requests hold all its connections: told as not sent, after the timeout."""
+    """If the caller's requests hold all connections, the request ends as not sent."""
     sandbox = Sandbox(segments=3, durations=Durations(median=0.1, sigma=0))
     with SandboxServer(sandbox) as server:
         async with (
@@ -355,7 +359,7 @@ async def test_a_pool_that_never_moves_was_sent_nothing(known: bool) -> None:
 
 
 async def test_a_silent_transports_request_has_its_time() -> None:
-    """A transport that traces nothing: `request_timeout` holds, and what was cut off is unknown."""
+    """A transport without traces: `request_timeout` holds, and a request cut off is unknown."""
     sandbox = Sandbox(durations=STEADY)
     sandbox.inject(Fault.slow(100.0), method="POST")
     async with connected(sandbox, request_timeout=5.0) as client:
@@ -369,7 +373,7 @@ async def test_a_silent_transports_request_has_its_time() -> None:
 
 
 class _Http2Server:
-    """Ends its first connection, or first stream, as a test has it; then it answers."""
+    """Ends its first connection, or first stream, as a test says; then it answers."""
 
     def __init__(self, end: Callable[[Any, int], None]) -> None:
         self._end = end
@@ -422,7 +426,7 @@ class _Http2Server:
             "POST",
             "/service/v1/segments/export/",
             {
-                "authorization": httpx.BasicAuth(PAGE_API_KEY, PAGE_ACCESS_TOKEN)._auth_header,
+                "authorization": authorization(PAGE_API_KEY, PAGE_ACCESS_TOKEN).reveal(),
                 "content-type": "application/json",
             },
             json.dumps({"segmentId": PAGE_SEGMENT_ID, "outputFormat": "csv"}).encode(),
@@ -433,7 +437,7 @@ class _Http2Server:
 
 
 async def _post_over_http2(end: Callable[[Any, int], None]) -> tuple[Any, int]:
-    """What `request_export` came to, and how many POSTs the server read."""
+    """The result of `request_export`, and the number of POSTs that the server read."""
     with _Http2Server(end) as server:
         async with (
             httpx.AsyncClient(http1=False, http2=True) as http,
@@ -457,7 +461,7 @@ async def _post_over_http2(end: Callable[[Any, int], None]) -> tuple[Any, int]:
     ids=["GOAWAY", "REFUSED_STREAM"],
 )
 async def test_what_a_server_says_it_didnt_process_is_sent_again(end: Any) -> None:
-    """RFC 9113, 8.7: such a POST had no effect, though it left."""
+    """RFC 9113, 8.7: a POST that wasn't processed goes again, though it left."""
     came_of_it, posts = await _post_over_http2(end)
     assert isinstance(came_of_it, Export)
     assert posts == 2
@@ -473,7 +477,7 @@ async def test_what_a_server_says_it_didnt_process_is_sent_again(end: Any) -> No
     ids=["GOAWAY", "INTERNAL_ERROR"],
 )
 async def test_what_a_server_may_have_processed_is_unknown(end: Any) -> None:
-    """A GOAWAY that includes the stream, or a stream reset for another reason, says nothing."""
+    """After a GOAWAY that includes the stream, or another reset, the export is unknown."""
     came_of_it, posts = await _post_over_http2(end)
     assert isinstance(came_of_it, SubmitUnknownError)
     assert posts == 1
@@ -486,21 +490,26 @@ async def test_what_a_server_may_have_processed_is_unknown(end: Any) -> None:
 async def test_after_a_machine_slept_connections_are_made_anew(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Those from before look young, since the monotonic clock stood still, and are dead."""
+    """After sleep, old connections are closed: they look young by the monotonic clock."""
+    made: list[anyio.abc.ByteStream] = []
+    connect = anyio.connect_tcp
+
+    async def counted(*args: Any, **keywords: Any) -> Any:
+        made.append(await connect(*args, **keywords))
+        return made[-1]
+
+    monkeypatch.setattr(anyio, "connect_tcp", counted)
     with SandboxServer(Sandbox(segments=3)) as server:
         async with SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url
         ) as client:
             await client.list_segments()
-            (clients, _) = client._own
-            (transport,) = clients._transports.values()
-            (before,) = transport._direct._pool.connections
             await client.list_segments()
-            assert transport._direct._pool.connections == [before]
+            assert len(made) == 1
             wall = time.time
             monkeypatch.setattr(time, "time", lambda: wall() + 3600)
             await client.list_segments()
-            assert list(clients._transports.values()) == [transport]
-            (after,) = transport._direct._pool.connections
-            assert after is not before
-            assert before.is_closed()
+            await client.list_segments()
+            before, _ = made
+            with pytest.raises(anyio.ClosedResourceError):
+                await before.send(b"x")

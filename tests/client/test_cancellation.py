@@ -1,4 +1,4 @@
-"""Cancellation at every await point: nothing doubled, nothing half, nothing left waiting."""
+"""Cancellation at every await: no duplicate, no half file, no caller left waiting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,15 @@ from typing import Any
 import anyio
 import pytest
 
-from client.vendor import all_whole, assert_at_rest, connected, is_whole, names_in, turns
+from client.vendor import (
+    all_whole,
+    assert_at_rest,
+    connected,
+    http_clients_made,
+    is_whole,
+    names_in,
+    turns,
+)
 from segments_async import Pacer, SegmentsClient
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
@@ -50,7 +58,7 @@ CALLS = {"export": export, "bulk": bulk}
 
 
 def vendor() -> Sandbox:
-    """Of two segments, with a setback for a submit, a poll and a file each."""
+    """A vendor with two segments, and one failure each of a submit, a poll and a file."""
     sandbox = Sandbox(
         segments=2, rows=1200, latency=0.1, durations=Durations(median=1.2, sigma=0.2)
     )
@@ -87,7 +95,7 @@ class Counted:
 
 
 async def assert_nothing_is_lost(client: SegmentsClient, sandbox: Sandbox, to: Path) -> None:
-    """Right after the cancellation, and after asking for the same again."""
+    """No file is a half one right after the cancellation, and none is lost in a second try."""
     assert_at_rest(client, sandbox)
     sent = len(sandbox.record)
     await anyio.sleep(5)
@@ -108,14 +116,14 @@ async def assert_nothing_is_lost(client: SegmentsClient, sandbox: Sandbox, to: P
 
 
 def _is_resumable(to: Path, name: str) -> bool:
-    """A part and its sidecar: never one of them alone."""
+    """Whether a part and its sidecar are there, and never one of them alone."""
     stem = name.removesuffix(".json").removesuffix(".part")
     both = [to / f"{stem}.part", to / f"{stem}.part.json"]
     return to / name in both and all(path.exists() for path in both)
 
 
 def _was_seen_complete(sandbox: Sandbox, segment_id: str) -> bool:
-    """Whether a poll came when the export had ended: the next caller then asks for a new one."""
+    """Whether a poll came after the export's end: then the next caller requests a new one."""
     made = [e for e in sandbox.record.submits(segment_id) if e.acted]
     if not made:
         return False
@@ -125,7 +133,7 @@ def _was_seen_complete(sandbox: Sandbox, segment_id: str) -> bool:
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 async def test_at_every_suspension_of_the_caller(call: Call, tmp_path: Path) -> None:
-    """Cancelled at its first await that suspends, its second, its third... until it completes."""
+    """The caller is cancelled at its first await, its second, and so on, until it completes."""
     number = 0
     for number in range(1, 1000):
         sandbox, to = vendor(), tmp_path / str(number)
@@ -143,7 +151,7 @@ async def test_at_every_suspension_of_the_caller(call: Call, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 async def test_at_every_turn_of_the_event_loop(call: Call, tmp_path: Path) -> None:
-    """Cancelled by another task when anything happens, and some turns of the event loop later."""
+    """Another task cancels the caller some turns after each event."""
     sandbox = vendor()
     async with connected(sandbox) as client:
         began = anyio.current_time()
@@ -177,7 +185,7 @@ async def test_at_every_turn_of_the_event_loop(call: Call, tmp_path: Path) -> No
 
 
 async def test_at_every_suspension_of_the_single_steps(tmp_path: Path) -> None:
-    """List, request, wait, get, download and open: the gate is at rest, and no half file."""
+    """List, request, wait, get, download, open: the gate is at rest, and no half file is left."""
     number = 0
     for number in range(1, 1000):
         sandbox, to = vendor(), tmp_path / str(number)
@@ -199,9 +207,9 @@ async def test_at_every_suspension_of_the_single_steps(tmp_path: Path) -> None:
     assert number > 20
 
 
-@pytest.mark.parametrize("who", ["driver", "passenger"])
+@pytest.mark.parametrize("who", ["first", "second"])
 async def test_at_every_suspension_of_one_who_shares(who: str, tmp_path: Path) -> None:
-    """Two share an export; one is cancelled at each of its awaits, and the other has its file."""
+    """Of two callers of one export, one is cancelled at each await; the other has its file."""
     number = 0
     for number in range(1, 1000):
         sandbox, to = vendor(), tmp_path / str(number)
@@ -222,11 +230,11 @@ async def test_at_every_suspension_of_one_who_shares(who: str, tmp_path: Path) -
                     await Counted(call, number, scope.cancel)
 
             async with anyio.create_task_group() as tasks:
-                if who == "driver":
+                if who == "first":
                     tasks.start_soon(doomed)
                     await anyio.sleep(0.01)
                 tasks.start_soon(client.export, segment_id, to / "other.csv")
-                if who == "passenger":
+                if who == "second":
                     await anyio.sleep(0.01)
                     tasks.start_soon(doomed)
             assert_at_rest(client, sandbox)
@@ -239,8 +247,11 @@ async def test_at_every_suspension_of_one_who_shares(who: str, tmp_path: Path) -
 
 
 @pytest.mark.real_time
-async def test_requests_cancelled_while_they_connect_leave_nothing_behind() -> None:
-    """The library's own HTTP clients are as many as were needed at once, and work."""
+async def test_requests_cancelled_while_they_connect_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The library makes no more HTTP clients than requests at once, and they still work."""
+    made = http_clients_made(monkeypatch)
     with SandboxServer(Sandbox(segments=3)) as server:
         async with SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url, pacer=Pacer(rate=math.inf)
@@ -251,5 +262,5 @@ async def test_requests_cancelled_while_they_connect_leave_nothing_behind() -> N
                         tasks.start_soon(client.list_segments)
                     await turns(turn % 15)
                     tasks.cancel_scope.cancel()
-            assert len(client._own[0]._transports) <= 3
+            assert len(made) <= 3
             assert len(await client.list_segments()) == 3

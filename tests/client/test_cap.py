@@ -1,4 +1,4 @@
-"""Claims about a vendor that caps the jobs at work, and about hints in headers."""
+"""A vendor that caps running exports, and hints in headers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from segments_async.sandbox import Fault, Sandbox, TokenBucket
 
 
 async def test_a_cap_on_jobs_is_not_taken_for_a_low_rate() -> None:
-    """Where submits are refused and polls pass, submits wait for ends and polls keep their pace."""
+    """If submits are refused and polls pass, submits wait for ends, and polls keep their pace."""
     sandbox = Sandbox(segments=100, max_pending=10, limit=TokenBucket(50, 100), latency=0.08)
     async with connected(sandbox) as client:
         began = anyio.current_time()
@@ -23,7 +23,7 @@ async def test_a_cap_on_jobs_is_not_taken_for_a_low_rate() -> None:
 
 
 async def test_a_told_cap_is_never_exceeded() -> None:
-    """With max_pending, no submit is refused by a cap that the caller knows."""
+    """With max_pending, no submit is refused by the same cap of the vendor's."""
     sandbox = Sandbox(segments=40, max_pending=10, latency=0.08)
     async with connected(sandbox, max_pending=10) as client:
         report = await client.bulk_export(sandbox.segment_ids, None)
@@ -32,7 +32,7 @@ async def test_a_told_cap_is_never_exceeded() -> None:
 
 
 async def test_a_used_up_budget_is_waited_for() -> None:
-    """An answer that says that nothing remains for 30 s holds the next request for 30 s."""
+    """After an answer with nothing remaining for 30 s, the next request goes 30 s later."""
     sandbox = Sandbox(segments=1)
     sandbox.inject(
         Fault.status(

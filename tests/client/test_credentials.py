@@ -1,4 +1,4 @@
-"""Credentials and signed links: where they go, where they never show, and what a refusal does."""
+"""Credentials and signed links: where they are sent, and where they never show."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_refused_credentials_are_tried_once(call: Call, tmp_path: Path) ->
 
 @every_call
 async def test_retry_after_on_a_401_is_no_invitation(call: Call, tmp_path: Path) -> None:
-    """A 401 that names a time to come back isn't sent again."""
+    """A request that got a 401 with a Retry-After isn't sent again."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(401, headers={"retry-after": "1"}))
     async with connected(sandbox) as client:
@@ -117,7 +117,7 @@ async def test_a_refused_run_ends_its_iteration_bare() -> None:
 
 @pytest.mark.parametrize("segments", [5, 64, 200])
 async def test_a_refused_run_sends_nothing_after_the_refusal(segments: int) -> None:
-    """Nothing goes out beyond what was under way when the first 401 came: 64 at most."""
+    """After the first 401, no request is sent besides those on the wire: 64 at most."""
     sandbox = Sandbox(segments=segments, latency=1.0)
     async with connected(sandbox, access_token="wrong", pacer=Pacer(rate=math.inf)) as client:
         with pytest.raises(AuthenticationError):
@@ -140,7 +140,7 @@ async def test_a_refused_run_sends_nothing_after_the_refusal(segments: int) -> N
     ],
 )
 def test_malformed_credentials_are_refused_unsent(pair: tuple[Any, Any]) -> None:
-    """Keys that can't be sent as they are end in the constructor, and aren't repeated there."""
+    """Keys that can't be sent are refused in the constructor, and aren't in the error."""
     with pytest.raises(ConfigurationError) as caught:
         SegmentsClient(*pair)
     assert not any(str(part) in str(caught.value) for part in pair if part and len(part) > 3)
@@ -157,7 +157,7 @@ def test_the_environment_has_to_have_both(missing: str, monkeypatch: pytest.Monk
 
 
 async def test_the_environment_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`from_env` reads credentials and place; the vendor lets such a client in."""
+    """`from_env` reads credentials and base URL; the vendor accepts such a client."""
     sandbox = Sandbox(api_origin="https://vendor.example")
     monkeypatch.setenv("SEGMENTS_API_KEY", PAGE_API_KEY)
     monkeypatch.setenv("SEGMENTS_ACCESS_TOKEN", PAGE_ACCESS_TOKEN)
@@ -185,7 +185,7 @@ async def test_the_environment_is_enough(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_bad_places_are_refused(url: Any) -> None:
-    """Plain http beyond loopback, and what isn't an API's URL, end in the constructor."""
+    """Plain http beyond loopback, and malformed URLs, are refused in the constructor."""
     with pytest.raises(ConfigurationError):
         SegmentsClient("key", "token", base_url=url)
 
@@ -205,7 +205,7 @@ def test_insecure_is_admitted_aloud() -> None:
 
 
 class _Recorded(httpx.AsyncBaseTransport):
-    """Notes where each request went, and whether credentials were on it."""
+    """Records where each request went, and whether it had credentials."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self.inner = inner
@@ -217,7 +217,7 @@ class _Recorded(httpx.AsyncBaseTransport):
 
 
 async def test_credentials_stay_at_the_vendor(tmp_path: Path) -> None:
-    """Every request to the API carries them and none to the file host does."""
+    """Every request to the API has credentials, and none to the file host has."""
     sandbox = Sandbox(segments=8, rows=5)
     both = _Recorded(SandboxTransport(sandbox))
     async with (
@@ -235,7 +235,7 @@ async def test_credentials_stay_at_the_vendor(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_of_the_api_is_not_followed(status: int) -> None:
-    """Not even by a caller's own client that follows redirects: it is an unexpected answer."""
+    """A redirect isn't followed, even by a caller's client that follows redirects."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(status, headers={"location": "https://elsewhere.example/x"}))
     seen = _Recorded(SandboxTransport(sandbox))
@@ -264,7 +264,7 @@ async def test_a_callers_own_authorization_stays_off_the_file_host(tmp_path: Pat
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Iterator[io.StringIO]:
-    """All that a program sees that logs everything: formatted, tracebacks included."""
+    """All log lines of all levels, formatted, with tracebacks."""
     text = io.StringIO()
     handler = logging.StreamHandler(text)
     handler.setFormatter(logging.Formatter("%(name)s %(message)s %(args)s"))
@@ -278,7 +278,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[io.StringIO]:
 
 
 def _troubled(sandbox: Sandbox) -> Sandbox:
-    """Whatever makes a client talk: refusals, lost answers, broken and refused files."""
+    """Exercise a client with refusals, lost answers, broken and refused files."""
     ids = sandbox.segment_ids
     sandbox.inject(Fault.status(429, headers={"retry-after": "1"}))
     sandbox.inject(Fault.status(502, body="<html>bad gateway</html>"), method="GET")
@@ -305,7 +305,7 @@ async def test_no_log_line_has_a_secret(log: io.StringIO, tmp_path: Path) -> Non
 
 @pytest.mark.real_time
 async def test_no_log_line_has_a_secret_over_sockets(log: io.StringIO, tmp_path: Path) -> None:
-    """Nor do httpx's and httpcore's own loggers, with redirects of signed links among them."""
+    """The loggers of httpx and httpcore have none either, with redirects of signed links."""
     sandbox = Sandbox(segments=10, rows=5, durations=Durations(median=0.5))
     with SandboxServer(sandbox) as server:
         _troubled(sandbox)
@@ -340,7 +340,7 @@ LINES = {
 @pytest.mark.parametrize("package", ["httpcore", "httpcore2"])
 @pytest.mark.parametrize("layer", ["connection", "http11", "http2", "proxy", "socks"])
 def test_each_layer_of_a_client_tells_no_header(log: io.StringIO, package: str, layer: str) -> None:
-    """An event's name, its status, the class of its error; of a caller's httpx2, too."""
+    """Log lines have an event's name, its status, and the error's class; of httpx2 too."""
     for line in LINES:
         with quietly("https://files.example/..."):
             logging.getLogger(f"{package}.{layer}").debug(line)
@@ -351,7 +351,7 @@ def test_each_layer_of_a_client_tells_no_header(log: io.StringIO, package: str, 
 
 @pytest.mark.parametrize("name", ["httpx", "httpx2"])
 def test_the_line_of_a_request_is_made_anew(log: io.StringIO, name: str) -> None:
-    """Neither the URL nor the reason, which is a server's text, is looked through for secrets."""
+    """Log lines of requests are made anew, without the URL and without the server's reason."""
     with quietly("https://files.example/..."):
         logging.getLogger(name).info(
             'HTTP Request: %s %s "%s %d %s"', "GET", httpx.URL(LINK), "HTTP/1.1", 200, "S"
@@ -367,7 +367,7 @@ LINK = "https://files.example/dl/5ec4e7/a.csv;p=5ec4e7?n='x'&token=5ec4e7#5ec4e7
 
 
 async def test_no_part_of_a_link_is_logged(log: io.StringIO, tmp_path: Path) -> None:
-    """Its path, parameters, query and fragment may each be a capability; a redirect's likewise."""
+    """No path, parameter, query or fragment of a link is logged, of a redirect neither."""
 
     def storage(request: httpx.Request) -> httpx.Response:
         if "moved" in str(request.url):
@@ -402,7 +402,7 @@ REPEATED = {
 
 @pytest.mark.parametrize("body", REPEATED.values(), ids=list(REPEATED))
 async def test_a_page_that_repeats_the_token(body: bytes, log: io.StringIO) -> None:
-    """In whatever form it is quoted, and in the headers that a message names."""
+    """A token in an answer is redacted, however quoted, in bodies and headers."""
     for code in (403, 200, 302):
         headers = {"content-type": f"x/{ODD}", "location": f"https://{ODD}", "x-token": ODD}
 
@@ -434,7 +434,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_no_error_shows_credentials(fault: Fault) -> None:
-    """Not in its text, facts, causes' tracebacks or pickle, though the answer repeats them."""
+    """Errors have no credentials in text, facts, causes or pickles, though the answer has."""
     sandbox = Sandbox()
     sandbox.inject(fault, times=5)
     async with connected(sandbox) as client:
@@ -477,7 +477,7 @@ async def test_no_error_shows_a_signed_link(
 
 
 async def test_no_part_holds_a_signed_link(tmp_path: Path) -> None:
-    """What is left of a download for the next one says nothing of the link."""
+    """The part and sidecar of a download have no link."""
     sandbox = Sandbox(rows=50)
     sandbox.inject(Fault.cut(1000), origin="files")
     sandbox.inject(Fault.status(500), origin="files", times=5)

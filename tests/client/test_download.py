@@ -1,4 +1,4 @@
-"""Files: whole under their name, or not there but for a part that can be continued."""
+"""Files are whole under their names, or absent but for a part that can be continued."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_a_broken_download_is_tried_again(fault: Fault, tmp_path: Path) ->
 async def test_a_download_that_keeps_breaking_ends(
     fault: Fault, ranges: bool, tmp_path: Path
 ) -> None:
-    """After five tries that got no further it is a DownloadError; at most a part is there.
+    """After five tries without progress it is a DownloadError; at most a part is there.
 
     Where each try gets further, it ends well.
     """
@@ -112,7 +112,7 @@ async def test_a_download_that_keeps_breaking_ends(
 async def test_storage_that_stays_away_ends_a_download(
     fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After hours (here: minutes) it is a DownloadError that says so; no part is there."""
+    """After a long outage of storage it is a DownloadError with the reason; no part is there."""
     monkeypatch.setattr(storage_outage, "LONGEST_STORAGE_OUTAGE", 120.0)
     sandbox = Sandbox(rows=3, durations=STEADY)
     sandbox.inject(fault, origin="files", times=10**6)
@@ -153,7 +153,7 @@ class _Lying(SandboxTransport):
 
 
 async def test_a_length_that_disagrees_is_noticed(tmp_path: Path) -> None:
-    """Where the HTTP client doesn't compare, we do: DownloadError("length"), and no file."""
+    """If the HTTP client doesn't compare lengths, the library does: DownloadError("length")."""
     sandbox = Sandbox(rows=3)
     async with (
         httpx.AsyncClient(transport=_Lying(sandbox)) as files,
@@ -166,7 +166,7 @@ async def test_a_length_that_disagrees_is_noticed(tmp_path: Path) -> None:
 
 
 async def test_without_a_length_a_file_is_unverified(tmp_path: Path) -> None:
-    """Nobody can know whether it is whole, and the result says so."""
+    """Without a length, the result's `verified` is False."""
     sandbox = Sandbox(rows=50)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -179,7 +179,7 @@ async def test_without_a_length_a_file_is_unverified(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "zstd"])
 async def test_an_unknown_encoding_is_refused(encoding: str, tmp_path: Path) -> None:
-    """Its bytes would not be those of the CSV."""
+    """A file in an unknown encoding is refused: its bytes would not be those of the CSV."""
     sandbox = Sandbox()
     fault = Fault.status(200, headers={"content-encoding": encoding}, body=b"\x1f\x8b")
     sandbox.inject(fault, origin="files", times=99)
@@ -206,7 +206,7 @@ async def test_an_unknown_encoding_is_refused(encoding: str, tmp_path: Path) -> 
     ],
 )
 async def test_storages_refusals_are_told_apart(fault: Fault, reason: str, tmp_path: Path) -> None:
-    """Each is asked once, but for an expired link, which is renewed; and ends with its reason."""
+    """Each refusal has its reason, and ends after one request; an expired link is renewed."""
     sandbox = Sandbox(durations=STEADY)
     sandbox.inject(fault, origin="files", times=99)
     async with connected(sandbox) as client:
@@ -218,7 +218,7 @@ async def test_storages_refusals_are_told_apart(fault: Fault, reason: str, tmp_p
 
 
 async def test_after_48_hours_the_file_is_gone(tmp_path: Path) -> None:
-    """By its id or with its old link: ExportExpiredError."""
+    """By its id or with its old link, a file past 48 hours is an ExportExpiredError."""
     sandbox = Sandbox(durations=STEADY)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -231,7 +231,7 @@ async def test_after_48_hours_the_file_is_gone(tmp_path: Path) -> None:
 
 
 async def test_a_link_that_cannot_be_renewed_says_so(tmp_path: Path) -> None:
-    """Where the vendor knows the export no more, it is the link that has expired."""
+    """If the vendor doesn't know the export any more, the error says that the link has expired."""
     sandbox = Sandbox(durations=STEADY, link_lifetime=60, rows=5)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -248,7 +248,7 @@ async def test_a_link_that_cannot_be_renewed_says_so(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_there_is_found_before_the_post(tmp_path: Path) -> None:
-    """Nothing is asked of the vendor where the file couldn't be put."""
+    """No request is sent where the file couldn't be put."""
     sandbox = Sandbox(segments=2, rows=5)
     target = tmp_path / "a.csv"
     target.write_text("somebody else's")
@@ -263,7 +263,7 @@ async def test_a_file_that_is_there_is_found_before_the_post(tmp_path: Path) -> 
 
 
 async def test_in_a_run_a_file_that_is_there_stops_its_segment_alone(tmp_path: Path) -> None:
-    """Its outcome is a ConfigurationError without a POST; the others are exported."""
+    """That segment ends as a ConfigurationError without a POST; the others are exported."""
     sandbox = Sandbox(segments=3, rows=5)
     taken = sandbox.segment_ids[1]
     (tmp_path / f"{taken[:8]}.csv").write_text("somebody else's")
@@ -280,7 +280,7 @@ async def test_in_a_run_a_file_that_is_there_stops_its_segment_alone(tmp_path: P
 
 
 async def test_a_second_run_replaces_files_only_where_told(tmp_path: Path) -> None:
-    """Without `overwrite` a second run of the same segments sends nothing, and takes no line back.
+    """Without `overwrite`, a second run of the same segments sends nothing.
 
     The manifest's last line of a segment is the one that counts.
     """
@@ -300,7 +300,7 @@ async def test_a_second_run_replaces_files_only_where_told(tmp_path: Path) -> No
 
 
 async def test_a_place_that_cant_be_written_is_found_before_the_post(tmp_path: Path) -> None:
-    """A file where the directory should be, and (but for root) a directory without write access."""
+    """A file in place of the directory, or one without write access, is found before the POST."""
     sandbox = Sandbox()
     (tmp_path / "file").write_text("")
     closed = tmp_path / "closed"
@@ -340,7 +340,7 @@ class _Full:
 async def test_a_full_disk_ends_one_export_and_the_rest_go_on(
     after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DownloadError("disk_full") for the file that didn't fit, of which nothing is left."""
+    """A file that didn't fit is DownloadError("disk_full"), and leaves nothing."""
     sandbox = Sandbox(segments=4, rows=50)
     async with connected(sandbox) as client:
         segments = await client.list_segments()
@@ -364,7 +364,7 @@ async def test_a_full_disk_ends_one_export_and_the_rest_go_on(
 async def test_a_disk_that_fills_in_the_middle_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does a file of several batches that stops fitting before its body ended."""
+    """A file of several batches that stops fitting leaves nothing either."""
     sandbox = Sandbox(rows=3000)
     monkeypatch.setattr(download, "BATCH", 100_000)
     async with connected(sandbox) as client:
@@ -377,7 +377,7 @@ async def test_a_disk_that_fills_in_the_middle_leaves_nothing(
 
 
 async def test_a_link_in_the_parts_place_is_not_written_through(tmp_path: Path) -> None:
-    """A symbolic link where the part would go ends as a DownloadError, its target untouched."""
+    """A symbolic link in the part's place is a DownloadError, and its target is untouched."""
     sandbox = Sandbox(rows=5)
     precious = tmp_path / "precious"
     precious.write_text("precious")
@@ -407,7 +407,7 @@ FOREIGN = {
 
 @pytest.mark.parametrize("link", FOREIGN.values(), ids=FOREIGN)
 async def test_foreign_links_are_refused(link: str, tmp_path: Path) -> None:
-    """A link that the policy doesn't admit is never followed, whatever the vendor says."""
+    """A link that the policy doesn't admit is never followed."""
     sandbox = Sandbox(durations=STEADY)
     sandbox.inject(Fault.changed(other(filename=link)), **POLL, times=99)
     seen: list[str] = []
@@ -431,7 +431,7 @@ async def test_foreign_links_are_refused(link: str, tmp_path: Path) -> None:
 
 
 async def test_a_refused_link_stops_further_submits(tmp_path: Path) -> None:
-    """What would be refused for every export is asked for no more, and the option is named."""
+    """A link that the policy refuses stops further submits, and the error names the option."""
     sandbox = Sandbox(segments=200, durations=STEADY, files_origin="https://files.example")
     async with connected(sandbox, pacer=Pacer(rate=10)) as client:
         report = await client.bulk_export(sandbox.segment_ids, tmp_path)
@@ -448,7 +448,7 @@ async def test_a_refused_link_stops_further_submits(tmp_path: Path) -> None:
 
 
 async def test_a_named_host_is_admitted(tmp_path: Path) -> None:
-    """`file_hosts` admits what it names, as the message says."""
+    """`file_hosts` admits the hosts that it names."""
     sandbox = Sandbox(rows=5, files_origin="https://files.example")
     async with connected(sandbox, file_hosts=["files.example"]) as client:
         file = await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
@@ -461,7 +461,7 @@ async def test_a_named_host_is_admitted(tmp_path: Path) -> None:
     + ["s3://upload-bucket/a.csv"],
 )
 async def test_a_redirect_to_a_foreign_host_is_refused(location: str, tmp_path: Path) -> None:
-    """The policy is asked again for each hop."""
+    """The policy is applied to each hop."""
     sandbox = Sandbox(durations=STEADY)
     sandbox.inject(Fault.status(302, headers={"location": location}), origin="files", times=99)
     async with connected(sandbox) as client:
@@ -472,7 +472,7 @@ async def test_a_redirect_to_a_foreign_host_is_refused(location: str, tmp_path: 
 
 
 async def test_an_admitted_redirect_is_followed(tmp_path: Path) -> None:
-    """Three hops, relative ones too; a fourth is a loop."""
+    """Three hops are followed, relative ones too; a fourth counts as a loop."""
     sandbox = Sandbox(rows=5, durations=STEADY)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -492,7 +492,7 @@ async def test_an_admitted_redirect_is_followed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [0.0, 0.001, 3.0])
 async def test_a_cancelled_download_leaves_nothing(after: float, tmp_path: Path) -> None:
-    """No file, no part, and the next try gets all of it."""
+    """No file and no part is left, and the next try gets all of the file."""
     sandbox = Sandbox(rows=3000, durations=STEADY)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -534,7 +534,7 @@ class _StallingBody(httpx.AsyncByteStream):
 
 
 async def test_a_download_cancelled_in_the_middle_leaves_its_part(tmp_path: Path) -> None:
-    """All that came is in it, also what wasn't enough for a batch yet."""
+    """The part has all bytes that came, with those of an unfinished batch."""
     sandbox = Sandbox(rows=3000, durations=STEADY)
     async with (
         httpx.AsyncClient(transport=_Stalling(sandbox)) as files,
@@ -553,7 +553,7 @@ async def test_a_download_cancelled_in_the_middle_leaves_its_part(tmp_path: Path
 
 
 async def test_a_file_has_the_sandboxs_bytes(tmp_path: Path) -> None:
-    """Size, hash, place, and the export it came from."""
+    """The result has the file's size, hash and place, and its export."""
     sandbox = Sandbox(rows=3000)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -569,7 +569,7 @@ async def test_a_file_has_the_sandboxs_bytes(tmp_path: Path) -> None:
 
 
 async def test_a_header_alone_is_a_whole_file(tmp_path: Path) -> None:
-    """And so is nothing at all."""
+    """A file with a header alone, or an empty one, is whole."""
     sandbox = Sandbox(rows=0)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -583,7 +583,7 @@ async def test_a_header_alone_is_a_whole_file(tmp_path: Path) -> None:
 
 
 async def test_an_export_that_isnt_complete_has_no_file(tmp_path: Path) -> None:
-    """`download_export` and `open_export` don't wait, and say who does."""
+    """`download_export` and `open_export` don't wait; the error names the call that does."""
     sandbox = Sandbox(durations=STEADY)
     async with connected(sandbox) as client:
         export = await client.request_export(PAGE_SEGMENT_ID)
@@ -617,7 +617,7 @@ async def test_a_body_is_read_without_a_file() -> None:
 
 
 async def test_a_body_that_breaks_is_never_a_short_result() -> None:
-    """Rows and bytes end with DownloadError where the link broke."""
+    """Rows and bytes end with DownloadError where the connection broke."""
     sandbox = Sandbox(rows=3000)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -669,7 +669,7 @@ async def test_downloads_at_once_are_limited(tmp_path: Path) -> None:
 
 
 async def test_a_refused_outcome_is_of_its_own_segment(tmp_path: Path) -> None:
-    """Storage's 404 for one file leaves the others alone."""
+    """Storage's 404 to one file is that segment's outcome alone."""
     sandbox = Sandbox(segments=5, rows=5)
     bad = sandbox.segment_ids[2]
     sandbox.inject(Fault.status(404), origin="files", path=sandbox.export_id(bad), times=99)
@@ -681,7 +681,7 @@ async def test_a_refused_outcome_is_of_its_own_segment(tmp_path: Path) -> None:
 
 
 async def test_a_body_is_read_once() -> None:
-    """A second reader would begin in the middle, and take a row for the header: it is refused."""
+    """A second reader of a body is refused: it would begin in the middle."""
     sandbox = Sandbox()
     async with connected(sandbox) as client:
         export = await client.wait_for_export(await client.request_export(PAGE_SEGMENT_ID))
@@ -695,7 +695,7 @@ async def test_a_body_is_read_once() -> None:
 async def test_a_file_waits_for_descriptors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that is out of descriptors for a moment loses no file, nor what has come of it."""
+    """A process that is out of descriptors for a moment loses no file, and no received bytes."""
     sandbox = Sandbox(rows=5)
     open_part, failures = PartFile.open, [errno.EMFILE, errno.ENFILE, errno.EMFILE]
 

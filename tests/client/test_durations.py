@@ -1,4 +1,4 @@
-"""Claims about what the client remembers of a segment's exports."""
+"""The client remembers how long a segment's exports took."""
 
 from __future__ import annotations
 

@@ -1,18 +1,20 @@
-"""Claims about an environment in which no connection can be made: it is said before any request."""
+"""An environment in which no connection can be made: the error comes before any request."""
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import certifi
 import httpx
 import pytest
 
-from segments_async import ConfigurationError, SegmentsClient
+from segments_async import APIConnectionError, ConfigurationError, SegmentsClient
 
 PASSWORD = "hunter2-of-the-proxy"
 
@@ -64,7 +66,7 @@ def _is_told(error: ConfigurationError, variable: str, tmp_path: Path) -> None:
 
 
 async def test_a_run_begins_with_a_sound_environment(broken: str, tmp_path: Path) -> None:
-    """The error names the variable and not its value, and the journal isn't even made."""
+    """The error names the variable and not its value, and no journal is made."""
     journal = tmp_path / "runs.db"
     for _ in range(3):
         with pytest.raises(ConfigurationError) as caught:
@@ -95,7 +97,7 @@ async def test_each_operation_says_it(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Whatever is asked first, the error is the same."""
+    """Each operation raises the same error."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
     async with _client() as client:
         with pytest.raises(ConfigurationError) as caught:
@@ -106,7 +108,7 @@ async def test_each_operation_says_it(
 async def test_storage_is_looked_after_before_a_post(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With an API client of the caller's, storage's broken proxy is told before the first POST."""
+    """With a caller's API client, storage's broken proxy is an error before the first POST."""
     monkeypatch.setenv("HTTPS_PROXY", f"socks4://me:{PASSWORD}@127.0.0.1:1080")
     requests: list[httpx.Request] = []
 
@@ -126,7 +128,7 @@ async def test_storage_is_looked_after_before_a_post(
 
 
 async def test_a_closed_client_of_the_callers_is_told(tmp_path: Path) -> None:
-    """Of either argument, by its name."""
+    """A closed client is an error that names the argument."""
     closed, other = httpx.AsyncClient(), httpx.AsyncClient()
     await closed.aclose()
     async with other:
@@ -141,7 +143,7 @@ async def test_a_closed_client_of_the_callers_is_told(tmp_path: Path) -> None:
 
 
 async def test_socks_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it is missing, the error names the variable, and what to install."""
+    """Without the package, the error names the variable and the package."""
     monkeypatch.setenv("ALL_PROXY", f"socks5://me:{PASSWORD}@127.0.0.1:1080")
     monkeypatch.setitem(__import__("sys").modules, "socksio", None)
     async with _client() as client:
@@ -150,16 +152,17 @@ async def test_socks_needs_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_constructor_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is cheap, and works outside of any loop; a client may be made and never used."""
+    """The constructor is cheap, and works outside of any loop."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
     monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1")
     _client()
 
 
+@pytest.mark.real_time
 async def test_what_is_of_no_use_is_not_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A context of the caller's needs no certificates, and https no HTTP_PROXY.
+    """With a caller's context no certificates are read, and https needs no HTTP_PROXY.
 
     NO_PROXY is read as curl reads it, which httpx refuses.
     """
@@ -169,4 +172,6 @@ async def test_what_is_of_no_use_is_not_refused(
     monkeypatch.setenv("NO_PROXY", "localhost,[::1],fd07:b51a:cc66:f0::/64,10.0.0.0/8,%,é")
     context = ssl.create_default_context(cafile=certifi.where())
     async with _client(ssl_context=context) as client:
-        client._enter()
+        # The environment is read before the first request, which fails: no proxy is at port 9.
+        with anyio.move_on_after(0.2), contextlib.suppress(APIConnectionError):
+            await client.list_segments()

@@ -1,4 +1,4 @@
-"""Claims about parties that come and go while another one records, or a probe is out."""
+"""Followers that come and go while another one records, or while a probe is out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SLOW = Durations(median=60.0, sigma=0)
 
 
 def slow_commits(monkeypatch: pytest.MonkeyPatch, event: Event, seconds: float) -> None:
-    """Recording the event takes so long in the run that began first, as on a busy disk."""
+    """Each record of the event takes so many seconds in the run that began first."""
     record = Recorder.record
     runs: list[Recorder] = []
 
@@ -50,20 +50,20 @@ def slow_commits(monkeypatch: pytest.MonkeyPatch, event: Event, seconds: float) 
 
 
 async def test_a_run_left_during_a_silence_takes_nobody_with_it(tmp_path: Path) -> None:
-    """Left while the one request that goes first is on the wire, the client goes on."""
+    """A run is left while the probe is on the wire: the client goes on."""
     sandbox = Sandbox(segments=40, rows=2, durations=SLOW, latency=0.2)
     async with connected(sandbox, pacer=Pacer(rate=200), request_timeout=20) as client:
         async with client.open_bulk_export(sandbox.segment_ids, tmp_path):
             await anyio.sleep(3.0)
             sandbox.inject(Fault(lost="after", delay=1e6), times=math.inf)
             await anyio.sleep(30.0)
-        sandbox._script._rules.clear()
+        sandbox.clear_faults()
         with anyio.fail_after(100):
             assert await client.list_segments()
 
 
 async def test_a_resumed_run_shares_with_whoever_waits_by_the_id(tmp_path: Path) -> None:
-    """A 401 to the shared poll reaches both as itself."""
+    """A 401 to the shared poll is raised to both waiting callers."""
     sandbox = Sandbox(segments=1, rows=2, durations=SLOW)
     journal = tmp_path / "runs.db"
     async with connected(sandbox) as client:
@@ -91,10 +91,10 @@ async def test_a_resumed_run_shares_with_whoever_waits_by_the_id(tmp_path: Path)
     assert len(raised) == 1
 
 
-async def test_a_party_that_left_is_told_no_more(
+async def test_a_follower_that_left_is_told_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One run's time is up while the other one's journal is written: neither is harmed."""
+    """One run's time is up while the other's journal is written: both end well."""
     sandbox = Sandbox(segments=1, rows=2, durations=STEADY)
     slow_commits(monkeypatch, Event.COMPLETED, 1.0)
     async with (
@@ -112,7 +112,7 @@ async def test_a_party_that_left_is_told_no_more(
 async def test_an_export_is_given_up_once(
     stay: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Giving up takes a commit of two seconds; whether the run is left meanwhile or not."""
+    """Giving up takes a commit of two seconds; it happens once, whether the run is left or not."""
     sandbox = Sandbox(segments=1, rows=2, durations=SLOW)
     slow_commits(monkeypatch, Event.GAVE_UP, 2.0)
     async with (
@@ -131,18 +131,18 @@ async def test_an_export_is_given_up_once(
 
 
 async def test_patience_ends_under_429s_too(tmp_path: Path) -> None:
-    """`export_timeout` is looked at whatever the polls are answered."""
+    """`export_timeout` is checked after any answer to a poll."""
     sandbox = Sandbox(segments=2, rows=2, durations=STEADY)
     sandbox.inject(Fault.status(429), **POLL, times=math.inf)
     async with connected(sandbox) as client:
         with anyio.fail_after(3600):
             report = await client.bulk_export(sandbox.segment_ids, tmp_path, export_timeout=60)
-        sandbox._script._rules.clear()
+        sandbox.clear_faults()
     assert {type(o.error) for o in report.not_exported} == {ExportTimeoutError}
 
 
 async def test_a_guard_of_a_clock_that_jumped_is_bounded(tmp_path: Path) -> None:
-    """A record that holds the account for a month holds it for a quarter of an hour."""
+    """A guard of a month in the journal delays requests for a quarter of an hour."""
     account = account_of(API_ORIGIN, PAGE_API_KEY)
     journal = await SqlJournal.open(tmp_path / "runs.db", account=account)
     await journal.set_guard(GuardRecord(datetime.now(UTC) + timedelta(days=30), 120.0, 1))
@@ -157,7 +157,7 @@ async def test_a_guard_of_a_clock_that_jumped_is_bounded(tmp_path: Path) -> None
 
 
 async def test_retries_are_counted_over_sessions(tmp_path: Path) -> None:
-    """`retry_failed=1` is one more export in the run, however often the process dies."""
+    """`retry_failed=1` is one more export in the run, over any number of processes."""
     sandbox = Sandbox(segments=2, rows=2, durations=STEADY, failed=1.0)
     for seconds in (20.0, None, None):
         async with connected(sandbox) as client:
@@ -174,7 +174,7 @@ async def test_retries_are_counted_over_sessions(tmp_path: Path) -> None:
 
 
 async def test_what_is_opted_in_to_is_counted_by_its_reason(tmp_path: Path) -> None:
-    """A POST that was repeated is no reason not to retry the export that then failed."""
+    """A repeated POST doesn't use up the retries of an export that then failed."""
     sandbox = Sandbox(segments=1, rows=2, durations=STEADY, failed=1.0)
     sandbox.inject(Fault.LOST_BEFORE, **POST)
     async with connected(sandbox) as client:
@@ -187,7 +187,7 @@ async def test_what_is_opted_in_to_is_counted_by_its_reason(tmp_path: Path) -> N
 async def test_a_renewed_export_without_a_link_stops_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is that export's expired link, and no policy that refuses all of them."""
+    """A renewed export without a link is that export's error alone."""
     sandbox = Sandbox(segments=6, rows=2, durations=STEADY)
     sandbox.inject(
         Fault.status(403, body="<Code>AccessDenied</Code><Message>Request has expired</Message>"),
@@ -209,7 +209,7 @@ async def test_a_renewed_export_without_a_link_stops_nobody_else(
 
 
 async def test_a_resumed_export_is_joined(tmp_path: Path) -> None:
-    """`export()` of a segment that a resumed run waits for asks for no second export."""
+    """`export()` joins an export that a resumed run waits for."""
     sandbox = Sandbox(segments=1, rows=2, durations=SLOW)
     [segment_id] = sandbox.segment_ids
     options: dict[str, Any] = {"journal": tmp_path / "runs.db"}
@@ -228,7 +228,7 @@ async def test_a_resumed_export_is_joined(tmp_path: Path) -> None:
 
 
 async def test_what_was_left_long_ago_is_asked_about_first(tmp_path: Path) -> None:
-    """A 429 is no reason to give up an export of which, in this session, nobody has heard."""
+    """An export of an earlier session is polled before a 429 can make it time out."""
     sandbox = Sandbox(segments=2, rows=2, durations=STEADY)
     options: dict[str, Any] = {"journal": tmp_path / "runs.db", "export_timeout": 20.0}
     async with connected(sandbox) as client:

@@ -1,4 +1,4 @@
-"""Claims about a process that is stopped, and goes on: Ctrl-Z and `fg`, `docker pause`.
+"""A process that is stopped, and goes on: Ctrl-Z and `fg`, `docker pause`.
 
 The vendor is a real server in the test's own process. It says what the stopped one had sent.
 """
@@ -41,7 +41,7 @@ def _wait_until_on_the_wire(server: SandboxServer, child: subprocess.Popen[str])
 
 
 def stop_and_go_on(backend: str, how: str, *, timeout: float, stopped: float) -> dict[str, int]:
-    """Stop a process with its POSTs on the wire for so long. Returns what it told in the end."""
+    """Stop a process with its POSTs on the wire for so many seconds. Returns its results."""
     sandbox = Sandbox(
         segments=POSTS, latency=ANSWERED_AFTER, durations=Durations(median=0.1, sigma=0)
     )

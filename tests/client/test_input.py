@@ -42,7 +42,7 @@ BAD_SECONDS = [math.nan, 0, -1.0, -math.inf]
 
 @pytest.mark.parametrize("bad", BAD_IDS)
 async def test_ids_that_could_leave_their_place_are_refused(bad: Any, tmp_path: Path) -> None:
-    """Whatever takes an id refuses a malformed one before anything is sent."""
+    """Every operation refuses a malformed id before anything is sent."""
     sandbox = Sandbox()
     async with connected(sandbox) as client:
         for call in (
@@ -62,7 +62,7 @@ async def test_ids_that_could_leave_their_place_are_refused(bad: Any, tmp_path: 
 
 @pytest.mark.parametrize("seconds", BAD_SECONDS)
 async def test_senseless_seconds_are_refused(seconds: float, tmp_path: Path) -> None:
-    """NaN, zero and negative times end before anything is sent."""
+    """NaN, zero and negative times are refused before anything is sent."""
     sandbox = Sandbox()
     one = [PAGE_SEGMENT_ID]
     async with connected(sandbox) as client:
@@ -85,7 +85,7 @@ async def test_senseless_seconds_are_refused(seconds: float, tmp_path: Path) -> 
     + [{"max_pending": 0}, {"downloads": 0}, {"file_hosts": "*.example.com"}],
 )
 def test_senseless_options_are_refused(options: dict[str, Any]) -> None:
-    """The constructor takes no number that can't work, and no string for a list of hosts."""
+    """The constructor refuses impossible numbers, and a string in place of a list of hosts."""
     with pytest.raises(ConfigurationError):
         SegmentsClient("key", "token", **options)
 
@@ -98,7 +98,7 @@ def test_senseless_rates_are_refused(rate: float) -> None:
 
 
 async def test_a_segment_given_twice_is_exported_once(tmp_path: Path) -> None:
-    """As a segment, as its id, and as both: one POST, one outcome, under the readable name."""
+    """A segment given as a segment and as an id has one POST, one outcome, and its name."""
     sandbox = Sandbox(segments=2, rows=5)
     async with connected(sandbox) as client:
         first, second = await client.list_segments()
@@ -112,7 +112,7 @@ async def test_a_segment_given_twice_is_exported_once(tmp_path: Path) -> None:
 
 
 async def test_a_generator_of_segments_will_do(tmp_path: Path) -> None:
-    """Segments may come from anything that can be iterated, once."""
+    """Segments may come from any iterable, once."""
     sandbox = Sandbox(segments=4, rows=5)
     async with connected(sandbox) as client:
         report = await client.bulk_export((s for s in sandbox.segment_ids), tmp_path)
@@ -120,7 +120,7 @@ async def test_a_generator_of_segments_will_do(tmp_path: Path) -> None:
 
 
 async def test_a_generator_that_fails_sends_nothing() -> None:
-    """Its exception comes out of `open_bulk_export` as it is."""
+    """A generator's exception comes out of `open_bulk_export` as it is."""
 
     def broken() -> Iterator[str]:
         yield PAGE_SEGMENT_ID
@@ -152,7 +152,7 @@ async def test_an_empty_run_is_fine(tmp_path: Path) -> None:
 
 
 async def test_an_unknown_segment_harms_nobody_else(tmp_path: Path) -> None:
-    """Its own outcome is a NotFoundError, and the others are exported."""
+    """An unknown segment's outcome is a NotFoundError, and the others are exported."""
     sandbox = Sandbox(segments=3, rows=5)
     async with connected(sandbox) as client:
         report = await client.bulk_export(["no-such-segment", *sandbox.segment_ids], tmp_path)
@@ -218,7 +218,7 @@ BAD_LISTS: dict[str, tuple[Fault, str]] = {
 
 @pytest.mark.parametrize(("fault", "where"), BAD_LISTS.values(), ids=BAD_LISTS)
 async def test_an_unreadable_list_says_where(fault: Fault, where: str) -> None:
-    """A list in which nothing can be read is a DecodeError with the path, never an empty list."""
+    """A list without a readable segment is a DecodeError with the path, never an empty list."""
     sandbox = Sandbox(segments=3)
     sandbox.inject(fault)
     async with connected(sandbox) as client:
@@ -239,7 +239,7 @@ ODD_RECORDS = {
 async def test_a_record_without_an_id_costs_itself_and_one_warning(
     fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The list has the others, and the log says once what was left out, and why."""
+    """A record without an id is left out, with one warning; the list has the others."""
     sandbox = Sandbox(segments=3)
     sandbox.inject(fault)
     async with connected(sandbox) as client:
@@ -254,7 +254,7 @@ async def test_a_record_without_an_id_costs_itself_and_one_warning(
 @pytest.mark.parametrize("field", ["name", "projectId", "type", "lastRun", "category"])
 @pytest.mark.parametrize("value", [None, "", 7, ["x"]], ids=repr)
 async def test_an_odd_field_of_a_list_costs_that_field(field: str, value: object) -> None:
-    """What only decorates may be anything: every segment is there, and can be exported."""
+    """An odd descriptive field is left out: every segment is there, and can be exported."""
     sandbox = Sandbox(segments=3)
     sandbox.inject(listed(1, **{field: value}))
     async with connected(sandbox) as client:
@@ -273,7 +273,7 @@ BAD_EXPORTS: dict[str, tuple[Fault, str]] = {
 
 @pytest.mark.parametrize(("fault", "where"), BAD_EXPORTS.values(), ids=BAD_EXPORTS)
 async def test_an_unreadable_status_says_where(fault: Fault, where: str) -> None:
-    """So is what isn't the page's status, or is about another export."""
+    """An unreadable status, or one of another export, is a DecodeError with the path."""
     sandbox = Sandbox()
     sandbox.inject(fault)
     async with connected(sandbox) as client:
@@ -308,7 +308,7 @@ async def test_an_unreadable_answer_to_a_post_is_unknown(fault: Fault, where: st
 
 
 async def test_in_a_run_an_unreadable_answer_is_that_segments_alone(tmp_path: Path) -> None:
-    """The others are exported, and nothing is asked for twice."""
+    """The others are exported, and no export is requested twice."""
     sandbox = Sandbox(segments=4, rows=5, durations=STEADY)
     bad = sandbox.segment_ids[1]
     sandbox.inject(Fault.changed(other(segment={"segmentId": "x"})), method="POST", segment_id=bad)
@@ -323,7 +323,7 @@ async def test_in_a_run_an_unreadable_answer_is_that_segments_alone(tmp_path: Pa
 
 @abandoned_body
 async def test_a_huge_answer_is_not_read_to_its_end() -> None:
-    """Beyond the cap of a status it is a DecodeError."""
+    """An answer beyond the cap of a status is a DecodeError."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(200, body=b" " * (STATUS_CAP + 1)))
     async with connected(sandbox) as client:
@@ -332,7 +332,7 @@ async def test_a_huge_answer_is_not_read_to_its_end() -> None:
 
 
 async def test_a_huge_error_page_is_an_excerpt() -> None:
-    """Errors keep 2 KiB of what the vendor said."""
+    """Errors keep 2 KiB of the vendor's answer."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(404, body=b"x" * 500_000))
     async with connected(sandbox) as client:
@@ -343,7 +343,7 @@ async def test_a_huge_error_page_is_an_excerpt() -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate, gzip"])
 async def test_a_compressed_answer_is_refused(coding: str) -> None:
-    """It wasn't asked for, and a bomb isn't known before its end."""
+    """A compressed answer is refused: a bomb isn't recognized before its end."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(200, headers={"content-encoding": coding}, body=b"\x1f\x8b"))
     async with connected(sandbox) as client:
@@ -352,7 +352,7 @@ async def test_a_compressed_answer_is_refused(coding: str) -> None:
 
 
 async def test_a_large_list_is_read_whole() -> None:
-    """Lists that are decoded in a thread come out like others."""
+    """A list that is decoded in a thread is read like others."""
     sandbox = Sandbox(segments=3000)
     async with connected(sandbox) as client:
         segments = await client.list_segments()
@@ -387,7 +387,7 @@ async def test_errors_of_single_calls_and_of_runs_are_alike(tmp_path: Path) -> N
 
 
 async def test_a_transport_may_have_read_the_body_already() -> None:
-    """Answers of httpx.MockTransport, made from a whole body, are answers like any other."""
+    """Answers of httpx.MockTransport, made from a whole body, are read like any other."""
     transport = httpx.MockTransport(lambda _: httpx.Response(200, json=[]))
     async with (
         httpx.AsyncClient(transport=transport) as http,
@@ -407,7 +407,7 @@ async def test_one_string_is_not_many_segments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("to", ["s3://me:s3cret@bucket/x", Path("gs://bucket/x"), "file:///tmp/x"])
 async def test_a_url_is_no_destination(to: str | Path) -> None:
-    """Where files can't go is refused before any request, and no local directory is made of it."""
+    """A URL is refused before any request, and no local directory is made of it."""
     sandbox = Sandbox()
     async with connected(sandbox) as client:
         for operation in (

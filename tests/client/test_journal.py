@@ -1,4 +1,4 @@
-"""Claims about runs with a journal: what a later session does, by what the sandbox saw."""
+"""Runs with a journal: what a later session does, by the sandbox's record."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def session(
 
 
 def kept(folder: Path) -> list[tuple[bytes, int]]:
-    """What the journal's files hold, and their modes."""
+    """The contents of the journal's files, and their modes."""
     return [(path.read_bytes(), path.stat().st_mode) for path in folder.glob("runs.db*")]
 
 
@@ -82,7 +82,7 @@ def errors(report: BulkReport[Any]) -> set[type]:
     ids=str,
 )
 async def test_options_that_make_no_sense(options: dict[str, Any], tmp_path: Path) -> None:
-    """They are refused before anything is asked of the vendor."""
+    """Impossible options are refused before any request."""
     sandbox = sandbox_of()
     async with connected(sandbox) as client:
         with pytest.raises(ConfigurationError):
@@ -91,7 +91,7 @@ async def test_options_that_make_no_sense(options: dict[str, Any], tmp_path: Pat
 
 
 async def test_a_run_of_a_live_process_is_locked(tmp_path: Path) -> None:
-    """The same run isn't worked on twice at once, and the second one sends nothing."""
+    """A second session of a run at work is refused, and sends nothing."""
     sandbox = sandbox_of()
     async with (
         connected(sandbox) as client,
@@ -126,7 +126,7 @@ async def test_the_journal_of_another_account_is_refused(tmp_path: Path) -> None
 
 
 def test_an_account_is_a_place_and_a_key() -> None:
-    """However its address is written; another place or key is another account."""
+    """An account is its address, however written, and its key."""
     known = account_of("https://vendor.example", "key")
     for same in ("https://vendor.example/", "https://VENDOR.example:443"):
         assert account_of(same, "key") == known
@@ -141,7 +141,7 @@ def test_an_account_is_a_place_and_a_key() -> None:
 
 
 async def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
-    """Nothing is guessed at, and nothing sent."""
+    """A damaged journal is an error, and nothing is sent."""
     sandbox = sandbox_of()
     await session(sandbox, tmp_path, timeout=2.0)
     before = len(sandbox.record)
@@ -160,7 +160,7 @@ async def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
 async def test_a_journal_that_fails_ends_the_run(
     event: Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends as itself; a POST whose INTENT isn't durable is not sent; a later session goes on."""
+    """The error ends the run; no POST goes without a durable INTENT; a later session goes on."""
     sandbox = sandbox_of()
     real = RunLog.record
 
@@ -186,7 +186,7 @@ async def test_a_journal_that_fails_ends_the_run(
 async def test_a_failing_journal_harms_no_other_caller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever shares an export with the run gets its file all the same."""
+    """Another caller that shares an export with the run gets its file."""
     sandbox = sandbox_of(1)
     real = RunLog.record
 
@@ -215,7 +215,7 @@ async def test_a_failing_journal_harms_no_other_caller(
 
 @pytest.mark.parametrize("seconds", [0.05, 0.5, 2.0, 4.5])
 async def test_the_next_session_goes_on(seconds: float, tmp_path: Path) -> None:
-    """Wherever a session ended, the next one ends the run, and asks for no export twice."""
+    """Wherever a session ended, the next one ends the run, with no second export."""
     sandbox = sandbox_of(20, latency=0.1)
     first = await session(sandbox, tmp_path, timeout=seconds)
     second = await session(sandbox, tmp_path)
@@ -229,7 +229,7 @@ async def test_the_next_session_goes_on(seconds: float, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("journal", [False, True])
 async def test_a_run_left_at_once_has_an_outcome_for_each(journal: bool, tmp_path: Path) -> None:
-    """Also for those that it hadn't come to yet; and nothing was asked for."""
+    """A run that is left at once has an outcome per segment, and has requested nothing."""
     sandbox = sandbox_of(1500)
     options: dict[str, Any] = {"journal": tmp_path / "runs.db"} if journal else {}
     async with connected(sandbox) as client:
@@ -243,7 +243,7 @@ async def test_a_run_left_at_once_has_an_outcome_for_each(journal: bool, tmp_pat
 
 
 async def test_a_resumed_run_left_at_once_knows_what_is_done(tmp_path: Path) -> None:
-    """What an earlier session finished is told as such, whenever the run is left."""
+    """Files of an earlier session are outcomes of a resumed run, whenever it is left."""
     sandbox = sandbox_of(6)
     first = await session(sandbox, tmp_path, timeout=4.3)
     assert first.exported
@@ -261,7 +261,7 @@ async def test_a_resumed_run_left_at_once_knows_what_is_done(tmp_path: Path) -> 
 
 
 async def test_a_complete_export_is_fetched_and_never_asked_for_again(tmp_path: Path) -> None:
-    """A session that could fetch nothing leaves exports that the next one fetches."""
+    """A session that could fetch no file leaves exports that the next one fetches."""
     sandbox = sandbox_of()
     sandbox.inject(Fault.cut(0), origin="files", times=5 * 8)
     first = await session(sandbox, tmp_path)
@@ -274,7 +274,7 @@ async def test_a_complete_export_is_fetched_and_never_asked_for_again(tmp_path: 
 
 
 async def test_another_process_waits_by_the_id(tmp_path: Path) -> None:
-    """What a run left behind can be waited for and fetched by its export's id."""
+    """Another process can wait for an export of the run, and fetch it, by its id."""
     sandbox = sandbox_of(1)
     first = await session(sandbox, tmp_path, timeout=1.0)
     [left] = first.not_exported
@@ -287,7 +287,7 @@ async def test_another_process_waits_by_the_id(tmp_path: Path) -> None:
 
 
 async def test_the_segments_given_now_decide(tmp_path: Path) -> None:
-    """Those that are given no more are not told of; new ones are exported."""
+    """Segments that are no longer given have no outcome; new ones are exported."""
     sandbox = sandbox_of(6)
     ids = sandbox.segment_ids
     async with connected(sandbox) as client:
@@ -301,7 +301,7 @@ async def test_the_segments_given_now_decide(tmp_path: Path) -> None:
 
 
 async def test_links_alone_go_on_too(tmp_path: Path) -> None:
-    """With `to=None`, a later session brings the links of what was complete, by a poll each."""
+    """With `to=None`, a later session brings the links of complete exports, by a poll each."""
     sandbox = sandbox_of(4)
     await session(sandbox, tmp_path, to=None, timeout=2.0)
     report = await session(sandbox, tmp_path, to=None)
@@ -311,7 +311,7 @@ async def test_links_alone_go_on_too(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_is_gone_is_fetched_again(tmp_path: Path) -> None:
-    """Of an unfinished run: the export is complete, so it costs a poll and no export."""
+    """A deleted file of an unfinished run costs a poll, and no export."""
     sandbox = sandbox_of(6)
     first = await session(sandbox, tmp_path, timeout=4.3)
     assert 0 < len(first.exported) < 6
@@ -324,7 +324,7 @@ async def test_a_file_that_is_gone_is_fetched_again(tmp_path: Path) -> None:
 
 
 async def test_patience_counts_from_the_accepted_post(tmp_path: Path) -> None:
-    """`export_timeout` is about the export, and not about the session that waits for it."""
+    """`export_timeout` counts from the accepted POST, over all sessions."""
     slow = Durations(median=3600.0, sigma=0, longest=3600.0)
     sandbox = Sandbox(segments=1, rows=5, durations=slow)
     first = await session(sandbox, tmp_path, timeout=100.0)
@@ -342,7 +342,7 @@ async def test_patience_counts_from_the_accepted_post(tmp_path: Path) -> None:
 
 
 async def test_a_finished_run_is_told_again(tmp_path: Path) -> None:
-    """A cron job that is tried again gets the same outcomes, and nothing is sent but its list."""
+    """A finished run, given again, has the same outcomes, and sends only its list."""
     sandbox = sandbox_of()
     first = await session(sandbox, tmp_path, run="2026-11-23")
     before = len(sandbox.record)
@@ -355,7 +355,7 @@ async def test_a_finished_run_is_told_again(tmp_path: Path) -> None:
 
 
 async def test_the_next_night_exports_again(tmp_path: Path) -> None:
-    """A new run replaces the last one's files, unasked, and no file that it doesn't know."""
+    """A new run replaces the last one's files, unasked, and no other file."""
     sandbox = sandbox_of(3)
     first = await session(sandbox, tmp_path, run="one")
     foreign = first.exported[0].file.path
@@ -370,7 +370,7 @@ async def test_the_next_night_exports_again(tmp_path: Path) -> None:
 
 
 async def test_without_a_name_a_finished_run_is_followed_by_a_new_one(tmp_path: Path) -> None:
-    """Only an unfinished run is gone on with."""
+    """Without a name, only an unfinished run is resumed."""
     sandbox = sandbox_of(2)
     first, second = await session(sandbox, tmp_path), await session(sandbox, tmp_path)
     assert first.name != second.name
@@ -378,7 +378,7 @@ async def test_without_a_name_a_finished_run_is_followed_by_a_new_one(tmp_path: 
 
 
 async def test_a_run_is_bound_to_its_directory(tmp_path: Path) -> None:
-    """A name that stands for files elsewhere is refused."""
+    """The name of a run with files in another directory is refused."""
     sandbox = sandbox_of(1)
     await session(sandbox, tmp_path, run="one", to="here")
     with pytest.raises(ConfigurationError):
@@ -389,7 +389,7 @@ async def test_a_run_is_bound_to_its_directory(tmp_path: Path) -> None:
 
 
 async def test_a_lost_answer_stays_in_the_open(tmp_path: Path) -> None:
-    """A POST whose answer was lost isn't repeated by the next session either."""
+    """The next session doesn't repeat a POST whose answer was lost, and reports it as unknown."""
     sandbox = sandbox_of(3)
     sandbox.inject(Fault.LOST_AFTER, **POST, segment_id=sandbox.segment_ids[1])
     sandbox.inject(Fault.cut(0), origin="files", times=10)
@@ -415,7 +415,7 @@ async def test_a_lost_answer_is_submitted_again_on_request(later: bool, tmp_path
 
 
 async def test_resubmitting_ends(tmp_path: Path) -> None:
-    """A vendor of whom every answer is lost is asked four times, and no more."""
+    """With every answer lost, a segment is submitted four times, and no more."""
     sandbox = sandbox_of(1)
     sandbox.inject(Fault.LOST_BEFORE, **POST, times=99)
     report = await session(sandbox, tmp_path, on_unknown="resubmit")
@@ -424,7 +424,7 @@ async def test_resubmitting_ends(tmp_path: Path) -> None:
 
 
 async def test_a_500_to_a_post_is_not_asked_again_by_the_way(tmp_path: Path) -> None:
-    """It raised a ticket: neither `on_unknown` in the session nor a later session repeats it."""
+    """A POST that got a 500 is not repeated, by `on_unknown` or by a later session."""
     sandbox = sandbox_of(2)
     sandbox.inject(Fault.status(500), **POST, segment_id=sandbox.segment_ids[0])
     sandbox.inject(Fault.cut(0), origin="files", times=5)
@@ -436,7 +436,7 @@ async def test_a_500_to_a_post_is_not_asked_again_by_the_way(tmp_path: Path) -> 
 
 
 async def test_failed_exports_are_asked_for_again_after_a_minute(tmp_path: Path) -> None:
-    """`retry_failed=2` asks three times in all, a minute apart, and then says so."""
+    """`retry_failed=2` makes three exports, a minute apart, and then reports the failure."""
     sandbox = sandbox_of(2, failed=1.0)
     report = await session(sandbox, tmp_path, retry_failed=2)
     assert errors(report) == {ExportFailedError}
@@ -450,7 +450,7 @@ async def test_failed_exports_are_asked_for_again_after_a_minute(tmp_path: Path)
 
 
 async def test_a_cooldown_that_time_ends_is_reported(tmp_path: Path) -> None:
-    """A run whose time is up during a cooldown says that the export failed."""
+    """A run whose time is up during a retry delay reports that the export failed."""
     sandbox = sandbox_of(2, failed=1.0)
     report = await session(sandbox, tmp_path, retry_failed=5, timeout=30.0)
     assert errors(report) == {ExportFailedError}
@@ -460,7 +460,7 @@ async def test_a_cooldown_that_time_ends_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on_expired", ["report", "resubmit"])
 async def test_a_file_that_is_gone_before_it_was_fetched(on_expired: str, tmp_path: Path) -> None:
-    """Past its 48 hours it is an error of its own, or one more export on request."""
+    """A file past its 48 hours is an error of its own, or one more export on request."""
     sandbox = sandbox_of(1)
     await session(sandbox, tmp_path, timeout=2.0)
     async with connected(sandbox) as client:
@@ -481,7 +481,7 @@ async def test_a_file_that_is_gone_before_it_was_fetched(on_expired: str, tmp_pa
 
 
 async def test_an_expired_link_is_renewed_once(tmp_path: Path) -> None:
-    """Of a file that is still there: a poll brings another link, and no export is made."""
+    """An expired link is renewed by a poll, without a new export."""
     sandbox = sandbox_of(1, link_lifetime=60)
     async with connected(sandbox) as client:
         export = await client.request_export(sandbox.segment_ids[0])
@@ -518,7 +518,7 @@ async def test_the_guard_outlives_the_process(tmp_path: Path) -> None:
 
 
 async def test_a_guard_that_closed_is_forgotten(tmp_path: Path) -> None:
-    """Once a probe has passed, a later process begins at once."""
+    """After a probe that passed, a later process sends at once."""
     sandbox = sandbox_of(2)
     sandbox.inject(Fault.status(500), method="GET", path="export/")
     assert (await session(sandbox, tmp_path)).ok
@@ -537,7 +537,7 @@ async def test_a_guard_that_closed_is_forgotten(tmp_path: Path) -> None:
 
 
 async def test_what_has_not_changed_is_not_asked_for(tmp_path: Path) -> None:
-    """The second night exports what was refreshed, and nothing else."""
+    """The second night exports the refreshed segments alone."""
     sandbox = sandbox_of(6)
     await session(sandbox, tmp_path)
     changed = sandbox.segment_ids[2:4]
@@ -564,7 +564,7 @@ LOSSES: dict[str, Callable[[Path], None]] = {
 async def test_a_file_that_is_not_there_is_exported_again(
     lose: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    """Unchanged is only what is still in its place, as it was put there."""
+    """Only a file that is still in its place, unchanged, counts as unchanged."""
     sandbox = sandbox_of(2)
     first = await session(sandbox, tmp_path)
     lose(first.exported[0].file.path)
@@ -573,7 +573,7 @@ async def test_a_file_that_is_not_there_is_exported_again(
 
 
 async def test_a_file_elsewhere_is_no_reason_to_skip(tmp_path: Path) -> None:
-    """Of another destination: the file is wanted here."""
+    """A file in another destination doesn't count as unchanged."""
     sandbox = sandbox_of(2)
     await session(sandbox, tmp_path, to="here")
     report = await session(sandbox, tmp_path, to="there", only_changed=True)
@@ -581,7 +581,7 @@ async def test_a_file_elsewhere_is_no_reason_to_skip(tmp_path: Path) -> None:
 
 
 async def test_ids_alone_say_nothing_of_change(tmp_path: Path) -> None:
-    """Without a `Segment`, nobody knows when it ran last: it is exported."""
+    """A segment given as an id is exported: its last run is unknown."""
     sandbox = sandbox_of(2)
     await session(sandbox, tmp_path)
     async with connected(sandbox) as client:
@@ -599,7 +599,7 @@ async def test_ids_alone_say_nothing_of_change(tmp_path: Path) -> None:
 
 
 async def test_no_secret_is_in_the_journal(tmp_path: Path) -> None:
-    """Neither the token nor a signed link, and nobody else may read it."""
+    """The journal has no token and no signed link, and other users can't read it."""
     sandbox = sandbox_of(3)
     sandbox.inject(Fault.status(403, body="https://x.example/?X-Amz-Signature=abc"), origin="files")
     await session(sandbox, tmp_path)
@@ -610,7 +610,7 @@ async def test_no_secret_is_in_the_journal(tmp_path: Path) -> None:
 
 
 async def test_durations_order_the_next_run(tmp_path: Path) -> None:
-    """What took longest the last time is submitted first, in another process too.
+    """The exports that took longest are submitted first, in another process too.
 
     The vendor tells times in whole milliseconds, so two that differ by less may change places.
     """
@@ -625,7 +625,7 @@ async def test_durations_order_the_next_run(tmp_path: Path) -> None:
 
 
 async def test_a_manifest_has_a_line_for_every_outcome_of_a_session(tmp_path: Path) -> None:
-    """Resumed ones too: a process may have died between the file and its line."""
+    """Resumed outcomes have lines too: the last process may have died before it wrote them."""
     sandbox = sandbox_of(4)
     first = await session(sandbox, tmp_path, timeout=4.3)
     await session(sandbox, tmp_path)
@@ -635,7 +635,7 @@ async def test_a_manifest_has_a_line_for_every_outcome_of_a_session(tmp_path: Pa
 
 
 async def test_an_outcome_is_what_it_was(tmp_path: Path) -> None:
-    """A run told again has equal outcomes, but for the links, which are not kept."""
+    """A finished run given again has equal outcomes, without the links."""
     sandbox = sandbox_of(3)
     sandbox.inject(Fault.status(404, body="no"), **POST, segment_id=sandbox.segment_ids[0])
     first = await session(sandbox, tmp_path, run="one")
@@ -650,7 +650,7 @@ async def test_an_outcome_is_what_it_was(tmp_path: Path) -> None:
 
 
 async def test_a_directory_with_two_slashes(tmp_path: Path) -> None:
-    """It is the same one, and the same run: nothing is asked for twice."""
+    """A directory written with two slashes is the same one, with the same run."""
     sandbox = sandbox_of(6)
     await session(sandbox, tmp_path, timeout=2.0)
     async with connected(sandbox) as client:

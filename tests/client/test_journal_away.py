@@ -1,4 +1,4 @@
-"""Claims about a run whose journal is away for a while, by what the sandbox saw."""
+"""A run whose journal is away for a while, by the sandbox's record."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from segments_async._http.api import SLOTS
 from segments_async._journal.database import Database
 from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
+from segments_async.client import statistics_of
 from segments_async.sandbox import Fault, Sandbox
 
 GONE = JournalError("the server is gone", reason="unavailable", location="here")
@@ -35,7 +36,7 @@ RATE = {"pacer": Pacer(rate=20)}
 
 
 class Server:
-    """The journal's database, which can be away, by virtual time."""
+    """The journal's database, which is away at times, by virtual time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.away: tuple[float, float] = (0.0, 0.0)
@@ -67,7 +68,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 class Session:
-    """One session of a run, its outcomes, and what ended it."""
+    """One session of a run, its outcomes, and the error that ended it."""
 
     def __init__(self) -> None:
         self.outcomes: list[Any] = []
@@ -113,7 +114,7 @@ async def test_an_absence_costs_nothing(
     database: Server,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Whenever the journal is away for a minute: all is exported, once, and a restart agrees."""
+    """Whenever the journal is away for a minute, all is exported once, and a restart agrees."""
     caplog.set_level(logging.INFO, logger="segments_async")
     sandbox = sandbox_of(40, latency=0.3)
     database.away, database.error = (since, since + 60), error
@@ -130,7 +131,7 @@ async def test_an_absence_costs_nothing(
 
 
 async def test_no_post_goes_out_meanwhile(tmp_path: Path, database: Server) -> None:
-    """Polls and downloads do; and no submit sits on a slot: another caller gets them all."""
+    """Polls and downloads go on; waiting submits hold no slot."""
     sandbox = sandbox_of(200, latency=0.2)
     database.away = (3.0, 63.0)
     free: list[int] = []
@@ -142,7 +143,7 @@ async def test_no_post_goes_out_meanwhile(tmp_path: Path, database: Server) -> N
 
         async def look() -> None:
             await anyio.sleep(30)
-            free.append(client._gate._free)
+            free.append(statistics_of(client)[0].free_slots)
             await client.list_segments()
 
         tasks.start_soon(look)
@@ -158,7 +159,7 @@ async def test_no_post_goes_out_meanwhile(tmp_path: Path, database: Server) -> N
 
 
 async def test_outcomes_come_meanwhile(tmp_path: Path, database: Server) -> None:
-    """What was asked for before is fetched, and told, while the journal is away."""
+    """Exports requested before are fetched, and are outcomes, while the journal is away."""
     sandbox = sandbox_of(40)
     database.away = (1.0, 400.0)
     made = Session()
@@ -175,7 +176,7 @@ async def test_outcomes_come_meanwhile(tmp_path: Path, database: Server) -> None
 
 
 async def test_one_that_never_comes_back(tmp_path: Path, database: Server) -> None:
-    """The run ends as itself; each export whose id is known is told, to the caller and on disk."""
+    """The run ends with the error; each export with a known id is an outcome."""
     sandbox = sandbox_of(100, latency=1.0)
     sandbox.inject(Fault.cut(0), origin="files", times=10**6)
     database.away = (3.0, 1e9)
@@ -200,7 +201,7 @@ async def test_one_that_never_comes_back(tmp_path: Path, database: Server) -> No
 
 
 async def test_what_is_called_resumable_is(tmp_path: Path, database: Server) -> None:
-    """What a later session can't know isn't called so, and nothing is asked for twice."""
+    """An export that a later session can't know isn't called resumable; none is made twice."""
     sandbox = sandbox_of(100, latency=1.0)
     sandbox.inject(Fault.cut(0), origin="files", times=150)
     database.away = (3.0, 1e9)
@@ -217,7 +218,7 @@ async def test_what_is_called_resumable_is(tmp_path: Path, database: Server) -> 
 
 @pytest.mark.parametrize("seconds", [1.5, 30.0])
 async def test_time_is_up_meanwhile(seconds: float, tmp_path: Path, database: Server) -> None:
-    """The run's own timeout is kept, whatever the journal does."""
+    """The run's timeout is kept while the journal is away."""
     sandbox = sandbox_of(100, latency=0.2)
     database.away = (1.0, 1e9)
     made = Session()
@@ -237,7 +238,7 @@ async def test_time_is_up_meanwhile(seconds: float, tmp_path: Path, database: Se
 
 
 async def test_left_meanwhile(tmp_path: Path, database: Server) -> None:
-    """Leaving the block takes a moment, and costs nothing but what was never told the journal."""
+    """Leaving the block is quick, and loses only events that the journal never got."""
     sandbox = sandbox_of(50, latency=0.2)
     database.away = (1.0, 1e9)
     outcomes: list[Any] = []
@@ -258,7 +259,7 @@ async def test_left_meanwhile(tmp_path: Path, database: Server) -> None:
 
 
 async def test_a_callers_export_is_shared_meanwhile(tmp_path: Path, database: Server) -> None:
-    """A caller without a journal asks for a segment of the run: once for both."""
+    """A caller without a journal and the run share one export."""
     sandbox = sandbox_of(30, latency=0.2)
     database.away = (0.5, 60.0)
     made = Session()
@@ -277,7 +278,7 @@ async def test_a_callers_export_is_shared_meanwhile(tmp_path: Path, database: Se
 
 
 async def test_a_guard_that_can_not_be_told(tmp_path: Path, database: Server) -> None:
-    """A 500 while the journal is away holds this process, and is told to others later."""
+    """A 500 while the journal is away delays this process, and is recorded later."""
     sandbox = sandbox_of(20, latency=0.2)
     sandbox.inject(
         Fault.status(500), method="POST", path="export/", segment_id=sandbox.segment_ids[5]

@@ -1,4 +1,4 @@
-"""Claims about a client that is used where it doesn't belong."""
+"""A client in an event loop or a process that isn't its own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import anyio
 import httpx
 import pytest
 
+from client.vendor import http_clients_made
 from segments_async import ConfigurationError, SegmentsClient
 from segments_async.sandbox import (
     API_ORIGIN,
@@ -27,7 +28,7 @@ def _client(url: str, **options: Any) -> SegmentsClient:
 
 
 async def _refused(client: SegmentsClient, to: Path, word: str) -> None:
-    """Every operation is, and none waits for anything."""
+    """Every operation is refused, and none waits."""
     with anyio.fail_after(5):
         for ask in (
             client.list_segments(),
@@ -45,16 +46,18 @@ async def _refused(client: SegmentsClient, to: Path, word: str) -> None:
 
 @pytest.mark.parametrize("second", ["asyncio", "trio"])
 @pytest.mark.parametrize("first", ["asyncio", "trio"])
-def test_a_second_event_loop_is_refused(first: str, second: str, tmp_path: Path) -> None:
-    """In a sentence, and nothing is sent; whatever the backends, and with connections left open."""
+def test_a_second_event_loop_is_refused(
+    first: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second event loop gets an error, and nothing is sent; with connections left open, too."""
+    made = http_clients_made(monkeypatch)
     with SandboxServer(Sandbox(segments=3)) as server:
         client = _client(server.base_url)
 
         async def use() -> None:
             assert len(await client.list_segments()) == 3
-            for clients in client._own:  # or Python would warn of what the caller left open
-                for http in list(clients._transports):
-                    await http.aclose()
+            for http in made:  # or Python would warn of what the caller left open
+                await http.aclose()
 
         async def use_elsewhere() -> None:
             await _refused(client, tmp_path, "event loop")
@@ -68,7 +71,7 @@ def test_a_second_event_loop_is_refused(first: str, second: str, tmp_path: Path)
 
 
 def test_a_callers_client_is_subject_to_the_same(tmp_path: Path) -> None:
-    """Its connections belong to a loop as well."""
+    """A caller's HTTP client belongs to one event loop, too."""
     sandbox = Sandbox(segments=3)
     http = httpx.AsyncClient(transport=SandboxTransport(sandbox))
     client = _client(API_ORIGIN, http_client=http, file_http_client=http)
@@ -78,7 +81,7 @@ def test_a_callers_client_is_subject_to_the_same(tmp_path: Path) -> None:
 
 
 def test_another_threads_loop_is_refused() -> None:
-    """While the first one runs."""
+    """Another thread's event loop is refused while the first one runs."""
 
     async def both() -> None:
         with SandboxServer(Sandbox(segments=3)) as server:
@@ -92,7 +95,7 @@ def test_another_threads_loop_is_refused() -> None:
 
 
 def test_a_client_may_be_made_anywhere() -> None:
-    """One that was never used belongs to nobody; it may even be entered and left."""
+    """A client that was never used belongs to no loop; it may even be entered and left."""
     with SandboxServer(Sandbox(segments=3)) as server:
         client = _client(server.base_url)
 
@@ -108,7 +111,7 @@ def test_a_client_may_be_made_anywhere() -> None:
 
 
 async def test_a_closed_client_is_refused(tmp_path: Path) -> None:
-    """Also one that has HTTP clients of the caller's."""
+    """A closed client refuses all calls, with a caller's HTTP clients too."""
     transport = SandboxTransport(Sandbox())
     async with httpx.AsyncClient(transport=transport) as http:
         client = _client(API_ORIGIN, http_client=http, file_http_client=http)
@@ -136,7 +139,7 @@ def test_a_forked_process_is_refused() -> None:
 
 
 def _in_child(client: SegmentsClient) -> int:
-    """By hand: asyncio would find the parent's loop running."""
+    """Run calls by hand: asyncio would find the parent's loop running."""
     try:
         client.list_segments().send(None)
     except ConfigurationError as exc:

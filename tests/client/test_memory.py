@@ -1,4 +1,4 @@
-"""Claims about memory."""
+"""The client's memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXPORTS = 1_000
 
 
 class _EverPending(httpx.AsyncBaseTransport):
-    """A vendor that keeps nothing, so that what is kept is the client's."""
+    """A vendor that keeps nothing, so that all memory is the client's."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await anyio.lowlevel.checkpoint()
@@ -47,7 +47,7 @@ class _EverPending(httpx.AsyncBaseTransport):
 
 
 async def test_a_waiting_export_takes_three_kibibytes_at_most() -> None:
-    """Of an export that waits at the vendor, the client keeps at most 3 KiB."""
+    """An export that waits at the vendor takes at most 3 KiB of the client's memory."""
     ids = [str(uuid.UUID(int=number)) for number in range(EXPORTS)]
     async with (
         httpx.AsyncClient(transport=_EverPending()) as http,

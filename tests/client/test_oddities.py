@@ -1,4 +1,4 @@
-"""One export's oddity is one outcome: what came is kept, and the others are exported."""
+"""One export's oddity is one outcome: its readable parts are kept, and the others are exported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def respelt(body: bytes, **changes: Callable[[str], str]) -> bytes:
 
 
 def beside_another(body: bytes) -> bytes:
-    """A list of two; a POST's answer, which nobody could tell apart, stays alone."""
+    """A list of two answers; a POST's answer, which can't be told apart, stays alone."""
     answer = json.loads(body)
     if answer["status"] == "PENDING":
         return body
@@ -112,7 +112,7 @@ ODD_ANSWERS = {
 async def test_an_odd_field_costs_nothing(
     fault: Fault, way: dict[str, Any], tmp_path: Path
 ) -> None:
-    """An id that has come is kept, and a link: the export is polled and fetched all the same."""
+    """An id or a link beside an odd field is kept: the export is polled and fetched."""
     sandbox = Sandbox(segments=3, rows=5)
     sandbox.inject(fault, **way, times=1000)
     async with connected(sandbox) as client:
@@ -124,7 +124,7 @@ async def test_an_odd_field_costs_nothing(
 
 @pytest.mark.parametrize("fault", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
 async def test_single_calls_keep_what_came(fault: Fault, tmp_path: Path) -> None:
-    """`request_export` returns the id, and `wait_for_export` the link."""
+    """`request_export` returns the id, and `wait_for_export` the link, beside odd fields."""
     sandbox = Sandbox(rows=5)
     sandbox.inject(fault, times=1000)
     async with connected(sandbox) as client:
@@ -139,7 +139,7 @@ async def test_single_calls_keep_what_came(fault: Fault, tmp_path: Path) -> None
     "status", ["Complete", "complete", "COMPLETED", "DONE", " COMPLETE ", None]
 )
 async def test_a_status_with_a_link_is_complete(status: str | None, tmp_path: Path) -> None:
-    """However the vendor writes it: a link is there for finished exports alone."""
+    """Any status with a link is complete: only finished exports have a link."""
     sandbox = Sandbox(segments=2, rows=5, durations=Durations(median=1, sigma=0))
 
     def change(body: bytes) -> bytes:
@@ -154,7 +154,7 @@ async def test_a_status_with_a_link_is_complete(status: str | None, tmp_path: Pa
 
 @pytest.mark.parametrize("export_id", ["a.b", "../list", "a b", "é", "https://x.s3/k?sig=5ec4e7"])
 async def test_an_id_that_cant_be_asked_about_is_told(export_id: str, tmp_path: Path) -> None:
-    """The export runs: its id is in the outcome and the manifest, and it is not asked for again."""
+    """An id that can't go into a URL is in the outcome and the manifest; no second POST."""
     sandbox = Sandbox(segments=3, rows=5)
     odd = sandbox.segment_ids[1]
     sandbox.inject(Fault.fields(exportId=export_id), **POST, segment_id=odd)
@@ -175,7 +175,7 @@ async def test_an_id_that_cant_be_asked_about_is_told(export_id: str, tmp_path: 
 
 
 async def test_a_reason_that_polls_had_is_in_the_timeout(caplog: pytest.LogCaptureFixture) -> None:
-    """An export that is never readable says so where it ends, and once as a warning."""
+    """The timeout of an export that was never readable has the reason; one warning has it, too."""
     sandbox = Sandbox(segments=1, durations=Durations(median=1, sigma=0))
     sandbox.inject(Fault.fields(status=7, filename=None), **POLL, times=10**6)
     async with connected(sandbox) as client:
@@ -220,7 +220,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("change", MALFORMED.values(), ids=MALFORMED)
 async def test_a_malformed_link_is_one_outcome(change: Any, tmp_path: Path) -> None:
-    """It says nothing of the other exports: all others are submitted and exported."""
+    """A malformed link is that export's outcome: all others are submitted and exported."""
     sandbox = Sandbox(segments=30, rows=2, latency=0.05)
     odd = sandbox.segment_ids[0]
     sandbox.inject(relinked(change), **POLL, segment_id=odd, times=10**6)
@@ -234,7 +234,7 @@ async def test_a_malformed_link_is_one_outcome(change: Any, tmp_path: Path) -> N
 
 
 async def test_a_link_that_the_policy_refuses_stops_what_it_would_meet(tmp_path: Path) -> None:
-    """Where no link was admitted yet, no more is submitted, and the error names the option."""
+    """If no link was admitted yet, submits stop, and the error names the option."""
     sandbox = Sandbox(segments=200, rows=2, latency=0.05, durations=Durations(median=1, sigma=0))
     foreign = relinked(lambda link: link.replace("amazonaws.com", "example.org"))
     sandbox.inject(foreign, **POLL, times=10**6)
@@ -246,7 +246,7 @@ async def test_a_link_that_the_policy_refuses_stops_what_it_would_meet(tmp_path:
 
 
 async def test_the_first_link_alone_stops_nobody(tmp_path: Path) -> None:
-    """One export's foreign host is its own outcome, though no other link has come before it."""
+    """One export's foreign host is its own outcome, even if it is the first link."""
     sandbox = Sandbox(
         segments=40, rows=2, durations=Durations(median=1, sigma=0), limit=TokenBucket(2, 1)
     )
@@ -261,7 +261,7 @@ async def test_the_first_link_alone_stops_nobody(tmp_path: Path) -> None:
 
 
 async def test_a_refused_link_among_admitted_ones_is_one_outcome(tmp_path: Path) -> None:
-    """Once a file has come, another one's foreign host concerns that one alone."""
+    """After a file has come, another one's foreign host is its own outcome."""
     sandbox = Sandbox(segments=30, rows=2, latency=0.05)
     odd = sandbox.segment_ids[0]
     foreign = relinked(lambda link: link.replace("amazonaws.com", "example.org"))
@@ -290,7 +290,7 @@ QUOTABLE = {
 
 @pytest.mark.parametrize(("text", "sent"), QUOTABLE.values(), ids=QUOTABLE)
 async def test_a_link_is_quoted_as_browsers_do(text: str, sent: str, tmp_path: Path) -> None:
-    """What a URL can't hold is quoted, and white space around a link is no part of it."""
+    """Characters that a URL can't hold are quoted, and white space around a link is dropped."""
     asked: list[bytes] = []
 
     def storage(request: httpx.Request) -> httpx.Response:
@@ -315,7 +315,7 @@ async def test_a_link_is_quoted_as_browsers_do(text: str, sent: str, tmp_path: P
     "segment_id", ["a.b", "a:b", "../x", "a b", "", "x" * 200, "nul\x00", "é\ud800"]
 )
 async def test_a_segments_odd_id_is_its_outcome(segment_id: str, tmp_path: Path) -> None:
-    """An id in the vendor's own list that this library doesn't send costs that segment alone."""
+    """An id of the vendor's list that can't be sent is that segment's outcome."""
     sandbox = Sandbox(segments=3, rows=2)
     for session in range(2):
         async with connected(sandbox) as client:
@@ -332,7 +332,7 @@ async def test_a_segments_odd_id_is_its_outcome(segment_id: str, tmp_path: Path)
 
 
 async def test_a_callers_odd_id_is_a_mistake() -> None:
-    """A string that can't be an id is refused before anything is sent, as a caller's mistake is."""
+    """A caller's string that can't be an id is refused before anything is sent."""
     sandbox = Sandbox(segments=3)
     async with connected(sandbox) as client:
         with pytest.raises(ConfigurationError):
@@ -341,7 +341,7 @@ async def test_a_callers_odd_id_is_a_mistake() -> None:
 
 
 def coded(header: str, encode: Callable[[bytes], bytes]) -> httpx.MockTransport:
-    """A vendor whose every answer has this Content-Encoding, and bytes to match."""
+    """A vendor whose every answer has this Content-Encoding, and a body in it."""
     sandbox = Sandbox()
 
     def vendor(request: httpx.Request) -> httpx.Response:
@@ -369,7 +369,7 @@ CODED = {
 async def test_an_answer_is_read_in_what_coding_it_comes(
     header: str, encode: Callable[[bytes], bytes]
 ) -> None:
-    """An id in a compressed answer, or beside a word that names no coding, is kept."""
+    """The id in a compressed answer, or in one with an unknown coding, is kept."""
     async with (
         httpx.AsyncClient(transport=coded(header, encode)) as http,
         SegmentsClient(
@@ -381,7 +381,7 @@ async def test_an_answer_is_read_in_what_coding_it_comes(
 
 
 async def test_a_bomb_is_refused() -> None:
-    """A compressed answer larger than any real one is no answer."""
+    """A compressed answer larger than any real one is refused."""
     bomb = gzip.compress(b" " * (STATUS_CAP + 1))
     async with (
         httpx.AsyncClient(transport=coded("gzip", lambda _: bomb)) as http,
@@ -403,7 +403,7 @@ async def test_a_bomb_is_refused() -> None:
     ids=["beside others", "deeper", "beside a status"],
 )
 async def test_a_list_is_found_in_its_envelope(wrap: Callable[[object], object]) -> None:
-    """Beside other lists, or an envelope deeper, the list of segments is the list."""
+    """The list of segments is found beside other lists, or one level deeper."""
     sandbox = Sandbox(segments=3)
     change = Fault.changed(lambda body: json.dumps(wrap(json.loads(body))).encode())
     sandbox.inject(change, path="list")
@@ -413,7 +413,7 @@ async def test_a_list_is_found_in_its_envelope(wrap: Callable[[object], object])
 
 
 async def test_an_id_beside_another_segment_is_told() -> None:
-    """Its file may have the other one's users; a person can ask the vendor about the export."""
+    """An id beside another segment's isn't used, and is in the error for a person to ask about."""
     sandbox = Sandbox(segments=2)
     sandbox.inject(Fault.fields(segment={"segmentId": "another"}), **POST)
     async with connected(sandbox) as client:
@@ -425,7 +425,7 @@ async def test_an_id_beside_another_segment_is_told() -> None:
 async def test_unknown_statuses_are_told_of_without_secrets_and_not_for_ever(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A link in the wrong field is redacted, and progress in the status is no flood of warnings."""
+    """Warnings of unknown statuses are redacted, and limited in number."""
     polls = iter(range(10**6))
 
     def change(body: bytes) -> bytes:

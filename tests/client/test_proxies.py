@@ -1,4 +1,4 @@
-"""Claims about proxies: asking one for a tunnel isn't asking the vendor for an export."""
+"""Proxies: a request for a tunnel isn't a request to the vendor."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Behaviour = Callable[["Proxy", socket.socket, bytes], None]
 
 
 class Proxy:
-    """A proxy on loopback, which does with its first connections as it is told; then its work."""
+    """A proxy on loopback: its first connections follow the test's behaviours, then it works."""
 
     def __init__(self, behaviours: list[Behaviour], behind: Callable[[], int]) -> None:
         self.first_lines: list[str] = []
@@ -57,7 +57,7 @@ class Proxy:
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 with contextlib.suppress(OSError):
-                    proxy._handle(self.request)
+                    proxy.serve(self.request)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -74,7 +74,7 @@ class Proxy:
         self._server.shutdown()
         self._server.server_close()
 
-    def _handle(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         connection.settimeout(30)
         head = b""
         while b"\r\n\r\n" not in head:
@@ -247,7 +247,7 @@ async def test_without_a_tunnel_a_run_is_resumable(
 async def test_a_post_lost_inside_a_tunnel_is_unknown(
     monkeypatch: pytest.MonkeyPatch, authority: trustme.CA, trusting: ssl.SSLContext
 ) -> None:
-    """Once the tunnel stands, the POST is as it would be without: it may have arrived."""
+    """A POST lost in an open tunnel may have arrived: it is unknown."""
 
     class LosesAll(socketserver.BaseRequestHandler):
         def handle(self) -> None:
@@ -269,7 +269,7 @@ async def test_a_post_lost_inside_a_tunnel_is_unknown(
 async def test_a_post_that_a_proxy_forwards_may_have_arrived(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Over plain http the proxy gets the POST itself: what it does with it, nobody knows."""
+    """Over plain http the proxy gets the POST itself: a lost one is unknown."""
     with Proxy([hangs_up], lambda: 0) as proxy:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
         with pytest.warns(UserWarning, match="HTTPS"):
@@ -283,7 +283,7 @@ async def test_a_post_that_a_proxy_forwards_may_have_arrived(
 async def test_a_host_in_no_proxy_is_asked_past_the_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The proxy sees nothing of it."""
+    """A request to a host in NO_PROXY doesn't go to the proxy."""
     with Proxy([], lambda: 0) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         monkeypatch.setenv("NO_PROXY", f"[::1],{VENDOR}")
@@ -296,7 +296,7 @@ async def test_a_host_in_no_proxy_is_asked_past_the_proxy(
 # httpcore leaves the socket of a SOCKS handshake that failed to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_socks_proxy_that_fails_was_sent_no_post(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It hangs up, or answers garbage, within its own handshake."""
+    """A SOCKS proxy hangs up, or answers garbage, in its handshake: no POST was sent."""
     answers = [b"", b"garbage", b"\x05\xff", b"\x05\x00\x05\x01\x00\x01\x00\x00\x00\x00\x00\x00"]
     seen: list[bytes] = []
 

@@ -21,6 +21,7 @@ from segments_async import (
     ServerError,
     SubmitUnknownError,
 )
+from segments_async.client import statistics_of
 from segments_async.sandbox import (
     FREE_ACCESS_TOKEN,
     FREE_API_KEY,
@@ -44,7 +45,7 @@ QUICK = Durations(median=0.6, sigma=0.3)
 
 
 async def _accounted_for(sandbox: Sandbox, to: Path) -> None:
-    """Export all of the account's segments, and ask the sandbox what came of it."""
+    """Export all segments of the account, and check the result by the sandbox's record."""
     with SandboxServer(sandbox) as server:
         async with SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url
@@ -52,7 +53,7 @@ async def _accounted_for(sandbox: Sandbox, to: Path) -> None:
             with anyio.fail_after(PATIENCE):
                 segments = await client.list_segments()
                 report = await client.bulk_export(segments, to)
-            assert client._gate._free == 64
+            assert statistics_of(client)[0].free_slots == 64
         assert_at_rest(client, sandbox)
     record = sandbox.record
     outcomes = [*report.exported, *report.not_exported]
@@ -100,7 +101,7 @@ async def test_five_hundred_segments_with_lost_answers(tmp_path: Path, count: in
 
 
 async def test_errors_over_http(tmp_path: Path) -> None:
-    """Each of the page's codes, and each way that a connection can break, is the same error."""
+    """Each code of the page, and each broken connection, is the same error over real sockets."""
     with SandboxServer(Sandbox(segments=2, durations=Durations(median=0.1), rows=5)) as server:
         sandbox, url = server.sandbox, server.base_url
         async with SegmentsClient(PAGE_API_KEY, "wrong", base_url=url) as client:
@@ -143,7 +144,7 @@ async def test_errors_over_http(tmp_path: Path) -> None:
 
 
 async def test_a_vendor_that_isnt_there_was_sent_nothing(tmp_path: Path) -> None:
-    """A refused connection is told from a lost answer, and the POST may be tried until the end."""
+    """A refused connection isn't a lost answer: the POST may be tried until the timeout."""
     with SandboxServer(Sandbox()) as server:
         url = server.base_url
     async with SegmentsClient(PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=url) as client:
@@ -166,7 +167,7 @@ async def test_a_thousand_callers_wait_on_one_client() -> None:
 
 
 async def test_leaving_a_run_closes_its_connections(tmp_path: Path) -> None:
-    """In mid-run, with requests and downloads on the wire; the client is usable afterwards."""
+    """A run left with requests and downloads on the wire leaves a usable client."""
     sandbox = Sandbox(segments=40, rows=20_000, latency=0.2, durations=Durations(median=0.1))
     with SandboxServer(sandbox) as server:
         async with SegmentsClient(
@@ -176,7 +177,7 @@ async def test_leaving_a_run_closes_its_connections(tmp_path: Path) -> None:
                 async with client.open_bulk_export(sandbox.segment_ids, tmp_path) as run:
                     async for _ in run:
                         break
-                assert client._gate._free == 64
+                assert statistics_of(client)[0].free_slots == 64
                 assert len(await client.list_segments()) == 40
     # What a download had brought stays for the next one: a part and its sidecar, never one alone.
     names = set(names_in(tmp_path))

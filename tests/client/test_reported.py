@@ -1,4 +1,4 @@
-"""Claims about `submitted`: what a caller is told was not asked for, the vendor has not seen."""
+"""`submitted`: a segment reported as not submitted has no POST at the vendor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def test_after_a_refused_link_nothing_reported_as_unasked_was_asked(
 
 
 async def test_a_timeout_while_a_shared_post_is_on_the_wire_is_not_unasked(tmp_path: Path) -> None:
-    """Who joined an export whose POST is on the wire isn't told that nothing was submitted."""
+    """A follower of an export whose POST is on the wire isn't told "not submitted"."""
     sandbox = Sandbox(latency=10.0)
     async with connected(sandbox) as client, anyio.create_task_group() as tasks:
         tasks.start_soon(client.export, PAGE_SEGMENT_ID, tmp_path / "first.csv")
@@ -40,7 +40,7 @@ async def test_a_timeout_while_a_shared_post_is_on_the_wire_is_not_unasked(tmp_p
 
 @pytest.mark.parametrize("status", [304, 504, 599])
 async def test_an_odd_answer_to_a_post_may_have_acted(status: int) -> None:
-    """Only a 4xx refuses; whatever else comes, the vendor may be at work."""
+    """Only a 4xx refuses; after any other answer, the export may be running."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(status), method="POST")
     async with connected(sandbox) as client:
@@ -50,7 +50,7 @@ async def test_an_odd_answer_to_a_post_may_have_acted(status: int) -> None:
 
 
 async def test_export_joins_what_request_export_asked_for(tmp_path: Path) -> None:
-    """An export that a single call has asked for is joined by the next one, not made twice."""
+    """`export` joins the export that `request_export` began."""
     sandbox = Sandbox()
     async with connected(sandbox) as client:
         await client.request_export(PAGE_SEGMENT_ID)
@@ -59,7 +59,7 @@ async def test_export_joins_what_request_export_asked_for(tmp_path: Path) -> Non
 
 
 async def test_an_export_waited_for_by_its_id_is_not_joined(tmp_path: Path) -> None:
-    """It may be yesterday's: a new export of its segment is a new one."""
+    """An export waited for by its id may be old: `export` of its segment begins a new one."""
     sandbox = Sandbox(durations=Durations(60.0, 0.0))
     async with connected(sandbox) as first:
         export = await first.request_export(PAGE_SEGMENT_ID)
@@ -71,7 +71,7 @@ async def test_an_export_waited_for_by_its_id_is_not_joined(tmp_path: Path) -> N
 
 
 async def test_a_name_that_is_no_unicode_harms_nobody(tmp_path: Path) -> None:
-    """A lone surrogate in a segment's name is one file's name, and no end of the run."""
+    """A lone surrogate in a segment's name changes one file's name, and ends no run."""
     sandbox = Sandbox(segments=3)
 
     def rename(body: bytes) -> bytes:
@@ -85,7 +85,7 @@ async def test_a_name_that_is_no_unicode_harms_nobody(tmp_path: Path) -> None:
 
 
 async def test_a_gateway_error_does_not_close_the_ticket_guard() -> None:
-    """After a 500, a probe answered 503 is no sign of health: the others go on waiting."""
+    """After a 500, a probe answered 503 has not passed: the others go on waiting."""
     sandbox = Sandbox(segments=3, durations=Durations(30.0, 0.0))
     sandbox.inject(Fault.status(500), method="GET", path="export/")
     sandbox.inject(Fault.status(503), method="GET", path="export/", skip=0)
@@ -100,7 +100,7 @@ async def test_a_gateway_error_does_not_close_the_ticket_guard() -> None:
 
 
 async def test_retry_after_on_a_503_to_a_poll_is_kept() -> None:
-    """A poll that is asked to come back in two minutes does."""
+    """A poll answered 503 with a Retry-After of two minutes goes again after two minutes."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(503, headers={"retry-after": "120"}), method="GET", path="export/")
     async with connected(sandbox) as client:
@@ -110,7 +110,7 @@ async def test_retry_after_on_a_503_to_a_poll_is_kept() -> None:
 
 
 async def test_what_ends_a_run_is_told_apart() -> None:
-    """Out of time before its POST, an export was not submitted."""
+    """A segment out of time before its POST is reported as not submitted."""
     sandbox = Sandbox(segments=3, durations=Durations(500.0, 0.0))
     async with connected(sandbox, max_pending=1) as client:
         report = await client.bulk_export(sandbox.segment_ids, None, timeout=5)
@@ -120,7 +120,7 @@ async def test_what_ends_a_run_is_told_apart() -> None:
 
 
 async def test_a_call_that_gets_500s_raises_two_tickets_at_most() -> None:
-    """Once more after the guard's pause, and then the caller is told."""
+    """A call that got a 500 is tried once more after the guard's pause, and then raises."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(500), times=99)
     async with connected(sandbox) as client:

@@ -1,4 +1,4 @@
-"""Single flight, and the gate that all of a client's requests pass."""
+"""Callers that share one export, and the gate of all requests of a client."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_a_hundred_callers_are_one_run(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_the_rest_lose_nothing_when_some_are_cancelled(seed: int, tmp_path: Path) -> None:
-    """18 of 60 tasks are cancelled at random moments: 42 files, and a gate at rest."""
+    """18 of 60 tasks are cancelled at random times: 42 files, and a gate at rest."""
     sandbox = Sandbox(segments=60, rows=2, seed=seed, limit=TokenBucket(20, 20), latency=0.3)
     chance = random.Random(seed)
     doomed = set(chance.sample(sandbox.segment_ids, 18))
@@ -84,7 +84,7 @@ async def test_the_rest_lose_nothing_when_some_are_cancelled(seed: int, tmp_path
 
 
 async def test_ten_callers_of_a_segment_share_its_export(tmp_path: Path) -> None:
-    """One POST, and a file for each."""
+    """Ten callers of a segment share one POST, and each has a file."""
     sandbox = Sandbox(rows=5, durations=STEADY, latency=0.1)
     async with connected(sandbox) as client, anyio.create_task_group() as tasks:
         for number in range(10):
@@ -97,7 +97,7 @@ async def test_ten_callers_of_a_segment_share_its_export(tmp_path: Path) -> None
 
 
 async def test_a_finished_export_is_not_joined(tmp_path: Path) -> None:
-    """The next `export` after the end asks anew: its users are today's."""
+    """`export` after the end requests a new one, with today's users."""
     sandbox = Sandbox(rows=5)
     async with connected(sandbox) as client:
         await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
@@ -107,7 +107,7 @@ async def test_a_finished_export_is_not_joined(tmp_path: Path) -> None:
 
 
 async def test_an_export_abandoned_long_ago_is_not_joined(tmp_path: Path) -> None:
-    """After an hour it would be yesterday's users."""
+    """After an hour, an abandoned export isn't joined: its users would be old."""
     sandbox = Sandbox(rows=5, durations=STEADY)
     async with connected(sandbox) as client:
         with anyio.move_on_after(2):
@@ -118,18 +118,18 @@ async def test_an_export_abandoned_long_ago_is_not_joined(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("moment", [0.05, 0.3, 0.7, 1.7, 3.0, 4.3])
-async def test_the_driver_may_be_cancelled(moment: float, tmp_path: Path) -> None:
-    """The first caller of a shared export goes, in mid-POST or mid-poll; the others finish."""
+async def test_the_first_caller_may_be_cancelled(moment: float, tmp_path: Path) -> None:
+    """The first of several callers is cancelled in mid-POST or mid-poll; the others finish."""
     sandbox = Sandbox(rows=5, durations=STEADY, latency=0.4)
     async with connected(sandbox) as client:
         first = anyio.CancelScope()
 
-        async def driver() -> None:
+        async def leaves() -> None:
             with first:
                 await client.export(PAGE_SEGMENT_ID, tmp_path / "first.csv")
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(driver)
+            tasks.start_soon(leaves)
             await anyio.sleep(0.01)
             for number in range(3):
                 tasks.start_soon(client.export, PAGE_SEGMENT_ID, tmp_path / f"{number}.csv")
@@ -141,7 +141,7 @@ async def test_the_driver_may_be_cancelled(moment: float, tmp_path: Path) -> Non
 
 
 async def test_the_lead_passes_on(tmp_path: Path) -> None:
-    """Callers that wait for the pacer are served though each leader is cancelled in its turn."""
+    """Callers that wait for the pacer are served though each leader is cancelled."""
     sandbox = Sandbox(segments=10)
     served: list[str] = []
     async with connected(sandbox, pacer=Pacer(rate=0.1)) as client:
@@ -165,7 +165,7 @@ async def test_the_lead_passes_on(tmp_path: Path) -> None:
 
 
 async def test_errors_of_a_shared_export_are_each_callers_own(tmp_path: Path) -> None:
-    """Its FAILED is raised to every caller, as different objects."""
+    """A FAILED export is raised to every caller, as different objects."""
     sandbox = Sandbox(failed=1.0)
     errors: list[BaseException] = []
     async with connected(sandbox) as client:
@@ -183,7 +183,7 @@ async def test_errors_of_a_shared_export_are_each_callers_own(tmp_path: Path) ->
 
 
 async def test_a_lost_post_is_told_to_all_who_share_it(tmp_path: Path) -> None:
-    """SubmitUnknownError for each caller, and one POST."""
+    """A lost POST is a SubmitUnknownError for each caller, and isn't repeated."""
     sandbox = Sandbox()
     sandbox.inject(Fault(delay=2.0, lost="after"), method="POST")
     unknown: list[int] = []
@@ -202,7 +202,7 @@ async def test_a_lost_post_is_told_to_all_who_share_it(tmp_path: Path) -> None:
 
 
 async def test_waiting_and_exporting_share_polls(tmp_path: Path) -> None:
-    """`wait_for_export` by id, and `export` of the segment, poll as one."""
+    """`wait_for_export` by id and `export` of the segment share their polls."""
     sandbox = Sandbox(rows=5, durations=STEADY, latency=0.05)
     async with connected(sandbox) as client:
         export = await client.request_export(PAGE_SEGMENT_ID)
@@ -217,7 +217,7 @@ async def test_waiting_and_exporting_share_polls(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("way", ["run", "calls"])
 async def test_at_most_64_requests_at_once(way: str, tmp_path: Path) -> None:
-    """However slow the vendor, how many wait, and how fast the pacer: the 65th waits for a slot."""
+    """With any vendor and any pacer, the 65th request waits for a slot."""
     sandbox = Sandbox(segments=500, latency=2.0, rows=1)
     async with connected(sandbox, pacer=Pacer(rate=math.inf)) as client:
         if way == "run":
@@ -231,7 +231,7 @@ async def test_at_most_64_requests_at_once(way: str, tmp_path: Path) -> None:
 
 
 async def test_a_pacer_may_serve_two_clients() -> None:
-    """Together they keep the rate that they were given."""
+    """Two clients of one pacer together keep its rate."""
     sandbox = Sandbox(segments=60)
     pacer = Pacer(rate=10)
     async with (
@@ -248,7 +248,7 @@ async def test_a_pacer_may_serve_two_clients() -> None:
 
 
 async def test_a_429_of_one_client_holds_the_other() -> None:
-    """Where they share a pacer."""
+    """A 429 to one client delays the other client of the pacer."""
     sandbox = Sandbox()
     pacer = Pacer(rate=10)
     async with connected(sandbox, pacer=pacer) as one, connected(sandbox, pacer=pacer) as other:
@@ -262,7 +262,7 @@ async def test_a_429_of_one_client_holds_the_other() -> None:
 
 
 async def test_a_callers_http_client_stays_as_it_is(tmp_path: Path) -> None:
-    """Neither closed nor changed, by calls, errors, and `aclose`."""
+    """A caller's HTTP client is neither closed nor changed, by calls, errors, or `aclose`."""
     sandbox = Sandbox(segments=3, rows=5)
     sandbox.inject(Fault.LOST_AFTER, method="GET")
 
@@ -306,7 +306,7 @@ class _Faulty(httpx.AsyncBaseTransport):
 
 
 async def test_a_foreign_fault_strands_nobody(tmp_path: Path) -> None:
-    """An exception that isn't httpx's comes out; who shares the export isn't left waiting."""
+    """A transport's own exception is raised; other callers of the export aren't left waiting."""
     ends: list[BaseException] = []
     sandbox = Sandbox()
     async with (
@@ -329,7 +329,7 @@ async def test_a_foreign_fault_strands_nobody(tmp_path: Path) -> None:
 
 
 async def test_a_closed_client_says_so(tmp_path: Path) -> None:
-    """Calls after `aclose` are refused, those that share an export among them."""
+    """Calls after `aclose` are refused, also those of a shared export."""
     client = SegmentsClient("key", "token", base_url="http://127.0.0.1:9")
     await client.aclose()
     await client.aclose()

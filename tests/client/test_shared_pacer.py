@@ -1,4 +1,4 @@
-"""Claims about several clients of one account, that share a pacer or know nothing of each other."""
+"""Several clients of one account, with one pacer or with one journal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from segments_async.sandbox import Durations, FixedWindow, Sandbox, TokenBucket
 
 
 async def test_a_429_to_one_client_holds_the_other() -> None:
-    """Two clients with one pacer, and one account: together they keep to its limit."""
+    """Two clients with one pacer together keep to the account's limit."""
     limit = TokenBucket(rate=10, burst=20)
     sandbox = Sandbox(segments=200, limit=limit, durations=Durations(median=2.0, sigma=0))
     ids, pacer = sandbox.segment_ids, Pacer()
@@ -32,7 +32,7 @@ async def test_a_429_to_one_client_holds_the_other() -> None:
 
 
 async def test_an_end_of_a_block_is_told_to_the_other_client() -> None:
-    """When one client's probe passes, the other's request goes an interval later."""
+    """When one client's probe passes, the other client's request goes one space later."""
     limit = TokenBucket(rate=1, burst=1)
     sandbox = Sandbox(segments=2, limit=limit, durations=Durations(median=0.0, sigma=0))
     pacer = Pacer()
@@ -68,7 +68,7 @@ async def test_four_processes_with_one_journal(
     longest: float,
     tmp_path: Path,
 ) -> None:
-    """Four clients with pacers of their own divide the limit, and together they keep to it.
+    """Four clients with pacers of their own and one journal together keep to the limit.
 
     They take hardly longer than one would; and after the first twentieth of the time no second
     has more requests than 1.1 times the limit and its burst, refused ones included.

@@ -1,4 +1,4 @@
-"""Claims about runs that divide the account's limit by their journal."""
+"""Runs that divide the account's limit by their journal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
@@ -20,8 +22,10 @@ from segments_async._journal.backends import backend
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import limit as limits
 from segments_async._journal.tables import sealed, stamp
-from segments_async._pace.sharing import BUSY, IDLE, sharing_of
+from segments_async._pace.gate import Gate
+from segments_async._pace.sharing import BUSY, IDLE, Sharing
 from segments_async._run.start import account_of
+from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Sandbox, TokenBucket
 
@@ -36,7 +40,7 @@ async def journal_at(database: Path) -> SqlJournal:
 
 
 def age_limit(database: Path, by: timedelta) -> None:
-    """Let the limit have been told so long ago: virtual time moves no clock."""
+    """Make the limit's row so much older: virtual time moves no wall clock."""
     with backend(database).engine.begin() as connection:
         row = connection.execute(limits.select()).one()
         at = stamp(datetime.now(UTC) - by)
@@ -45,7 +49,7 @@ def age_limit(database: Path, by: timedelta) -> None:
 
 
 def waiting(database: Path) -> list[int]:
-    """Of each process but "another", whether it waits for its part."""
+    """For each process but "another", whether it waits for its part."""
     query = "SELECT waits FROM segments_async_members WHERE member <> 'another'"
     with closing(sqlite3.connect(database)) as connection:
         return [row[0] for row in connection.execute(query)]
@@ -54,7 +58,7 @@ def waiting(database: Path) -> list[int]:
 async def test_a_shared_limit_that_is_damaged_ends_no_run(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The caller is told of it once, and the run finds the limit alone."""
+    """A damaged limit is warned of once, and the run finds the limit alone."""
     journal = await journal_at(database)
     await journal.exchange("another", lambda group: Report(20.0, None, True, group.epoch))
     with closing(sqlite3.connect(database)) as connection, connection:
@@ -72,7 +76,7 @@ async def test_a_shared_limit_that_is_damaged_ends_no_run(
 async def test_an_error_that_passes_does_not_end_the_sharing(
     database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One warning for some seconds without a database, one word when it is back, and the part."""
+    """One warning when exchanges fail, one line when they work again, and then the part."""
     exchange, refuses = SqlJournal.exchange, False
 
     async def refused(self: SqlJournal, member: str, tell: Callable[[GroupView], Report]) -> Report:
@@ -104,7 +108,7 @@ async def test_an_error_that_passes_does_not_end_the_sharing(
 
 
 async def test_the_next_run_begins_at_the_limit_that_the_last_one_found(database: Path) -> None:
-    """A restart ten minutes later: hardly a 429 in its first minute, and as fast as can be."""
+    """A restart ten minutes later has hardly a 429, and takes about the least time."""
     limit = TokenBucket(20, 40)
     nights = [
         Sandbox(segments=200, limit=limit, durations=Durations(2.0, 0.0), latency=0.05)
@@ -130,20 +134,20 @@ async def test_a_locked_journal_holds_no_first_request(database: Path) -> None:
     """A part that isn't known within a second is learnt later."""
     await journal_at(database)
     pacer = Pacer()
-    sandbox = Sandbox(segments=1, durations=STEADY)
-    async with connected(sandbox, pacer=pacer) as client:
-        journal = await journal_at(database)
-        with closing(sqlite3.connect(database, isolation_level=None)) as holder:
-            holder.execute("BEGIN IMMEDIATE")
-            began = anyio.current_time()
-            await sharing_of(pacer).join(client._gate, journal)
-            assert anyio.current_time() - began <= 1.0
-            holder.execute("ROLLBACK")
+    api: Any = SimpleNamespace(timeout=30.0)
+    gate = Gate(api, pacer, PollScheduler())
+    journal = await journal_at(database)
+    with closing(sqlite3.connect(database, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        began = anyio.current_time()
+        await Sharing(gate, journal).join()
+        assert anyio.current_time() - began <= 1.0
+        holder.execute("ROLLBACK")
     assert pacer.granted is None
 
 
 async def test_a_run_begins_with_its_part(database: Path) -> None:
-    """Of 90/s that others have found, and one of them waits for: before its first request."""
+    """Of 90/s with one other waiting process, the run has 45/s before its first request."""
     journal = await journal_at(database)
     await journal.exchange("another", lambda group: Report(90.0, None, True, group.epoch))
     pacer = Pacer()
@@ -164,7 +168,7 @@ def short_and_long(sandbox: Sandbox) -> tuple[str, str]:
 
 
 async def test_a_run_says_when_it_is_over(database: Path) -> None:
-    """And not while another run of the same pacer goes on, in which somebody waits."""
+    """A run's end is reported, but not while another run of the same pacer waits."""
     sandbox = Sandbox(segments=20, durations=Durations(20.0, 0.8))
     short, long = short_and_long(sandbox)
     journal = await journal_at(database)
@@ -185,7 +189,7 @@ async def test_a_run_says_when_it_is_over(database: Path) -> None:
 
 
 async def test_who_keeps_the_sharing_hands_it_on(database: Path) -> None:
-    """The run that began first ends first; what others find is heard of all the same."""
+    """The run that makes the exchanges ends first; the other run goes on with them."""
     sandbox = Sandbox(segments=20, durations=Durations(20.0, 0.8))
     short, long = short_and_long(sandbox)
     pacer = Pacer()
@@ -203,7 +207,7 @@ async def test_who_keeps_the_sharing_hands_it_on(database: Path) -> None:
 
 
 async def test_a_pacer_is_not_kept(database: Path) -> None:
-    """A service that makes a client for each request has no more of them after a week."""
+    """A pacer that isn't used any more is garbage."""
     pacer = Pacer()
     gone = weakref.ref(pacer)
     sandbox = Sandbox(segments=1, durations=STEADY)

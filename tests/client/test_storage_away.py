@@ -1,4 +1,4 @@
-"""Storage is away for minutes while exports are complete: all are exported, and one probe asks."""
+"""Storage is away for minutes while exports are complete: one probe goes, and all are exported."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def run_through(storage: Away, tmp_path: Path, segments: int, **options: A
     [("unreachable", 1), ("unreachable", 30), ("503", 5), ("silent", 5), ("500", 30)],
 )
 async def test_all_are_exported(way: str, minutes: int, tmp_path: Path) -> None:
-    """200 exports are complete while storage is away: each is exported; a few requests asked."""
+    """200 exports are complete while storage is away: all are exported, with few requests."""
     storage = Away(way, minutes * 60)
     report = await run_through(storage, tmp_path, 200)
     assert len(report.exported) == 200
@@ -83,7 +83,7 @@ async def test_all_are_exported(way: str, minutes: int, tmp_path: Path) -> None:
 
 
 async def test_one_file_alone_waits_too(tmp_path: Path) -> None:
-    """A single download survives minutes without a network, and keeps what had come."""
+    """A single download survives minutes without a network, and keeps its bytes."""
     sandbox = Sandbox(rows=3000, durations=QUICK)
     sandbox.inject(Fault.cut(150_000), origin="files")
     sandbox.inject(Fault.UNREACHABLE, origin="files", times=20)
@@ -94,7 +94,7 @@ async def test_one_file_alone_waits_too(tmp_path: Path) -> None:
 
 
 async def test_a_link_that_expires_meanwhile_is_renewed(tmp_path: Path) -> None:
-    """Links are good for a minute, and storage is away for many."""
+    """Links expire after a minute, while storage is away for longer."""
     sandbox = Sandbox(segments=3, rows=5, durations=QUICK, link_lifetime=60)
     sandbox.inject(Fault.UNREACHABLE, origin="files", times=30)
     async with connected(sandbox) as client:
@@ -103,7 +103,7 @@ async def test_a_link_that_expires_meanwhile_is_renewed(tmp_path: Path) -> None:
 
 
 async def test_one_that_cannot_be_had_holds_nobody(tmp_path: Path) -> None:
-    """A file whose requests alone fail ends after a few tries, and no run waits hours for it."""
+    """A file whose requests alone fail ends after a few tries, and delays no run."""
     sandbox = Sandbox(segments=20, durations=QUICK)
     odd = sandbox.segment_ids[0]
     sandbox.inject(Fault.UNREACHABLE, origin="files", segment_id=odd, times=10**6)
@@ -118,7 +118,7 @@ async def test_one_that_cannot_be_had_holds_nobody(tmp_path: Path) -> None:
 
 
 async def test_it_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One warning when storage goes away, one when it is there again; no file is blamed."""
+    """One warning when storage goes away, one line when it is back; no file is blamed."""
     with caplog.at_level(logging.WARNING, logger="segments_async"):
         report = await run_through(Away("unreachable", 300), tmp_path, 20)
     assert report.ok
@@ -129,7 +129,7 @@ async def test_it_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 
 async def test_links_expire_again_and_again(tmp_path: Path) -> None:
-    """A download goes on as long as each fresh link brings bytes, by the sandbox's record."""
+    """A download goes on as long as each new link brings bytes."""
     sandbox = Sandbox(rows=3000, durations=QUICK, link_lifetime=2, file_host=FileHost(rate=100_000))
     sandbox.inject(Fault.cut(50_000), origin="files", times=6)
     async with connected(sandbox) as client:

@@ -1,4 +1,4 @@
-"""`request_export`: at most one POST has an effect, whatever becomes of its answer."""
+"""`request_export`: at most one POST has an effect, with any answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ every_unknown = pytest.mark.parametrize("fault", UNKNOWN.values(), ids=UNKNOWN)
 
 @every_unknown
 async def test_a_lost_answer_is_unknown_and_never_repeated(fault: Fault) -> None:
-    """What may have arrived ends as SubmitUnknownError after one POST."""
+    """A POST that may have arrived ends as SubmitUnknownError, after one POST."""
     sandbox = Sandbox()
     sandbox.inject(fault)
     async with connected(sandbox) as client:
@@ -49,7 +49,7 @@ async def test_a_lost_answer_is_unknown_and_never_repeated(fault: Fault) -> None
 async def test_a_lost_answer_is_unknown_in_a_run_and_in_export(
     fault: Fault, tmp_path: Path
 ) -> None:
-    """`export` and bulk runs don't repeat it either, and say that it may be running."""
+    """`export` and bulk runs don't repeat it either, and report it as unknown."""
     sandbox = Sandbox(segments=2)
     sandbox.inject(fault, method="POST", times=2)
     async with connected(sandbox) as client:
@@ -63,7 +63,7 @@ async def test_a_lost_answer_is_unknown_in_a_run_and_in_export(
 
 
 async def test_unreachable_is_tried_again() -> None:
-    """What provably didn't arrive is sent again, with pauses, and makes one export."""
+    """A POST that provably didn't arrive goes again, with pauses, and makes one export."""
     sandbox = Sandbox()
     sandbox.inject(Fault.UNREACHABLE, times=3)
     async with connected(sandbox) as client:
@@ -74,7 +74,7 @@ async def test_unreachable_is_tried_again() -> None:
 
 
 async def test_unreachable_for_good_is_a_connection_error() -> None:
-    """After five tries the caller is told that nothing was sent."""
+    """After five tries the error says that nothing was sent."""
     sandbox = Sandbox()
     sandbox.inject(Fault.UNREACHABLE, times=99)
     async with connected(sandbox) as client:
@@ -86,7 +86,7 @@ async def test_unreachable_for_good_is_a_connection_error() -> None:
 
 
 async def test_a_run_gives_unreachable_exports_back() -> None:
-    """A vendor that can't be reached for ten minutes ends the run: nothing lost, all resumable."""
+    """A vendor that can't be reached for ten minutes ends the run: all segments are resumable."""
     sandbox = Sandbox(segments=3)
     sandbox.inject(Fault.UNREACHABLE, times=10**6)
     async with connected(sandbox) as client:
@@ -97,7 +97,7 @@ async def test_a_run_gives_unreachable_exports_back() -> None:
 
 
 async def test_a_429_is_only_put_off() -> None:
-    """A POST refused by the limiter goes again after the pause, and once with effect."""
+    """A POST that got a 429 goes again after the pause, and has one effect."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(429, headers={"retry-after": "7"}), times=2)
     async with connected(sandbox) as client:
@@ -108,7 +108,7 @@ async def test_a_429_is_only_put_off() -> None:
 
 
 async def test_429s_without_end_are_told() -> None:
-    """After five of them a single call raises RateLimitedError, with the scope the vendor names."""
+    """After five 429s a single call raises RateLimitedError, with the vendor's scope."""
     sandbox = Sandbox()
     headers = {"x-mp-rate-limit-exceeded": "account"}
     sandbox.inject(Fault.status(429, headers=headers), times=99)
@@ -132,7 +132,7 @@ async def test_a_500_ends_the_call_after_one_post() -> None:
 
 
 async def test_after_a_500_the_vendor_is_left_alone() -> None:
-    """Nothing of the client's goes out for 60 s after a 500, and then one probe before the rest."""
+    """The client sends nothing for 60 s after a 500, and then one probe before the rest."""
     sandbox = Sandbox(latency=0.2)
     sandbox.inject(Fault.status(500))
     async with connected(sandbox) as client:
@@ -150,7 +150,7 @@ async def test_after_a_500_the_vendor_is_left_alone() -> None:
 
 
 async def test_request_export_never_joins() -> None:
-    """It always asks, though an export of the segment is running."""
+    """`request_export` always POSTs, though an export of the segment is running."""
     sandbox = Sandbox()
     async with connected(sandbox) as client:
         first = await client.request_export(PAGE_SEGMENT_ID)
@@ -160,7 +160,7 @@ async def test_request_export_never_joins() -> None:
 
 
 async def test_one_cancelled_before_its_turn_sends_nothing() -> None:
-    """A call that waits for the pacer is not shielded: cancelled, it never sends its POST."""
+    """A call that is cancelled while it waits for the pacer never sends its POST."""
     sandbox = Sandbox()
     async with connected(sandbox, pacer=Pacer(rate=0.5)) as client:
         await client.list_segments()
@@ -203,7 +203,7 @@ async def test_a_post_on_the_wire_has_a_second_more() -> None:
 
 
 async def test_a_post_on_the_wire_has_no_more_than_a_second() -> None:
-    """An answer that is later than that is not waited for."""
+    """A call cancelled in mid-POST doesn't wait for an answer that takes longer."""
     sandbox = Sandbox()
     sandbox.inject(Fault.slow(20.0))
     async with connected(sandbox) as client:
@@ -215,7 +215,7 @@ async def test_a_post_on_the_wire_has_no_more_than_a_second() -> None:
 
 
 async def test_the_id_of_a_cancelled_post_is_kept(tmp_path: Path) -> None:
-    """`export` for the same segment goes on with the export whose caller was cancelled."""
+    """`export` of the segment goes on with the export whose caller was cancelled."""
     sandbox = Sandbox(rows=5, durations=STEADY)
     sandbox.inject(Fault.slow(0.8))
     async with connected(sandbox) as client:
@@ -228,7 +228,7 @@ async def test_the_id_of_a_cancelled_post_is_kept(tmp_path: Path) -> None:
 
 
 async def test_out_of_time_in_mid_post_is_unknown(tmp_path: Path) -> None:
-    """A timeout that falls into a POST whose answer doesn't come says that it may be running."""
+    """A timeout in mid-POST, without an answer, says that the export may be running."""
     sandbox = Sandbox()
     sandbox.inject(Fault.slow(20.0))
     async with connected(sandbox) as client:
@@ -238,7 +238,7 @@ async def test_out_of_time_in_mid_post_is_unknown(tmp_path: Path) -> None:
 
 
 async def test_out_of_time_before_the_post_is_not_submitted(tmp_path: Path) -> None:
-    """A timeout before anything was sent says that nothing was."""
+    """A timeout before the POST says that nothing was sent."""
     sandbox = Sandbox()
     async with connected(sandbox, pacer=Pacer(rate=0.1)) as client:
         await client.list_segments()
@@ -258,7 +258,7 @@ async def test_out_of_time_before_the_post_is_not_submitted(tmp_path: Path) -> N
 async def test_what_the_grace_brings_is_told(
     fault: Fault, error: type[Exception], tmp_path: Path
 ) -> None:
-    """Where the answer comes after the timeout, within the grace, the error is the answer's."""
+    """If the answer comes after the timeout, within the grace, the error is the answer's."""
     sandbox = Sandbox()
     sandbox.inject(fault)
     async with connected(sandbox) as client:
@@ -268,7 +268,7 @@ async def test_what_the_grace_brings_is_told(
 
 
 async def test_a_hundred_posts_under_faults_make_no_duplicate() -> None:
-    """Whatever is lost, refused or unreachable: no segment gets a second export."""
+    """With lost, refused and unreachable POSTs, no segment gets a second export."""
     sandbox = Sandbox(
         segments=100,
         limit=TokenBucket(20, 20),

@@ -47,7 +47,7 @@ SETBACKS = {
 
 @pytest.mark.parametrize("fault", SETBACKS.values(), ids=SETBACKS)
 async def test_a_setback_is_asked_about_again(fault: Fault) -> None:
-    """Whatever goes wrong with a few polls, the wait ends with the export."""
+    """After failed polls of any kind, the wait ends with the export."""
     sandbox = Sandbox(durations=STEADY)
     sandbox.inject(fault, **POLL, times=3)
     async with connected(sandbox) as client:
@@ -60,7 +60,7 @@ async def test_a_setback_is_asked_about_again(fault: Fault) -> None:
 
 
 async def test_a_setback_waits_before_it_asks_again() -> None:
-    """Polls that fail come no closer than others."""
+    """After a failed poll, the next one is as far away as after others."""
     sandbox = Sandbox(durations=STEADY)
     sandbox.inject(Fault.LOST_AFTER, **POLL, times=12)
     async with connected(sandbox, pacer=Pacer(rate=math.inf)) as client:
@@ -69,7 +69,7 @@ async def test_a_setback_waits_before_it_asks_again() -> None:
 
 
 async def test_a_500_to_a_poll_pauses_the_whole_client() -> None:
-    """Nothing of the client's goes out for 60 s, and then one probe alone; the wait goes on."""
+    """No request goes for 60 s, and then one probe alone; the wait goes on."""
     sandbox = Sandbox(segments=3, latency=0.2, durations=STEADY)
     async with connected(sandbox) as client:
         exports = [await client.request_export(s) for s in sandbox.segment_ids]
@@ -88,7 +88,7 @@ async def test_a_500_to_a_poll_pauses_the_whole_client() -> None:
 
 
 async def test_500s_in_a_row_double_the_pause() -> None:
-    """The second probe that fails is followed by two minutes, the third by four."""
+    """After the second probe with a 500 the pause is two minutes, after the third four."""
     sandbox = Sandbox(durations=STEADY)
     async with connected(sandbox) as client:
         export = await client.request_export(PAGE_SEGMENT_ID)
@@ -99,7 +99,7 @@ async def test_500s_in_a_row_double_the_pause() -> None:
 
 
 async def test_an_unknown_status_is_not_finished(caplog: pytest.LogCaptureFixture) -> None:
-    """A new status ("QUEUED") counts as at work, and is warned of once per client."""
+    """A new status ("QUEUED") counts as at work, with one warning per client."""
     sandbox = Sandbox(segments=2, durations=STEADY)
     sandbox.inject(Fault.changed(other(status="QUEUED")), **POLL, times=5)
     async with connected(sandbox) as client:
@@ -113,7 +113,7 @@ async def test_an_unknown_status_is_not_finished(caplog: pytest.LogCaptureFixtur
 
 
 async def test_an_unknown_status_stays_a_string() -> None:
-    """Callers see what the vendor said."""
+    """Callers get the vendor's own word."""
     sandbox = Sandbox()
     async with connected(sandbox) as client:
         export = await client.request_export(PAGE_SEGMENT_ID)
@@ -144,7 +144,7 @@ async def test_failed_is_an_error() -> None:
 
 
 async def test_complete_without_a_link_is_asked_again() -> None:
-    """The page's example has a null `filename`: for a grace, that means that it isn't there yet."""
+    """COMPLETE with a null `filename` is polled again for a grace."""
     sandbox = Sandbox(durations=STEADY)
     async with connected(sandbox) as client:
         export = await client.request_export(PAGE_SEGMENT_ID)
@@ -156,7 +156,7 @@ async def test_complete_without_a_link_is_asked_again() -> None:
 
 
 async def test_complete_without_a_link_for_good_is_a_decode_error() -> None:
-    """After a minute it is not the page's answer."""
+    """After a minute, COMPLETE without a link is a DecodeError."""
     sandbox = Sandbox(durations=STEADY)
     sandbox.inject(Fault.changed(other(filename=None)), **POLL, times=10_000)
     async with connected(sandbox) as client:
@@ -168,7 +168,7 @@ async def test_complete_without_a_link_for_good_is_a_decode_error() -> None:
 
 
 async def test_running_out_of_time_is_not_failure() -> None:
-    """The ExportTimeoutError has the export in it, and waiting for that one again works."""
+    """The ExportTimeoutError has the export, and a new wait for it works."""
     sandbox = Sandbox(durations=Durations(median=300.0, sigma=0, longest=300.0))
     async with connected(sandbox) as client:
         requested = await client.request_export(PAGE_SEGMENT_ID)
@@ -184,7 +184,7 @@ async def test_running_out_of_time_is_not_failure() -> None:
 
 
 async def test_another_process_can_go_on_waiting() -> None:
-    """An id is enough, in a client that never heard of it."""
+    """An id is enough to wait, in a client that never saw the export."""
     sandbox = Sandbox(durations=STEADY)
     async with connected(sandbox) as client:
         export_id = (await client.request_export(PAGE_SEGMENT_ID)).export_id
@@ -194,7 +194,7 @@ async def test_another_process_can_go_on_waiting() -> None:
 
 
 async def test_a_finished_export_is_not_asked_about() -> None:
-    """One that has its link already is returned as it is."""
+    """An export with a link is returned as it is."""
     sandbox = Sandbox(durations=STEADY)
     async with connected(sandbox) as client:
         export = await client.wait_for_export(await client.request_export(PAGE_SEGMENT_ID))
@@ -205,7 +205,7 @@ async def test_a_finished_export_is_not_asked_about() -> None:
 
 @pytest.mark.parametrize("callers", [1, 20])
 async def test_polls_of_one_export_keep_their_distance(callers: int) -> None:
-    """However many wait, and however fast the pacer is: half a second at least."""
+    """With any number of callers and any pacer, polls are half a second apart."""
     sandbox = Sandbox(durations=Durations(median=60.0, sigma=0), latency=0.05)
     async with connected(sandbox, pacer=Pacer(rate=math.inf)) as client:
         export = await client.request_export(PAGE_SEGMENT_ID)
@@ -217,7 +217,7 @@ async def test_polls_of_one_export_keep_their_distance(callers: int) -> None:
 
 
 async def test_callers_that_come_and_go_keep_the_distance() -> None:
-    """Waiting in turns of a few milliseconds, each cancelled in mid-poll, isn't polling faster."""
+    """Callers that wait in turns, each cancelled in mid-poll, don't poll faster."""
     sandbox = Sandbox(durations=Durations(median=20.0, sigma=0))
     sandbox.inject(Fault.slow(0.2), **POLL, times=10_000)
     async with connected(sandbox, pacer=Pacer(rate=math.inf)) as client:
@@ -231,7 +231,7 @@ async def test_callers_that_come_and_go_keep_the_distance() -> None:
 
 
 async def test_polls_of_a_long_export_become_rarer() -> None:
-    """An export of an hour costs a few hundred polls, and is noticed within 2 % of its age."""
+    """An export of an hour takes a few hundred polls, and its end is noticed within 2 %."""
     sandbox = Sandbox(durations=Durations(median=3600.0, sigma=0, longest=3600.0))
     async with connected(sandbox) as client:
         await client.wait_for_export(await client.request_export(PAGE_SEGMENT_ID))
@@ -240,7 +240,7 @@ async def test_polls_of_a_long_export_become_rarer() -> None:
 
 
 async def test_get_export_asks_once_more_where_that_helps() -> None:
-    """A lost answer, a 502 and a 429 to a single status request are tried again."""
+    """After a lost answer, a 502 and a 429, a single status request goes again."""
     sandbox = Sandbox()
     async with connected(sandbox) as client:
         export = await client.request_export(PAGE_SEGMENT_ID)

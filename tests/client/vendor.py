@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Any
 
 import anyio
 import httpx
+import pytest
 
 from segments_async import Exported, Progress, SegmentsClient
-from segments_async._http.api import SLOTS
+from segments_async.client import statistics_of
 from segments_async.sandbox import (
     API_ORIGIN,
     PAGE_ACCESS_TOKEN,
@@ -53,12 +53,10 @@ async def connected(sandbox: Sandbox, **options: Any) -> AsyncIterator[SegmentsC
 
 
 def assert_at_rest(client: SegmentsClient, sandbox: Sandbox) -> None:
-    """Nobody waits in the gate, nothing is queued, all slots are free, and no request is open."""
-    gate = client._gate
-    assert gate._scheduler.next_at(0.0) == math.inf
-    assert (gate._free, gate._leader, len(gate._waiters)) == (SLOTS, None, 0)
-    assert gate._scheduler.pending == 0
-    assert client._download_slots.value == client._download_slots.max_value
+    """No caller waits, nothing is queued, all slots are free, and no request is open."""
+    gate, downloads = statistics_of(client)
+    assert gate.at_rest, gate
+    assert downloads == 0
     assert sandbox.record.under_way() == 0
 
 
@@ -68,29 +66,29 @@ def is_whole(sandbox: Sandbox, path: Path, segment_id: str, attempt: int = 0) ->
 
 
 def all_whole(sandbox: Sandbox, exported: Any) -> bool:
-    """The same of all the files of a report."""
+    """Whether all files of a report are whole."""
     return all(
         isinstance(o, Exported) and is_whole(sandbox, o.file.path, o.segment_id) for o in exported
     )
 
 
 def names_in(directory: Path) -> list[str]:
-    """What is in a directory, by name; nothing in one that isn't there."""
+    """The names in a directory; none where there is no directory."""
     return sorted(entry.name for entry in directory.iterdir()) if directory.exists() else []
 
 
 def told(error: BaseException) -> str:
-    """All that a log would show of an error, its causes included."""
+    """All that a log would show of an error, with its causes."""
     return "".join(traceback.format_exception(error)) + repr(error) + str(vars(error))
 
 
 def gaps(entries: list[Entry]) -> list[float]:
-    """Seconds between one request and the next."""
+    """The seconds between one request and the next."""
     return [later.at - earlier.at for earlier, later in itertools.pairwise(entries)]
 
 
 def adds_up(progress: Progress) -> bool:
-    """Whether each segment of the run is in exactly one place."""
+    """Whether each segment of the run is counted once."""
     places = (
         progress.waiting,
         progress.pending,
@@ -102,6 +100,19 @@ def adds_up(progress: Progress) -> bool:
     return min(places) >= 0 and sum(places) == progress.total
 
 
+def http_clients_made(monkeypatch: pytest.MonkeyPatch) -> list[httpx.AsyncClient]:
+    """All of httpx's clients that are made from now on, by the library or by the test."""
+    made: list[httpx.AsyncClient] = []
+
+    class Counted(httpx.AsyncClient):
+        def __init__(self, **keywords: Any) -> None:
+            super().__init__(**keywords)
+            made.append(self)
+
+    monkeypatch.setattr(httpx, "AsyncClient", Counted)
+    return made
+
+
 async def turns(count: int) -> None:
     """Let all other tasks have so many turns."""
     for _ in range(count):
@@ -109,6 +120,6 @@ async def turns(count: int) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """In real time: wait for what a thread, or another task's read, brings about."""
+    """In real time: wait for another task or thread."""
     while not condition():  # noqa: ASYNC110 - nobody there could set an event
         await anyio.sleep(0.001)

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
-#: Seconds that nginx may take to listen, or to leave.
+#: Seconds that nginx may take to start, or to end.
 _PATIENCE = 60.0
 
 # One process in the foreground, so that there is nothing to leave behind; every path is below the
@@ -59,7 +59,7 @@ class LimitingProxy:
         upstream: the origin that admitted requests go to.
         prefix: an empty directory for the configuration, logs and temporary files.
         rate: requests/s that are admitted.
-        burst: how many more may come at once.
+        burst: requests that may come at once besides.
     """
 
     def __init__(self, upstream: str, prefix: Path, *, rate: int, burst: int) -> None:
@@ -74,7 +74,7 @@ class LimitingProxy:
         return f"http://127.0.0.1:{self._port}"
 
     def answers(self) -> list[tuple[int, str, str]]:
-        """What nginx logged: status, method and path of every request, in the answers' order."""
+        """Status, method and path of every request in nginx's log, in the answers' order."""
         lines = (self._prefix / "access.log").read_text().splitlines()
         return [
             (int(status), method, path)
@@ -130,7 +130,7 @@ class LimitingProxy:
 
 
 def _free_port() -> int:
-    """A port of the system's choice, free a moment ago: nginx can't choose one itself."""
+    """A free port: nginx can't choose one itself."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

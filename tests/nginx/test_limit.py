@@ -1,4 +1,4 @@
-"""A limit that somebody else implemented, found and kept over real sockets."""
+"""The limit of nginx, found and kept over real sockets."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_eighty_segments_through_a_limit_of_nginx(tmp_path: Path) -> None:
     assert set(statuses) == {200, 429}, "the limit was met, and nothing but it refused anything"
     assert statuses.count(429) <= 15 + len(statuses) / 100
     assert statuses.count(429) == report.progress.throttled
-    # What nginx refused never arrived, and no export was made twice.
+    # Requests that nginx refused never arrived, and no export was made twice.
     record = server.sandbox.record
     assert len(record.api()) == statuses.count(200)
     assert record.duplicates() == {}

@@ -1,6 +1,6 @@
-"""Several real processes with one account and one journal, some of them killed on the way.
+"""Several real processes with one account and one journal, some of which are killed.
 
-Each is at a run of its own. None tells another how fast the vendor lets it go.
+Each process has a run of its own. The processes divide the limit by the journal alone.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from reliability.victim import Job
 from segments_async.sandbox import Durations, Sandbox, TokenBucket
 from segments_async.sandbox.server import SandboxServer
 
-#: Of the time from the first request to the last, after which the limit is found.
+#: The part of the time from the first request to the last after which the limit is found.
 FOUND_AFTER = 0.05
 
-#: Of the limit, together with its burst, that any second may have, refused requests included.
+#: Any second has at most this multiple of the limit, and its burst; refused requests included.
 MOST_OVER_LIMIT = 1.1
 
 
 @attrs.frozen
 class Plan:
-    """What the fleet does.
+    """The fleet's plan.
 
     Attributes:
-        processes: how many, all at once.
-        segments: in all.
-        kills: in all, at random moments.
+        processes: number of processes at once.
+        segments: of all processes together.
+        kills: of all processes together, at random times.
         limit: of the account: requests/s and a burst of requests.
-        longest: seconds that a session lives at most before it is killed, if it is.
+        longest: seconds after which a session that is killed has been killed.
     """
 
     processes: int
@@ -57,17 +57,17 @@ class Plan:
 
 @attrs.frozen
 class Found:
-    """What came of it.
+    """The fleet's results.
 
     Attributes:
         complaints: the judge's.
-        posts: that the vendor saw.
+        posts: POSTs in the vendor's record.
         exported: whole files.
-        unknown: exports that ended so, in the open.
-        throttled: of all API requests, the part that was answered 429.
+        unknown: exports that are reported as unknown.
+        throttled: the part of all API requests that was answered 429.
         busiest: requests in the busiest second, once the limit was found.
-        allowed: what that may be at most.
-        over_bound: the run's seconds over what the limit alone asks for its accepted requests.
+        allowed: the most requests that the busiest second may have.
+        over_bound: the seconds over the least in which the limit grants the accepted requests.
     """
 
     complaints: list[str]
@@ -81,7 +81,7 @@ class Found:
 
 
 def sail(directory: Path, seed: int, plan: Plan) -> Found:
-    """Start all, kill some, start those again, until all have come to their end."""
+    """Start all processes, kill some, start these again, until all runs have ended."""
     sandbox = Sandbox(
         segments=plan.segments,
         rows=50,

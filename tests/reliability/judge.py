@@ -1,6 +1,6 @@
-"""What the vendor's record and the disk say of a run, whatever the client believes.
+"""Judges a run by the vendor's record and the disk, and never by the client's own report.
 
-Each function returns complaints: sentences, none where all is well.
+Each function returns complaints: sentences; none where all promises held.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import attrs
 from segments_async import Exported, NotExported
 from segments_async.sandbox import Entry, Record, Sandbox
 
-#: Seconds that a request may be on its way to the vendor: sent before a 500's answer came, it may
-#: arrive after it.
+#: Seconds that a request may be on its way to the vendor: a request that was sent before a 500 came
+#: may arrive after the 500.
 ON_ITS_WAY = 2.0
 
 #: The ticket guard's shortest pause (promises.md: "nothing is sent for 60 s").
@@ -31,10 +31,10 @@ MOST_INTERNAL_ERRORS = 6
 
 @attrs.frozen
 class Told:
-    """An outcome, as it can be told by another process."""
+    """An outcome in plain values, which another process can send."""
 
     segment_id: str
-    #: The error's class; None where there is a file.
+    #: The name of the error's class; None where there is a file.
     error: str | None
     submitted: str = "yes"
     resumable: bool = False
@@ -59,7 +59,7 @@ class Told:
 
 
 class Contents:
-    """The bytes of a sandbox's files, by their digest."""
+    """The sandbox's files, by their digests."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -72,7 +72,7 @@ class Contents:
         return self._known[key]
 
     def of_exports_made(self) -> dict[str, set[str]]:
-        """By segment, the digests of what was exported of it."""
+        """The digests of each segment's exported files."""
         made = self._sandbox.record.exports_per_segment()
         return {s: {self.sha256(s, n) for n in range(count)} for s, count in made.items()}
 
@@ -82,7 +82,7 @@ def digest(path: Path) -> str:
 
 
 def half_files(contents: Contents, directory: Path) -> list[str]:
-    """Every file that has its name is the whole of an export that the vendor made."""
+    """Every file under its final name is the whole file of an export that the vendor made."""
     files = sorted(directory.glob("*.csv")) if directory.exists() else []
     if not files:
         return []
@@ -91,7 +91,7 @@ def half_files(contents: Contents, directory: Path) -> list[str]:
 
 
 def may_have_acted(entry: Entry) -> bool:
-    """Whether a POST may have had an effect, to a client that saw its answer; 4xx refuse."""
+    """Whether a POST may have begun an export, as far as its answer shows; 4xx refuse."""
     return entry.status is None or not 400 <= entry.status <= 499
 
 
@@ -113,15 +113,16 @@ def unaccounted(
     gone: Collection[str] = (),
     deleted: Collection[str] = (),
 ) -> list[str]:
-    """Each segment has one outcome in the last session, which nothing disturbed, and it is true.
+    """Each segment has one outcome in the last, undisturbed session, and the outcome is true.
 
     Args:
         sandbox: the vendor.
-        contents: of its files.
+        contents: of the vendor's files.
         outcomes: of the last session.
-        killed: whether an earlier one was: then an INTENT may be all that is known of a POST.
+        killed: whether an earlier session was killed. Then the journal may know a POST's INTENT
+            alone.
         gone: segments whose exports' files were past their 48 hours.
-        deleted: segments whose files somebody has deleted on this machine.
+        deleted: segments whose files were deleted on this machine.
     """
     counts = Counter(told.segment_id for told in outcomes)
     made = contents.of_exports_made()
@@ -176,12 +177,12 @@ def _untrue(
 
 
 def hammered(record: Record, *, since: int, guarded_since: int) -> list[str]:
-    """In one session few answers of 500; and nothing sent while the ticket guard holds.
+    """One session gets few answers of 500, and sends nothing while the ticket guard is armed.
 
     Args:
         record: the vendor's.
-        since: how many requests came before this session.
-        guarded_since: ...and before the sessions of whose 500s this one knows by the journal.
+        since: the number of requests before this session.
+        guarded_since: the number of requests before the sessions whose 500s this one knows of.
     """
     api = [e for e in record.api() if e.number > guarded_since]
     errors = [e for e in api if e.status == 500 and e.ended_at is not None and e.lost == "no"]
@@ -199,13 +200,13 @@ def hammered(record: Record, *, since: int, guarded_since: int) -> list[str]:
 
 
 def busiest_second(entries: Sequence[Entry], *, since: float) -> int:
-    """The most requests that any second from `since` on had, whatever was answered."""
+    """The most requests in any second from `since` on, with any answer."""
     times = sorted(entry.at for entry in entries if entry.at >= since)
     return max((bisect.bisect_left(times, at + 1.0) - n for n, at in enumerate(times)), default=0)
 
 
 def told_credentials(record: Record) -> list[str]:
-    """Storage never sees what belongs to the API."""
+    """Storage never gets the API's credentials."""
     return [
         f"credentials went to {e.path.partition('?')[0]}"
         for e in record.credentials_seen_by_files()
@@ -213,7 +214,7 @@ def told_credentials(record: Record) -> list[str]:
 
 
 def secrets_on_disk(directory: Path, secrets: Sequence[bytes]) -> list[str]:
-    """No signed link and no credential in what a run leaves beside its files."""
+    """No signed link and no credential is in the other files that a run leaves."""
     return [
         f"{path.name} holds a secret"
         for path in sorted(directory.rglob("*"))

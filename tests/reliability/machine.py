@@ -1,7 +1,7 @@
-"""Sessions of one run, moved on by whatever Hypothesis thinks of, beside a model of them.
+"""Sessions of one run, driven by Hypothesis, beside a model of them.
 
-The model is a dictionary: of each segment, what its user was told last. It is stepped on asyncio,
-whose loop can be run for so long and then left standing, with the session in it.
+The model is a dictionary: the last outcome of each segment that the user got. The sessions run on
+asyncio, whose loop can run for a time and then stand still, with the session in it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RESUBMIT = {"on_unknown": "resubmit", "on_expired": "resubmit", "retry_failed": 
 
 
 class SteppedLoop(VirtualTimeLoop):
-    """One that is run for a while and left standing; no thread is ever at work in it."""
+    """An event loop that runs for a time and then stands still. It has no threads."""
 
     def _busy(self) -> bool:
         return False
@@ -42,7 +42,7 @@ async def _cancel(scope: anyio.CancelScope) -> None:
 
 
 class Sessions(RuleBasedStateMachine):
-    """One run's."""
+    """The sessions of one run."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Sessions(RuleBasedStateMachine):
         self._task: asyncio.Task[None] | None = None
         self._opted_in = False
         self._deleted = set[str]()
-        #: The model: what was told of each segment last, and how often it may have been POSTed.
+        #: The model: the last outcome of each segment, and the most POSTs that it may have had.
         self._told: dict[str, Told] = {}
         self._posts = Counter(dict.fromkeys(self._sandbox.segment_ids, 1))
 
@@ -72,7 +72,7 @@ class Sessions(RuleBasedStateMachine):
     def start(self, opted_in: bool, gap: float) -> None:
         self._opted_in |= opted_in
         if opted_in:
-            # Of each: one for what was unknown before, and those of this session.
+            # Of each segment: one POST for an unknown export of before, and those of this session.
             self._posts.update(dict.fromkeys(self._sandbox.segment_ids, MOST_RESUBMITS + 3))
         plan = Plan(gap=gap, options=RESUBMIT if opted_in else {})
         self._world.outcomes = []
@@ -130,9 +130,9 @@ class Sessions(RuleBasedStateMachine):
             path = data.draw(st.sampled_from(files))
             path.unlink()
             gone = [s for s, t in self._told.items() if t.file == str(path)]
-            for segment_id in gone:  # or it was fetched, and not told yet
+            for segment_id in gone:  # or its file was fetched, and the outcome not yet read
                 del self._told[segment_id]
-            # A run that is finished exports nothing again; it says so instead.
+            # A finished run exports nothing again, and says so.
             self._deleted.update(s for s in self._sandbox.segment_ids if s in path.name)
 
     # ----------------------------------------------------------------- what holds
@@ -150,7 +150,7 @@ class Sessions(RuleBasedStateMachine):
         assert self._world.error is None, self._world.error
 
     def _settle(self) -> None:
-        """Compare what is told with the model."""
+        """Compare the outcomes with the model."""
         for outcome in self._world.outcomes:
             before = self._told.get(outcome.segment_id)
             if before is not None and before.error is None:
@@ -169,11 +169,11 @@ class Sessions(RuleBasedStateMachine):
             self._settle()
 
     def teardown(self) -> None:
-        """One last session, which nothing disturbs, tells how everything ended."""
+        """A last session without faults has the outcomes of all segments."""
         try:
             if self._task is not None:
                 self.end("leave")
-            self._sandbox._script._rules.clear()
+            self._sandbox.clear_faults()
             self.start(opted_in=False, gap=1.0)
             self._wait()
             world = self._world

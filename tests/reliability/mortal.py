@@ -1,8 +1,7 @@
-"""A process's death, within the test's own process and in virtual time.
+"""A process's death, simulated in the test's own process and in virtual time.
 
-From its death on, nothing that a session does has an effect on the disk, in the journal, or on the
-network. What death does, happens: locks and descriptors are let go. What was on the wire has been
-sent.
+After its death, a session has no effect on the disk, in the journal, or on the network. Its locks
+and descriptors are released, as the operating system does. Requests on the wire have been sent.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from segments_async.sandbox import Sandbox, SandboxTransport
 
 
 class Life:
-    """Of one session."""
+    """The life of one session."""
 
     def __init__(self) -> None:
         self.dead = False
@@ -33,7 +32,7 @@ class Life:
 
     @contextlib.contextmanager
     def lived(self) -> Generator[Life]:
-        """While it is lived, what it can't do once it is dead is kept from happening."""
+        """While the session runs: from its death on, its effects don't happen."""
         with contextlib.ExitStack() as stack:
             for owner, name, instead in _EFFECTS:
                 effect = _until_death(self, getattr(owner, name), instead)
@@ -42,10 +41,10 @@ class Life:
 
 
 class MortalTransport(SandboxTransport):
-    """Sends nothing for the dead.
+    """A transport that sends nothing for a dead session.
 
-    `careless`: a body that breaks off ends as a whole one does. httpx's own transports compare its
-    length with what was announced; a caller's may not.
+    `careless`: a body that breaks off ends like a whole one. httpx's own transports compare a
+    body's length with the announced one; a caller's transport may not.
     """
 
     def __init__(self, sandbox: Sandbox, life: Life, *, careless: bool = False) -> None:
@@ -95,7 +94,7 @@ def _let_go(file: PartFile, *_: object) -> None:
         file._close()
 
 
-#: What has an effect, and what the dead do instead.
+#: Functions with an effect, and their results in a dead session.
 _EFFECTS: tuple[tuple[Any, str, Any], ...] = (
     (OpenedRun, "append", None),
     (OpenedRun, "finish", None),

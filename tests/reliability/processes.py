@@ -24,12 +24,12 @@ from segments_async.sandbox.server import SandboxServer
 
 TESTS = Path(__file__).resolve().parent.parent
 
-#: Segments of a run that is killed, how often it is, and the longest life of one session.
+#: Segments of a run that is killed, the number of kills, and the longest life of a session.
 SEGMENTS = 60
 KILLS_OF_A_RUN = 14
 LONGEST = 0.6
 
-#: Moments of a run that dies at each: more than it has. It is over before.
+#: An upper bound of a run's moments.
 MOST_MOMENTS = 2_000
 
 
@@ -45,7 +45,7 @@ class Nursery:
         return int(self._line())
 
     def wait(self) -> int:
-        """Its exit status; negative for a signal."""
+        """Wait for the process. Returns its exit status; negative for a signal."""
         word, status = self._line().split()
         assert word == "gone"
         return int(status)
@@ -74,16 +74,16 @@ def nursery() -> Generator[Nursery]:
 
 @attrs.define
 class Tally:
-    """What came of it.
+    """The results.
 
     Attributes:
         complaints: the judge's.
-        runs: that were brought to their end.
-        kills: of their sessions.
-        posts: that the vendor saw.
-        alive: seconds that the sessions lived, together.
-        answers: seconds that each POST took to be answered.
-        unknown: exports that ended so, in the open.
+        runs: that came to their end.
+        kills: of the runs' sessions.
+        posts: POSTs in the vendor's record.
+        alive: seconds of all sessions together.
+        answers: seconds between each POST and its answer.
+        unknown: exports that are reported as unknown.
         exported: whole files.
     """
 
@@ -112,7 +112,7 @@ class Tally:
 
 
 def kill_runs(directory: Path, seed: int, kills: int, journal: Callable[[], str | None]) -> Tally:
-    """Kill sessions of run after run, until it is enough; each run then comes to its end."""
+    """Kill sessions of run after run, up to a number of kills; then each run comes to its end."""
     tally = Tally()
     with nursery() as found:
         number = 0
@@ -176,14 +176,14 @@ def _judge(sandbox: Sandbox, contents: Contents, told: Path, tally: Tally) -> li
 
 
 def die_everywhere(directory: Path, journal: Callable[[], str | None], every: int = 1) -> Tally:
-    """A small run that dies at its first moment, its second... until none is left.
+    """A small run that dies at its first moment, then one at its second, until none is left.
 
-    A second session ends each.
+    A second session brings each run to its end.
 
     Args:
-        directory: of all of them.
-        journal: makes a place for one more; None: beside the files.
-        every: of so many moments, one.
+        directory: of all the runs.
+        journal: makes a place for one more journal; None: beside the files.
+        every: every so many-th moment is tried.
     """
     tally = Tally()
     with nursery() as found:
@@ -196,9 +196,9 @@ def die_everywhere(directory: Path, journal: Callable[[], str | None], every: in
 
 
 def _die_once(found: Nursery, place: Path, moment: int, journal: str, tally: Tally) -> bool:
-    """Whether it died."""
+    """Run a session that may die. Returns whether it died."""
     sandbox = Sandbox(segments=3, rows=300, seed=moment, durations=Durations(0.01, 0.0))
-    # A file that breaks off leaves a part and its sidecar.
+    # A download that breaks off leaves a part and its sidecar.
     sandbox.inject(Fault.cut(9_000), origin="files")
     contents = Contents(sandbox)
     told = place / "told.json"

@@ -1,6 +1,6 @@
-"""Seeded schedules of faults: sessions of one run that meet with whatever chance has in store.
+"""Seeded schedules of faults: sessions of one run, with faults drawn at random.
 
-Everything follows from the seed; `replay(seed)` is the same again.
+All draws follow from the seed; `replay(seed)` repeats a schedule.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from segments_async.sandbox import (
 
 SEGMENTS = 6
 
-#: Seconds after which the vendor drops files, and a little: a session may come after a weekend.
+#: A little more than the seconds after which the vendor drops files: a session may come that late.
 WEEKEND = 50 * 3600.0
 
 _WAYS: tuple[Way, ...] = ("end", "leave", "cancel", "timeout", "kill", "kill", "kill")
@@ -50,7 +50,7 @@ _GATEWAY_PAGE = b"<html><head><title>Bad Gateway</title></head></html>"
 
 @attrs.frozen
 class Verdict:
-    """What came of one schedule."""
+    """The results of one schedule."""
 
     seed: int
     complaints: list[str]
@@ -71,7 +71,7 @@ def replay(seed: int, *, resubmit: bool | None = None) -> Verdict:
 
 
 def fast() -> str | None:
-    """A directory in memory, where there is one: nothing here is about power failures."""
+    """A directory in memory, where the system has one: no test here is about power failures."""
     memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() else None
 
@@ -116,9 +116,9 @@ class _Schedule:
                 self._inject()
                 self._session(self._plan())
                 self._look(told)
-            # The last one is disturbed by nothing but the limit.
-            self._sandbox._script._rules.clear()
-            # It waits out whatever guard is left.
+            # Only the limit disturbs the last session.
+            self._sandbox.clear_faults()
+            # The last session waits until the ticket guard lets it send.
             self._session(Plan(gap=self._chance.uniform(0, 5)))
             self._look(told)
         return self._judge(sessions + 1)
@@ -130,7 +130,7 @@ class _Schedule:
         self._kills += plan.way == "kill"
 
     def _look(self, told: dict[str, Told]) -> None:
-        """Across sessions: who has his file keeps it."""
+        """A segment that has its file keeps it in later sessions."""
         for outcome in self._world.outcomes:
             before = told.get(outcome.segment_id)
             if before is not None and before.error is None and outcome.error is not None:
@@ -228,7 +228,7 @@ class _Schedule:
 
     def _file_fault(self) -> Fault:
         chance = self._chance
-        # Storage that lies about a length is found out where it tells the MD5, and only there.
+        # A wrong length from storage is detected by the MD5, where storage sends one.
         lie = chance.randrange(150_000) if self._sandbox.file_host == FileHost() else 10**9
         return chance.choice(
             [

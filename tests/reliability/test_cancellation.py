@@ -1,4 +1,4 @@
-"""A run with a journal, whose caller is cancelled at any turn of the event loop; then once more."""
+"""A run with a journal, cancelled at any turn of the event loop, and then resumed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def backend(name: str, on_turn: Callable[[], object]) -> dict[str, Any]:
 
 
 def vendor(internal_errors: int) -> Sandbox:
-    """Of two segments, with a setback for a submit, a poll and a file each."""
+    """A vendor with two segments, and one failure each of a submit, a poll and a file."""
     sandbox = Sandbox(segments=2, rows=40, latency=0.1, durations=Durations(1.2, 0.2))
     if internal_errors:
         sandbox.inject(Fault.status(500), method="GET", path="export/", times=internal_errors)
@@ -66,7 +66,7 @@ def vendor(internal_errors: int) -> Sandbox:
 def cancelled_at(
     turn: int, name: str, directory: Path, internal_errors: int
 ) -> tuple[bool, list[str]]:
-    """Whether it came to that, and the complaints."""
+    """Cancel a run at a turn. Returns whether the run had that turn, and the complaints."""
     random.seed(turn)
     world = World(vendor(internal_errors), directory, disk=random.Random(turn))
     turns = 0
@@ -97,11 +97,11 @@ def cancelled_at(
 @pytest.mark.parametrize("name", ["asyncio", "trio"])
 @pytest.mark.parametrize("internal_errors", [0, 1], ids=["no 500", "a 500"])
 def test_at_every_turn(name: str, internal_errors: int, every: int) -> None:
-    """The next session exports everything, with one POST for each; not even an UNKNOWN is left.
+    """The next session exports everything, with one POST per segment and no unknown export.
 
-    On asyncio before each turn of the event loop, on trio before each step of any task. A 500
-    that was heard of is remembered, however soon after it the cancellation comes: the next session
-    sends nothing for what is left of its minute.
+    On asyncio before each turn of the event loop, on trio before each step of any task. A 500 that
+    the client got is remembered, however soon the cancellation comes after it: the next session
+    sends nothing for the rest of its minute.
     """
     turn = 1 - every
     came = True

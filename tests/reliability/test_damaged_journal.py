@@ -1,7 +1,7 @@
-"""A journal that was cut off or has a flipped byte, between two sessions of a run.
+"""A journal that is cut off or gets a flipped byte between two sessions of a run.
 
-What storage makes of each 512 bytes is in tests/journal/test_damage.py; here, what a run makes of
-it: it goes on as if nothing were, or refuses before anything is sent.
+tests/journal/test_damage.py damages each 512 bytes of a journal. Here, a run meets the damage: it
+goes on, or refuses before any request is sent.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def flipped(data: bytes, chance: random.Random) -> bytes:
 
 
 class Copied(World):
-    """Its journal's files are copied when the process dies, before anything closes them."""
+    """A life whose journal is copied at its death, before its files are closed."""
 
     def files(self) -> dict[Path, bytes]:
         path = Path(self.journal)
@@ -61,7 +61,7 @@ class Copied(World):
     ids=["cut off", "flipped", "flipped after a kill"],
 )
 def test_between_two_sessions(way: str, which: str, damage: Damage) -> None:
-    """Recovered, or refused with JournalError and nothing sent; never a second POST."""
+    """The run goes on, or a JournalError refuses it and nothing is sent; never a second POST."""
     refused = 0
     for seed in range(SEEDS):
         with tempfile.TemporaryDirectory(dir=fast()) as directory:
@@ -70,7 +70,7 @@ def test_between_two_sessions(way: str, which: str, damage: Damage) -> None:
 
 
 def _damaged(seed: int, way: str, which: str, damage: Damage, directory: Path) -> bool:
-    """Whether the journal was refused."""
+    """Run with a damaged journal. Returns whether it was refused."""
     chance = random.Random(f"{seed} {which}")
     sandbox = Sandbox(segments=6, rows=3, seed=seed, latency=0.1, durations=Durations(2.0, 0.5))
     world = Copied(sandbox, directory, disk=random.Random(seed))

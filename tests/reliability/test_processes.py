@@ -1,4 +1,4 @@
-"""Real processes that are killed: nothing is asked for twice, nothing lost, no file is half there.
+"""Real processes that are killed: no export is requested twice or lost, no file is a half one.
 
 `benchmarks/reliability.py` kills 2 000.
 """
@@ -15,10 +15,10 @@ from reliability.fleet import Plan, sail
 from reliability.processes import die_everywhere, kill_runs
 from segments_async.sandbox import TokenBucket
 
-#: Of one run that is killed at random moments, in the README's command, and under `--whole`.
+#: Kills at random times, in the README's command, and under `--whole`.
 FEW, KILLS = 7, 50
 
-#: Kills of which a mean says something.
+#: The fewest kills of which a mean says something.
 ENOUGH = 50
 
 
@@ -26,7 +26,7 @@ ENOUGH = 50
     params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("PostgreSQL"))]
 )
 def journal(request: pytest.FixtureRequest) -> Callable[[], str | None]:
-    """Makes a place for one more journal; None: beside the files."""
+    """Make a place for one more journal; None: beside the files."""
     if request.param == "sqlite":
         return lambda: None
     server: PostgresServer = request.getfixturevalue("postgres")
@@ -46,10 +46,10 @@ def test_killed_at_any_time(seed: int, tmp_path: Path, count: int) -> None:
 
 @pytest.mark.counted(80, 200, "exports")
 def test_four_processes_with_one_journal(tmp_path: Path, count: int) -> None:
-    """Each at a run of its own, two kills for each: no export is made twice, and none is lost.
+    """Each process has a run of its own and two kills: no export is made twice, and none is lost.
 
-    How fast they are together is no matter for a test in real time: `client/test_shared_pacer.py`
-    has it in virtual time, the benchmark with real processes.
+    Their speed together is tested in virtual time by `client/test_shared_pacer.py`, and measured
+    with real processes by the benchmark.
     """
     found = sail(tmp_path, 20261125, Plan(4, count, 8, TokenBucket(60, 20), 2.0))
     assert found.complaints == []

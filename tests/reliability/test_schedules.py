@@ -1,4 +1,4 @@
-"""Seeded schedules of faults, in virtual time; and variants of the library that they must catch.
+"""Seeded schedules of faults, in virtual time, and broken variants that they have to catch.
 
 `benchmarks/reliability.py` plays 10 000 of them.
 """
@@ -13,28 +13,28 @@ import pytest
 from reliability.schedules import replay
 from reliability.variants import VARIANTS
 
-#: Of them, in the README's command, and under `--whole`.
+#: Schedules in the README's command, and under `--whole`.
 FEW, SCHEDULES = 20, 1_000
 
-#: Tests in which they are played, so that one that fails says where.
+#: Tests that share the schedules, so that a failing one says where.
 GROUPS = 20
 
-#: Seeds that catch the variants, as the library and the schedules are now: looked at first.
+#: Seeds that catch the variants with the present library and schedules: they are tried first.
 CAUGHT_BY = {"INTENT after the POST": 74, "no length check": 8, "credentials to storage": 0}
 
 
 @pytest.fixture(autouse=True)
 def quiet() -> None:
-    """Thousands of warnings about faults that were scripted."""
+    """Silence thousands of warnings about scripted faults."""
     logging.getLogger("segments_async").setLevel(logging.CRITICAL)
 
 
 @pytest.mark.counted(FEW // GROUPS, SCHEDULES // GROUPS, "schedules")
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_nothing_is_lost_and_nothing_asked_for_twice(group: int, count: int) -> None:
-    """Whatever a run meets with, in up to five sessions: every segment has a true outcome.
+    """After any faults, in up to five sessions, every segment has a true outcome.
 
-    A schedule that fails is printed with its seed: `replay(seed)` is the same again.
+    A schedule that fails is printed with its seed: `replay(seed)` repeats it.
     """
     for seed in range(group * count, (group + 1) * count):
         verdict = replay(seed)
@@ -43,10 +43,10 @@ def test_nothing_is_lost_and_nothing_asked_for_twice(group: int, count: int) -> 
 
 @pytest.mark.parametrize("seed", [20, 21])
 def test_a_seed_replays(seed: int) -> None:
-    """The same seed is the same schedule, on either backend.
+    """The same seed gives the same schedule, on either backend.
 
-    What becomes of it may differ by the order in which the tasks of a cancelled group are told:
-    asyncio and trio keep them in sets, by their places in memory.
+    The results may differ: asyncio and trio have the tasks of a group in sets, and cancel them in
+    an order that depends on their places in memory.
     """
     one, two = replay(seed), replay(seed)
     assert (one.sessions, one.kills) == (two.sessions, two.kills)
@@ -54,7 +54,7 @@ def test_a_seed_replays(seed: int) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_broken_variant_is_caught(name: str) -> None:
-    """One of the suite's own seeds finds it, and by the right complaint."""
+    """One of the first seeds catches the variant, with the right complaint."""
     broken, complaint = VARIANTS[name]
     with broken():
         verdicts = (replay(seed) for seed in (CAUGHT_BY[name], *range(SCHEDULES)))

@@ -1,4 +1,4 @@
-"""Deliberately broken variants of the library, put in place at run time: what must be caught."""
+"""Deliberately broken variants of the library, patched in at run time. Tests have to catch them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from segments_async._exports.requests import ExportRequests
 from segments_async._exports.shared_export import SharedExport
 from segments_async._files import download
 from segments_async._http import storage
-from segments_async._pace.gate import Gate, Permit
+from segments_async._pace.gate import Gate
+from segments_async._pace.permits import Permit
 from segments_async._sansio.api.credentials import authorization
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async._sansio.files.ranges import Stored, read_answer
@@ -56,7 +57,7 @@ def intent_after_the_post() -> Generator[None]:
 
 @contextlib.contextmanager
 def no_length_check() -> Generator[None]:
-    """Whatever length storage announces, a body is as long as it turns out to be."""
+    """The length that storage announces is ignored."""
 
     def read_without_length(*arguments: Any) -> Any:
         meaning = read_answer(*arguments)
@@ -68,7 +69,7 @@ def no_length_check() -> Generator[None]:
 
 @contextlib.contextmanager
 def credentials_to_storage() -> Generator[None]:
-    """The API's credentials go along wherever a link leads."""
+    """The API's credentials are sent to storage."""
 
     def add_credentials(outgoing: Any) -> Any:
         outgoing.headers["authorization"] = authorization(PAGE_API_KEY, PAGE_ACCESS_TOKEN).reveal()
@@ -78,7 +79,7 @@ def credentials_to_storage() -> Generator[None]:
         yield
 
 
-#: By name: the variant, and a part of the complaint by which it must be caught.
+#: By name: the variant, and a part of the complaint that has to catch it.
 VARIANTS: Mapping[str, tuple[Callable[[], AbstractContextManager[None]], str]] = {
     "INTENT after the POST": (intent_after_the_post, "POSTs for"),
     "no length check": (no_length_check, "is not whole"),

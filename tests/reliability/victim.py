@@ -1,7 +1,7 @@
-"""A process that forks sessions of a run, real ones over real sockets, which are killed or die.
+"""A process that forks sessions of a run over real sockets. The sessions are killed, or die.
 
-A line of JSON on stdin, a :class:`Job`, forks one; its pid is printed, and "gone STATUS" once it
-is. A session that comes to its end writes its outcomes to the job's `told`.
+Each line of JSON on stdin, a :class:`Job`, forks a session. The session's pid is printed, and "gone
+STATUS" once it has ended. A session that comes to its end writes its outcomes to the job's `told`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from segments_async._journal.opened_run import OpenedRun
 from segments_async._sansio.pace import backoff, scheduler
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
 
-#: The exit status of a session that died where it was told to.
+#: The exit status of a session that died at its moment.
 DIED = 9
 
 
@@ -36,14 +36,14 @@ class Job:
     """One session.
 
     Attributes:
-        base_url: the vendor.
-        segments: ids.
+        base_url: of the vendor.
+        segments: ids of the segments.
         to: the directory of the files.
         journal: a path or URL.
         told: the file for the outcomes.
-        run: its name.
-        dies_at: of the journal writes and file operations, the moment (before one, after one, or
-            in the middle of one) at which it dies, from 1; 0: at none.
+        run: the run's name.
+        dies_at: the moment at which the session dies, counted from 1; 0: it doesn't. Moments are
+            before, after and in the middle of each journal write and file operation.
     """
 
     base_url: str
@@ -56,7 +56,7 @@ class Job:
 
 
 async def session(job: Job) -> None:
-    """As a user's program would."""
+    """Run one session, as a user's program would."""
     async with (
         SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=job.base_url, file_hosts=["127.0.0.1"]
@@ -70,7 +70,7 @@ async def session(job: Job) -> None:
 
 
 class Death:
-    """Comes at the n-th moment of those at which something durable is done."""
+    """Ends the process at the n-th moment of its durable operations."""
 
     def __init__(self, moment: int) -> None:
         self._moment = moment
@@ -83,7 +83,7 @@ class Death:
                 os._exit(DIED)
 
     def lie_in_wait(self) -> None:
-        """Before and after each operation; and in the middle of one that can be half done."""
+        """Patch the operations: each has a moment before, after, and perhaps in the middle."""
         for owner, name in (
             (OpenedRun, "append"),
             (OpenedRun, "finish"),
@@ -123,7 +123,7 @@ class Death:
 
 
 def partialmethod_of(how: Callable[..., Any], operation: Callable[..., Any]) -> Callable[..., Any]:
-    """A function, which unlike a partial binds to an instance as the original did."""
+    """A partial that binds to an instance, as a method does."""
 
     def call(*arguments: Any, **keywords: Any) -> Any:
         return how(operation, *arguments, **keywords)
@@ -134,7 +134,7 @@ def partialmethod_of(how: Callable[..., Any], operation: Callable[..., Any]) -> 
 def _live(job: Job) -> None:
     logging.getLogger("segments_async").setLevel(logging.CRITICAL)
     if job.dies_at:
-        # A short life, which is gone through many times.
+        # A short run, since it is repeated many times.
         scheduler.SHORTEST_POLL_GAP = backoff.FIRST_BACKOFF = 0.02
         Death(job.dies_at).lie_in_wait()
     anyio.run(partial(session, job))

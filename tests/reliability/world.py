@@ -29,6 +29,7 @@ from segments_async import (
 )
 from segments_async._journal import opened_run, run_log
 from segments_async._run import downloads, engine, recorder, session, start, stats
+from segments_async.client import statistics_of
 from segments_async.sandbox import API_ORIGIN, PAGE_ACCESS_TOKEN, PAGE_API_KEY, Sandbox
 
 #: How a session ends, if its run doesn't end before: the caller leaves its block, is cancelled,
@@ -46,10 +47,10 @@ class Plan:
     """One session.
 
     Attributes:
-        way: how it ends, if the run doesn't end before.
-        after: that many seconds.
+        way: how the session ends, if the run doesn't end before.
+        after: seconds until then.
         gap: seconds since the last session.
-        jump: seconds by which the wall clock is put on or back at its beginning...
+        jump: seconds by which the wall clock jumps at the session's beginning...
         jump_later: ...and once more after half of `after`.
         options: of the run.
     """
@@ -63,7 +64,7 @@ class Plan:
 
 
 async def _take(disk: random.Random) -> None:
-    """A moment, sometimes none, and now and then a slow disk's."""
+    """Seconds of a call to the disk: short, sometimes none, now and then those of a slow disk."""
     await anyio.lowlevel.cancel_shielded_checkpoint()
     if disk.random() < 0.5:
         await anyio.sleep(disk.choice([0.001, 0.01, 0.3]))
@@ -76,9 +77,9 @@ class World:
         sandbox: the vendor.
         directory: of the files; the journal is beside it, unless `journal` says where.
         journal: a path or URL.
-        careless: the caller's HTTP clients take a connection's end for a body's end.
-        disk: chance, by which each call of a worker thread takes its time, virtually; None: real
-            threads, and so no two runs that are the same.
+        careless: the caller's HTTP clients take the end of a connection for the end of a body.
+        disk: draws the virtual seconds of each call in a worker thread. None: real threads, and so
+            no two runs are the same.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class World:
         self._seen = 0.0
 
     def wall(self) -> datetime:
-        """What the machine takes for the time."""
+        """The machine's wall time."""
         if threading.get_ident() == self._loop_thread:
             with contextlib.suppress(RuntimeError):
                 self._seen = self._now()
@@ -122,7 +123,7 @@ class World:
 
     @contextlib.contextmanager
     def told_the_time(self) -> Generator[None]:
-        """While modules that look at the wall clock see this machine's."""
+        """While the modules that read the wall clock see this machine's."""
         world = self
 
         class Wall(datetime):
@@ -141,7 +142,7 @@ class World:
     async def _on_disk(
         self, call: Callable[..., Any], *arguments: Any, abandon_on_cancel: bool = False
     ) -> Any:
-        """A worker thread that is none: so that a seed replays, thread by thread."""
+        """Run a worker thread's call in virtual time, so that a seed repeats the same order."""
         disk = self._disk
         assert disk is not None
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -177,14 +178,14 @@ class World:
             yield client
 
     async def pause(self, seconds: float) -> None:
-        """Nobody does anything."""
+        """Let time pass between two sessions."""
         transport = MortalTransport(self.sandbox, Life())
         transport.now()
         await anyio.sleep(seconds)
         transport.now()
 
     async def session(self, plan: Plan) -> None:
-        """One process's life, and what the judge says of it."""
+        """Run one session, and collect the judge's complaints."""
         await self.pause(plan.gap)
         self.clock_error += plan.jump
         before = len(self.sandbox.record)
@@ -198,7 +199,7 @@ class World:
                 self.caller = self.loop = None
                 if not life.dead:
                     assert_at_rest(client, self.sandbox)
-                heard = client._gate.guard.internal_errors
+                heard = statistics_of(client)[0].internal_errors
         self.killed |= life.dead
         self.complaints += [
             *half_files(self.contents, self.directory),
@@ -228,12 +229,13 @@ class World:
             tasks.cancel_scope.cancel()
 
     async def _run(self, client: SegmentsClient, plan: Plan) -> None:
+        options: dict[str, Any] = {"run": "nightly", **plan.options}
         bulk = client.open_bulk_export(
             self.sandbox.segment_ids,
             self.directory,
             journal=self.journal,
-            **{"run": "nightly", **plan.options},
             timeout=plan.after if plan.way == "timeout" else None,
+            **options,
         )
         try:
             async with bulk as run:

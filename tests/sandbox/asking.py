@@ -1,4 +1,4 @@
-"""Asking the sandbox without a transport: shared by its tests."""
+"""Requests to the sandbox without a transport, for its tests."""
 
 from __future__ import annotations
 

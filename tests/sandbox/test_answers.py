@@ -63,7 +63,7 @@ def test_failed_export_ends_without_a_file() -> None:
 
 
 def test_second_export_of_a_segment_is_another() -> None:
-    """Nothing is idempotent: each POST makes an export."""
+    """POSTs aren't idempotent: each one begins an export."""
     sandbox = Sandbox()
     assert read(post(sandbox))["exportId"] != read(post(sandbox))["exportId"]
     assert sandbox.record.duplicates() == {PAGE_SEGMENT_ID: 2}
@@ -75,7 +75,7 @@ def test_second_export_of_a_segment_is_another() -> None:
      {"authorization": "Basic ?"}, {"authorization": "Basic"}],
 )  # fmt: skip
 def test_strangers_get_401(given: dict[str, str]) -> None:
-    """Wrong, malformed and missing credentials alike."""
+    """Wrong, malformed and missing credentials get a 401."""
     answer = Sandbox().answer("GET", LIST, given, b"", 0.0)
     assert answer.status == 401
     assert not answer.entry.authorized
@@ -94,7 +94,7 @@ def test_account_without_the_plan_gets_403() -> None:
 
 
 def test_refused_requests_use_nothing_of_the_budget() -> None:
-    """A stranger, or an account without the plan, can't throttle the account."""
+    """An unknown sender, or an account without the plan, can't use up the account's limit."""
     sandbox = Sandbox(limit=TokenBucket(rate=1, burst=1))
     for given in (headers(password="no"), headers(FREE_API_KEY, FREE_ACCESS_TOKEN)) * 5:
         sandbox.answer("GET", LIST, given, b"", 0.0)
@@ -138,7 +138,7 @@ def test_only_the_exact_paths_and_methods_answer(method: str, path: str, status:
     ],
 )
 def test_bad_posts_make_no_export(body: bytes, media_type: str, status: int) -> None:
-    """Each has its code, and JSON that says what is wrong."""
+    """Each malformed POST has its code, and JSON with the reason."""
     sandbox = Sandbox()
     given = {**headers(), "content-type": media_type}
     answer = sandbox.answer("POST", EXPORT, given, body, 0.0)
@@ -156,7 +156,7 @@ def test_media_type_may_have_parameters() -> None:
 
 
 def test_throttled_answers_carry_no_header_as_on_the_page() -> None:
-    """The page documents none; by default there is none."""
+    """The page documents no header of a 429; by default there is none."""
     sandbox = Sandbox(limit=TokenBucket(rate=0.1))
     get(sandbox)
     answer = get(sandbox)
@@ -165,7 +165,7 @@ def test_throttled_answers_carry_no_header_as_on_the_page() -> None:
 
 
 def test_retry_after_in_both_forms() -> None:
-    """Whole seconds, or the date of the first second at which a token is there."""
+    """Retry-After has whole seconds, or the date of the first second with a token."""
     for form, expected in (("seconds", "10"), ("date", "Thu, 01 Jan 2026 00:00:11 GMT")):
         sandbox = Sandbox(limit=TokenBucket(rate=0.1), retry_after=form)  # type: ignore[arg-type]
         get(sandbox, now=0.5)
@@ -173,7 +173,7 @@ def test_retry_after_in_both_forms() -> None:
 
 
 def test_date_header_is_the_sandboxs_time() -> None:
-    """Epoch plus now, its fraction dropped."""
+    """The Date header is epoch plus now, without its fraction."""
     assert get(Sandbox(), now=61.9).headers["date"] == "Thu, 01 Jan 2026 00:01:01 GMT"
 
 
@@ -214,7 +214,7 @@ def test_an_account_may_be_empty() -> None:
 
 
 def test_refreshed_segment_has_a_new_last_run() -> None:
-    """In the list and in later exports; an earlier export keeps what it was made from."""
+    """`lastRun` is new in the list and in later exports; an earlier export keeps the old one."""
     sandbox = Sandbox()
     path = EXPORT + read(post(sandbox))["exportId"]
     sandbox.refresh(PAGE_SEGMENT_ID, 60.0)
@@ -228,6 +228,6 @@ def test_refreshed_segment_has_a_new_last_run() -> None:
                 {"internal_errors": 0.6, "gateway_errors": 0.6}],
 )  # fmt: skip
 def test_impossible_options_are_refused(options: dict[str, float]) -> None:
-    """Shares beyond 1 and negative counts."""
+    """Shares beyond 1 and negative counts are refused."""
     with pytest.raises(ValueError, match=r"share|negative"):
         Sandbox(**options)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Faults, scripted and drawn, and what the record tells of them."""
+"""Faults, scripted and drawn, and their entries in the record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segments_async.sandbox import BrokenBody, Fault, Sandbox, TokenBucket
 
 
 def test_lost_before_makes_no_export() -> None:
-    """The POST arrived and the vendor did nothing."""
+    """The POST arrived, and the vendor did nothing."""
     sandbox = Sandbox()
     sandbox.inject(Fault.LOST_BEFORE, method="POST")
     answer = post(sandbox)
@@ -21,7 +21,7 @@ def test_lost_before_makes_no_export() -> None:
 
 
 def test_lost_after_makes_an_export() -> None:
-    """The POST was carried out though nobody will hear of it."""
+    """The export was begun, though its answer was lost."""
     sandbox = Sandbox()
     sandbox.inject(Fault.LOST_AFTER, method="POST")
     answer = post(sandbox)
@@ -30,7 +30,7 @@ def test_lost_after_makes_an_export() -> None:
 
 
 def test_unreachable_is_no_request() -> None:
-    """Nothing was sent: neither the record nor the limiter knows."""
+    """No request was sent: neither the record nor the limiter has one."""
     sandbox = Sandbox(limit=TokenBucket(rate=1, burst=1))
     sandbox.inject(Fault.UNREACHABLE)
     assert get(sandbox).unreachable
@@ -39,7 +39,7 @@ def test_unreachable_is_no_request() -> None:
 
 
 def test_fault_waits_for_its_request() -> None:
-    """By method, path, segment; `skip` lets some pass, `times` repeats it."""
+    """A fault matches by method, path and segment; `skip` lets some pass, `times` repeats it."""
     sandbox = Sandbox(segments=2)
     second = sandbox.segment_ids[1]
     sandbox.inject(Fault.status(429, headers={"Retry-After": "7"}), segment_id=second, times=2)
@@ -51,7 +51,7 @@ def test_fault_waits_for_its_request() -> None:
 
 
 def test_fault_is_not_used_up_by_refused_requests() -> None:
-    """A 401 leaves it for the request the test meant."""
+    """A 401 leaves the fault for a later request."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(500))
     sandbox.answer("GET", "/", {}, b"", 0.0)
@@ -59,7 +59,7 @@ def test_fault_is_not_used_up_by_refused_requests() -> None:
 
 
 def test_fault_may_hide_that_the_vendor_acted() -> None:
-    """A gateway's 504 over an export that was made."""
+    """A gateway answers 504 though the export was begun."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(504, acts=True))
     answer = post(sandbox)
@@ -68,7 +68,7 @@ def test_fault_may_hide_that_the_vendor_acted() -> None:
 
 
 def test_changed_answer() -> None:
-    """Another id than asked, a word the page doesn't know: the true answer, edited."""
+    """The true answer with changes: another id, a status that the page doesn't have."""
     sandbox = Sandbox()
     sandbox.inject(Fault.changed(lambda body: body.replace(b"PENDING", b"QUEUED")))
     answer = post(sandbox)
@@ -77,7 +77,7 @@ def test_changed_answer() -> None:
 
 
 def test_cut_body_breaks_where_it_was_told() -> None:
-    """So many bytes, then the end of the connection; a cut beyond the end is none."""
+    """A body ends after so many bytes, with the connection; a cut beyond its end does nothing."""
     sandbox = Sandbox()
     sandbox.inject(Fault.cut(10))
     sandbox.inject(Fault.cut(10_000))
@@ -89,7 +89,7 @@ def test_cut_body_breaks_where_it_was_told() -> None:
 
 
 def test_cut_of_a_chunked_body_is_seen() -> None:
-    """Without Content-Length the missing last chunk tells."""
+    """Without Content-Length, the missing last chunk shows the cut."""
     sandbox = Sandbox()
     sandbox.inject(Fault(cut_after=10, length=None))
     with pytest.raises(BrokenBody):
@@ -97,7 +97,7 @@ def test_cut_of_a_chunked_body_is_seen() -> None:
 
 
 def test_false_content_length() -> None:
-    """Too long breaks, too short loses bytes: as on a connection."""
+    """Too large a length breaks the body, too small a one loses bytes: as on a connection."""
     sandbox = Sandbox()
     sandbox.inject(Fault.content_length(5))
     sandbox.inject(Fault.content_length(5000))
@@ -107,14 +107,14 @@ def test_false_content_length() -> None:
 
 
 def test_slow_answer_says_how_slow() -> None:
-    """The model doesn't sleep: it tells whoever carries the answer."""
+    """The answer has its delay: the model itself doesn't sleep."""
     sandbox = Sandbox()
     sandbox.inject(Fault.slow(30.0))
     assert get(sandbox).delay == 30.0
 
 
 def test_shares_are_drawn_by_the_seed() -> None:
-    """Each share is met, they exclude each other, and the same seed draws the same."""
+    """Each share is drawn, shares exclude each other, and the same seed draws the same faults."""
 
     def outcomes(seed: int) -> list[tuple[int, str]]:
         sandbox = Sandbox(
@@ -130,14 +130,14 @@ def test_shares_are_drawn_by_the_seed() -> None:
 
 
 def test_strangers_meet_no_faults() -> None:
-    """401 comes first."""
+    """Faults don't change a 401."""
     sandbox = Sandbox(internal_errors=1.0)
     assert sandbox.answer("GET", "/", {}, b"", 0.0).status == 401
     assert sandbox.answer("GET", "/", headers(), b"", 0.0).status == 500
 
 
 def test_record_answers_questions() -> None:
-    """Kinds, order, rates and how many were under way."""
+    """The record has kinds, order, rates, and the requests without an answer."""
     sandbox = Sandbox(segments=2, limit=TokenBucket(rate=1, burst=4))
     first = get(sandbox)
     for answer in (post(sandbox), post(sandbox), get(sandbox, EXPORT + "x")):

@@ -1,4 +1,4 @@
-"""The limiters, and the bounds they give."""
+"""The limiters, and their bounds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def admitted(limit: Limit, until: float, every: float = 0.001) -> int:
 @pytest.mark.parametrize("limit", LIMITS)
 @pytest.mark.parametrize("t", [0.0, 0.4, 1.9, 3.0, 5.0])
 def test_bound_is_what_a_greedy_client_gets(limit: Limit, t: float) -> None:
-    """`admitted_by` is reached by asking all the time, and not passed."""
+    """`admitted_by` is the number of requests that a client gets which sends all the time."""
     got = admitted(limit, t)
     assert got <= limit.admitted_by(t) + 1e-6
     assert got >= limit.admitted_by(t) - 1.2
@@ -45,7 +45,7 @@ def test_bound_is_what_a_greedy_client_gets(limit: Limit, t: float) -> None:
 
 @pytest.mark.parametrize("limit", OWN_LIMITS)
 def test_told_wait_is_right(limit: TokenBucket | FixedWindow) -> None:
-    """A refused request passes after the wait it was told, and not before."""
+    """A refused request passes after the wait of its 429, and not before."""
     early, late = limit.counter(), limit.counter()
     for counter in (early, late):
         while counter.admit(1.0) is None:
@@ -57,7 +57,7 @@ def test_told_wait_is_right(limit: TokenBucket | FixedWindow) -> None:
 
 
 def test_refused_requests_take_nothing() -> None:
-    """Hammering doesn't move the next admission."""
+    """More refused requests don't delay the next grant."""
     counter = TokenBucket(rate=1, burst=1).counter()
     counter.admit(0.0)
     assert [counter.admit(n / 10) is None for n in range(1, 11)] == [False] * 9 + [True]
@@ -71,13 +71,13 @@ def test_a_client_on_time_is_never_refused(rate: int, requests: int) -> None:
 
 
 def test_steps_must_rise() -> None:
-    """A step into the past is a mistake."""
+    """A step into the past is an error."""
     with pytest.raises(ValueError, match="rising"):
         TokenBucket(rate=1, steps=((5.0, 2.0), (1.0, 3.0)))
 
 
 def test_others_take_everything_for_a_while() -> None:
-    """Where there is no limit at all, every request is refused in the spans and none outside."""
+    """Without a limit, every request is refused in the spans, and none outside."""
     counter = ContendedLimit(None, used_up=((0.0, 4.0), (6.0, 7.0))).counter()
     waits = [counter.admit(at) for at in (0.0, 3.0, 4.0, 5.9, 6.5, 7.0)]
     assert waits == [4.0, 1.0, None, None, 0.5, None]
@@ -87,7 +87,7 @@ def test_others_take_everything_for_a_while() -> None:
 
 
 def test_others_take_some_of_a_window() -> None:
-    """What others take at a moment is missing in that window, and not in the next one."""
+    """The requests that others take are missing in that window, and not in the next one."""
     counter = ContendedLimit(FixedWindow(10, 2.0), used=((1.0, 7),)).counter()
     first = [counter.admit(at) is None for at in (0.5, 1.0, 1.1, 1.2)]
     assert first == [True, True, True, False]
@@ -95,7 +95,7 @@ def test_others_take_some_of_a_window() -> None:
 
 
 def test_spans_must_rise() -> None:
-    """Spans that overlap are a mistake, and so is a negative number of requests."""
+    """Spans that overlap are an error, and so is a negative number of requests."""
     with pytest.raises(ValueError, match="used_up"):
         ContendedLimit(None, used_up=((0.0, 2.0), (1.0, 3.0)))
     with pytest.raises(ValueError, match="used is"):

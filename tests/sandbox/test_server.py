@@ -55,7 +55,7 @@ def test_page_lists_segments(server: SandboxServer) -> None:
 
 @pytest.mark.needs("curl")
 def test_page_requests_an_export(server: SandboxServer) -> None:
-    """The page's second command: all as printed but the id and the time."""
+    """The page's second command prints what the page prints, but for the id and the time."""
     answer = curl(
         f"$ curl -s -u \"{AUTH}\" -H 'Content-Type: application/json' "
         f"{HOST}/service/v1/segments/export/ -d'{{\n"
@@ -75,7 +75,7 @@ def test_page_checks_an_export(server: SandboxServer) -> None:
 
 
 def test_export_from_post_to_file(server: SandboxServer, http: httpx.Client) -> None:
-    """The file is on the second port, and is the sandbox's own."""
+    """The second port serves the export's file."""
     path = EXPORT + http.post(EXPORT, json=BODY).json()["exportId"]
     link = http.get(path).json()["filename"]
     file = httpx.get(link, trust_env=False)
@@ -88,7 +88,7 @@ def test_export_from_post_to_file(server: SandboxServer, http: httpx.Client) -> 
 
 @pytest.mark.parametrize("fault", [Fault.LOST_BEFORE, Fault.LOST_AFTER, Fault.UNREACHABLE])
 def test_lost_answer_is_not_a_byte(server: SandboxServer, http: httpx.Client, fault: Fault) -> None:
-    """The connection ends; the next request is answered."""
+    """The connection ends without a byte; the next request is answered."""
     server.sandbox.inject(fault)
     with pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)):
         http.get(LIST)
@@ -100,14 +100,14 @@ def test_lost_answer_is_not_a_byte(server: SandboxServer, http: httpx.Client, fa
     "fault", [Fault.cut(10), Fault.content_length(9999), Fault(cut_after=10, length=None)]
 )
 def test_cut_body(server: SandboxServer, http: httpx.Client, fault: Fault) -> None:
-    """Fewer bytes than announced, or no last chunk, then the end of the connection."""
+    """The connection ends after fewer bytes than announced, or before the last chunk."""
     server.sandbox.inject(fault)
     with pytest.raises(httpx.RemoteProtocolError):
         http.get(LIST)
 
 
 def test_latency_and_slowness_are_real(server: SandboxServer, http: httpx.Client) -> None:
-    """The answer comes that much later."""
+    """The answer comes as much later as its latency says."""
     server.sandbox.inject(Fault.slow(0.2))
     began = time.monotonic()
     http.get(LIST)
@@ -126,7 +126,7 @@ def test_answers_wait_for_no_delayed_ack(http: httpx.Client) -> None:
 
 
 def test_too_large_a_body_is_413(http: httpx.Client) -> None:
-    """Beyond 1 MiB nothing is kept of it."""
+    """A body beyond 1 MiB is refused and not stored."""
     answer = http.post(
         EXPORT, content=b" " * (3 << 20), headers={"Content-Type": "application/json"}
     )
@@ -145,7 +145,7 @@ def test_many_at_once_are_recorded(server: SandboxServer, http: httpx.Client) ->
 
 
 def test_stops_at_once_whatever_is_open(caplog: pytest.LogCaptureFixture) -> None:
-    """Kept-alive, half-sent and slow requests don't hold it up, and nothing is logged."""
+    """Idle, half-sent and slow requests don't delay the server's end, and nothing is logged."""
     with SandboxServer(Sandbox()) as server, httpx.Client(auth=PAGE_AUTH, trust_env=False) as http:
         http.get(server.base_url + LIST)
         host, port = server.base_url.removeprefix("http://").split(":")
@@ -170,7 +170,7 @@ def _ask_in_vain(base_url: str) -> None:
 
 
 def test_taken_port_is_an_error() -> None:
-    """And leaves no socket behind."""
+    """A taken port is an OSError, and leaves no socket behind."""
     with SandboxServer(Sandbox()) as first:
         port = int(first.files_url.rsplit(":", 1)[1])
         with pytest.raises(OSError, match="in use"), SandboxServer(Sandbox(), files_port=port):
@@ -179,7 +179,7 @@ def test_taken_port_is_an_error() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_ends_with_a_signal(number: signal.Signals) -> None:
-    """It says which one, for the exit code."""
+    """`serve` returns the signal, for the exit code."""
     program = (
         "from segments_async.sandbox import Sandbox\n"
         "from segments_async.sandbox.server import serve\n"

@@ -25,7 +25,7 @@ def body(answer: Answer) -> bytes:
 
 @pytest.mark.parametrize("rows", [0, 1, 999, 1000, 1001, 2345])
 def test_size_is_told_before_the_bytes_are_made(rows: int) -> None:
-    """Also at the edges of the blocks that rows are made in; 0 rows is the header alone."""
+    """The size is right at the edges of blocks of rows, too; 0 rows is the header alone."""
     content = Content.of(0, "any", 0, rows)
     data = b"".join(content.read())
     assert len(data) == content.size
@@ -39,7 +39,7 @@ def test_any_part_is_that_part_of_the_whole(start: int, stop: int) -> None:
 
 
 def test_file_is_csv_with_the_cases_that_readers_get_wrong() -> None:
-    """Commas and quotes inside quotes, and UTF-8."""
+    """The file has commas and quotes inside quotes, and UTF-8."""
     rows = list(csv.DictReader(io.StringIO(_WHOLE.decode())))
     assert len(rows) == 2345
     assert len({row["user_id"] for row in rows}) == 2345
@@ -75,7 +75,7 @@ def test_each_attempt_has_its_own_file() -> None:
      ("bytes=-7", -7, None), ("bytes=10-99999999", 10, None)],
 )  # fmt: skip
 def test_ranges(asked: str, start: int, stop: int | None) -> None:
-    """206 with the exact Content-Range."""
+    """A range gets 206 with the exact Content-Range."""
     sandbox = Sandbox()
     whole = sandbox.content(PAGE_SEGMENT_ID)
     answer = fetch(sandbox, finished(sandbox)[1], range=asked)
@@ -89,14 +89,14 @@ def test_ranges(asked: str, start: int, stop: int | None) -> None:
 
 @pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "lines=1-2", "bytes=9-3", "bytes=-", "bytes="])
 def test_what_is_no_single_range_gets_the_whole(asked: str) -> None:
-    """As S3 does."""
+    """Several ranges, or a malformed one, get the whole file, as at S3."""
     sandbox = Sandbox()
     assert fetch(sandbox, finished(sandbox)[1], range=asked).status == 200
 
 
 @pytest.mark.parametrize("asked", ["bytes=999999999-", "bytes=-0"])
 def test_range_beyond_the_end_is_416(asked: str) -> None:
-    """With the size, so that a client can tell."""
+    """416 has the size in its Content-Range."""
     sandbox = Sandbox()
     answer = fetch(sandbox, finished(sandbox)[1], range=asked)
     assert answer.status == 416
@@ -104,7 +104,7 @@ def test_range_beyond_the_end_is_416(asked: str) -> None:
 
 
 def test_if_match_guards_a_range() -> None:
-    """412 when the file isn't the one that was begun."""
+    """If-Match with another ETag gets 412."""
     sandbox = Sandbox()
     path = finished(sandbox)[1]
     etag = fetch(sandbox, path).headers["etag"]
@@ -113,7 +113,7 @@ def test_if_match_guards_a_range() -> None:
 
 
 def test_if_range_falls_back_to_the_whole() -> None:
-    """A part of the same file, or all of the new one."""
+    """If-Range gets a part of the same file, or all of a new one."""
     sandbox = Sandbox()
     path = finished(sandbox)[1]
     etag = fetch(sandbox, path).headers["etag"]
@@ -122,7 +122,7 @@ def test_if_range_falls_back_to_the_whole() -> None:
 
 
 def test_unsigned_and_tampered_links_are_refused() -> None:
-    """403 with S3's XML."""
+    """Such links get 403 with S3's XML."""
     sandbox = Sandbox()
     path = finished(sandbox)[1]
     unsigned, tampered = path.partition("?")[0], path[:-1] + ("0" if path[-1] != "0" else "1")
@@ -169,7 +169,7 @@ def test_leaked_credentials_are_refused_and_remembered() -> None:
 
 
 def test_faults_of_the_file_host() -> None:
-    """Cut, falsely measured and refused downloads are scripted like the API's."""
+    """Cuts, false lengths and refusals of downloads are scripted like the API's faults."""
     sandbox = Sandbox()
     path = finished(sandbox)[1]
     sandbox.inject(Fault.cut(1000), origin="files")
@@ -184,7 +184,7 @@ def test_faults_of_the_file_host() -> None:
 
 
 def test_pending_export_has_no_file() -> None:
-    """Its link, were it known, opens nothing."""
+    """A link to a pending export's file opens nothing."""
     sandbox = Sandbox()
     export_id = read(post(sandbox))["exportId"]
     assert read(get(sandbox, EXPORT + export_id))["filename"] is None

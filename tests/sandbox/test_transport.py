@@ -23,16 +23,20 @@ BODY = {"segmentId": PAGE_SEGMENT_ID, "outputFormat": "csv"}
 
 
 def client(sandbox: Sandbox, timeout: float | None = None) -> httpx.AsyncClient:
-    transport = SandboxTransport(sandbox)
+    return client_over(SandboxTransport(sandbox), timeout)
+
+
+def client_over(transport: SandboxTransport, timeout: float | None = None) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         transport=transport, base_url=API_ORIGIN, auth=PAGE_AUTH, timeout=timeout
     )
 
 
 async def test_export_from_post_to_file() -> None:
-    """Its time is anyio's: after four seconds of sleep the export is complete."""
+    """The sandbox's time is anyio's: after four seconds of sleep the export is complete."""
     sandbox = Sandbox(durations=Durations(median=4.0, sigma=0))
-    async with client(sandbox) as http, httpx.AsyncClient(transport=http._transport) as bare:
+    transport = SandboxTransport(sandbox)
+    async with client_over(transport) as http, httpx.AsyncClient(transport=transport) as bare:
         path = EXPORT + (await http.post(EXPORT, json=BODY)).json()["exportId"]
         assert (await http.get(path)).json()["status"] == "PENDING"
         await anyio.sleep(4.0)
@@ -43,7 +47,7 @@ async def test_export_from_post_to_file() -> None:
 
 
 async def test_latency_passes_before_and_after_the_vendor_acts() -> None:
-    """A quarter of it on the way there."""
+    """A quarter of the latency passes on the way to the vendor."""
     sandbox = Sandbox(latency=1.0)
     async with client(sandbox) as http:
         began = anyio.current_time()
@@ -56,7 +60,7 @@ async def test_latency_passes_before_and_after_the_vendor_acts() -> None:
 
 
 async def test_requests_at_once_are_counted() -> None:
-    """Until the answer has been read."""
+    """A request counts until its answer has been read."""
     sandbox = Sandbox(latency=1.0)
     async with client(sandbox) as http, anyio.create_task_group() as tasks:
         for _ in range(10):
@@ -75,7 +79,7 @@ async def test_requests_at_once_are_counted() -> None:
     ],
 )
 async def test_faults_are_httpx_errors(fault: Fault, error: type[Exception]) -> None:
-    """Those that a real connection raises; the record is closed after each."""
+    """Faults raise the errors of a real connection; the record ends each request."""
     sandbox = Sandbox()
     sandbox.inject(fault)
     async with client(sandbox, timeout=30.0) as http:
@@ -93,7 +97,8 @@ async def received(response: httpx.Response, into: list[bytes]) -> None:
 async def test_bodies_are_lazy_and_break_in_the_middle() -> None:
     """The client has the first pieces before the connection ends."""
     sandbox = Sandbox(rows=3000)
-    async with client(sandbox) as http, httpx.AsyncClient(transport=http._transport) as bare:
+    transport = SandboxTransport(sandbox)
+    async with client_over(transport) as http, httpx.AsyncClient(transport=transport) as bare:
         path = EXPORT + (await http.post(EXPORT, json=BODY)).json()["exportId"]
         await anyio.sleep(60)
         link = (await http.get(path)).json()["filename"]
@@ -107,7 +112,7 @@ async def test_bodies_are_lazy_and_break_in_the_middle() -> None:
 
 
 async def test_transports_of_one_sandbox_share_its_time() -> None:
-    """A second client made later is not in the past."""
+    """A second client that is made later has the same time."""
     sandbox = Sandbox()
     async with client(sandbox) as http:
         await http.get(LIST)
@@ -118,7 +123,7 @@ async def test_transports_of_one_sandbox_share_its_time() -> None:
 
 
 async def test_cancelled_request_was_sent_all_the_same() -> None:
-    """A POST on the wire arrives though its sender has gone: the export is made."""
+    """A POST on the wire arrives though its sender was cancelled: the export is begun."""
     sandbox = Sandbox(latency=10.0)
     async with client(sandbox) as http:
         with anyio.move_on_after(0.1) as scope:
@@ -129,7 +134,7 @@ async def test_cancelled_request_was_sent_all_the_same() -> None:
 
 
 async def test_cancelled_while_waiting_for_the_answer() -> None:
-    """The record closes the request when its caller goes."""
+    """The record ends the request when its caller is cancelled."""
     sandbox = Sandbox()
     sandbox.inject(Fault.slow(100.0))
     async with client(sandbox) as http:
@@ -140,7 +145,7 @@ async def test_cancelled_while_waiting_for_the_answer() -> None:
 
 
 async def test_caller_already_cancelled_sends_nothing() -> None:
-    """No request leaves a task that is being torn down."""
+    """A caller that is cancelled already sends no request."""
     sandbox = Sandbox(latency=1.0)
     async with client(sandbox) as http:
         with anyio.CancelScope() as scope:
@@ -150,14 +155,14 @@ async def test_caller_already_cancelled_sends_nothing() -> None:
 
 
 async def test_other_hosts_are_out_of_reach() -> None:
-    """The transport never leaves the process."""
+    """A request to another host fails to connect."""
     async with client(Sandbox()) as http:
         with pytest.raises(httpx.ConnectError):
             await http.get("https://example.com/")
 
 
 def test_time_goes_on_in_the_next_event_loop() -> None:
-    """A service that is started again finds its exports where time has brought them."""
+    """In the next event loop, exports have gone on."""
     timeline = Timeline()
     assert [timeline.now("first loop", t) for t in (100.0, 110.0)] == [0.0, 10.0]
     assert [timeline.now("second loop", t) for t in (3.0, 5.0)] == [10.0, 12.0]

@@ -1,4 +1,4 @@
-"""Whether again, and after how long: jitter, quota, the ticket guard, an outage."""
+"""Jitter, the quota of retries, the ticket guard, and outages."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_jitter_doubles() -> None:
 
 
 def test_a_quota_ends() -> None:
-    """Where nothing succeeds, there are as many retries as the bucket holds, and then none."""
+    """Where no call succeeds, there are as many retries as the bucket holds, and no more."""
     quota = RetryQuota(size=3)
     assert [quota.take() for _ in range(5)] == [True, True, True, False, False]
 
 
 def test_a_refused_retry_takes_nothing() -> None:
-    """Asking an empty bucket doesn't put it into debt."""
+    """A refused retry doesn't put the bucket into debt."""
     quota = RetryQuota(size=1, refill=1.0)
     quota.take()
     for _ in range(100):
@@ -69,7 +69,7 @@ def test_a_refused_retry_takes_nothing() -> None:
 
 
 def test_nine_successes_are_no_retry() -> None:
-    """A success gives back a tenth: nine aren't enough."""
+    """A success gives back a tenth: nine successes allow no retry."""
     quota = RetryQuota(size=1)
     quota.take()
     for _ in range(9):
@@ -79,7 +79,7 @@ def test_nine_successes_are_no_retry() -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 50])
 def test_ten_successes_are_a_retry(size: int) -> None:
-    """Ten are enough, also where ten tenths don't add up to one in binary."""
+    """Ten successes allow a retry, though ten tenths don't add up to one in binary."""
     quota = RetryQuota(size=size)
     while quota.take():
         pass
@@ -89,7 +89,7 @@ def test_ten_successes_are_a_retry(size: int) -> None:
 
 
 def test_successes_are_not_saved_up() -> None:
-    """A full bucket stays as large as it is, however long everything went well."""
+    """A full bucket doesn't grow, after any number of successes."""
     quota = RetryQuota(size=2)
     for _ in range(1000):
         quota.on_success()
@@ -98,7 +98,7 @@ def test_successes_are_not_saved_up() -> None:
 
 @given(st.integers(1, 50), st.lists(st.booleans(), max_size=300))
 def test_retries_are_bounded_by_successes(size: int, events: list[bool]) -> None:
-    """Of any history, the retries are at most the size and a tenth of the successes."""
+    """In any history, the retries are at most the size and a tenth of the successes."""
     quota = RetryQuota(size=size)
     taken = successes = 0
     for success in events:
@@ -114,7 +114,7 @@ def test_retries_are_bounded_by_successes(size: int, events: list[bool]) -> None
 
 
 def test_a_new_guard_is_open_to_all() -> None:
-    """Before any 500, nothing is held, and no request is a probe."""
+    """Before any 500, no request is delayed, and none is a probe."""
     guard = TicketGuard()
     assert guard.next_at() == -math.inf
     assert not guard.on_sent()
@@ -128,7 +128,7 @@ def test_a_500_holds_everything_for_a_minute() -> None:
 
 
 def test_a_burst_of_500s_counts_once_for_the_pause() -> None:
-    """500s to requests that were under way when the first one came don't lengthen the pause."""
+    """500s to requests that were on the wire at the first one don't lengthen the pause."""
     guard = TicketGuard()
     for late in range(10):
         guard.on_internal_error(100.0 + late)
@@ -136,7 +136,7 @@ def test_a_burst_of_500s_counts_once_for_the_pause() -> None:
 
 
 def test_every_500_is_counted() -> None:
-    """The pause counts a burst once, the run's budget of 500s counts each answer."""
+    """The pause counts a burst of 500s once; the run's budget of 500s counts each."""
     guard = TicketGuard()
     for _ in range(10):
         guard.on_internal_error(100.0)
@@ -144,7 +144,7 @@ def test_every_500_is_counted() -> None:
 
 
 def test_one_probe_at_a_time() -> None:
-    """While the probe is under way, nothing else may go, however late it gets."""
+    """While the probe is on the wire, no other request may go, however late it gets."""
     guard = TicketGuard()
     guard.on_internal_error(0.0)
     assert guard.on_sent()
@@ -164,7 +164,7 @@ def test_the_pause_doubles_up_to_15_minutes() -> None:
 
 
 def test_a_lost_probe_leaves_the_guard_armed() -> None:
-    """A probe whose answer was lost says nothing: after half a minute the next one goes."""
+    """A probe whose answer was lost says nothing: the next one goes after half a minute."""
     guard = TicketGuard()
     guard.on_internal_error(0.0)
     guard.on_sent()
@@ -175,7 +175,7 @@ def test_a_lost_probe_leaves_the_guard_armed() -> None:
 
 
 def test_a_passed_probe_closes_the_guard() -> None:
-    """After a probe that passed, everybody may go."""
+    """After a probe that passed, all requests may go."""
     guard = TicketGuard()
     guard.on_internal_error(0.0)
     guard.on_sent()
@@ -186,7 +186,7 @@ def test_a_passed_probe_closes_the_guard() -> None:
 
 
 def test_a_closed_guard_begins_anew() -> None:
-    """The next 500 after a passed probe holds everything for a minute again, not for two."""
+    """The next 500 after a passed probe delays all requests for one minute, not for two."""
     guard = TicketGuard()
     guard.on_internal_error(0.0)
     guard.on_sent()
@@ -196,7 +196,7 @@ def test_a_closed_guard_begins_anew() -> None:
 
 
 def test_an_answer_to_what_is_no_probe_closes_nothing() -> None:
-    """A success of a request sent before the 500 doesn't end the pause."""
+    """A success of a request that was sent before the 500 doesn't end the pause."""
     guard = TicketGuard()
     guard.on_internal_error(0.0)
     guard.on_probe_answer(60.0, passed=True)
@@ -206,7 +206,7 @@ def test_an_answer_to_what_is_no_probe_closes_nothing() -> None:
 
 @given(st.lists(st.sampled_from(["500", "send", "pass", "lose"]), max_size=60))
 def test_a_guard_never_admits_two_requests_while_armed(events: list[str]) -> None:
-    """Of any history: armed, requests go one at a time, and a 500 is followed by its pause."""
+    """In any history, an armed guard admits one request at a time, and a 500 begins its pause."""
     guard, now, flying = TicketGuard(), 0.0, 0
     for event in events:
         if event == "send":
@@ -232,7 +232,7 @@ def test_a_guard_never_admits_two_requests_while_armed(events: list[str]) -> Non
 
 
 def test_no_outage_holds_nothing() -> None:
-    """Before any failure, everybody may go, and there is hope for ever."""
+    """Before any failure, no request is delayed, and no outage is hopeless."""
     outage = Outage()
     assert outage.next_at() == -math.inf
     assert not outage.hopeless(1e9)
@@ -250,7 +250,7 @@ def test_failures_together_count_as_one(chance: float) -> None:
 
 @given(st.lists(CHANCES, min_size=1, max_size=40))
 def test_an_outages_pause_is_never_short_nor_long(chances: list[float]) -> None:
-    """No streak of lucky draws makes a busy loop: from half the doubled pause to 30 s at most."""
+    """With any draws, a pause is between half the doubled one and 30 s: no busy loop."""
     outage, now = Outage(), 0.0
     for n, chance in enumerate(chances):
         outage.on_unsent(now, chance)
@@ -261,7 +261,7 @@ def test_an_outages_pause_is_never_short_nor_long(chances: list[float]) -> None:
 
 @given(st.lists(CHANCES, min_size=1, max_size=20))
 def test_any_answer_ends_an_outage(chances: list[float]) -> None:
-    """After an answer nothing is held, and the next failure begins with the shortest pause."""
+    """After an answer no request is delayed, and the next pause is the shortest again."""
     outage, now = Outage(), 0.0
     for chance in chances:
         outage.on_unsent(now, chance)
@@ -287,7 +287,7 @@ def test_hope_ends_after_ten_minutes() -> None:
 
 @given(st.floats(0.01, 20), st.integers(4, 64))
 def test_silence_is_told_from_slowness(seconds: float, under_way: int) -> None:
-    """Three times as long as answers take is silence; as long as they take is not."""
+    """No answer for three times as long as answers take is silence; for once as long it isn't."""
     outage = Outage()
     outage.on_sent(0.0, 0)
     outage.on_answer(seconds, 0.0, seconds)
@@ -296,7 +296,7 @@ def test_silence_is_told_from_slowness(seconds: float, under_way: int) -> None:
 
 
 def test_a_few_requests_are_never_held_for_silence() -> None:
-    """Below four, nobody is held: what is lost is a few requests, and the rest must not wait."""
+    """With fewer than four on the wire, no request is delayed for silence: few can be lost."""
     outage = Outage()
     outage.on_sent(0.0, 0)
     assert not outage.is_silent(1e6, 3)
@@ -314,7 +314,7 @@ def test_idleness_is_no_silence() -> None:
 
 @given(st.lists(CHANCES, min_size=3, max_size=20))
 def test_lost_answers_in_a_row_are_an_outage(chances: list[float]) -> None:
-    """Two may be an accident; from the third on one request goes at a time, after a pause."""
+    """Two lost answers may be an accident; after the third, one request goes at a time."""
     outage, now = Outage(), 0.0
     for n, chance in enumerate(chances, 1):
         outage.on_lost(now, now, chance)
@@ -327,7 +327,7 @@ def test_lost_answers_in_a_row_are_an_outage(chances: list[float]) -> None:
 
 
 def test_an_answer_between_two_losses_is_no_outage() -> None:
-    """One connection in many breaks; as long as others bring answers, nobody is held."""
+    """While other requests are answered, lost answers delay no request."""
     outage = Outage()
     for n in range(100):
         outage.on_lost(float(n), float(n), 0.5)
@@ -336,7 +336,7 @@ def test_an_answer_between_two_losses_is_no_outage() -> None:
 
 
 def test_an_answer_to_an_older_request_says_nothing() -> None:
-    """Of 64 requests on the wire some were answered before the vendor went away."""
+    """An answer to a request that was sent before the first failure doesn't end the outage."""
     outage = Outage()
     outage.on_away(10.0, 9.0, 0.5, retry_after=None)
     outage.on_answer(10.1, 8.0, 0.1)
@@ -348,7 +348,7 @@ def test_an_answer_to_an_older_request_says_nothing() -> None:
 
 @given(st.lists(CHANCES, min_size=2, max_size=20))
 def test_a_gateways_answers_in_a_row_are_an_outage(chances: list[float]) -> None:
-    """One may be an accident; from the second on one request goes at a time, after a pause."""
+    """One gateway's answer may be an accident; after the second, one request goes at a time."""
     outage, now = Outage(), 0.0
     for n, chance in enumerate(chances, 1):
         outage.on_away(now, now, chance, retry_after=None)
@@ -362,7 +362,7 @@ def test_a_gateways_answers_in_a_row_are_an_outage(chances: list[float]) -> None
 
 @given(st.floats(0.1, 3600))
 def test_a_gateway_that_names_a_time_is_believed(seconds: float) -> None:
-    """One answer with Retry-After holds all for so long; and another one for longer."""
+    """One answer with Retry-After delays all requests by that time; a longer one, by longer."""
     outage = Outage()
     outage.on_away(0.0, 0.0, 0.5, retry_after=seconds)
     assert outage.armed

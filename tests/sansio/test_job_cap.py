@@ -1,4 +1,4 @@
-"""Claims about a cap on running jobs, learnt from 429s that come to submits only."""
+"""A cap on running exports, learnt from 429s to submits alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from segments_async._sansio.pace.job_cap import PendingCap
 
 
 def refused_among_polls(cap: PendingCap, others: int, times: int) -> list[bool]:
-    """Submits refused so often, each after a few polls that passed."""
+    """So many refused submits, each after a few polls that passed."""
     verdicts = []
     for _ in range(times):
         for _ in range(3):
@@ -25,14 +25,14 @@ def test_one_refused_submit_is_a_limit_on_requests() -> None:
 
 
 def test_refusals_without_polls_between_are_a_limit_on_requests() -> None:
-    """Where polls don't pass either, it is the rate."""
+    """Where polls don't pass either, the limit is one on requests."""
     cap = PendingCap()
     assert [cap.on_submit_refused(10, 10.0) for _ in range(10)] == [False] * 10
     assert cap.jobs == math.inf
 
 
 def test_an_accepted_submit_ends_the_suspicion() -> None:
-    """A submit that passes although no job was seen to end was not at a cap before."""
+    """A submit that passes although no export was seen to end refutes the cap."""
     cap = PendingCap()
     for _ in range(10):
         assert refused_among_polls(cap, 10, 1) == [False]
@@ -41,14 +41,14 @@ def test_an_accepted_submit_ends_the_suspicion() -> None:
 
 
 def test_a_submit_refused_again_while_polls_pass_is_at_a_cap() -> None:
-    """Refused, three polls granted, refused again: as many jobs as were at work are the cap."""
+    """Refused, three polls granted, refused again: the cap is the number of exports at work."""
     cap = PendingCap()
     assert refused_among_polls(cap, 10, 2) == [False, True]
     assert cap.jobs == 10
 
 
 def test_polls_go_first_while_a_cap_is_suspected() -> None:
-    """After a refused submit, three polls tell more than another submit."""
+    """After a refused submit, three polls go before the next submit."""
     cap = PendingCap()
     cap.on_submit_refused(10, 10.0)
     asked = 0
@@ -59,7 +59,7 @@ def test_polls_go_first_while_a_cap_is_suspected() -> None:
 
 
 def test_a_refused_poll_undoes_a_cap() -> None:
-    """Where polls are refused as well it is the rate, and submits need wait for no end."""
+    """A refused poll refutes the cap: submits needn't wait for an end."""
     cap = PendingCap()
     refused_among_polls(cap, 10, 2)
     cap.on_poll_refused()
@@ -67,14 +67,14 @@ def test_a_refused_poll_undoes_a_cap() -> None:
 
 
 def test_without_other_jobs_there_is_no_cap() -> None:
-    """Where no other job runs, none will end and make room: submits must not wait for it."""
+    """Where no other export runs, none can end and make room: there is no cap."""
     cap = PendingCap()
     assert not any(refused_among_polls(cap, 0, 10))
     assert cap.jobs == math.inf
 
 
 def test_a_refusal_below_the_cap_lowers_it() -> None:
-    """The first guess counts jobs that had ended unnoticed; the next refusal corrects it."""
+    """The first guess counts exports that had ended unnoticed; the next refusal lowers it."""
     cap = PendingCap()
     refused_among_polls(cap, 10, 2)
     assert cap.on_submit_refused(9, 10.0)
@@ -82,7 +82,7 @@ def test_a_refusal_below_the_cap_lowers_it() -> None:
 
 
 def test_the_cap_is_tried_again() -> None:
-    """After submits accepted at the cap, one more job is tried."""
+    """After enough submits accepted at the cap, one more export is tried."""
     cap = PendingCap()
     refused_among_polls(cap, 10, 2)
     for _ in range(20):

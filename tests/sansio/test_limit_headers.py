@@ -1,4 +1,4 @@
-"""Claims about hints: used where they make sense, ignored where they don't."""
+"""Hints about the limit in headers: used where they make sense, ignored where they don't."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from segments_async._sansio.pace.limit_headers import Hint, read_hint
     ],
 )
 def test_no_hint_without_sense(headers: dict[str, str]) -> None:
-    """Absent, unfinished, absurd and comfortable figures give no hint."""
+    """Absent, incomplete, absurd and unremarkable figures give no hint."""
     assert read_hint(headers) is None
 
 
@@ -39,12 +39,12 @@ def test_no_hint_without_sense(headers: dict[str, str]) -> None:
     ],
 )
 def test_a_used_up_budget_is_waited_for(headers: dict[str, str]) -> None:
-    """Nothing remains and the reset is told: wait until then, and don't grow."""
+    """Nothing remains and the reset is known: wait until then, and don't grow."""
     assert read_hint(headers) == Hint(wait=12.0, steady=True)
 
 
 def test_a_nearly_used_budget_stops_growth() -> None:
-    """The vendor's own percentage, near its end, is no reason to stop, and none to go faster."""
+    """A percentage near 100 stops growth, and delays no request."""
     assert read_hint({"x-mp-rate-limit-percentage-used": "99"}) == Hint(wait=0.0, steady=True)
 
 
@@ -57,12 +57,12 @@ def test_a_nearly_used_budget_stops_growth() -> None:
     )
 )
 def test_whatever_comes_the_wait_is_bounded(headers: dict[str, str]) -> None:
-    """No header stops the account for longer than two minutes, or for a negative time."""
+    """With any header, the wait is between 0 and two minutes."""
     hint = read_hint(headers)
     assert hint is None or 0 <= hint.wait <= 120
 
 
 def test_milliseconds_stop_the_account_for_two_minutes_at_most() -> None:
-    """A Reset of 3 s that is counted in milliseconds would else be fifty minutes."""
+    """A Reset of 3 s in milliseconds is a wait of two minutes, not of fifty."""
     headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "3000"}
     assert read_hint(headers) == Hint(wait=120.0, steady=True)

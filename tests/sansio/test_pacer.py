@@ -1,7 +1,6 @@
-"""When the next request may go: what holds of any pacing, whatever its constants.
+"""When the next request may go: claims about the pacer that hold for any constants.
 
-The vendor is simulated: a limiter that admits or refuses, a fixed time per answer, and callers who
-always want more.
+The vendor is simulated: a limiter, a fixed time per answer, and requests that always wait.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Bucket:
 
 @attrs.define
 class Record:
-    """When what was sent, and the numbers of the answers."""
+    """When each request was sent, and when it was accepted or refused."""
 
     sent: list[float] = attrs.field(factory=list)
     accepted: list[float] = attrs.field(factory=list)
@@ -69,7 +68,7 @@ def drive(
     seed: int = 0,
     enough: float = math.inf,
 ) -> Record:
-    """Callers who always want more, on a vendor that answers each request after `latency`.
+    """Requests that always wait, and a vendor that answers each after `latency` seconds.
 
     Until `until`, or until `enough` requests were accepted.
     """
@@ -104,7 +103,7 @@ def drive(
 
 
 def least_seconds(limit: ContendedLimit, requests: int) -> float:
-    """Until the limit can have let so many through."""
+    """The least seconds in which the limit grants so many requests."""
     low, high = 0.0, 1.0
     while limit.admitted_by(high) < requests:
         high *= 2
@@ -115,7 +114,7 @@ def least_seconds(limit: ContendedLimit, requests: int) -> float:
 
 
 def most_in(times: list[float], seconds: float) -> int:
-    """The most of these within any window of so many seconds."""
+    """The most of these times within any span of so many seconds."""
     most = first = 0
     for n, at in enumerate(times):
         while at - times[first] > seconds:
@@ -130,7 +129,7 @@ def throttle(
     pacer.on_throttled(now, epoch, retry_after=retry_after, chance=chance)
 
 
-# What a pacer doesn't take.
+# Refused arguments.
 
 
 @pytest.mark.parametrize("rate", [0, 0.0, -0.0, -1, -0.5, math.nan, -math.inf])
@@ -150,7 +149,7 @@ def test_a_rate_is_above_zero(rate: float) -> None:
 def test_everybody_waits_for_the_longest_retry_after(
     refusals: list[tuple[float, float | None, float]], rate: float | None
 ) -> None:
-    """After any 429s of any epoch, nothing goes before the end of every Retry-After among them."""
+    """After any 429s of any epoch, no request goes before the end of each Retry-After."""
     pacer, now, hold = Pacer(rate=rate), 0.0, -math.inf
     epochs = [pacer.take(now)]
     for n, (later, retry_after, chance) in enumerate(refusals):
@@ -174,7 +173,7 @@ def test_a_success_does_not_end_a_retry_after() -> None:
 
 @pytest.mark.parametrize("rate", [None, 0.5, 20.0, math.inf])
 def test_a_429_without_retry_after_holds_too(rate: float | None) -> None:
-    """A 429 alone makes everybody wait, and by how much depends on chance."""
+    """A 429 without Retry-After delays all requests too, by a time that depends on chance."""
     ends = set()
     for chance in (0.0, 0.9):
         pacer = Pacer(rate=rate)
@@ -208,7 +207,7 @@ def test_every_429_is_counted() -> None:
 
 
 def test_a_block_has_one_probe() -> None:
-    """Between a 429 and the first success after it, one request is under way at a time."""
+    """Between a 429 and the first success after it, one request is on the wire at a time."""
     pacer = Pacer(rate=1000)
     throttle(pacer, 0.0, pacer.take(0.0))
     probed = pacer.next_at()
@@ -218,7 +217,7 @@ def test_a_block_has_one_probe() -> None:
 
 @given(st.integers(1, 40), st.booleans(), CHANCES)
 def test_a_lost_probe_does_not_stop_it_for_ever(probes: int, told: bool, chance: float) -> None:
-    """Whether a probe's loss is told or the probe just hangs, another goes within 10 s."""
+    """Whether a probe's loss is reported or the probe just hangs, another goes within 10 s."""
     pacer = Pacer()
     throttle(pacer, 0.0, pacer.take(0.0))
     now = pacer.next_at()
@@ -232,7 +231,7 @@ def test_a_lost_probe_does_not_stop_it_for_ever(probes: int, told: bool, chance:
 
 
 def test_a_lost_request_is_no_evidence() -> None:
-    """Outside of a block, an answer that was lost changes neither rate nor time."""
+    """Outside of a block, a lost answer changes neither the rate nor the next time."""
     pacer, twin = Pacer(), Pacer()
     pacer.on_lost(1.0, pacer.take(0.0), 0.5)
     twin.take(0.0)
@@ -254,7 +253,7 @@ def test_never_at_once_after_a_block() -> None:
 
 @given(st.lists(st.floats(0.001, 10), min_size=1, max_size=200), st.sampled_from([None, 5.0]))
 def test_it_never_grows_while_nobody_waits(gaps: list[float], rate: float | None) -> None:
-    """However many requests are accepted, without anybody waiting the rate stays where it was."""
+    """The rate stays where it is, for any number of accepted requests, while none waits."""
     pacer, now = Pacer(rate=rate), 0.0
     pacer.on_waiting()
     pacer.on_accepted(0.0, pacer.take(0.0))
@@ -267,7 +266,7 @@ def test_it_never_grows_while_nobody_waits(gaps: list[float], rate: float | None
 
 
 def test_it_grows_while_somebody_waits() -> None:
-    """With callers waiting and no 429, the rate grows beyond ten times the first within 20 s."""
+    """While requests wait and no 429 comes, the rate is tenfold within 20 s."""
     pacer = Pacer()
     first = pacer.rate
     drive(pacer, lambda _: True, until=20.0)
@@ -280,7 +279,7 @@ def test_it_grows_while_somebody_waits() -> None:
 
 
 def test_idleness_saves_up_no_burst() -> None:
-    """After an idle hour, requests are as far apart as ever, but for a timer's lateness."""
+    """After an idle hour, requests are as far apart as before, but for a timer's lateness."""
     pacer = Pacer(rate=10)
     pacer.take(0.0)
     record = drive(pacer, lambda _: True, start=3600.0, until=3610.0)
@@ -288,7 +287,7 @@ def test_idleness_saves_up_no_burst() -> None:
 
 
 def test_a_late_timer_is_caught_up() -> None:
-    """Timers that are a little late each time don't slow the whole down."""
+    """Timers that are a little late each time don't lower the mean rate."""
     pacer, now = Pacer(rate=20), 0.0
     for _ in range(1000):
         now = max(now, pacer.next_at()) + 0.01
@@ -308,7 +307,7 @@ def test_a_late_timer_is_caught_up() -> None:
 def test_a_told_rate_is_never_exceeded(
     rate: float, limit: float, burst: int, latency: float, pause: float | None, seed: int
 ) -> None:
-    """Over any window, no more go than the told rate allows, whatever the vendor answers."""
+    """In no span do more requests go than a given rate allows, with any answers."""
     record = drive(
         Pacer(rate=rate),
         Bucket(limit, burst).admit,
@@ -322,7 +321,7 @@ def test_a_told_rate_is_never_exceeded(
 
 
 def test_a_told_rate_does_not_grow() -> None:
-    """However long everybody waits and all goes well, what was told stays the upper end."""
+    """A given rate stays the upper bound, however long requests wait without a 429."""
     pacer = Pacer(rate=20)
     record = drive(pacer, lambda _: True, until=500.0)
     assert pacer.rate is not None
@@ -332,7 +331,7 @@ def test_a_told_rate_does_not_grow() -> None:
 
 @given(st.floats(0.1, 1000))
 def test_a_told_rate_is_used(rate: float) -> None:
-    """On a vendor without a limit, what was told is what is sent, to within 5 %."""
+    """On a vendor without a limit, a given rate is used to within 5 %."""
     until = 500 / rate
     latency = min(0.1, 10 / rate)  # 64 slots would be the limit else
     record = drive(Pacer(rate=rate), lambda _: True, until=until, latency=latency)
@@ -340,7 +339,7 @@ def test_a_told_rate_is_used(rate: float) -> None:
 
 
 def test_a_told_rate_is_shown() -> None:
-    """`rate` is what is sent at most now: at first, what was told."""
+    """`rate` is the rate sent at most now: at first, the given one."""
     assert Pacer(rate=20).rate == 20
 
 
@@ -382,7 +381,7 @@ def test_the_limit_is_found_and_used(rate: int, burst: int, retry_after: bool) -
 @pytest.mark.parametrize(("rate", "burst"), LIMITS)
 @pytest.mark.parametrize("retry_after", [False, True])
 def test_the_limit_is_kept(rate: int, burst: int, retry_after: bool) -> None:
-    """By then, at most every twentieth request is refused."""
+    """After some hundreds of requests, at most every twentieth is refused."""
     bucket, learnt = Bucket(rate, burst), 600 / rate
     pause = bucket.wait if retry_after else None
     record = drive(Pacer(), bucket.admit, until=3 * learnt, retry_after=pause)
@@ -392,9 +391,9 @@ def test_the_limit_is_kept(rate: int, burst: int, retry_after: bool) -> None:
 
 @given(st.integers(2, 100), st.floats(0.5, 2.0), st.integers(0, 2**16))
 def test_once_learnt_no_window_has_more_than_is_granted(rate: int, saved: float, seed: int) -> None:
-    """After that, no second and no ten have more than a tenth more than the rate, and a burst.
+    """Then no second and no ten seconds have more than 1.1 times the rate, and a burst.
 
-    Refused requests count too: what is sent is what the vendor bears.
+    Refused requests count too: the vendor has to bear them.
     """
     burst = max(2.0, saved * rate)
     learnt = 5 + 600 / rate
@@ -406,7 +405,7 @@ def test_once_learnt_no_window_has_more_than_is_granted(rate: int, saved: float,
 
 @pytest.mark.parametrize("start", [5.0, 400.0, math.inf])
 def test_any_start_finds_the_limit(start: float) -> None:
-    """Told too little it keeps to that; told far too much, or nothing at all, it learns."""
+    """A given rate that is too low is kept to; one far too high, or none, leads to the limit."""
     bucket = Bucket(50, 100)
     record = drive(Pacer(rate=start), bucket.admit, until=60.0)
     accepted, throttled = record.between(20.0, 60.0)
@@ -416,7 +415,7 @@ def test_any_start_finds_the_limit(start: float) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [(50, 10), (10, 50)])
 def test_a_limit_that_moves_is_followed(before: int, after: int) -> None:
-    """Two minutes after the limit has fallen or risen fivefold, 0.8 of the new one is used."""
+    """Two minutes after the limit has fallen or risen fivefold, 0.8 of the new limit is used."""
     pacer, bucket = Pacer(), Bucket(before, 2 * before)
     drive(pacer, bucket.admit, until=120.0)
     bucket.rate, bucket.burst = after, 2 * after
@@ -434,13 +433,13 @@ def test_an_idle_hour_is_not_taken_for_a_limit() -> None:
     assert len(record.accepted) >= 0.9 * 50 * 60
 
 
-# A limit that somebody else has used up.
+# A limit that another user has used up.
 
 
 def seconds_for(
     requests: int, limit: ContendedLimit, *, seed: int, stop: float, told: float | None = None
 ) -> tuple[float, int]:
-    """When so many requests have been accepted, and how many were refused until then.
+    """The seconds until so many requests were accepted, and the number of 429s until then.
 
     Args:
         requests: how many.
@@ -468,9 +467,9 @@ def seconds_for(
 def test_a_window_that_is_used_up_is_waited_for_and_no_longer(
     seconds: int, left: int, requests: int
 ) -> None:
-    """A run that begins in a used-up window takes a quarter, a window and 10 s more than the least.
+    """After a used-up window, a run takes at most a quarter, a window and 10 s more than the least.
 
-    So does one for which twenty requests are left.
+    The same holds for a window with twenty requests left.
     """
     window = FixedWindow(10 * seconds, seconds, seconds / 6)
     limit = ContendedLimit(window, used=((0.0, window.limit - left),))
@@ -485,7 +484,7 @@ def test_a_window_that_is_used_up_is_waited_for_and_no_longer(
 def test_429s_at_the_start_leave_no_low_belief(
     after: TokenBucket | None, seconds: float, requests: int
 ) -> None:
-    """Ten seconds and a quarter after the limit is free again, all requests have been accepted."""
+    """429s at the start leave no low estimate: all pass within 1.25 of the time and 10 s."""
     limit = ContendedLimit(after, used_up=((0.0, seconds),))
     asked = 1.25 * least_seconds(limit, requests) + 10.0
     for seed in range(3):
@@ -495,7 +494,7 @@ def test_429s_at_the_start_leave_no_low_belief(
 @pytest.mark.parametrize("accepted", [5, 15, 30, 100])
 @pytest.mark.parametrize("seconds", [5.0, 50.0])
 def test_a_block_after_few_requests_leaves_no_low_belief(accepted: int, seconds: float) -> None:
-    """Somebody else uses the limit up after the first few: the next hundred are no slower."""
+    """Another user uses the limit up after a few requests: the next hundred are no slower."""
     begins = accepted / 10
     limit = ContendedLimit(TokenBucket(10, 20), used_up=((begins, begins + seconds),))
     requests = accepted + 100
@@ -514,10 +513,10 @@ def test_a_block_after_few_requests_leaves_no_low_belief(accepted: int, seconds:
 def test_whatever_was_refused_before_the_rate_comes_back(
     rate: float, first: list[tuple[float, float]], told: float | None, seed: int
 ) -> None:
-    """A minute after others have stopped using up a limit, half of it at least is used.
+    """A minute after others have stopped using the limit up, at least half of it is used.
 
-    An eighth, where Retry-After is far longer than the limiter asks: finding out is dear then.
-    In most of these cases it is nearly all of the limit.
+    Where Retry-After is far longer than the limiter needs, an eighth is used: finding out is dear
+    then. In most of these cases nearly all of the limit is used.
     """
     spans, end = [], 0.0
     for free, refused in first:
@@ -552,7 +551,7 @@ def test_whatever_was_refused_before_the_rate_comes_back(
 def test_coincidence_leaves_no_low_belief(
     rate: float, told: float | None, used_up: list[tuple[float, float]]
 ) -> None:
-    """Others' use that looks like a window's end or a low limit: a minute later all is used."""
+    """Others' use that looks like a window or a low limit: a minute later, the limit is used."""
     end = used_up[-1][1]
     for seed in range(3):
         counter = ContendedLimit(TokenBucket(rate, 2 * rate + 1), used_up=used_up).counter()
@@ -570,9 +569,9 @@ def test_coincidence_leaves_no_low_belief(
 @pytest.mark.parametrize("share", [0.0, 0.3])
 @pytest.mark.parametrize("rate", [2, 10, 50])
 def test_somebody_else_from_time_to_time_drives_no_spiral(rate: int, share: float) -> None:
-    """Others empty the bucket every 30 s, or hold it for 9 s: a good part of the rest is used.
+    """Others who empty the bucket every 30 s, or hold it for 9 s, leave a good part that is used.
 
-    In the last of ten minutes as in the first.
+    This holds in the last of ten minutes as in the first.
     """
     spans = [(30.0 * k + 15.0, 30.0 * (k + share) + 15.0) for k in range(20)]
     counter = ContendedLimit(TokenBucket(rate, 2 * rate), used_up=spans).counter()
@@ -584,9 +583,9 @@ def test_somebody_else_from_time_to_time_drives_no_spiral(rate: int, share: floa
 
 @pytest.mark.parametrize(("rate", "told"), [(10, 60.0), (20, 89.0)])
 def test_a_retry_after_that_is_far_too_long_is_met_rarely(rate: int, told: float) -> None:
-    """A vendor that says a minute and more with each 429 says it a few times.
+    """A vendor that asks for a minute or more with each 429 gives few 429s.
 
-    A bucket's saved-up burst is in each interval then, and mustn't be taken for the rate.
+    Each interval then has a bucket's saved-up burst, which mustn't be taken for the rate.
     """
     limit = ContendedLimit(TokenBucket(rate, 2 * rate))
     seconds_for(3000, limit, seed=0, stop=3000 / rate + 6 * told, told=told)
@@ -594,7 +593,7 @@ def test_a_retry_after_that_is_far_too_long_is_met_rarely(rate: int, told: float
 
 @pytest.mark.parametrize("window", [FixedWindow(100, 10, 2), FixedWindow(300, 30, 7)])
 def test_a_window_costs_few_429s(window: FixedWindow) -> None:
-    """Of a thousand requests in windows at most 15 are refused, and 15 to find the window."""
+    """Of a thousand requests in windows, at most 15 are refused, and 15 more to find the window."""
     for seed in range(3):
         limit = ContendedLimit(window)
         asked = 1.3 * least_seconds(limit, 6000) + window.seconds
@@ -602,7 +601,7 @@ def test_a_window_costs_few_429s(window: FixedWindow) -> None:
         assert refused <= 0.015 * 6000 + 15
 
 
-# What an earlier process found.
+# A remembered limit.
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(10, 20), (100, 200)])
@@ -610,7 +609,7 @@ def test_a_window_costs_few_429s(window: FixedWindow) -> None:
 def test_a_limit_that_is_remembered_is_kept_from_the_start(
     rate: int, burst: int, empty: bool
 ) -> None:
-    """At most five 429s in the first minute, 1.03 of the least time, with a full bucket or not."""
+    """A remembered limit: at most five 429s in the first minute, 1.03 of the least time."""
     limit = ContendedLimit(TokenBucket(rate, burst), used_up=((0.0, 0.0),) if empty else ())
     for seed in range(3):
         pacer, counter = Pacer(), limit.counter()
@@ -629,7 +628,7 @@ def test_a_limit_that_is_remembered_is_kept_from_the_start(
 @pytest.mark.parametrize("factor", [0.1, 0.5, 2.0, 10.0])
 @pytest.mark.parametrize("rate", [10, 100])
 def test_a_wrong_memory_is_corrected(rate: int, factor: float) -> None:
-    """Two minutes after the start, nine tenths of the limit are used, whatever was remembered."""
+    """Two minutes after the start, nine tenths of the limit are used, after any memory."""
     pacer, bucket = Pacer(), Bucket(rate, 2 * rate)
     pacer.on_share(rate * factor, remembered=True)
     record = drive(pacer, bucket.admit, until=180.0)
@@ -639,7 +638,7 @@ def test_a_wrong_memory_is_corrected(rate: int, factor: float) -> None:
 
 
 def test_what_has_been_exceeded_is_not_believed() -> None:
-    """Where the rate has grown far beyond the estimate, three quarters of it are told to others."""
+    """Where the rate is far above the estimate, three quarters of the rate count as granted."""
     pacer = Pacer()
     pacer.on_share(10.0)
     drive(pacer, lambda _: True, until=120.0)
@@ -647,7 +646,7 @@ def test_what_has_been_exceeded_is_not_believed() -> None:
     assert pacer.granted == pytest.approx(0.75 * pacer.rate)
 
 
-# Anything at all.
+# Any history.
 
 
 @given(
@@ -665,7 +664,7 @@ def test_what_has_been_exceeded_is_not_believed() -> None:
 def test_any_history_leaves_a_rate_and_a_time(
     events: list[tuple[str, float, float, float | None]], rate: float | None
 ) -> None:
-    """In any history, the rate is above zero and within what was told, the next time finite."""
+    """After any history, the rate is above zero and at most the given one, the next time finite."""
     pacer, now, epochs = Pacer(rate=rate), 0.0, [0]
     for event, later, chance, pause in events:
         now += later

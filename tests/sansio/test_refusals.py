@@ -11,7 +11,7 @@ from segments_async._sansio.pace.refusals import ENOUGH, LASTING, LONGEST_PAUSE,
 
 
 def after(times: list[float], *, passing: bool, others: int = 0) -> Refusals:
-    """Refused at these times; something else passes between them, or doesn't."""
+    """The state after refusals at these times, with or without another request that passes."""
     found = Refusals()
     for n, now in enumerate(times):
         found = found.refused(now, granted=n if passing else 0, others=others)
@@ -20,7 +20,7 @@ def after(times: list[float], *, passing: bool, others: int = 0) -> Refusals:
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=200))
 def test_who_is_refused_with_everybody_is_never_given_up(gaps: list[float]) -> None:
-    """However long a limit refuses all, no submit is held back by itself, or given up."""
+    """While a limit refuses all requests, no submit is delayed by itself or given up."""
     times = [sum(gaps[: n + 1]) for n in range(len(gaps))]
     found = after(times, passing=False)
     assert not found.lasting(times[-1])
@@ -29,13 +29,13 @@ def test_who_is_refused_with_everybody_is_never_given_up(gaps: list[float]) -> N
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=200))
 def test_jobs_at_work_may_be_the_reason(gaps: list[float]) -> None:
-    """While this client has jobs at work a cap on those may be what refuses it."""
+    """While exports of this client run, a cap on them may be the reason: nothing is given up."""
     times = [sum(gaps[: n + 1]) for n in range(len(gaps))]
     assert not after(times, passing=True, others=1).lasting(times[-1])
 
 
 def test_who_is_refused_alone_is_asked_for_ever_more_rarely_and_given_up() -> None:
-    """With others passing all the while it ends within ten minutes, after few tries."""
+    """A submit refused alone is tried ever more rarely, and given up within ten minutes."""
     found, now, tries = Refusals(), 0.0, 0
     while not found.lasting(now):
         now += 0.1 + found.pause
@@ -48,7 +48,7 @@ def test_who_is_refused_alone_is_asked_for_ever_more_rarely_and_given_up() -> No
 
 
 def test_a_few_refusals_are_nothing() -> None:
-    """Refused four times within seconds, a submit isn't suspected."""
+    """A submit that was refused four times within seconds isn't suspicious."""
     assert not after([0, 1, 2, 3], passing=True).suspicious
     assert not after([0.0] * 50, passing=True).suspicious
     assert Refusals().since == math.inf

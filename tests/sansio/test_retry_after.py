@@ -1,4 +1,4 @@
-"""How long an answer asks to wait: RFC 9110's two forms, and all that is neither."""
+"""The pause that an answer asks for: RFC 9110's two forms, and all other values."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def seconds(value: str, *, status: int = 429, date: str | None = None) -> float 
     ids=lambda value: value[:24],
 )
 def test_what_makes_no_sense_asks_for_nothing(value: str) -> None:
-    """Past, zero, negative, infinite, NaN and garbage are None: our own backoff is better."""
+    """Past, zero, negative, infinite, NaN and garbage are None: the client's own backoff holds."""
     assert seconds(value, date=NOON) is None
 
 
 def test_no_header_asks_for_nothing() -> None:
-    """Without a Retry-After, there is None, whatever the Date."""
+    """Without a Retry-After there is no pause, with any Date."""
     assert retry_after_seconds(429, {"date": NOON}) is None
 
 
@@ -77,26 +77,26 @@ def test_a_date_that_has_passed_asks_for_nothing(late: int) -> None:
 
 
 def test_a_date_without_a_date_to_read_it_against_asks_for_nothing() -> None:
-    """This machine's clock isn't the vendor's: without the answer's Date, a date says nothing."""
+    """Without the answer's Date, a date is None: this machine's clock isn't the vendor's."""
     assert seconds("Mon, 23 Nov 2026 12:00:30 GMT") is None
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "Mon, 23 Nov 2026 12:00:00", "\0" * 100])
 def test_a_date_against_a_broken_date_asks_for_nothing(date: str) -> None:
-    """Nor does it where the Date is garbage, or has no zone."""
+    """A date is None too where the answer's Date is garbage, or has no zone."""
     assert seconds("Mon, 23 Nov 2026 12:00:30 GMT", date=date) is None
 
 
 @given(st.text(), st.none() | st.text())
 def test_any_header_is_a_bounded_pause_or_none(value: str, date: str | None) -> None:
-    """Whatever two headers hold, the pause is None or above zero and at most the longest."""
+    """With any two headers, the pause is None, or above zero and at most the longest."""
     pause = seconds(value, date=date)
     assert pause is None or 0 < pause <= LONGEST_RETRY_AFTER
 
 
 @given(MOMENTS, MOMENTS)
 def test_any_two_dates_are_a_bounded_pause_or_none(until: datetime, date: datetime) -> None:
-    """However far two dates lie apart, the pause is None or above zero and at most the longest."""
+    """With any two dates, the pause is None, or above zero and at most the longest."""
     pause = seconds(format_datetime(until, usegmt=True), date=format_datetime(date, usegmt=True))
     assert (pause is not None) == (until.replace(microsecond=0) > date.replace(microsecond=0))
     assert pause is None or 0 < pause <= LONGEST_RETRY_AFTER
@@ -104,12 +104,12 @@ def test_any_two_dates_are_a_bounded_pause_or_none(until: datetime, date: dateti
 
 @pytest.mark.parametrize("value", ["3601", "86400", "9999999999", "1" + "0" * 15])
 def test_a_huge_number_is_the_longest_pause(value: str) -> None:
-    """A day, or a typing error, doesn't stop the account for longer than the longest pause."""
+    """A day, or a typing error, is a pause of at most the longest one."""
     assert seconds(value) == LONGEST_RETRY_AFTER
 
 
 def test_a_date_far_away_is_the_longest_pause() -> None:
-    """Nor does a date in another year."""
+    """A date in another year is the longest pause."""
     assert seconds("Tue, 23 Nov 2027 12:00:00 GMT", date=NOON) == LONGEST_RETRY_AFTER
 
 
@@ -118,7 +118,7 @@ def test_a_date_far_away_is_the_longest_pause() -> None:
     ("value", "pause"), [("1", 1.0), ("120", 120.0), ("0.25", 0.25), ("007", 7.0), (" 5 ", 5.0)]
 )
 def test_seconds_and_their_fractions(value: str, pause: float, status: int) -> None:
-    """Seconds are taken as they are, fractions too, on 429 and on 503."""
+    """Seconds and fractions are read as they are, on 429 and on 503."""
     assert seconds(value, status=status) == pause
 
 
@@ -129,7 +129,7 @@ def test_seconds_are_exact(value: int) -> None:
 
 
 def test_a_date_is_read_against_the_answers_own() -> None:
-    """A date 90 s after the answer's Date is a pause of 90 s, whatever year this machine thinks."""
+    """A date 90 s after the answer's Date is a pause of 90 s, with any clock of this machine."""
     assert seconds("Mon, 23 Nov 2026 12:01:30 GMT", date=NOON) == 90.0
 
 

@@ -1,4 +1,4 @@
-"""Which request goes next: the order's rules, and that nothing is lost or comes twice."""
+"""The order of queued requests; none is lost, and none comes twice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALL, SUBMIT, POLL = Kind.CALL, Kind.SUBMIT, Kind.POLL
 
 
 def filled(*kinds: Kind, **options: Any) -> PollScheduler[str]:
-    """A scheduler with one want per kind given, all of them due."""
+    """A scheduler with one request per kind given, all of them due."""
     scheduler: PollScheduler[str] = PollScheduler(**options)
     for n, kind in enumerate(kinds):
         scheduler.add(QueuedRequest(kind, f"{kind.name}{n}"))
@@ -41,7 +41,7 @@ def pop_all(scheduler: PollScheduler[str], now: float = NOW) -> list[str]:
 
 
 def pop_kinds(scheduler: PollScheduler[str], grants: int) -> list[Kind]:
-    """The kinds of the next wants, each of them added again at once."""
+    """The kinds of the next requests, each of them added again at once."""
     kinds = []
     for _ in range(grants):
         queued = scheduler.pop(NOW)
@@ -51,7 +51,7 @@ def pop_kinds(scheduler: PollScheduler[str], grants: int) -> list[Kind]:
     return kinds
 
 
-# What it doesn't take.
+# Refused arguments.
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan, math.inf])
@@ -63,16 +63,16 @@ def test_a_share_is_from_0_to_1(share: float) -> None:
 
 @pytest.mark.parametrize("cap", [0, -1])
 def test_a_cap_is_at_least_1(cap: int) -> None:
-    """With a cap below 1, nothing could ever be submitted: it is refused."""
+    """A cap below 1 is refused: no export could ever be submitted."""
     with pytest.raises(ConfigurationError, match="max_pending"):
         PollScheduler[str](max_pending=cap)
 
 
-# Nothing, and not yet.
+# Empty, and not due.
 
 
 def test_an_empty_scheduler_wants_nothing() -> None:
-    """Without wants there is nothing to pop, now or ever."""
+    """Without requests there is nothing to pop, now or ever."""
     scheduler: PollScheduler[str] = PollScheduler()
     assert scheduler.pop(NOW) is None
     assert scheduler.next_at(NOW) == math.inf
@@ -81,7 +81,7 @@ def test_an_empty_scheduler_wants_nothing() -> None:
 @pytest.mark.parametrize("kind", [CALL, POLL])
 @pytest.mark.parametrize("harmless", [False, True])
 def test_nothing_goes_before_its_time(kind: Kind, harmless: bool) -> None:
-    """A call or poll that isn't due is not popped, not even where nothing else is wanted."""
+    """A call or poll that isn't due is not popped, not even if no other request is queued."""
     scheduler: PollScheduler[str] = PollScheduler()
     scheduler.add(QueuedRequest(kind, "later", NOW + 0.001))
     assert scheduler.pop(NOW, harmless=harmless) is None
@@ -89,18 +89,18 @@ def test_nothing_goes_before_its_time(kind: Kind, harmless: bool) -> None:
 
 
 def test_a_call_that_is_not_due_holds_nobody() -> None:
-    """What isn't due doesn't stand in the way of what is."""
+    """A call that isn't due doesn't delay a poll that is."""
     scheduler = filled(POLL)
     scheduler.add(QueuedRequest(CALL, "later", NOW + 1))
     assert pop_all(scheduler) == ["POLL0"]
 
 
-# Discarding, and adding again.
+# Cancelling, and adding again.
 
 
 @pytest.mark.parametrize("kind", Kind)
 def test_what_is_discarded_does_not_come(kind: Kind) -> None:
-    """A discarded want is neither popped nor waited for."""
+    """A cancelled request is neither popped nor waited for."""
     scheduler: PollScheduler[str] = PollScheduler()
     queued = QueuedRequest(kind, "dropped")
     scheduler.add(queued)
@@ -119,7 +119,7 @@ def test_a_discarded_submit_is_not_pending() -> None:
 
 
 def test_discarding_what_is_not_queued_does_nothing() -> None:
-    """A want that was never added, or was popped already, may be discarded all the same."""
+    """A request that was never added, or was popped already, may be cancelled too."""
     scheduler = filled(POLL)
     scheduler.cancel(QueuedRequest(POLL, "stranger"))
     popped = scheduler.pop(NOW)
@@ -129,7 +129,7 @@ def test_discarding_what_is_not_queued_does_nothing() -> None:
 
 
 def test_what_is_discarded_may_come_back() -> None:
-    """A want that is added again after it was discarded comes once."""
+    """A request that is added again after it was cancelled comes once."""
     scheduler = filled()
     queued: QueuedRequest[str] = QueuedRequest(POLL, "back")
     for _ in range(3):
@@ -140,7 +140,7 @@ def test_what_is_discarded_may_come_back() -> None:
 
 
 def test_adding_again_replaces() -> None:
-    """A want added twice, with another time, comes once and at the later one's time."""
+    """A request added twice, with another time, comes once and at the later one's time."""
     scheduler = filled()
     queued: QueuedRequest[str] = QueuedRequest(POLL, "moved", NOW)
     scheduler.add(queued)
@@ -152,7 +152,7 @@ def test_adding_again_replaces() -> None:
 
 
 def test_a_submit_that_comes_back_goes_last_among_its_equals() -> None:
-    """After a 429, a submit is behind those that expect as long and came meanwhile or before."""
+    """After a 429, a submit goes after the queued ones with the same expected seconds."""
     scheduler = filled(SUBMIT, SUBMIT, SUBMIT)
     first = scheduler.pop(NOW)
     assert first is not None
@@ -271,7 +271,7 @@ def test_no_credit_is_saved_while_no_poll_waits() -> None:
 
 
 def test_no_more_are_pending_than_the_cap() -> None:
-    """With max_pending exports at work, submits wait, and are not waited for."""
+    """With max_pending exports at work, no submit is popped, and `next_at` ignores submits."""
     scheduler = filled(*[SUBMIT] * 5, max_pending=2)
     assert pop_all(scheduler) == ["SUBMIT0", "SUBMIT1"]
     assert scheduler.next_at(NOW) == math.inf
@@ -287,7 +287,7 @@ def test_each_end_lets_one_in() -> None:
 
 
 def test_capped_submits_leave_the_grants_to_polls() -> None:
-    """Submits that may not go don't wait: polls take every grant, whatever the share."""
+    """Submits that may not go don't count as waiting: polls take every grant, with any share."""
     scheduler = filled(SUBMIT, SUBMIT, *[POLL] * 5, max_pending=1, poll_share=0)
     kinds = [queued.kind for _ in range(6) if (queued := scheduler.pop(NOW))]
     assert kinds == [SUBMIT] + [POLL] * 5
@@ -309,7 +309,7 @@ def test_a_harmless_request_is_preferred(others: list[Kind], kind: Kind) -> None
         scheduler.add(queued)
 
 
-# Anything at all.
+# Any history.
 
 OPERATIONS = st.lists(
     st.one_of(
@@ -327,7 +327,7 @@ OPERATIONS = st.lists(
 def test_nothing_is_lost_and_nothing_comes_twice(
     operations: list[tuple[str, Any, float]], share: float, cap: int | None
 ) -> None:
-    """Every want comes once unless discarded, when due, within the cap, as `next_at` says."""
+    """Every request comes once unless cancelled, when due, under the cap, as `next_at` says."""
     scheduler: PollScheduler[int] = PollScheduler(poll_share=share, max_pending=cap)
     requests: list[QueuedRequest[int]] = []
     expected: set[int] = set()
@@ -393,7 +393,7 @@ def test_nothing_is_lost_and_nothing_comes_twice(
 def test_a_poll_waits_for_those_due_before_it(
     times: list[float], submits: int, share: float, calling: bool
 ) -> None:
-    """The k-th poll by due time gets one of the next k/share grants, of twice that beside calls."""
+    """The k-th poll by due time gets one of the next k/share grants, twice as many beside calls."""
     scheduler = filled(*[SUBMIT] * submits, poll_share=share)
     if calling:
         scheduler.add(QueuedRequest(CALL, "call"))
@@ -415,7 +415,7 @@ def test_a_poll_waits_for_those_due_before_it(
 
 @given(st.lists(st.floats(0, 4), min_size=2, max_size=30), st.floats(0.5, 50))
 def test_every_export_is_polled_again(ages: list[float], rate: float) -> None:
-    """Of n waiting exports, each is asked about again within its floor and n + 1 grants."""
+    """Of n waiting exports, each is polled again within its least gap and n + 1 grants."""
     scheduler: PollScheduler[tuple[float, int]] = PollScheduler()
     asked: dict[tuple[float, int], float] = {}
     for number, age in enumerate(ages):
@@ -436,7 +436,7 @@ def test_every_export_is_polled_again(ages: list[float], rate: float) -> None:
         scheduler.add(queued)
 
 
-# When to ask again.
+# When to poll again.
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
@@ -449,7 +449,7 @@ def test_the_gap_between_polls_grows_with_age(submitted_at: float, age: float) -
 
 
 def test_a_long_export_takes_few_polls() -> None:
-    """Asked whenever it is worth it, an export of an hour takes some hundred polls."""
+    """An export of an hour, polled as early as allowed, takes some hundred polls."""
     now, polls = 0.0, 0
     while now < 3600:
         now, polls = next_poll_at(now, 0.0), polls + 1

@@ -1,4 +1,4 @@
-"""Claims about dividing an account's limit between its processes."""
+"""How processes divide an account's limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SUM = "one sum"
 
 
 def refused(pacer: Pacer, now: float = 0.0) -> None:
-    """A 429, which holds everybody."""
+    """A 429, which begins a block."""
     pacer.on_throttled(now, pacer.take(now), retry_after=None, chance=0.0)
 
 
@@ -34,18 +34,18 @@ def knowing(granted: float) -> Pacer:
 
 
 def exchanged(share: Share, pacer: Pacer, group: GroupView) -> Report:
-    """All that happens in one exchange."""
+    """One exchange of a process with the others."""
     own = share.own(pacer)
     report = own.tell(group)
     share.took(pacer, own, report)
     return report
 
 
-# What is not shared.
+# Not shared.
 
 
 def test_a_rate_that_was_told_is_nobodys_part() -> None:
-    """The caller's word is no evidence of the account's limit, and isn't overruled."""
+    """A rate given by the caller is no evidence of the limit, and isn't changed by the others."""
     pacer = Pacer(rate=5)
     report = exchanged(Share(), pacer, GroupView(100.0, 1, SUM))
     assert report == Report(100.0, None, False, SUM)
@@ -53,7 +53,7 @@ def test_a_rate_that_was_told_is_nobodys_part() -> None:
 
 
 def test_no_part_is_taken_while_a_429_holds_everybody() -> None:
-    """What a block teaches is of the rate before it: that is told first."""
+    """In a block no part is adopted: the estimate at its end is reported first."""
     pacer, share = knowing(10.0), Share()
     exchanged(share, pacer, GroupView(None, 0, SUM))
     refused(pacer)
@@ -63,7 +63,7 @@ def test_no_part_is_taken_while_a_429_holds_everybody() -> None:
 
 
 def test_who_seeks_the_limit_goes_on_alone() -> None:
-    """Refused once and nothing found yet, he'd take the part of another for all there is."""
+    """A process with 429s and no estimate adopts no part: the part would pass for the limit."""
     pacer = Pacer()
     refused(pacer)
     pacer.on_accepted(0.5, pacer.take(0.4))
@@ -73,7 +73,7 @@ def test_who_seeks_the_limit_goes_on_alone() -> None:
 
 
 def test_what_was_found_meanwhile_comes_first() -> None:
-    """A part that was told for another estimate is not gone by."""
+    """A part is not adopted if the process has found another rate since its report."""
     pacer, share = knowing(10.0), Share()
     own = share.own(pacer)
     pacer.on_share(4.0)
@@ -82,7 +82,7 @@ def test_what_was_found_meanwhile_comes_first() -> None:
 
 
 def test_a_change_too_small_ends_no_measurement() -> None:
-    """The pacer goes on with what it is at."""
+    """A part near the present one doesn't end the pacer's interval."""
     pacer, share = knowing(10.0), Share()
     near = 10.0 * (1 + WORTH_A_CHANGE / 2)
     assert not share.took(pacer, share.own(pacer), Report(20.0, near, True, SUM))
@@ -90,7 +90,7 @@ def test_a_change_too_small_ends_no_measurement() -> None:
 
 
 def test_what_was_told_to_a_forgotten_sum_is_told_again() -> None:
-    """A new one, which another has begun, hasn't got it yet."""
+    """A process reports its rate again to a new sum."""
     pacer, share = knowing(10.0), Share()
     exchanged(share, pacer, GroupView(None, 0, SUM))
     assert share.own(pacer).tell(GroupView(10.0, 1, SUM)).limit == 10.0
@@ -98,7 +98,7 @@ def test_what_was_told_to_a_forgotten_sum_is_told_again() -> None:
 
 
 def test_parts_told_twice_dont_ruin_the_sum() -> None:
-    """Each of four took over all, having lost sight of the others; all are cut at once.
+    """Four processes that each reported the same part, and are all cut, take off one cut at most.
 
     Each would take its whole part off the sum. It falls as far as one of them was cut, at most.
     """
@@ -108,11 +108,11 @@ def test_parts_told_twice_dont_ruin_the_sum() -> None:
     assert limit == pytest.approx(100.0 * DEEPEST_CUT**4)
 
 
-# What is.
+# Shared.
 
 
 def test_a_new_process_begins_with_its_part() -> None:
-    """It needn't find anything, and a third of 90/s is not exceeded while it would."""
+    """A new process begins with its third of 90/s, without a search."""
     pacer = Pacer()
     assert exchanged(Share(), pacer, GroupView(90.0, 2, SUM)) == Report(90.0, 30.0, True, SUM)
     assert pacer.granted == 30.0
@@ -120,7 +120,7 @@ def test_a_new_process_begins_with_its_part() -> None:
 
 
 def test_the_others_get_what_one_leaves() -> None:
-    """At once, and without finding it; the next request needn't wait at the old pace."""
+    """When a process leaves, the next request of the others goes at the new pace at once."""
     pacer, share = knowing(0.1), Share()
     exchanged(share, pacer, GroupView(None, 0, SUM))
     pacer.take(0.0)
@@ -131,14 +131,14 @@ def test_the_others_get_what_one_leaves() -> None:
 
 
 def test_who_leaves_is_not_counted() -> None:
-    """Though somebody waited a moment ago."""
+    """A process that leaves doesn't wait, though a request waited there a moment ago."""
     pacer, share = knowing(10.0), Share()
     pacer.on_waiting()
     assert share.own(pacer, leaves=True).tell(GroupView(20.0, 1, SUM)).waits is False
 
 
 def test_who_still_waits_is_counted_again() -> None:
-    """In a long block nobody begins to wait anew; once nobody waits, that is told once more."""
+    """In a long block a process counts as waiting in each exchange, until no request waits."""
     pacer, share = knowing(10.0), Share()
     pacer.on_waiting()
     assert [share.own(pacer).waits for _ in range(3)] == [True] * 3
@@ -146,11 +146,11 @@ def test_who_still_waits_is_counted_again() -> None:
     assert [share.own(pacer).waits for _ in range(2)] == [True, False]
 
 
-# What is remembered.
+# Remembered.
 
 
 def test_a_process_begins_at_what_others_found_that_are_gone() -> None:
-    """The first one there takes it for all of the limit, and tells it to those that come later."""
+    """The first process uses the whole remembered limit, and reports it to later ones."""
     pacer, share = Pacer(), Share()
     report = exchanged(share, pacer, GroupView(None, 0, SUM, learnt=40.0))
     assert report == Report(40.0, 40.0, True, SUM, remembered=True)
@@ -159,12 +159,12 @@ def test_a_process_begins_at_what_others_found_that_are_gone() -> None:
 
 
 def test_what_is_found_replaces_a_memory() -> None:
-    """A process that has found the limit by itself doesn't add it to what is remembered."""
+    """A limit that a process finds replaces the remembered one, and isn't added to it."""
     assert exchanged(Share(), knowing(10.0), GroupView(None, 0, SUM, learnt=40.0)).limit == 10.0
 
 
 def test_a_memory_that_is_too_high_falls_for_all() -> None:
-    """Who finds a quarter of its part says so at once, and not by 15 % in each exchange."""
+    """A process that finds a quarter of its part lowers the sum at once, not by 15 % each time."""
     pacer, share = Pacer(), Share()
     exchanged(share, pacer, GroupView(None, 1, SUM, learnt=80.0))
     assert pacer.granted == 40.0
@@ -174,13 +174,13 @@ def test_a_memory_that_is_too_high_falls_for_all() -> None:
 
 @pytest.mark.parametrize("pacer", [Pacer(rate=5), Pacer(rate=math.inf)])
 def test_a_rate_that_was_told_goes_by_no_memory(pacer: Pacer) -> None:
-    """Nor does it make the memory look fresh."""
+    """A rate given by the caller uses no memory, and doesn't refresh it."""
     report = exchanged(Share(), pacer, GroupView(None, 0, SUM, learnt=40.0))
     assert report == Report(None, None, False, SUM)
 
 
 def test_a_memory_of_hardly_anything_is_not_gone_by() -> None:
-    """To seek the limit takes seconds, to grow from a request in ten seconds takes minutes."""
+    """A remembered limit below 0.5/s isn't used: a search takes seconds, growth minutes."""
     pacer = Pacer()
     assert exchanged(Share(), pacer, GroupView(None, 0, SUM, learnt=0.1)).part is None
     assert pacer.granted is None
@@ -202,7 +202,7 @@ def test_a_part_is_of_the_sum(
     alone: bool,
     waits: bool,
 ) -> None:
-    """All parts together are the limit, which is a number above zero, or nothing is told."""
+    """All parts together are the limit, which is above zero; or there is no part."""
     answer = Own(found, report, SUM, alone, waits).tell(GroupView(limit, others, SUM))
     if answer.part is None:
         assert answer.limit == limit
@@ -215,7 +215,7 @@ def test_a_part_is_of_the_sum(
 
 @given(parts=st.lists(RATES, min_size=1, max_size=8), grown=st.lists(RATES, max_size=8))
 def test_the_sum_is_what_all_found(parts: list[float], grown: list[float]) -> None:
-    """Whoever tells first, and however often: each one's last estimate is in it once."""
+    """In any order of reports, the sum has each process's last estimate once."""
     limit: float | None = None
     report: list[float | None] = [None] * len(parts)
     last = dict(enumerate(parts))

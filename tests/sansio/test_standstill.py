@@ -1,4 +1,4 @@
-"""Claims about telling a request that is late from a process that stood still."""
+"""A late request and a process that stood still are different things."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from segments_async._sansio.pace.standstill import LATE, LOOK, MOMENT, Standstil
 
 
 def look(clock: Standstill, now: float, due: float, *, late: float = 0.0) -> float:
-    """Sleep until the next look, which comes so much later than planned. Returns when it is."""
+    """Sleep until the next look, which comes so much later than planned. Returns the time."""
     at = now + clock.plan(now, due) + late
     clock.on_look(at)
     return at
 
 
 def test_a_request_ends_when_its_time_is_over() -> None:
-    """In a process that was there all the time, neither earlier nor later."""
+    """In a process that didn't stand still, a request ends exactly when its time is over."""
     clock, now = Standstill(0.0), 0.0
     while not clock.is_over(5.5, now):
         now = look(clock, now, 5.5)
@@ -21,7 +21,7 @@ def test_a_request_ends_when_its_time_is_over() -> None:
 
 
 def test_the_clock_is_looked_at_every_second() -> None:
-    """So a standstill in mid-request is seen as one, however long the request may take."""
+    """The clock is read each second, so a standstill in mid-request is noticed."""
     clock = Standstill(0.0)
     assert clock.plan(0.0, 30.0) == LOOK
     assert clock.plan(0.0, float("inf")) == LOOK
@@ -38,7 +38,7 @@ def test_after_a_standstill_a_request_has_a_moment() -> None:
 
 
 def test_a_standstill_lengthens_no_request_that_has_time() -> None:
-    """One that has more than the moment left ends when it would have ended."""
+    """A request with more time left than the moment ends when its own time is over."""
     clock = Standstill(0.0)
     now = look(clock, 0.0, 90.0, late=60.0)
     while not clock.is_over(90.0, now):
@@ -47,7 +47,7 @@ def test_a_standstill_lengthens_no_request_that_has_time() -> None:
 
 
 def test_a_busy_loop_is_no_standstill() -> None:
-    """Looks that are a little late put nothing off."""
+    """Looks that are a little late delay no end."""
     clock, now = Standstill(0.0), 0.0
     while not clock.is_over(5.0, now):
         now = look(clock, now, 5.0, late=LATE)
@@ -55,7 +55,7 @@ def test_a_busy_loop_is_no_standstill() -> None:
 
 
 def test_each_standstill_has_its_moment() -> None:
-    """Stopped again within the moment, the process gets another one."""
+    """A process that is stopped again within the moment gets another one."""
     clock = Standstill(0.0)
     now = look(clock, 0.0, 5.0, late=60.0)
     now = look(clock, now, 5.0, late=60.0)

@@ -35,6 +35,7 @@ from segments_async._sansio.jobs.verdict import unusable_outcome
 from segments_async.errors import (
     ExportExpiredError,
     ExportTimeoutError,
+    JournalError,
     NotSubmittedError,
     SegmentsError,
     SubmitUnknownError,
@@ -276,6 +277,24 @@ def on_expired(
 def given_up(outcome: NotExported) -> Decision:
     """The run gives the export up."""
     return Decision(Settle(outcome), ((Event.GAVE_UP, Payload.of_outcome(outcome)),))
+
+
+def unrecorded(segment_id: str, export: Export, cause: JournalError, *, known: bool) -> NotExported:
+    """The outcome of an export of which the journal could not keep what the vendor said.
+
+    Args:
+        segment_id: the segment.
+        export: as last seen.
+        cause: why the journal could not.
+        known: whether a later session finds the export in the journal.
+    """
+    error = JournalError(
+        f"segment {segment_id}: export {export.export_id} is at the vendor, and the journal could "
+        f"not keep what became of it: {cause}",
+        reason=cause.reason,
+        location=cause.location,
+    )
+    return NotExported(segment_id, export, error, "yes", resumable=known)
 
 
 @attrs.frozen(kw_only=True)

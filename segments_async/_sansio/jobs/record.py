@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal, assert_never
+from typing import Literal
 
 import attrs
 
@@ -126,29 +126,33 @@ def resume_events(
         on_expired: ``"resubmit"`` asks for another export where the file is gone.
         retry_failed: how many FAILED exports of one segment are followed by another.
     """
-    state, failure = record.state, record.failure
-    match state:
-        case State.NEW | State.SUBMITTED:
-            return ()
-        case State.INTENT:  # the process died before the POST, or before its answer
-            return (Event.LOST, *_opted_in(on_unknown == "resubmit"))
+    if record.state is State.INTENT:  # the process died before the POST, or before its answer
+        return (Event.LOST, *_opted_in(on_unknown == "resubmit"))
+    wanted = {
+        State.UNKNOWN: on_unknown == "resubmit",
+        State.EXPIRED: on_expired == "resubmit",
+        State.FAILED: record.failures <= retry_failed,
+    }
+    if record.state in wanted:
+        return _opted_in(wanted[record.state])
+    return (Event.RESUMED,) if _goes_on(record, file_present=file_present) else ()
+
+
+def _goes_on(record: ExportRecord, *, file_present: bool) -> bool:
+    """Whether a later session goes on with an export that came to a rest, or to an end."""
+    failure = record.failure
+    match record.state:
         case State.COMPLETE | State.FETCHING | State.UNASKED:
-            return (Event.RESUMED,)
+            return True
         case State.DONE | State.UNCHANGED:
-            return () if file_present else (Event.RESUMED,)
+            return not file_present
         case State.BROKEN_OFF:
-            return (Event.RESUMED,) if failure is None or failure.resumable else ()
+            return failure is None or failure.resumable
         case State.REFUSED:
             # Only where the log says so: a refused POST that was acted on is not repeated.
-            return (Event.RESUMED,) if failure and failure.submitted == "no" else ()
-        case State.UNKNOWN:
-            return _opted_in(on_unknown == "resubmit")
-        case State.EXPIRED:
-            return _opted_in(on_expired == "resubmit")
-        case State.FAILED:
-            return _opted_in(record.failures <= retry_failed)
+            return failure is not None and failure.submitted == "no"
         case _:
-            assert_never(state)
+            return False
 
 
 def _opted_in(wanted: bool) -> tuple[Event, ...]:

@@ -1,7 +1,7 @@
-"""Whether to ask again, and after how long. When the next request may go at all is the pacer's.
+"""Pauses after failures: what Retry-After says, jitter, the quota of retries, the ticket guard.
 
-Retrying (something went wrong) and polling (nothing went wrong, it just isn't finished) are two
-things: what they share is only the gate through which both pass.
+These are pauses of one call or one export, except for the ticket guard's. How fast requests go at
+all is the pacer's question.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
-#: The longest pause that a Retry-After can order, in seconds. Other APIs of this vendor speak of
-#: seconds and minutes; an hour is already longer than any window known, and a day, or a typing
-#: error, would silently stop the account's every task.
+#: The longest pause that a Retry-After can order, in seconds. Other APIs of this vendor ask for
+#: seconds or minutes, and an hour is longer than any known window. A day, or a typing error, would
+#: silently stop all requests of the account.
 LONGEST_RETRY_AFTER = 3600.0
 
-#: Full jitter, from 1 s doubling to 30 s, for gateways' errors and broken links.
+#: Full jitter, from 1 s doubling to 30 s, for gateways' errors and broken connections.
 FIRST_BACKOFF = 1.0
 LONGEST_BACKOFF = 30.0
 
-#: The ticket guard's first and longest pause, in seconds, and how many answers of 500 end a run.
+#: The ticket guard's first and longest pause, in seconds; and the answers of 500 that end a run.
 FIRST_GUARD = 60.0
 LONGEST_GUARD = 900.0
 MOST_INTERNAL_ERRORS = 6
@@ -33,9 +33,10 @@ _NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
 def retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None:
     """The pause that an answer asks for, in seconds; None where it asks for none that makes sense.
 
-    RFC 9110 section 10.2.3: seconds (fractions are seen too) or a date, which is read against the
-    answer's own ``Date``, since neither clock need be right. Only on 429 and 503: a 401 with a
-    Retry-After is still a 401. Past, negative, NaN and garbage are None: our own backoff is better.
+    RFC 9110 section 10.2.3: seconds (servers send fractions, too) or a date. The date is read
+    against the answer's own ``Date``, since neither clock need be right. Only 429 and 503 count: a
+    401 with a Retry-After is still a 401. Past, negative, NaN and garbage are None, and the
+    client's own backoff holds.
     """
     value = headers.get("retry-after")
     if value is None or status not in (429, 503):
@@ -69,16 +70,16 @@ def _moment(value: str | None) -> datetime | None:
 def full_jitter(attempt: int, chance: float) -> float:
     """Seconds to wait before attempt number `attempt` + 1 (0: the first has just failed).
 
-    Full jitter: callers that failed together don't come back together.
+    With full jitter, callers that failed together don't come back together.
     """
     return chance * min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(attempt, 30))
 
 
 class RetryQuota:
-    """A bucket of retries that successes refill, so that an outage isn't met with a multiple of it.
+    """A bucket of retries that successes refill: retries can't multiply the load of an outage.
 
-    A retry takes one; a success gives back a tenth. Ten calls that each fail for ever thus send at
-    most `size` requests more than their own ten, however large their own patience.
+    A retry takes one; a success gives back a tenth. Ten calls that fail for ever send at most
+    `size` requests besides their own ten, however often each may be tried.
     """
 
     def __init__(self, size: float = 50.0, refill: float = 0.1) -> None:
@@ -98,10 +99,10 @@ class RetryQuota:
 
 
 class TicketGuard:
-    """After a 500, leave the vendor alone: each one "will automatically raise a ticket".
+    """After a 500 nothing is sent: each 500 "will automatically raise a ticket".
 
-    Any 500 holds the whole account for 60 s, doubling up to 15 minutes while they go on. Then one
-    request goes as a probe; if it succeeds, the guard closes.
+    Any 500 delays all requests of the account for 60 s, doubling up to 15 minutes while more come.
+    Then one request goes as a probe. If the probe succeeds, the guard is disarmed.
     """
 
     def __init__(self) -> None:
@@ -113,27 +114,27 @@ class TicketGuard:
         self.internal_errors: int = 0
 
     def next_at(self) -> float:
-        """When the next request may go; never, while the probe is under way."""
+        """When the next request may go, in seconds; inf while the probe is on the wire."""
         return math.inf if self._probing else self._until
 
     def restore(self, until: float, pause: float) -> None:
-        """An earlier process had armed it: hold until then at least, and let a probe go first."""
+        """An earlier process had armed the guard: hold until `until` at least, then probe."""
         self._until = max(self._until, until)
         self._pause = max(self._pause, min(pause, LONGEST_GUARD))
         self.armed = True
 
     @property
     def pause(self) -> float:
-        """Seconds that the next 500 would hold everybody."""
+        """Seconds that the next 500 would delay all requests."""
         return self._pause
 
     @property
     def until(self) -> float:
-        """Until when everybody is held, where it is armed."""
+        """Until when all requests are delayed, where the guard is armed."""
         return self._until
 
     def on_internal_error(self, now: float) -> None:
-        """A 500. Those of requests sent before the first one's answer don't double the pause."""
+        """A 500. One to a request sent before the first 500 came doesn't double the pause."""
         self.internal_errors += 1
         if self.armed and not self._probing:
             return
@@ -142,14 +143,14 @@ class TicketGuard:
         self.armed, self._probing = True, False
 
     def on_sent(self) -> bool:
-        """A request goes: whether it is the guard's probe."""
+        """A request goes. Returns whether it is the guard's probe."""
         self._probing = self.armed
         return self._probing
 
     def on_probe_answer(self, now: float, *, passed: bool) -> None:
-        """The probe's answer came, or was lost; a 500 is told to :meth:`on_internal_error`.
+        """The probe's answer came, or was lost; for a 500 see :meth:`on_internal_error`.
 
-        One that didn't pass is no reason for a longer pause, and none to go on either.
+        After a probe that didn't pass, the next one goes later; the pause isn't doubled.
         """
         if not self._probing:
             return
@@ -160,5 +161,5 @@ class TicketGuard:
             self._until = now + LONGEST_BACKOFF
 
     def on_probe_unsent(self) -> None:
-        """The probe never went: the next request is it."""
+        """The probe was not sent: the next request is the probe."""
         self._probing = False

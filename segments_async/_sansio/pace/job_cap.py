@@ -1,45 +1,45 @@
-"""A cap on jobs running at the vendor, told apart from a limit on requests.
+"""A cap on exports running at the vendor, told apart from a limit on requests.
 
-Both answer 429. But a cap refuses submits only: polls pass all the while, and nothing but a job's
-end makes room. Taken for a rate, such a 429 would slow every poll down, and with them the
-noticing of the ends that make room.
+Both answer 429. But a cap refuses submits only: polls pass, and only the end of an export makes
+room. If such a 429 were taken for a rate, polls would slow down, and the ends that make room would
+be noticed later.
 """
 
 from __future__ import annotations
 
 import math
 
-#: After a refused submit, so many polls go first. Under a limit on requests that has granted those,
-#: the next submit at the same pace passes too; one that is refused again is evidence of a cap.
+#: After a refused submit, so many polls go first. If a limit on requests grants those polls, it
+#: grants the next submit at the same pace too: a submit refused again is evidence of a cap.
 POLLS_BETWEEN = 3
 
-#: So much evidence is enough. One that passes although no job was seen to end is evidence enough
-#: to the contrary; one that passes after an end says little, and only lets the evidence fade.
+#: So much evidence is enough. A submit that passes although no export was seen to end refutes the
+#: cap. A submit that passes after an end says little, and only lets the evidence fade.
 ENOUGH = 1.0
 FADING = 0.8
 
-#: After so many submits accepted at the cap, one more job is tried: caps move, and the first guess
-#: counts jobs that had ended unnoticed.
+#: After so many submits accepted at the cap, one more export is tried: caps move, and the first
+#: guess counts exports that had ended unnoticed.
 PATIENCE = 20
 
 
 class PendingCap:
-    """The most jobs that the vendor lets run at once, as far as 429s to submits tell."""
+    """The most exports that the vendor lets run at once, as far as 429s to submits tell."""
 
     def __init__(self) -> None:
-        #: Jobs at work at once; infinite while nothing suggests a cap.
+        #: Exports running at once; inf while nothing suggests a cap.
         self.jobs = math.inf
         #: Requests/s at the first of the refusals that were taken for a cap; None for no pacing.
         self.rate_before: float | None = None
         self._evidence = 0.0
         self._asking = False  # since a refused submit, none was granted
-        self._ends = 0  # jobs seen to end since then
+        self._ends = 0  # exports seen to end since then
         self._polls = 0  # granted since then
         self._accepted = 0
 
     @property
     def suspected(self) -> bool:
-        """A submit was refused, and too few polls have passed since to tell why."""
+        """Whether a submit was refused, and too few polls have passed since to tell why."""
         return self._asking and self._polls < POLLS_BETWEEN
 
     def on_poll_granted(self) -> None:
@@ -47,12 +47,12 @@ class PendingCap:
         self._polls += 1
 
     def on_poll_refused(self) -> None:
-        """Polls don't pass either: it was the rate."""
+        """A poll got a 429 too: the limit is one on requests."""
         self._evidence, self._asking = 0.0, False
         self.jobs = math.inf
 
     def on_job_ended(self) -> None:
-        """A job was seen to end."""
+        """An export was seen to end."""
         self._ends += 1
 
     def on_submit_granted(self) -> None:
@@ -67,10 +67,10 @@ class PendingCap:
                 self.jobs += 1
 
     def on_submit_refused(self, others: int, rate: float | None) -> bool:
-        """A submit got a 429. Whether that was the cap, and so no word on the rate.
+        """A submit got a 429. Returns whether the cap refused it, which says nothing of the rate.
 
         Args:
-            others: jobs that were at work at the vendor, as far as was known, besides this one.
+            others: exports known to run at the vendor besides this one.
             rate: requests/s that are being sent at most; None while nothing limits them.
         """
         if self.jobs < math.inf and others >= self.jobs - 1:

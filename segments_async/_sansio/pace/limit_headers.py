@@ -1,8 +1,8 @@
-"""What an answer's headers say about the limit. Used where they come, relied on nowhere.
+"""The hints that an answer's headers give about the limit. They are used, and never relied on.
 
-The vendor's page names none. Its other APIs document ``X-mp-rate-limit-percentage-used`` on good
-answers; common elsewhere are ``RateLimit-Remaining`` with ``RateLimit-Reset`` (also with ``X-``),
-and the ``RateLimit`` field of draft-ietf-httpapi-ratelimit-headers.
+The vendor's page names no such header. Its other APIs document ``X-mp-rate-limit-percentage-used``
+on good answers; common elsewhere are ``RateLimit-Remaining`` with ``RateLimit-Reset`` (also with
+``X-``), and the ``RateLimit`` field of draft-ietf-httpapi-ratelimit-headers.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Mapping
 
 import attrs
 
-#: A Reset above this many seconds is taken as a moment since 1970 (which it is at some vendors),
-#: and not used: it would have to be read against a clock that need not be right.
+#: A Reset above so many seconds is a time since 1970 at some vendors. It isn't used: it would have
+#: to be read against a clock that need not be right.
 _LONGEST_RESET = 3600.0
 
 #: The longest wait that a hint orders, in seconds. Some vendors count in milliseconds, and some say
-#: when the whole budget is there again. A wait that is too short costs one 429; one that is too
+#: when the whole budget is refilled. A wait that is too short costs one 429; a wait that is too
 #: long stops the account.
 _LONGEST_WAIT = 120.0
 
-#: From this share of the budget on, there is no reason to ask for more of it.
+#: From this percentage of the budget on, the rate doesn't grow.
 _NEARLY_USED = 95.0
 
 _REMAINING = ("ratelimit-remaining", "x-ratelimit-remaining", "x-rate-limit-remaining")
@@ -32,11 +32,11 @@ _PARAMETER = re.compile(r";\s*([rt])\s*=\s*(\d{1,10})\b")
 
 @attrs.frozen
 class Hint:
-    """What the headers of a good answer advise.
+    """The advice of a good answer's headers.
 
     Attributes:
-        wait: seconds until the budget is refilled, where it is used up; else 0.
-        steady: the budget is nearly used up: don't grow now.
+        wait: seconds until the budget is refilled, where the budget is used up; else 0.
+        steady: the budget is nearly used up: the rate shouldn't grow now.
     """
 
     wait: float = 0.0
@@ -44,7 +44,7 @@ class Hint:
 
 
 def read_hint(headers: Mapping[str, str]) -> Hint | None:
-    """The hint of a good answer, or None where it has none, or none that makes sense."""
+    """The hint in the headers of a good answer; None where none is there, or none makes sense."""
     if "rate" not in " ".join(headers):
         return None  # almost always, and six look-ups cheaper
     remaining, reset = _structured(headers.get("ratelimit"))

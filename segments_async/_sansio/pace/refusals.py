@@ -1,8 +1,8 @@
-"""A submit that alone is refused with "not now", again and again, while other requests pass.
+"""One submit that is refused with "not now" again and again, while other requests pass.
 
-A 429 is about everybody as long as nothing else passes; then only waiting helps, however long. But
-vendors have answered 429 for good to one job and to no other: such a job would keep its run from
-ending, and nobody would know why.
+A 429 concerns all requests as long as no other request passes; then only waiting helps. But vendors
+have answered 429 for ever to one export and to no other. Such an export would keep its run from
+ending, and no log line would say why.
 """
 
 from __future__ import annotations
@@ -11,18 +11,19 @@ import math
 
 import attrs
 
-#: After so many refusals in a row, over so many seconds, something harmless is sent before the next
-#: try, to see whether it passes. Sooner, it would take what a low limit has left.
+#: After so many refusals in a row, over so many seconds, a harmless request is sent before the next
+#: try, to see whether that one passes. Earlier, it would use up the rest of a low limit.
 SUSPICIOUS = 5
 SUSPICIOUS_AFTER = 30.0
 
-#: So many refusals, each after something else had passed, and so many seconds since the first, are
-#: enough to give it up.
+#: A submit is given up after so many refusals, each after another request had passed, and so many
+#: seconds after the first one.
 ENOUGH = 8
 LASTING = 300.0
 
-#: Pause between two tries of a submit that was passed over so many times: 1 s, doubling up to the
-#: longest, in seconds. While it isn't suspicious, a cap on jobs may be what refuses it.
+#: Pause between two tries of a submit that was refused so many times while other requests passed: 1
+#: s, doubling up to the longest, in seconds. Before the refusals are suspicious, the pause is
+#: short: the reason may be a cap on running exports.
 PASSED_OVER = 3
 LONGEST_PAUSE_AT_FIRST = 4.0
 LONGEST_PAUSE = 60.0
@@ -33,11 +34,11 @@ class Refusals:
     """The refusals in a row of one submit.
 
     Attributes:
-        count: how many.
-        passed_over: how many of them came although something else had passed since the one before.
-        alone: how many of those came while no job of this client was at work, once suspicious.
+        count: the number of refusals.
+        passed_over: those before which another request had passed since the last refusal.
+        alone: those of them that came once suspicious, while no export of this client ran.
         since: when the first came, in seconds.
-        last: when the last came.
+        last: when the last came, in seconds.
         granted: requests of this client that had been granted at the last one.
         pause: seconds until the next try. 0 where nothing else passes: the pacer delays every
             request then.
@@ -52,13 +53,13 @@ class Refusals:
     pause: float = 0.0
 
     def refused(self, now: float, *, granted: int, others: int) -> Refusals:
-        """One more.
+        """These refusals and one more.
 
         Args:
             now: seconds.
             granted: requests of this client that were granted so far.
-            others: jobs of this client at work at the vendor; with some, what refuses it may be a
-                cap on those.
+            others: exports of this client that run at the vendor; a cap on those may be the reason
+                of the refusal.
         """
         passed = bool(self.count) and granted > self.granted
         passed_over = self.passed_over + passed
@@ -78,9 +79,9 @@ class Refusals:
 
     @property
     def suspicious(self) -> bool:
-        """Whether to see first that something else passes."""
+        """Whether a harmless request has to go before the next try."""
         return self.count >= SUSPICIOUS and self.last - self.since >= SUSPICIOUS_AFTER
 
     def lasting(self, now: float) -> bool:
-        """Whether waiting longer is no service to the caller."""
+        """Whether the submit has to be given up."""
         return self.alone >= ENOUGH and now - self.since >= LASTING

@@ -1,13 +1,20 @@
-"""Which request goes next, when one may go.
+"""Which of the queued requests goes next, when one may go.
 
-There is no timer per export: a grant of the pacer pulls the next best request among all that this
-client wants. Order among them:
+An export needs one submit, and polls until it is complete. No export has a timer of its own:
+whenever the pacer grants a request, the scheduler takes the best one of all that the client's
+callers have queued. The order:
 
-1. Calls (a list, a status) in the order they came, but never two in a row while
-   submits or polls wait, so that neither side starves.
-2. While submits wait, polls get every 1/`poll_share`-th of the other grants; after a refused
-   submit the next few, to tell a cap on running jobs from a limit on requests.
-3. Submits by expected duration, longest first, then in the order they came; polls by due time.
+1. Calls (a list, a status) in the order in which they came, but never two in a row while submits
+   or polls wait, so that neither side starves.
+2. While submits and polls wait, polls get the part `poll_share` of the other grants: at 0.2 every
+   fifth. After a refused submit the next few grants go to polls, to tell a cap on running exports
+   from a limit on requests (`job_cap`).
+3. Submits by their expected seconds, longest first, then in the order in which they came: a long
+   export that is submitted last makes the run longer. Polls by the time at which they fall due.
+
+A submit waits for more than its turn: for its retry delay (`QueuedRequest.not_before`), for room
+under `max_pending` and under the cap that 429s taught, for the Retry-After of such a 429, and for
+`submits_held_until`, which `admission` sets while the results of submits are unknown.
 """
 
 from __future__ import annotations
@@ -22,14 +29,15 @@ from segments_async.errors import ConfigurationError
 
 Target = TypeVar("Target")
 
-#: Between two polls of one export: at least this many seconds, and this part of its age. So an
-#: export of an hour is noticed within 72 s, and costs about 300 polls rather than 7 200.
+#: Between two polls of one export: at least so many seconds, and this part of the seconds since it
+#: was submitted. The end of an export of an hour is noticed within 72 s, after about 300 polls
+#: rather than 7 200.
 SHORTEST_POLL_GAP = 0.5
 POLL_GAP_BY_AGE = 0.02
 
 
 class Kind(Enum):
-    """What a request is for."""
+    """The purpose of a request."""
 
     CALL = auto()
     SUBMIT = auto()
@@ -37,7 +45,7 @@ class Kind(Enum):
 
 
 class QueuedRequest(Generic[Target]):
-    """A request that somebody waits for; `target` says who and what."""
+    """A request that waits for its turn; the permit to send it goes to `target`."""
 
     __slots__ = ("entry", "key", "kind", "not_before", "suspect", "target")
 
@@ -46,22 +54,25 @@ class QueuedRequest(Generic[Target]):
         self.target: Target = target
         #: A call's and a poll's earliest time; a submit's expected seconds, negated.
         self.key: float = key
-        #: Of a submit, when it may go at the earliest, in seconds.
+        #: A submit's earliest time, in seconds.
         self.not_before: float = -math.inf
-        #: Of a submit, whether it was refused again and again, perhaps it alone: something harmless
-        #: goes first, to see.
+        #: Whether a submit was refused again and again, perhaps alone: a harmless request goes
+        #: first, to see whether that one passes.
         self.suspect: bool = False
         #: Number of its entry in the scheduler; 0 while it has none.
         self.entry: int = 0
 
 
 class PollScheduler(Generic[Target]):
-    """Every request that one client wants, and the order among them.
+    """Every queued request of one client, and the order among them.
 
     Args:
-        poll_share: share of the grants that polls may take while submits wait, from 0 (the
+        poll_share: part of the grants that polls may take while submits wait, from 0 (the
             shortest run) to 1 (the earliest results).
-        max_pending: exports at work at the vendor at once; None for no cap of ours.
+        max_pending: the most exports at work at the vendor at once; None for no cap of ours.
+
+    Raises:
+        ConfigurationError: a share or a cap that makes no sense.
     """
 
     def __init__(self, *, poll_share: float = 0.2, max_pending: int | None = None) -> None:
@@ -73,50 +84,50 @@ class PollScheduler(Generic[Target]):
         self._most_pending = math.inf if max_pending is None else max_pending
         self._cap = PendingCap()
         self._no_room_until = -math.inf
-        #: Until when no submit goes, in seconds: set by the gate.
+        #: No submit goes before this time, in seconds.
         self.submits_held_until: float = -math.inf
-        self._delayed: _Queue[Target] = []
-        self._calls: _Queue[Target] = []
-        self._submits: _Queue[Target] = []
-        self._polls: _Queue[Target] = []
+        self._calls: _Queue[Target] = _Queue()
+        self._submits: _Queue[Target] = _Queue()
+        self._delayed: _Queue[Target] = _Queue()  # submits, by their earliest time
+        self._polls: _Queue[Target] = _Queue()
         self._entries = 0
         self._poll_credit = 0.0
         self._called_last = False
-        #: Exports submitted, or being submitted, and not known to have ended.
+        #: Exports submitted, or being submitted, that are not known to have ended.
         self.pending: int = 0
 
     def add(self, queued: QueuedRequest[Target]) -> None:
-        """Queue a want. A submit that comes back after a 429 goes last among its equals."""
+        """Queue a request. A submit that comes back after a 429 goes last among its equals."""
         self._entries += 1
         queued.entry = self._entries
         if queued.kind is Kind.POLL:
-            heapq.heappush(self._polls, (queued.key, queued.entry, queued))
+            self._polls.push(queued.key, queued)
         elif queued.kind is Kind.CALL:
-            heapq.heappush(self._calls, (queued.key, queued.entry, queued))
+            self._calls.push(queued.key, queued)
         elif queued.not_before > -math.inf:
-            heapq.heappush(self._delayed, (queued.not_before, queued.entry, queued))
+            self._delayed.push(queued.not_before, queued)
         else:
-            heapq.heappush(self._submits, (queued.key, queued.entry, queued))
+            self._submits.push(queued.key, queued)
 
     def cancel(self, queued: QueuedRequest[Target]) -> None:
-        """Forget a want, if it is queued; its entry is dropped when it comes up."""
+        """Forget a request, if it is queued; its entry is dropped when it comes up."""
         queued.entry = 0
 
+    def queued(self, kind: Kind) -> int:
+        """The number of queued requests of a kind."""
+        if kind is Kind.SUBMIT:
+            return self._submits.count() + self._delayed.count()
+        return (self._calls if kind is Kind.CALL else self._polls).count()
+
     def next_at(self, now: float) -> float:
-        """When the next request wants to go: the past if one is overdue, inf if there is none."""
-        at = math.inf
+        """The earliest time of any request: past if one is overdue, inf if none is queued."""
         self._wake_delayed(now)
-        if _has_head(self._submits) and self._has_room():
-            held = self._held_until()
-            if held <= now:
-                return now
-            at = held
-        if _has_head(self._delayed) and self._has_room():
-            at = min(at, max(self._delayed[0][0], self._held_until()))
-        if _has_head(self._polls):
-            at = min(at, self._polls[0][0])
-        if _has_head(self._calls):
-            at = min(at, self._calls[0][0])
+        at = min(self._polls.first(), self._calls.first())
+        if self._has_room():
+            if self._submits:
+                at = min(at, self._held_until())
+            if self._delayed:
+                at = min(at, max(self._delayed.first(), self._held_until()))
         return at
 
     def pop(self, now: float, *, harmless: bool = False) -> QueuedRequest[Target] | None:
@@ -124,33 +135,36 @@ class PollScheduler(Generic[Target]):
 
         Args:
             now: seconds.
-            harmless: prefer whatever isn't a submit (for the ticket guard's probe).
+            harmless: prefer calls and polls to submits (for a probe).
         """
         self._wake_delayed(now)
-        call, poll = _is_due(self._calls, now), _is_due(self._polls, now)
-        submit = self._held_until() <= now and self._has_room() and _has_head(self._submits)
-        calls_turn = not poll if harmless else not self._called_last or not (poll or submit)
-        if call and calls_turn:
-            queue = self._calls
-        elif poll and (harmless or not submit or self._cap.suspected or self._polls_turn()):
-            queue = self._polls
-        elif submit:
-            queue = self._submits
-            self.pending += 1
-        else:
+        queue = self._turn(now, harmless=harmless)
+        if queue is None:
             return None
+        self.pending += queue is self._submits
         self._called_last = queue is self._calls
-        queued = heapq.heappop(queue)[2]
+        queued = queue.pop()
         queued.entry = 0
         return queued
 
+    def _turn(self, now: float, *, harmless: bool) -> _Queue[Target] | None:
+        """The queue whose turn it is; None where no request is due."""
+        call, poll = self._calls.first() <= now, self._polls.first() <= now
+        submit = self._is_submit_due(now)
+        others = poll if harmless else self._called_last and (poll or submit)
+        if call and not others:
+            return self._calls
+        if poll and (harmless or not submit or self._cap.suspected or self._is_polls_turn()):
+            return self._polls
+        return self._submits if submit else None
+
     def ended(self) -> None:
-        """An export that was at work has ended, or is nobody's any more."""
+        """A pending export has ended, or no caller is interested in it any more."""
         self.pending -= 1
         self._cap.on_job_ended()
 
     def not_started(self) -> None:
-        """A submit that was popped came to nothing: refused, or never sent."""
+        """A submit that was popped began no export: it was refused, or never sent."""
         self.pending -= 1
 
     def on_granted(self, kind: Kind) -> None:
@@ -162,15 +176,16 @@ class PollScheduler(Generic[Target]):
 
     @property
     def rate_before_cap(self) -> float | None:
-        """Requests/s before 429s were first met that turned out to be a cap's."""
+        """Requests/s before the first 429 that turned out to be a cap's; None for no pacing."""
         return self._cap.rate_before
 
     def on_refused(
         self, now: float, kind: Kind, *, retry_after: float | None, rate: float | None
     ) -> bool:
-        """A request got a 429. Whether it was a cap on running jobs, and no word on the rate.
+        """A request got a 429. Returns whether the vendor caps running exports.
 
-        Then submits wait for a job to end, and as long as the answer asks; polls go on.
+        Then the 429 says nothing about the rate: polls go on, and submits wait until an export
+        ends, and for `retry_after` seconds.
         """
         if kind is Kind.POLL:
             self._cap.on_poll_refused()
@@ -185,14 +200,17 @@ class PollScheduler(Generic[Target]):
 
     def _wake_delayed(self, now: float) -> None:
         """Queue the submits whose delay is over among the others, at their own place."""
-        while _is_due(self._delayed, now):
-            _, entry, queued = heapq.heappop(self._delayed)
-            heapq.heappush(self._submits, (queued.key, entry, queued))
+        while self._delayed.first() <= now:
+            queued = self._delayed.pop()
+            self._submits.push(queued.key, queued)
 
     def _has_room(self) -> bool:
         return self.pending < self._most_pending and self.pending < self._cap.jobs
 
-    def _polls_turn(self) -> bool:
+    def _is_submit_due(self, now: float) -> bool:
+        return bool(self._submits) and self._held_until() <= now and self._has_room()
+
+    def _is_polls_turn(self) -> bool:
         """Submits and polls both wait: whether this grant is a poll's."""
         self._poll_credit += self._share
         # Tenths don't add up to one in binary; a share of 0.2 is every fifth grant all the same.
@@ -202,24 +220,39 @@ class PollScheduler(Generic[Target]):
         return True
 
 
-#: Entries (key, number, want), as a heap; an entry counts while its want still has its number.
-_Queue = list[tuple[float, int, QueuedRequest[Target]]]
+class _Queue(Generic[Target]):
+    """Requests by a key, smallest first, then in the order in which they came.
 
+    A heap of (key, entry, request). An entry counts while its request still has its number.
+    """
 
-def _has_head(queue: _Queue[Target]) -> bool:
-    """Whether the queue holds a want, once what was discarded is dropped from its head."""
-    while queue:
-        _, entry, queued = queue[0]
-        if entry == queued.entry:
-            return True
-        heapq.heappop(queue)
-    return False
+    def __init__(self) -> None:
+        self._entries: list[tuple[float, int, QueuedRequest[Target]]] = []
 
+    def push(self, key: float, queued: QueuedRequest[Target]) -> None:
+        heapq.heappush(self._entries, (key, queued.entry, queued))
 
-def _is_due(queue: _Queue[Target], now: float) -> bool:
-    return _has_head(queue) and queue[0][0] <= now
+    def __bool__(self) -> bool:
+        """Whether a request is queued; cancelled ones are dropped from the head."""
+        while self._entries:
+            _, entry, queued = self._entries[0]
+            if entry == queued.entry:
+                return True
+            heapq.heappop(self._entries)
+        return False
+
+    def first(self) -> float:
+        """The smallest key; inf in an empty queue."""
+        return self._entries[0][0] if self else math.inf
+
+    def pop(self) -> QueuedRequest[Target]:
+        """Take the first request; the queue is not empty."""
+        return heapq.heappop(self._entries)[2]
+
+    def count(self) -> int:
+        return sum(entry == queued.entry for _, entry, queued in self._entries)
 
 
 def next_poll_at(now: float, submitted_at: float) -> float:
-    """When an export whose answer has just come is worth asking about again."""
+    """When to poll an export again whose status has just come."""
     return now + max(SHORTEST_POLL_GAP, POLL_GAP_BY_AGE * (now - submitted_at))

@@ -1,13 +1,13 @@
 """When a request's time is over, in a process that may have stood still.
 
 A process is stopped (Ctrl-Z and `fg`, `docker pause`, a virtual machine that is moved), or one of
-its callbacks blocks the event loop. When it goes on, every timer of the meantime is due at once,
-and event loops may run timers before they look at their sockets. The answers that wait there would
-be thrown away, and each POST among them would end as unknown.
+its callbacks blocks the event loop. When the process goes on, all timers of the meantime are due at
+once, and event loops may run timers before they read their sockets. The answers in the sockets
+would be thrown away, and each POST among the requests would end as unknown.
 
-So a request isn't judged by the clock alone. Whoever watches it looks at the clock at least every
-`LOOK` seconds. A look that comes much later than it was planned says that the process stood still
-until now. Then no request is ended for a `MOMENT`, in which the loop reads what has come.
+So a request isn't ended by the clock alone. `RequestWatch` looks at the clock at least every `LOOK`
+seconds. A look that comes much later than planned shows that the process stood still until now.
+Then no request is ended for `MOMENT` seconds, in which the loop reads the answers that have come.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOOK = 1.0
 LATE = 0.5
 
 #: Seconds for which no request is ended after a standstill. Reading 64 answers takes a tenth of
-#: a second of processor time; a host that has just been woken is slower.
+#: a second of processor time, and more on a host that has just been woken.
 MOMENT = 1.0
 
 
@@ -34,7 +34,7 @@ class Standstill:
         self._until = -math.inf
 
     def plan(self, now: float, due: float) -> float:
-        """Seconds to sleep until the next look; `due` is when the next request's time is over."""
+        """Seconds to sleep until the next look; the next request's time is over at `due`."""
         end = max(due, self._until + MOMENT)
         self._planned = min(max(end, now), now + LOOK)
         return self._planned - now
@@ -45,5 +45,5 @@ class Standstill:
             self._until = now
 
     def is_over(self, due: float, now: float) -> bool:
-        """Whether a request whose time was to be over at `due` has to end now."""
+        """Whether a request whose time is over at `due` has to end now."""
         return now >= due and now - self._until >= MOMENT

@@ -1,0 +1,87 @@
+"""Single requests that change nothing at the vendor: sent again where that may help."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from segments_async._pace.gate import Gate
+from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
+from segments_async._sansio.jobs.verdict import NOT_NOW
+from segments_async._sansio.pace.backoff import RetryQuota, full_jitter
+from segments_async.errors import APIConnectionError, APIStatusError, ServerError
+
+#: How often one call is sent at most.
+ATTEMPTS = 5
+
+#: Bytes of JSON above which decoding would hold the event loop for longer than a few milliseconds.
+DECODE_IN_THREAD = 256 * 1024
+
+T = TypeVar("T")
+
+
+class Calls:
+    """The single calls of one client.
+
+    Args:
+        gate: through which the requests go.
+    """
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self._quota = RetryQuota()
+
+    async def call(
+        self, request: ApiRequest, read: Callable[[ApiRequest, ApiAnswer], T], *, cap: int
+    ) -> T:
+        """Send a request and read its answer.
+
+        Args:
+            request: one that may be repeated.
+            read: makes a value of the answer, or raises.
+            cap: largest answer, in bytes.
+
+        Raises:
+            APIError: the last attempt failed, or another attempt would not help.
+        """
+        after = -math.inf
+        for attempt in range(ATTEMPTS):
+            try:
+                answer = await self._gate.call(request, after=after, cap=cap)
+                if len(answer.body) > DECODE_IN_THREAD:
+                    return await anyio.to_thread.run_sync(read, request, answer)
+                value = read(request, answer)
+            except (APIConnectionError, APIStatusError) as exc:
+                if attempt + 1 == ATTEMPTS or not self._worth_another(exc, attempt):
+                    raise
+                after = anyio.current_time() + _pause(exc, attempt)
+            else:
+                self._quota.on_success()
+                return value
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _worth_another(self, exc: APIConnectionError | APIStatusError, attempt: int) -> bool:
+        if isinstance(exc, APIStatusError) and exc.status_code in NOT_NOW:
+            return True  # not refused, only delayed; after a 429 the pacer decides until when
+        if isinstance(exc, APIStatusError) and exc.status_code == 500 and attempt:
+            return False  # each 500 raises a ticket: one more request after the guard's pause
+        passing = isinstance(exc, APIConnectionError | ServerError)
+        return passing and self._quota.take()
+
+
+def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:
+    """Seconds to wait before this call is sent again.
+
+    0 after a 429: the pacer delays every request then.
+    """
+    if isinstance(exc, APIStatusError):
+        if exc.status_code == 429:
+            return 0.0
+        if exc.retry_after is not None:
+            return exc.retry_after
+    return full_jitter(attempt, random.random())

@@ -1,0 +1,191 @@
+"""What the caller of a bulk export asked, checked before anything is read, written or sent."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypedDict, TypeVar
+
+import attrs
+
+from segments_async._files.destination import Destination
+from segments_async._journal.records import RunSpec
+from segments_async._sansio.api.redaction import redact
+from segments_async._sansio.api.wire import LONGEST_ID, is_id
+from segments_async._sansio.arguments import check_positive, check_timeout, segment_id_of
+from segments_async._sansio.jobs.decisions import RunOptions
+from segments_async._sansio.jobs.record import IfLost
+from segments_async.errors import ConfigurationError, SegmentsError, printable
+from segments_async.models import Segment
+
+StrPath = str | os.PathLike[str]
+
+
+class BulkOptions(TypedDict, total=False):
+    """The keywords of a bulk export, for type checkers; `SegmentsClient` says what they mean."""
+
+    journal: StrPath | None
+    run: str | None
+    timeout: float | None
+    export_timeout: float
+    only_changed: bool
+    retry_failed: int
+    on_unknown: IfLost
+    on_expired: IfLost
+    expected_seconds: Mapping[str, float] | None
+    overwrite: bool
+
+
+@attrs.frozen(kw_only=True)
+class RunRequest:
+    """What the caller asked; see `SegmentsClient.open_bulk_export`.
+
+    Attributes:
+        segments: by id; None where only the id was given.
+        destination: None where only links are wanted.
+        options: of the run.
+        journal: a path or URL; None for none.
+        run: the name that the caller gave.
+        overwrite: whether files that are there already may be replaced.
+        only_changed: whether to look for segments that needn't be exported.
+        unusable: why a segment can't be exported whatever is there, by its id.
+    """
+
+    segments: Mapping[str, Segment | None]
+    destination: Destination | None
+    options: RunOptions
+    journal: StrPath | None = None
+    run: str | None = None
+    overwrite: bool = False
+    only_changed: bool = False
+    unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
+
+    @property
+    def spec(self) -> RunSpec:
+        """What the journal stores of the request, for a later session of the run."""
+        options = self.options
+        return RunSpec(
+            segments=[
+                segment_id for segment_id in self.segments if segment_id not in self.unusable
+            ],
+            options={
+                "overwrite": self.overwrite,
+                "only_changed": self.only_changed,
+                "retry_failed": options.retry_failed,
+                "on_unknown": options.on_unknown,
+                "on_expired": options.on_expired,
+                "export_timeout": options.export_timeout,
+            },
+        )
+
+
+def bulk_export(
+    segments: Iterable[Segment | str],
+    to: StrPath | None,
+    *,
+    journal: StrPath | None = None,
+    run: str | None = None,
+    timeout: float | None = None,
+    export_timeout: float = 86_400.0,
+    only_changed: bool = False,
+    retry_failed: int = 0,
+    on_unknown: IfLost = "report",
+    on_expired: IfLost = "report",
+    expected_seconds: Mapping[str, float] | None = None,
+    overwrite: bool = False,
+) -> RunRequest:
+    """The request that these arguments make. The keywords' defaults stand here and nowhere else.
+
+    Raises:
+        ConfigurationError: an id that can't be one, or options that make no sense.
+    """
+    if isinstance(segments, str):
+        # To a type checker a string is an iterable of strings; here each of them is a POST.
+        raise ConfigurationError("segments: an iterable of segments or ids, not one string")
+    if only_changed and journal is None:
+        raise ConfigurationError("only_changed: needs a journal, which knows the last run's files")
+    if run is not None and journal is None:
+        raise ConfigurationError("run: a name is of use in a journal only")
+    given, unusable = _segments(segments)
+    files = [
+        (segment_id, None if segment is None else segment.name)
+        for segment_id, segment in given.items()
+        if segment_id not in unusable
+    ]
+    return RunRequest(
+        segments=given,
+        destination=None if to is None else Destination(to, files, overwrite=overwrite),
+        options=_checked(
+            RunOptions(
+                timeout=timeout,
+                export_timeout=export_timeout,
+                retry_failed=retry_failed,
+                on_unknown=on_unknown,
+                on_expired=on_expired,
+                expected_seconds=dict(expected_seconds or {}),
+            )
+        ),
+        journal=journal,
+        run=run,
+        overwrite=overwrite,
+        only_changed=only_changed,
+        unusable=unusable,
+    )
+
+
+def _segments(
+    segments: Iterable[Segment | str],
+) -> tuple[dict[str, Segment | None], dict[str, SegmentsError]]:
+    """The segments by id, and why some of them can't be exported."""
+    given: dict[str, Segment | None] = {}
+    unusable: dict[str, SegmentsError] = {}
+    for segment in segments:
+        if isinstance(segment, Segment) and not is_id(segment.segment_id):
+            # The vendor's own id, and so this one segment's outcome; a caller's id is a mistake.
+            shown = _shown_id(segment.segment_id)
+            given[shown] = segment
+            unusable[shown] = _unusable(shown)
+        else:
+            segment_id = segment_id_of(segment)
+            known = segment if isinstance(segment, Segment) else None
+            given[segment_id] = known or given.get(segment_id)
+    return given, unusable
+
+
+def _shown_id(segment_id: str) -> str:
+    """A text for a segment without a usable id, fit for a log and a journal; never a usable id."""
+    shown = printable(redact(segment_id))
+    return shown if len(shown) <= LONGEST_ID else shown[: LONGEST_ID - 3] + "..."
+
+
+def _unusable(segment_id: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"segment {segment_id}: not an id that this library sends (letters, digits, _ and -, at "
+        f"most {LONGEST_ID}); nothing was asked of the vendor for it"
+    )
+
+
+def _checked(options: RunOptions) -> RunOptions:
+    check_timeout("timeout", options.timeout)
+    check_positive("export_timeout", options.export_timeout)
+    if options.retry_failed < 0:
+        raise ConfigurationError(f"retry_failed: 0 or more, not {options.retry_failed!r}")
+    for name, value in (("on_unknown", options.on_unknown), ("on_expired", options.on_expired)):
+        if value not in ("report", "resubmit"):
+            raise ConfigurationError(f'{name}: "report" or "resubmit", not {value!r}')
+    for segment_id, seconds in options.expected_seconds.items():
+        check_positive(f"expected_seconds[{segment_id!r}]", seconds)
+    return options
+
+
+CallableT = TypeVar("CallableT", bound=Callable[..., Any])
+
+
+def shows_bulk_options(method: CallableT) -> CallableT:
+    """Let `inspect.signature` and rendered docs show each keyword of a client's bulk method."""
+    own = inspect.signature(method)
+    keywords = inspect.signature(bulk_export).parameters.values()
+    parameters = [own.parameters["self"], *keywords]
+    setattr(method, "__signature__", own.replace(parameters=parameters))  # noqa: B010 - unknown to types
+    return method

@@ -1,0 +1,309 @@
+"""Whether a request may go now, and what its result means for the requests after it.
+
+Five parts may delay a request. `Admission` asks all of them before each request:
+
+* `PollScheduler`: which of the queued requests is next, and its earliest time;
+* `SubmitHold`: submits wait while the vendor's answers don't say what became of the last ones;
+* `TicketGuard`: after a 500 nothing is sent for a minute or more;
+* `Outage`: while the vendor can't be reached, one request at a time goes as a probe;
+* `Pacer`: the account's rate.
+
+Every result goes to the same parts:
+
+==============================  ===========  ============  ==================  =================
+the result                      pacer        outage        guard, of its probe submits, of a submit
+==============================  ===========  ============  ==================  =================
+the vendor's, 1 to 428          accepted     ended         passed              see `on_judged`
+429                             throttled    ended         not passed          no word
+429 for a cap on exports        no word      ended         not passed          no word
+500                             accepted     ended         armed again         see `on_judged`
+a gateway's, see `is_away`      probe lost   failure       not passed          unknown
+unreadable: too large, coded    probe lost   ended         not passed          see `on_judged`
+none, and it may have left      probe lost   failure       not passed          unknown
+none, and it never left         probe lost   at once       not passed          no word
+cut off by its caller           probe lost   no word       not passed          no word
+released before it was sent     probe lost   no word       next request        no word
+==============================  ===========  ============  ==================  =================
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Generic
+
+import attrs
+
+from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
+from segments_async._sansio.jobs.verdict import NOT_NOW, is_away
+from segments_async._sansio.pace.backoff import TicketGuard, retry_after_seconds
+from segments_async._sansio.pace.limit_headers import read_hint
+from segments_async._sansio.pace.outage import AWAY_IN_A_ROW, ListProbes, Outage, SubmitHold
+from segments_async._sansio.pace.pacer import Pacer
+from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest, Target
+from segments_async.errors import APIConnectionError
+
+
+@attrs.frozen
+class Grant(Generic[Target]):
+    """Leave to send one request now.
+
+    Attributes:
+        queued: the request.
+        at: when it was granted, in seconds.
+        epoch: the pacer's, which has to know it with the result.
+        guard_probe: whether the request is the ticket guard's probe.
+        instead: whether a list has to be sent in place of the queued submit. The vendor may be
+            away, and an answer to the submit that isn't the vendor's own would leave unknown
+            whether an export runs.
+    """
+
+    queued: QueuedRequest[Target]
+    at: float
+    epoch: int
+    guard_probe: bool
+    instead: bool
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of the request that is really sent."""
+        return Kind.CALL if self.instead else self.queued.kind
+
+
+@attrs.frozen
+class Wait:
+    """No request may go now.
+
+    Attributes:
+        at: when to ask again, in seconds; inf where only a result can change anything.
+        paced: whether the pacer alone delays the next request.
+    """
+
+    at: float
+    paced: bool = False
+
+
+@attrs.frozen
+class Notice:
+    """A line for the log.
+
+    Attributes:
+        warning: whether it is a warning, or an information.
+        text: with a place for each argument.
+        arguments: of the text.
+        silence: seconds for which nothing is sent, of which the line gives the end by the clock;
+            None for none.
+    """
+
+    warning: bool
+    text: str
+    arguments: tuple[object, ...]
+    silence: float | None = None
+
+
+class Admission(Generic[Target]):
+    """One client's slots, queued requests, and everything that may delay them.
+
+    Args:
+        pacer: the account's, which several clients may share.
+        scheduler: the client's queued requests.
+        slots: requests on the wire at once, at most.
+        timeout: seconds that one request may take.
+    """
+
+    def __init__(
+        self, pacer: Pacer, scheduler: PollScheduler[Target], *, slots: int, timeout: float
+    ) -> None:
+        self._pacer = pacer
+        self.scheduler: PollScheduler[Target] = scheduler
+        self._slots = slots
+        self._timeout = timeout
+        self.guard: TicketGuard = TicketGuard()
+        self.outage: Outage = Outage()
+        self._submit_hold = SubmitHold()
+        self._list_probes = ListProbes()
+        #: Slots that no request has now.
+        self.free: int = slots
+        #: Answers of 429, and answers that granted the request, whatever else they said.
+        self.throttled: int = 0
+        self.granted: int = 0
+
+    def next(self, now: float) -> Grant[Target] | Wait:
+        """Grant the next request, or say when one may go."""
+        self.scheduler.submits_held_until = self._submits_held_until()
+        wanted = self.scheduler.next_at(now)
+        if wanted > now or self.free == 0:
+            # Nothing is due, or the pacer isn't what delays it. A freed slot asks again.
+            self._pacer.on_idle()
+            return Wait(wanted if self.free else math.inf)
+        if self.guard.armed or self.outage.armed:
+            held = max(self.guard.next_at(), self.outage.next_at())
+            if held > now:
+                self._pacer.on_idle()
+                return Wait(held)
+        if self.outage.is_silent(now, self._slots - self.free):
+            # The next answer, or the next request whose time is over, asks again.
+            self._pacer.on_idle()
+            return Wait(math.inf)
+        at = self._pacer.next_at()
+        if at > now:
+            self._pacer.on_waiting()
+            return Wait(at, paced=True)
+        queued = self.scheduler.pop(now, harmless=self.guard.armed or self.outage.armed)
+        if queued is None:
+            raise AssertionError("the scheduler said that a request is due")
+        return self._grant(queued, now)
+
+    def _grant(self, queued: QueuedRequest[Target], now: float) -> Grant[Target]:
+        in_flight = self._slots - self.free
+        self.free -= 1
+        submit = queued.kind is Kind.SUBMIT
+        instead = submit and (
+            queued.suspect or (self.outage.armed and not self._submit_probes(now))
+        )
+        if submit and not instead:
+            self._submit_hold.on_sent(now)
+            if self.outage.armed:
+                self._list_probes.on_submit_sent()
+        self.outage.on_sent(now, in_flight)
+        epoch, guard_probe = self._pacer.take(now), self.guard.on_sent()
+        return Grant(queued, now, epoch, guard_probe, instead)
+
+    def _submit_probes(self, now: float) -> bool:
+        """Whether a submit is sent as itself though the vendor seems to be away."""
+        return self._list_probes.in_vain and self._submit_hold.next_at() <= now
+
+    def _submits_held_until(self) -> float:
+        """While the vendor is away no submit is held: a list is sent in its place."""
+        return -math.inf if self.outage.armed else self._submit_hold.next_at()
+
+    def on_answer(
+        self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer, chance: float
+    ) -> Notice | None:
+        """A whole answer came, at `answer.at`. `chance` is a number from [0, 1)."""
+        self.free += 1
+        now = answer.at
+        if answer.status in NOT_NOW:
+            # The submit was not acted on: if it was to show what becomes of submits, the next one
+            # has to.
+            self._submit_hold.on_no_word(grant.at)
+        if is_away(answer):
+            return self._on_away(grant, request, answer, chance)
+        self._on_vendor_there(now, grant)
+        if answer.status == 429:
+            notice = self._on_throttled(grant, request, answer, chance)
+        else:
+            self.granted += answer.status not in NOT_NOW
+            self.scheduler.on_granted(grant.kind)
+            self._pacer.on_accepted(now, grant.epoch, read_hint(answer.headers))
+            notice = None
+        if answer.status == 500:
+            self.guard.on_internal_error(now)
+            pause = max(0.0, self.guard.next_at() - now)
+            text = "500 on %s %s: the vendor has opened a ticket with its support by itself"
+            return Notice(True, text, (request.method, request.path), silence=pause)
+        if grant.guard_probe:
+            passed = answer.status < 500 and answer.status != 429
+            self.guard.on_probe_answer(now, passed=passed)
+        return notice
+
+    def on_broken(
+        self, now: float, grant: Grant[Target], error: APIConnectionError, chance: float
+    ) -> Notice:
+        """No whole answer came; `error.sent` says whether the request may have left."""
+        self.free += 1
+        self._on_no_answer(now, grant, chance)
+        if error.sent:
+            self.outage.on_lost(now, grant.at, chance)
+            if grant.instead:
+                self._list_probes.on_list_failed(None)
+            if grant.kind is Kind.SUBMIT:
+                self._submit_hold.on_unknown(now, grant.at)
+        else:
+            self.outage.on_unsent(now, chance)
+            self._submit_hold.on_no_word(grant.at)
+        pause = self.outage.next_at() - now
+        if pause > 0:
+            return Notice(True, "%s; next try in %.1f s", (error, pause))
+        return Notice(False, "%s", (error,))
+
+    def on_unreadable(self, now: float, grant: Grant[Target], chance: float) -> None:
+        """The answer was too large, or in a coding that isn't read; its status was a success."""
+        self.free += 1
+        self._on_no_answer(now, grant, chance)
+        self._on_vendor_there(now, grant)
+        self.granted += 1
+
+    def on_cut_off(self, now: float, grant: Grant[Target], chance: float) -> None:
+        """The request's caller was cancelled, or an error of the caller's own ended the request."""
+        self.free += 1
+        self._on_no_answer(now, grant, chance)
+        self._submit_hold.on_no_word(grant.at)
+
+    def on_released(self, now: float, grant: Grant[Target], chance: float) -> None:
+        """The request was not sent. The grant is used up all the same."""
+        self.free += 1
+        self._pacer.on_lost(now, grant.epoch, chance)
+        self.outage.on_no_word()
+        self._submit_hold.on_no_word(grant.at)
+        if grant.guard_probe:
+            self.guard.on_probe_unsent()
+
+    def on_judged(self, now: float, grant: Grant[Target], *, known: bool) -> None:
+        """The answer to a submit was read: whether it has an export's id, or refuses the export."""
+        if known:
+            self._submit_hold.on_known(grant.at)
+        else:
+            self._submit_hold.on_unknown(now, grant.at)
+
+    def _on_vendor_there(self, now: float, grant: Grant[Target]) -> None:
+        """The vendor itself answered, with any status."""
+        self._list_probes.on_answer()
+        seconds = now - grant.at
+        # A request that took longer than its timeout waited for a connection pool, or this process
+        # stood still. That isn't the vendor's time to answer.
+        slow = seconds if seconds < self._timeout else 0.0
+        if self.outage.on_answer(now, grant.at, slow) and self.outage.lasted:
+            self._submit_hold.on_vendor_back(now)
+
+    def _on_away(
+        self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer, chance: float
+    ) -> Notice:
+        """A gateway answered in the vendor's place: no request was granted, and none refused."""
+        now = answer.at
+        self._on_no_answer(now, grant, chance)
+        asked = retry_after_seconds(answer.status, answer.headers)
+        self.outage.on_away(now, grant.at, chance, retry_after=asked)
+        if grant.instead:
+            self._list_probes.on_list_failed(answer.status)
+        elif request.body is not None:
+            self._list_probes.on_submit_failed(answer.status)
+        if request.body is not None and answer.status not in NOT_NOW:
+            self._submit_hold.on_unknown(now, grant.at, enough=AWAY_IN_A_ROW, pause=asked or 0.0)
+        pause = max(0.0, self.outage.next_at() - now)
+        then = f"; nothing is sent for {pause:.1f} s, and one probe then" if pause else ""
+        text = "%s %s: answered %d, not by the vendor itself%s"
+        return Notice(pause > 0, text, (request.method, request.path, answer.status, then))
+
+    def _on_throttled(
+        self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer, chance: float
+    ) -> Notice:
+        now = answer.at
+        pause = retry_after_seconds(answer.status, answer.headers)
+        asked = "" if pause is None else f", asked to wait {pause:g} s"
+        self.throttled += 1
+        if self.scheduler.on_refused(now, grant.kind, retry_after=pause, rate=self._pacer.rate):
+            # The rate was not exceeded: the vendor has no room for another export.
+            self._pacer.on_mistaken(now, self.scheduler.rate_before_cap)
+            text = "429 on submits alone%s: taken as a cap on running exports"
+            return Notice(False, text, (asked,))
+        self._pacer.on_throttled(now, grant.epoch, retry_after=pause, chance=chance)
+        rate = self._pacer.rate or math.inf
+        at_most = f"{rate:.3g} requests/s"
+        arguments = (request.method, request.path, asked, at_most)
+        return Notice(False, "429 on %s %s%s; now %s", arguments)
+
+    def _on_no_answer(self, now: float, grant: Grant[Target], chance: float) -> None:
+        self._pacer.on_lost(now, grant.epoch, chance)
+        self.outage.on_no_word()
+        if grant.guard_probe:
+            self.guard.on_probe_answer(now, passed=False)
