@@ -20,7 +20,7 @@ from journal.test_sessions import by
 from journal.test_sql import execute, logged, rows
 from segments_async import JournalError
 from segments_async._journal import group_commit
-from segments_async._journal.locked import Locked
+from segments_async._journal.refusals import Locked
 from segments_async._journal.run_log import RunLog
 from segments_async._sansio.jobs.journal_outage import LONGEST_OUTAGE
 from segments_async._sansio.jobs.lifecycle import Event, State

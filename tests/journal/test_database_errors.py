@@ -14,7 +14,7 @@ from journal.lives import opened
 from segments_async import ConfigurationError, JournalError
 from segments_async._journal.backends import backend
 from segments_async._journal.errors import _POSTGRESQL, mapped_errors, sqlstate
-from segments_async._journal.locked import Locked
+from segments_async._journal.refusals import Locked
 
 
 class Psycopg(Exception):

@@ -237,6 +237,6 @@ async def test_another_encoding(encoding: str, driver: str, postgres: PostgresSe
         "TEMPLATE template0"
     )
     url = f"postgresql+{driver}://journal@127.0.0.1:{postgres.port}/{name}"
-    with pytest.raises(JournalError, match="encoding is UTF8") as caught:
+    with pytest.raises(JournalError, match="encoding UTF8") as caught:
         await opened(url)
     assert caught.value.reason == "unsupported"
