@@ -27,17 +27,9 @@ from segments_async._exports.shared_export import SharedExport
 from segments_async._files.body import ExportBody
 from segments_async._files.destination import check_target
 from segments_async._files.s3 import S3Signer
-from segments_async._http.api import (
-    KEEPALIVE,
-    LIST_CAP,
-    STATUS_CAP,
-    Api,
-    CallersClient,
-    Clients,
-    HttpClient,
-    OwnClients,
-)
+from segments_async._http.api import LIST_CAP, STATUS_CAP, Api
 from segments_async._http.binding import Binding
+from segments_async._http.clients import KEEPALIVE, CallersClient, Clients, HttpClient, OwnClients
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
 from segments_async._pace.calls import Calls
 from segments_async._pace.gate import Gate, GateStatistics
@@ -195,7 +187,7 @@ class SegmentsClient:
             registry=self._registry,
             requests=self._requests,
             storage=self._storage,
-            files_under_way=self._files.under_way,
+            in_progress=self._files.in_progress,
             download_slots=self._download_slots,
             downloads=downloads,
             renew=self.get_export,

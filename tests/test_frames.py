@@ -23,7 +23,7 @@ from segments_async import (
     SegmentsClient,
     SegmentsError,
 )
-from segments_async._http.api import OwnClients
+from segments_async._http.clients import OwnClients
 from segments_async._sansio.api.decoding import read_status
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async.sandbox import (

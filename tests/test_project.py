@@ -143,18 +143,17 @@ def test_core_needs_no_extra() -> None:
 def test_core_imports_only_its_dependencies() -> None:
     """The core imports the standard library and httpx, attrs, cattrs, anyio; extras import more.
 
-    And httpcore, httpx's own, in one module: it has the only way to read more than 64 KiB at once.
+    And httpcore, httpx's own, in `_http`: only its pools take a network backend of ours.
     """
     allowed = {"anyio", "attr", "attrs", "cattrs", "httpx", "segments_async", "__future__"}
-    extras = {"_journal": {"sqlalchemy"}}
-    modules = {"segments_async/_http/fast_transport.py": {"httpcore"}}
+    extras = {"_journal": {"sqlalchemy"}, "_http": {"httpcore"}}
     foreign = {
         (ids(path), name)
         for path in MODULES
         if layer_of(dotted(path)) not in {"cli", "sandbox"}
         for name in imports(path)
         if (root := name.partition(".")[0])
-        not in allowed | extras.get(layer_of(dotted(path)), modules.get(ids(path), set()))
+        not in allowed | extras.get(layer_of(dotted(path)), set())
         and root not in sys.stdlib_module_names
     }
     assert foreign == set()
@@ -240,18 +239,13 @@ def test_sandbox_knows_nothing_of_the_client(path: Path) -> None:
 
 
 def test_httpx_is_imported_in_one_place() -> None:
-    """Only `_http/api.py`, what it makes clients of, and the sandbox's transport import httpx."""
+    """Only modules of `_http`, and the sandbox's transport, import httpx."""
     users = {
         ids(path)
         for path in MODULES
         if any(name.partition(".")[0] == "httpx" for name in imports(path))
     }
-    assert users <= {
-        "segments_async/_http/environment.py",
-        "segments_async/_http/api.py",
-        "segments_async/_http/fast_transport.py",
-        "segments_async/sandbox/transport.py",
-    }
+    assert {one for one in users if "/_http/" not in one} == {"segments_async/sandbox/transport.py"}
 
 
 def test_the_tests_of_the_threats_exist() -> None:

@@ -200,7 +200,7 @@ async def test_no_frame_of_a_download_error_shows_a_link(
                 await client.download_export(export, tmp_path / "a.csv")
             async with client.open_export(export):
                 pass
-    assert "fetch.py" in locals_shown(caught.value)
+    assert "_files" in locals_shown(caught.value)
     assert secrets_in(locals_shown(caught.value)) == []
     assert held_by(caught.value) == []
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import anyio
 
 from segments_async._files.body import ExportBody
-from segments_async._files.fetch import fetch_file, open_file
-from segments_async._files.under_way import FilesUnderWay
+from segments_async._files.fetch import fetch_file
+from segments_async._files.in_progress import InProgressDownloads
+from segments_async._files.stream import open_file
 from segments_async._http.storage import Storage
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.jobs.exports import is_complete
@@ -29,7 +30,7 @@ class ExportFiles:
         get_export: asks the vendor for an export, with a fresh link.
 
     Attributes:
-        under_way: downloads that callers for the same file share.
+        in_progress: downloads that callers for the same file share.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class ExportFiles:
         self._storage = storage
         self._slots = slots
         self._get_export = get_export
-        self.under_way: FilesUnderWay = FilesUnderWay()
+        self.in_progress: InProgressDownloads = InProgressDownloads()
 
     async def fetch(self, export: Export, target: Path) -> ExportedFile:
         """Fetch the file of a COMPLETE export to a path that was checked."""
@@ -54,7 +55,7 @@ class ExportFiles:
             renew=self._get_export,
         )
         async with self._slots:
-            return await self.under_way.fetch(target, export.export_id, fetch)
+            return await self.in_progress.fetch(target, export.export_id, fetch)
 
     @contextlib.asynccontextmanager
     async def open(self, export: Export) -> AsyncGenerator[ExportBody]:

@@ -1,4 +1,4 @@
-"""The body of a file that is read as it arrives, and never stored."""
+"""The body of a file for its reader: bytes, or rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ExportBody:
     """The body of a file, read once, as it arrives.
 
     Attributes:
-        export: the export it is of.
+        export: that the file is of.
     """
 
     def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:
@@ -23,11 +23,11 @@ class ExportBody:
         self.export = export
 
     def iter_bytes(self) -> AsyncIterator[bytes]:
-        """The bytes of the file, in pieces of any size; decoded where it is stored gzip-encoded.
+        """The bytes of the file, in pieces of any size; decoded if it is stored gzip-encoded.
 
         Raises:
-            ConfigurationError: the body is being read already; it is there once.
-            DownloadError: the link broke off.
+            ConfigurationError: the body is being read already; it can be read once.
+            DownloadError: the connection broke off.
         """
         if self._taken:
             raise ConfigurationError("the body of a file is read once; open the export again")
@@ -38,14 +38,14 @@ class ExportBody:
         """The rows of the CSV file, each a dict from the header's names to the fields.
 
         Raises:
-            ConfigurationError: the body is being read already; it is there once.
-            DownloadError: the link broke off, or what came isn't CSV.
+            ConfigurationError: the body is being read already; it can be read once.
+            DownloadError: the connection broke off, or the file isn't CSV.
         """
         return Rows(self.iter_bytes(), self.export)
 
 
 class _Bytes:
-    """Chunks, with a broken link as the public error."""
+    """Chunks; a broken connection is raised as the public error."""
 
     def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:
         self._chunks = chunks

@@ -1,6 +1,6 @@
-"""Where the files of a run go, checked before anything is asked of the vendor.
+"""The directory and the names of a run's files, checked before any request to the vendor.
 
-An export whose file can't be put anywhere is a POST, and perhaps hours of the vendor's work, for
+An export whose file can't be written would be a POST, and perhaps hours of the vendor's work, for
 nothing. Synchronous, for worker threads.
 """
 
@@ -23,13 +23,13 @@ MANIFEST = "manifest.jsonl"
 
 
 def absolute(path: str | os.PathLike[str]) -> Path:
-    """The path from the root, by one name, whatever links and ``..`` lead there.
+    """The absolute path without symbolic links and ``..``, so that a directory has one path.
 
-    By two names a directory would have two runs, which ask for the same exports. POSIX leaves two
-    slashes at the beginning to the system, and Linux takes them for one.
+    Under two paths one directory would have two runs, which request the same exports. POSIX lets
+    the system interpret two slashes at the beginning; Linux takes them for one.
 
     Raises:
-        ConfigurationError: it is a URL. A local directory of that name would be made otherwise.
+        ConfigurationError: the path is a URL, which would become a local directory's name.
     """
     if scheme := scheme_of(os.fspath(path)):
         raise ConfigurationError(
@@ -41,7 +41,7 @@ def absolute(path: str | os.PathLike[str]) -> Path:
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
-    """The path of a file, by one name; a link in the file's own place isn't followed."""
+    """The absolute path of a file; a symbolic link in the file's own place isn't followed."""
     given = Path(path)
     return absolute(given.parent) / given.name if given.name not in ("", "..") else absolute(given)
 
@@ -50,9 +50,9 @@ class Destination:
     """A directory, and the name of each segment's file in it.
 
     Args:
-        directory: made if it doesn't exist.
-        segments: ids, each with its segment's name where that is known.
-        overwrite: whether files that are there already may be replaced.
+        directory: created if it doesn't exist.
+        segments: ids, each with its segment's name if it is known.
+        overwrite: whether existing files may be replaced.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Destination:
         return self._directory / MANIFEST
 
     def path(self, segment_id: str) -> Path:
-        """Where this segment's file goes."""
+        """The path of this segment's file."""
         return self._directory / self._names[segment_id]
 
     @property
@@ -80,7 +80,7 @@ class Destination:
         return self._directory
 
     def prepare(self, own: Collection[str] = ()) -> Mapping[str, ConfigurationError]:
-        """Make the directory, and find what can't be exported into it.
+        """Create the directory, and check each segment's path.
 
         Args:
             own: paths of files that the journal knows as this account's exports. They are replaced.
@@ -88,7 +88,7 @@ class Destination:
         Returns: an error for each segment whose file would replace a foreign one.
 
         Raises:
-            ConfigurationError: nothing can be written there.
+            ConfigurationError: no file can be written there.
         """
         try:
             if os.path.lexists(self._given) and not Path(self._given).exists():
@@ -99,7 +99,7 @@ class Destination:
             _check_manifest(self.manifest)
         except (OSError, ValueError) as exc:
             raise _unwritable(self._directory, exc) from exc
-        # Asked of the file system one by one, which knows whether case counts.
+        # One lstat per name: the file system decides whether names of another case are equal.
         return {
             segment_id: problem
             for segment_id, name in self._names.items()
@@ -109,14 +109,14 @@ class Destination:
 
 
 def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
-    """The absolute path of a single file that may be written, else ConfigurationError."""
+    """The absolute path of a single file that may be written; else ConfigurationError."""
     path = _resolved(target, _target)
     problem = _obstacle(path, overwrite=overwrite) if os.path.lexists(path) else None
     if problem is not None:
         raise problem
     try:
         with contextlib.suppress(FileNotFoundError):
-            sidecar_of(path).lstat()  # fails where the name can't be one: too long, or with a NUL
+            sidecar_of(path).lstat()  # fails for a name that is too long or has a NUL
         with tempfile.TemporaryFile(dir=path.parent):
             return path
     except (OSError, ValueError) as exc:
@@ -129,11 +129,11 @@ def _resolved(
     try:
         return resolve(path)
     except (OSError, ValueError):
-        return Path(path).absolute()  # not a path: it is told where it is written to
+        return Path(path).absolute()  # not a path: the error comes from writing there
 
 
 def _check_manifest(path: Path) -> None:
-    """Found now, rather than with the first outcome, for which there would be no line."""
+    """Raise now, and not with the first outcome, whose line would be missing."""
     if os.path.lexists(path):
         os.close(open_regular(path, os.O_WRONLY | os.O_APPEND))
 
@@ -147,7 +147,7 @@ def _obstacle(path: Path, *, overwrite: bool) -> ConfigurationError | None:
     if path.is_dir() and not path.is_symlink():
         return ConfigurationError(f"{path} is a directory")
     if path.exists() and not path.is_file() and not path.is_dir():
-        # A device, a FIFO or a socket, also behind a link: it would be replaced by a file.
+        # A device, a FIFO or a socket, also behind a link: the file would replace it.
         return ConfigurationError(f"{path} is not a regular file")
     if not overwrite:
         return TargetExistsError(

@@ -1,7 +1,7 @@
-"""One attempt to bring what is missing of a file into its part, over one connection or several.
+"""One attempt to download the missing bytes of a file, over one connection or several.
 
-The body is gathered in batches, which are written and hashed in worker threads while the next one
-is received (docs/design.md: Files).
+Each body is gathered in batches, which worker threads write and hash while the next batch arrives
+(docs/design.md: Files).
 """
 
 from __future__ import annotations
@@ -14,85 +14,64 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from segments_async._files.encoded import EncodedBody
-from segments_async._files.part import Bytes, PartFile
+from segments_async._files.body_writer import BodyWriter
+from segments_async._files.digest import Bytes
+from segments_async._files.errors import (
+    AttemptFailed,
+    CannotResume,
+    LengthMismatch,
+    WrongRangeReceived,
+)
+from segments_async._files.gzip_stream import GzipDecoder
+from segments_async._files.part import PartFile
 from segments_async._http.storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
-from segments_async._sansio.files.progress_limit import SLOWEST, WINDOW, Speed
-from segments_async._sansio.files.range_allocator import Claims, size_of
+from segments_async._sansio.files.progress_limit import TOO_SLOW, SpeedMeter
+from segments_async._sansio.files.range_allocator import RangeAllocator, size_of
 from segments_async._sansio.files.ranges import (
     NO_END,
-    Continued,
-    Misfit,
+    ObjectVersion,
+    PartialContent,
     Range,
     Refused,
-    StartOver,
-    Stored,
+    Restart,
+    WrongRange,
     read_answer,
 )
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
-#: Bytes gathered before they are written and hashed in a worker thread. Smaller ones cost more
-#: hops, of some 0.3 ms each; larger ones no longer fit the processor's cache. The first one is
-#: small: after it is decided whether more connections are of use.
+#: Bytes of a batch. Smaller batches cost more hand-overs to threads, of some 0.3 ms each; larger
+#: ones no longer fit the processor's cache. The first batch is small: after it, `open_more` decides
+#: whether more connections are useful.
 BATCH = 4 * 1024 * 1024
 FIRST_BATCH = 2 * 1024 * 1024
 
-#: Batches of a connection: one is received, one is written, one is hashed. A fourth, to wait
-#: between them, no longer fits the processor's cache: 0.80 s a GiB instead of 0.72.
+#: Batches of a connection: one is received, one is written, one is hashed. With a fourth, waiting
+#: between them, a GiB takes 0.80 s instead of 0.72 s: it no longer fits the processor's cache.
 BATCHES = 3
 
-#: Bytes of all connections' batches, however many there are.
+#: Bytes of the batches of all connections together.
 ALL_BATCHES = 24 * 1024 * 1024
 
-#: Seconds after which a batch is written however small it is: a kill -9 costs what is in hand.
-BATCH_SECONDS = 0.25
-
-#: Bytes that a connection claims at a time, and of a file that is worth several connections.
+#: Bytes that a connection reserves at a time, and of a file that several connections share.
 CHUNK = 16 * 1024 * 1024
 PARALLEL_FROM = 64 * 1024 * 1024
 
 
-#: Where in the file it belongs, its memory, and how much of that is filled.
-_Batch = tuple[int, bytearray, int]
-
-
-class TryAgain(Exception):
-    """Something that may pass: a broken link, a server that asks to slow down.
-
-    Attributes:
-        pause: seconds that the server asked for, or None.
-        away: whether storage is away, so that the file isn't to blame.
-    """
-
-    def __init__(self, what: str, pause: float | None = None, *, away: bool = False) -> None:
-        super().__init__(what)
-        self.pause = pause
-        self.away = away
-
-
-class StartedOver(TryAgain):
-    """What is there can't be continued."""
-
-
-class LengthMismatch(StartedOver):
-    """The body was not as long as announced, though the link held."""
-
-
-class RangeMisfit(TryAgain):
-    """Another range came than was asked for. What is there can still be continued."""
-
-
 class Attempt:
-    """One attempt. Whatever breaks it, what came is in the part.
+    """One attempt. However it ends, the bytes that arrived are in the part.
 
     Args:
-        storage: who fetches.
+        storage: to ask for the file.
         link: to the file.
         part: open.
-        refuse: raises what storage's refusal means.
-        progress: told how many bytes of the file have come so far.
-        slots: of connections to storage, one of which the caller holds; None: only that one.
+        refuse: raises the error that a refusal by storage means.
+        progress: called with the number of the file's bytes that have arrived so far.
+        slots: limits the connections to storage; the caller holds one slot. None: one connection.
+
+    Attributes:
+        rest: all bytes of a file smaller than a batch: they are written when the file is finished,
+            in the same hand-over to a thread.
     """
 
     def __init__(
@@ -112,27 +91,32 @@ class Attempt:
         self._progress = progress
         self._slots = slots
         self._received = size_of(part.held)
-        self._claims = Claims((), NO_END)
-        self._syncs = False
-        self._others = 0
-        self._others_broke = False
+        self._allocator = RangeAllocator((), NO_END)
+        self._syncing = False
+        self._extra_connections = 0
+        self._extra_broke = False
         self._failure: Exception | None = None
         self._tasks: TaskGroup | None = None
-        #: All of a file of less than a batch: it is written when it is finished, in one hop.
         self.rest: Bytes = b""
 
     async def run(self) -> None:
-        """Fetch what is missing.
+        """Fetch the missing bytes.
 
         Raises:
-            TryAgain, StorageBroken: it isn't all there.
-            OSError: it can't be written.
+            AttemptFailed, StorageBroken: some are still missing.
+            OSError: they can't be written.
         """
         async with anyio.create_task_group() as self._tasks:
             try:
-                await self._lead()
+                if self._part.resumable and self._part.version is not None:
+                    total = self._part.version.total or 0
+                    self._allocator = RangeAllocator(self._part.held, total)
+                else:
+                    await self._request(None, 0, first=True)
+                while (reserved := self._reserve()) is not None:
+                    await self._request(*reserved, first=True)
             except Exception as exc:  # noqa: BLE001 - raised below, as itself
-                # Not from inside the task group, which would wrap it in an ExceptionGroup.
+                # Raised inside the task group it would be wrapped in an ExceptionGroup.
                 self._fail(exc)
         if self._failure is not None:
             raise self._failure
@@ -147,262 +131,189 @@ class Attempt:
             raise AssertionError("an attempt that doesn't run")
         return self._tasks
 
-    async def _lead(self) -> None:
-        """The first connection, which goes on until nothing is free."""
-        if self._part.resumable and self._part.stored is not None:
-            self._claims = Claims(self._part.held, self._part.stored.total or 0)
-        else:
-            await self._request(None, 0, leads=True)
-        while (claimed := self._claim()) is not None:
-            await self._request(*claimed, leads=True)
+    def _reserve(self) -> tuple[Range, int] | None:
+        """The range to ask for next, and the end of its reserved bytes; None: nothing is missing.
 
-    def _claim(self) -> tuple[Range, int] | None:
-        """What to ask for next, and how far of it is claimed.
-
-        Alone, a connection asks for all that follows, and claims more of it as it goes.
+        A single connection asks for all that follows, and reserves more of it as bytes arrive.
         """
-        stored = self._part.stored
-        claimed = self._claims.claim(CHUNK)
-        if stored is None or claimed is None:
+        version = self._part.version
+        reserved = self._allocator.take(CHUNK)
+        if version is None or reserved is None:
             return None
-        start, stop = claimed
-        return Range(stored, start, stop if self._others else self._claims.room(stop)), stop
+        start, stop = reserved
+        end = stop if self._extra_connections else self._allocator.room(stop)
+        return Range(version, start, end), stop
 
-    async def _request(self, asked: Range | None, stop: int, *, leads: bool) -> None:
-        """One request, watched for its speed."""
+    async def _request(self, asked: Range | None, stop: int, *, first: bool) -> None:
+        """Make one request, and receive its body while the connection is fast enough."""
         await self._storage.turn()
-        speed = Speed(anyio.current_time())
-        with anyio.CancelScope(deadline=speed.deadline) as scope:
+        meter = SpeedMeter(anyio.current_time())
+        with anyio.CancelScope(deadline=meter.deadline) as scope:
             headers = NO_HEADERS if asked is None else asked.headers()
             async with self._storage.get(self._link, headers) as answer:
                 meaning = read_answer(answer.status, answer.headers, asked)
                 match meaning:
-                    case Continued() if asked is not None:
-                        stream = _Stream(self, asked.start, stop, asked.stop, speed, leads=leads)
-                        await stream.receive(answer, scope)
-                    case Stored() if leads and not self._others:
-                        await self._receive_all(answer, meaning, speed, scope)
-                    case StartOver():
-                        raise StartedOver(meaning.why)
-                    case Misfit():
-                        raise RangeMisfit(meaning.why)
-                    case Refused() if leads:
+                    case PartialContent() if asked is not None:
+                        body = self._body(asked.start, stop, asked.stop, meter, first=first)
+                        await body.receive(answer, scope)
+                    case ObjectVersion() if first and not self._extra_connections:
+                        await self._receive_all(answer, meaning, meter, scope)
+                    case Restart():
+                        raise CannotResume(meaning.why)
+                    case WrongRange():
+                        raise WrongRangeReceived(meaning.why)
+                    case Refused() if first:
                         await self._refuse(answer)
                     case _:
-                        raise TryAgain(f"storage answered a range with {answer.status}")
+                        raise AttemptFailed(f"storage answered a range with {answer.status}")
         if scope.cancelled_caught:
-            raise TryAgain(f"fewer than {SLOWEST} bytes came in {WINDOW:g} s")
+            raise AttemptFailed(TOO_SLOW)
+
+    def _body(
+        self, start: int, stop: int, end: int, meter: SpeedMeter, *, first: bool
+    ) -> BodyWriter:
+        return BodyWriter(self, start, stop, end, meter, first=first, first_batch=FIRST_BATCH)
 
     async def _receive_all(
-        self, answer: StorageAnswer, stored: Stored, speed: Speed, scope: anyio.CancelScope
+        self,
+        answer: StorageAnswer,
+        version: ObjectVersion,
+        meter: SpeedMeter,
+        scope: anyio.CancelScope,
     ) -> None:
-        """A body that is the whole file, whatever was asked for."""
-        before = self._part.stored
-        if self._part.held and not (before is not None and stored.is_same(before)):
+        """A body that is the whole file, although a range may have been asked for."""
+        before = self._part.version
+        if self._part.held and not (before is not None and version.is_same(before)):
             await anyio.to_thread.run_sync(self._part.reset)
-        self._part.stored = stored
+        self._part.version = version
         self._received = 0
-        if stored.gzip:
-            body = EncodedBody(self._part, stored, speed, scope)
-            if not await body.receive(answer.chunks, self.batch, self._progress):
-                raise LengthMismatch("the encoded body was not as long as announced")
-            self._claims = Claims((), 0)
+        if version.gzip:
+            await self._receive_gzip(answer, version, meter, scope)
+            self._allocator = RangeAllocator((), 0)
             return
-        end = NO_END if stored.total is None else stored.total
-        self._claims = Claims((), end)
-        _, stop = self._claims.claim(CHUNK) or (0, 0)
-        await _Stream(self, 0, stop, end, speed, leads=True).receive(answer, scope)
-        if stored.total is None:
-            self._claims = Claims((), 0)
+        end = NO_END if version.total is None else version.total
+        self._allocator = RangeAllocator((), end)
+        _, stop = self._allocator.take(CHUNK) or (0, 0)
+        await self._body(0, stop, end, meter, first=True).receive(answer, scope)
+        if version.total is None:
+            self._allocator = RangeAllocator((), 0)
 
-    # ----------------------------------------------------------------- for streams
+    async def _receive_gzip(
+        self,
+        answer: StorageAnswer,
+        version: ObjectVersion,
+        meter: SpeedMeter,
+        scope: anyio.CancelScope,
+    ) -> None:
+        """Decode the body into the part. If it breaks it can't be resumed.
+
+        The place of a decoded byte in the file depends on all encoded bytes before.
+        """
+        decoder, offset = GzipDecoder(version.md5), 0
+        arrived, batch = 0, bytearray()
+
+        async def write() -> None:
+            nonlocal offset
+            await anyio.to_thread.run_sync(decoder.feed, bytes(batch))
+            written = -1
+            while written != offset:
+                written = offset
+                offset = await anyio.to_thread.run_sync(decoder.write_some, self._part, offset)
+            self._progress(offset)
+
+        async for chunk in answer.chunks:
+            arrived += len(chunk)
+            meter.on_bytes(len(chunk), anyio.current_time())
+            scope.deadline = meter.deadline
+            batch += chunk
+            if len(batch) >= self.batch_size:
+                await write()
+                batch = bytearray()
+        if version.total not in (None, arrived):
+            raise LengthMismatch("the encoded body was not as long as announced")
+        await write()
+        decoder.end()
+
+    # ----------------------------------------------------------------- for the bodies
 
     @property
-    def batch(self) -> int:
-        """Bytes of a batch, by how many connections share the memory now."""
+    def batch_size(self) -> int:
+        """Bytes of a batch, depending on how many connections share the memory now."""
         slots = self._slots
-        of_others = 0 if slots is None else (slots.max_value or 0) - slots.value
-        return min(BATCH, ALL_BATCHES // BATCHES // max(1 + self._others, of_others))
+        taken = 0 if slots is None else (slots.max_value or 0) - slots.value
+        return min(BATCH, ALL_BATCHES // BATCHES // max(1 + self._extra_connections, taken))
 
     def is_last(self, end: int) -> bool:
-        stored = self._part.stored
-        return stored is not None and end in (NO_END, stored.total)
+        """Whether the file ends here."""
+        version = self._part.version
+        return version is not None and end in (NO_END, version.total)
 
     def extend(self, stop: int) -> int:
-        return self._claims.extend(stop, CHUNK)
+        """Reserve the bytes after `stop`. Returns the end of the reserved bytes."""
+        return self._allocator.extend(stop, CHUNK)
 
     def on_bytes(self, count: int) -> None:
         self._received += count
         self._progress(self._received)
 
     async def write(self, offset: int, batch: Bytes) -> None:
-        """Write and hash a batch."""
+        """Write and hash a batch. An error ends the attempt."""
         try:
             await anyio.to_thread.run_sync(self._part.write, offset, batch)
         except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
             self._fail(exc)
             return
-        if self._part.wants_sync and not self._syncs:
-            self._syncs = True
+        if self._part.wants_sync and not self._syncing:
+            self._syncing = True
             self._group.start_soon(self._sync)
 
     async def _sync(self) -> None:
-        """Bring to the disk what is written, while more comes."""
+        """Bring the written bytes to the disk while more arrive."""
         try:
             await anyio.to_thread.run_sync(self._part.sync, abandon_on_cancel=True)
         except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
             self._fail(exc)
         finally:
-            self._syncs = False
+            self._syncing = False
 
     def start_soon(self, do: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._group.start_soon(do)
 
     # ----------------------------------------------------------------- more connections
 
-    def widen(self, speed: Speed) -> None:
-        """Open as many more connections as are of use, and as are free without waiting."""
-        stored = self._part.stored
-        if (
-            self._slots is None
-            or self._others_broke
-            or stored is None
-            or not stored.divisible
-            or (stored.total or 0) <= PARALLEL_FROM
-            or not speed.worth_another(anyio.current_time())
-        ):
+    def open_more(self, meter: SpeedMeter) -> None:
+        """Open as many more connections as are useful, and have a free slot."""
+        version = self._part.version
+        total = version.total or 0 if version is not None and version.divisible else 0
+        if self._slots is None or self._extra_broke or total <= PARALLEL_FROM:
+            return
+        if not meter.worth_another(anyio.current_time()):
             return
         while self._slots.value:
-            self._others += 1
-            claimed = self._claim()
-            if claimed is None:
-                self._others -= 1
+            self._extra_connections += 1
+            reserved = self._reserve()
+            if reserved is None:
+                self._extra_connections -= 1
                 return
             self._slots.acquire_nowait()
-            self._group.start_soon(self._follow, self._slots, claimed)
+            self._group.start_soon(self._run_extra, self._slots, reserved)
 
-    async def _follow(self, slots: anyio.Semaphore, claimed: tuple[Range, int] | None) -> None:
-        """Another connection: chunk by chunk, until nothing is free or somebody wants its slot."""
+    async def _run_extra(self, slots: anyio.Semaphore, reserved: tuple[Range, int] | None) -> None:
+        """Another connection: it fetches chunk by chunk, while no other task waits for its slot."""
         try:
-            while claimed is not None:
-                await self._request(*claimed, leads=False)
-                # Somebody else's whole file comes before the parts of this one.
-                claimed = self._claim() if not slots.statistics().tasks_waiting else None
-        except StartedOver as exc:
+            while reserved is not None:
+                await self._request(*reserved, first=False)
+                # Another file's first connection comes before the extra ones of this file.
+                reserved = self._reserve() if not slots.statistics().tasks_waiting else None
+        except CannotResume as exc:
             self._fail(exc)
-        except (TryAgain, StorageBroken) as exc:
-            # The next attempt fetches what it leaves; opening another would be hammering.
-            self._others_broke = True
+        except (AttemptFailed, StorageBroken) as exc:
+            # The next attempt fetches the bytes that are missing; a new connection right now would
+            # press a storage that refuses.
+            self._extra_broke = True
             logger.info("one of several connections to a file: %s", exc)
         except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
             self._fail(exc)
         finally:
-            self._others -= 1
+            self._extra_connections -= 1
             slots.release()
-
-
-class _Stream:
-    """A body, written while it comes.
-
-    Args:
-        attempt: whose it is.
-        start: where in the file it begins.
-        stop: how far it is claimed.
-        end: where it ends; NO_END where nobody knows.
-        speed: told of each chunk.
-        leads: whether it is the attempt's first connection.
-    """
-
-    def __init__(
-        self, attempt: Attempt, start: int, stop: int, end: int, speed: Speed, *, leads: bool
-    ) -> None:
-        self._attempt = attempt
-        self._at = start
-        self._stop = stop
-        self._end = end
-        self._speed = speed
-        self._leads = leads
-        self._offset = start
-        # A byte more than a small file has: its end is seen before the batch is full.
-        self._batch = bytearray(min(FIRST_BATCH, attempt.batch, end - start + 1))
-        self._filled = 0
-        self._spare: bytearray | None = None
-        self._began = anyio.current_time()
-        self._batches, self._to_write = anyio.create_memory_object_stream[_Batch](0)
-        self._written = anyio.Event()
-
-    async def receive(self, answer: StorageAnswer, scope: anyio.CancelScope) -> None:
-        """Read it to its end, or to where another connection has claimed what follows."""
-        self._attempt.start_soon(self._write)
-        try:
-            unseen = 0
-            while size := await answer.read_into(memoryview(self._batch)[self._filled :]):
-                unseen += size
-                due = False
-                if unseen >= SLOWEST:  # less than that is too slow whenever it comes
-                    now = anyio.current_time()
-                    self._speed.on_bytes(unseen, now)
-                    scope.deadline = self._speed.deadline
-                    unseen = 0
-                    due = now - self._began >= BATCH_SECONDS
-                self._take(size)
-                if due or self._filled == len(self._batch):
-                    await self._hand_over()
-                    if self._leads:
-                        self._attempt.widen(self._speed)
-                if self._at == self._stop < self._end:
-                    return
-            if self._end not in (NO_END, self._at):
-                raise LengthMismatch(f"the body ended at {self._at} of {self._end} bytes")
-            if self._offset == 0 and self._attempt.is_last(self._end):
-                self._attempt.rest = memoryview(self._batch)[: self._filled]
-                self._filled = 0
-        finally:
-            # What has come isn't fetched again.
-            with anyio.CancelScope(shield=True):
-                try:
-                    if self._filled:
-                        await self._hand_over()
-                finally:
-                    # Whatever happens (asyncio's own cancellation respects no shield): or the
-                    # writer would wait for ever.
-                    self._batches.close()
-                await self._written.wait()
-
-    async def _write(self) -> None:
-        """Write batch after batch while the next one is received."""
-        try:
-            with anyio.CancelScope(shield=True), self._to_write:
-                hashed = None
-                async for offset, batch, filled in self._to_write:
-                    await self._attempt.write(offset, memoryview(batch)[:filled])
-                    # This one may still be hashed.
-                    self._spare, hashed = hashed, batch
-        finally:
-            self._written.set()
-
-    def _take(self, size: int) -> None:
-        self._at += size
-        while self._at >= self._stop < self._end:
-            longer = self._attempt.extend(self._stop)
-            if longer == self._stop:
-                break
-            self._stop = longer
-        if self._at > self._stop:
-            if self._stop == self._end:
-                raise LengthMismatch(f"more than the {self._end} bytes that were announced")
-            size -= self._at - self._stop
-            self._at = self._stop
-        self._filled += size
-        self._attempt.on_bytes(size)
-
-    async def _hand_over(self) -> None:
-        await self._batches.send((self._offset, self._batch, self._filled))
-        self._offset, self._filled, self._began = self._at, 0, anyio.current_time()
-        self._batch = self._memory()
-
-    def _memory(self) -> bytearray:
-        """For the next batch: what the last one left, if it has the size. New memory costs."""
-        spare, self._spare = self._spare, None
-        size = self._attempt.batch
-        return spare if spare is not None and len(spare) == size else bytearray(size)

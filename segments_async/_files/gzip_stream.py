@@ -1,114 +1,102 @@
-"""A body that is stored gzip-encoded, decoded in steps that its expansion can't outgrow.
+"""A stored file that is gzip-encoded: decoded whole, in steps of at most 1 MiB.
 
-httpx would inflate 261 KB into chunks of 67 MB, and take half a body for a whole one. Here a step
-gives at most 1 MiB, and the end is where the trailer is, whose checksum zlib compares.
+httpx's decoder would inflate 261 KB to 67 MB in one step, and accept a body cut in half. zlib
+limits the output of a call, and compares the checksum in the trailer of each gzip member.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
-#: Largest piece that comes out of one step, in bytes.
+from segments_async._files.digest import md5
+from segments_async._files.part import SLICE, ChecksumMismatch, PartFile
+from segments_async._http.storage import StorageBroken
+
+#: Bytes: largest output of one step; input without output (empty members) after which it ends.
 STEP = 1024 * 1024
 
-#: Bytes of a member that zlib is given at first and at most. It copies what is behind a member's
-#: end: of a whole batch, once for each of its members, which may have 20 bytes.
-_FIRST_BITE = 4 * 1024
-_LARGEST_BITE = 256 * 1024
-
-#: Bytes of gzip that nothing may come out of: empty members and blocks may follow without end.
-_BARREN = 1024 * 1024
-
-#: zlib: a gzip header and trailer, and the largest window.
-_GZIP = 16 + zlib.MAX_WBITS
+#: Input of one step, in bytes, at a member's start and at most. zlib copies the input behind a
+#: member's end: that of a whole batch for each of its members, which may have 20 bytes.
+_FIRST_INPUT, _LARGEST_INPUT = 4 * 1024, 256 * 1024
 
 
-class NotGzip(Exception):
-    """The body isn't gzip, is cut off, or goes on behind its end."""
+class NotGzip(StorageBroken):
+    """The body isn't gzip, is cut off, or continues without output."""
 
 
 class GzipDecoder:
-    """Decodes the members of a gzip file (RFC 1952: it may have several), fed in any pieces."""
+    """Decodes the members of a gzip file (RFC 1952 allows several)."""
 
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(_GZIP)
+    def __init__(self, expected_md5: str | None = None) -> None:
+        self._expected_md5, self._md5 = expected_md5, md5()
         self._input = memoryview(b"")
-        self._bite = _FIRST_BITE
-        self._begun = False
-        self._barren = 0
+        self._without_output = 0
+        self._start_member()
+
+    def _start_member(self) -> None:
+        self._member = zlib.decompressobj(16 + zlib.MAX_WBITS)  # 16: gzip's header and trailer
+        self._take = _FIRST_INPUT
 
     def feed(self, data: bytes) -> None:
-        """Give it more, once :meth:`read` has nothing left."""
+        """Add input, once :meth:`read` has returned nothing."""
+        if self._expected_md5 is not None and self._md5 is not None:
+            self._md5.update(data)
         self._input = memoryview(bytes(self._input) + data)
 
     def read(self) -> bytes:
-        """The next piece, of at most 1 MiB; empty: feed it.
-
-        Raises:
-            NotGzip: what was fed isn't gzip.
-        """
-        while self._input:
-            if self._member.eof:
-                self._member = zlib.decompressobj(_GZIP)
-                self._bite = _FIRST_BITE
-            self._begun = True
-            bite = self._input[: self._bite]
-            piece = self._decompressed(bite)
-            left = len(self._member.unused_data or self._member.unconsumed_tail)
-            self._input = self._input[len(bite) - left :]
-            self._bite = min(2 * self._bite, _LARGEST_BITE)
+        """The next output, at most 1 MiB; empty if more input is needed. Raises NotGzip."""
+        while True:
+            if self._input and self._member.eof:
+                self._start_member()
+            piece = self._input[: self._take]
+            try:
+                # Without input, too: zlib holds output back after a step of the largest output.
+                output = self._member.decompress(piece, STEP)
+            except zlib.error as exc:
+                raise NotGzip(f"the stored gzip can't be decoded: {exc}") from None
             if piece:
-                self._barren = 0
-                return piece
-            self._barren += len(bite) - left
-            if self._barren > _BARREN:
+                used = len(piece) - len(self._member.unused_data or self._member.unconsumed_tail)
+                self._input = self._input[used:]
+                self._take = min(2 * self._take, _LARGEST_INPUT)
+                self._without_output = 0 if output else self._without_output + used
+            if output or not piece:
+                return output
+            if self._without_output > STEP:
                 raise NotGzip("the stored gzip goes on, and nothing comes out of it")
-        if not self._begun or self._member.eof:
-            return b""
-        # What zlib holds back when its last piece was as long as it might be.
-        return self._decompressed(b"")
-
-    def _decompressed(self, data: bytes | memoryview) -> bytes:
-        try:
-            return self._member.decompress(data, STEP)
-        except zlib.error as exc:
-            raise NotGzip(f"the stored gzip can't be decoded: {exc}") from None
 
     def end(self) -> None:
-        """Nothing more comes.
-
-        Raises:
-            NotGzip: the trailer is missing.
-        """
+        """Raises NotGzip without the last trailer, ChecksumMismatch with another MD5."""
         if not self._member.eof:
             raise NotGzip("the stored gzip is cut off")
+        if self._md5 is not None and self._expected_md5 not in (None, self._md5.hexdigest()):
+            raise ChecksumMismatch("the bytes that came aren't those that storage has")
+
+    def write_some(self, part: PartFile, offset: int) -> int:
+        """Write `SLICE` bytes at most, for which a cancellation can wait. Returns the offset."""
+        for _ in range(SLICE // STEP):
+            if not (piece := self.read()):
+                break
+            part.write(offset, piece)
+            offset += len(piece)
+        if part.wants_sync:
+            part.sync()
+        return offset
 
 
 class DecodedChunks:
-    """The chunks of a gzip-encoded body, decoded.
+    """The decoded chunks of a body."""
 
-    Args:
-        encoded: the body as served.
-        broken: the error that a broken link has, made of a message.
-    """
+    def __init__(self, encoded: AsyncIterator[bytes]) -> None:
+        self._encoded, self._decoder = encoded, GzipDecoder()
 
-    def __init__(self, encoded: AsyncIterator[bytes], broken: Callable[[str], Exception]) -> None:
-        self._encoded = encoded
-        self._broken = broken
-        self._decoder = GzipDecoder()
-
-    def __aiter__(self) -> DecodedChunks:
+    def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        try:
-            while not (piece := self._decoder.read()):
-                try:
-                    self._decoder.feed(await self._encoded.__anext__())
-                except StopAsyncIteration:
-                    self._decoder.end()
-                    raise
-        except NotGzip as exc:
-            raise self._broken(str(exc)) from None
+        while not (piece := self._decoder.read()):
+            if (chunk := await anext(self._encoded, None)) is None:
+                self._decoder.end()
+                raise StopAsyncIteration
+            self._decoder.feed(chunk)
         return piece

@@ -1,11 +1,11 @@
-"""Rows of a CSV file, by header name, while it is still arriving.
+"""Rows of a CSV file, by header name, while the file is still arriving.
 
-Python's csv module is the judge of where a record ends. It is given whole lines, a piece's worth at
-a time; of a record whose end is still to come it is asked again from that record's beginning. Lines
-are told apart before they are decoded: in UTF-8 no part of another character looks like a newline,
-and a fault is found in the line that has it.
+Python's csv module decides where a record ends. It gets the whole lines of each piece; a record
+whose end hasn't arrived is parsed again from its beginning. Lines are split before they are
+decoded: in UTF-8 no byte of another character equals a newline, so the line of a decoding error is
+known.
 
-As fast as `csv.DictReader`, since what is done for each row is nearly all done in C
+As fast as `csv.DictReader`, since nearly all the work for a row is done in C
 (benchmarks/download.py).
 """
 
@@ -22,22 +22,22 @@ import anyio.lowlevel
 from segments_async.errors import DownloadError
 from segments_async.models import Export
 
-#: So many bytes are kept for a record whose end hasn't come. A quote that is never closed would
-#: otherwise gather the rest of the file.
+#: Largest record, in bytes. A quote that is never closed would otherwise keep the rest of the file
+#: in memory.
 LARGEST_RECORD = 16 * 1024 * 1024
 
-#: Bytes that are parsed before other tasks get their turn: some 1 000 rows, or a millisecond.
+#: Bytes that are parsed before other tasks run: some 1 000 rows, or a millisecond.
 PIECE = 64 * 1024
 
 Row = dict[str, str]
 
 
 class RowParser:
-    """Turns bytes that come in pieces, cut anywhere, into rows.
+    """Turns bytes, in pieces cut anywhere, into rows.
 
     Attributes:
-        line: where the next record begins. Lines end with LF, CRLF or a lone CR, as in a file
-            opened for the csv module, also within quotes; the first is 1.
+        line: number of the line where the next record begins; the file's first line is 1. Lines end
+            with LF, CRLF or a lone CR, also within quotes, as in a file opened for the csv module.
     """
 
     def __init__(self) -> None:
@@ -49,17 +49,17 @@ class RowParser:
         self._enough = 0
 
     def feed(self, piece: bytes, rows: deque[Row], *, final: bool = False) -> None:
-        """Append to `rows` those that are whole now; with `final`, what remains is one too.
+        """Append the complete records to `rows`; with `final`, the remaining bytes are one, too.
 
         Raises:
-            ValueError, csv.Error: the record at `line` is none. The rows before it are appended.
+            ValueError, csv.Error: the record at `line` is invalid. The rows before it are appended.
         """
         self._held.append(piece)
         self._size += len(piece)
         if self._size < self._enough and not final:
             return
         lines = b"".join(self._held).splitlines(keepends=True)
-        # A line's end may be still to come, or the LF of its CRLF.
+        # The end of the last line may not have arrived, or the LF of its CRLF.
         cut = [lines.pop()] if lines and not final and not lines[-1].endswith(b"\n") else []
         if lines and not self._begun:
             lines[0] = lines[0].removeprefix(BOM_UTF8)  # no part of the first column's name
@@ -84,7 +84,7 @@ class RowParser:
                     raise ValueError(f"{len(fields)} fields where the header has {width}")
                 self.line = begins + reader.line_num
         except csv.Error:
-            # In the last line it may only be that the closing quote is still to come.
+            # In the last line, the closing quote may not have arrived yet.
             if final or reader.line_num < len(lines):
                 raise
 
@@ -92,7 +92,7 @@ class RowParser:
         self._held, self._size = [record], len(record)
         if self._size > LARGEST_RECORD:
             raise ValueError(f"a record of more than {LARGEST_RECORD} bytes")
-        # A long record is looked at again when it has doubled, and not with each of its pieces.
+        # A long record is parsed again when its size has doubled, and not with each piece.
         doubled = min(2 * self._size, LARGEST_RECORD + 1)
         self._enough = doubled if self._size > PIECE else 0
 
@@ -101,7 +101,7 @@ def _checked_header(fields: list[str]) -> list[str]:
     columns: dict[str, int] = {}
     for number, name in enumerate(fields, 1):
         if columns.setdefault(name, number) != number:
-            # Not the name: where a header is missing, it is what a row says of a user.
+            # The name isn't shown: in a file without a header it would be the data of a user.
             raise ValueError(f"columns {columns[name]} and {number} of the header have one name")
     return fields
 
@@ -143,16 +143,16 @@ class Rows:
         return self._ready.popleft()
 
     async def _read_on(self) -> None:
-        """Get more rows ready, or none yet.
+        """Parse the next piece, which may complete no row.
 
         Raises:
-            StopAsyncIteration: there are no more.
+            StopAsyncIteration: the file has ended.
         """
         if self._fault is not None:
             self._unreadable()
         if self._ended:
             raise StopAsyncIteration
-        # Once a piece: chunks that are in memory already would never let other tasks run.
+        # For each piece: reading chunks that are in memory already would never let other tasks run.
         await anyio.lowlevel.checkpoint()
         piece = await self._next_piece()
         try:
@@ -161,7 +161,7 @@ class Rows:
             self._fault, self._ended = exc, True
 
     async def _next_piece(self) -> bytes:
-        """A part of a chunk, b"" at the end."""
+        """The next part of a chunk; b"" at the end."""
         for piece in self._pieces:
             return piece
         try:

@@ -1,8 +1,8 @@
 """Sign ``s3://`` links, with botocore for the credentials, the configuration and the signature.
 
-The extra ``s3``. botocore takes as long to import as httpx does, so that happens with the first
-such link. It also blocks (on files, on a sign-in, on a cloud's metadata service), so all of it
-runs in a worker thread. It has no types, hence `Any`.
+The extra ``s3``. botocore takes as long to import as httpx, so it is imported with the first such
+link. botocore blocks (on files, on a sign-in, on a cloud's metadata service), so all of its code
+runs in a worker thread. botocore has no type annotations, hence `Any`.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.files.links import LinkRefused
 from segments_async._sansio.files.s3_links import DEFAULT_REGION, S3Object, S3Place, object_url
 
-#: Seconds a signed URL is good for. Storage looks at them when a request begins; its tolerance
-#: for clocks that are wrong is the same.
+#: Seconds for which a signed URL is valid. Storage checks them when a request begins, and tolerates
+#: clocks that are wrong by as much.
 LIFETIME = 900
 
-#: Seconds that finding or refreshing credentials may take. A sign-in program may hang.
+#: Seconds that finding or refreshing credentials may take: a sign-in program may hang.
 PATIENCE = 60.0
 
-#: Seconds for which "no credentials" is believed: looking for them again may ask a metadata
-#: service that isn't there, for a second each time.
+#: Seconds before credentials are looked for again after none were found. Each search may wait a
+#: second for a metadata service that doesn't exist.
 ANONYMOUS_FOR = 300.0
 
 
 class S3Signer:
-    """Signs for whoever the standard AWS environment and configuration say that we are.
+    """Signs with the credentials of the standard AWS environment and configuration.
 
-    They are read with the first link and belong to this object from then on; credentials that
-    expire are refreshed by botocore. Without any, URLs go unsigned, which opens public objects.
+    Both are read with the first link, and not again; botocore refreshes credentials that expire.
+    Without credentials, URLs are unsigned, which suffices for public objects.
     """
 
     def __init__(self) -> None:
@@ -49,21 +49,21 @@ class S3Signer:
         self._regions: dict[str, str] = {}
 
     async def sign(self, target: S3Object) -> SignedLink:
-        """The object's https URL, good for a quarter of an hour.
+        """The object's https URL, valid for a quarter of an hour.
 
         Raises:
-            LinkRefused: botocore isn't installed, or the AWS configuration can't work.
-            StorageBroken: credentials couldn't be had, which may pass.
+            LinkRefused: botocore isn't installed, or the AWS configuration is invalid.
+            StorageBroken: getting credentials failed for a reason that may pass.
         """
         now = anyio.current_time()
         with anyio.move_on_after(PATIENCE):
-            # A caller who is cancelled doesn't wait for the thread: it changes nothing but what it
-            # found out, under its lock.
+            # A cancelled caller doesn't wait for the thread, which changes only this object, under
+            # its lock.
             return await anyio.to_thread.run_sync(self._sign, target, now, abandon_on_cancel=True)
         raise StorageBroken(f"AWS credentials: none within {PATIENCE:g} s")
 
     def learn(self, bucket: str, region: str) -> None:
-        """Note where a bucket is, for this and all later links to it."""
+        """Remember the bucket's region for all later links to it."""
         self._regions[bucket] = region
 
     def _sign(self, target: S3Object, now: float) -> SignedLink:
@@ -90,7 +90,7 @@ def _signed(url: str, credentials: Any, region: str) -> str:
 
 @attrs.define
 class _Account:
-    """Who we are to AWS. Used by one thread at a time."""
+    """The AWS configuration and credentials. Used by one thread at a time."""
 
     place: S3Place
     _session: Any = attrs.field(repr=False)
@@ -108,11 +108,11 @@ class _Account:
             return cls(_place(session), session)
         except LinkRefused:
             raise
-        except Exception as exc:  # noqa: BLE001 - a file that can't be read, a value that is none
+        except Exception as exc:  # noqa: BLE001 - an unreadable file, an invalid value
             raise LinkRefused(f"the AWS configuration: {_shown(exc)}") from None
 
     def credentials(self, now: float) -> Any:
-        """Frozen credentials, fresh; None where there are none."""
+        """Frozen credentials, valid now; None if there are none."""
         if now < self._anonymous_until:
             return None
         try:
@@ -126,16 +126,15 @@ class _Account:
         return None
 
 
-#: Codes by which AWS puts a request for credentials off.
-_PUT_OFF = re.compile(r"(?i).*throttl.*|.*slowdown.*|.*timeout.*|.*unavailable.*|.*internal.*")
+#: Codes of AWS's temporary refusals of a request for credentials.
+_TEMPORARY = re.compile(r"(?i).*throttl.*|.*slowdown.*|.*timeout.*|.*unavailable.*|.*internal.*")
 
 
 def _credentials_error(exc: Exception) -> Exception:
-    """The one error of credentials: broken where it may pass, refused where a person has to act.
+    """StorageBroken for an error that may pass, LinkRefused for one that a person has to correct.
 
-    botocore's chain reads files, runs programs and asks servers, and maps few of their errors: a
-    token's file that isn't there (yet) is an OSError, a program's output that is no JSON a
-    ValueError.
+    botocore reads files, runs programs and asks servers, and maps few of their errors: a missing
+    file of a token is an OSError, and a program's output that isn't JSON a ValueError.
     """
     if _may_pass(exc):
         return StorageBroken(f"AWS credentials: {_shown(exc)}")
@@ -148,7 +147,7 @@ def _may_pass(exc: Exception) -> bool:
         response: Any = getattr(exc, "response", {})
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         code = str(response.get("Error", {}).get("Code", ""))
-        return status in (408, 429) or status >= 500 or _PUT_OFF.fullmatch(code) is not None
+        return status in (408, 429) or status >= 500 or _TEMPORARY.fullmatch(code) is not None
     return isinstance(
         exc,
         (
@@ -169,18 +168,18 @@ def _shown(exc: Exception) -> str:
         where = f": {exc.filename}" if isinstance(exc.filename, str) else ""
         return redact(f"{type(exc).__name__}: {exc.strerror or 'no reason'}{where}")
     if isinstance(exc, (errors.BotoCoreError, errors.ClientError)):
-        return _told(exc)
+        return _text_of(exc)
     return type(exc).__name__
 
 
-def _told(exc: Exception) -> str:
-    """Its own sentences say what to do ("run aws sso login")."""
+def _text_of(exc: Exception) -> str:
+    """The error's text, which says what to do ("run aws sso login")."""
     return redact(f"{type(exc).__name__}: {exc}")
 
 
 def _place(session: Any) -> S3Place:
     return S3Place(
-        # AWS_REGION is what Lambda sets and the other SDKs read; botocore knows the older name.
+        # Lambda sets AWS_REGION, and the other SDKs read it; botocore knows the older name alone.
         region=os.environ.get("AWS_REGION") or session.get_config_variable("region"),
         endpoint=_endpoint(session),
         fips=bool(session.get_config_variable("use_fips_endpoint")),
@@ -189,7 +188,7 @@ def _place(session: Any) -> S3Place:
 
 
 def _endpoint(session: Any) -> str | None:
-    """S3's own before the general one, the environment before the profile.
+    """The endpoint of S3 before the general one, the environment before the profile.
 
     https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html
     """
@@ -205,7 +204,7 @@ def _endpoint(session: Any) -> str | None:
 
 
 def _endpoint_of_services(session: Any, section: str | None) -> str | None:
-    """That of the `s3` in a `[services …]`, which a profile names."""
+    """The endpoint under `s3` in the `[services …]` section that a profile names."""
     if section is None:
         return None
     try:
@@ -221,9 +220,9 @@ _at_work: ContextVar[bool] = ContextVar("segments_async_s3_signer_at_work", defa
 
 
 class _Silence(logging.Filter):
-    """At DEBUG, botocore logs signatures, and what it sends and gets where it asks for credentials.
+    """Drops botocore's lines at DEBUG, while it works for this module.
 
-    Only what it does for this module is kept quiet.
+    They have signatures, and the requests and answers about credentials.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - as its base has it

@@ -1,1 +1,1 @@
-"""What files and the journal need of a file system."""
+"""Locks, durable renames, and trust in files: for downloads and for the journal."""

@@ -1,4 +1,4 @@
-"""What files need of a file system that POSIX leaves to it: locks, and syncs of directories.
+"""Locks, syncs of directories, and whole writes, on file systems that may not offer all of them.
 
 Synchronous, for worker threads.
 """
@@ -10,14 +10,14 @@ import fcntl
 import os
 from pathlib import Path
 
-#: A mount that has no locks says one of these: FUSE without `flock`, NFS without a lock daemon.
+#: Errors of a mount without locks: FUSE without `flock`, NFS without a lock daemon.
 _NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL})
 
-#: A file system that can't sync a directory says so by these (CIFS, VirtualBox's shared folders,
-#: sshfs). A disk that fails says EIO.
+#: Errors of a file system that can't sync a directory (CIFS, VirtualBox's shared folders, sshfs). A
+#: failing disk has EIO.
 _NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 
-#: A directory that may be written and not read can't be opened for its sync.
+#: Errors of a directory that may be written but not read: it can't be opened for its sync.
 _NO_READING = frozenset({errno.EACCES, errno.EPERM})
 
 
@@ -28,12 +28,12 @@ class NoLocks(Exception):
 def try_lock(descriptor: int) -> bool:
     """Lock the file for this process alone; False where another holder has the lock.
 
-    The lock ends with the descriptor, and so with the process. A child that is forked doesn't
-    hold it. Unlock by :func:`close_locked`.
+    The lock ends with the descriptor, and so with the process. A forked child does not hold it.
+    Unlock by :func:`close_locked`.
 
     Raises:
-        NoLocks: the file system has none.
-        OSError: something else is wrong with the file.
+        NoLocks: the file system has no locks.
+        OSError: the file can't be locked for another reason.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,16 +63,15 @@ def close_locked(descriptor: int) -> None:
     os.close(descriptor)
 
 
-#: Locked descriptors of this process. A child that is forked has its parent's descriptors, and a
-#: lock lasts as long as one of them is open: a worker that outlives its parent would hold the
-#: parent's runs and files.
+#: Locked descriptors of this process. A forked child inherits them, and a lock lasts as long as one
+#: of them is open: a child that outlives its parent would keep the parent's runs and files locked.
 _LOCKED: set[int] = set()
 
 
 def _in_child() -> None:
-    """Let the parent alone hold its locks.
+    """Close the inherited descriptors, so that the parent alone holds its locks.
 
-    The numbers stay open, since the objects that know them may still close them in the child.
+    Each number then leads to /dev/null: objects that the child inherited may still close it.
     """
     if not _LOCKED:
         return
@@ -87,7 +86,7 @@ os.register_at_fork(after_in_child=_in_child)
 
 
 def is_at(descriptor: int, path: Path) -> bool:
-    """Whether the open file is the one of this name."""
+    """Whether the open file is the one at this path."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.lstat())
     except FileNotFoundError:
@@ -97,7 +96,8 @@ def is_at(descriptor: int, path: Path) -> bool:
 def sync_directory(directory: Path) -> None:
     """Make a rename durable (POSIX promises it only once the directory itself is synced).
 
-    A file system that can't do so is passed over: the file itself is synced, and in its place.
+    On a file system that can't sync directories this does nothing: the file itself is synced, and
+    in its place.
 
     Raises:
         OSError: the disk failed.
@@ -118,14 +118,14 @@ def sync_directory(directory: Path) -> None:
 
 
 def write_all(descriptor: int, chunk: bytes) -> None:
-    """os.write may write less than it was given, on a full disk or a network file system."""
+    """Write all bytes: os.write may write fewer, on a full disk or a network file system."""
     view = memoryview(chunk)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def write_all_at(descriptor: int, chunk: bytes | memoryview, offset: int) -> None:
-    """As :func:`write_all`, from a place in the file on."""
+    """As :func:`write_all`, from an offset in the file on."""
     view = memoryview(chunk)
     while view:
         written = os.pwrite(descriptor, view, offset)

@@ -1,7 +1,7 @@
-"""Who else could have written a file: what it says is believed as far as this user wrote it.
+"""Whether other users could have written a file, or put it in its place.
 
-A journal says which local files are exports, and which exports are not asked for again. So it is
-read where nobody but this user, and root, could have written it or put it there.
+A journal says which local files are exports, and which exports are not requested again. So a
+journal is read only if no user but this one and root could have written it or put it there.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Symbolic links on one way, as Linux counts them.
+#: Symbolic links that are followed for one path, as by Linux.
 _MOST_LINKS = 40
 
 
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open a file of one name; symbolic links, hard links, FIFOs and devices are refused.
+    """Open a regular file with one name; symbolic and hard links, FIFOs and devices are refused.
 
-    By a second name, what is written would change another file. A FIFO would wait for its reader.
+    A write to a file with a second name would change a foreign file. Opening a FIFO would wait for
+    its reader.
 
     Raises:
-        OSError: it can't be opened, or isn't such a file.
+        OSError: the file can't be opened, or is refused.
     """
     flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
@@ -46,16 +47,16 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def make_directories(path: Path) -> None:
-    """Make a directory and its parents; whatever the umask, others can't write to them."""
+    """Make a directory and its parents, which others can't write to, whatever the umask is."""
     if not path.parent.is_dir():
         make_directories(path.parent)
     path.mkdir(mode=0o755, exist_ok=True)
 
 
 def distrust_of_file(path: Path) -> str | None:
-    """Why what stands in a file may be another user's word; None where it isn't, or no file.
+    """Why another user may have written the file; None if none can have, or if there is no file.
 
-    It is never opened.
+    The file is not opened.
     """
     try:
         found = path.lstat()
@@ -79,10 +80,10 @@ def distrust_of_file(path: Path) -> str | None:
     return None
 
 
-def distrust_of_way(path: Path) -> str | None:
-    """Why others may have put a file in this place; None where they can't.
+def distrust_of_path(path: Path) -> str | None:
+    """Why others may have put a file at this path; None if they can't have.
 
-    Every directory that is looked into on the way counts, those of symbolic links too.
+    All directories on the path count, those of symbolic links too.
     """
     try:
         for directory, link in _steps(path):
@@ -91,12 +92,12 @@ def distrust_of_way(path: Path) -> str | None:
             if link is not None and link.lstat().st_uid not in (0, os.geteuid()):
                 return f"{link} is another user's symbolic link"
     except FileNotFoundError:
-        return None  # nothing is there that anybody could have put
+        return None  # there is no file
     return None
 
 
 def _steps(path: Path) -> Iterator[tuple[Path, Path | None]]:
-    """Each directory that is looked into, with the symbolic link that is found there."""
+    """Each directory on the path, with the symbolic link that is followed there, if any."""
     todo = list(reversed(path.absolute().parts[1:]))
     here, links = Path("/"), 0
     while todo:
@@ -124,20 +125,20 @@ def _distrust_of_directory(directory: Path) -> str | None:
     mode = stat.S_IMODE(found.st_mode)
     me = os.geteuid()
     if mode & stat.S_ISVTX:
-        return None  # as /tmp: nobody can move or replace another user's files
+        return None  # as /tmp: users can't move or replace each other's files
     if mode & 0o002 or (mode & 0o020 and _has_others(found.st_gid)):
         return (
             f"others may write to the directory {directory} (mode {mode:04o}), and put another "
             "file in its place; chmod go-w the directory, or give another place"
         )
-    # Root works in directories of others: a container does, whose volume is the host's user's.
+    # Root may work in another user's directory, as in a container whose volume belongs to a user.
     if me != 0 and found.st_uid not in (0, me):
         return f"the directory {directory} is another user's (uid {found.st_uid})"
     return None
 
 
 def _has_others(gid: int) -> bool:
-    """Whether the group has a member besides this user and root; many users have their own."""
+    """Whether the group has a member besides this user and root; many users have one alone."""
     try:
         members = set(grp.getgrgid(gid).gr_mem)
     except KeyError:

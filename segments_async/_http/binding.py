@@ -1,4 +1,4 @@
-"""One client belongs to one event loop of one process: its connections do."""
+"""One client belongs to one event loop of one process, as its connections do."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import os
 
 import anyio.lowlevel
 
-from segments_async._http.api import CLOSED
+from segments_async._http.clients import CLOSED
 from segments_async.errors import ConfigurationError
 
 
 class Binding:
-    """Where a client was first used; it is refused everywhere else.
+    """The event loop and process of a client's first use; any other use is refused.
 
-    A client that was only made is bound to nothing, so it may be made before `asyncio.run()`, or
-    before a fork. asyncio's connections hang in another loop, or fail there with whatever comes
-    first; and two processes that write into one connection mix their requests.
+    A client may be created before `asyncio.run()`, or before a fork. In another loop, asyncio's
+    connections hang, or fail with an unrelated error; and two processes that write into one
+    connection mix their requests.
     """
 
     def __init__(self) -> None:
-        # The token itself, and no id of it: another loop could get the same one.
+        # The token itself: its id() could be reused for another loop.
         self._loop: object = None
         self._process = 0
         self._closed = False
 
     def check(self) -> None:
-        """Called by each operation before it does anything.
+        """Called at the beginning of each operation.
 
         Raises:
             ConfigurationError: the client is closed, or was used elsewhere before.
@@ -33,7 +33,7 @@ class Binding:
         if self._closed:
             raise ConfigurationError(CLOSED)
         if self._loop is not None and os.getpid() != self._process:
-            # Asked first: asyncio tells a child of a running loop that there is none.
+            # Checked first: in a child of a running loop, asyncio says that no loop runs.
             raise ConfigurationError(
                 "the client was used before this process was forked, and its connections are the "
                 "parent's: nothing was sent; make a client in each process"
@@ -49,7 +49,7 @@ class Binding:
             )
 
     def close(self) -> bool:
-        """The client is closed. Returns whether its connections can be closed here."""
+        """Mark the client as closed. Returns whether its connections can be closed here."""
         self._closed = True
         return self._loop is None or (
             self._process == os.getpid() and self._loop == anyio.lowlevel.current_token()

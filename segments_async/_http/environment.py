@@ -1,7 +1,7 @@
 """Certificates and proxies of the environment, read once, before anything is sent.
 
-Each variable that can't be used is a `ConfigurationError` that names it. Found only while a POST is
-being sent, the same fault would look like a POST that may have left.
+A variable that can't be used is a `ConfigurationError` with the variable's name. If the fault
+appeared only while a POST is sent, the POST would count as one that may have left.
 """
 
 from __future__ import annotations
@@ -9,29 +9,31 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from importlib import import_module
 from pathlib import Path
 from urllib.request import getproxies
 
+import httpcore
 import httpx
 
-from segments_async._http.fast_transport import OneConnection
 from segments_async._sansio.api.proxies import Proxy, bypasses_proxy, proxy_for, proxy_problem
 from segments_async.errors import ConfigurationError
 
-#: How OpenSSL names the certificates of a directory; it never looks at other files there.
+#: OpenSSL's names of certificates in a directory; it ignores files of other names.
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 
 
 def read_certificates() -> ssl.SSLContext:
-    """The certificates to trust, as httpx reads them. Takes some 20 ms.
+    """The trusted certificates, as httpx reads them. Takes some 20 ms.
 
     Raises:
-        ConfigurationError: SSL_CERT_FILE, SSL_CERT_DIR or SSLKEYLOGFILE names what can't be used.
+        ConfigurationError: the file or directory in SSL_CERT_FILE, SSL_CERT_DIR or SSLKEYLOGFILE
+            can't be used.
     """
     variable = next((name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if _set(name)), None)
     problem = None
     if variable == "SSL_CERT_DIR" and not _holds_certificates(os.environ[variable]):
-        # OpenSSL would take it, trust nobody, and each connection would fail.
+        # OpenSSL would accept the directory and trust no certificate; each connection would fail.
         problem = "no directory with certificates in it under their hashed names (openssl rehash)"
     if problem is None:
         try:
@@ -65,7 +67,7 @@ def _holds_certificates(directories: str) -> bool:
 
 
 def _takes_keys() -> bool:
-    """Whether the file that Python writes the keys of TLS connections to can be written."""
+    """Whether the file to which Python writes the keys of TLS connections can be written."""
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).keylog_filename = os.environ["SSLKEYLOGFILE"]
     except OSError:
@@ -74,17 +76,17 @@ def _takes_keys() -> bool:
 
 
 class Route:
-    """Where requests go out: past no proxy, or through the environment's, but for some hosts.
+    """Which requests go through the environment's proxy, and which go to their hosts directly.
 
     Args:
         scheme: of the requests.
 
     Raises:
-        ConfigurationError: the variable that names the proxy holds what can't be used.
+        ConfigurationError: the variable of the proxy has no usable URL.
     """
 
     def __init__(self, scheme: str) -> None:
-        # A local variable of `getproxies` would be shown by error reporters, with its password.
+        # Not in a local variable, which error reporters would show: the URL may have a password.
         self.proxy: Proxy | None = proxy_for(scheme, getproxies(), os.environ)
         self._no_proxy = getproxies().get("no", "")
         problem = None if self.proxy is None else proxy_problem(self.proxy)
@@ -92,38 +94,58 @@ class Route:
             raise ConfigurationError(_refusal(self.proxy, problem))
 
     def is_direct(self, host: str, port: int) -> bool:
-        """Whether a request to this host goes past the proxy."""
+        """Whether a request to this host goes there directly."""
         return self.proxy is None or bypasses_proxy(self._no_proxy, host, port)
 
-    def transport(self, ssl_context: ssl.SSLContext, limits: httpx.Limits) -> OneConnection | None:
-        """A transport through the proxy; None where there is none.
+    def proxy_pool(
+        self, ssl_context: ssl.SSLContext, keepalive: float
+    ) -> httpcore.AsyncConnectionPool | None:
+        """One connection through the proxy; None if there is no proxy.
 
         Raises:
-            ConfigurationError: httpx can't use this proxy.
+            ConfigurationError: httpx or httpcore can't use this proxy.
         """
-        proxy = self.proxy
-        if proxy is None:
+        if self.proxy is None:
             return None
         problem = "httpx doesn't take it"
         try:
-            return OneConnection(
-                verify=ssl_context,
-                trust_env=False,
-                limits=limits,
-                proxy=_proxy(proxy, ssl_context),
-            )
+            return _pool_through(self.proxy, ssl_context, keepalive)
         except ImportError:
             problem = "a SOCKS proxy needs the package socksio: pip install 'httpx[socks]'"
         except (ValueError, TypeError, httpx.InvalidURL):
-            pass  # its text has the URL
-        # Raised out here, so that no context with the URL in its frames hangs on it.
-        raise ConfigurationError(_refusal(proxy, problem))
+            pass  # the error's text has the URL
+        # Raised after the `except` block, or the error's context would hold the URL in its frames.
+        raise ConfigurationError(_refusal(self.proxy, problem))
 
 
-def _proxy(proxy: Proxy, ssl_context: ssl.SSLContext) -> httpx.Proxy:
-    # httpx would trust certifi's certificates alone for a proxy that is reached over TLS.
-    secure = proxy.url.reveal().lower().startswith("https:")
-    return httpx.Proxy(proxy.url.reveal(), ssl_context=ssl_context if secure else None)
+def _pool_through(
+    proxy: Proxy, ssl_context: ssl.SSLContext, keepalive: float
+) -> httpcore.AsyncConnectionPool:
+    found = httpx.Proxy(proxy.url.reveal())  # separates user and password from the URL
+    url = httpcore.URL(
+        scheme=found.url.raw_scheme,
+        host=found.url.raw_host,
+        port=found.url.port,
+        target=found.url.raw_path,
+    )
+    if proxy.is_socks:
+        import_module("socksio")
+        return httpcore.AsyncSOCKSProxy(
+            url,
+            found.raw_auth,
+            ssl_context=ssl_context,
+            max_connections=1,
+            keepalive_expiry=keepalive,
+        )
+    return httpcore.AsyncHTTPProxy(
+        url,
+        found.raw_auth,
+        ssl_context=ssl_context,
+        # httpcore refuses a TLS context for a proxy that is reached without TLS.
+        proxy_ssl_context=ssl_context if found.url.scheme == "https" else None,
+        max_connections=1,
+        keepalive_expiry=keepalive,
+    )
 
 
 def _refusal(proxy: Proxy, problem: str) -> str:

@@ -1,12 +1,14 @@
-"""Network streams that hand over all that has come, for bodies of gigabytes.
+"""Network streams that return all the bytes that have arrived, for bodies of gigabytes.
 
-httpcore asks its streams for 64 KiB at a time, asyncio reads at most 256 KiB, TLS hands over one
-record of 16 KiB: and each piece, however small, goes through asyncio, anyio, httpcore, h11 and
-httpx, for some 0.15 ms. So what has come is read here, from the socket itself and in one go; and
-the rest of a large body past h11, into the memory from which it is written.
+httpcore asks its streams for 64 KiB at a time, asyncio reads at most 256 KiB, and TLS returns one
+record of 16 KiB. Each piece, however small, passes asyncio, anyio, httpcore, h11 and httpx, which
+takes some 0.15 ms. So these streams read the socket themselves, as much as has arrived at once. The
+rest of a large body is read directly: from the connection into the memory that is written to disk,
+past h11 (`start_direct_read`).
 
-httpcore's own interface for network backends is public (https://www.encode.io/httpcore/network-backends/);
-httpx's transport has no argument for it, so the pool is made here, as httpx makes it.
+httpcore's interface for network backends is public (https://www.encode.io/httpcore/network-backends/).
+So is the connection that it hands out with each response (https://www.encode.io/httpcore/extensions/).
+Without this file everything works, more slowly.
 """
 
 from __future__ import annotations
@@ -23,7 +25,6 @@ from typing import Any, TypeVar, cast
 import anyio
 import anyio.lowlevel
 import httpcore
-import httpx
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSAttribute, TLSStream
 
@@ -32,65 +33,32 @@ from segments_async._sansio.pace.standstill import LATE, MOMENT
 T = TypeVar("T")
 
 #: Bytes read at once. A single read of 1 MiB is slower: it keeps the sender from the socket.
-READ = 256 * 1024
+READ_SIZE = 256 * 1024
 
-#: Bytes that are read past h11, at least: its copies cost as much processor time as SHA-256, but
-#: without it the connection can't be used again, and another one takes some 0.1 s.
-PAST_FROM = 32 * 1024 * 1024
+#: Bytes that must follow for a direct read. h11's copies cost as much processor time as SHA-256;
+#: but a connection that was read directly can't be used again, and a new one takes some 0.1 s.
+DIRECT_READ_FROM = 32 * 1024 * 1024
 
 #: Bytes of a TLS record, at most (RFC 8446, section 5.1).
 _RECORD = 16 * 1024
 
+_BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
 
-class OneConnection(httpx.AsyncHTTPTransport):
-    """httpx's transport for one connection at a time."""
-
-    @property
-    def is_at_rest(self) -> bool:
-        """Whether no request holds the connection.
-
-        One whose closing was cut off holds it for ever, and whoever asks next waits in vain:
-        asyncio's own cancellation, where it comes twice, respects no shield.
-        """
-        return all(found.is_idle() or found.is_closed() for found in self._pool.connections)
-
-
-#: Raises where it refuses a host, by its name, for one of its addresses.
+#: Raises to refuse a host (its name) for one of its addresses.
 CheckAddresses = Callable[[str, list[str]], None]
 
 
-class WideTransport(OneConnection):
-    """The same without a proxy, with wide reads.
+class FastBackend(httpcore.AsyncNetworkBackend):
+    """httpcore's backend for anyio, with streams that read their sockets themselves.
 
     Args:
-        ssl_context: whom to trust.
-        keepalive: seconds for which an idle connection is kept.
-        check_peer: asked of each connection before anything is sent on it: what a name resolved to
-            before may be something else by now.
+        check_peer: called with the host and the address of each new connection. Raises to refuse
+            the connection. None accepts every address.
     """
-
-    def __init__(
-        self,
-        ssl_context: ssl.SSLContext,
-        *,
-        keepalive: float,
-        check_peer: CheckAddresses | None = None,
-    ) -> None:
-        super().__init__(verify=ssl_context, trust_env=False)
-        self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=ssl_context,
-            max_connections=1,
-            keepalive_expiry=keepalive,
-            network_backend=_Backend(check_peer),
-        )
-
-
-class _Backend(httpcore.AsyncNetworkBackend):
-    """httpcore's backend for anyio, with wide streams."""
 
     def __init__(self, check_peer: CheckAddresses | None) -> None:
         self._check_peer = check_peer
-        # Without anyio, httpcore has another class of that name, with nothing in it.
+        # Without anyio, httpcore defines an empty class of this name.
         self._anyio = cast(httpcore.AsyncNetworkBackend, httpcore.AnyIOBackend())
 
     async def connect_tcp(
@@ -105,8 +73,8 @@ class _Backend(httpcore.AsyncNetworkBackend):
         try:
             if self._check_peer is not None:
                 self._check_peer(host, [stream.get_extra_info("server_addr")[0]])
-            return _Stream(stream)
-        except OSError as exc:  # no descriptor is left
+            return _PlainStream(stream)
+        except OSError as exc:  # no file descriptor is left
             await stream.aclose()
             raise httpcore.ConnectError(str(exc)) from exc
         except BaseException:
@@ -117,62 +85,60 @@ class _Backend(httpcore.AsyncNetworkBackend):
         await self._anyio.sleep(seconds)
 
 
-class _ReadHere(httpcore.AsyncNetworkStream):
-    """A stream that is read here.
+class _FastStream(httpcore.AsyncNetworkStream):
+    """A stream whose reads return all that has arrived.
 
     Attributes:
-        handed_over: bytes of the last read.
+        last_read: bytes that the last read returned to httpcore.
     """
 
-    handed_over = 0
+    last_read = 0
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - all
-        with _reading():
+        with _httpcore_read_errors():
             await anyio.lowlevel.checkpoint()
-            received = await _within(timeout, self.receive)
-        self.handed_over = len(received)
+            received = await read_within(timeout, self.receive)
+        self.last_read = len(received)
         return received
 
     @abc.abstractmethod
     async def receive(self) -> bytes:
-        """All that has come, at least a byte; none at the end."""
+        """All that has arrived, at least one byte; empty at the end."""
 
     @abc.abstractmethod
     async def receive_into(self, buffer: memoryview) -> int:
-        """As much of it as fits, at least a byte. Returns how many; 0 at the end."""
+        """As `receive`, into a buffer. Returns the number of bytes; 0 at the end."""
 
     @abc.abstractmethod
     def take_into(self, buffer: memoryview) -> int | None:
-        """The same without waiting; None where nothing has come."""
+        """As `receive_into`, without waiting; None if nothing has arrived."""
 
 
-class Rest:
-    """The rest of a body that has a Content-Length, read from its connection past h11.
+class DirectRead:
+    """The rest of a body with a Content-Length, read from its connection.
 
-    httpcore hands out the connection of a response, as "an API that steps outside the standard
-    request/response model" (https://www.encode.io/httpcore/extensions/). h11 never hears of these
-    bytes, so httpcore closes the connection with the response.
+    h11 never sees these bytes, so httpcore closes the connection with the response.
     """
 
-    def __init__(self, stream: _ReadHere, size: int, timeout: float) -> None:
+    def __init__(self, stream: _FastStream, size: int, timeout: float) -> None:
         self._stream = stream
         self._left = size
         self._timeout = timeout
 
     async def read_into(self, buffer: memoryview) -> int:
-        """Some of it, at least a byte. Returns how many; 0 when all of it was read.
+        """Read at least one byte. Returns the number of bytes; 0 when the body is complete.
 
         Raises:
-            OSError: it broke off, or nothing came within the timeout.
+            OSError: the connection broke, or nothing arrived within the timeout.
         """
         if not self._left:
             return 0
-        room = buffer[: min(self._left, READ)]
+        room = buffer[: min(self._left, READ_SIZE)]
         await anyio.lowlevel.checkpoint()
         try:
             size = self._stream.take_into(room)
             if size is None:  # a timer for every read would cost as much as the read
-                size = await _within(self._timeout, partial(self._stream.receive_into, room))
+                size = await read_within(self._timeout, partial(self._stream.receive_into, room))
         except (*_BROKEN, httpcore.NetworkError, httpcore.TimeoutException) as exc:
             # httpcore's: TLS may have to write before it reads on.
             raise ConnectionError(str(exc)) from exc
@@ -182,29 +148,31 @@ class Rest:
         return size
 
 
-def rest_of(extensions: Mapping[str, Any], chunk: bytes, left: int, timeout: float) -> Rest | None:
-    """What follows, if it is worth it, and on a connection of ours.
+def start_direct_read(
+    extensions: Mapping[str, Any], chunk: bytes, left: int, timeout: float
+) -> DirectRead | None:
+    """Read what follows of a body directly; None if h11 has to read on.
 
     Args:
         extensions: of the response.
-        chunk: of its body, the one that came last.
-        left: bytes that follow it, by a Content-Length that counts.
+        chunk: the part of the body that httpx returned last.
+        left: bytes that follow the chunk, by a valid Content-Length.
         timeout: seconds for each read.
     """
     stream = extensions.get("network_stream")
-    if left < PAST_FROM or not isinstance(stream, _ReadHere):
+    if left < DIRECT_READ_FROM or not isinstance(stream, _FastStream):
         return None
-    # Of a body with a Content-Length h11 hands over all that it has, so it holds nothing now. If it
-    # ever did, the chunk would not be all of what was read last. (The first one isn't, in any case:
-    # it came with the head.)
-    return Rest(stream, left, timeout) if len(chunk) == stream.handed_over else None
+    # h11 returns all that it has of a body with a Content-Length, so its buffer is empty now. A
+    # chunk that isn't the whole last read would show that it isn't. (The first chunk never is the
+    # whole read: it came with the head.)
+    return DirectRead(stream, left, timeout) if len(chunk) == stream.last_read else None
 
 
-class _Stream(_ReadHere):
-    """httpcore's stream, but its socket is read here.
+class _PlainStream(_FastStream):
+    """httpcore's stream, whose socket is read here.
 
-    asyncio's transport, which anyio pauses once it is connected, stays so. What a server says
-    before it is asked may be lost to it: over HTTP and TLS that is an error anyway.
+    anyio pauses asyncio's transport once it is connected, and the transport stays paused. Bytes
+    that a server sends before it is asked may be lost to it: over HTTP and TLS these are an error.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
@@ -214,7 +182,7 @@ class _Stream(_ReadHere):
         self.socket.setblocking(False)
 
     async def receive(self) -> bytes:
-        while (received := self._now(lambda: self.socket.recv(READ))) is None:
+        while (received := self._without_waiting(lambda: self.socket.recv(READ_SIZE))) is None:
             await anyio.wait_readable(self.socket)  # ClosedResourceError: closed meanwhile
         return received
 
@@ -224,9 +192,9 @@ class _Stream(_ReadHere):
         return size
 
     def take_into(self, buffer: memoryview) -> int | None:
-        return self._now(lambda: self.socket.recv_into(buffer))
+        return self._without_waiting(lambda: self.socket.recv_into(buffer))
 
-    def _now(self, read: Callable[[], T]) -> T | None:
+    def _without_waiting(self, read: Callable[[], T]) -> T | None:
         try:
             return read()
         except BlockingIOError:
@@ -239,7 +207,7 @@ class _Stream(_ReadHere):
 
     async def aclose(self) -> None:
         if self.socket.fileno() >= 0:
-            anyio.notify_closing(self.socket)  # whoever waits for it
+            anyio.notify_closing(self.socket)  # wakes tasks that wait for the socket
             self.socket.close()
         await self._stream.aclose()
 
@@ -252,32 +220,32 @@ class _Stream(_ReadHere):
         try:
             with anyio.fail_after(timeout):
                 encrypted = await TLSStream.wrap(
-                    _Below(self),
+                    _AnyioStream(self),
                     ssl_context=ssl_context,
                     hostname=server_hostname,
                     standard_compatible=False,  # as httpcore: HTTP says where a body ends
                     server_side=False,
                 )
         except BaseException as exc:
-            await anyio.aclose_forcefully(_Below(self))
+            await anyio.aclose_forcefully(_AnyioStream(self))
             if isinstance(exc, TimeoutError):
                 raise httpcore.ConnectTimeout(str(exc)) from exc
             if isinstance(exc, (*_BROKEN, anyio.EndOfStream, ssl.SSLError, httpcore.WriteError)):
                 raise httpcore.ConnectError(str(exc)) from exc
             raise
-        return _Encrypted(self, encrypted)
+        return _EncryptedStream(self, encrypted)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-class _Below(ByteStream):
-    """A stream as anyio wants it, for TLS to run over."""
+class _AnyioStream(ByteStream):
+    """A plain stream in the form that anyio's TLS runs over."""
 
-    def __init__(self, stream: _Stream) -> None:
+    def __init__(self, stream: _PlainStream) -> None:
         self._stream = stream
 
-    async def receive(self, max_bytes: int = READ) -> bytes:  # noqa: ARG002 - TLS takes more, too
+    async def receive(self, max_bytes: int = READ_SIZE) -> bytes:  # noqa: ARG002 - TLS takes more, too
         received = await self._stream.receive()
         if not received:
             raise anyio.EndOfStream
@@ -287,21 +255,21 @@ class _Below(ByteStream):
         await self._stream.write(item)
 
     async def send_eof(self) -> None:
-        raise NotImplementedError("TLS has an end of its own")
+        raise NotImplementedError("TLS ends by a message of its own")
 
     async def aclose(self) -> None:
         await self._stream.aclose()
 
 
-class _Encrypted(_ReadHere):
-    """TLS over a stream."""
+class _EncryptedStream(_FastStream):
+    """TLS over a plain stream."""
 
-    def __init__(self, below: _Stream, stream: TLSStream) -> None:
+    def __init__(self, below: _PlainStream, stream: TLSStream) -> None:
         self._below = below
         self._stream = stream
         self._ssl = stream.extra(TLSAttribute.ssl_object)  # noqa: S610 - anyio's, not Django's
-        #: Where records are put together: as pieces they would cost as much again.
-        self._records = memoryview(bytearray(READ))
+        #: Records are put together here: returned one by one they would cost as much again.
+        self._records = memoryview(bytearray(READ_SIZE))
         self._broken: ssl.SSLError | None = None
 
     async def receive(self) -> bytes:
@@ -316,31 +284,31 @@ class _Encrypted(_ReadHere):
                 return 0
             size = len(first)
             buffer[:size] = first
-            size += self._decrypted(buffer[size:])
+            size += self._decrypt_into(buffer[size:])
         return size
 
     def take_into(self, buffer: memoryview) -> int | None:
-        size = 0 if self._broken is not None else self._decrypted(buffer)
+        size = 0 if self._broken is not None else self._decrypt_into(buffer)
         if self._broken is not None and not size:
             raise self._broken
         return size or None
 
-    def _decrypted(self, buffer: memoryview) -> int:
-        """The records that have come already; a broken one is for the next read to say."""
+    def _decrypt_into(self, buffer: memoryview) -> int:
+        """Decrypt the records that have arrived. The next read raises the error of a broken one."""
         size = 0
         try:
-            while size < len(buffer) and (more := self._read_into(buffer[size:])):
+            while size < len(buffer):
+                # typeshed declares bytes, which `read` returns when it has no buffer.
+                more = cast(int, self._ssl.read(len(buffer) - size, cast(bytearray, buffer[size:])))
+                if not more:
+                    break
                 size += more
         except (ssl.SSLWantReadError, ssl.SSLEOFError):
-            pass  # no more has come; the next read says so, too
+            pass  # nothing more has arrived; the next read raises this again
         except ssl.SSLError as exc:
-            # OpenSSL says it once; for the next read, the stream would just end.
+            # OpenSSL reports it once; to the next read, the stream would just seem to end.
             self._broken = exc
         return size
-
-    def _read_into(self, buffer: memoryview) -> int:
-        # typeshed has it return bytes, as it does without a buffer.
-        return cast(int, self._ssl.read(len(buffer), cast(bytearray, buffer)))
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         try:
@@ -366,14 +334,11 @@ class _Encrypted(_ReadHere):
         return self._ssl if info == "ssl_object" else self._below.get_extra_info(info)
 
 
-_BROKEN = (anyio.BrokenResourceError, anyio.ClosedResourceError)
+async def read_within(timeout: float | None, read: Callable[[], Awaitable[T]]) -> T:
+    """Read within the timeout. After a standstill of this process, look at the socket once more.
 
-
-async def _within(timeout: float | None, read: Callable[[], Awaitable[T]]) -> T:
-    """Read within the timeout; where this process stood still, look at the socket once more.
-
-    What came meanwhile waits there, and the timer was due before anybody looked. A read that is
-    cancelled loses nothing.
+    What arrived during the standstill waits in the socket, and the timer was due before the event
+    loop looked there. A cancelled read loses nothing.
     """
     began = anyio.current_time()
     with anyio.move_on_after(timeout):
@@ -385,7 +350,7 @@ async def _within(timeout: float | None, read: Callable[[], Awaitable[T]]) -> T:
 
 
 @contextlib.contextmanager
-def _reading() -> Generator[None]:
+def _httpcore_read_errors() -> Generator[None]:
     try:
         yield
     except TimeoutError as exc:

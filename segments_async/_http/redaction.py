@@ -1,7 +1,7 @@
-"""What other libraries tell of our requests: their log lines, and their spans.
+"""Log lines and spans of other libraries, without the secrets of this library's requests.
 
-httpx and its layers log URLs and headers, and tracers record them. Of ours, an API request carries
-credentials, and a link's query is one.
+httpx and its layers log URLs and headers, and tracers record them. Headers of an API request hold
+credentials, and the query of a link to a file is a credential.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from typing import Any
 
-#: What may be shown of the URL of the request that is being sent; None where none of ours is.
+#: The printable part of the URL of the request that is being sent; None outside of our requests.
 _in_flight: ContextVar[str | None] = ContextVar("segments_async_request_in_flight", default=None)
 
 
-class quietly:  # noqa: N801 - used as a function; a generator would cost each request 2 µs more
-    """Within the block a request of ours is sent, and its answer's head received.
+class redact_logs:  # noqa: N801 - used as a function; a generator would cost each request 2 µs more
+    """Redact log lines within the block, in which a request of ours is sent.
 
     Args:
-        url: what may be shown of the request's URL.
+        url: the printable part of the request's URL.
     """
 
     __slots__ = ("_token", "_url")
@@ -37,12 +37,12 @@ class quietly:  # noqa: N801 - used as a function; a generator would cost each r
         _in_flight.reset(self._token)
 
 
-def untraced() -> contextlib.AbstractContextManager[Any]:
+def no_tracing() -> contextlib.AbstractContextManager[Any]:
     """Within the block, OpenTelemetry's HTTP instrumentations make no span and add no header.
 
-    A span would have the link's signature (their redaction doesn't know X-Amz-Signature), and
-    `traceparent` would go to whoever has the file. Nothing is imported: where that module isn't
-    loaded, no instrumentation is.
+    A span would record the link's signature (OpenTelemetry does not redact X-Amz-Signature), and
+    storage would receive `traceparent`. Nothing is imported: if OpenTelemetry's module isn't
+    loaded, no instrumentation is active.
     """
     utils = sys.modules.get("opentelemetry.instrumentation.utils")
     suppress: Any = getattr(utils, "suppress_http_instrumentation", contextlib.nullcontext)
@@ -51,10 +51,7 @@ def untraced() -> contextlib.AbstractContextManager[Any]:
 
 
 class _Requests(logging.Filter):
-    """httpx logs each full URL at INFO; of ours to storage, a part of it is a credential.
-
-    The request is known, so nothing is searched for: the line is made anew.
-    """
+    """Replaces httpx's line about a request, which has the full URL, at INFO."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         url = _in_flight.get()
@@ -64,7 +61,7 @@ class _Requests(logging.Filter):
 
 
 def _request_line(told: tuple[object, ...] | Mapping[str, object] | None, url: str) -> str:
-    """As httpx's own line, but for the URL and for the reason, which is a server's text."""
+    """Httpx's own line with the printable URL, and without the reason phrase of the server."""
     match told:
         case (str(method), _, str(version), int(status), _):
             return f'HTTP Request: {method} {url} "{version} {status}"'
@@ -72,7 +69,7 @@ def _request_line(told: tuple[object, ...] | Mapping[str, object] | None, url: s
             return f"HTTP Request: {url}"
 
 
-#: httpcore's events that tell of a connection, and nothing of what goes over it.
+#: httpcore's events about a connection, which have no data of requests.
 _OF_A_CONNECTION = ("connect_tcp.", "connect_unix_socket.", "start_tls.")
 
 _STATUS = re.compile(r"return_value=\((?:b'HTTP/[0-9.]+', )?([1-5][0-9]{2}), ")
@@ -80,10 +77,10 @@ _ERROR = re.compile(r"exception=([A-Za-z_]\w*)\(")
 
 
 class _Events(logging.Filter):
-    """At DEBUG httpcore logs an answer's headers: a Location may be signed, cookies are secrets.
+    """Replaces httpcore's lines at DEBUG by the event's name, the status, or the error's class.
 
-    Of a SOCKS proxy it logs the password. What may be shown is picked out: the event's name, the
-    status, the class of an error.
+    httpcore logs an answer's headers: a Location may be signed, and cookies are secrets. It logs
+    the password of a SOCKS proxy, too.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -100,13 +97,13 @@ def _event(line: str) -> str:
 
 
 class _Drop(logging.Filter):
-    """hpack logs each header at DEBUG, in pieces that nothing could be found in to redact."""
+    """Drops hpack's lines at DEBUG: they have headers in pieces that can't be redacted."""
 
     def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002 - as its base has it
         return _in_flight.get() is None
 
 
-# httpx2 and httpcore2 continue the two, and log the same.
+# httpx2 and httpcore2 continue httpx and httpcore, and log the same lines.
 for _name in ("httpx", "httpx2"):
     logging.getLogger(_name).addFilter(_Requests())
 for _name in ("connection", "http11", "http2", "proxy", "socks"):

@@ -1,6 +1,6 @@
-"""Storage: where files come from, asked without credentials, its links kept out of logs.
+"""Requests to storage, which has the files: without the API's credentials, and with no link logged.
 
-It needs no httpx of its own: requests are built by the client that sends them.
+Each request is built by the client that sends it, so this module does not import httpx.
 """
 
 from __future__ import annotations
@@ -17,21 +17,11 @@ from urllib.parse import urljoin, urlsplit
 import anyio
 import attrs
 
-from segments_async._http.api import (
-    USER_AGENT,
-    Clients,
-    HttpClient,
-    Response,
-    close,
-    described,
-    forget_request,
-    is_no_answer,
-    joined_headers,
-    pieces,
-    was_sent,
-)
-from segments_async._http.fast_transport import Rest, rest_of
-from segments_async._http.redaction import quietly, untraced
+from segments_async._http.clients import USER_AGENT, Clients, HttpClient
+from segments_async._http.errors import described, forget_request, is_no_answer, was_sent
+from segments_async._http.fast_transport import DirectRead, start_direct_read
+from segments_async._http.redaction import no_tracing, redact_logs
+from segments_async._http.responses import Response, body_chunks, close, joined_headers
 from segments_async._http.storage_gate import StorageGate
 from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.api.redaction import place_of
@@ -40,7 +30,7 @@ from segments_async._sansio.files.ranges import content_length
 from segments_async._sansio.files.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.files.storage_errors import storage_error
 
-#: Seconds an idle connection is kept. Longer than the API's: a request can be repeated here.
+#: Seconds an idle connection is kept: longer than to the API, since these requests can be repeated.
 STORAGE_KEEPALIVE = 15.0
 
 #: Largest error page read, in bytes.
@@ -48,7 +38,7 @@ STORAGE_ERROR_CAP = 16 * 1024
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
-#: No request header, unless told.
+#: The default of `get`.
 NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -58,11 +48,11 @@ class StorageAnswer:
 
     Attributes:
         status: HTTP's.
-        headers: looked up by names in lower case.
+        headers: by lower-case names.
         chunks: the body, as served.
-        read_into: fills some of a buffer with what follows of the body instead, which is the
-            faster way for large ones. Returns how many bytes; 0 at the end.
-        away: whether it says that storage is away, so that the file isn't to blame.
+        read_into: reads the next bytes of the body into a buffer instead, which is faster for large
+            bodies. Returns the number of bytes; 0 at the end.
+        away: whether storage as a whole is unavailable, so that this file is not the cause.
     """
 
     status: int
@@ -73,22 +63,22 @@ class StorageAnswer:
 
 
 class StorageBroken(Exception):
-    """The link to storage broke. Holds no URL.
+    """The connection to storage failed. The message holds no URL.
 
     Attributes:
-        away: whether storage is away, so that the file isn't to blame.
+        away: whether storage as a whole is unavailable, so that this file is not the cause.
     """
 
     away: bool = False
 
 
 class NoAnswer(StorageBroken):
-    """The request had no answer."""
+    """The request got no answer."""
 
 
 @attrs.frozen
 class SignedLink:
-    """An https URL to an object, and the region that it was made for."""
+    """An https URL of an object, and the region for which the URL is signed."""
 
     url: str = attrs.field(repr=False)
     region: str
@@ -98,26 +88,26 @@ class Signer(Protocol):
     """Turns ``s3://`` links into https ones."""
 
     async def sign(self, target: S3Object) -> SignedLink:
-        """A URL good for some minutes, signed where there are credentials to sign with."""
+        """A URL that is valid for some minutes; unsigned if there are no credentials."""
         ...
 
     def learn(self, bucket: str, region: str) -> None:
-        """Note where a bucket is."""
+        """Remember the bucket's region."""
         ...
 
 
 class Storage:
-    """Storage, asked without the API's credentials and cookies.
+    """Sends requests to storage, without the API's credentials and cookies.
 
     Args:
         clients: httpx's or httpx2's.
-        check: raises where the link policy refuses a link; asked again for each redirect.
-        redirects: how many are followed.
+        check: raises to refuse a link; called for the link and for each redirect.
+        redirects: number of redirects that are followed.
         timeout: seconds for connecting, and between two chunks.
-        check_addresses: raises where it refuses a host (its first argument) for one of the
-            addresses that its name resolves to; asked before each request. A name without an
-            address is then asked only through a proxy, which may know it. None where the clients
-            are the caller's: what their transports connect to isn't ours to know.
+        check_addresses: called before each request with the host and the addresses that its name
+            resolves to. Raises to refuse the host. A name without an address is then asked for only
+            through a proxy, which may resolve it. None for a caller's clients, whose transports may
+            connect to other addresses.
         signer: for ``s3://`` links; None refuses those.
     """
 
@@ -140,10 +130,10 @@ class Storage:
         self._gate = StorageGate()
 
     async def turn(self) -> None:
-        """Wait while storage is away. Then :meth:`get` has to be called at once, as the probe.
+        """Wait during an outage of storage. Then call :meth:`get` at once: it is the probe.
 
         Raises:
-            StorageGone: storage has been away for hours.
+            StorageUnavailable: the outage has lasted for hours.
         """
         await self._gate.turn()
 
@@ -154,19 +144,18 @@ class Storage:
     def get(
         self, link: str, headers: Mapping[str, str] = NO_HEADERS
     ) -> contextlib.AbstractAsyncContextManager[StorageAnswer]:
-        """Follow the link, and whatever redirects the policy admits.
+        """Request the file, and follow the redirects that the policy admits.
 
         Args:
             link: from the vendor: an ``https://`` URL, or ``s3://bucket/key``.
-            headers: sent along, to where a redirect leads too: Range, If-Match, If-Range.
+            headers: of the request and of redirected ones: Range, If-Match, If-Range.
 
         Raises:
-            LinkRefused: by the link policy, here or on the way; or an s3:// link that can't be
-                signed.
-            StorageBroken: no answer, or its body broke off.
+            LinkRefused: by the policy, for the link or a redirect; an s3:// link can't be signed.
+            StorageBroken: no answer came, or its body broke off.
         """
-        # This frame alone has the link as a text, and it is over before anything can fail: what is
-        # raised from here on shows the locals of its frames to error reporters.
+        # Error reporters show the local variables of an error's frames. Only this frame has the
+        # link as a plain text, and it ends before anything can fail.
         return self._get(Secret(link), headers)
 
     @contextlib.asynccontextmanager
@@ -197,9 +186,9 @@ class Storage:
                 file = _file_of(link)
                 exc.away = self._gate.on_failed("unreachable", file, str(exc), sent_at=sent_at)
             else:
-                self._gate.on_no_word()
-            # The frames below have the link, and each redirect's. An error of a caller's transport
-            # is his own, and passes with its frames.
+                self._gate.on_inconclusive()
+            # The frames below hold the link and those of redirects. An error of the caller's own
+            # transport passes as it is, with its frames.
             if isinstance(exc, StorageBroken | LinkRefused) or not isinstance(exc, Exception):
                 forget_request(exc, handled)
             raise
@@ -207,11 +196,11 @@ class Storage:
     async def _signed(
         self, client: HttpClient, signer: Signer, target: S3Object, headers: Mapping[str, str]
     ) -> _Chunks:
-        """Sign and ask; and where the bucket turns out to be elsewhere, once more for there."""
+        """Sign the link and request the file; sign once more if the bucket is in another region."""
         first = await signer.sign(target)
         answer = await self._follow(client, first.url, headers, signed=True)
         try:
-            region = await self._region_told(answer)
+            region = await self._other_region(answer)
         except BaseException:
             await close(answer.response)
             raise
@@ -231,7 +220,8 @@ class Storage:
             response = await self._request(client, link, headers)
             answer = _Chunks(response, self._timeout)
             location = answer.headers.get("location")
-            # A signature holds for its host alone: with the region told, sign for that one instead.
+            # A signature is valid for its host alone. If the answer names the bucket's region, the
+            # link is signed for that region instead.
             resign = signed and "x-amz-bucket-region" in answer.headers
             if response.status_code not in _REDIRECTS or location is None or resign:
                 return answer
@@ -239,11 +229,11 @@ class Storage:
             try:
                 link = urljoin(link, location)
             except ValueError:
-                link = location  # no URL, which the policy refuses
+                link = location  # not a URL: the policy refuses it
         raise StorageBroken(f"more than {self._redirects} redirects")
 
-    async def _region_told(self, answer: _Chunks) -> str | None:
-        """Where the bucket is, if the answer says that it was asked in the wrong place."""
+    async def _other_region(self, answer: _Chunks) -> str | None:
+        """The bucket's region, if the answer says that the request went to another one."""
         response = answer.response
         if response.status_code not in (301, 307, 400):
             return None
@@ -274,7 +264,7 @@ class Storage:
             outgoing = client.build_request("GET", link, headers=headers, timeout=self._timeout)
             outgoing.headers.pop("cookie", None)
             _keep_path(outgoing, link)
-            with quietly(place_of(link)), untraced():
+            with redact_logs(place_of(link)), no_tracing():
                 answer = await client.send(
                     outgoing, stream=True, auth=_no_credentials, follow_redirects=False
                 )
@@ -285,14 +275,14 @@ class Storage:
 
 
 def _keep_path(outgoing: Any, link: str) -> None:
-    """Send the path that was signed: httpx drops '.' and '..' from it, which S3's keys may have."""
+    """Send the path that was signed: httpx removes '.' and '..', which S3's keys may have."""
     target = request_target(link)
     if target is not None and outgoing.url.raw_path != target:
         outgoing.extensions["target"] = target
 
 
 async def _addresses(host: str) -> list[str]:
-    """What the host's name resolves to; nothing where it doesn't."""
+    """The addresses that the host's name resolves to; none if it doesn't resolve."""
     try:
         found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
@@ -301,13 +291,13 @@ async def _addresses(host: str) -> list[str]:
 
 
 def _no_credentials(outgoing: Any) -> Any:
-    """Whatever a caller's client would add by itself stays off requests to storage."""
+    """Remove the Authorization header that a caller's client may have added."""
     outgoing.headers.pop("authorization", None)
     return outgoing
 
 
 class _Chunks:
-    """The chunks of a response's body, with httpx's errors turned into ours."""
+    """The chunks of a response's body; httpx's errors are raised as StorageBroken."""
 
     __slots__ = ("_ahead", "_chunk", "_left", "_raw", "_rest", "_timeout", "headers", "response")
 
@@ -315,11 +305,11 @@ class _Chunks:
         self.response = response
         self.headers: Mapping[str, str] = joined_headers(response.headers.raw)
         self._timeout = timeout
-        self._raw = pieces(response)
+        self._raw = body_chunks(response)
         self._ahead: deque[bytes] = deque()
         self._left = content_length(self.headers) or 0
         self._chunk = memoryview(b"")
-        self._rest: Rest | None = None
+        self._rest: DirectRead | None = None
 
     def __aiter__(self) -> _Chunks:
         return self
@@ -328,7 +318,7 @@ class _Chunks:
         return self._ahead.popleft() if self._ahead else await self._read()
 
     async def read_into(self, buffer: memoryview) -> int:
-        """Some of the body, at least a byte. Returns how many; 0 at the end."""
+        """Read at least one byte of the body. Returns the number of bytes; 0 at the end."""
         if self._rest is not None and not self._chunk:
             try:
                 return await self._rest.read_into(buffer)
@@ -347,18 +337,20 @@ class _Chunks:
     def _next(self, chunk: bytes) -> None:
         self._chunk = memoryview(chunk)
         if not self._ahead:
-            self._rest = rest_of(self.response.extensions, chunk, self._left, self._timeout)
+            self._rest = start_direct_read(
+                self.response.extensions, chunk, self._left, self._timeout
+            )
 
     async def aclose(self) -> None:
         await close(self.response)
         if self._rest is not None:
-            # httpx's and httpcore's generators wait for what was read past them. Now they fail to
-            # read it, and end; or the garbage collector would complain of each.
+            # httpx's and httpcore's generators still wait for the bytes that were read directly. A
+            # read on the closed connection ends them; else the garbage collector warns of each.
             with contextlib.suppress(StorageBroken, StopAsyncIteration):
                 await self._read()
 
     async def peek(self, size: int) -> bytes:
-        """The body's first bytes, which stay to be read."""
+        """The body's first bytes; they are read again afterwards."""
         with contextlib.suppress(StopAsyncIteration):
             while sum(map(len, self._ahead)) < size:
                 self._ahead.append(await self._read())
@@ -380,7 +372,7 @@ class _Chunks:
 
 
 def _file_of(link: Secret) -> str:
-    """Tells one file's requests from another's; of the link, nothing can be read in it."""
+    """A name of the file that reveals nothing of its link."""
     return hashlib.sha256(link.reveal().partition("?")[0].encode()).hexdigest()
 
 
@@ -390,10 +382,10 @@ def _raise_storage_broken(
     *,
     kind: type[StorageBroken] = StorageBroken,
 ) -> NoReturn:
-    # A transport's own OSError too: raised as itself, it would be taken for the disk's. And idna's
-    # UnicodeError, for punycode that is none: httpx decodes it where NO_PROXY names hosts.
+    # An OSError of a transport would be taken for one of the disk. httpx raises UnicodeError for
+    # invalid punycode in a host, if NO_PROXY is set.
     if was_sent(exc) is None and not isinstance(exc, OSError | UnicodeError):
         raise exc
-    # `from None`, and taken off what is in it: the cause holds the signed link.
+    # `from None`: the cause holds the signed link. `forget_request`: its frames hold it, too.
     forget_request(exc, handled)
     raise kind(described(exc)) from None

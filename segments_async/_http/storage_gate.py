@@ -1,4 +1,4 @@
-"""The gate before storage: while storage is away, all downloads of a client wait for one probe."""
+"""The gate before storage: during an outage, all downloads of a client wait for one probe."""
 
 from __future__ import annotations
 
@@ -18,55 +18,57 @@ from segments_async._sansio.pace.backoff import retry_after_seconds
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
-#: Longest pause that storage can order, in seconds.
+#: Longest Retry-After of storage that is obeyed, in seconds.
 LONGEST_PAUSE = 60.0
 
 
-class StorageGone(Exception):
-    """Storage has been away for longer than anybody waits."""
+class StorageUnavailable(Exception):
+    """The outage of storage has lasted longer than downloads wait."""
 
 
 class StorageGate:
-    """What all downloads of a client know of storage."""
+    """Shared by all downloads of a client: whether storage is available."""
 
     def __init__(self) -> None:
         self._outage = StorageOutage()
         self._changed: anyio.Event | None = None
 
     async def turn(self) -> None:
-        """Wait until a request may go, which then has to go at once.
+        """Wait until a request may be sent. The caller has to send it at once.
 
         Raises:
-            StorageGone: nobody waits any more.
+            StorageUnavailable: the outage has lasted too long.
         """
         while (at := self._outage.next_at()) > (now := anyio.current_time()):
             if self._outage.gives_up(now):
-                raise StorageGone(f"storage has been away for {LONGEST_STORAGE_OUTAGE / 3600:g} h")
+                raise StorageUnavailable(
+                    f"storage has been unavailable for {LONGEST_STORAGE_OUTAGE / 3600:g} h"
+                )
             self._changed = self._changed or anyio.Event()
             with anyio.CancelScope(deadline=at):
                 await self._changed.wait()
 
     def on_sent(self) -> None:
-        """A request goes."""
+        """A request is sent."""
         self._outage.on_sent()
 
-    def on_no_word(self) -> None:
-        """The request came to nothing for a reason that says nothing of storage."""
-        self._outage.on_no_word()
-        self._tell()
+    def on_inconclusive(self) -> None:
+        """The request failed for a reason that says nothing of storage."""
+        self._outage.on_inconclusive()
+        self._wake()
 
     def on_answer(
         self, status: int, headers: Mapping[str, str], file: str, *, sent_at: float
     ) -> bool:
-        """An answer came. Returns whether it says that storage is away."""
+        """An answer came. Returns whether it shows an outage of storage."""
         failure = failure_of(status)
         if failure is not None:
             asked = retry_after_seconds(status, headers)
             pause = None if asked is None else min(asked, LONGEST_PAUSE)
             return self.on_failed(failure, file, f"answer {status}", sent_at=sent_at, pause=pause)
         if self._outage.on_answer(file, sent_at):
-            logger.warning("storage is there again")
-        self._tell()
+            logger.warning("storage is available again")
+        self._wake()
         return False
 
     def on_failed(
@@ -78,7 +80,7 @@ class StorageGate:
         sent_at: float,
         pause: float | None = None,
     ) -> bool:
-        """A request failed. Returns whether storage is away, and the file isn't to blame."""
+        """A request failed. Returns whether by an outage of storage, not by its own file."""
         before = self._outage.armed
         away = self._outage.on_failed(
             failure,
@@ -90,15 +92,15 @@ class StorageGate:
         )
         if self._outage.armed and not before:
             logger.warning(
-                "storage is away (%s): downloads wait for up to %g hours, and are tried one at a "
-                "time; what has come is kept",
+                "storage is unavailable (%s): downloads wait for up to %g hours, one of them is "
+                "tried at a time, and the bytes that arrived are kept",
                 what,
                 LONGEST_STORAGE_OUTAGE / 3600,
             )
-        self._tell()
+        self._wake()
         return away
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         if self._changed is not None:
             self._changed.set()
             self._changed = None

@@ -210,7 +210,10 @@ class GroupCommit:
             if entry.row is None and not entry.settled:
                 self._queue.remove(entry)
             if not self._leading:
-                self._wake_first()
+                # The caller that has waited longest leads.
+                waiting = (e.wakeup for e in self._queue if e.wakeup is not None)
+                if (wakeup := next(waiting, None)) is not None:
+                    wakeup.set()
         self.raise_broken()
 
     async def _lead(self) -> None:
@@ -271,12 +274,6 @@ class GroupCommit:
         for entry in self._queue:
             if entry.wakeup is not None:
                 entry.wakeup.set()
-
-    def _wake_first(self) -> None:
-        """Let the caller that has waited longest lead."""
-        waiting = (entry.wakeup for entry in self._queue if entry.wakeup is not None)
-        if (wakeup := next(waiting, None)) is not None:
-            wakeup.set()
 
     def _break(self, error: JournalError, cause: Exception) -> None:
         error.__cause__ = cause.__cause__ if cause is error else cause

@@ -17,7 +17,7 @@ from typing import Any
 
 import attrs
 
-from segments_async._filesystem.trust import distrust_of_file, distrust_of_way
+from segments_async._filesystem.trust import distrust_of_file, distrust_of_path
 from segments_async._journal.high_water import DIRECTORY, digest
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.tables import ChecksumError, check_event, events
@@ -116,7 +116,7 @@ class SetAside:
     def _check_trust(self) -> None:
         if not os.path.lexists(self.path):
             return
-        problem = distrust_of_way(self.path) or distrust_of_file(self.path)
+        problem = distrust_of_path(self.path) or distrust_of_file(self.path)
         if problem is not None:
             raise journal_error(
                 str(self.path),

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 
 from segments_async._filesystem.disk import NoLocks
-from segments_async._filesystem.trust import distrust_of_file, distrust_of_way, make_directories
+from segments_async._filesystem.trust import distrust_of_file, distrust_of_path, make_directories
 from segments_async._journal.files import (
     FileLock,
     create_private,
@@ -129,7 +129,7 @@ class Sqlite:
         So are the files beside it: SQLite would roll an unfinished transaction back from them.
         """
         beside = [self._path.with_name(f"{self._path.name}{end}") for end in ("", *_BESIDE)]
-        problem = distrust_of_way(self._given)
+        problem = distrust_of_path(self._given)
         if problem is None:
             drop_new_name(self._path)
             problem = next(filter(None, map(distrust_of_file, beside)), None)

@@ -253,7 +253,7 @@ def _log(notice: Notice | None) -> None:
     if notice is None:
         return
     text, arguments = notice.text, notice.arguments
-    if notice.silence is not None:
-        until = datetime.now().astimezone() + timedelta(seconds=notice.silence)
-        text, arguments = f"{text}. Nothing is sent until %s.", (*arguments, f"{until:%H:%M:%S}")
+    if notice.pause is not None:
+        until = datetime.now().astimezone() + timedelta(seconds=notice.pause)
+        text, arguments = f"{text} Nothing is sent until %s.", (*arguments, f"{until:%H:%M:%S}")
     logger.log(logging.WARNING if notice.warning else logging.INFO, text, *arguments)

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from segments_async._files.fetch import LIFETIME
+from segments_async._files.refusals import LIFETIME
 from segments_async._sansio.jobs.exports import file_since
 from segments_async.models import Export
 

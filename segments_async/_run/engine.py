@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
 from typing import Generic
 
 import anyio
@@ -15,9 +14,9 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from segments_async._exports.shared_export import SharedExport
-from segments_async._files.fetch import fetch_file
 from segments_async._pace.permits import Mailbox
 from segments_async._run.downloads import DownloadQueue
+from segments_async._run.fetcher import FileFetcher
 from segments_async._run.job import Job, following, payload_of, vendor_outcome
 from segments_async._run.journal_upkeep import JournalUpkeep
 from segments_async._run.outcomes import Outcomes
@@ -34,8 +33,6 @@ from segments_async._sansio.jobs.decisions import (
     Settle,
     Submit,
     given_up,
-    on_expired,
-    on_fetched,
     on_interrupt,
     on_overdue,
     on_start,
@@ -47,8 +44,6 @@ from segments_async._sansio.jobs.lifecycle import ENDS, Event, State
 from segments_async._sansio.jobs.payload import NOTHING, Payload
 from segments_async._sansio.jobs.verdict import fatal
 from segments_async.errors import (
-    DownloadError,
-    ExportExpiredError,
     JournalError,
     NotSubmittedError,
     SegmentsError,
@@ -57,10 +52,6 @@ from segments_async.models import Export
 from segments_async.results import Completed, NotExported, Outcome, OutcomeT
 
 logger: logging.Logger = logging.getLogger("segments_async")
-
-#: Links that the policy refused, while it admitted none, after which no more exports are asked for:
-#: the policy would refuse every link.
-REFUSED_LINKS = 2
 
 #: How many segments are started before other tasks get a turn.
 _STARTED_AT_ONCE = 500
@@ -93,14 +84,11 @@ class Engine(Generic[OutcomeT]):
         self._start = start
         self._recorder = start.recorder
         self._state = start.recorder.run_state
-        self._workers = workers
+        self.mailbox: Mailbox = workers
         self._outcomes = outcomes
         self._stop = stop
         self._began = anyio.current_time()
         self._tasks: TaskGroup | None = None
-        #: Links that the policy refused, in this session, and the last refusal.
-        self._refused_links = 0
-        self._refused_link: DownloadError | None = None
         self.jobs: dict[str, Job] = {
             segment_id: Job(segment_id, None if segment is None else segment.name)
             for segment_id, segment in request.segments.items()
@@ -110,6 +98,7 @@ class Engine(Generic[OutcomeT]):
         #: Whether the run was left while a segment waited for another try.
         self.retry_pending: bool = False
         self.stats: RunStats = RunStats(resources.gate, len(self.jobs))
+        self._fetcher = FileFetcher(resources, request, self._state, self.stats, self._given_up)
         self.downloads: DownloadQueue[Job] = DownloadQueue(
             self._fetch, resources.download_slots, resources.downloads
         )
@@ -124,10 +113,6 @@ class Engine(Generic[OutcomeT]):
 
     # ----------------------------------------------------------------- what the exports tell
 
-    @property
-    def mailbox(self) -> Mailbox:
-        return self._workers
-
     async def record(self, shared: SharedExport, event: Event) -> None:
         """An export of this run moved on.
 
@@ -136,7 +121,7 @@ class Engine(Generic[OutcomeT]):
         """
         if event is Event.ACCEPTED:
             self.stats.submitted_at = shared.submitted_at
-        job = self._job_of(shared)
+        job = self.jobs[shared.segment_id or ""]
         try:
             if self._state.state(job.segment_id) is State.FAILED:
                 await self._record(job, Event.OPTED_IN)
@@ -144,7 +129,12 @@ class Engine(Generic[OutcomeT]):
             state = await self._record(job, event, payload_of(shared, event))
         except JournalError as exc:
             self._stop(exc)
-            self._leave_unrecorded(job, shared, exc)
+            if shared.export is None:
+                self._unfollow(job)
+            else:
+                # The journal can't be written any more: an outcome tells what the vendor said.
+                known = self._recorder.knows_export(job.segment_id)
+                self.settle(job, unrecorded(job.segment_id, shared.export, exc, known=known))
         else:
             if event is Event.INTENT and state is State.NEW:
                 self._unfollow(job)
@@ -152,7 +142,7 @@ class Engine(Generic[OutcomeT]):
 
     async def unfinished(self, shared: SharedExport, now: float, *, answered: bool) -> None:
         """A poll came back, and the export goes on: see whether it has taken too long."""
-        job = self._job_of(shared)
+        job = self.jobs[shared.segment_id or ""]
         if job.shared is not shared:
             return
         decision = on_overdue(
@@ -168,7 +158,7 @@ class Engine(Generic[OutcomeT]):
 
     async def ended(self, shared: SharedExport) -> None:
         """Nothing more is asked of the vendor for an export of this run."""
-        job = self._job_of(shared)
+        job = self.jobs[shared.segment_id or ""]
         if job.shared is not shared:
             return
         outcome = vendor_outcome(job.segment_id, shared)
@@ -188,11 +178,6 @@ class Engine(Generic[OutcomeT]):
         await self._carry_out(job, decision)
         if isinstance(outcome, NotExported) and fatal(outcome.error):
             self._stop(outcome.error)
-
-    def _job_of(self, shared: SharedExport) -> Job:
-        if shared.segment_id is None:
-            raise AssertionError("a run's exports have segments")
-        return self.jobs[shared.segment_id]
 
     # ----------------------------------------------------------------- decisions carried out
 
@@ -277,63 +262,23 @@ class Engine(Generic[OutcomeT]):
         """Fetch the file, in one of the run's download tasks."""
         try:
             await self._record(job, Event.FETCH)
-            decision = await self._fetched(job, export)
+            decision = await self._fetcher.fetch(job, export)
         except JournalError as exc:
             self._stop(exc)
             return
         job.replaced = job.replaced or isinstance(decision.step, Submit)
         await self._carry_out(job, decision)
-        if self._refused_links >= REFUSED_LINKS and not self._is_link_admitted():
-            await self._stop_submits()
-
-    async def _fetched(self, job: Job, export: Export) -> Decision:
-        if self._destination is None:
-            raise AssertionError("nowhere to put the file")
-        resources, segment_id = self._resources, job.segment_id
-        target = self._destination.path(segment_id)
-        fetch = partial(
-            fetch_file,
-            resources.storage,
-            export,
-            target,
-            progress=partial(self._on_bytes, job),
-            slots=resources.download_slots,
-            renew=resources.renew,
-        )
-        try:
-            file = await resources.files_under_way.fetch(target, export.export_id, fetch)
-        except ExportExpiredError as exc:
-            replaced, options = job.replaced, self._options
-            return on_expired(segment_id, export, exc, options=options, replaced=replaced)
-        except DownloadError as exc:
-            if exc.by_policy:
-                self._refused_links += 1
-                self._refused_link = exc
-            return self._given_up(job, exc)
-        except Exception as exc:
-            # No other export is harmed by a fault that one file's link or answer brings out.
-            logger.exception("fetching the file of export %s", export.export_id)
-            text = f"file of export {export.export_id}: {type(exc).__name__}"
-            return self._given_up(job, DownloadError(text, reason="broken", export=export))
-        self._on_bytes(job, file.size)
-        return on_fetched(segment_id, file)
-
-    def _on_bytes(self, job: Job, size: int) -> None:
-        self.stats.bytes += size - job.bytes
-        job.bytes = size
-
-    def _is_link_admitted(self) -> bool:
-        """Whether the policy admitted another link: a file is in place, or bytes have come."""
-        return bool(self._state.count(State.DONE) or self.stats.bytes)
+        if (refusal := self._fetcher.refused_links) is not None:
+            await self._stop_submits(refusal)
 
     # ----------------------------------------------------------------- ends
 
-    async def _stop_submits(self) -> None:
+    async def _stop_submits(self, because: SegmentsError) -> None:
         """Ask for no more exports: the link of each would be refused."""
         for job in self.jobs.values():
             if job.shared is not None and job.shared.waits_for_submit:
                 error = NotSubmittedError(
-                    f"segment {job.segment_id}: not submitted, after: {self._refused_link}",
+                    f"segment {job.segment_id}: not submitted, after: {because}",
                     segment_id=job.segment_id,
                 )
                 await self._carry_out(job, self._given_up(job, error))
@@ -361,19 +306,19 @@ class Engine(Generic[OutcomeT]):
             if job.decided is None and job.retry is not None:
                 self.retry_pending = True
                 job.decided = job.retry
-            self.settle(job, job.decided or self._interrupted(job, reason))
-
-    def _interrupted(self, job: Job, reason: str) -> Outcome:
-        segment_id = job.segment_id
-        return on_interrupt(
-            segment_id,
-            self._state.record(segment_id),
-            None if job.shared is None else following(job.shared),
-            reason=reason,
-            run=self._start.name,
-            file_present=segment_id in self._start.files_present,
-            known=self._will_be_known(job),
-        )
+            self.settle(
+                job,
+                job.decided
+                or on_interrupt(
+                    job.segment_id,
+                    self._state.record(job.segment_id),
+                    None if job.shared is None else following(job.shared),
+                    reason=reason,
+                    run=self._start.name,
+                    file_present=job.segment_id in self._start.files_present,
+                    known=self._will_be_known(job),
+                ),
+            )
 
     def settle(self, job: Job, outcome: Outcome) -> None:
         """Tell the segment's outcome."""
@@ -386,21 +331,13 @@ class Engine(Generic[OutcomeT]):
         self.unsettled -= 1
         self._outcomes.add(outcome, job.name, self._tasks)
         if not self.unsettled:
-            self._workers.deliver(None)
+            self.mailbox.deliver(None)
 
-    def _leave_unrecorded(self, job: Job, shared: SharedExport, exc: JournalError) -> None:
-        """The journal can't be written any more: an outcome tells what the vendor said."""
-        if shared.export is None:
-            self._unfollow(job)
-            return
-        known = self._recorder.knows_export(job.segment_id)
-        self.settle(job, unrecorded(job.segment_id, shared.export, exc, known=known))
-
-    def unfollow_all(self) -> None:
+    def close(self) -> None:
         """Stop following every export, and release the permits that were not used."""
         for job in self.jobs.values():
             self._unfollow(job)
-        self._resources.registry.release(self._workers)
+        self._resources.registry.release(self.mailbox)
 
     def _unfollow(self, job: Job) -> None:
         if job.shared is not None:

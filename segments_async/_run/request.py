@@ -66,9 +66,7 @@ class RunRequest:
         """What the journal stores of the request, for a later session of the run."""
         options = self.options
         return RunSpec(
-            segments=[
-                segment_id for segment_id in self.segments if segment_id not in self.unusable
-            ],
+            segments=[segment for segment in self.segments if segment not in self.unusable],
             options={
                 "overwrite": self.overwrite,
                 "only_changed": self.only_changed,

@@ -162,7 +162,7 @@ class Session(Generic[OutcomeT]):
 
     async def _finish(self) -> None:
         """Whatever ended the run: write the last lines, and tell those who wait for outcomes."""
-        self.engine.unfollow_all()
+        self.engine.close()
         self._ended_at = anyio.current_time()
         self.engine.stats.ended_at = datetime.now(UTC)
         with anyio.CancelScope(shield=True):

@@ -19,8 +19,8 @@ import attrs
 
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
-from segments_async._files.fetch import Renew
-from segments_async._files.under_way import FilesUnderWay
+from segments_async._files.in_progress import InProgressDownloads
+from segments_async._files.refusals import Renew
 from segments_async._http.storage import Storage
 from segments_async._journal.sql import SqlJournal
 from segments_async._pace.gate import Gate
@@ -51,7 +51,7 @@ class Resources:
         registry: of shared exports.
         requests: sends their requests.
         storage: where files are fetched from.
-        files_under_way: downloads that others may share.
+        in_progress: downloads that others may share.
         download_slots: for connections to storage, of the whole client.
         downloads: files that one run fetches at once.
         renew: gives an export with a fresh link.
@@ -63,7 +63,7 @@ class Resources:
     registry: ExportRegistry
     requests: ExportRequests
     storage: Storage
-    files_under_way: FilesUnderWay
+    in_progress: InProgressDownloads
     download_slots: anyio.Semaphore
     downloads: int
     renew: Renew

@@ -1,4 +1,4 @@
-"""What hangs on an error: all that it came from, and the frames with their local variables."""
+"""An error with its causes, contexts, and the members of exception groups."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import cast
 
 
 def chain(exc: BaseException, until: BaseException | None = None) -> Iterator[BaseException]:
-    """The error, and all that it came from: hidden contexts and the members of groups, too.
+    """The error and all errors that led to it, suppressed contexts included.
 
     Args:
         exc: the error.
-        until: what its caller was already handling, which is no part of it.
+        until: an exception that the caller was handling before; left out, with all before it.
     """
     todo: list[BaseException | None] = [exc]
     while todo:

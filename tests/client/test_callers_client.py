@@ -30,7 +30,7 @@ from segments_async import (
     SegmentsClient,
     SubmitUnknownError,
 )
-from segments_async._http.api import CallersClient
+from segments_async._http.clients import CallersClient
 from segments_async._sansio.api.credentials import authorization
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
@@ -200,7 +200,7 @@ async def test_a_client_that_cannot_be_borrowed_was_sent_nothing(
     journal = tmp_path / "runs.db"
     async with connected(sandbox) as client:
 
-        def fails(_: CallersClient) -> Any:
+        def fails(_: object) -> Any:
             raise Own
 
         with monkeypatch.context() as patched:

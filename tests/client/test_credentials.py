@@ -32,7 +32,7 @@ from segments_async import (
     SegmentsClient,
     SegmentsError,
 )
-from segments_async._http.redaction import quietly
+from segments_async._http.redaction import redact_logs
 from segments_async._sansio.files import storage_outage
 from segments_async.sandbox import (
     API_ORIGIN,
@@ -342,7 +342,7 @@ LINES = {
 def test_each_layer_of_a_client_tells_no_header(log: io.StringIO, package: str, layer: str) -> None:
     """Log lines have an event's name, its status, and the error's class; of httpx2 too."""
     for line in LINES:
-        with quietly("https://files.example/..."):
+        with redact_logs("https://files.example/..."):
             logging.getLogger(f"{package}.{layer}").debug(line)
     assert log.getvalue().splitlines() == [
         f"{package}.{layer} {line} None" for line in LINES.values()
@@ -352,7 +352,7 @@ def test_each_layer_of_a_client_tells_no_header(log: io.StringIO, package: str, 
 @pytest.mark.parametrize("name", ["httpx", "httpx2"])
 def test_the_line_of_a_request_is_made_anew(log: io.StringIO, name: str) -> None:
     """Log lines of requests are made anew, without the URL and without the server's reason."""
-    with quietly("https://files.example/..."):
+    with redact_logs("https://files.example/..."):
         logging.getLogger(name).info(
             'HTTP Request: %s %s "%s %d %s"', "GET", httpx.URL(LINK), "HTTP/1.1", 200, "S"
         )

@@ -118,7 +118,7 @@ async def test_storage_that_stays_away_ends_a_download(
     sandbox.inject(fault, origin="files", times=10**6)
     async with connected(sandbox) as client:
         began = anyio.current_time()
-        with pytest.raises(DownloadError, match="storage has been away") as caught:
+        with pytest.raises(DownloadError, match="storage has been unavailable") as caught:
             await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
         assert anyio.current_time() - began > 120
     assert caught.value.reason == "broken"

@@ -20,8 +20,8 @@ from client.vendor import STEADY, connected
 from segments_async import JournalError, Pacer
 from segments_async._journal.backends import backend
 from segments_async._journal.sql import SqlJournal
+from segments_async._journal.tables import format_time, with_checksum
 from segments_async._journal.tables import limit as limits
-from segments_async._journal.tables import sealed, stamp
 from segments_async._pace.gate import Gate
 from segments_async._pace.sharing import BUSY, IDLE, Sharing
 from segments_async._run.start import account_of
@@ -43,8 +43,8 @@ def age_limit(database: Path, by: timedelta) -> None:
     """Make the limit's row so much older: virtual time moves no wall clock."""
     with backend(database).engine.begin() as connection:
         row = connection.execute(limits.select()).one()
-        at = stamp(datetime.now(UTC) - by)
-        values = sealed(limits, {"sum_id": row.sum_id, "requests": row.requests, "at": at})
+        at = format_time(datetime.now(UTC) - by)
+        values = with_checksum(limits, {"sum_id": row.sum_id, "requests": row.requests, "at": at})
         connection.execute(limits.update().values(values))
 
 

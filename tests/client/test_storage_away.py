@@ -72,7 +72,7 @@ async def run_through(storage: Away, tmp_path: Path, segments: int, **options: A
     [("unreachable", 1), ("unreachable", 30), ("503", 5), ("silent", 5), ("500", 30)],
 )
 async def test_all_are_exported(way: str, minutes: int, tmp_path: Path) -> None:
-    """200 exports are complete while storage is away: all are exported, with few requests."""
+    """200 exports complete during an outage of storage: each is exported, after few requests."""
     storage = Away(way, minutes * 60)
     report = await run_through(storage, tmp_path, 200)
     assert len(report.exported) == 200
@@ -94,7 +94,7 @@ async def test_one_file_alone_waits_too(tmp_path: Path) -> None:
 
 
 async def test_a_link_that_expires_meanwhile_is_renewed(tmp_path: Path) -> None:
-    """Links expire after a minute, while storage is away for longer."""
+    """Links are good for a minute, and storage is unavailable for many."""
     sandbox = Sandbox(segments=3, rows=5, durations=QUICK, link_lifetime=60)
     sandbox.inject(Fault.UNREACHABLE, origin="files", times=30)
     async with connected(sandbox) as client:
@@ -118,13 +118,13 @@ async def test_one_that_cannot_be_had_holds_nobody(tmp_path: Path) -> None:
 
 
 async def test_it_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One warning when storage goes away, one line when it is back; no file is blamed."""
+    """One warning when an outage of storage begins, and one at its end; no file is blamed."""
     with caplog.at_level(logging.WARNING, logger="segments_async"):
         report = await run_through(Away("unreachable", 300), tmp_path, 20)
     assert report.ok
     said = [record.getMessage() for record in caplog.records]
     assert [line.split(" (")[0] for line in said] == [
-        "storage is away", "storage is there again"
+        "storage is unavailable", "storage is available again"
     ]  # fmt: skip
 
 

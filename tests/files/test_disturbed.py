@@ -21,12 +21,12 @@ import segments_async
 from segments_async import Exported, ExportedFile, SegmentsClient
 from segments_async._files import download
 from segments_async._files import part as part_module
+from segments_async._files.locked_part import PartBusy, PartModified
 from segments_async._files.part import PartFile, part_of, sidecar_of
-from segments_async._filesystem.disk import is_at
-from segments_async._sansio.files.ranges import Stored
+from segments_async._sansio.files.ranges import ObjectVersion
 from segments_async.sandbox import PAGE_SEGMENT_ID, Fault, FileHost, Sandbox
 
-OBJECT = Stored(total=10, etag='"abc"', ranges=True)
+OBJECT = ObjectVersion(total=10, etag='"abc"', ranges=True)
 
 
 def swap(part: Path) -> None:
@@ -89,14 +89,14 @@ def test_between_two_downloads(disturb: Callable[[Path], None], tmp_path: Path) 
     target = tmp_path / "a.csv"
     part = PartFile(target)
     part.open("export-1")
-    part.stored = OBJECT
+    part.version = OBJECT
     part.write(0, b"0123456")
     part.keep()
     disturb(part_of(target))
     part = PartFile(target)
     part.open("export-1")
     if part.held:
-        with pytest.raises(part_module.PartDisturbed):
+        with pytest.raises(PartModified):
             part.write(7, b"789")
     part.discard()
 
@@ -109,9 +109,9 @@ def test_two_machines_whose_locks_lock_nothing(
     target = tmp_path / "a.csv"
     first, second = PartFile(target), PartFile(target)
     for part, machine in ((first, "A"), (second, "B")):
-        monkeypatch.setattr(part_module, "_boot_id", lambda machine=machine: machine)
+        monkeypatch.setattr(part_module, "boot_id", lambda machine=machine: machine)
         part.open("export-1")
-        part.stored = OBJECT
+        part.version = OBJECT
         part.write(0, b"01234")
     first.write(5, b"56789")
     second.write(5, b"56789")
@@ -129,10 +129,10 @@ def test_another_export_of_a_machine_without_locks(
     target = tmp_path / "a.csv"
     first, second = PartFile(target), PartFile(target)
     first.open("export-1")
-    first.stored = OBJECT
+    first.version = OBJECT
     first.write(0, b"01234")
     second.open("export-2")
-    second.stored = OBJECT
+    second.version = OBJECT
     second.write(0, b"abcde")
     first.write(5, b"56789")
     first.finish()
@@ -274,15 +274,16 @@ def test_a_forked_child_holds_no_part(tmp_path: Path) -> None:
         assert process.stdout is not None
         child = int(process.stdout.readline())
         part = PartFile(target)
-        with pytest.raises(part_module.PartBusy):
+        with pytest.raises(PartBusy):
             part.open("export-1")
         process.kill()
         process.wait()
         try:
             os.kill(child, 0)  # it lives
             part.open("export-1")
-            assert part._descriptor is not None
-            assert is_at(part._descriptor, part_of(target))
+            part.version = OBJECT
+            part.write(0, b"0123")
+            assert part_of(target).read_bytes() == b"0123"
             part.discard()
         finally:
             os.kill(child, signal.SIGKILL)

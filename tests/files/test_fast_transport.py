@@ -1,4 +1,4 @@
-"""Claims about reading what has come, and past h11: over plain connections and TLS, real ones."""
+"""The fast transport over real sockets, plain and TLS: with direct reads, and without them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ import pytest
 from client.vendor import until
 
 from segments_async._http import fast_transport
-from segments_async._http.api import OwnClients, was_sent
-from segments_async._http.fast_transport import WideTransport
+from segments_async._http.clients import OwnClients
+from segments_async._http.errors import was_sent
 from segments_async._http.storage import Storage, StorageBroken, _Chunks
+from segments_async._http.transport import OneConnection
+from segments_async._sansio.files.ranges import NO_END
 
 pytestmark = [pytest.mark.real_time, pytest.mark.needs("openssl")]
 
@@ -74,7 +76,7 @@ async def fetch(
     url: str, context: ssl.SSLContext, timeout: httpx.Timeout | float = PATIENCE
 ) -> list[bytes]:
     async with (
-        httpx.AsyncClient(transport=WideTransport(context, keepalive=1.0)) as client,
+        httpx.AsyncClient(transport=OneConnection(context, 1.0)) as client,
         client.stream("GET", url, timeout=timeout) as response,
     ):
         return [chunk async for chunk in response.aiter_raw()]
@@ -99,7 +101,7 @@ CASES: dict[str, Case] = {
 async def test_a_body_cut_off_is_an_error(
     scheme: str, context_of: Callable[[Path], ssl.SSLContext | None], certificate: Path
 ) -> None:
-    """What was announced and didn't come is a broken body, however it was read."""
+    """A body that is shorter than announced is an error."""
     answer = HEAD % len(BODY) + BODY[:-1]
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
@@ -114,7 +116,7 @@ async def test_a_body_cut_off_is_an_error(
 async def test_a_body_is_read_whole_and_in_large_pieces(
     scheme: str, context_of: Callable[[Path], ssl.SSLContext | None], certificate: Path
 ) -> None:
-    """All the bytes come, in their order, and in pieces larger than httpcore alone would read."""
+    """All bytes arrive in their order, in larger pieces than httpcore's own streams read."""
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
         serving(HEAD % len(BODY) + BODY, context_of(certificate)) as port,
@@ -129,12 +131,12 @@ async def test_a_body_is_read_whole_and_in_large_pieces(
 def saying(
     first: bytes, *, reset: bool = False, said: threading.Event | None = None
 ) -> Iterator[int]:
-    """A server that says one thing to whatever it hears, and nothing more until it is left.
+    """A server that sends the same bytes after any request, then nothing until the client closes.
 
     Args:
-        first: what it says.
-        reset: whether it then breaks the connection.
-        said: set once it has said it.
+        first: the bytes.
+        reset: whether the server then resets the connection.
+        said: set once the bytes are sent.
     """
 
     def serve(listener: socket.socket) -> None:
@@ -161,7 +163,7 @@ def saying(
 
 
 async def test_a_connection_that_is_reset() -> None:
-    """An error of reading, as httpx's own transport has it."""
+    """A ReadError, as from httpx's own transport."""
     with (
         saying(HEAD % 10 + b"01234", reset=True) as port,
         anyio.fail_after(PATIENCE),
@@ -186,7 +188,7 @@ async def test_a_connection_that_falls_silent() -> None:
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
 async def test_what_fails_before_the_request_was_not_sent(answer: bytes) -> None:
-    """No TLS where it was to be, or nothing at all, are errors of connecting: no POST was made."""
+    """A server without TLS, or a silent one, is a connect error: no POST was sent."""
     with (
         saying(answer) as port,
         anyio.fail_after(PATIENCE),
@@ -197,7 +199,7 @@ async def test_what_fails_before_the_request_was_not_sent(answer: bytes) -> None
 
 
 async def test_a_cancelled_read_leaves_no_connection() -> None:
-    """The server hears its end, which it doesn't while a descriptor of it is open."""
+    """The server sees the connection close, so no descriptor of it is open."""
     said = threading.Event()
     with saying(HEAD % 10 + b"01234", said=said) as port, anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
@@ -207,7 +209,7 @@ async def test_a_cancelled_read_leaves_no_connection() -> None:
 
 
 async def test_a_flipped_byte_of_tls_is_an_error(certificate: Path) -> None:
-    """Behind records that are right, in a body that the end of the connection ends."""
+    """After valid records, in a body that ends with the connection."""
     head = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n"
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
@@ -233,7 +235,7 @@ async def test_small_records_are_put_together(certificate: Path) -> None:
 def encrypting(
     records: list[bytes], certificate: Path, *, flipped: int | None = None
 ) -> Iterator[int]:
-    """A server that answers with these TLS records, all at once; of one, a byte is flipped."""
+    """A server that answers with these TLS records at once; one of them has a flipped byte."""
 
     def serve(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -268,8 +270,8 @@ def encrypting(
 
 
 async def test_closed_while_it_is_read() -> None:
-    """Whoever waits for it hears so at once, not at the read timeout."""
-    client = httpx.AsyncClient(transport=WideTransport(httpx.create_ssl_context(), keepalive=1.0))
+    """A waiting read fails at once, and not at the read timeout."""
+    client = httpx.AsyncClient(transport=OneConnection(httpx.create_ssl_context(), 1.0))
     said = threading.Event()
     with saying(HEAD % 10 + b"01234", said=said) as port, anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
@@ -284,7 +286,7 @@ async def test_closed_while_it_is_read() -> None:
 
 
 async def test_without_a_descriptor_nothing_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of connecting, as where the connection itself can't be made."""
+    """A connect error, as if the connection could not be opened."""
 
     def no_more(_: int) -> int:
         raise OSError(24, "Too many open files")
@@ -297,7 +299,7 @@ async def test_without_a_descriptor_nothing_was_sent(monkeypatch: pytest.MonkeyP
 
 
 async def test_the_certificate_is_verified(certificate: Path) -> None:
-    """A server that the system's trust doesn't know isn't spoken to."""
+    """No request is sent to a server whose certificate isn't trusted."""
     with (
         serving(HEAD % len(BODY) + BODY, _server_context(certificate)) as port,
         pytest.raises(httpx.ConnectError, match=r"(?i)certificate"),
@@ -306,7 +308,7 @@ async def test_the_certificate_is_verified(certificate: Path) -> None:
 
 
 async def test_a_client_whose_connection_is_held_gets_another_one() -> None:
-    """As when its closing was cut off: the next request would wait for the old one in vain."""
+    """A request does not wait for a connection whose closing was interrupted."""
     clients = OwnClients(httpx.create_ssl_context(), 1.0, loopback=True)
     with saying(HEAD % 10 + b"01234") as port, saying(HEAD % 5 + b"56789") as other_port:
         client = clients.borrow()
@@ -323,17 +325,18 @@ async def test_a_client_whose_connection_is_held_gets_another_one() -> None:
         await clients.aclose()
 
 
-# --------------------------------------------------------------------- past h11
+# --------------------------------------------------------------------- direct reads
 
 
-@pytest.fixture
-def past_h11(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bodies of 2 MiB are large ones."""
-    monkeypatch.setattr(fast_transport, "PAST_FROM", 1)
+@pytest.fixture(params=[1, NO_END], ids=["direct", "through h11"])
+def direct(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether bodies of 2 MiB are read directly. Each claim holds both ways."""
+    monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", request.param)
+    return bool(request.param == 1)
 
 
 async def read(url: str, context: ssl.SSLContext, timeout: float = PATIENCE) -> bytes:
-    """The body, as downloads read it, in buffers of a size that nothing else has."""
+    """The body, read as downloads read it, with buffers of an unusual size."""
     clients = OwnClients(context, 1.0, loopback=True)
     storage = Storage(clients, lambda link: link, redirects=0, timeout=timeout)
     body, buffer = b"", memoryview(bytearray(100_003))
@@ -347,48 +350,50 @@ async def read(url: str, context: ssl.SSLContext, timeout: float = PATIENCE) -> 
 
 
 @pytest.fixture
-def read_past(monkeypatch: pytest.MonkeyPatch, past_h11: None) -> list[int]:
-    """How many bytes each read past h11 brought."""
+def directly_read(monkeypatch: pytest.MonkeyPatch, direct: bool) -> list[int]:
+    """The number of bytes of each direct read."""
     sizes: list[int] = []
-    read_into = fast_transport.Rest.read_into
+    read_into = fast_transport.DirectRead.read_into
 
-    async def note(rest: fast_transport.Rest, buffer: memoryview) -> int:
+    async def note(rest: fast_transport.DirectRead, buffer: memoryview) -> int:
         sizes.append(await read_into(rest, buffer))
         return sizes[-1]
 
-    monkeypatch.setattr(fast_transport.Rest, "read_into", note)
+    monkeypatch.setattr(fast_transport.DirectRead, "read_into", note)
     return sizes
 
 
 @pytest.mark.parametrize(("scheme", "context_of"), CASES.values(), ids=CASES)
-async def test_a_large_body_past_h11(
+async def test_a_large_body(
     scheme: str,
     context_of: Callable[[Path], ssl.SSLContext | None],
     certificate: Path,
-    read_past: list[int],
+    direct: bool,
+    directly_read: list[int],
 ) -> None:
-    """All of it, in its order, though its beginning came through h11; not a byte more."""
+    """All bytes of the body arrive in their order, and none that follow it."""
     trust = ssl.create_default_context(cafile=str(certificate))
     answer = HEAD % len(BODY) + BODY + b"and more"
     with serving(answer, context_of(certificate)) as port, anyio.fail_after(PATIENCE):
         assert await read(f"{scheme}://localhost:{port}/", trust) == BODY
-    assert sum(read_past) > len(BODY) / 4
-    assert read_past[-1] == 0
+    if direct:
+        assert sum(directly_read) > len(BODY) / 4
+    assert directly_read[-1:] == ([0] if direct else [])
 
 
 @pytest.mark.parametrize(("scheme", "context_of"), CASES.values(), ids=CASES)
-async def test_a_body_cut_off_past_h11(
+async def test_a_large_body_cut_off(
     scheme: str,
     context_of: Callable[[Path], ssl.SSLContext | None],
     certificate: Path,
-    past_h11: None,
+    direct: bool,
 ) -> None:
-    """It broke off: h11, which would have noticed, has not seen its end."""
+    """The body is broken, also when h11 does not see its end."""
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
         serving(HEAD % len(BODY) + BODY[:-1], context_of(certificate)) as port,
         anyio.fail_after(PATIENCE),
-        pytest.raises(StorageBroken, match="ended 1 bytes before the body"),
+        pytest.raises(StorageBroken, match="ended 1 bytes before" if direct else "RemoteProtocol"),
     ):
         await read(f"{scheme}://localhost:{port}/", trust)
 
@@ -398,14 +403,14 @@ async def test_a_body_cut_off_past_h11(
     [(True, PATIENCE, "reset by peer"), (False, 2.0, "TimeoutError")],
     ids=["reset", "silent"],
 )
-async def test_a_connection_that_fails_past_h11(
-    past_h11: None, read_past: list[int], reset: bool, seconds: float, what: str
+async def test_a_connection_that_fails_in_a_large_body(
+    direct: bool, reset: bool, seconds: float, what: str
 ) -> None:
-    """A broken link, as one that h11 reads; never an error of the disk."""
+    """The connection is broken; this is never an error of the disk."""
     with (
         saying(HEAD % (2 * len(BODY)) + BODY, reset=reset) as port,
         anyio.fail_after(PATIENCE),
-        pytest.raises(StorageBroken, match=what),
+        pytest.raises(StorageBroken, match=what if direct else "Read"),
     ):
         await read(
             f"http://127.0.0.1:{port}/",
@@ -414,8 +419,10 @@ async def test_a_connection_that_fails_past_h11(
         )
 
 
-async def test_a_flipped_byte_of_tls_past_h11(certificate: Path, read_past: list[int]) -> None:
-    """The records before it are read, and it is an error."""
+async def test_a_flipped_byte_of_tls_in_a_large_body(
+    certificate: Path, direct: bool, directly_read: list[int]
+) -> None:
+    """The records before the flipped byte are read, and its record is an error."""
     pieces = [b"x" * 16_000] * 64
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
@@ -424,15 +431,16 @@ async def test_a_flipped_byte_of_tls_past_h11(certificate: Path, read_past: list
         pytest.raises(StorageBroken, match=r"(?i)bad.record.mac"),
     ):
         await read(f"https://localhost:{port}/", trust)
-    assert sum(read_past) > 0
+    assert (sum(directly_read) > 0) == direct
 
 
-async def test_cancelled_past_h11(past_h11: None, read_past: list[int]) -> None:
-    """The server hears the end of it at once."""
+@pytest.mark.parametrize("direct", [1], indirect=True, ids=["direct"])
+async def test_a_cancelled_direct_read(directly_read: list[int]) -> None:
+    """The connection is closed at once."""
     with saying(HEAD % (2 * len(BODY)) + BODY) as port, anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read, f"http://127.0.0.1:{port}/", httpx.create_ssl_context())
-            await until(lambda: sum(read_past) > 0)
+            await until(lambda: sum(directly_read) > 0)
             tasks.cancel_scope.cancel()
 
 
@@ -452,18 +460,19 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize(("answer", "past_from"), ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize("direct", [1], indirect=True, ids=["direct"])
 async def test_other_bodies_go_through_h11(
-    monkeypatch: pytest.MonkeyPatch, read_past: list[int], answer: bytes, past_from: int
+    monkeypatch: pytest.MonkeyPatch, directly_read: list[int], answer: bytes, past_from: int
 ) -> None:
-    """Their connections can be used again, or h11 alone knows where they end."""
-    monkeypatch.setattr(fast_transport, "PAST_FROM", past_from)
+    """A connection is used again after a small body; h11 alone knows where other bodies end."""
+    monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", past_from)
     with serving(answer, None) as port, anyio.fail_after(PATIENCE):
         assert await read(f"http://127.0.0.1:{port}/", httpx.create_ssl_context()) == BODY
-    assert read_past == []
+    assert directly_read == []
 
 
 async def test_an_answer_before_a_broken_record_counts(certificate: Path) -> None:
-    """Or the answer to a POST would be lost, which is there whole."""
+    """The broken record does not cost the answer to a POST, which has arrived whole."""
     trust = ssl.create_default_context(cafile=str(certificate))
     with (
         encrypting([HEAD % 5 + b"hello", b"x" * 200], certificate, flipped=1) as port,
@@ -472,8 +481,8 @@ async def test_an_answer_before_a_broken_record_counts(certificate: Path) -> Non
         assert await fetch(f"https://localhost:{port}/", trust) == [b"hello"]
 
 
-async def test_nothing_is_left_to_the_garbage_collector(past_h11: None) -> None:
-    """Of what httpx and httpcore have open for a body that was read past them."""
+async def test_nothing_is_left_to_the_garbage_collector(direct: bool) -> None:
+    """Httpx's and httpcore's generators are closed after the body, also after a direct read."""
     finalized: list[object] = []
     with serving(HEAD % len(BODY) + BODY, None) as port, anyio.fail_after(PATIENCE):
         url = f"http://127.0.0.1:{port}/"
@@ -487,15 +496,15 @@ async def test_nothing_is_left_to_the_garbage_collector(past_h11: None) -> None:
     assert finalized == []
 
 
-async def test_what_was_peeked_is_read_first(past_h11: None) -> None:
-    """And nothing behind it is skipped."""
+async def test_what_was_peeked_is_read_first(direct: bool) -> None:
+    """The bytes of the look ahead are read again, and none after them are skipped."""
     clients = OwnClients(httpx.create_ssl_context(), 1.0, loopback=True)
     storage = Storage(clients, lambda link: link, redirects=0, timeout=10)
     body, buffer = b"", memoryview(bytearray(100_003))
     with serving(HEAD % len(BODY) + BODY, None) as port, anyio.fail_after(PATIENCE):
         async with storage.get(f"http://127.0.0.1:{port}/") as answer:
             assert isinstance(answer.chunks, _Chunks)
-            # Of several reads, the last of which h11 handed over whole.
+            # From several reads; h11 returned the last one whole.
             assert await answer.chunks.peek(1_000_000) == BODY[:1_000_000]
             while size := await answer.read_into(buffer):
                 body += buffer[:size]
@@ -523,7 +532,7 @@ class _Loops:
 async def test_after_a_standstill_a_socket_is_looked_at_once_more(
     seconds: float, read_again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The timer was due first, and what came waits; without a standstill the time is over."""
+    """After a standstill the socket may have bytes although the timer is due; else time is up."""
     loops, reads = _Loops(monkeypatch, seconds), 0
 
     async def read() -> bytes:
@@ -537,8 +546,8 @@ async def test_after_a_standstill_a_socket_is_looked_at_once_more(
         return b"what came"
 
     if read_again:
-        assert await fast_transport._within(0.01, read) == b"what came"
+        assert await fast_transport.read_within(0.01, read) == b"what came"
     else:
         with pytest.raises(TimeoutError):
-            await fast_transport._within(0.01, read)
+            await fast_transport.read_within(0.01, read)
     assert reads == 1 + read_again

@@ -27,7 +27,9 @@ from client.vendor import STEADY, connected, is_whole, names_in
 
 from segments_async import DownloadError, Export, ExportedFile, SegmentsClient
 from segments_async._files import download, fetch, part
+from segments_async._files.digest import Bytes
 from segments_async._files.fetch import fetch_file
+from segments_async._http.clients import CallersClient
 from segments_async._http.storage import Storage
 from segments_async._sansio.files import progress_limit
 from segments_async.sandbox import PAGE_SEGMENT_ID, Fault, FileHost, Sandbox, SandboxTransport
@@ -41,11 +43,18 @@ Fetch = Callable[..., Awaitable[ExportedFile]]
 
 
 @contextlib.asynccontextmanager
-async def exported(sandbox: Sandbox, **options: Any) -> AsyncIterator[tuple[Storage, Export]]:
-    """A COMPLETE export, and who fetches its file; storage never sees a credential."""
-    async with connected(sandbox, **options) as client:
+async def exported(
+    sandbox: Sandbox, files: httpx.AsyncClient | None = None
+) -> AsyncIterator[tuple[Storage, Export]]:
+    """A COMPLETE export, and the storage that has its file; storage never gets a credential."""
+    transport = SandboxTransport(sandbox)
+    async with (
+        connected(sandbox) as client,
+        httpx.AsyncClient(transport=transport) as http,
+    ):
         export = await complete(client)
-        yield client._storage, export
+        clients = CallersClient(files or http)
+        yield Storage(clients, lambda link: link, redirects=3, timeout=60.0), export
     assert sandbox.record.credentials_seen_by_files() == []
 
 
@@ -369,7 +378,7 @@ async def test_a_server_that_trickles_is_left(tmp_path: Path) -> None:
     sandbox = sandbox_of(3000, ranges=False)
     async with (
         httpx.AsyncClient(transport=_Trickling(sandbox)) as files,
-        exported(sandbox, file_http_client=files) as (storage, export),
+        exported(sandbox, files) as (storage, export),
     ):
         began = anyio.current_time()
         with pytest.raises(DownloadError, match="bytes came in 60 s"):
@@ -412,7 +421,7 @@ async def test_a_file_has_a_deadline(tmp_path: Path) -> None:
 
 
 async def test_the_next_download_goes_on(tmp_path: Path, small_batches: None) -> None:
-    """After five fruitless tries the part stays, and later only the rest is sent."""
+    """After five without_progress tries the part stays, and later only the rest is sent."""
     sandbox = sandbox_of(3000)
     sandbox.inject(Fault.cut(150_000), origin="files")
     sandbox.inject(Fault.status(500), origin="files", times=5)
@@ -743,7 +752,7 @@ async def test_cancelled_twice_by_asyncio(
     write = part.PartFile.write
     began = anyio.Event()
 
-    def slowly(self: part.PartFile, offset: int, data: part.Bytes) -> None:
+    def slowly(self: part.PartFile, offset: int, data: Bytes) -> None:
         anyio.from_thread.run_sync(began.set)
         time.sleep(0.2)
         write(self, offset, data)
@@ -772,7 +781,7 @@ async def test_a_part_is_left_though_cancelled_twice_by_asyncio(anyio_backend: s
         try:
             await anyio.sleep_forever()
         finally:
-            await fetch._leave(left.set)
+            await fetch.leave_part(left.set)
 
     task = asyncio.create_task(download())
     for _ in range(2):

@@ -21,12 +21,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from segments_async._files import digest
 from segments_async._files import part as part_module
 from segments_async._files.part import ChecksumMismatch, PartFile, part_of, sidecar_of
-from segments_async._sansio.files.ranges import Stored
+from segments_async._sansio.files.ranges import ObjectVersion
 
 EXPORT = "export-1"
-OBJECT = Stored(total=10, etag='"abc"', ranges=True)
+OBJECT = ObjectVersion(total=10, etag='"abc"', ranges=True)
 
 
 @pytest.fixture
@@ -39,19 +40,17 @@ def names(target: Path) -> set[str]:
     return {entry.name for entry in target.parent.iterdir()}
 
 
-def opened(target: Path, stored: Stored | None = None, export_id: str = EXPORT) -> PartFile:
+def opened(target: Path, version: ObjectVersion | None = None, export_id: str = EXPORT) -> PartFile:
     part = PartFile(target)
     part.open(export_id)
-    if stored is not None:
-        part.stored = stored
+    if version is not None:
+        part.version = version
     return part
 
 
 def killed(part: PartFile) -> None:
     """As a kill leaves it: nothing is synced, said or removed, and the lock is gone."""
-    for descriptor in (part._descriptor, part._note):
-        if descriptor is not None:
-            os.close(descriptor)
+    part.release()
 
 
 # What goes wrong.
@@ -233,7 +232,7 @@ def test_a_kill_costs_what_came_since_the_last_note(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is noted goes on; what is written after it, within a moment, is fetched again."""
-    monkeypatch.setattr(part_module, "NOTED_EVERY", math.inf)
+    monkeypatch.setattr(part_module, "SIDECAR_INTERVAL", math.inf)
     part = opened(target, OBJECT)
     part.write(0, b"012")
     part.write(3, b"345")
@@ -248,7 +247,7 @@ def test_the_next_download_of_the_export_goes_on(
     target: Path, leave: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written is still there, in any order it came, and the hash is of the whole."""
-    monkeypatch.setattr(part_module, "NOTED_EVERY", 0.0)
+    monkeypatch.setattr(part_module, "SIDECAR_INTERVAL", 0.0)
     part = opened(target, OBJECT)
     part.write(0, b"012")
     part.write(6, b"67")
@@ -256,7 +255,7 @@ def test_the_next_download_of_the_export_goes_on(
     assert names(target) == {"a.csv.part", "a.csv.part.json"}
     part = opened(target)
     assert part.held == ((0, 3), (6, 8))
-    assert part.stored == OBJECT
+    assert part.version == OBJECT
     part.write(8, b"89")
     part.write(3, b"345")
     while not part.hash_on():
@@ -273,7 +272,7 @@ def test_another_export_starts_over(target: Path, leave: Any) -> None:
     part.write(0, b"012")
     leave(part)
     part = opened(target, export_id="export-2")
-    assert (part.held, part.stored) == ((), None)
+    assert (part.held, part.version) == ((), None)
     assert part_of(target).read_bytes() == b""
     assert names(target) == {"a.csv.part"}
     part.discard()
@@ -286,11 +285,11 @@ def test_after_a_restart_of_the_system_only_what_was_synced_counts(
     target: Path, monkeypatch: pytest.MonkeyPatch, leave: Any, goes_on: bool
 ) -> None:
     """A power failure may have lost what a kill leaves in the system's cache."""
-    monkeypatch.setattr(part_module, "_boot_id", lambda: "before")
+    monkeypatch.setattr(part_module, "boot_id", lambda: "before")
     part = opened(target, OBJECT)
     part.write(0, b"012")
     leave(part)
-    monkeypatch.setattr(part_module, "_boot_id", lambda: "after")
+    monkeypatch.setattr(part_module, "boot_id", lambda: "after")
     part = opened(target)
     assert bool(part.held) is goes_on
     part.discard()
@@ -305,10 +304,12 @@ def test_a_part_shorter_than_its_sidecar_says_starts_over(target: Path) -> None:
     assert opened(target).held == ()
 
 
-@pytest.mark.parametrize("stored", [None, Stored(total=10), Stored(total=None, etag='"abc"')])
-def test_what_cant_be_continued_is_not_kept(target: Path, stored: Stored | None) -> None:
+@pytest.mark.parametrize(
+    "version", [None, ObjectVersion(total=10), ObjectVersion(total=None, etag='"abc"')]
+)
+def test_what_cant_be_continued_is_not_kept(target: Path, version: ObjectVersion | None) -> None:
     """Without a version or an end nobody could go on with it."""
-    part = opened(target, stored)
+    part = opened(target, version)
     part.write(0, b"01234")
     part.keep()
     assert names(target) == set()
@@ -403,7 +404,7 @@ def test_starting_over_leaves_nothing_of_the_old(target: Path) -> None:
     part.reset()
     assert part_of(target).read_bytes() == b""
     assert names(target) == {"a.csv.part"}
-    part.stored = Stored(total=3)
+    part.version = ObjectVersion(total=3)
     assert part.finish(b"new") == (3, hashlib.sha256(b"new").hexdigest())
 
 
@@ -427,14 +428,14 @@ def test_a_short_write_is_no_short_file(
 def slow(monkeypatch: pytest.MonkeyPatch) -> _Slow:
     """The hash of parts that are opened from now on, beside which each piece is written."""
     found = _Slow()
-    monkeypatch.setattr(part_module, "BESIDE", 1)
+    monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 1)
     monkeypatch.setattr(hashlib, "sha256", lambda: found)
     return found
 
 
 def test_what_is_hashed_beside_is_hashed_in_its_order(target: Path, slow: _Slow) -> None:
     """Slow hashing holds up nothing but the second next piece, and the end."""
-    part = opened(target, Stored(total=3, etag='"x"', ranges=True))
+    part = opened(target, ObjectVersion(total=3, etag='"x"', ranges=True))
     part.write(0, b"0")
     assert slow.taken == []
     slow.may_go_on.release()
@@ -454,8 +455,8 @@ def test_a_small_piece_waits_for_a_large_one(
     target: Path, slow: _Slow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is hashed at once, but not before those that came before it."""
-    monkeypatch.setattr(part_module, "BESIDE", 2)
-    part = opened(target, Stored(total=3, etag='"x"', ranges=True))
+    monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 2)
+    part = opened(target, ObjectVersion(total=3, etag='"x"', ranges=True))
     part.write(0, b"01")
     threading.Timer(0.1, slow.may_go_on.release, [2]).start()
     part.write(2, b"2")
@@ -465,7 +466,7 @@ def test_a_small_piece_waits_for_a_large_one(
 
 def test_what_is_forgotten_is_not_hashed_later(target: Path, slow: _Slow) -> None:
     """Starting over waits for what is still being hashed."""
-    part = opened(target, Stored(total=2, etag='"x"', ranges=True))
+    part = opened(target, ObjectVersion(total=2, etag='"x"', ranges=True))
     part.write(0, b"01")
     threading.Timer(0.1, slow.may_go_on.release).start()
     part.reset()
@@ -492,8 +493,8 @@ def test_a_part_whose_write_failed_is_never_put_in_place(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What didn't fit may be hashed already, so the hash of what comes after it would be wrong."""
-    monkeypatch.setattr(part_module, "BESIDE", 1)
-    part = opened(target, Stored(total=2, etag='"x"', ranges=True))
+    monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 1)
+    part = opened(target, ObjectVersion(total=2, etag='"x"', ranges=True))
     with monkeypatch.context() as full:
         full.setattr(os, "pwrite", lambda *_: fails_with(errno.ENOSPC))
         with pytest.raises(OSError, match="No space"):
@@ -518,15 +519,15 @@ def test_the_file_is_what_was_written(
 ) -> None:
     """In whatever pieces and order it comes, the file is their sum, and the hash is the file's.
 
-    Hashed beside the writing or not, from memory that is used again after the next piece.
+    PrefixHash beside the writing or not, from memory that is used again after the next piece.
     """
     target = tmp_path / f"{uuid.uuid4()}.csv"
-    part = opened(target, Stored(total=len(data), etag='"x"', ranges=True))
+    part = opened(target, ObjectVersion(total=len(data), etag='"x"', ranges=True))
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     pieces = list(itertools.pairwise(edges))
     random.Random(seed).shuffle(pieces)
     memory = [bytearray(200), bytearray(200)]
-    with unittest.mock.patch.object(part_module, "BESIDE", beside):
+    with unittest.mock.patch.object(digest, "PARALLEL_HASH_FROM", beside):
         for start, stop in pieces:
             memory.reverse()
             memory[0][: stop - start] = data[start:stop]

@@ -15,7 +15,7 @@ import pytest
 from client.vendor import names_in, until
 
 from segments_async import SegmentsClient
-from segments_async._files import download, fetch, part
+from segments_async._files import digest, download, fetch
 from segments_async._http import fast_transport
 from segments_async._sansio.files.sidecar import load
 from segments_async.sandbox import (
@@ -138,14 +138,14 @@ def test_two_processes_at_one_target(server: SandboxServer, export_id: str, tmp_
 
 
 @pytest.mark.parametrize(
-    "past_from", [1, fast_transport.PAST_FROM], ids=["past h11", "through h11"]
+    "direct_from", [1, fast_transport.DIRECT_READ_FROM], ids=["direct", "through h11"]
 )
 @pytest.mark.parametrize("seed", range(2))
 async def test_broken_twenty_times_over_sockets(
-    seed: int, past_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seed: int, direct_from: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole, and at most 1.2 times its bytes were sent, by the server's record."""
-    monkeypatch.setattr(fast_transport, "PAST_FROM", past_from)
+    monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", direct_from)
     monkeypatch.setattr(fetch, "full_jitter", lambda *_: 0.0)
     sandbox = Sandbox(rows=20_000, durations=Durations(median=0, sigma=0))
     size = len(sandbox.content(PAGE_SEGMENT_ID))
@@ -164,21 +164,23 @@ async def test_broken_twenty_times_over_sockets(
     assert names_in(tmp_path) == ["a.csv"]
 
 
-async def test_cancelled_anywhere_past_h11(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_anywhere_in_a_direct_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing half under the file's name, and the next download goes on from where it was."""
-    monkeypatch.setattr(fast_transport, "PAST_FROM", 1)
-    monkeypatch.setattr(part, "BESIDE", 1)
+    monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", 1)
+    monkeypatch.setattr(digest, "PARALLEL_HASH_FROM", 1)
     monkeypatch.setattr(download, "BATCH", 100_000)
-    update = part.PartFile._update
+    update = digest.PrefixDigest.update
     batches = 0
 
-    def slowly(self: part.PartFile, data: part.Bytes) -> None:
+    def slowly(self: digest.PrefixDigest, data: digest.Bytes, with_md5: bool) -> None:
         nonlocal batches
         time.sleep(0.002)  # so that memory used too early would be hashed wrong
-        update(self, data)
+        update(self, data, with_md5)
         batches += 1
 
-    monkeypatch.setattr(part.PartFile, "_update", slowly)
+    monkeypatch.setattr(digest.PrefixDigest, "update", slowly)
     sandbox = Sandbox(
         rows=50_000,
         durations=Durations(median=0, sigma=0),

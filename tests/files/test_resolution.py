@@ -16,7 +16,7 @@ import pytest
 from frames import an_export
 
 from segments_async import DownloadError, SegmentsClient
-from segments_async._http.api import CallersClient
+from segments_async._http.clients import CallersClient
 from segments_async._http.storage import Storage, StorageBroken
 from segments_async._sansio.api.decoding import read_status
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest

@@ -19,7 +19,7 @@ from fuzz.storage_decoders import check_sendable
 from fuzz.vendor_decoders import EXPORT, SEGMENT, SEGMENT_ID
 from segments_async._files.gzip_stream import STEP, GzipDecoder, NotGzip
 from segments_async._files.rows import RowParser
-from segments_async._sansio.api.decoding import export_from_json
+from segments_async._sansio.api.structure import export_from_json
 from segments_async._sansio.files import sidecar
 from segments_async._sansio.files.naming import file_names
 from segments_async._sansio.files.range_allocator import size_of
@@ -57,13 +57,13 @@ def _note(inputs: Inputs) -> bytes:
 def _check_note(_: bytes, found: sidecar.Sidecar | None) -> None:
     if found is None:
         return
-    assert found.stored.resumable
-    total = found.stored.total or 0
+    assert found.version.resumable
+    total = found.version.total or 0
     assert 0 <= size_of(found.held) <= total, found
     assert all(0 <= start < stop <= total for start, stop in found.held), found
     ends = [number for pair in found.held for number in pair]
     assert ends == sorted(set(ends)), found
-    check_sendable(Range(found.stored, 1, 2))
+    check_sendable(Range(found.version, 1, 2))
     if len(found.held) <= 64:
         again = sidecar.load(found.dump())
         assert again is None or again == found

@@ -20,17 +20,17 @@ from segments_async._sansio.files.links import (
     request_target,
 )
 from segments_async._sansio.files.ranges import (
-    Continued,
+    ObjectVersion,
+    PartialContent,
     Range,
     Refused,
-    StartOver,
-    Stored,
+    Restart,
     content_range,
     read_answer,
 )
 from segments_async._sansio.files.s3_links import S3Object, S3Place, object_url, parse_s3_link
 from segments_async._sansio.files.storage_errors import StorageError, storage_error
-from segments_async.cli.lines import unsigned
+from segments_async.cli.json_lines import unsigned
 
 # ----------------------------------------------------------------------- links
 
@@ -189,8 +189,8 @@ def _check_s3(given: str, found: S3Object) -> None:
 
 # --------------------------------------------------------------------- answers
 
-_STORED = Stored(total=1000, etag='"abc"', ranges=True)
-_DATED = Stored(total=1000, etag=None, modified=DATES[0], ranges=True)
+_STORED = ObjectVersion(total=1000, etag='"abc"', ranges=True)
+_DATED = ObjectVersion(total=1000, etag=None, modified=DATES[0], ranges=True)
 _ASKED = (
     None,
     Range(_STORED, 0, 1000),
@@ -233,14 +233,14 @@ def _served(inputs: Inputs) -> Served:
     return Served(status, inputs.headers(_FILE_HEADERS), inputs.choice(_ASKED))
 
 
-def _check_served(given: Served, found: Stored | Continued | StartOver | Refused) -> None:
-    if isinstance(found, Continued):
+def _check_served(given: Served, found: ObjectVersion | PartialContent | Restart | Refused) -> None:
+    if isinstance(found, PartialContent):
         asked = given.asked
         assert asked is not None
         assert given.status == 206
-        whole = (asked.start, asked.stop, asked.stored.total)
+        whole = (asked.start, asked.stop, asked.version.total)
         assert content_range(given.headers) == whole, given
-    if isinstance(found, Stored):
+    if isinstance(found, ObjectVersion):
         assert given.status == 200
         assert found.total is None or 0 <= found.total < 10**18, found
         assert found.md5 is None or re.fullmatch("[0-9a-f]{32}", found.md5), found

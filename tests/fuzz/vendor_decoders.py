@@ -18,13 +18,12 @@ from fuzz.inputs import SECRET, Inputs
 from segments_async._sansio.api.content_coding import codings, decoded
 from segments_async._sansio.api.decoding import (
     SegmentList,
-    export_from_json,
-    export_to_json,
     read_segments,
     read_status,
     read_submitted,
 )
 from segments_async._sansio.api.redaction import redact
+from segments_async._sansio.api.structure import export_from_json, export_to_json
 from segments_async._sansio.api.wire import (
     EXCERPT_CHARACTERS,
     ApiAnswer,

@@ -89,9 +89,7 @@ def _until_death(life: Life, effect: Callable[..., Any], instead: Any) -> Callab
 
 
 def _let_go(file: PartFile, *_: object) -> None:
-    with file._lock:
-        file._left = True
-        file._close()
+    file.release()
 
 
 #: Functions with an effect, and their results in a dead session.

@@ -18,7 +18,7 @@ from segments_async._pace.gate import Gate
 from segments_async._pace.permits import Permit
 from segments_async._sansio.api.credentials import authorization
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
-from segments_async._sansio.files.ranges import Stored, read_answer
+from segments_async._sansio.files.ranges import ObjectVersion, read_answer
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
 
@@ -61,7 +61,7 @@ def no_length_check() -> Generator[None]:
 
     def read_without_length(*arguments: Any) -> Any:
         meaning = read_answer(*arguments)
-        return attrs.evolve(meaning, total=None) if isinstance(meaning, Stored) else meaning
+        return attrs.evolve(meaning, total=None) if isinstance(meaning, ObjectVersion) else meaning
 
     with mock.patch.object(download, "read_answer", read_without_length):
         yield

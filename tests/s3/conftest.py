@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 
 from s3.fake import ACCESS_KEY, SECRET_KEY, FakeS3, serving
 from segments_async._files.s3 import S3Signer
-from segments_async._http.api import OwnClients
+from segments_async._http.clients import OwnClients
 from segments_async._http.storage import Storage
 from segments_async._sansio.files.links import MOST_REDIRECTS, check_addresses, check_link
 

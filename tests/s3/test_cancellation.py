@@ -14,7 +14,7 @@ from client.test_cancellation import Counted
 from s3.fake import error
 from s3.reading import read
 from segments_async._files.s3 import S3Signer
-from segments_async._http.api import CallersClient
+from segments_async._http.clients import CallersClient
 from segments_async._http.storage import Storage
 from segments_async._sansio.files.links import check_link
 

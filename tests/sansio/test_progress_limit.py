@@ -5,16 +5,16 @@ from __future__ import annotations
 from segments_async._sansio.files.progress_limit import (
     ATTEMPTS,
     FAST,
-    SLOWEST,
-    WINDOW,
-    Patience,
-    Speed,
+    MIN_BYTES,
+    MIN_BYTES_WINDOW,
+    ProgressLimit,
+    SpeedMeter,
 )
 
 
 def test_five_attempts_that_get_no_further_are_enough() -> None:
     """And as many as it takes, while each gets further."""
-    patience = Patience()
+    patience = ProgressLimit()
     for kept in range(1, 100):
         assert patience.on_break(kept)
     assert [patience.on_break(99) for _ in range(ATTEMPTS)] == [True] * 4 + [False]
@@ -22,35 +22,35 @@ def test_five_attempts_that_get_no_further_are_enough() -> None:
 
 def test_what_starts_over_again_and_again_gets_no_further() -> None:
     """Only more than ever before counts: a file that changes all the time is given up."""
-    patience = Patience()
+    patience = ProgressLimit()
     answers = [patience.on_break(kept) for kept in (50, 0, 50, 0, 50, 0)]
     assert answers == [True, True, True, True, True, False]
 
 
 def test_a_byte_now_and_then_doesnt_hold_a_connection() -> None:
     """However often something comes: fewer than 64 KiB in 60 s, and it counts as broken."""
-    speed = Speed(100.0)
+    speed = SpeedMeter(100.0)
     for second in range(1, 60):
         speed.on_bytes(1000, 100.0 + second)
-    assert speed.deadline == 100.0 + WINDOW
+    assert speed.deadline == 100.0 + MIN_BYTES_WINDOW
 
 
 def test_enough_bytes_begin_a_new_window() -> None:
     """The deadline moves on with each 64 KiB, though not with every chunk."""
-    speed = Speed(0.0)
-    speed.on_bytes(SLOWEST, 0.5)
-    assert speed.deadline == WINDOW
+    speed = SpeedMeter(0.0)
+    speed.on_bytes(MIN_BYTES, 0.5)
+    assert speed.deadline == MIN_BYTES_WINDOW
     speed.on_bytes(1, 1.0)
-    assert speed.deadline == 1.0 + WINDOW
-    speed.on_bytes(SLOWEST - 1, 30.0)
-    assert speed.deadline == 1.0 + WINDOW
+    assert speed.deadline == 1.0 + MIN_BYTES_WINDOW
+    speed.on_bytes(MIN_BYTES - 1, 30.0)
+    assert speed.deadline == 1.0 + MIN_BYTES_WINDOW
     speed.on_bytes(1, 40.0)
-    assert speed.deadline == 40.0 + WINDOW
+    assert speed.deadline == 40.0 + MIN_BYTES_WINDOW
 
 
 def test_a_slow_connection_is_worth_another() -> None:
     """Once its speed means something, and not if it is fast already."""
-    slow, fast = Speed(0.0), Speed(0.0)
+    slow, fast = SpeedMeter(0.0), SpeedMeter(0.0)
     slow.on_bytes(1000, 5.0)
     fast.on_bytes(int(FAST), 5.0)
     assert not slow.worth_another(5.05)
@@ -61,4 +61,4 @@ def test_a_slow_connection_is_worth_another() -> None:
 
 def test_before_the_first_byte_nothing_is_known() -> None:
     """A server that thinks for long isn't a slow connection."""
-    assert not Speed(0.0).worth_another(50.0)
+    assert not SpeedMeter(0.0).worth_another(50.0)

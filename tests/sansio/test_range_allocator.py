@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segments_async._sansio.files.range_allocator import (
-    Claims,
+    RangeAllocator,
     Ranges,
     prefix_of,
     size_of,
@@ -46,10 +46,10 @@ def test_every_missing_byte_is_claimed_once(
 ) -> None:
     """Whoever claims, in pieces of whatever size, and whoever claims more as it goes."""
     held = built([(start, min(stop, total)) for start, stop in pairs])
-    claims = Claims(held, total)
+    claims = RangeAllocator(held, total)
     seen: list[int] = []
     turn = 0
-    while (claimed := claims.claim(sizes[turn % len(sizes)])) is not None:
+    while (claimed := claims.take(sizes[turn % len(sizes)])) is not None:
         start, stop = claimed
         seen += range(start, stop)
         assert claims.room(stop) <= total
@@ -63,8 +63,8 @@ def test_every_missing_byte_is_claimed_once(
 
 def test_a_claim_ends_where_anothers_begins() -> None:
     """And can't be extended into it."""
-    claims = Claims(((10, 20),), 30)
-    assert claims.claim(16) == (0, 10)
+    claims = RangeAllocator(((10, 20),), 30)
+    assert claims.take(16) == (0, 10)
     assert claims.extend(10, 16) == 10
-    assert claims.claim(16) == (20, 30)
-    assert claims.claim(16) is None
+    assert claims.take(16) == (20, 30)
+    assert claims.take(16) is None

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segments_async._sansio.files.ranges import (
-    Continued,
-    Misfit,
+    ObjectVersion,
+    PartialContent,
     Range,
     Refused,
-    StartOver,
-    Stored,
+    Restart,
+    WrongRange,
     content_length,
     content_range,
     describe,
@@ -23,8 +23,8 @@ from segments_async._sansio.files.ranges import (
 )
 
 MD5 = "0" * 31 + "a"
-TAGGED = Stored(total=100, etag='"abc"', ranges=True)
-DATED = Stored(total=100, modified="Thu, 01 Jan 2026 00:00:00 GMT", ranges=True)
+TAGGED = ObjectVersion(total=100, etag='"abc"', ranges=True)
+DATED = ObjectVersion(total=100, modified="Thu, 01 Jan 2026 00:00:00 GMT", ranges=True)
 ASKED = Range(TAGGED, 40, 100)
 EXACT = {"content-range": "bytes 40-99/100", "content-length": "60", "etag": '"abc"'}
 S3 = {"x-amz-request-id": "1", "etag": f'"{MD5}"'}
@@ -57,26 +57,26 @@ S3 = {"x-amz-request-id": "1", "etag": f'"{MD5}"'}
 def test_a_range_that_isnt_exact_is_not_taken(changed: dict[str, str | None]) -> None:
     """Another start, end or total, or one that isn't told; what is there can still be continued."""
     headers = {k: v for k, v in (EXACT | changed).items() if v is not None}
-    assert isinstance(read_answer(206, headers, ASKED), Misfit)
+    assert isinstance(read_answer(206, headers, ASKED), WrongRange)
 
 
 @pytest.mark.parametrize("etag", ['"abd"', 'W/"abc"', None])
 def test_a_range_of_another_version_starts_over(etag: str | None) -> None:
     """Or one of which the version isn't told."""
     headers = {k: v for k, v in (EXACT | {"etag": etag}).items() if v is not None}
-    assert isinstance(read_answer(206, headers, ASKED), StartOver)
+    assert isinstance(read_answer(206, headers, ASKED), Restart)
 
 
 @pytest.mark.parametrize("status", [412, 416])
 def test_a_changed_file_starts_over(status: int) -> None:
     """If-Match failed, or the file is shorter than what was there."""
-    assert isinstance(read_answer(status, {}, ASKED), StartOver)
+    assert isinstance(read_answer(status, {}, ASKED), Restart)
 
 
 def test_without_range_support_the_body_is_everything() -> None:
     """A 200 where a range was asked for: it is the file, from its beginning."""
     headers = {"content-length": "100", "etag": '"abc"'}
-    assert read_answer(200, headers, ASKED) == Stored(total=100, etag='"abc"')
+    assert read_answer(200, headers, ASKED) == ObjectVersion(total=100, etag='"abc"')
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 403, 404, 412, 416, 500, 503])
@@ -89,14 +89,14 @@ def test_an_answer_without_the_file_is_refused(status: int) -> None:
 def test_a_word_that_names_no_coding_is_none(encoding: str) -> None:
     """Storage serves whatever the uploader wrote there; the bytes are the file's own."""
     found = read_answer(200, {"content-encoding": encoding, "content-length": "9"}, None)
-    assert found == Stored(total=9)
+    assert found == ObjectVersion(total=9)
 
 
 @pytest.mark.parametrize("encoding", ["gzip,", "gzip,aws-chunked", "aws-chunked, x-gzip"])
 def test_a_coding_beside_such_words_counts(encoding: str) -> None:
     """AWS's own tools have written both."""
     found = read_answer(200, {"content-encoding": encoding}, None)
-    assert found == Stored(total=None, gzip=True)
+    assert found == ObjectVersion(total=None, gzip=True)
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "deflate", "gzip, gzip", "compress"])
@@ -111,7 +111,7 @@ def test_a_range_by_date_is_of_that_date(date: str | None) -> None:
     headers = {k: v for k, v in EXACT.items() if k != "etag"}
     headers |= {} if date is None else {"last-modified": date}
     meaning = read_answer(206, headers, Range(DATED, 40, 100))
-    assert isinstance(meaning, Continued if date is None else StartOver)
+    assert isinstance(meaning, PartialContent if date is None else Restart)
 
 
 # What can't be continued.
@@ -172,9 +172,9 @@ def test_an_etag_that_is_no_md5_is_not_taken_for_one(headers: dict[str, str]) ->
 
 def test_an_exact_range_goes_on() -> None:
     """Same version, same total, exactly the bytes that were asked for."""
-    assert read_answer(206, EXACT, ASKED) == Continued()
+    assert read_answer(206, EXACT, ASKED) == PartialContent()
     silent = {k: v for k, v in EXACT.items() if k != "content-length"}
-    assert read_answer(206, silent, ASKED) == Continued()
+    assert read_answer(206, silent, ASKED) == PartialContent()
 
 
 def test_what_is_asked_for() -> None:
@@ -210,7 +210,7 @@ _HEADERS = st.dictionaries(st.sampled_from([*_NAMES, "last-modified"]), _TEXT)
 def test_no_answer_is_an_error_of_ours(status: int, headers: Any, asked: Range | None) -> None:
     """Whatever the headers say, it means something; a range goes on only where it is exact."""
     meaning = read_answer(status, headers, asked)
-    if isinstance(meaning, Continued):
+    if isinstance(meaning, PartialContent):
         assert asked is not None
         assert content_range(headers) == (40, 100, 100)
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.files.ranges import Stored
+from segments_async._sansio.files.ranges import ObjectVersion
 from segments_async._sansio.files.sidecar import SIZE, Sidecar, load
 
 WHOLE = Sidecar(
     export_id="export-1",
-    stored=Stored(total=100, etag='"abc"', ranges=True, md5="0" * 32),
+    version=ObjectVersion(total=100, etag='"abc"', ranges=True, md5="0" * 32),
     held=((0, 10), (20, 30)),
     boot_id="boot",
     synced=False,
@@ -33,7 +33,9 @@ def test_the_largest_has_room() -> None:
     most = 10**18 - 1
     large = Sidecar(
         export_id="e" * 128,
-        stored=Stored(total=most, etag='"' + "\\" * 256 + '"', modified="d" * 64, ranges=True),
+        version=ObjectVersion(
+            total=most, etag='"' + "\\" * 256 + '"', modified="d" * 64, ranges=True
+        ),
         held=tuple((most - 3 * n, most - 3 * n + 1) for n in range(500, 0, -1)),
         boot_id="b" * 64,
         synced=True,
@@ -87,7 +89,7 @@ def test_a_flipped_byte_never_brings_bytes_that_arent_there(at: int, value: int)
     data = bytearray(WHOLE.dump())
     data[at] = value
     found = load(bytes(data))
-    assert found is None or not found.held or found.held[-1][1] <= (found.stored.total or 0)
+    assert found is None or not found.held or found.held[-1][1] <= (found.version.total or 0)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,6 @@ def test_a_flipped_byte_never_brings_bytes_that_arent_there(at: int, value: int)
 def test_whom_to_trust(written: str | None, now: str | None, synced: bool, trusted: bool) -> None:
     """The same system since it was started, or what was synced."""
     note = Sidecar(
-        export_id="e", stored=WHOLE.stored, held=((0, 1),), boot_id=written, synced=synced
+        export_id="e", version=WHOLE.version, held=((0, 1),), boot_id=written, synced=synced
     )
     assert note.trusted(now) is trusted

@@ -1,15 +1,15 @@
-"""The content codings of answers, the API's and storage's, which were not asked for.
+"""The content codings of answers of the API and of storage.
 
-Every request says ``Accept-Encoding: identity``. Still a proxy may compress, and servers put words
-there that name no coding: a charset, "none", S3's "aws-chunked". An answer to a POST has the id of
-an export that runs, so what can be read is read.
+Every request says ``Accept-Encoding: identity``. Still a proxy may compress an answer, and servers
+write words there that name no coding: a charset, "none", S3's "aws-chunked". An answer to a POST
+has the id of an export that runs, so an answer in a known coding is decoded.
 """
 
 from __future__ import annotations
 
 import zlib
 
-#: RFC 9110, section 8.4.1, and what the registry there has added since.
+#: RFC 9110, section 8.4.1, and later additions to the registry there.
 _CODINGS = frozenset(
     {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb", "dcz"}
 )
@@ -18,13 +18,13 @@ _GZIP = b"\x1f\x8b"
 
 
 def codings(header: str | None) -> list[str]:
-    """The codings that a Content-Encoding names, outermost last; none that isn't one."""
+    """The known codings in a Content-Encoding, outermost last."""
     names = [name.strip().lower() for name in (header or "").split(",")]
     return [name.removeprefix("x-") for name in names if name in _CODINGS]
 
 
 def decoded(body: bytes, names: list[str], cap: int) -> bytes | None:
-    """The body without its codings; None where it can't be decoded, or to more than `cap` bytes.
+    """The decoded body; None if it can't be decoded, or has more than `cap` bytes.
 
     A body that isn't gzip although the header says so was decoded on its way, and stays as it is.
     """
@@ -39,7 +39,7 @@ def decoded(body: bytes, names: list[str], cap: int) -> bytes | None:
 
 
 def _inflated(body: bytes, cap: int) -> bytes | None:
-    # 47: gzip or zlib, told apart by their heads. Browsers take a bare deflate for zlib's, too.
+    # 47: gzip or zlib, which zlib recognizes. -15: "deflate" without a header; browsers accept it.
     for window in (47, -15):
         decoder = zlib.decompressobj(window)
         try:

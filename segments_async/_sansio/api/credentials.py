@@ -1,4 +1,4 @@
-"""Who asks, and where: checked before anything is sent, and shown nowhere."""
+"""Credentials and the vendor's address: checked before anything is sent, and never shown."""
 
 from __future__ import annotations
 
@@ -36,8 +36,11 @@ class Secret:
 def authorization(api_key: object, access_token: object) -> Secret:
     """The Authorization header: "API Key as the username and Access Token as the password".
 
-    RFC 7617: a colon would move the border between the two. A newline, usually from reading a
-    file, is refused and not cut off, so that what is configured is what is sent.
+    A colon in the API key would move the border between the two (RFC 7617). A newline, usually
+    from reading a file, is refused and not removed: the configured text is sent, or nothing.
+
+    Raises:
+        ConfigurationError: one of the two can't be sent. The message has no part of them.
     """
     problem = _problem("api_key", api_key) or _problem("access_token", access_token)
     if problem is None and ":" in str(api_key):
@@ -45,32 +48,33 @@ def authorization(api_key: object, access_token: object) -> Secret:
     header = Secret(
         "Basic " + base64.b64encode(f"{api_key}:{access_token}".encode("ascii", "replace")).decode()
     )
-    # An error shows the local variables of its frames to error reporters.
+    # Error reporters show the local variables of an error's frames.
     del api_key, access_token
     if problem is not None:
         raise ConfigurationError(problem)
     return header
 
 
-class Repeated:
-    """Finds in an answer what it repeats of an Authorization header: its pair, and the token.
+class EchoedSecrets:
+    """Removes from an answer the credentials of the request that the answer repeats.
 
-    As it stands, and as texts quote it: in a URL, in HTML, in JSON.
+    These are the header's value and the access token, as they stand and as they are quoted in URLs,
+    HTML and JSON.
     """
 
     def __init__(self, header: Secret) -> None:
         pair = header.reveal().partition(" ")[2]
         token = base64.b64decode(pair).decode("ascii").partition(":")[2]
-        # The longest first: a form may be the beginning of another.
+        # The longest first: one form may be the beginning of another.
         forms = sorted({f for secret in (pair, token) for f in _forms(secret)}, key=len)
         self._forms = [Secret(form) for form in reversed(forms)]
 
-    def taken_out(self, text: str) -> str:
+    def removed_from(self, text: str) -> str:
         for form in self._forms:
             text = text.replace(form.reveal(), "...")
         return text
 
-    def taken_out_of(self, page: bytes) -> bytes:
+    def removed_from_bytes(self, page: bytes) -> bytes:
         for form in self._forms:
             page = page.replace(form.reveal().encode(), b"...")
         return page
@@ -109,7 +113,7 @@ def _problem(what: str, value: object) -> str | None:
 
 @attrs.frozen
 class Origin:
-    """The vendor's place: what credentials are bound to."""
+    """The only address that credentials are sent to."""
 
     scheme: str
     host: str
@@ -122,7 +126,7 @@ class Origin:
 
     @property
     def secure(self) -> bool:
-        """Whether credentials may travel there: over TLS, or not leaving this machine."""
+        """Whether credentials may be sent there: over TLS, or without leaving this machine."""
         return self.scheme == "https" or self.loopback
 
 
@@ -131,25 +135,26 @@ BASE_URL = "https://query.indicative-prod.mparticle.com"
 
 
 def parse_base_url(base_url: object) -> Origin:
-    """The origin and path prefix of a base URL; ConfigurationError where it isn't one."""
+    """The origin and path prefix of a base URL; ConfigurationError if it isn't one."""
+    text = base_url if isinstance(base_url, str) else ""
     try:
-        parts = urlsplit(base_url) if isinstance(base_url, str) else None
-        port = parts.port if parts else None
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
     except ValueError:
-        parts = port = None
-    if parts is None or port == 0 or parts.scheme not in ("http", "https") or not parts.hostname:
+        parts, host, port = urlsplit(""), None, None
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    if not host or port == 0 or default is None:
         raise ConfigurationError(f"base_url: not an http(s) URL: {_shown(base_url)}")
-    if not str(base_url).isprintable() or " " in str(base_url):
-        # urlsplit() drops some of them without a word, and keeps others in the host.
+    if not text.isprintable() or " " in text:
+        # urlsplit() drops some of these characters without an error, and keeps others in the host.
         raise ConfigurationError("base_url: white space or a control character (a newline?)")
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError("base_url: no user information, query or fragment")
-    default = 443 if parts.scheme == "https" else 80
-    return Origin(parts.scheme, parts.hostname, port or default, parts.path.rstrip("/"))
+    return Origin(parts.scheme, host, port or default, parts.path.rstrip("/"))
 
 
 def _shown(base_url: object) -> str:
-    """What may be shown of something that isn't a URL, and may be a misplaced credential."""
+    """What an error may show of a value that isn't a URL; it may be a misplaced credential."""
     return f"{len(base_url)} characters" if isinstance(base_url, str) else type(base_url).__name__
 
 

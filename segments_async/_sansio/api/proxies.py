@@ -1,9 +1,9 @@
-"""Which proxy the environment names, and for which hosts it names none.
+"""The environment's proxy, and the hosts that are reached without it.
 
-The variables are read as httpx and urllib read them. Two differences are on purpose. A variable
-that can't be used is refused by its name before anything is sent; its value is never shown, since
-a proxy's URL may hold a password. And an entry of NO_PROXY is understood as curl understands it,
-address ranges and brackets included; httpx refuses some of those, for every request.
+The variables are read as httpx and urllib read them, with two differences. A variable that can't be
+used is refused before anything is sent; the error has its name and not its value, since a proxy's
+URL may hold a password. And NO_PROXY is read as curl reads it, with address ranges and brackets; on
+some of these, httpx fails each request.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _PROXY_SCHEMES = ("http", "https", "socks5", "socks5h")
 
 @attrs.frozen
 class Proxy:
-    """A proxy that the environment names.
+    """The environment's proxy.
 
     Attributes:
-        variable: the environment variable; or, where the operating system's settings name the
-            proxy, a few words.
-        url: where it is, perhaps with a user and a password.
+        variable: the environment variable's name; or a few words, for a proxy of the operating
+            system's settings.
+        url: of the proxy, perhaps with a user and a password.
     """
 
     variable: str
@@ -39,11 +39,11 @@ class Proxy:
 
 
 def proxy_for(scheme: str, found: Mapping[str, str], environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for requests of a scheme; None where there is none.
+    """The proxy for requests of a scheme, or None.
 
     Args:
         scheme: ``"https"`` or ``"http"``.
-        found: what `urllib.request.getproxies` returned.
+        found: the result of `urllib.request.getproxies`.
         environ: the environment.
     """
     for name in (scheme, "all"):
@@ -54,7 +54,7 @@ def proxy_for(scheme: str, found: Mapping[str, str], environ: Mapping[str, str])
 
 
 def _variable(name: str, value: str, environ: Mapping[str, str]) -> str:
-    """The variable's name as it is written in the environment; the lower case one has priority."""
+    """The variable's name as the environment has it; the lower-case name has priority."""
     for spelling in (name, name.upper()):
         if environ.get(spelling) == value:
             return spelling
@@ -63,7 +63,7 @@ def _variable(name: str, value: str, environ: Mapping[str, str]) -> str:
 
 
 def proxy_problem(proxy: Proxy) -> str | None:
-    """What is wrong with the proxy's URL, in words that don't show it; None where it will do."""
+    """Why the proxy's URL can't be used, without showing it; None if it can."""
     try:
         parts = urlsplit(proxy.url.reveal())
         port = parts.port
@@ -81,11 +81,11 @@ def proxy_problem(proxy: Proxy) -> str | None:
 
 
 def bypasses_proxy(no_proxy: str, host: str, port: int) -> bool:
-    """Whether NO_PROXY has requests to this host go past the proxy.
+    """Whether NO_PROXY exempts this host from the proxy.
 
-    An entry is ``*``, a host with the hosts below it, ``.host`` or ``*.host`` for the latter
-    alone, an address, or a range of addresses; each perhaps with a scheme, which is ignored, or
-    a port. An entry that is none of these names no host, so it exempts none.
+    An entry is ``*``; a host, for this host and its subdomains; ``.host`` or ``*.host``, for the
+    subdomains alone; an address, or a range of addresses. It may have a scheme, which is ignored,
+    or a port. Any other entry exempts no host.
     """
     address = _address(host)
     return any(

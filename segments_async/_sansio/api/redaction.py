@@ -1,22 +1,23 @@
-"""Texts and links as they may be shown: without credentials and signatures."""
+"""Texts and links without credentials and signatures, for messages and log lines."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
 
-#: With apostrophes, which a query may have. Where one closes a quotation, too much is taken out.
+#: Up to the next white space; a query may have apostrophes. One that closes a quotation is removed,
+#: too.
 _QUERY = re.compile(r"\?[^\s\"<>]+")
 
 #: A URL's path parameters and fragment.
 _TAIL = re.compile(r"(:(?://|\\/\\/)[^\s\"<>?#;]*[;#])[^\s\"<>]+")
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]+")
 
-#: Up to the last `@` before the path, as URL parsers take it; also as JSON may write the slashes.
+#: Up to the last `@` before the path, as URL parsers read it; with slashes as JSON may write them.
 _USERINFO = re.compile(r"(:(?://|\\/\\/))[^\s/\"<>]+@")
 
-#: A presigned link's parts (AWS Signature V2 and V4, Google, Azure), wherever they turn up: quoted
-#: for JSON, HTML or another URL, a link has no `?` that could be looked for.
+#: The parts of a presigned link (AWS Signature V2 and V4, Google, Azure), in any text: a link that
+#: is quoted for JSON, HTML or another URL may have no `?`.
 _SIGNATURE = re.compile(
     r"(?i)(X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|(?<![a-z])sig(?:nature)?)"
     r"(?:=|%3d|\\u003d|&#61;|&#x3d;)[^\s&\"'<>]*"
@@ -24,10 +25,10 @@ _SIGNATURE = re.compile(
 
 
 def redact(text: str) -> str:
-    """A text from elsewhere without what looks like a secret.
+    """A foreign text without the parts that look like secrets.
 
-    That are URLs' queries, path parameters, fragments and user information, signatures, and an
-    Authorization's credentials. A URL of our own is not searched: see :func:`place_of`.
+    These are the queries, path parameters, fragments and user information of URLs, signatures, and
+    the credentials of an Authorization header. For a URL of our own see :func:`place_of`.
     """
     text = _QUERY.sub("?...", text)
     text = _TAIL.sub(r"\1...", text)
@@ -37,12 +38,12 @@ def redact(text: str) -> str:
 
 
 def without_signatures(text: str) -> str:
-    """The text without what signs a link. Unlike :func:`redact`, it leaves questions alone."""
+    """The text without the signatures of links. A `?` in a sentence stays."""
     return _SIGNATURE.sub(r"\1: ...", text)
 
 
 def place_of(link: str) -> str:
-    """What may be shown of a link: a path may be a capability as well as a query."""
+    """Scheme, host and port of a link: its path may be a secret as well as its query."""
     try:
         parts = urlsplit(link)
         host, port = parts.hostname or "", parts.port

@@ -1,7 +1,7 @@
-"""What to send to the vendor, and what the status of an answer says.
+"""Requests to the vendor's API, and the errors for the statuses of its answers.
 
-Paths and codes are those of the vendor's page, "User Segments Export API". What a body of success
-holds is read in `decoding`.
+Paths and codes are those of the vendor's page, "User Segments Export API". The bodies of successful
+answers are read in `decoding`.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ EXPORT_PATH = "/service/v1/segments/export/"
 #: Paths without an id in them.
 FIXED_PATHS = frozenset({LIST_PATH, EXPORT_PATH})
 
-#: "Not here": what is asked for is at another place, and was not done (RFC 9110, section 15.4).
+#: The resource is at another URL, and the request was not carried out (RFC 9110, section 15.4).
 MOVED = frozenset({301, 307, 308})
-#: The same, or "done, look there": web frameworks answer a POST with either.
+#: The same, and those that may also mean "done, see there": web frameworks answer a POST with both.
 REDIRECTS = MOVED | {302, 303}
 
-#: Of an error page, this much is kept: enough to read, too little to fill a log.
+#: Characters of an error page that an error keeps: enough to read, too few to fill a log.
 EXCERPT_CHARACTERS = 2048
 
-#: Of the word that says which limit was hit, this much.
+#: Characters of the header that names the exceeded limit.
 LONGEST_SCOPE = 80
 
-#: What may stand in a URL's path and in a file's name. The page's ids are UUIDs; the API key and
-#: other vendors' ids suggest that more may come, and none of these characters can leave its place.
+#: Ids that may go into a URL's path and into a file's name. The page's ids are UUIDs; the API key
+#: and other vendors' ids suggest that other forms may come. These characters aren't special there.
 LONGEST_ID = 128
 _ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_ID}}}")
 
@@ -58,23 +58,26 @@ class ApiRequest:
     body: bytes | None = None
 
 
-#: Headers that messages quote.
+#: Headers that error messages quote.
 SHOWN_HEADERS = frozenset({"content-type", "location", "x-mp-rate-limit-exceeded"})
 
-#: Charsets in which a page is read as UTF-8 reads it, as far as a secret goes.
+#: Charsets in which a secret has the same bytes as in UTF-8.
 _LIKE_ASCII = re.compile(r"utf-?8|us-ascii|ascii|iso-8859-\d+|windows-125\d|latin-?1")
 
 
 @attrs.frozen
 class ApiAnswer:
-    """One whole answer. Its headers are found by their names in lower case.
+    """One whole answer.
 
-    `at` is when it was whole, in seconds of the event loop's clock. `raised` is what a response
-    hook of the caller's HTTP client raised at it: the answer counts first, then that is raised.
+    Attributes:
+        headers: by lower-case names.
+        at: when the answer was complete, in seconds of the event loop's clock.
+        raised: the error that a response hook of the caller's HTTP client raised. It is raised
+            again after the answer was evaluated.
     """
 
     status: int
-    # Of a COMPLETE export the body has the signed link, and tracebacks may show what frames hold.
+    # Not in the repr, which tracebacks may show: a COMPLETE export's body has the signed link.
     headers: Mapping[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     at: float = 0.0
@@ -82,9 +85,9 @@ class ApiAnswer:
 
 
 def checked_id(kind: str, value: object) -> str:
-    """Return the id if it can go into a URL, else refuse it before anything is sent."""
+    """Return the id if it can go into a URL; else ConfigurationError, before anything is sent."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
-        # It may be a link, or an Authorization header: in its repr, redact() would miss some.
+        # Redacted before repr(), which escapes characters: the value may be a link or a header.
         shown = repr(redact(value)) if isinstance(value, str) else type(value).__name__
         raise ConfigurationError(f"not the id of {kind}: {shown:.160}")
     return value
@@ -95,7 +98,7 @@ def list_request() -> ApiRequest:
 
 
 def submit_request(segment_id: str, output_format: OutputFormat) -> ApiRequest:
-    # Of characters that JSON takes as they are, both of them.
+    # Neither text has a character that JSON escapes.
     known = checked_id("a segment", segment_id)
     body = f'{{"segmentId": "{known}", "outputFormat": "{output_format.value}"}}'
     return ApiRequest("POST", EXPORT_PATH, body.encode())
@@ -106,18 +109,18 @@ def poll_request(export_id: str) -> ApiRequest:
 
 
 def is_id(value: str) -> bool:
-    """Whether an id of the vendor's can go into a URL."""
+    """Whether an id can go into a URL."""
     return _ID.fullmatch(value) is not None
 
 
 def raise_for_status(request: ApiRequest, answer: ApiAnswer) -> None:
-    """Raise the error that a status code stands for. The page knows 200 alone; 201 would do."""
+    """Raise the error for a status outside of 2xx; the page names 200 alone."""
     if not 200 <= answer.status <= 299:
         raise status_error(request, answer)
 
 
 def status_error(request: ApiRequest, answer: ApiAnswer) -> APIStatusError:
-    """The error for an answer whose status isn't 200. Redirects are not followed on the API."""
+    """The error for an answer without success. The API's redirects are not followed."""
     error, text = _MEANINGS.get(answer.status, (APIStatusError, "an unexpected answer"))
     if answer.status in REDIRECTS:
         host = _host_of(answer.headers.get("location"))
@@ -140,9 +143,9 @@ def status_error(request: ApiRequest, answer: ApiAnswer) -> APIStatusError:
 
 
 def _excerpt(answer: ApiAnswer) -> str:
-    """What an error keeps of its page.
+    """The part of an error page that an error keeps; none of a page in UTF-16 and the like.
 
-    Of one in UTF-16 and the like, nothing: what it repeats of the request isn't found there.
+    There the secrets that a page repeats of the request would not be found.
     """
     kind = answer.headers.get("content-type", "").lower()
     charset = kind.partition("charset=")[2].partition(";")[0].strip(" \"'")

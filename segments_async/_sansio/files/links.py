@@ -1,9 +1,9 @@
-"""Which link may be followed, and how a link may be shown.
+"""Which links may be followed, and which part of a link may be shown.
 
-The link to a file is text from a server, followed with this process's network position. So it may
-name only hosts that the user listed, over https; and these may not resolve to this machine, or to
-one of the services that a cloud has for its own machines. A link's query, which is a credential
-where the link is presigned, is never shown.
+The link to a file is a text from a server, and this process follows it from its own place in the
+network. So a link may name only hosts that the user listed, over https. These hosts may not resolve
+to this machine, or to a service that a cloud offers to its own machines. A link's query is never
+shown: in a presigned link the query is a credential.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from urllib.parse import SplitResult, quote, urlsplit
 from segments_async._sansio.api.credentials import is_loopback
 from segments_async._sansio.api.redaction import place_of, redact
 
-#: Hosts that storage redirects may chain through before it is a loop.
+#: Redirects of storage that are followed; more count as a loop.
 MOST_REDIRECTS = 3
 
-#: What `{region}` in a pattern stands for: ``us-east-1``, ``us-gov-west-1``, ``cn-north-1``.
+#: The meaning of `{region}` in a pattern: ``us-east-1``, ``us-gov-west-1``, ``cn-north-1``.
 _REGION = r"[a-z]{2}(?:-[a-z]+)+-[0-9]{1,2}"
 
-#: AWS's two domains. (The isolated partitions have others, and no way to them from here.)
+#: AWS's two domains. (Isolated partitions have others, which can't be reached from the Internet.)
 _AWS = ("amazonaws.com", "amazonaws.com.cn")
 
-#: S3's endpoints, each also with a bucket or an access point before it. Legacy forms included.
+#: S3's endpoints, legacy forms included. Each also occurs with a bucket or access point before it.
 #: https://docs.aws.amazon.com/general/latest/gr/s3.html and, for the endpoints of a VPC,
 #: https://docs.aws.amazon.com/AmazonS3/latest/userguide/privatelink-interface-endpoints.html
 _S3_ENDPOINTS = (
@@ -49,8 +49,8 @@ _S3_ENDPOINTS = (
     "vpce-*.s3.{region}.vpce",
 )
 
-#: Patterns of S3's own hosts, which are the default. `*.amazonaws.com` would be the names of a
-#: customer's databases, private APIs and machines too, which trust who is in their network.
+#: Patterns of S3's own hosts, which are the default. `*.amazonaws.com` would also match the
+#: databases, private APIs and machines of customers, which trust requests from their own network.
 S3_HOSTS: tuple[str, ...] = tuple(
     f"{bucket}{endpoint}.{domain}:443"
     for domain in _AWS
@@ -58,12 +58,12 @@ S3_HOSTS: tuple[str, ...] = tuple(
     for bucket in ("", "*.")
 )
 
-#: A host's name (RFC 1123, and the underscore of old bucket names) in lower case. What it leaves
-#: out some resolver or URL parser reads in its own way: `\`, `%2f`, an empty or overlong label.
+#: A host's name in lower case (RFC 1123, and the underscore of old bucket names). Resolvers and URL
+#: parsers disagree about the rest: `\`, `%2f`, an empty or overlong label.
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 
-#: Addresses that no file is at, whatever name leads there: this machine's network, and what clouds
-#: tell their machines about themselves, credentials included. Private ones pass (S3 PrivateLink).
+#: Addresses that are refused for every host: this machine's network, and the metadata services that
+#: give a cloud's machines their credentials. Private addresses pass (S3 PrivateLink).
 _NEVER = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -84,8 +84,8 @@ _NEVER = tuple(
     )
 )
 
-#: IPv6 networks whose addresses lead to one of IPv4, and the bits to the right of it; more than
-#: one place where the network's owner chooses it.
+#: IPv6 networks whose addresses contain an IPv4 address, and the number of bits to the right of
+#: that address; several numbers if the network's owner chooses one.
 _CARRIERS = tuple(
     (ipaddress.IPv6Network(network), places)
     for network, places in (
@@ -106,17 +106,17 @@ _IPV4 = 0xFFFFFFFF
 #: An interface identifier that carries IPv4 (ISATAP, RFC 5214), whatever the network.
 _ISATAP = (0x00005EFE, 0x02005EFE)
 
-#: What may stand in a path and a query (RFC 3986).
+#: A path and query of the characters that RFC 3986 allows.
 _TARGET = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 
 
 def without_secret(link: str) -> str:
-    """A link for a person: with its path where that is known to be a key, which is at S3."""
-    shown = redact(link)  # first: urlsplit() drops tabs and newlines, and what a text was is lost
+    """The printable part of a link; with the path for S3, whose paths are keys and no secrets."""
+    shown = redact(link)  # before urlsplit(), which drops tabs and newlines
     try:
         parts = urlsplit(shown)
         host, port = parts.hostname or "", parts.port
-    except ValueError:  # no URL at all, which is worth seeing
+    except ValueError:  # not a URL: the whole text helps to find out why
         return shown
     s3 = parts.scheme == "s3" or is_admitted(host, port, S3_HOSTS)
     if parts.netloc and not s3 and not is_loopback(host):
@@ -126,23 +126,23 @@ def without_secret(link: str) -> str:
 
 
 class LinkRefused(Exception):
-    """The link policy refuses the link; the message says why, and what would admit it."""
+    """The link policy refuses the link. The message says why, and which option would admit it."""
 
 
 class LinkMalformed(LinkRefused):
-    """This one link is none: that says nothing of the links of other exports."""
+    """The text isn't a valid link; that says nothing of the links of other exports."""
 
 
-#: What browsers, requests and httpx quote in a URL's path and query: links that are put together
-#: from a key have spaces and umlauts in them.
+#: Characters that browsers, requests and httpx quote in a URL's path and query. Links that a server
+#: builds from a key may have spaces and umlauts.
 _TO_QUOTE = re.compile(r"[^!#$%&'()*+,./0-9:;=?@A-Z\[\]_a-z~-]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def quoted(link: str) -> str:
-    """The link without white space around it, and with what a URL can't hold quoted as UTF-8.
+    """The link without white space around it, its path and query quoted as UTF-8 where necessary.
 
-    What is quoted already stays as it is; so do scheme and host, for the policy to judge.
+    Quoted characters stay as they are. Scheme and host stay, too, for the policy to judge.
     """
     text = link.strip()
     head, slash, rest = text.partition("://")
@@ -161,13 +161,13 @@ def check_link(link: str, *, file_hosts: Sequence[str], loopback: bool) -> str:
 
     Args:
         link: an absolute URL.
-        file_hosts: patterns such as ``"*.example.com"``. ``*`` stands for anything, ``{region}``
-            for an AWS region. A pattern may end in a port, which then is the only one.
-        loopback: whether the vendor itself is on loopback (the sandbox is); then, and only then,
-            so may its files be, over plain http too.
+        file_hosts: patterns such as ``"*.example.com"``. ``*`` stands for any text, ``{region}``
+            for an AWS region. A pattern with a port at its end admits that port alone.
+        loopback: whether the vendor itself is on loopback, as the sandbox is. Only then may its
+            files be there, and have http:// links.
 
     Raises:
-        LinkRefused: it may not. A LinkMalformed, where that is about this link alone.
+        LinkRefused: the link may not be followed. LinkMalformed: the text is not a link.
     """
     try:
         parts = urlsplit(link)
@@ -204,7 +204,7 @@ def _check_public(parts: SplitResult, host: str, file_hosts: Sequence[str]) -> N
 
 
 def is_admitted(host: str, port: int | None, patterns: Iterable[str]) -> bool:
-    """Whether a pattern admits a host, in lower case, and its port; None is 443."""
+    """Whether a pattern admits a host (in lower case) and its port (None: 443)."""
     return any(_admits(pattern, host, 443 if port is None else port) for pattern in patterns)
 
 
@@ -215,7 +215,7 @@ def _admits(pattern: str, host: str, port: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> tuple[re.Pattern[str], int | None]:
-    """A pattern's host, and its port; None where any is admitted."""
+    """A pattern's host, and its port; None admits any port."""
     host, colon, port = pattern.lower().rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()):
         host, port = pattern.lower(), ""
@@ -224,7 +224,7 @@ def _compiled(pattern: str) -> tuple[re.Pattern[str], int | None]:
 
 
 def _is_address(host: str) -> bool:
-    """Also in the shorthands that resolvers take: 2130706433, 0x7f.1, 127.1."""
+    """Whether the host is an IP address, also in a shorthand: 2130706433, 0x7f.1, 127.1."""
     if ":" in host:
         return True
     last = host.rpartition(".")[2]
@@ -232,19 +232,19 @@ def _is_address(host: str) -> bool:
 
 
 def request_target(link: str) -> bytes | None:
-    """The link's path and query exactly as they stand; None where a client has to mend them."""
+    """The link's path and query exactly as they stand; None if a client has to quote some of it."""
     parts = urlsplit(link)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return target.encode("ascii") if _TARGET.fullmatch(target) else None
 
 
 def check_addresses(host: str, addresses: Iterable[str], *, loopback: bool) -> None:
-    """Refuse a host by what its name resolves to; any of the addresses might be the one used.
+    """Refuse a host for any of the addresses that its name resolves to.
 
     Args:
         host: for the message.
-        addresses: as resolved, numeric.
-        loopback: whether the vendor itself is on loopback; then its files may be, too.
+        addresses: numeric.
+        loopback: whether the vendor itself is on loopback; then its files may be there, too.
 
     Raises:
         LinkRefused: one of them is loopback, unspecified, link-local, multicast, or a cloud's
@@ -259,14 +259,14 @@ def check_addresses(host: str, addresses: Iterable[str], *, loopback: bool) -> N
 
 
 def _reached(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """The addresses that a connection might reach: IPv6 may carry one of IPv4. None: not one."""
+    """The address, and the IPv4 addresses in an IPv6 address; none if the text isn't an address."""
     try:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return
     yield address
     if isinstance(address, ipaddress.IPv4Address) or int(address) < 2:
-        return  # `::` and `::1` carry none
+        return  # `::` and `::1` contain no IPv4 address
     for network, places in _CARRIERS:
         if address in network:
             yield from (ipaddress.IPv4Address(int(address) >> place & _IPV4) for place in places)

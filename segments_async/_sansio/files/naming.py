@@ -1,8 +1,8 @@
 """File names from segment names.
 
-A segment's name is free text from a server: it may hold slashes, `..`, NUL, right-to-left marks, or
-nothing at all (CVE-2019-20916: a path from server text). What remains of it here is for people;
-what tells files apart is the id.
+A segment's name is free text from a server. It may hold slashes, `..`, NUL, right-to-left marks, or
+be empty (CVE-2019-20916: a path from a server's text). The readable part of it goes into the file's
+name for people; the segment's id makes names distinct.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Iterable
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _SLUG_LENGTH = 80
 
-#: Also of what pathlib makes of a URL, by taking one of its slashes. One letter is a drive.
+#: One slash is enough: pathlib merges the two of a URL. A single letter is a drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 
 
 def scheme_of(destination: str) -> str | None:
-    """``s3`` of ``s3://bucket/x``, and None of a path."""
+    """``s3`` for ``s3://bucket/x``; None for a path."""
     found = _SCHEME.match(destination)
     return found and found[1]
 
 
 def slug(name: str) -> str:
-    """The name in `[A-Za-z0-9._-]{1,80}`, neither hidden nor looking like an option."""
+    """The name in `[A-Za-z0-9._-]{1,80}`, without a dot or dash at its beginning."""
     plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
     fit = re.sub(r"\.{2,}", ".", _UNFIT.sub("-", plain))
     return fit[:_SLUG_LENGTH].strip(".-_") or "segment"
@@ -35,15 +35,15 @@ def slug(name: str) -> str:
 def file_name(segment_id: str, name: str | None, *, whole_id: bool = False) -> str:
     """``{slug}-{first 8 of the id}.csv``, or with the whole id; without a name just the id."""
     if name is None:
-        # To `rm *.csv`, a name that begins with a dash is an option.
+        # `rm *.csv` would take a name that begins with a dash for an option.
         return f"{'segment' if segment_id.startswith('-') else ''}{segment_id}.csv"
     return f"{slug(name)}-{segment_id if whole_id else segment_id[:8]}.csv"
 
 
 def file_names(segments: Iterable[tuple[str, str | None]]) -> dict[str, str]:
-    """A name for each (segment id, segment name), no two alike, also where case doesn't count.
+    """A distinct name for each (segment id, segment name), in file systems that ignore case too.
 
-    A name depends on the others only where two would collide: both then get the whole id.
+    Names that would be equal get the whole id. No other name depends on the other segments.
     """
     pairs = list(segments)
     short = {sid: file_name(sid, name) for sid, name in pairs}
@@ -57,7 +57,7 @@ def file_names(segments: Iterable[tuple[str, str | None]]) -> dict[str, str]:
 
 
 def _apart(names: dict[str, str]) -> dict[str, str]:
-    """Number what still collides: ids that differ in case only, where a file system ignores it."""
+    """Number the names that are still equal but for their case, as ids may be."""
     seen: Counter[str] = Counter()
     apart: dict[str, str] = {}
     for sid, name in sorted(names.items()):
@@ -68,6 +68,6 @@ def _apart(names: dict[str, str]) -> dict[str, str]:
 
 
 def is_in(directory: str, path: str) -> bool:
-    """Whether a path is, as it is written, that of a file in this very directory."""
+    """Whether a path, as it is written, names a file in this directory itself."""
     before, slash, name = path.rpartition("/")
     return bool(slash) and before == directory.rstrip("/") and name not in ("", ".", "..")

@@ -1,57 +1,61 @@
-"""Whether a download is getting on: fast enough, and further with each attempt."""
+"""Whether a download makes progress: fast enough, and with more bytes after each attempt."""
 
 from __future__ import annotations
 
 import math
 
-#: A download is given up after so many attempts in a row that got no further.
+#: A download ends after so many attempts in a row that brought no more bytes.
 ATTEMPTS = 5
 
-#: A server that sends fewer than `SLOWEST` bytes in `WINDOW` seconds holds the connection and no
-#: more (slow loris: a read timeout is per read, and a byte a minute never meets it).
-SLOWEST = 64 * 1024
-WINDOW = 60.0
+#: A connection is given up when fewer than `MIN_BYTES` bytes arrive in `MIN_BYTES_WINDOW` seconds.
+#: A read timeout does not catch such a server: one byte a minute restarts it each time.
+MIN_BYTES = 64 * 1024
+MIN_BYTES_WINDOW = 60.0
 
-#: Bytes/s of one connection above which a second one brings nothing. S3 gives 50 to 100 MB/s to
-#: each; where one gets more than this, the link or this process is what limits.
+#: The message of a connection that is given up so.
+TOO_SLOW = f"fewer than {MIN_BYTES} bytes came in {MIN_BYTES_WINDOW:g} s"
+
+#: Bytes/s of one connection above which a second one brings nothing. S3 gives each connection 50 to
+#: 100 MB/s; above this rate the network or this process is the limit.
 FAST = 200_000_000.0
 
-#: Seconds within which a fresh link is used, unless storage is away. One that has expired by then
-#: was no fresh one.
+#: Seconds within which a fresh link is used, outside of an outage. A link that has expired by then
+#: was not fresh.
 LINK_USED_WITHIN = 60.0
 
 #: Seconds before a connection's speed means anything.
 _WARM_UP = 0.1
 
 
-class Patience:
-    """Counts the attempts that got no further than the best one before."""
+class ProgressLimit:
+    """Counts the attempts in a row that brought no more bytes than the best one before."""
 
     def __init__(self) -> None:
         self._best = 0
-        self.fruitless: int = 0
+        self.without_progress: int = 0
 
     def on_break(self, kept: int) -> bool:
-        """An attempt broke, and so many bytes are kept: whether to try again."""
+        """An attempt failed with so many bytes kept. Returns whether to try again."""
         if kept > self._best:
-            self._best, self.fruitless = kept, 0
+            self._best, self.without_progress = kept, 0
             return True
-        self.fruitless += 1
-        return self.fruitless < ATTEMPTS
+        self.without_progress += 1
+        return self.without_progress < ATTEMPTS
 
 
-class Renewals:
-    """Whether an expired link is worth another one: not where the last one brought nothing."""
+class LinkRenewals:
+    """Whether to ask for a fresh link: not if the last one brought nothing."""
 
     def __init__(self) -> None:
         self._at: float | None = None
         self._kept = -1
 
     def may_renew(self, kept: int, now: float) -> bool:
-        """A link has expired, and so many bytes are kept: whether to ask for another one.
+        """A link has expired with so many bytes kept. Returns whether to ask for another one.
 
-        A link that brought bytes was good, and so was one that was given a while ago: storage may
-        have been away since. A vendor that gives the same expired link again is asked once.
+        A link that brought bytes was valid. So was a link given a while ago: an outage of storage
+        may have kept it from being used. If the vendor gives the same expired link again, the
+        vendor is not asked once more.
         """
         if self._at is not None and kept <= self._kept and now - self._at < LINK_USED_WITHIN:
             return False
@@ -59,8 +63,8 @@ class Renewals:
         return True
 
 
-class Speed:
-    """How fast one connection is, since its request was sent."""
+class SpeedMeter:
+    """The speed of one connection since its request was sent."""
 
     def __init__(self, now: float) -> None:
         self._window_began = now
@@ -70,16 +74,16 @@ class Speed:
 
     @property
     def deadline(self) -> float:
-        """When the connection counts as broken, unless enough comes before."""
-        return self._window_began + WINDOW
+        """When the connection is given up, unless enough bytes arrive before."""
+        return self._window_began + MIN_BYTES_WINDOW
 
     def on_bytes(self, count: int, now: float) -> None:
-        """So many bytes came."""
+        """So many bytes arrived."""
         self._received += count
         self._body_began = min(self._body_began, now)
         self._in_window += count
-        # Not with every chunk: each new deadline is a timer to be set.
-        if self._in_window >= SLOWEST and now >= self._window_began + 1.0:
+        # Not for every chunk: each new deadline costs a timer.
+        if self._in_window >= MIN_BYTES and now >= self._window_began + 1.0:
             self._window_began, self._in_window = now, 0
 
     def worth_another(self, now: float) -> bool:

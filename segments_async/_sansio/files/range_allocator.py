@@ -1,4 +1,4 @@
-"""Which bytes of a file are there, which are missing, and who fetches which of them."""
+"""Which bytes of a file are there, and which connection fetches which of the missing ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 def with_range(ranges: Ranges, start: int, stop: int) -> Ranges:
-    """The ranges, and this one."""
+    """The ranges and this one, merged."""
     if start >= stop:
         return ranges
     before = tuple(r for r in ranges if r[1] < start)
@@ -19,42 +19,42 @@ def with_range(ranges: Ranges, start: int, stop: int) -> Ranges:
 
 
 def size_of(ranges: Ranges) -> int:
-    """How many bytes they are."""
+    """Number of bytes in the ranges."""
     return sum(stop - start for start, stop in ranges)
 
 
 def prefix_of(ranges: Ranges) -> int:
-    """Where the bytes that are there from the beginning on end."""
+    """The end of the range that begins at 0; 0 if there is none."""
     return ranges[0][1] if ranges and ranges[0][0] == 0 else 0
 
 
-class Claims:
-    """Shares out what is missing of a file, so that no byte is fetched twice.
+class RangeAllocator:
+    """Gives each missing byte of a file to one connection.
 
     Args:
-        held: what is there.
-        total: the file's length.
+        held: ranges that are there.
+        total: the file's length, in bytes.
     """
 
     def __init__(self, held: Ranges, total: int) -> None:
         self._taken = held
         self._total = total
 
-    def claim(self, size: int) -> tuple[int, int] | None:
-        """Take the first free bytes, at most `size` of them; None: nothing is free."""
+    def take(self, size: int) -> tuple[int, int] | None:
+        """Take the first free bytes, at most `size`, as start and stop; None: none is free."""
         start = prefix_of(self._taken)
         if start >= self._total:
             return None
         return start, self.extend(start, size)
 
     def extend(self, stop: int, size: int) -> int:
-        """Take up to `size` free bytes from `stop` on. Returns where they end."""
+        """Take up to `size` free bytes from `stop` on. Returns their end."""
         new_stop = min(stop + size, self.room(stop))
         self._taken = with_range(self._taken, stop, new_stop)
         return new_stop
 
     def room(self, stop: int) -> int:
-        """Where the free bytes from `stop` on end; `stop` where there are none."""
+        """The end of the free bytes from `stop` on; `stop` if there are none."""
         for start, end in self._taken:
             if end > stop:
                 return max(stop, start)

@@ -1,7 +1,7 @@
-"""What to ask of storage for the bytes that are missing, and what its answer means.
+"""Requests for the missing bytes of a file, and the meaning of storage's answers.
 
-RFC 9110: conditions in section 13, ranges in section 14. A wrong guess here would join the bytes
-of two files under one name, so whatever isn't exact means to start over.
+RFC 9110: conditions in section 13, ranges in section 14. A wrong guess here would join the bytes of
+two files under one name. So the download starts over if an answer doesn't match exactly.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ import attrs
 
 from segments_async._sansio.api.content_coding import codings
 
-#: Stands for the end of a body whose length nobody told.
+#: The end of a body of unknown length.
 NO_END = 2**63 - 1
 
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CONTENT_RANGE = re.compile(r"(?i:bytes) +([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
-#: A strong entity tag, of a length that has a place in the sidecar. A weak one (`W/"..."`) promises
-#: no equal bytes.
+#: A strong entity tag that is short enough for the sidecar. A weak one (`W/"..."`) does not promise
+#: equal bytes.
 _STRONG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
 _MD5 = re.compile(r'"([0-9a-fA-F]{32})"')
 
-#: Encryption under which S3's ETag isn't the MD5 of the object, and the header that tells of it.
+#: Headers of encryptions under which S3's ETag isn't the MD5 of the object.
 _ENCRYPTION = "x-amz-server-side-encryption"
 _CUSTOMERS_KEY = "x-amz-server-side-encryption-customer-algorithm"
 
 
 @attrs.frozen(kw_only=True)
-class Stored:
-    """One version of an object, as storage described it with its first byte.
+class ObjectVersion:
+    """One version of an object, as the answer's headers describe it.
 
     Attributes:
-        total: bytes; None where the server doesn't tell.
+        total: length in bytes; None if the answer doesn't say.
         etag: the strong ETag, quotes included, or None.
-        modified: Last-Modified, where it is fit to tell versions apart; else None.
+        modified: Last-Modified, if it distinguishes versions reliably; else None.
         ranges: whether the server offers ranges.
-        md5: of the bytes as served, in hex, where the ETag is one.
+        md5: of the bytes as served, in hex, if the ETag is an MD5; else None.
         gzip: whether the object is stored compressed.
     """
 
@@ -53,17 +53,17 @@ class Stored:
 
     @property
     def resumable(self) -> bool:
-        """Whether a broken download of it can go on: its version and its end are known."""
+        """Whether a broken download can be continued: version and length are known."""
         versioned = self.etag is not None or self.modified is not None
         return versioned and self.total is not None and self.ranges and not self.gzip
 
-    def is_same(self, other: Stored) -> bool:
-        """Whether both are one version, whose bytes are the same."""
+    def is_same(self, other: ObjectVersion) -> bool:
+        """Whether both are the same version, with the same bytes."""
         return self.etag is not None and self.resumable and self == other
 
     @property
     def divisible(self) -> bool:
-        """Whether several connections may each fetch a part of it."""
+        """Whether several connections may each fetch a part."""
         return self.resumable and self.etag is not None
 
 
@@ -71,36 +71,36 @@ class Stored:
 class Range:
     """The bytes from `start` to before `stop` of this version."""
 
-    stored: Stored
+    version: ObjectVersion
     start: int
     stop: int
 
     def headers(self) -> Mapping[str, str]:
-        """The request headers that ask for it: `If-Match` refuses another version with 412."""
-        last = "" if self.stop == self.stored.total else str(self.stop - 1)
+        """The request's headers. With `If-Match`, storage refuses another version by a 412."""
+        last = "" if self.stop == self.version.total else str(self.stop - 1)
         asked = {"Range": f"bytes={self.start}-{last}"}
-        if self.stored.etag is not None:
-            return asked | {"If-Match": self.stored.etag}
-        return asked | {"If-Range": self.stored.modified or ""}
+        if self.version.etag is not None:
+            return asked | {"If-Match": self.version.etag}
+        return asked | {"If-Range": self.version.modified or ""}
 
 
 @attrs.frozen
-class Continued:
-    """The answer's body is exactly the range that was asked for."""
+class PartialContent:
+    """The answer's body is exactly the requested range."""
 
 
 @attrs.frozen
-class StartOver:
-    """What is there can't be continued; the words say why."""
+class Restart:
+    """The bytes that are there can't be continued; `why` is for a log line."""
 
     why: str
 
 
 @attrs.frozen
-class Misfit:
-    """An answer that isn't the range that was asked for; the words say why.
+class WrongRange:
+    """The answer's body isn't the requested range; `why` is for a log line.
 
-    It says nothing of the version, so that what is there can still be continued.
+    The answer says nothing of the version, so the bytes that are there can still be continued.
     """
 
     why: str
@@ -108,21 +108,21 @@ class Misfit:
 
 @attrs.frozen
 class Refused:
-    """An answer without the file; its status says more."""
+    """An answer without the file."""
 
 
 def read_answer(
     status: int, headers: Mapping[str, str], asked: Range | None
-) -> Stored | Continued | StartOver | Misfit | Refused:
-    """What an answer means.
+) -> ObjectVersion | PartialContent | Restart | WrongRange | Refused:
+    """The meaning of an answer.
 
     Args:
         status: of the answer.
-        headers: of the answer, looked up by names in lower case.
-        asked: the range that was asked for; None: everything.
+        headers: of the answer, by lower-case names.
+        asked: the requested range; None: the whole file.
 
     Returns:
-        `Stored` where the body is everything, though a range may have been asked for.
+        `ObjectVersion` if the body is the whole file, even if a range was requested.
     """
     if status == 200:
         decodable = content_encoding(headers) in ("", "gzip")
@@ -132,16 +132,16 @@ def read_answer(
     if status == 206:
         return _read_range(headers, asked)
     if status == 412:
-        return StartOver("the file has changed since")
+        return Restart("the file has changed since")
     if status == 416:
-        return StartOver("the file has no such range any more")
+        return Restart("the file has no such range any more")
     return Refused()
 
 
-def describe(headers: Mapping[str, str]) -> Stored:
-    """The object that comes with these headers."""
+def describe(headers: Mapping[str, str]) -> ObjectVersion:
+    """The object of an answer with these headers."""
     etag = strong_etag(headers)
-    return Stored(
+    return ObjectVersion(
         total=content_length(headers),
         etag=etag,
         modified=_strong_date(headers),
@@ -152,9 +152,9 @@ def describe(headers: Mapping[str, str]) -> Stored:
 
 
 def content_length(headers: Mapping[str, str]) -> int | None:
-    """Content-Length, None where there is none that counts.
+    """Content-Length; None without a valid one.
 
-    Beside a Transfer-Encoding it doesn't (RFC 9112, section 6.3): the body ends where that says.
+    With a Transfer-Encoding it doesn't count (RFC 9112, section 6.3).
     """
     if "transfer-encoding" in headers:
         return None
@@ -163,16 +163,16 @@ def content_length(headers: Mapping[str, str]) -> int | None:
 
 
 def content_encoding(headers: Mapping[str, str]) -> str:
-    """The file's content codings, joined; empty where the bytes are the file's own.
+    """The file's content codings, joined; empty if the bytes are the file's own.
 
-    Storage serves whatever the uploader wrote there: a charset, "binary", S3's "aws-chunked". Those
-    are no codings, and the bytes are as long as announced.
+    Uploaders store other words there: a charset, "binary", S3's "aws-chunked". These name no
+    coding.
     """
     return ", ".join(codings(headers.get("content-encoding")))
 
 
 def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
-    """Content-Range as start, stop and total; None where it is missing, unbounded or absurd."""
+    """Content-Range as start, stop and total; None if it is missing, unbounded or invalid."""
     found = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
     if found is None:
         return None
@@ -181,39 +181,39 @@ def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
 
 
 def strong_etag(headers: Mapping[str, str]) -> str | None:
-    """The ETag, where equal ones promise equal bytes."""
+    """The ETag, if equal ETags promise equal bytes; else None."""
     value = headers.get("etag", "").strip()
     return value if is_strong(value) else None
 
 
 def is_strong(etag: str) -> bool:
-    """Whether it is a strong entity tag, of a length that has a place in the sidecar."""
+    """Whether this is a strong entity tag that is short enough for the sidecar."""
     return _STRONG.fullmatch(etag) is not None
 
 
 def is_sendable(date: str) -> bool:
-    """Whether a Last-Modified can go back in a request's header, and has a place in the sidecar."""
+    """Whether a Last-Modified fits into a request's header and into the sidecar."""
     return 0 < len(date) <= 64 and date.isascii() and date.isprintable()
 
 
-def _read_range(headers: Mapping[str, str], asked: Range) -> Continued | StartOver | Misfit:
-    stored = asked.stored
-    # A 206 has the ETag that the 200 would have had (section 15.3.7).
-    if strong_etag(headers) != stored.etag:
-        return StartOver("the range is of another version")
-    if stored.etag is None and headers.get("last-modified", stored.modified) != stored.modified:
-        return StartOver("the range is of another version")
-    if content_range(headers) != (asked.start, asked.stop, stored.total):
-        return Misfit("another range came than was asked for")
+def _read_range(headers: Mapping[str, str], asked: Range) -> PartialContent | Restart | WrongRange:
+    version = asked.version
+    # A 206 has the same ETag as the 200 for the whole file (section 15.3.7).
+    if strong_etag(headers) != version.etag:
+        return Restart("the range is of another version")
+    if version.etag is None and headers.get("last-modified", version.modified) != version.modified:
+        return Restart("the range is of another version")
+    if content_range(headers) != (asked.start, asked.stop, version.total):
+        return WrongRange("another range came than was asked for")
     if content_length(headers) not in (None, asked.stop - asked.start):
-        return Misfit("a range came with the length of another")
+        return WrongRange("a range came with the length of another")
     if content_encoding(headers):
-        return Misfit("a range came encoded")
-    return Continued()
+        return WrongRange("a range came encoded")
+    return PartialContent()
 
 
 def _strong_date(headers: Mapping[str, str]) -> str | None:
-    """Last-Modified, where no second change can have been in the same second (section 8.8.2.2)."""
+    """Last-Modified, unless a second change may have been in the same second (8.8.2.2)."""
     value = headers.get("last-modified", "").strip()
     if not is_sendable(value):
         return None
@@ -225,9 +225,9 @@ def _strong_date(headers: Mapping[str, str]) -> str | None:
 
 
 def _md5(headers: Mapping[str, str]) -> str | None:
-    """The MD5 that S3's ETag is, for objects uploaded in one part without a key of one's own.
+    """The MD5 in S3's ETag, of objects uploaded in one part and without a customer's key.
 
-    Other servers have ETags of 32 digits that are something else: Starlette's are of time and size.
+    ETags of 32 digits of other servers may be something else: Starlette hashes time and size.
     """
     found = _MD5.fullmatch(headers.get("etag", "").strip())
     if found is None or "x-amz-request-id" not in headers:

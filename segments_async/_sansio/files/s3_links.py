@@ -1,8 +1,8 @@
 """From ``s3://bucket/key`` to the https URL to sign: names checked, keys quoted, hosts chosen.
 
-Bucket and key are a server's text. The bucket becomes part of a host's name, so it has to be one
-that S3 would accept; the key is taken as it stands, as the AWS command line does: ``%20``, ``?``
-and ``#`` in it are its own characters.
+Bucket and key are a server's text. The bucket becomes part of a host's name, so S3's rules for
+names have to allow it. The key is taken as it stands, as by the AWS command line: ``%20``, ``?``
+and ``#`` are characters of the key.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 """
@@ -18,7 +18,7 @@ from segments_async._sansio.files.links import LinkMalformed, LinkRefused
 
 SCHEME = "s3://"
 
-#: Where a bucket is looked for first when nothing tells a region: S3's own default.
+#: The region of the first request if no region is configured: S3's own default.
 DEFAULT_REGION = "us-east-1"
 
 #: S3's limit, in bytes of UTF-8.
@@ -32,13 +32,13 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def is_s3_link(link: str) -> bool:
-    """Whether the link is to be signed first."""
+    """Whether the link has to be signed."""
     return link.lstrip()[: len(SCHEME)].lower() == SCHEME
 
 
 @attrs.frozen
 class S3Object:
-    """A bucket's name, as S3 would accept it, and a key."""
+    """A bucket's name that S3's rules allow, and a key."""
 
     bucket: str
     key: str
@@ -48,7 +48,7 @@ def parse_s3_link(link: str) -> S3Object:
     """Take ``s3://bucket/key`` apart.
 
     Raises:
-        LinkMalformed: not a bucket's name, or not a key.
+        LinkMalformed: the bucket's name or the key isn't allowed.
     """
     bucket, _, key = link.lstrip()[len(SCHEME) :].partition("/")
     if not _BUCKET.fullmatch(bucket) or _ADDRESS.fullmatch(bucket) or bucket.startswith("xn--"):
@@ -72,13 +72,13 @@ def parse_s3_link(link: str) -> S3Object:
 
 @attrs.frozen(kw_only=True)
 class S3Place:
-    """Where S3 is, by the standard AWS environment and configuration.
+    """The address of S3, by the standard AWS environment and configuration.
 
     Attributes:
-        region: None where nothing tells it.
+        region: None if none is configured.
         endpoint: the URL of an S3 that isn't AWS's own, or None.
-        fips: whether AWS's own is asked at its FIPS 140 endpoints.
-        dualstack: whether it is asked over IPv6, too.
+        fips: whether to use the FIPS 140 endpoints of AWS.
+        dualstack: whether to use the endpoints of AWS for IPv6.
     """
 
     region: str | None = None
@@ -90,14 +90,14 @@ class S3Place:
 def object_url(target: S3Object, place: S3Place, region: str) -> str:
     """The unsigned URL of an object, quoted as S3 signs it.
 
-    Virtual-hosted on AWS, but path-style for a bucket with dots, which the certificate for
-    ``*.s3.amazonaws.com`` doesn't cover, and at an endpoint of the user's, where a host per bucket
-    often doesn't exist.
+    On AWS the bucket is part of the host. It is part of the path if its name has dots, for which
+    the certificate of ``*.s3.amazonaws.com`` isn't valid; and at a configured endpoint, where a
+    host per bucket often doesn't exist.
 
     Raises:
-        LinkRefused: the configured endpoint is no URL to put a path after.
+        LinkRefused: the configured endpoint isn't a URL without a query.
     """
-    # S3 signs each byte but these quoted, and the path as it is: no segment is dropped.
+    # S3 signs the path with all bytes but these quoted, and with all of its segments.
     key = quote(target.key, safe="/~")
     if place.endpoint is not None:
         return f"{_endpoint(place.endpoint)}/{target.bucket}/{key}"

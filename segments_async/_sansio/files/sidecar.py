@@ -1,6 +1,6 @@
-"""What is written beside a part: of what it is a part, and which of its bytes are there.
+"""The file beside a part: the version of the object, and which of its bytes the part has.
 
-No link, and nothing of one: a signed link is a credential.
+It holds no link, nor any part of one: a signed link is a credential.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from typing import Any, cast
 
 import attrs
 
-from segments_async._sansio.files.range_allocator import Ranges, with_range
-from segments_async._sansio.files.ranges import Stored, is_sendable, is_strong
+from segments_async._sansio.files.range_allocator import Ranges, prefix_of, with_range
+from segments_async._sansio.files.ranges import ObjectVersion, is_sendable, is_strong
 
-#: Bytes of a sidecar, always: a page, which a kill can't tear when it is written at once.
+#: Bytes of every sidecar. A kill can't interrupt a single write of one page.
 SIZE = 4096
 
-_VERSION = 1
+_FORMAT = 1
 
-#: Ranges noted at most. What isn't noted is fetched again.
+#: Ranges listed at most. Bytes in other ranges are fetched again.
 _MOST_RANGES = 64
 
 
 @attrs.frozen
-class Hashed:
-    """What the beginning of a part hashes to: `size` bytes, and their SHA-256 in hex."""
+class PrefixHash:
+    """The SHA-256, in hex, of the first `size` bytes of a part."""
 
     size: int
     sha256: str
@@ -45,39 +45,40 @@ class Sidecar:
     """
 
     export_id: str
-    stored: Stored
+    version: ObjectVersion
     held: Ranges
     boot_id: str | None
     synced: bool
     inode: int | None = None
-    hashed: Hashed | None = None
+    hashed: PrefixHash | None = None
 
     def held_in(self, inode: int) -> Ranges:
-        """The bytes that are there, if the part's file has this number.
+        """The ranges that a part of this inode has.
 
-        Another file in the part's place may be a copy of it, of which the hash speaks, as far as
-        that goes, or somebody else's.
+        A file with another inode may be a copy of the part, or a foreign file. Of that one only the
+        hashed bytes count, which the next download compares with their hash.
         """
         if self.inode is None or self.inode == inode:
             return self.held
         return with_range((), 0, self.hashed.size) if self.hashed and self.hashed.size else ()
 
     def trusted(self, boot_id: str | None) -> bool:
-        """Whether the bytes are there for sure.
+        """Whether the listed bytes are in the part for certain.
 
-        A kill leaves what was written in the system's cache, a power failure doesn't.
+        After a kill the system still has the written bytes in its cache; after a power failure it
+        doesn't.
         """
         return self.synced or (self.boot_id is not None and self.boot_id == boot_id)
 
     def dump(self) -> bytes:
-        """As it is written."""
+        """The sidecar's bytes."""
         document = {
-            "version": _VERSION,
+            "version": _FORMAT,
             "export": self.export_id,
-            "total": self.stored.total,
-            "etag": self.stored.etag,
-            "modified": self.stored.modified,
-            "md5": self.stored.md5,
+            "total": self.version.total,
+            "etag": self.version.etag,
+            "modified": self.version.modified,
+            "md5": self.version.md5,
             "held": [number for pair in self.held[:_MOST_RANGES] for number in pair],
             "boot": self.boot_id,
             "synced": self.synced,
@@ -89,7 +90,7 @@ class Sidecar:
 
 
 def load(data: bytes) -> Sidecar | None:
-    """A sidecar as it was written; None where this isn't one."""
+    """The sidecar; None if the bytes aren't one."""
     try:
         document: object = json.loads(data)
     except (ValueError, RecursionError):
@@ -100,45 +101,47 @@ def load(data: bytes) -> Sidecar | None:
 
 
 def _checked(document: dict[str, Any]) -> Sidecar | None:
-    total, held = document.get("total"), _ranges(document.get("held"))
-    texts = [document.get(name) for name in ("etag", "modified", "md5", "boot")]
-    export_id = document.get("export")
-    if (
-        document.get("version") != _VERSION
-        or not isinstance(export_id, str)
-        or not isinstance(total, int)
-        or not _is_count(total)
-        or not all(text is None or isinstance(text, str) for text in texts)
-        or held is None
-        or (held and held[-1][1] > total)
-    ):
+    version, held = _version_in(document), _ranges(document.get("held"))
+    export_id, boot_id = document.get("export"), document.get("boot")
+    inode, hashed = document.get("inode"), _hashed(document.get("hashed"))
+    if version is None or held is None or not isinstance(export_id, str):
         return None
-    etag, modified, md5, boot_id = texts
-    # Both go into request headers, where anything else would be refused as nobody's error.
-    if (etag is not None and not is_strong(etag)) or (modified and not is_sendable(modified)):
+    if not isinstance(boot_id, str | None) or not (inode is None or _is_count(inode)):
         return None
-    stored = Stored(total=total, etag=etag, modified=modified, ranges=True, md5=md5)
-    synced = document.get("synced") is True
-    hashed, inode = _hashed(document.get("hashed")), document.get("inode")
-    if not stored.resumable or (inode is not None and not _is_count(inode)):
+    if held and held[-1][1] > (version.total or 0):
         return None
-    if hashed is not None and (not held or held[0][0] or hashed.size > held[0][1]):
-        hashed = None  # of bytes that it doesn't say are there
+    if hashed is not None and hashed.size > prefix_of(held):
+        hashed = None  # of bytes that the sidecar doesn't list as present
     return Sidecar(
         export_id=export_id,
-        stored=stored,
+        version=version,
         held=held,
         boot_id=boot_id,
-        synced=synced,
+        synced=document.get("synced") is True,
         inode=inode,
         hashed=hashed,
     )
 
 
-def _hashed(value: object) -> Hashed | None:
+def _version_in(document: dict[str, Any]) -> ObjectVersion | None:
+    if document.get("version") != _FORMAT or not _is_count(document.get("total")):
+        return None
+    etag, modified, md5 = (document.get(name) for name in ("etag", "modified", "md5"))
+    if not all(isinstance(text, str | None) for text in (etag, modified, md5)):
+        return None
+    # Both go into request headers. httpx would refuse other characters by an error of its own.
+    if (etag is not None and not is_strong(etag)) or not is_sendable(modified or "-"):
+        return None
+    version = ObjectVersion(
+        total=document["total"], etag=etag, modified=modified, ranges=True, md5=md5
+    )
+    return version if version.resumable else None
+
+
+def _hashed(value: object) -> PrefixHash | None:
     match value:
         case [int(size), str(sha256)] if _is_count(size) and size:
-            return Hashed(size, sha256)
+            return PrefixHash(size, sha256)
         case _:
             return None
 

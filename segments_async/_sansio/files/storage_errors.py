@@ -1,9 +1,9 @@
-"""What storage's refusal means: a sentence for a person, a reason for a program, and what may help.
+"""The meaning of storage's refusals: a sentence for people, a reason for programs, and the remedy.
 
-S3 answers in XML of one element per fact. It is read by looking for those elements and not by an
-XML parser: the page is a stranger's text, and a parser would expand its entities. Of the page only
-the code and the region are kept, each in a narrow set of characters. The rest may repeat what was
-signed (SignatureDoesNotMatch does).
+S3 answers in XML with one element per fact. A regular expression finds these elements: an XML
+parser would expand the entities of an untrusted page. Only the code and the region are kept, each
+in a narrow set of characters. The rest may repeat the signed request, as SignatureDoesNotMatch
+does.
 
 Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
@@ -19,14 +19,14 @@ import attrs
 from segments_async._sansio.files.storage_outage import failure_of
 from segments_async.errors import DownloadReason
 
-#: What may help: asking again later, a new link to the same file, or signing for another region.
-#: None: nothing that this library could do.
+#: Wait and try again; get a new link to the same file; or sign for another region. None: this
+#: library can do nothing.
 Remedy = Literal["wait", "new_link", "region"]
 
 _FACT = re.compile(r"<(Code|Message|Region)>([^<]{0,1024})</\1>")
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 
-#: A region goes into a host's name, as one label of it.
+#: A region becomes a label of a host's name.
 _REGION = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,16}){1,4}")
 
 
@@ -36,15 +36,15 @@ class StorageError:
 
     Attributes:
         status: the HTTP status.
-        code: S3's error code, ``""`` where the answer had none.
-        message: a sentence without a URL, for a person.
-        reason: the DownloadError's.
-        remedy: what may help, or None.
-        region: where the bucket is, as the answer says; None where it doesn't.
-        gone: whether this is how storage answers where the file isn't there (any more): past the
-            48 hours that files stay, that is an expired export.
-        absent: whether storage says for sure that the file isn't there. Other refusals may pass,
-            by a clock or a key that is set right, and say nothing of what has come.
+        code: S3's error code; ``""`` if the answer has none.
+        message: a sentence without a URL, for people.
+        reason: of the DownloadError.
+        remedy: or None.
+        region: of the bucket; None if the answer doesn't say.
+        gone: whether storage answers so for a file that isn't there (any more). After the 48 hours
+            that files stay, this means an expired export.
+        absent: whether storage says for certain that the file isn't there. Other refusals may end
+            once a clock or a key is corrected, and leave the downloaded bytes valid.
     """
 
     status: int
@@ -131,12 +131,12 @@ _BY_STATUS: Mapping[int, _Meaning] = {
 
 
 def storage_error(status: int, headers: Mapping[str, str], page: bytes) -> StorageError:
-    """What an answer without the file means.
+    """The meaning of an answer without the file.
 
     Args:
-        status: of an answer that isn't a success.
-        headers: its own; looked up by names in lower case.
-        page: its body, or the first 16 KiB of it.
+        status: of the answer, which isn't a success.
+        headers: of the answer, by lower-case names.
+        page: the answer's body, or its first 16 KiB.
     """
     facts = _facts(page)
     code = facts.get("Code", "")
@@ -160,7 +160,7 @@ def storage_error(status: int, headers: Mapping[str, str], page: bytes) -> Stora
 
 
 def _facts(page: bytes) -> dict[str, str]:
-    """Each element's first text. A second one is of something nested, or not S3's."""
+    """The text of the first element of each name. A second one is nested, or not S3's."""
     facts: dict[str, str] = {}
     for name, text in _FACT.findall(page.decode("utf-8", "replace")):
         facts.setdefault(name, text.strip())
@@ -173,7 +173,7 @@ def _region(headers: Mapping[str, str], facts: Mapping[str, str]) -> str | None:
 
 
 def _is_about_the_region(status: int, code: str) -> bool:
-    # A good many answers carry the bucket's region, denials too, so the header alone says nothing.
+    # Many answers name the bucket's region, denials too, so the header alone means nothing.
     return status in (301, 307) or code in (
         "AuthorizationHeaderMalformed",
         "AuthorizationQueryParametersError",
@@ -190,7 +190,7 @@ def _meaning(status: int, code: str, message: str, page: bytes) -> _Meaning:
 
 
 def _says_expired(code: str, message: str, page: bytes) -> bool:
-    """S3 has no code for it: AccessDenied, and "Request has expired" as its message."""
+    """S3 has no code for an expired link: AccessDenied with the message "Request has expired"."""
     if code in _BY_CODE and code != "AccessDenied":
         return False
     return "expired" in (message or page.decode("utf-8", "replace")).lower()

@@ -1,8 +1,8 @@
-"""While storage is away, the downloads of a client wait together; no file's patience is spent.
+"""An outage of storage: the downloads of a client wait together, and no file's attempts count.
 
-Storage is away where requests get no answer, or a gateway's (502, 503, 504 and their like). That
-concerns all downloads of the client, not one file. So one backoff holds all; then one request goes
-as a probe, and the first answer of any other kind ends the outage. See `outage` for the API.
+In an outage, requests get no answer, or a gateway's (502, 503, 504 and the like). That concerns all
+downloads of the client, not one file. So one backoff holds all of them; then one request is sent as
+a probe. The first answer of any other kind ends the outage. See `outage` for the API's.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from typing import Literal
 
 from segments_async._sansio.pace.backoff import full_jitter
 
-#: Seconds after which what can't be fetched is given up. Files stay for 48 hours, and the same
-#: command goes on with what is there.
+#: Seconds after which waiting downloads are given up. Files stay for 48 hours, and the same command
+#: continues their parts.
 LONGEST_STORAGE_OUTAGE = 6 * 3600.0
 
-#: Failures in a row, with no other answer between them, that are no accident of one connection.
+#: Failures in a row, with no other answer between them, that make an outage. Fewer may be accidents
+#: of single connections.
 FAILED_IN_A_ROW = 3
 
-#: How often a file's requests fail while those of others are answered, before the next failure is
-#: the file's own: its bucket or its host is another one.
+#: How often a file's requests fail while those of other files are answered, before further failures
+#: count as the file's own: its bucket or host is another one.
 BLAMED = 2
 
-#: Seconds without any request, failed or not, after which a failure begins another outage.
+#: Seconds without a failure after which the next failure begins another outage.
 _FORGOTTEN_AFTER = 900.0
 
-#: What came instead of a file: no answer, a gateway's, or an error of storage's own. The last may
-#: be of one file, and says something of the others once it has met two.
+#: What came instead of a file: no answer, a gateway's answer, or an error of storage itself. The
+#: last may concern one file alone, and makes an outage once it has met two files.
 StorageFailure = Literal["unreachable", "away", "fault"]
 
 _FAULT = frozenset({500})
@@ -36,15 +37,15 @@ _AWAY = frozenset({408, 425, 429, 502, 503, 504, 509, *range(520, 528), 529, 530
 
 
 def failure_of(status: int) -> StorageFailure | None:
-    """What an answer's status says of storage as a whole; None where storage answered."""
+    """The failure that an answer's status means; None if storage answered the request."""
     return "away" if status in _AWAY else "fault" if status in _FAULT else None
 
 
 class StorageOutage:
-    """Consecutive failures of storage, whoever asked.
+    """Consecutive failures of storage, for all files together.
 
     Attributes:
-        armed: whether storage is away: the next request goes alone.
+        armed: whether an outage lasts: the next request is sent alone.
     """
 
     def __init__(self) -> None:
@@ -60,26 +61,26 @@ class StorageOutage:
         self._faults_alone = True
 
     def next_at(self) -> float:
-        """When the next request may go; never, while the probe is under way."""
+        """When the next request may be sent; infinity while the probe has no answer."""
         return math.inf if self._probing else self._until
 
     def gives_up(self, now: float) -> bool:
-        """Whether waiting has lasted too long to be of use."""
+        """Whether the outage has lasted so long that downloads end."""
         return self.armed and now - self._since > LONGEST_STORAGE_OUTAGE
 
     def on_sent(self) -> None:
-        """A request goes."""
+        """A request is sent."""
         self._probing = self.armed
 
-    def on_no_word(self) -> None:
-        """A request came to nothing for a reason that says nothing of storage."""
+    def on_inconclusive(self) -> None:
+        """A request failed for a reason that says nothing of storage."""
         self._probing = False
 
     def on_answer(self, file: str, sent_at: float) -> bool:
-        """Storage answered, whatever it said. Returns whether that ended an outage."""
+        """Storage answered, with success or a refusal. Returns whether that ended an outage."""
         self._blamed.pop(file, None)
         if sent_at < self._first_sent and self._in_a_row:
-            return False  # it says how things were
+            return False  # the answer is older than the outage
         self._blamed.update(self._files - {file})
         ended = self.armed
         self.armed = self._probing = False
@@ -99,15 +100,15 @@ class StorageOutage:
         chance: float,
         retry_after: float | None,
     ) -> bool:
-        """A request failed. Returns whether that is storage's absence, and not the file's fault.
+        """A request failed. Returns whether by an outage of storage, not by its own file.
 
         Args:
-            failure: how.
-            file: which file it was for.
+            failure: of the request.
+            file: that the request was for.
             now: seconds.
             sent_at: when the request was sent.
-            chance: a number from [0, 1), by which clients don't come back together.
-            retry_after: seconds that the answer asks to wait. One such answer is enough.
+            chance: a random number from [0, 1), so that clients don't return at the same time.
+            retry_after: seconds that the answer asks to wait. One such answer makes an outage.
         """
         if self._blamed[file] >= BLAMED:
             self._probing = False
@@ -122,12 +123,12 @@ class StorageOutage:
         self._faults_alone &= failure == "fault"
         self._probing = False
         if self.armed and now < self._until:
-            # Sent before the others were held.
+            # The request was sent before the outage began.
             self._until = max(self._until, now + (retry_after or 0.0))
             return True
         if not self.armed and not self._is_enough(retry_after):
             return False
-        # At least half the pause: a streak of lucky draws would be a busy loop.
+        # At least half of the backoff: several small random numbers in a row would be a busy loop.
         pause = full_jitter(self._failures, 0.5 + chance / 2)
         self._until = now + max(pause, retry_after or 0.0)
         self._failures += 1

@@ -15,8 +15,8 @@ from typing import Any, Literal, cast
 import attrs
 
 import segments_async.errors as errors
-from segments_async._sansio.api.decoding import export_from_json, export_to_json
 from segments_async._sansio.api.redaction import redact, without_signatures
+from segments_async._sansio.api.structure import export_from_json, export_to_json
 from segments_async.errors import (
     ConfigurationError,
     DownloadError,

@@ -42,6 +42,9 @@ from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest, Target
 from segments_async.errors import APIConnectionError
 
+#: The log line of each 500. Its arguments: the request's method and path, and seconds.
+TICKET_RAISED = "500 on %s %s: the vendor has opened a ticket with its support by itself."
+
 
 @attrs.frozen
 class Grant(Generic[Target]):
@@ -84,20 +87,15 @@ class Wait:
 
 @attrs.frozen
 class Notice:
-    """A line for the log.
+    """A line for the log, with its arguments; a warning or an information.
 
-    Attributes:
-        warning: whether it is a warning, or an information.
-        text: with a place for each argument.
-        arguments: of the text.
-        silence: seconds for which nothing is sent, of which the line gives the end by the clock;
-            None for none.
+    `pause`: seconds for which nothing is sent; the line says until when. None: it says nothing.
     """
 
     warning: bool
     text: str
     arguments: tuple[object, ...]
-    silence: float | None = None
+    pause: float | None = None
 
 
 class Admission(Generic[Target]):
@@ -199,8 +197,7 @@ class Admission(Generic[Target]):
         if answer.status == 500:
             self.guard.on_internal_error(now)
             pause = max(0.0, self.guard.next_at() - now)
-            text = "500 on %s %s: the vendor has opened a ticket with its support by itself"
-            return Notice(True, text, (request.method, request.path), silence=pause)
+            return Notice(True, TICKET_RAISED, (request.method, request.path), pause=pause)
         if grant.guard_probe:
             passed = answer.status < 500 and answer.status != 429
             self.guard.on_probe_answer(now, passed=passed)

@@ -1,4 +1,4 @@
-"""Files that are being fetched by one client: two that want one file share it."""
+"""Downloads in progress of one client: tasks that want the same file share one download."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class _Fetch:
         self.file: ExportedFile | None = None
 
 
-class FilesUnderWay:
-    """One fetch to a target at a time."""
+class InProgressDownloads:
+    """One download to a target at a time."""
 
     def __init__(self) -> None:
         self._by_target: dict[Path, _Fetch] = {}
@@ -26,10 +26,10 @@ class FilesUnderWay:
     async def fetch(
         self, target: Path, export_id: str, fetch: Callable[[], Awaitable[ExportedFile]]
     ) -> ExportedFile:
-        """Fetch the export's file, or take the one that another task fetches meanwhile.
+        """Fetch the export's file, or wait for the file that another task is fetching.
 
-        A fetch of another export to the target is waited for: the later one replaces its file.
-        One that fails says nothing of the next.
+        A download of another export to the same target is waited for, and its file then replaced.
+        If the other task's download fails, this one starts its own.
         """
         while (other := self._by_target.get(target)) is not None:
             await other.ended.wait()

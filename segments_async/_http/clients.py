@@ -1,0 +1,221 @@
+"""HTTP clients: the library's own, and one that the caller passed.
+
+httpx2 continues httpx with the same API and other classes, so a caller's client is typed by the
+methods that are used of it.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from typing import Any, Protocol, cast
+
+import httpcore
+import httpx
+
+from segments_async._http.environment import Route, read_certificates
+from segments_async._http.fast_transport import CheckAddresses
+from segments_async._http.transport import OneConnection
+from segments_async.errors import ConfigurationError
+
+#: Seconds an idle connection is kept. A POST sent into a connection that the server is just closing
+#: ends as "unknown", so ours close before the common 5 s of servers do.
+KEEPALIVE = 4.0
+
+USER_AGENT = "segments-async"
+
+#: The message of each operation after `aclose`.
+CLOSED = "the client is closed: nothing was sent; make another one"
+
+#: Seconds by which the wall clock may run ahead of the monotonic clock before a sleep of the
+#: machine is assumed.
+_CLOCK_SKEW = 1.0
+
+
+class HttpClient(Protocol):
+    """The methods of httpx's and httpx2's ``AsyncClient`` that this package calls."""
+
+    # Any arguments: httpx declares more of them than this package passes.
+    def build_request(self, *args: Any, **kwargs: Any) -> Any: ...
+    async def send(self, *args: Any, **kwargs: Any) -> Any: ...
+    async def aclose(self) -> None: ...
+
+
+class Clients(Protocol):
+    """The source of the client for each request."""
+
+    @property
+    def own(self) -> bool:
+        """Whether the library made the clients; a caller's client has its own pool and hooks."""
+        ...
+
+    def prepare(self) -> None:
+        """Have a client ready, so that a misconfiguration is raised before any request.
+
+        Raises:
+            ConfigurationError: no client can be made. Nothing was sent.
+        """
+        ...
+
+    def resolves_here(self, host: str, port: int) -> bool:
+        """Whether this machine resolves the host's name, and not a proxy."""
+        ...
+
+    def borrow(self) -> HttpClient: ...
+    def give_back(self, client: HttpClient) -> None: ...
+
+
+class CallersClient:
+    """The caller's own client: used, never closed, never changed.
+
+    Args:
+        client: httpx's or httpx2's.
+        name: of the argument by which the caller passed the client.
+    """
+
+    own = False
+
+    def __init__(self, client: HttpClient, name: str = "http_client") -> None:
+        self._client = client
+        self._name = name
+
+    def prepare(self) -> None:
+        if getattr(self._client, "is_closed", False):
+            raise ConfigurationError(f"{self._name}: it is closed already. Nothing was sent")
+
+    def resolves_here(self, host: str, port: int) -> bool:  # noqa: ARG002 - unknown of this client
+        return True
+
+    def borrow(self) -> HttpClient:
+        return self._client
+
+    def give_back(self, client: HttpClient) -> None:
+        """Nothing to do: requests share the client."""
+
+
+class OwnClients:
+    """Clients of our own, each with one connection, each for one request at a time.
+
+    httpcore's pool looks at all its connections, and at all of them again for each idle one, twice
+    a request: with 64 connections it falls from 600 requests/s to 130. A pool of one has nothing to
+    search. The gate's slots limit the number of clients. The client used last is lent first, so
+    that no more connections are kept open than are needed.
+
+    Args:
+        ssl_context: the caller's; None for the certificates of the environment.
+        keepalive: seconds for which an idle connection is kept.
+        loopback: whether the vendor is on this machine.
+        scheme: of the requests.
+        check_peer: as of :class:`OneConnection`; None accepts every address.
+    """
+
+    own = True
+
+    def __init__(
+        self,
+        ssl_context: ssl.SSLContext | None,
+        keepalive: float,
+        *,
+        loopback: bool,
+        scheme: str = "https",
+        check_peer: CheckAddresses | None = None,
+    ) -> None:
+        self._ssl_context = _verifying(ssl_context)
+        self._keepalive = keepalive
+        self._loopback = loopback
+        self._scheme = scheme
+        self._check_peer = check_peer
+        self._route: Route | None = None
+        self._headers = {"User-Agent": USER_AGENT}
+        self._idle: list[HttpClient] = []
+        self._wall_clock_lead = _wall_clock_lead()
+        self._transports: dict[HttpClient, OneConnection] = {}
+        self._closed = False
+
+    @property
+    def clients(self) -> list[HttpClient]:
+        """All clients, idle ones and those that are lent."""
+        return list(self._transports)
+
+    @property
+    def connections(self) -> list[httpcore.AsyncConnectionInterface]:
+        """The connections of all clients."""
+        return [one for transport in self._transports.values() for one in transport.connections]
+
+    def prepare(self) -> None:
+        if self._closed:
+            raise ConfigurationError(CLOSED)
+        _verifying(self._ssl_context)  # each time: the caller may have changed the context since
+        if not self._transports:
+            self._idle.append(self._new())
+
+    def borrow(self) -> HttpClient:
+        lead = _wall_clock_lead()
+        if abs(lead - self._wall_clock_lead) > _CLOCK_SKEW:
+            # The machine slept. The monotonic clock, by which idle connections expire, stood still
+            # meanwhile. A POST into a connection that is long dead would end as unknown.
+            self._wall_clock_lead = lead
+            for transport in self._transports.values():
+                transport.must_reconnect = True
+        self.prepare()
+        return self._idle.pop() if self._idle else self._new()
+
+    def resolves_here(self, host: str, port: int) -> bool:
+        return self._route is None or self._route.is_direct(host, port)
+
+    def give_back(self, client: HttpClient) -> None:
+        transport = self._transports.get(client)
+        if transport is None:
+            return
+        if not transport.is_idle:
+            # Cancelled at a bad moment: httpcore's pool keeps a connection that nobody will close.
+            transport.must_reconnect = True
+        self._idle.append(client)
+
+    def _new(self) -> HttpClient:
+        if self._ssl_context is None:
+            self._ssl_context = read_certificates()
+        if self._route is None and not self._loopback:
+            # Never for loopback: the environment's proxy is on another machine, and would receive
+            # plain HTTP.
+            self._route = Route(self._scheme)
+        transport = OneConnection(
+            self._ssl_context, self._keepalive, route=self._route, check_peer=self._check_peer
+        )
+        made: Any = httpx.AsyncClient(transport=transport, headers=self._headers, trust_env=False)
+        client = cast(HttpClient, made)
+        self._transports[client] = transport
+        return client
+
+    async def aclose(self) -> None:
+        """Close all connections. Requests fail from now on."""
+        self._closed = True
+        self._idle.clear()
+        while self._transports:
+            client, _ = self._transports.popitem()
+            await client.aclose()
+
+    def forget(self) -> None:
+        """As `aclose`, in an event loop or a process that can't close these connections."""
+        self._closed = True
+        self._idle.clear()
+        self._transports.clear()
+
+
+def _wall_clock_lead() -> float:
+    """Seconds between the wall clock and the monotonic clock; they change when a machine sleeps.
+
+    A jump of the wall clock alone changes them, too; then connections are replaced needlessly.
+    """
+    return time.time() - time.monotonic()
+
+
+def _verifying(context: object) -> ssl.SSLContext | None:
+    """The caller's context, if it verifies. httpx would accept False, and verify nothing."""
+    if context is None:
+        return None
+    if not isinstance(context, ssl.SSLContext):
+        raise ConfigurationError("ssl_context: an ssl.SSLContext, or None for the system's trust")
+    if context.verify_mode is not ssl.CERT_REQUIRED or not context.check_hostname:
+        raise ConfigurationError("ssl_context: it has to verify certificates and host names")
+    return context

@@ -1,0 +1,116 @@
+"""A response: its headers, its body, and how it is closed; httpx's, or httpx2's."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, Protocol
+
+import anyio
+import httpx
+
+
+class Response(Protocol):
+    """The attributes of httpx's and httpx2's responses that this package uses."""
+
+    @property
+    def status_code(self) -> int: ...
+    @property
+    def headers(self) -> Any: ...  # a mapping of strings with a `raw` attribute
+    @property
+    def extensions(self) -> Mapping[str, Any]: ...
+    @property
+    def is_stream_consumed(self) -> bool: ...
+    def aiter_raw(self) -> AsyncIterator[bytes]: ...
+    def aiter_bytes(self) -> AsyncIterator[bytes]: ...
+    async def aclose(self) -> None: ...
+
+
+class ResponseHeaders(dict[str, str]):
+    """Headers by lower-case name. A repr shows none of them.
+
+    Frames hold the headers as local variables, which error reporters show: a Location may be a
+    signed link, and a cookie is a credential.
+    """
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} headers>"
+
+
+def response_headers(raw: Iterable[tuple[bytes, bytes]]) -> ResponseHeaders:
+    """Decode each header once. httpx's own mapping decodes all headers at each look-up."""
+    return ResponseHeaders(
+        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw
+    )
+
+
+def joined_headers(raw: Iterable[tuple[bytes, bytes]]) -> ResponseHeaders:
+    """As :func:`response_headers`, but joins the values of a repeated name, as httpx does."""
+    found = ResponseHeaders()
+    for pair in raw:
+        for name, value in response_headers([pair]).items():
+            found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def body_chunks(response: Response) -> AsyncIterator[bytes]:
+    """The body as served; or as the transport has read it, if the transport read it already.
+
+    ``httpx.MockTransport`` and other transports that build a response from a whole body do that.
+    """
+    return response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
+
+
+async def read_body(response: Response, cap: int) -> bytes | None:
+    """The whole body; None if it is larger than `cap` bytes."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in body_chunks(response):
+        size += len(part)
+        if size > cap:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def close(response: Response) -> None:
+    """Close the response, and give its connection back to the pool, under cancellation too."""
+    with anyio.CancelScope(shield=True), contextlib.suppress(OSError):
+        await response.aclose()
+
+
+class RereadableResponse:
+    """A response whose body the caller's response hooks can read again after us."""
+
+    is_stream_consumed = False
+
+    def __init__(self, response: Any) -> None:
+        self._response = response
+        self._parts: list[bytes] = []
+        self.status_code: int = response.status_code
+        self.headers: Any = response.headers
+        self.extensions: Mapping[str, Any] = response.extensions
+
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
+        # httpx's `aiter_raw` would mark the response as consumed.
+        whole = self._response.is_stream_consumed
+        async for part in self._response.aiter_bytes() if whole else self._response.stream:
+            self._parts.append(part)
+            yield part
+
+    def aiter_bytes(self) -> AsyncIterator[bytes]:
+        return self.aiter_raw()
+
+    async def put_back(self) -> None:
+        """Give the response a stream of the bytes that were read."""
+        if not self._response.is_stream_consumed:
+            await self.aclose()
+            # httpx2 has a class of its own.
+            package = sys.modules[type(self._response).__module__.partition(".")[0]]
+            self._response.stream = getattr(package, "ByteStream", httpx.ByteStream)(
+                b"".join(self._parts)
+            )
+
+    async def aclose(self) -> None:
+        await self._response.stream.aclose()

@@ -1,0 +1,95 @@
+"""Fetches the file of one segment of a run, and says what follows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+from segments_async._files.fetch import fetch_file
+from segments_async._run.job import Job
+from segments_async._run.request import RunRequest
+from segments_async._run.start import Resources
+from segments_async._run.stats import RunStats
+from segments_async._sansio.jobs.decisions import Decision, on_expired, on_fetched
+from segments_async._sansio.jobs.lifecycle import State
+from segments_async._sansio.jobs.run_state import RunState
+from segments_async.errors import DownloadError, ExportExpiredError, SegmentsError
+from segments_async.models import Export
+
+logger: logging.Logger = logging.getLogger("segments_async")
+
+#: Links that the policy refused, while it admitted none, after which no more exports are asked for:
+#: the policy would refuse every link.
+REFUSED_LINKS = 2
+
+
+class FileFetcher:
+    """Fetches the files of one run.
+
+    Args:
+        resources: what the run uses of its client.
+        request: what the caller asked.
+        run_state: where the run's exports stand.
+        stats: where bytes are counted.
+        given_up: makes the decision to give an export up.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        request: RunRequest,
+        run_state: RunState,
+        stats: RunStats,
+        given_up: Callable[[Job, SegmentsError], Decision],
+    ) -> None:
+        self._resources = resources
+        self._destination = request.destination
+        self._options = request.options
+        self._state = run_state
+        self._stats = stats
+        self._given_up = given_up
+        self._refusals: list[DownloadError] = []
+
+    @property
+    def refused_links(self) -> DownloadError | None:
+        """The last refusal, where the policy seems to refuse every link; None where it doesn't."""
+        admitted = self._state.count(State.DONE) or self._stats.bytes
+        refused = len(self._refusals) >= REFUSED_LINKS and not admitted
+        return self._refusals[-1] if refused else None
+
+    async def fetch(self, job: Job, export: Export) -> Decision:
+        """Fetch the segment's file to its place. Raises nothing but a cancellation."""
+        if self._destination is None:
+            raise AssertionError("nowhere to put the file")
+        resources, segment_id = self._resources, job.segment_id
+        target = self._destination.path(segment_id)
+        fetch = partial(
+            fetch_file,
+            resources.storage,
+            export,
+            target,
+            progress=partial(self._on_bytes, job),
+            slots=resources.download_slots,
+            renew=resources.renew,
+        )
+        try:
+            file = await resources.in_progress.fetch(target, export.export_id, fetch)
+        except ExportExpiredError as exc:
+            replaced, options = job.replaced, self._options
+            return on_expired(segment_id, export, exc, options=options, replaced=replaced)
+        except DownloadError as exc:
+            if exc.by_policy:
+                self._refusals.append(exc)
+            return self._given_up(job, exc)
+        except Exception as exc:
+            # No other export is harmed by a fault that one file's link or answer brings out.
+            logger.exception("fetching the file of export %s", export.export_id)
+            text = f"file of export {export.export_id}: {type(exc).__name__}"
+            return self._given_up(job, DownloadError(text, reason="broken", export=export))
+        self._on_bytes(job, file.size)
+        return on_fetched(segment_id, file)
+
+    def _on_bytes(self, job: Job, size: int) -> None:
+        self._stats.bytes += size - job.bytes
+        job.bytes = size

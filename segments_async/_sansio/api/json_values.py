@@ -1,0 +1,94 @@
+"""JSON of the vendor's, as far as it can be read: values, and the objects in their envelopes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+#: What :func:`parsed` returns for a body that isn't JSON.
+NOT_JSON = object()
+
+#: Envelopes in envelopes that are searched.
+_DEEPEST = 3
+
+
+def parsed(body: bytes) -> Any:
+    """The JSON value, or NOT_JSON. Not an error: the parser's error would hold the whole body."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
+        return _parsed_leniently(body)
+
+
+def _parsed_leniently(body: bytes) -> Any:
+    """The value of a body with a small fault that leaves the export's id readable.
+
+    Such faults are a byte of another encoding or a bare newline in a name, a number that Python
+    can't convert, or text after the value.
+    """
+    text = body.decode(json.detect_encoding(body), "replace").lstrip("\ufeff \t\r\n")
+    if not text.startswith(("{", "[")):
+        return NOT_JSON
+    try:
+        return _lenient.raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return NOT_JSON
+
+
+def _int(digits: str) -> int | None:
+    try:
+        return int(digits)
+    except ValueError:  # of more than 4 300 digits
+        return None
+
+
+_lenient = json.JSONDecoder(strict=False, parse_int=_int)
+
+
+def as_object(value: Any) -> dict[str, Any] | None:
+    return cast(dict[str, Any], value) if isinstance(value, dict) else None
+
+
+def as_array(value: Any) -> Sequence[Any] | None:
+    return cast(Sequence[Any], value) if isinstance(value, list) else None
+
+
+def objects_with(key: str, value: Any, depth: int = 0) -> Iterator[dict[str, Any]]:
+    """The objects that have the key, in the value or its envelopes; none from inside another."""
+    record = as_object(value)
+    if record is not None and key in record:
+        yield record
+    elif depth <= _DEEPEST:
+        for inner in record.values() if record is not None else as_array(value) or ():
+            yield from objects_with(key, inner, depth + 1)
+
+
+def list_with(key: str, value: Any, depth: int = 0) -> Sequence[Any] | None:
+    """The list of records, also from an envelope with one such list.
+
+    If an envelope has several lists, the one with an object that has the key counts: other lists
+    hold errors, warnings or links.
+    """
+    envelope = as_object(value)
+    if envelope is None:
+        return as_array(value)
+    lists = [found for found in map(as_array, envelope.values()) if found is not None]
+    lists = [one for one in lists if any(key in (as_object(item) or ()) for item in one)] or lists
+    if not lists and depth < _DEEPEST:
+        inner = (list_with(key, v, depth + 1) for v in envelope.values() if isinstance(v, dict))
+        lists = [found for found in inner if found is not None]
+    return lists[0] if len(lists) == 1 else None
+
+
+def with_text_id(value: Any, key: str) -> Any:
+    """The object with its id as a text, if the vendor wrote a number or white space around it."""
+    record = as_object(value)
+    if record is None:
+        return value
+    found = record.get(key)
+    if type(found) is int:
+        return {**record, key: str(found)}
+    if isinstance(found, str) and found != found.strip():
+        return {**record, key: found.strip()}
+    return value
