@@ -35,7 +35,7 @@ from segments_async._journal.tables import (
 )
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord, LogEntry
-from segments_async.errors import JournalError, JournalReason
+from segments_async.errors import JournalError
 
 #: Seconds to wait for a lock that another session has after our connection was lost: it may be the
 #: lock of our own lost session, or the short one by which a process tests whether a run is locked.
@@ -223,7 +223,7 @@ class OpenedRun:
         link = self._link
         with link.lock, mapped_errors(self.location, self._backend.secrets):
             if self._closed:
-                raise self._error("unavailable", "the run is closed")
+                raise journal_error(self.location, "unavailable", "the run is closed")
             try:
                 yield link
             except BaseException as exc:
@@ -288,7 +288,8 @@ class OpenedRun:
         """The error for a log whose event with the number `_durable` is another one, or is gone."""
         if last >= self._durable:
             return self._taken()
-        return self._error(
+        return journal_error(
+            self.location,
             "damaged",
             f"damaged: run {self.name} had {self._durable} events here, and has {last} now. The "
             "database lost its last commits (a failover to a server that lacked them, or a backup "
@@ -313,15 +314,13 @@ class OpenedRun:
             self._set_aside.remove()
 
     def _taken(self) -> JournalError:
-        return self._error(
+        return journal_error(
+            self.location,
             "locked",
             f"another process has gone on with run {self.name}, or deleted it, while this process "
             "had lost the database. Nothing of the other process was overwritten; this process "
             "sends nothing more for the run",
         )
-
-    def _error(self, reason: JournalReason, what: str) -> JournalError:
-        return journal_error(self.location, reason, what)
 
 
 def last_number(connection: Connection, run_id: int) -> int:
