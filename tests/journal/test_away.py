@@ -20,6 +20,7 @@ from journal.test_sessions import by
 from journal.test_sql import execute, logged, rows
 from segments_async import JournalError
 from segments_async._journal import group_commit
+from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.refusals import Locked
 from segments_async._journal.run_log import RunLog
 from segments_async._sansio.jobs.journal_outage import LONGEST_OUTAGE
@@ -220,7 +221,7 @@ async def test_a_cancelled_caller_is_gone_at_once(where: str) -> None:
     assert await stands(where) == {"a": State.UNASKED}
 
 
-async def test_an_end_that_can_not_be_written(where: str) -> None:
+async def test_an_end_that_can_not_be_written(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that is over while the database is away says so, and isn't taken for finished."""
     async with run_of(await opened(where)) as log:
         recorded_by(log)
@@ -228,9 +229,10 @@ async def test_an_end_that_can_not_be_written(where: str) -> None:
         def gone(*_: Any) -> None:
             raise AWAY
 
-        log._run.finish = gone  # type: ignore[method-assign]
-        with pytest.raises(JournalError, match="its end was not written"):
-            await log.finish(patience=30)
+        with monkeypatch.context() as patched:
+            patched.setattr(OpenedRun, "finish", gone)
+            with pytest.raises(JournalError, match="its end was not written"):
+                await log.finish(patience=30)
     async with run_of(await opened(where)) as log:
         assert not log.finished
 

@@ -37,8 +37,8 @@ def age(where: str, by: timedelta) -> None:
     at = format_time(datetime.now(UTC) - by)
     with backend(where).engine.begin() as connection:
         for table, names in ((limit, ("sum_id", "requests")), (members, ("member", "waits"))):
-            for row in connection.execute(table.select()).all():
-                values = with_checksum(table, {**{n: row._mapping[n] for n in names}, "at": at})
+            for row in connection.execute(table.select()).mappings().all():
+                values = with_checksum(table, {**row, "at": at})
                 key = table.c[names[0]] == values[names[0]]
                 connection.execute(table.update().where(key).values(values))
 
