@@ -149,13 +149,13 @@ class SegmentsClient:
         scheduler: PollScheduler[Target] = PollScheduler(
             poll_share=poll_share, max_pending=max_pending
         )
-        check = partial(check_link, file_hosts=check_patterns(file_hosts), loopback=origin.loopback)
+        hosts = check_patterns(file_hosts)
         reachable = partial(check_addresses, loopback=origin.loopback)
         self._own: list[OwnClients] = []
         self._binding = Binding()
         # An API on loopback is asked past any proxy; so is storage then.
         own = partial(OwnClients, ssl_context, loopback=origin.loopback)
-        self._api = api = Api(
+        self._api = Api(
             CallersClient(http_client)
             if http_client is not None
             else self._closed_by_us(own(KEEPALIVE, scheme=origin.scheme)),
@@ -163,20 +163,14 @@ class SegmentsClient:
             header,
             request_timeout,
         )
-        self._gate = Gate(api, pacer or Pacer(), scheduler)
-        self._storage = Storage(
+        self._gate = Gate(self._api, pacer or Pacer(), scheduler)
+        self._storage = _storage(
             CallersClient(file_http_client, "file_http_client")
             if file_http_client is not None
             else self._closed_by_us(own(STORAGE_KEEPALIVE, check_peer=reachable)),
-            check,
-            redirects=MOST_REDIRECTS,
-            timeout=STORAGE_TIMEOUT,
-            # A caller's transport may connect to anything, or to no network at all.
-            check_addresses=reachable if file_http_client is None else None,
-            signer=S3Signer(),
+            hosts,
+            loopback=origin.loopback,
         )
-        self._registry = ExportRegistry(self._gate)
-        self._requests = ExportRequests(self._gate, self._registry)
         self._calls = Calls(self._gate)
         self._download_slots = anyio.Semaphore(downloads, max_value=downloads)
         self._files = ExportFiles(self._storage, self._download_slots, self.get_export)
@@ -184,8 +178,8 @@ class SegmentsClient:
             check=self._enter,
             account=account_of(base_url, key.reveal()),
             gate=self._gate,
-            registry=self._registry,
-            requests=self._requests,
+            registry=(registry := ExportRegistry(self._gate)),
+            requests=ExportRequests(self._gate, registry),
             storage=self._storage,
             in_progress=self._files.in_progress,
             download_slots=self._download_slots,
@@ -292,7 +286,7 @@ class SegmentsClient:
         segment_id = segment_id_of(segment)
         self._enter()
         follower = CallFollower()
-        start = partial(self._registry.start_alone, follower, segment_id, output_format)
+        start = partial(self._resources.registry.start_alone, follower, segment_id, output_format)
         return await self._wait(follower, start, until=_is_accepted)
 
     async def get_export(self, export: Export | str) -> Export:
@@ -331,7 +325,7 @@ class SegmentsClient:
             return export
         follower = CallFollower()
         join = partial(
-            self._registry.join_export,
+            self._resources.registry.join_export,
             follower,
             export_id,
             export if isinstance(export, Export) else None,
@@ -408,7 +402,7 @@ class SegmentsClient:
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
         follower = CallFollower()
         with anyio.move_on_after(timeout):
-            join = partial(self._registry.join_segment, follower, segment_id)
+            join = partial(self._resources.registry.join_segment, follower, segment_id)
             complete = await self._wait(follower, join)
             return await self._files.fetch(complete, target)
         raise follower.timeout_error(timeout)
@@ -505,7 +499,21 @@ class SegmentsClient:
         join: Callable[[], SharedExport],
         until: Callable[[SharedExport], bool] = lambda shared: shared.ended,
     ) -> Export:
-        return await follower.wait(self._gate, self._registry, self._requests, join, until)
+        return await follower.wait(
+            self._gate, self._resources.registry, self._resources.requests, join, until
+        )
+
+
+def _storage(clients: Clients, file_hosts: tuple[str, ...], *, loopback: bool) -> Storage:
+    return Storage(
+        clients,
+        partial(check_link, file_hosts=file_hosts, loopback=loopback),
+        redirects=MOST_REDIRECTS,
+        timeout=STORAGE_TIMEOUT,
+        # A caller's transport may connect to anything, or to no network at all.
+        check_addresses=partial(check_addresses, loopback=loopback) if clients.own else None,
+        signer=S3Signer(),
+    )
 
 
 def _is_accepted(shared: SharedExport) -> bool:

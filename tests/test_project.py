@@ -196,6 +196,20 @@ def test_imports_point_one_way(path: Path) -> None:
     assert above == set()
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "_sansio").glob("*/*.py")), ids=ids)
+def test_decisions_import_one_way(path: Path) -> None:
+    """Of the rooms of `_sansio`, each imports from those before it alone."""
+    order = ["api", "pace", "files", "jobs"]
+    above = {
+        name
+        for name in imports(path)
+        if name.startswith("segments_async._sansio.")
+        and (room := name.split(".")[2]) in order
+        and order.index(room) > order.index(path.parent.name)
+    }
+    assert above == set()
+
+
 def _optional_sandbox(layer: str, name: str) -> bool:
     return layer == "cli" and layer_of(name) == "sandbox"
 

@@ -20,6 +20,7 @@ from segments_async._sansio.api.wire import (
     LONGEST_ID,
     ApiAnswer,
     ApiRequest,
+    is_away,
     list_request,
     poll_request,
     status_error,
@@ -32,7 +33,6 @@ from segments_async._sansio.jobs.verdict import (
     Verdict,
     anothers_export,
     fatal,
-    is_away,
     on_poll,
     on_submit,
 )

@@ -12,11 +12,11 @@ import attrs
 
 from segments_async._files.errors import AttemptFailed
 from segments_async._http.storage import STORAGE_ERROR_CAP, StorageAnswer
+from segments_async._sansio.api.retry_after import retry_after_seconds
 from segments_async._sansio.files.links import LinkMalformed, LinkRefused
 from segments_async._sansio.files.ranges import content_encoding
 from segments_async._sansio.files.storage_errors import StorageError, storage_error
 from segments_async._sansio.jobs.exports import file_since
-from segments_async._sansio.pace.backoff import retry_after_seconds
 from segments_async.errors import (
     APIConnectionError,
     APIError,

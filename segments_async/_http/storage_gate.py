@@ -8,13 +8,13 @@ from collections.abc import Mapping
 
 import anyio
 
+from segments_async._sansio.api.retry_after import retry_after_seconds
 from segments_async._sansio.files.storage_outage import (
     LONGEST_STORAGE_OUTAGE,
     StorageFailure,
     StorageOutage,
     failure_of,
 )
-from segments_async._sansio.pace.backoff import retry_after_seconds
 
 logger: logging.Logger = logging.getLogger("segments_async")
 

@@ -11,8 +11,7 @@ import anyio
 import anyio.to_thread
 
 from segments_async._pace.gate import Gate
-from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
-from segments_async._sansio.jobs.verdict import NOT_NOW
+from segments_async._sansio.api.wire import NOT_NOW, ApiAnswer, ApiRequest
 from segments_async._sansio.pace.backoff import RetryQuota, full_jitter
 from segments_async.errors import APIConnectionError, APIStatusError, ServerError
 

@@ -23,6 +23,7 @@ from segments_async._sansio.api.decoding import (
     read_submitted,
 )
 from segments_async._sansio.api.redaction import redact
+from segments_async._sansio.api.retry_after import LONGEST_RETRY_AFTER, retry_after_seconds
 from segments_async._sansio.api.structure import export_from_json, export_to_json
 from segments_async._sansio.api.wire import (
     EXCERPT_CHARACTERS,
@@ -34,7 +35,6 @@ from segments_async._sansio.api.wire import (
     status_error,
 )
 from segments_async._sansio.files.links import quoted
-from segments_async._sansio.pace.backoff import LONGEST_RETRY_AFTER, retry_after_seconds
 from segments_async._sansio.pace.limit_headers import Hint, read_hint
 from segments_async.errors import APIStatusError, ConfigurationError, DecodeError
 from segments_async.models import Export, Segment

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.pace.backoff import LONGEST_RETRY_AFTER, retry_after_seconds
+from segments_async._sansio.api.retry_after import LONGEST_RETRY_AFTER, retry_after_seconds
 
 MOMENTS = st.datetimes(timezones=st.just(UTC)).filter(lambda moment: moment.year >= 1900)
 NOON = "Mon, 23 Nov 2026 12:00:00 GMT"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.api.wire import ApiAnswer, poll_request, submit_request
+from segments_async._sansio.api.wire import ApiAnswer, is_away, poll_request, submit_request
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._sansio.jobs.verdict import (
     LINK_GRACE,
@@ -19,7 +19,6 @@ from segments_async._sansio.jobs.verdict import (
     Result,
     Verdict,
     fatal,
-    is_away,
     on_poll,
     on_submit,
 )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from segments_async._sansio.api.redaction import redact
-from segments_async._sansio.pace.backoff import retry_after_seconds
+from segments_async._sansio.api.retry_after import retry_after_seconds
 from segments_async.errors import (
     APIStatusError,
     AuthenticationError,
@@ -82,6 +82,15 @@ class ApiAnswer:
     body: bytes = attrs.field(repr=False)
     at: float = 0.0
     raised: Exception | None = None
+
+
+#: Statuses that say "not now" of a request, and that nothing was done about it: 408 Request Timeout
+#: (RFC 9110, 15.5.9: "the client MAY repeat the request"), 421 Misdirected Request (15.5.20), 425
+#: Too Early (RFC 8470, 5.2), 429 Too Many Requests (RFC 6585).
+NOT_NOW = frozenset({408, 421, 425, 429})
+
+#: How a JSON object or list begins, in any of Unicode's encodings, byte order mark or not.
+_JSON_STARTS = frozenset({b"{", b"[", b"\x00", b"\xef", b"\xfe", b"\xff"})
 
 
 def checked_id(kind: str, value: object) -> str:
@@ -186,3 +195,15 @@ _MEANINGS: dict[int, tuple[type[APIStatusError], str]] = {
     503: (ServerError, "service unavailable"),
     504: (ServerError, "gateway timeout"),
 }
+
+
+def is_away(answer: ApiAnswer) -> bool:
+    """Whether the answer says that the vendor isn't there, and not what it thinks of the request.
+
+    502, 503, 504 and their like are a gateway's, and a 200 that isn't JSON is a login or a
+    maintenance page's, as a redirect leads to one. 408 is said by a server that has no time to
+    read. 500 is the vendor's own: the ticket guard's.
+    """
+    if 200 <= answer.status <= 299:
+        return answer.body[:64].lstrip()[:1] not in _JSON_STARTS
+    return answer.status in REDIRECTS or answer.status == 408 or 501 <= answer.status <= 599

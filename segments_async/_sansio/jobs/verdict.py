@@ -34,6 +34,7 @@ from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import (
     LONGEST_ID,
     MOVED,
+    NOT_NOW,
     REDIRECTS,
     ApiAnswer,
     ApiRequest,
@@ -63,14 +64,6 @@ MISSING_GRACE = 10.0
 LINK_GRACE = 60.0
 #: So many such answers it takes besides: while the vendor is away, polls are far apart.
 MISSING_ANSWERS = 3
-
-#: Statuses that say "not now" of a request, and that nothing was done about it: 408 Request Timeout
-#: (RFC 9110, 15.5.9: "the client MAY repeat the request"), 421 Misdirected Request (15.5.20), 425
-#: Too Early (RFC 8470, 5.2), 429 Too Many Requests (RFC 6585).
-NOT_NOW = frozenset({408, 421, 425, 429})
-
-#: How a JSON object or list begins, in any of Unicode's encodings, byte order mark or not.
-_JSON_STARTS = frozenset({b"{", b"[", b"\x00", b"\xef", b"\xfe", b"\xff"})
 
 Submitted = Literal["no", "yes", "maybe"]
 
@@ -208,18 +201,6 @@ def anothers_export(segment_id: str, request: ApiRequest) -> Verdict:
         where="$.exportId",
     )
     return _lost(segment_id, error)
-
-
-def is_away(answer: ApiAnswer) -> bool:
-    """Whether the answer says that the vendor isn't there, and not what it thinks of the request.
-
-    502, 503, 504 and their like are a gateway's, and a 200 that isn't JSON is a login or a
-    maintenance page's, as a redirect leads to one. 408 is said by a server that has no time to
-    read. 500 is the vendor's own: the ticket guard's.
-    """
-    if 200 <= answer.status <= 299:
-        return answer.body[:64].lstrip()[:1] not in _JSON_STARTS
-    return answer.status in REDIRECTS or answer.status == 408 or 501 <= answer.status <= 599
 
 
 def fatal(error: SegmentsError | None) -> bool:

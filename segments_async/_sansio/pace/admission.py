@@ -33,9 +33,9 @@ from typing import Generic
 
 import attrs
 
-from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
-from segments_async._sansio.jobs.verdict import NOT_NOW, is_away
-from segments_async._sansio.pace.backoff import TicketGuard, retry_after_seconds
+from segments_async._sansio.api.retry_after import retry_after_seconds
+from segments_async._sansio.api.wire import NOT_NOW, ApiAnswer, ApiRequest, is_away
+from segments_async._sansio.pace.backoff import TicketGuard
 from segments_async._sansio.pace.limit_headers import read_hint
 from segments_async._sansio.pace.outage import AWAY_IN_A_ROW, ListProbes, Outage, SubmitHold
 from segments_async._sansio.pace.pacer import Pacer

@@ -1,7 +1,7 @@
 """While the vendor can't be reached, every request waits, and no export fails because of it.
 
 An outage shows in three ways: name resolution or connecting fails; requests go and no answer comes;
-a gateway answers in the vendor's place (`verdict.is_away`). Each concerns the whole client, not one
+a gateway answers in the vendor's place (`wire.is_away`). Each concerns the whole client, not one
 export. So one backoff delays all requests. Then a single harmless request goes (a poll, or a list)
 as a probe, and the first answer of the vendor's own ends the outage.
 

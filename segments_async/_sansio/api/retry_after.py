@@ -1,0 +1,54 @@
+"""The pause that an answer asks for."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+#: The longest pause that a Retry-After can order, in seconds. Other APIs of this vendor ask for
+#: seconds or minutes, and an hour is longer than any known window. A day, or a typing error, would
+#: silently stop all requests of the account.
+LONGEST_RETRY_AFTER = 3600.0
+
+#: Python's float() would also take "inf", "1_000" and "1e9".
+_NUMBER = re.compile(r"[0-9]{1,16}(\.[0-9]{1,16})?")
+
+
+def retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None:
+    """The pause that an answer asks for, in seconds; None where it asks for none that makes sense.
+
+    RFC 9110 section 10.2.3: seconds (servers send fractions, too) or a date. The date is read
+    against the answer's own ``Date``, since neither clock need be right. Only 429 and 503 count: a
+    401 with a Retry-After is still a 401. Past, negative, NaN and garbage are None, and the
+    client's own backoff holds.
+    """
+    value = headers.get("retry-after")
+    if value is None or status not in (429, 503):
+        return None
+    seconds = _seconds(value.strip(), headers.get("date"))
+    if math.isnan(seconds) or seconds <= 0:
+        return None
+    return min(seconds, LONGEST_RETRY_AFTER)
+
+
+def _seconds(value: str, date: str | None) -> float:
+    if _NUMBER.fullmatch(value):
+        return float(value)
+    until, since = _moment(value), _moment(date)
+    if until is None or since is None:
+        return math.nan
+    return (until - since).total_seconds()
+
+
+def _moment(value: str | None) -> datetime | None:
+    """An HTTP date with its zone, or None."""
+    if value is None or len(value) > 64:
+        return None
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return moment if moment.tzinfo else None
