@@ -130,7 +130,7 @@ def test_what_a_server_said_is_repeated(driver: Any) -> None:
         ("25006", "the address of the primary"),
         ("26000", "transaction pooler"),
         ("42P05", "transaction pooler"),
-        ("53300", "one connection for each run"),
+        ("53300", "one connection for each live run"),
     ],
 )
 def test_what_the_reader_can_do(driver: Any, state: str, words: str) -> None:
