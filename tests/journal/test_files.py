@@ -294,3 +294,20 @@ def test_a_stale_rollback_journal(tmp_path: Path) -> None:
     assert database.runs() == []
     open_run(database, DESTINATION, "new", "x").close()
     assert [run.name for run in Database.open(path, ACCOUNT).runs()] == ["new"]
+
+
+def test_a_lock_is_seen_without_being_taken(tmp_path: Path) -> None:
+    """`is_locked` tells a held lock from a file that a dead process left, and takes neither."""
+    path = tmp_path / "x.lock"
+    assert not FileLock.is_locked(path)
+    lock = FileLock.try_acquire(path)
+    assert lock is not None
+    assert FileLock.is_locked(path)
+    assert FileLock.holder(path) == os.getpid()
+    lock.release()
+    assert not FileLock.is_locked(path)
+    path.touch()
+    assert not FileLock.is_locked(path)
+    path.unlink()
+    path.symlink_to(tmp_path)
+    assert FileLock.is_locked(path), "a file that can't be opened is taken for locked"
