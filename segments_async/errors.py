@@ -24,7 +24,7 @@
     ├── BulkExportError               .report; its class is in `segments_async.results`
     └── JournalError                  .reason: locked, damaged, newer, foreign... .location
 
-Payload are attributes, so that no program has to read a message. No error holds a request or a
+Facts are attributes, so that no program has to read a message. No error holds a request or a
 response: those carry credentials and signed links, and errors end up in logs and pickles.
 """
 
@@ -91,7 +91,7 @@ class TargetExistsError(ConfigurationError):
 
 
 class APIError(SegmentsError):
-    """A request to the vendor's API went wrong.
+    """A request to the vendor's API failed.
 
     Attributes:
         method: the HTTP method, such as ``"POST"``.
@@ -156,7 +156,7 @@ class APIStatusError(APIError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the vendor couldn't validate the API key and access token. Tried once, never again."""
+    """401: the vendor couldn't validate API key and access token. The request isn't repeated."""
 
 
 class PermissionDeniedError(APIStatusError):
@@ -168,7 +168,7 @@ class NotFoundError(APIStatusError):
 
 
 class RateLimitedError(APIStatusError):
-    """429, more often in a row than one call is worth. Its pause already holds for every task.
+    """429, in each attempt of one call. The pause after it delays every request of the client.
 
     Attributes:
         scope: which limit was hit (``"org"``, ``"account"``, ``"workspace"``...), where the
@@ -217,7 +217,7 @@ class ExportFailedError(ExportError):
 
 
 class ExportTimeoutError(ExportError):
-    """Time ran out while the vendor was still at work. Not a failure.
+    """Time ran out while the vendor was still at work. The export goes on there.
 
     Hand ``.export`` to :meth:`SegmentsClient.wait_for_export` to go on waiting.
     """
@@ -228,7 +228,7 @@ class ExportExpiredError(ExportError):
 
 
 class SubmitUnknownError(ExportError):
-    """The POST went, and nobody can ask what became of it: its answer was lost or has no id.
+    """The POST was sent, and its answer was lost or has no id: no poll can tell what came of it.
 
     The export may or may not be running at the vendor. The API has no idempotency key, so the POST
     is never silently repeated. Where the answer has an id that can't go into a URL, the export does
@@ -269,7 +269,7 @@ class DownloadError(SegmentsError):
 
 
 class JournalError(SegmentsError):
-    """The journal can't be used. It is never guessed at what it may have said.
+    """The journal can't be used. The library never guesses what a damaged journal said.
 
     Attributes:
         reason: ``"locked"`` (a live process has the run, or writes without end), ``"damaged"``

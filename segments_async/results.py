@@ -20,14 +20,14 @@ Source = Literal["exported", "resumed", "unchanged"]
 
 @attrs.frozen
 class ExportedFile:
-    """A whole file, safely where it was wanted.
+    """A whole file, in its place.
 
     Attributes:
         location: the absolute path.
         size: in bytes, as written: of a file that is stored gzip-encoded, decoded.
         sha256: of the bytes as written, in hex.
-        verified: whether the server told a length and it agreed. False where no length was told:
-            the file may be whole, and nobody can know.
+        verified: whether the server announced a length, and the file has that length. False where
+            no length was announced: a file that was cut off can't be told from a whole one then.
         export: the export it came from.
     """
 
@@ -82,12 +82,12 @@ class Completed:
 
 @attrs.frozen
 class NotExported:
-    """A segment that came to no file.
+    """A segment without a file.
 
     Attributes:
         segment_id: the segment.
         export: the export as last seen, or None where there is none.
-        error: why.
+        error: why there is no file.
         submitted: whether the vendor was asked: ``"no"``, ``"yes"``, or ``"maybe"`` where the
             answer was lost.
         resumable: whether going on later costs no second export: the export is still running or
@@ -113,14 +113,14 @@ class Progress:
 
     Attributes:
         total: segments of the run.
-        waiting: not submitted yet.
-        pending: at work at the vendor.
-        fetching: complete at the vendor, the file not in place yet.
-        exported: done.
-        unchanged: done without an export, the segment being as it was.
-        not_exported: ended without a file.
+        waiting: segments that are not submitted yet.
+        pending: segments whose exports the vendor works on.
+        fetching: segments whose exports are complete, and whose files are not in place yet.
+        exported: segments whose files are in place.
+        unchanged: segments that were not exported again, since their last files are still right.
+        not_exported: segments that ended without a file.
         bytes: of files, fetched so far.
-        requests: sent to the API by this client since the run began, by whomever.
+        requests: sent to the API by all callers of this client since the run began.
         throttled: how many of those were answered 429.
         rate: requests/s sent at most at present; None while nothing limits them.
         oldest_link_age: seconds since the vendor completed the oldest export whose file isn't in
@@ -146,12 +146,13 @@ class Progress:
 
 @attrs.frozen
 class BulkReport(Generic[OutcomeT]):
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         name: the run's.
-        exported: who was, in the order they ended.
-        not_exported: who wasn't, and why.
+        exported: outcomes of the segments whose files are in place, in completion order. Of a run
+            with ``to=None``: outcomes of the segments whose exports are COMPLETE.
+        not_exported: outcomes of the other segments, each with its error, in completion order.
         started_at: aware, UTC.
         ended_at: aware, UTC.
         progress: the last.
@@ -184,7 +185,7 @@ class BulkExportError(SegmentsError):
     """Not every segment of a bulk export was exported.
 
     Attributes:
-        report: who was and who wasn't, and why.
+        report: the outcomes of all segments.
     """
 
     report: BulkReport[Any]

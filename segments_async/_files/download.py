@@ -1,7 +1,7 @@
 """One attempt to download the missing bytes of a file, over one connection or several.
 
 Each body is gathered in batches, which worker threads write and hash while the next batch arrives
-(docs/design.md: Files).
+(docs/decisions.md: Files).
 """
 
 from __future__ import annotations

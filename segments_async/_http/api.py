@@ -32,7 +32,7 @@ from segments_async._sansio.api.wire import FIXED_PATHS, SHOWN_HEADERS, ApiAnswe
 from segments_async.errors import APIConnectionError, DecodeError
 
 #: Requests that are sent at once. 32 slots cap answers of 0.57 s at 56/s; 64 carry 100/s, and 128
-#: doubled the 429s after a cut of the limit (docs/design.md). No request ever waits inside httpx.
+#: doubled the 429s after a cut of the limit (docs/decisions.md). No request waits inside httpx.
 SLOTS = 64
 
 #: Largest bodies read, in bytes. 100 000 segments are 32 MB.

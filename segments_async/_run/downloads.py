@@ -1,4 +1,4 @@
-"""The files of one run: what is complete and not fetched yet, and the tasks that fetch it."""
+"""The queue of a run's files that are complete at the vendor, and the tasks that fetch them."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from segments_async.models import Export
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
-#: With less than this left of a file's 48 hours, somebody should know.
+#: A warning is logged where less than this is left of a file's 48 hours when its fetch begins.
 WARN_BELOW = timedelta(hours=6)
 
 ItemT = TypeVar("ItemT")
 
 
 class DownloadQueue(Generic[ItemT]):
-    """Fetches the oldest first, since files stay for 48 hours.
+    """Fetches the oldest file first, since files stay for 48 hours.
 
     Args:
-        fetch: fetches one, and never raises but when it is cancelled.
-        slots: of the whole client, for connections to storage.
+        fetch: fetches one file, and raises only when it is cancelled.
+        slots: for connections to storage, of the whole client.
         at_once: files of this run fetched at once.
     """
 
@@ -49,7 +49,7 @@ class DownloadQueue(Generic[ItemT]):
         self._seconds = 0.0
 
     def add(self, item: ItemT, export: Export, tasks: TaskGroup | None) -> None:
-        """Queue a file. None is fetched any more once the run's time is up."""
+        """Queue a file. `tasks`: None once the run's time is up: then no file is fetched."""
         self._added += 1
         since = file_since(export) or datetime.now(UTC)
         heapq.heappush(self._queue, (since, self._added, item, export))
@@ -59,7 +59,7 @@ class DownloadQueue(Generic[ItemT]):
 
     @property
     def oldest_link_age(self) -> float | None:
-        """Seconds, by this machine's clock; None while nothing waits to be fetched, or is."""
+        """Seconds since the oldest file was made, by this machine's clock; None without one."""
         waiting = [entry[0] for entry in self._queue[:1]]
         oldest = min([*self._under_way.values(), *waiting], default=None)
         if oldest is None:
@@ -68,11 +68,11 @@ class DownloadQueue(Generic[ItemT]):
 
     @property
     def seconds_each(self) -> float:
-        """Seconds for one file on average, several being fetched at once; 0 before the first."""
+        """Seconds between two fetched files on average; 0 before the first."""
         return self._seconds / self._done / self._at_once if self._done else 0.0
 
     async def _fetch_all(self) -> None:
-        """Fetch until nothing waits to be fetched."""
+        """Fetch until the queue is empty."""
         try:
             while self._queue:
                 async with self._slots:

@@ -15,7 +15,7 @@ logger: logging.Logger = logging.getLogger("segments_async")
 
 
 class Manifest:
-    """One writer at a time, as many lines at once as have gathered."""
+    """Appends lines: one writer at a time, each time all lines that are queued."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -23,12 +23,12 @@ class Manifest:
         self._writing = False
 
     def add(self, line: dict[str, object]) -> bool:
-        """Queue a line. Whether somebody has to `write` it, since nobody is at it."""
+        """Queue a line. Returns whether `write` has to be called: no task is writing."""
         self._unwritten.append(json.dumps(line))
         return not self._writing
 
     async def write(self) -> None:
-        """Append what has gathered, unless somebody is at it already."""
+        """Append the queued lines, unless another task does so already."""
         if self._writing:
             return
         self._writing = True

@@ -1,7 +1,8 @@
 """The tasks that send a run's requests: as many as were ever needed at once, used again and again.
 
-A task for each request costs more processor time than all that is decided about that request. A
-ticket goes straight to an idle worker, whoever leads the gate; the run's own task isn't woken.
+A task for each request would cost more processor time than all decisions about that request. A
+permit goes straight to an idle worker, whichever caller leads the gate; the run's own task isn't
+woken.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from segments_async._pace.permits import Mailbox, Permit
 
 
 class WorkerPool(Mailbox):
-    """A run's inbox: tickets are spent by workers, other news wakes the task that waits here."""
+    """A run's mailbox: workers use the permits; any other item wakes the task that waits here."""
 
     def __init__(self, perform: Callable[[Permit], Awaitable[None]]) -> None:
         super().__init__()
@@ -23,11 +24,11 @@ class WorkerPool(Mailbox):
         self._tasks: TaskGroup | None = None
 
     def open(self, tasks: TaskGroup) -> None:
-        """Have workers in this task group spend the tickets from now on."""
+        """Have workers in this task group use the permits from now on."""
         self._tasks = tasks
 
     def close(self) -> None:
-        """Start no more work, and let idle workers go. Tickets gather in `items` again."""
+        """Start no more work, and end the idle workers. Permits gather in `items` again."""
         self._tasks = None
         while self._idle:
             self._idle.pop().wake()
@@ -52,7 +53,7 @@ class WorkerPool(Mailbox):
                     await self._perform(mailbox.items.popleft())
         finally:
             if mailbox in self._idle:
-                # Cancelled while idle: a ticket that came now would wait here for ever.
+                # Cancelled while idle: a permit that came now would wait here for ever.
                 self._idle.remove(mailbox)
-            # Cancelled with a ticket in hand: whoever clears the desk gives it back.
+            # Cancelled with a permit in its mailbox: the run releases what is in `items`.
             self.items.extend(mailbox.items)

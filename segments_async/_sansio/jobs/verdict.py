@@ -1,23 +1,23 @@
 """What an answer means for an export: one function for submits, one for polls.
 
-Both are told all that came of one request, and return a `Verdict`: which events of `lifecycle`
-happened, and whether, and when, the vendor is asked again. Bulk runs, `export()` and
-`request_export()` go by the same two.
+Both take the result of one request, and return a `Verdict`: which events of `lifecycle` happened,
+and whether, and when, the vendor is asked again. Bulk runs, `export()` and `request_export()` use
+the same two functions.
 
-What came of a submit:
+The results of a submit:
 
 =============================  ====================  ==============================================
-the vendor answered            events                and then
+the vendor answered            events                what follows
 =============================  ====================  ==============================================
 2xx with an export's id        ACCEPTED              polled; ended at once where it says so
 2xx without a readable id      LOST                  unknown: the export may be running
-429, 408, 421, 425             NOT_SENT              asked again: all four say "not now"
+429, 408, 421, 425             NOT_SENT              sent again: all four say "not now"
 other 4xx                      REFUSED               a later session may ask again; not of 404, 410
 301, 307, 308                  REFUSED               the run ends: `base_url` is wrong
 500                            LOST                  unknown, and a ticket is raised
-anything else                  LOST                  unknown: a gateway can't know what is behind it
+any other status               LOST                  unknown: a gateway can't know it
 nothing, and it may have left  LOST                  unknown
-nothing, and it never left     NOT_SENT              asked again
+nothing, and it never left     NOT_SENT              sent again
 =============================  ====================  ==============================================
 
 "A failing poll never ends the wait": only FAILED, COMPLETE, a 404 that lasts, 401 and 403 do.
@@ -67,8 +67,8 @@ MISSING_ANSWERS = 3
 
 Submitted = Literal["no", "yes", "maybe"]
 
-#: What came of one request: an answer, an error of the link or of a body, or None where the sender
-#: was cut off.
+#: The result of one request: an answer, an error of the connection or of the body, or None where
+#: the sender was cancelled.
 Result = ApiAnswer | APIConnectionError | DecodeError | None
 
 
