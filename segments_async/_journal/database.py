@@ -154,7 +154,7 @@ class Database:
         """The spec of an unfinished run; None where the journal has none."""
         with self.reading() as connection:
             row = self._run(connection, name)
-            if row is None:
+            if row is None or row["ended_at"] is not None:
                 return None
             return load_spec(connection, row["id"]) or load_spec_file(row["destination"], name)
 
