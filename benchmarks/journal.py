@@ -40,7 +40,7 @@ from segments_async import JournalError, NotExported, Pacer, SegmentsClient
 from segments_async._journal.database import Database
 from segments_async._journal.opening import open_run
 from segments_async._journal.sql import SqlJournal
-from segments_async._journal.tables import events, stamp, with_checksum
+from segments_async._journal.tables import events, format_time, with_checksum
 from segments_async._run.start import account_of
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.jobs.payload import payload_to_json
@@ -136,7 +136,7 @@ def fill(
     opened = open_run(Database.open(path, account), "/exports", run, run)
     rows: list[dict[str, Any]] = []
     number = 0
-    at = stamp(datetime.now(UTC) - timedelta(days=400 if ends else 0))
+    at = format_time(datetime.now(UTC) - timedelta(days=400 if ends else 0))
     for n in range(segments):
         export = export_of(f"segment-{run}-{n:07}")
         for event in LOGGED:

@@ -16,6 +16,7 @@ from segments_async._journal.errors import mapped_errors
 from segments_async._journal.limit import exchange
 from segments_async._journal.log import Log, counted_states
 from segments_async._journal.records import GuardRecord, RunSpec, RunStatus, counts
+from segments_async._journal.refusals import journal_error
 from segments_async._journal.specs import load_spec, load_spec_file, spec_sizes
 from segments_async._journal.tables import (
     LASTING_ONLY,
@@ -37,7 +38,6 @@ from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.payload import Payload, payload_from_json
 from segments_async._sansio.jobs.replay import records
 from segments_async._sansio.pace.shared_limit import GroupView, Report
-from segments_async.errors import JournalError
 from segments_async.models import Segment
 from segments_async.results import ExportedFile
 
@@ -109,18 +109,15 @@ class Database:
             raise Malformed(f"{len(rows)} headers")
         version = rows[0].version
         if isinstance(version, int) and version > SCHEMA:
-            raise JournalError(
-                f"{self.location}: written by a later version of segments-async (schema {version};"
-                f" this version knows schema {SCHEMA}). Nothing was changed or sent",
-                reason="newer",
-                location=self.location,
+            raise journal_error(
+                self.location,
+                "newer",
+                f"written by a later version of segments-async (schema {version}; this version "
+                f"knows schema {SCHEMA}). Nothing was changed or sent",
             )
         if checked(journal, rows[0])["account"] != account:
-            raise JournalError(
-                f"{self.location}: the journal of another account (base URL or API key differ)",
-                reason="foreign",
-                location=self.location,
-            )
+            text = "the journal of another account (base URL or API key differ)"
+            raise journal_error(self.location, "foreign", text)
 
     # ----------------------------------------------------------------- runs
 
@@ -157,7 +154,7 @@ class Database:
         """The spec of an unfinished run; None where the journal has none."""
         with self.reading() as connection:
             row = self._run(connection, name)
-            if row is None:
+            if row is None or row["ended_at"] is not None:
                 return None
             return load_spec(connection, row["id"]) or load_spec_file(row["destination"], name)
 
@@ -236,11 +233,11 @@ class Database:
                 }
                 connection.execute(insert(guard).values(with_checksum(guard, values)))
 
-    def exchange(self, member: str, tell: Callable[[GroupView], Report]) -> Report:
+    def exchange(self, member: str, make_report: Callable[[GroupView], Report]) -> Report:
         """Read the rate limit that the account's processes found, and add this process's report."""
         with self.writing() as connection:
             self.add_missing_tables(connection)
-            report = exchange(connection, self.backend.now(connection), member, tell)
+            report = exchange(connection, self.backend.now(connection), member, make_report)
         self.on_tables_committed()
         return report
 

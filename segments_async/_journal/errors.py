@@ -10,12 +10,12 @@ from typing import Any, cast
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from segments_async._journal.locked import Locked
+from segments_async._journal.refusals import Locked, journal_error
 from segments_async._journal.tables import ChecksumError, Malformed
 from segments_async._sansio.error_chain import chain
 from segments_async._sansio.jobs.lifecycle import IllegalTransition
 from segments_async._sansio.jobs.payload import UnreadablePayload
-from segments_async.errors import ConfigurationError, JournalError, JournalReason
+from segments_async.errors import ConfigurationError, JournalReason
 
 _DRIVERS = frozenset({"sqlite3", "psycopg", "psycopg2", "pg8000"})
 
@@ -32,13 +32,9 @@ def mapped_errors(location: str, secrets: Iterable[str] = ()) -> Generator[None]
     try:
         yield
     except _DAMAGE as exc:
-        raise JournalError(
-            f"{location}: damaged: {exc}", reason="damaged", location=location
-        ) from exc
+        raise journal_error(location, "damaged", f"damaged: {exc}") from exc
     except OSError as exc:
-        raise JournalError(
-            f"{location}: {exc.strerror or exc}", reason="unavailable", location=location
-        ) from exc
+        raise journal_error(location, "unavailable", exc.strerror or str(exc)) from exc
     except TypeError as exc:
         if "unexpected keyword argument" not in str(exc):
             raise
@@ -88,7 +84,7 @@ def _mapped(exc: Exception, location: str, secrets: tuple[str, ...]) -> Exceptio
         return Locked("another process holds the database")
     said = str(_without(_first_line(exc), secrets))
     hint = _HINTS.get(sqlstate(_original(exc)) or "", "")
-    return JournalError(f"{location}: {said:.200}{hint}", reason=reason, location=location)
+    return journal_error(location, reason, f"{said:.200}{hint}")
 
 
 def _is_drivers(exc: Exception) -> bool:

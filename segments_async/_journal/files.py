@@ -6,7 +6,6 @@ import contextlib
 import glob
 import os
 import re
-from collections.abc import Generator
 from pathlib import Path
 from typing import Self
 
@@ -122,18 +121,30 @@ class FileLock:
 
     @staticmethod
     def is_locked(path: Path) -> bool:
-        """Whether a process has locked the file. Other processes may try to lock it meanwhile."""
-        with _opened(path) as descriptor:
-            return descriptor is not None and not is_free(descriptor)
+        """Whether a process has locked the file; also True where the file can't be opened."""
+        try:
+            descriptor = _open_existing(path)
+        except OSError as exc:
+            return not isinstance(exc, FileNotFoundError)
+        try:
+            return not is_free(descriptor)
+        finally:
+            os.close(descriptor)
 
     @staticmethod
     def holder(path: Path) -> int | None:
         """The id of the process that has locked the file; None where the file has none."""
-        with _opened(path) as descriptor, contextlib.suppress(OSError):
-            if descriptor is not None:
-                text = os.read(descriptor, _HOLDER_SIZE)
-                return int(text) if text.strip().isdigit() else None
-        return None
+        try:
+            descriptor = _open_existing(path)
+        except OSError:
+            return None
+        try:
+            text = os.read(descriptor, _HOLDER_SIZE)
+            return int(text) if text.strip().isdigit() else None
+        except OSError:
+            return None
+        finally:
+            os.close(descriptor)
 
     def confirm(self, connection: object) -> None:
         """Nothing to check: the lock does not depend on a connection."""
@@ -163,18 +174,8 @@ class FileLock:
             self._descriptor = None
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Generator[int | None]:
-    """A descriptor of the lock file; None where the file can't be opened."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        yield None
-        return
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+def _open_existing(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 #: Characters of the process id in a lock file, filled with blanks.

@@ -25,8 +25,8 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
+from segments_async._journal.refusals import Locked
 from segments_async._sansio.jobs.journal_outage import LONGEST_OUTAGE, JournalOutage
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.jobs.record import LogEntry

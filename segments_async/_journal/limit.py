@@ -34,7 +34,7 @@ REMEMBERED = timedelta(days=35)
 
 
 def exchange(
-    connection: Connection, now: datetime, member: str, tell: Callable[[GroupView], Report]
+    connection: Connection, now: datetime, member: str, make_report: Callable[[GroupView], Report]
 ) -> Report:
     """Read the reports of all processes, and store this process's report.
 
@@ -42,9 +42,9 @@ def exchange(
         connection: in a transaction that excludes the other processes.
         now: by a clock that all processes share.
         member: this process's name.
-        tell: makes this process's report from those of the others.
+        make_report: makes this process's report from those of the others.
     """
-    report = tell(_group_view(connection, now, member))
+    report = make_report(_group_view(connection, now, member))
     if report.limit is not None:
         group = {"sum_id": report.epoch, "requests": repr(report.limit), "at": format_time(now)}
         connection.execute(delete(limit))

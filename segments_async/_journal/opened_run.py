@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -21,7 +21,8 @@ from sqlalchemy.exc import IntegrityError
 from segments_async._journal.backends import Backend, RunLock
 from segments_async._journal.errors import mapped_errors
 from segments_async._journal.high_water import HighWaterFile
-from segments_async._journal.locked import Locked
+from segments_async._journal.log import Log
+from segments_async._journal.refusals import Locked, journal_error
 from segments_async._journal.set_aside import SetAside
 from segments_async._journal.specs import drop_spec
 from segments_async._journal.tables import (
@@ -34,7 +35,7 @@ from segments_async._journal.tables import (
 )
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord, LogEntry
-from segments_async.errors import JournalError, JournalReason
+from segments_async.errors import JournalError
 
 #: Seconds to wait for a lock that another session has after our connection was lost: it may be the
 #: lock of our own lost session, or the short one by which a process tests whether a run is locked.
@@ -73,8 +74,7 @@ class OpenedRun:
         lock: excludes other processes from the run; None for a finished run.
         row: of the run.
         known: records of its exports, by segment id.
-        number: of the last event in its log; 0 for an empty log.
-        last_checksum: of that event.
+        log: of the run, which has been read.
         high_water: the file for the number of durable events; None for a run without a directory.
         set_aside: the file for unwritten events; None for a run without a directory.
     """
@@ -86,18 +86,16 @@ class OpenedRun:
         lock: RunLock | None,
         row: Mapping[str, Any],
         known: dict[str, ExportRecord],
-        *,
-        number: int = 0,
-        last_checksum: str | None = None,
-        high_water: HighWaterFile | None = None,
-        set_aside: SetAside | None = None,
+        log: Log,
+        high_water: HighWaterFile | None,
+        set_aside: SetAside | None,
     ) -> None:
         self._backend = backend
         self._link = _OwnedConnection(connection)
         self._lock = lock
         self._row = dict(row)
-        self._number = self._durable = number
-        self._last_checksum = last_checksum
+        self._number = self._durable = log.number
+        self._last_checksum = log.last_checksum
         #: Checksums, by number, of rows that an attempt may have written.
         self._in_doubt: dict[int, str] = {}
         self._finished_row: dict[str, Any] | None = None
@@ -225,7 +223,7 @@ class OpenedRun:
         link = self._link
         with link.lock, mapped_errors(self.location, self._backend.secrets):
             if self._closed:
-                self._refuse("the run is closed", "unavailable")
+                raise journal_error(self.location, "unavailable", "the run is closed")
             try:
                 yield link
             except BaseException as exc:
@@ -247,20 +245,21 @@ class OpenedRun:
             with connection.begin():
                 self._verify(connection)
             if not regained:
-                self._wait_for_lock()
+                raise self._still_locked()
         except BaseException:
             link.drop()
             raise
         self._held_since = None
         return connection
 
-    def _wait_for_lock(self) -> NoReturn:
+    def _still_locked(self) -> Locked | JournalError:
+        """The error for a run that another session has locked: after some seconds a final one."""
         now = time.monotonic()
         if self._held_since is None:
             self._held_since = now
         if now - self._held_since > _HELD_SECONDS:
-            self._taken()
-        raise Locked(f"run {self.name} is held by another session")
+            return self._taken()
+        return Locked(f"run {self.name} is held by another session")
 
     def _verify(self, connection: Connection) -> None:
         """Check that the run's row and the end of its log are as this process left them.
@@ -268,30 +267,34 @@ class OpenedRun:
         Raises:
             JournalError: another process went on with the run, or the log lost durable events.
         """
-        run_id = self._row["id"]
+        run_id, number = self._row["id"], self._durable
         found = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
         row = None if found is None else checked(runs, found)
         if row is not None and row == self._finished_row:
             self._ended(row)
         if row != self._row:
-            self._taken()
-        query = select(events).where(events.c.run_id == run_id, events.c.number >= self._durable)
+            raise self._taken()
+        query = select(events).where(events.c.run_id == run_id, events.c.number >= number)
         rows = [checked(events, r) for r in connection.execute(query.order_by(events.c.number))]
         checksums = {row["number"]: row["seal"] for row in rows}
-        if self._durable and checksums.pop(self._durable, None) != self._last_checksum:
-            last = last_number(connection, run_id)
-            if checksums or last >= self._durable:
-                self._taken()
-            self._refuse(
-                f"damaged: run {self.name} had {self._durable} events here, and has {last} now. "
-                "The database lost its last commits (a failover to a server that lacked them, or a "
-                "backup that was put back). The run was ended, and nothing more was sent",
-                "damaged",
-            )
+        if number and checksums.pop(number, None) != self._last_checksum:
+            raise self._lost(last_number(connection, run_id))
         if not checksums.items() <= self._in_doubt.items():
-            self._taken()
+            raise self._taken()
         if checksums:
             self._wrote(max(checksums), checksums[max(checksums)])
+
+    def _lost(self, last: int) -> JournalError:
+        """The error for a log whose event with the number `_durable` is another one, or is gone."""
+        if last >= self._durable:
+            return self._taken()
+        return journal_error(
+            self.location,
+            "damaged",
+            f"damaged: run {self.name} had {self._durable} events here, and has {last} now. The "
+            "database lost its last commits (a failover to a server that lacked them, or a backup "
+            "that was put back). The run was ended, and nothing more was sent",
+        )
 
     def _wrote(self, number: int, checksum: str) -> None:
         with self._counting:
@@ -310,16 +313,14 @@ class OpenedRun:
         if self._set_aside is not None:
             self._set_aside.remove()
 
-    def _taken(self) -> NoReturn:
-        self._refuse(
-            f"another process has gone on with run {self.name}, or pruned it, while this one had "
-            "lost the database. Nothing of the other's was overwritten; this process sends nothing "
-            "more for the run",
+    def _taken(self) -> JournalError:
+        return journal_error(
+            self.location,
             "locked",
+            f"another process has gone on with run {self.name}, or deleted it, while this process "
+            "had lost the database. Nothing of the other process was overwritten; this process "
+            "sends nothing more for the run",
         )
-
-    def _refuse(self, what: str, reason: JournalReason) -> NoReturn:
-        raise JournalError(f"{self.location}: {what}", reason=reason, location=self.location)
 
 
 def last_number(connection: Connection, run_id: int) -> int:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
 from sqlalchemy import Connection, func, insert, select
 
 from segments_async._journal.backends import RunLock
 from segments_async._journal.database import Database
 from segments_async._journal.high_water import HighWaterFile, HighWaterMark, marks
-from segments_async._journal.locked import Locked
 from segments_async._journal.log import Log
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.records import RunSpec
+from segments_async._journal.refusals import Locked, journal_error
 from segments_async._journal.set_aside import SetAside
 from segments_async._journal.specs import remove_spec_file, store_spec
 from segments_async._journal.tables import checked, events, format_time, runs, with_checksum
@@ -47,19 +47,16 @@ def open_run(
         ConfigurationError: the run has another destination.
         JournalError: the log is damaged, or the journal is an older copy.
     """
+    backend = database.backend
     with database.errors(), contextlib.ExitStack() as undo:
-        connection = database.backend.engine.connect()
+        connection = backend.engine.connect()
         undo.callback(connection.close)
         lock: RunLock | None = None
         with connection.begin():
-            database.backend.exclude_others(connection)
+            backend.exclude_others(connection)
             database.add_missing_tables(connection)
-            journal = database.backend.identity(connection)
-            row = _find_run(connection, destination, name)
-            if row is None:
-                _check_missing(database, connection, journal, destination, name)
-                row = _new_run(connection, destination, name, now_name)
-            _check_destination(row, destination)
+            journal = backend.identity(connection)
+            row = _found_or_new(database, connection, journal, destination, name, now_name)
             if row["ended_at"] is None:
                 lock = _lock(database, connection, row)
                 undo.callback(lock.release)
@@ -67,10 +64,7 @@ def open_run(
                     store_spec(connection, row["id"], spec)
         database.on_tables_committed()
         if lock is not None:
-            lock.confirm(connection)
-            if lock.unclean:
-                with database.reading() as reader:
-                    database.backend.check_integrity(reader)
+            _check_lock(database, connection, lock)
         if spec is not None:
             remove_spec_file(destination, row["name"])
         # The run is locked: no other process appends to its log while the log is read.
@@ -82,17 +76,29 @@ def open_run(
             log = Log(database.reading, row["id"])
             known = records(log)
         undo.pop_all()
-    return OpenedRun(
-        database.backend,
-        connection,
-        lock,
-        row,
-        known,
-        number=log.number,
-        last_checksum=log.last_checksum,
-        high_water=_high_water_file(journal, row),
-        set_aside=set_aside,
-    )
+    high_water = _high_water_file(journal, row)
+    return OpenedRun(backend, connection, lock, row, known, log, high_water, set_aside)
+
+
+def _found_or_new(
+    database: Database,
+    connection: Connection,
+    journal: str,
+    destination: str | None,
+    name: str | None,
+    now_name: str,
+) -> Mapping[str, Any]:
+    row = _find_run(connection, destination, name)
+    if row is None:
+        _check_missing(database, connection, journal, destination, name)
+        return _new_run(connection, destination, name, now_name)
+    if row["destination"] != destination:
+        raise ConfigurationError(
+            f"the files of run {row['name']} go to {row['destination'] or 'no directory'}, not to "
+            f"{destination or 'no directory'}. Nothing was sent; give the run's own directory, or "
+            "another name for a new run"
+        )
+    return row
 
 
 def _find_run(
@@ -158,13 +164,11 @@ def _take_back(connection: Connection, set_aside: SetAside | None, log: Log, run
     return True
 
 
-def _check_destination(row: Mapping[str, Any], destination: str | None) -> None:
-    if row["destination"] != destination:
-        raise ConfigurationError(
-            f"the files of run {row['name']} go to {row['destination'] or 'no directory'}, not to "
-            f"{destination or 'no directory'}. Nothing was sent; give the run's own directory, or "
-            "another name for a new run"
-        )
+def _check_lock(database: Database, connection: Connection, lock: RunLock) -> None:
+    lock.confirm(connection)
+    if lock.unclean:
+        with database.reading() as reader:
+            database.backend.check_integrity(reader)
 
 
 def _check_missing(
@@ -180,7 +184,9 @@ def _check_missing(
             continue
         query = select(runs.c.started_at).where(runs.c.name == seen.run)
         if connection.execute(query).scalar() != seen.started_at:
-            _refuse_older(database, seen, f"{seen.events} events of it were", "does not have it")
+            raise _older_copy(
+                database, seen, f"{seen.events} events of it were", "does not have it"
+            )
 
 
 def _check_seen(database: Database, journal: str, row: Mapping[str, Any], number: int) -> None:
@@ -189,20 +195,20 @@ def _check_seen(database: Database, journal: str, row: Mapping[str, Any], number
         if (seen.run, seen.started_at) != (row["name"], row["started_at"]):
             continue
         if seen.events > number:
-            _refuse_older(database, seen, f"{seen.events} events of it were", f"has {number}")
-        elif seen.finished and row["ended_at"] is None:
-            _refuse_older(database, seen, "its end was", "has the run as unfinished")
+            raise _older_copy(database, seen, f"{seen.events} events of it were", f"has {number}")
+        if seen.finished and row["ended_at"] is None:
+            raise _older_copy(database, seen, "its end was", "has the run as unfinished")
 
 
-def _refuse_older(database: Database, seen: HighWaterMark, was: str, now: str) -> NoReturn:
-    raise JournalError(
-        f"{database.location}: damaged: the journal lost commits of run {seen.run}: {was} durable, "
-        f"and the journal {now}. The journal is an older copy: a backup that was put back, or a "
-        "database that failed over without its last commits. Nothing was sent, since exports "
-        "would be requested twice. Put the newest copy back; or, to go on with this copy "
-        f"all the same, remove {str(seen.path)!r}",
-        reason="damaged",
-        location=database.location,
+def _older_copy(database: Database, seen: HighWaterMark, was: str, now: str) -> JournalError:
+    return journal_error(
+        database.location,
+        "damaged",
+        f"damaged: the journal lost commits of run {seen.run}: {was} durable, and the journal "
+        f"{now}. The journal is an older copy: a backup that was put back, or a database that "
+        "failed over without its last commits. Nothing was sent, since exports would be requested "
+        "twice. Put the newest copy back; or, to go on with this copy all the same, remove "
+        f"{str(seen.path)!r}",
     )
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, text
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
+from segments_async._journal.refusals import journal_error
 from segments_async._journal.tables import journal, metadata
 from segments_async.errors import ConfigurationError, JournalError
 
@@ -52,18 +53,12 @@ class PostgreSQL:
         with self.engine.connect() as connection:
             found = connection.execute(_KINDS, {"names": names}).all()
         if not any(name == journal.name for name, _ in found):
-            raise JournalError(
-                f"{self.location}: there is no journal at this place; none was created",
-                reason="missing",
-                location=self.location,
+            raise journal_error(
+                self.location, "missing", "there is no journal at this place; none was created"
             )
         for name, kind in found:
             if kind not in ("r", "p", b"r", b"p"):
-                raise JournalError(
-                    f"{self.location}: {name:.60} is not a table",
-                    reason="foreign",
-                    location=self.location,
-                )
+                raise journal_error(self.location, "foreign", f"{name:.60} is not a table")
 
     def exclude_others(self, connection: Connection) -> None:
         key = self._key(connection, 0)
@@ -117,12 +112,12 @@ class PostgreSQL:
         """Refuse a database whose encoding can't store every text."""
         encoding = connection.execute(text("SHOW server_encoding")).scalar()
         if str(encoding) not in ("UTF8", "b'UTF8'"):
-            raise JournalError(
-                f"{self.location}: a journal needs a database with the encoding UTF8, and this "
-                "database has another one (CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0 "
-                "makes a suitable one). Nothing was written or sent",
-                reason="unsupported",
-                location=self.location,
+            raise journal_error(
+                self.location,
+                "unsupported",
+                "a journal needs a database with the encoding UTF8, and this database has another "
+                "one (CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0 makes a suitable "
+                "one). Nothing was written or sent",
             )
 
     def _key(self, connection: Connection, run_id: int) -> int:
@@ -205,12 +200,12 @@ _HOLDER = text(
 
 def pooled(location: str) -> JournalError:
     """The error for a pooler that gives one session to several connections."""
-    return JournalError(
-        f"{location}: a transaction pooler (such as pgbouncer with pool_mode = transaction) stands "
-        "before this database, and a run can't be locked through it; use a direct connection or a "
-        "session pool. Nothing was written or sent",
-        reason="unsupported",
-        location=location,
+    return journal_error(
+        location,
+        "unsupported",
+        "a transaction pooler (such as pgbouncer with pool_mode = transaction) stands before this "
+        "database, and a run can't be locked through it; use a direct connection or a session "
+        "pool. Nothing was written or sent",
     )
 
 

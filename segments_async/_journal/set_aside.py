@@ -19,8 +19,8 @@ import attrs
 
 from segments_async._filesystem.trust import distrust_of_file, distrust_of_path
 from segments_async._journal.high_water import DIRECTORY, digest
+from segments_async._journal.refusals import journal_error
 from segments_async._journal.tables import ChecksumError, check_event, events
-from segments_async.errors import JournalError
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
@@ -118,11 +118,11 @@ class SetAside:
             return
         problem = distrust_of_path(self.path) or distrust_of_file(self.path)
         if problem is not None:
-            raise JournalError(
-                f"{self.path}: events that a session could not write into the journal are not "
-                f"read, because {problem}",
-                reason="foreign",
-                location=str(self.path),
+            raise journal_error(
+                str(self.path),
+                "foreign",
+                f"events that a session could not write into the journal are not read, because "
+                f"{problem}",
             )
 
     def remove(self) -> None:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import anyio
 import anyio.to_thread
 
-from segments_async._journal.locked import Locked
 from segments_async._journal.records import GuardRecord, RunSpec, RunStatus
+from segments_async._journal.refusals import Locked, journal_error
 from segments_async._sansio.jobs.payload import SecretInPayload, check_secrets
 from segments_async._sansio.pace.shared_limit import GroupView, Report
-from segments_async.errors import ConfigurationError, JournalError
+from segments_async.errors import ConfigurationError
 from segments_async.models import Segment
 from segments_async.results import ExportedFile
 
@@ -123,12 +123,12 @@ class SqlJournal:
         """Store the ticket guard for the account's processes; None deletes it."""
         await self._ask(lambda: self._database.set_guard(record))
 
-    async def exchange(self, member: str, tell: Callable[[GroupView], Report]) -> Report:
+    async def exchange(self, member: str, make_report: Callable[[GroupView], Report]) -> Report:
         """Read the reports of the account's processes on the rate limit, and add this one's.
 
         Args:
             member: the name of this process.
-            tell: makes this process's report from those of the others; called in a worker thread.
+            make_report: makes this process's report from the others'. Called in a worker thread.
 
         Raises:
             JournalError: the journal can't be written, or (``locked``) not now.
@@ -136,11 +136,10 @@ class SqlJournal:
         try:
             # A cancelled caller doesn't wait for the thread, whose report does no harm.
             return await anyio.to_thread.run_sync(
-                self._database.exchange, member, tell, abandon_on_cancel=True
+                self._database.exchange, member, make_report, abandon_on_cancel=True
             )
         except Locked as exc:
-            where = self._database.location
-            raise JournalError(f"{where}: {exc}", reason="locked", location=where) from exc
+            raise journal_error(self._database.location, "locked", str(exc)) from exc
 
     async def runs(self) -> list[RunStatus]:
         """Every run, the latest first."""
@@ -191,7 +190,7 @@ async def _retried(question: Callable[[], T], location: str) -> T:
     try:
         return await anyio.to_thread.run_sync(question)
     except Locked as exc:
-        raise JournalError(f"{location}: {exc}", reason="locked", location=location) from exc
+        raise journal_error(location, "locked", str(exc)) from exc
 
 
 class _Handover:

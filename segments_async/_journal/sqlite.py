@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
@@ -27,6 +27,7 @@ from segments_async._journal.files import (
     network_file_system,
     put_in_place,
 )
+from segments_async._journal.refusals import journal_error
 from segments_async._journal.tables import guard, journal, metadata, runs
 from segments_async.errors import JournalError, JournalReason
 
@@ -68,7 +69,7 @@ class Sqlite:
     def prepare(self, initialize: Callable[[Engine], None] | None) -> None:
         kind = network_file_system(self._path.parent)
         if kind is not None:
-            self._refuse(
+            raise self._error(
                 f"on a network file system ({kind}), where SQLite's locks and syncs are not "
                 "reliable; put the journal on a local disk, or into PostgreSQL",
                 "unsupported",
@@ -76,7 +77,7 @@ class Sqlite:
         self._check_trust()
         if not os.path.lexists(self._path):
             if initialize is None:
-                self._refuse("there is no journal at this place; none was created", "missing")
+                raise self._error("there is no journal at this place; none was created", "missing")
             self._create(initialize)
         self._check_file()
         with self.engine.connect().execution_options(**self.reading) as connection:
@@ -92,12 +93,12 @@ class Sqlite:
     def try_lock(self, connection: Connection, run_id: int) -> FileLock | None:  # noqa: ARG002
         try:
             return FileLock.try_acquire(self._lock_file(run_id))
-        except NoLocks:
-            self._refuse(
+        except NoLocks as exc:
+            raise self._error(
                 "on a file system without locks, where two processes could open one run; put the "
                 "journal on a local disk, or into PostgreSQL",
                 "unsupported",
-            )
+            ) from exc
 
     def is_locked(self, connection: Connection, run_id: int) -> bool:  # noqa: ARG002
         return FileLock.is_locked(self._lock_file(run_id))
@@ -114,7 +115,7 @@ class Sqlite:
     def check_integrity(self, connection: Connection) -> None:
         found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
         if found != "ok":
-            self._refuse(f"damaged: {found:.200}")
+            raise self._error(f"damaged: {found:.200}")
 
     def shrink(self) -> None:
         # Without effect on a journal that was created without auto_vacuum. executescript(), since
@@ -133,7 +134,7 @@ class Sqlite:
             drop_new_name(self._path)
             problem = next(filter(None, map(distrust_of_file, beside)), None)
         if problem is not None:
-            self._refuse(f"not read, because {problem}", "foreign")
+            raise self._error(f"not read, because {problem}", "foreign")
 
     def _check_kinds(self, connection: Connection) -> None:
         """Refuse views, triggers and virtual tables: they may be endless, or lose rows."""
@@ -142,11 +143,12 @@ class Sqlite:
         query = f"SELECT name, type, sql FROM sqlite_master WHERE tbl_name IN ({marks})"  # noqa: S608 - marks
         found = connection.exec_driver_sql(query, tuple(names)).all()
         for name, kind, sql in found:
-            virtual = str(sql).upper().startswith("CREATE VIRTUAL")
-            if kind not in ("table", "index") or virtual:
-                self._refuse(f"{name:.60} is a {'virtual table' if virtual else kind}", "foreign")
+            if str(sql).upper().startswith("CREATE VIRTUAL"):
+                raise self._error(f"{name:.60} is a virtual table", "foreign")
+            if kind not in ("table", "index"):
+                raise self._error(f"{name:.60} is a {kind}", "foreign")
         if not any(name == journal.name for name, *_ in found):
-            self._refuse("a database, with no journal in it", "foreign")
+            raise self._error("a database, with no journal in it", "foreign")
 
     def _create(self, initialize: Callable[[Engine], None]) -> None:
         """Create the journal under another name, and rename it when it has its tables.
@@ -175,16 +177,16 @@ class Sqlite:
         # Without opening the file: closing any descriptor of it drops this process's SQLite locks
         # (sqlite.org/howtocorrupt.html, section 2.2).
         if not self._path.is_file():
-            self._refuse("not a file", "foreign")
+            raise self._error("not a file", "foreign")
         if self._path.stat().st_size == 0:
-            self._refuse(
+            raise self._error(
                 "damaged: an empty file, which a journal never is; put a copy of the journal back, "
                 "or remove the file to start anew, which requests every export once more"
             )
         if not os.access(self._path, os.R_OK | os.W_OK) or not os.access(
             self._path.parent, os.W_OK | os.X_OK
         ):
-            self._refuse("the file or its directory can't be written", "unavailable")
+            raise self._error("the file or its directory can't be written", "unavailable")
 
     def _check_small_tables(self, connection: Connection) -> None:
         """Check the tables that every run needs. A run's events are checked when they are read."""
@@ -195,10 +197,10 @@ class Sqlite:
             query = f"PRAGMA integrity_check('{table.name}')"
             found = connection.exec_driver_sql(query).scalar()
             if found != "ok":
-                self._refuse(f"damaged: {found:.200}")
+                raise self._error(f"damaged: {found:.200}")
 
-    def _refuse(self, what: str, reason: JournalReason = "damaged") -> NoReturn:
-        raise JournalError(f"{self.location}: {what}", reason=reason, location=self.location)
+    def _error(self, what: str, reason: JournalReason = "damaged") -> JournalError:
+        return journal_error(self.location, reason, what)
 
 
 def _engine(path: Path) -> Engine:

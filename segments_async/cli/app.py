@@ -34,14 +34,16 @@ from segments_async.errors import SegmentsError
 _PROGRAM = "segments-async"
 
 _ABOUT = """\
-Credentials come from SEGMENTS_API_KEY and SEGMENTS_ACCESS_TOKEN, or from a prompt; never from an
-argument, which other users of the machine could read. SEGMENTS_BASE_URL names another place than
-the vendor's, such as the sandbox's.
+Credentials come from SEGMENTS_API_KEY and SEGMENTS_ACCESS_TOKEN, or from a
+prompt; never from an argument, which other users of the machine could read.
+SEGMENTS_BASE_URL names another API than the vendor's, such as the sandbox's.
 
-Where stdout is not a terminal it carries JSON lines and nothing else; people read stderr then.
+Where stdout is not a terminal it carries JSON lines and nothing else; the
+summary for people goes to stderr then.
 
-Exit codes: 0 all done, 1 something failed, 2 usage, 3 credentials refused, 130 Ctrl-C,
-143 SIGTERM, 129 the terminal was closed, 141 the reader of stdout went away.
+Exit codes: 0 all done, 1 something failed, 2 usage, 3 credentials refused,
+130 Ctrl-C, 143 SIGTERM, 129 the terminal was closed, 141 the reader of stdout
+went away.
 """
 
 
@@ -100,8 +102,9 @@ Examples:
   segments-async export --all --to exports --only-changed
   segments-async export --sandbox --all --to exports     (needs no account)
 
-A journal in DIR/.segments-async/ stores what was requested: after a kill, Ctrl-C, a --timeout or an
-outage, the same command goes on, and no export is requested twice. With --sandbox there is none.
+A journal in DIR/.segments-async/ stores what was requested: after a kill,
+Ctrl-C, a --timeout or an outage, the same command goes on, and no export is
+requested twice. With --sandbox there is no journal.
 """,
 )
 def export(
@@ -129,15 +132,13 @@ def export(
     Args:
         segments: Ids of segments.
         every: Every segment of the account.
-        name: Segments whose name matches a shell pattern, such as 'Recent*'. A pattern that
-            matches nothing is an error.
+        name: Segments whose name matches a shell pattern, such as 'Recent*'; an error if none does.
         to: A directory, made if it doesn't exist.
         dry_run: Show which segments would be exported to which files, and export nothing.
         journal: Another place for the journal: a file, or postgresql://HOST/DATABASE.
         no_journal: Keep no journal. After the process has ended, no command can go on.
         run: Start, or go on with, the run of this name; of an ended run, repeat the outcomes.
-        sandbox: Export from a stand-in for the vendor that is started for this command, and
-            compare each file with what it served.
+        sandbox: Export from a stand-in for the vendor, started for this command; compare each file.
     """
     if journal is not None and (no_journal or sandbox):
         other = "--no-journal" if no_journal else "--sandbox, which keeps none"
@@ -166,8 +167,9 @@ Examples:
   segments-async resume --to exports
   segments-async resume --to exports --run 2026-11-23 --timeout 3600
 
-The run keeps the segments and options that it was started with, such as --only-changed.
-Where every run has ended, there is nothing to do, and that is a success.
+The run keeps the segments and options that it was started with, such as
+--only-changed. Where every run has ended, there is nothing to do, and that is
+a success.
 """,
 )
 def resume(
@@ -198,11 +200,12 @@ def resume(
 Examples:
 
   segments-async runs --to exports
-  segments-async runs --to exports --json | jq -r 'select(.ended_at == null) | .run'
+  segments-async runs --to exports --json | jq -r 'select(.unfinished > 0).run'
   segments-async runs --to exports --prune 90
 
---prune deletes unfinished runs too, except those that a process has open, and of every directory
-that shares the journal. With a run goes what --only-changed needs to know of its files.
+--prune deletes unfinished runs too, except those that a process has open, and
+of every directory that shares the journal. With a run goes what --only-changed
+needs to know of its files.
 """,
 )
 def show_runs(
@@ -281,7 +284,7 @@ def download(
 Examples:
 
   segments-async sandbox
-  segments-async sandbox --segments 500 --rate 50 --burst 50 --retry-after seconds
+  segments-async sandbox --segments 500 --rate 50 --retry-after seconds
   segments-async sandbox --window 600/60 --failed 0.05 --gateway-errors 0.01
 """,
 )

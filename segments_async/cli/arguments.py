@@ -80,8 +80,7 @@ class Hosts:
     """Hosts of files. They are not stored with a run: no file may admit a host."""
 
     file_host: Annotated[tuple[str, ...], Parameter(metavar="HOST", validator=_check_hosts)] = ()
-    """Fetch files from this host, too, such as minio.example.com or *.example.com; repeatable.
-    By default S3's own hosts are admitted."""
+    """Hosts of files beside S3's own, such as minio.example.com or *.example.com; repeatable."""
 
     @property
     def patterns(self) -> tuple[str, ...] | None:

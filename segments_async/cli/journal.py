@@ -35,40 +35,15 @@ def place(journal: str | None, to: Path | None) -> Path | str:
 #: https://www.postgresql.org/docs/current/libpq-connect.html
 _HARMLESS = frozenset(
     {
-        "application_name",
-        "channel_binding",
-        "client_encoding",
-        "connect_timeout",
-        "fallback_application_name",
-        "gssencmode",
-        "host",
-        "hostaddr",
-        "keepalives",
-        "keepalives_count",
-        "keepalives_idle",
-        "keepalives_interval",
-        "krbsrvname",
-        "load_balance_methods",
-        "options",
-        "passfile",
-        "port",
-        "require_auth",
-        "requirepeer",
-        "service",
-        "sslcert",
-        "sslcrl",
-        "sslcrldir",
-        "sslkey",
-        "sslmode",
-        "sslnegotiation",
-        "sslrootcert",
-        "ssl_min_protocol_version",
-        "ssl_max_protocol_version",
-        "target_session_attrs",
-        "tcp_user_timeout",
-        "user",
+        "application_name", "channel_binding", "client_encoding", "connect_timeout",
+        "fallback_application_name", "gssencmode", "host", "hostaddr", "keepalives",
+        "keepalives_count", "keepalives_idle", "keepalives_interval", "krbsrvname",
+        "load_balance_methods", "options", "passfile", "port", "require_auth", "requirepeer",
+        "service", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslmode", "sslnegotiation",
+        "sslrootcert", "ssl_min_protocol_version", "ssl_max_protocol_version",
+        "target_session_attrs", "tcp_user_timeout", "user",
     }
-)
+)  # fmt: skip
 
 
 #: A password in a parameter that holds a list of parameters.

@@ -119,7 +119,7 @@ def print_report(
     kept = [outcome for outcome in report.not_exported if leaves_all_as_it_was(outcome)]
     failed = [outcome for outcome in report.not_exported if not leaves_all_as_it_was(outcome)]
     if failed:
-        console.print(_failures(failed, names), "")
+        console.print(_failures(failed, names, narrow=is_narrow(console)), "")
         _say_hidden(len(failed), console)
         for hint in _hints(failed, journal=journal):
             console.print(Text(hint), soft_wrap=True)
@@ -197,16 +197,21 @@ def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bo
     return table
 
 
-def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str]) -> Table:
-    table = _table("Not exported", "Why", "Export")
-    table.columns[2].no_wrap = True  # people copy it for `download EXPORT`
+def _failures(
+    not_exported: Sequence[NotExported], names: Mapping[str, str], *, narrow: bool
+) -> Table:
+    last = [] if narrow else ["Export"]
+    table = _table("Not exported", "Why", *last)
+    # People copy the export's id for `download EXPORT`: in a narrow table it has a line of its own.
+    table.columns[-1].no_wrap = not narrow
+    table.columns[0].max_width = _WIDEST_NAME
     for outcome in not_exported[:_MOST_ROWS]:
-        export_id = outcome.export.export_id if outcome.export else ""
-        why = f"{type(outcome.error).__name__}: {outcome.error}"
+        export_id = printable(outcome.export.export_id) if outcome.export else ""
+        why = printable(f"{type(outcome.error).__name__}: {outcome.error}")
         table.add_row(
             Text(printable(names[outcome.segment_id]), style="red"),
-            printable(why),
-            printable(export_id),
+            f"{why}\nexport {export_id}" if narrow and export_id else why,
+            *([] if narrow else [export_id]),
         )
     return table
 

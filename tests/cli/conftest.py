@@ -128,7 +128,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def until() -> Until:
-    """Wait for another process to get somewhere: there is nothing to be woken by."""
+    """Wait until another process has got somewhere, by polling."""
 
     def until(condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + PATIENCE

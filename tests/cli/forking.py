@@ -19,7 +19,7 @@ import segments_async.sandbox.server  # noqa: F401
 
 
 def become(arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
-    """In the forked process: see what a new one would."""
+    """In the forked process: set up directory, environment and streams as of a new process."""
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)

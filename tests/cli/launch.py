@@ -21,7 +21,7 @@ AMPLE = "5"
 
 
 def environment(server: SandboxServer | None = None, **more: str) -> dict[str, str]:
-    """What the command is to see: the package under test, and a server's account or none."""
+    """The environment of a command: the package under test, and a server's account or none."""
     package = Path(segments_async.__file__).parent.parent
     kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
     account = {}
@@ -37,7 +37,7 @@ def environment(server: SandboxServer | None = None, **more: str) -> dict[str, s
 class Run(Protocol):
     """Run the command to its end, without a terminal.
 
-    `out`, `err`: files for its stdout and stderr, in the place of those that are told of.
+    `out`, `err`: files for its stdout and stderr, whose content is not returned then.
     """
 
     def __call__(

@@ -93,7 +93,7 @@ def test_name_that_matches_nothing_is_usage(
 def test_dry_run_exports_nothing(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
 ) -> None:
-    """`--dry-run` tells the files there would be, and neither submits nor writes."""
+    """`--dry-run` names the files, and neither submits nor writes."""
     planned = run(*EXPORT, "--all", "--dry-run", env=account(server))
     assert planned.returncode == 0
     assert server.sandbox.record.submits() == []
@@ -129,7 +129,7 @@ def test_one_that_fails_is_some_not(
 def test_unknown_id_is_some_not(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
-    """An id that the account doesn't have is the vendor's to refuse: 1, and the rest goes on."""
+    """An id that the account doesn't have is refused by the vendor: 1, and the rest is exported."""
     done = run(*EXPORT, "no-such-segment", PAGE_SEGMENT_ID, env=account(server))
     assert done.returncode == 1
     assert sorted(row["outcome"] for row in parsed(done.stdout)) == ["exported", "not_exported"]
@@ -138,7 +138,7 @@ def test_unknown_id_is_some_not(
 def test_file_in_the_way_is_found_before_the_post(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
 ) -> None:
-    """Without `--overwrite` a file that is there is kept, and its export isn't asked for."""
+    """Without `--overwrite` an existing file is kept, and no export of it is requested."""
     env = account(server)
     run(*EXPORT, PAGE_SEGMENT_ID, "--no-journal", env=env)
     again = run(*EXPORT, PAGE_SEGMENT_ID, env=env)
@@ -193,7 +193,7 @@ def test_no_connection_is_one_sentence(
 def test_timeout_leaves_the_rest_resumable(
     run: Run, account: Environment, slow_server: SandboxServer, parsed: Parsed
 ) -> None:
-    """`--timeout` ends the run with 1; what goes on at the vendor is told with its export's id."""
+    """`--timeout` ends the run with 1; exports that go on are named with their ids."""
     done = run(*EXPORT, "--all", "--timeout", AMPLE, "--no-journal", env=account(slow_server))
     rows = parsed(done.stdout)
     assert done.returncode == 1
@@ -203,7 +203,7 @@ def test_timeout_leaves_the_rest_resumable(
 
 
 def test_status(run: Run, account: Environment, server: SandboxServer, parsed: Parsed) -> None:
-    """`status` tells what the vendor answers about the page's export."""
+    """`status` prints the vendor's answer about the page's export."""
     done = run("status", PAGE_EXPORT_ID, env=account(server))
     assert done.returncode == 0
     assert parsed(done.stdout) == [
@@ -222,7 +222,7 @@ def test_status(run: Run, account: Environment, server: SandboxServer, parsed: P
 def test_status_shows_no_signature(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
-    """A signed link is a credential: `status` tells it without its query."""
+    """A signed link is a credential: `status` prints it without its query."""
     run(*EXPORT, PAGE_SEGMENT_ID, env=account(server))
     export_id = server.sandbox.export_id(PAGE_SEGMENT_ID)
     [row] = parsed(run("status", export_id, env=account(server)).stdout)
@@ -231,7 +231,7 @@ def test_status_shows_no_signature(
 
 
 def test_status_of_an_unknown_export(run: Run, account: Environment, server: SandboxServer) -> None:
-    """An export that isn't there ends with 1 and one sentence."""
+    """A missing export ends with 1 and one sentence."""
     done = run("status", "no-such-export", env=account(server))
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Files at hosts of one's own: what `--file-host` gives the client."""
+"""Files at other hosts than S3's: `--file-host`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_a_host_is_admitted_by_its_option(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["https://files.example/", "a b.example", ""])
 def test_a_link_is_no_host(run: Run, host: str) -> None:
-    """What could never match is refused before anything is sent."""
+    """A pattern that could never match is refused before anything is sent."""
     done = run("download", "x", "--to", "a.csv", "--file-host", host)
     assert (done.returncode, done.stdout) == (2, "")
     assert "--file-host" in done.stderr

@@ -54,7 +54,7 @@ def test_killed_export_goes_on(
 ) -> None:
     """After kill -9, the same command or `resume` ends complete: five segments, five exports.
 
-    Two of them had not been asked for, so that nothing was logged of them.
+    Two of them had not been requested, so that the journal had no event of them.
     """
     record, env = steady_server.sandbox.record, account(steady_server)
     process = start(*EXPORT, "--max-pending", "3", env=env)
@@ -78,7 +78,7 @@ def test_killed_export_goes_on(
 def test_what_is_done_is_told_and_not_done_again(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
-    """A run that goes on says how much is done, and tells those outcomes as `resumed`."""
+    """A run that goes on says how much is done, and repeats those outcomes as `resumed`."""
     record, env = server.sandbox.record, account(server)
     server.sandbox.inject(Fault.status(403), origin="files", segment_id=PAGE_SEGMENT_ID)
     assert run(*EXPORT, env=env).returncode == 1
@@ -112,7 +112,7 @@ def test_timeout_and_the_same_command(
 def test_run_of_a_name_is_idempotent(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
-    """`--run NAME` once it has ended tells its outcomes again, though the vendor is away."""
+    """`--run NAME` of an ended run repeats its outcomes, though the vendor is away."""
     env = account(server)
     first = run(*EXPORT, "--run", "tonight", env=env)
     sent = len(server.sandbox.record)
@@ -134,7 +134,7 @@ def test_run_of_a_name_is_idempotent(
 def test_a_run_at_work_is_waited_for(
     start: Start, run: Run, account: Environment, slow_server: SandboxServer, until: Until
 ) -> None:
-    """While a command is at a run, another one is refused with 1, and told which to wait for."""
+    """While a command has a run open, another one ends with 1, and names the process."""
     env = account(slow_server)
     process = start(*EXPORT, env=env)
     until(lambda: len(slow_server.sandbox.record.submits()) == 5)
@@ -153,7 +153,7 @@ def test_a_night_goes_on_with_the_last(
 ) -> None:
     """docs/cli.md's line for every night: the unfinished exports of one night are the next one's.
 
-    Tried again in the same night, it asks for none.
+    A second time in the same night, the line requests none.
     """
     text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
     [line] = re.findall(r"^ +0 2 \* \* \*  segments-async (.*)$", text, re.MULTILINE)
@@ -169,7 +169,7 @@ def test_a_night_goes_on_with_the_last(
 def test_unfinished_runs_of_other_names_are_spoken_of(
     run: Run, account: Environment, slow_server: SandboxServer
 ) -> None:
-    """A run by another name doesn't go on with what is unfinished, and says what does."""
+    """A run of another name leaves unfinished runs alone, and names the command for each."""
     env = account(slow_server)
     cut = ("--timeout", "1", "--max-pending", "1")
     run(*EXPORT, *cut, "--run", "2026-11-24", env=env)
@@ -187,7 +187,7 @@ def test_unfinished_runs_of_other_names_are_spoken_of(
 def test_second_run_exports_again_over_its_own_files(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
-    """A run after one that has ended exports anew, and replaces that one's files unasked."""
+    """A run after an ended run exports again, and replaces its files without --overwrite."""
     env = account(server)
     first, second = run(*EXPORT, env=env), run(*EXPORT, env=env)
     assert (first.returncode, second.returncode) == (0, 0), second.stderr
@@ -201,7 +201,7 @@ def test_second_run_exports_again_over_its_own_files(
 def test_only_changed(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
-    """`--only-changed` exports what was refreshed and nothing else, and `--dry-run` knows it."""
+    """`--only-changed` exports refreshed segments only, and `--dry-run` shows only these."""
     env, record = account(server), server.sandbox.record
     run(*EXPORT, env=env)
     changed = server.sandbox.segment_ids[2]
@@ -223,7 +223,7 @@ def test_only_changed(
 def test_lost_answer_is_resubmitted_on_demand(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
-    """A lost answer is reported, and asked for again with `--on-unknown resubmit` alone."""
+    """A lost answer is reported; only `--on-unknown resubmit` requests another export."""
     env, record = account(server), server.sandbox.record
     export = ("export", PAGE_SEGMENT_ID, *PLACE)
     server.sandbox.inject(Fault.LOST_AFTER, method="POST", times=2)
@@ -272,7 +272,7 @@ def test_prune_forgets(
 def test_resume_keeps_to_what_was_asked(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
-    """`resume` exports the segments of its run alone, and only what changed where that was said."""
+    """`resume` exports the segments of its run only, with the run's --only-changed."""
     env, ids = account(server), server.sandbox.segment_ids
     run("export", *PLACE, *ids[:2], env=env)
     server.sandbox.durations = Durations(median=3600, sigma=0, longest=3600)
@@ -339,7 +339,7 @@ def test_resume_that_cannot_know(
 
 
 def spec_file(directory: Path, run: str, segments: Sequence[str], mode: int = 0o600) -> Path:
-    """What an earlier version stored of a run, beside its journal."""
+    """The file that an earlier version stored for a run, beside its journal."""
     options = {"overwrite": False, "only_changed": False, "retry_failed": 0}
     options |= {"on_unknown": "report", "on_expired": "report", "export_timeout": 86_400.0}
     values = {"run": run, "segments": segments, "terms": options, "command": "export", "process": 1}
@@ -372,20 +372,20 @@ def test_resume_of_a_run_of_the_last_version(
 def test_no_journal_is_usage(
     run: Run, account: Environment, server: SandboxServer, tmp_path: Path, command: str
 ) -> None:
-    """Where there is no journal, that is said, and none is made."""
+    """A missing journal is an error, and none is created."""
     done = run(command, *PLACE, env=account(server))
     assert (done.returncode, done.stdout) == (2, "")
     assert "there is no journal at" in done.stderr
     assert not (tmp_path / "exports").exists()
 
 
-# ----------------------------------------------------------------- where it is kept
+# ----------------------------------------------------------------- the journal's place
 
 
 def test_kept_for_its_owner_alone(
     run: Run, account: Environment, slow_server: SandboxServer, tmp_path: Path
 ) -> None:
-    """Whatever the umask, DIR/.segments-async is 0700 and what is in it 0600; no secret in it."""
+    """Whatever the umask, DIR/.segments-async is 0700, its files are 0600, without a secret."""
     before = os.umask(0)
     try:
         run(*EXPORT, "--timeout", "1", env=account(slow_server))
@@ -401,7 +401,7 @@ def test_kept_for_its_owner_alone(
 def test_journal_elsewhere(
     run: Run, account: Environment, server: SandboxServer, tmp_path: Path, parsed: Parsed
 ) -> None:
-    """`--journal PATH` keeps it there, for several directories, and `runs` reads it there."""
+    """`--journal PATH` names the journal of several directories, also for `runs`."""
     env = account(server)
     for directory in ("one", "two"):
         run("export", "--all", "--to", directory, "--journal", "all.db", env=env)
@@ -413,7 +413,7 @@ def test_journal_elsewhere(
 
 
 def test_no_journal(run: Run, account: Environment, server: SandboxServer, tmp_path: Path) -> None:
-    """`--no-journal` keeps nothing but files and manifest."""
+    """`--no-journal` leaves only files and the manifest."""
     assert run(*EXPORT, "--no-journal", env=account(server)).returncode == 0
     assert {path.suffix for path in (tmp_path / "exports").iterdir()} == {".csv", ".jsonl"}
 
@@ -421,7 +421,7 @@ def test_no_journal(run: Run, account: Environment, server: SandboxServer, tmp_p
 def test_a_mistyped_key_makes_no_journal(
     run: Run, account: Environment, server: SandboxServer, tmp_path: Path
 ) -> None:
-    """Credentials that are refused leave no journal, which would be another account's for ever."""
+    """Refused credentials leave no journal, which would be another account's for ever."""
     assert run(*EXPORT, env=account(server, SEGMENTS_API_KEY="wrong")).returncode == 3
     assert not (tmp_path / "exports").exists()
     assert run(*EXPORT, env=account(server)).returncode == 0
@@ -461,9 +461,9 @@ def test_damaged_journal_is_one_sentence(
 def test_a_500_is_told_plainly_and_remembered(
     start: Start, run: Run, account: Environment, server: SandboxServer, until: Until
 ) -> None:
-    """A 500 is told with its ticket and until when nothing is sent; so is it by the next command.
+    """A 500 is reported with its ticket and until when nothing is sent, also by the next command.
 
-    That one sends nothing at all: the guard holds its list, too.
+    The next command sends nothing: the guard holds its list, too.
     """
     env = account(server)
     server.sandbox.inject(Fault.status(500), method="POST")
@@ -488,7 +488,7 @@ def test_a_500_is_told_plainly_and_remembered(
 def test_a_500_of_the_list_is_remembered(
     start: Start, run: Run, account: Environment, server: SandboxServer, until: Until
 ) -> None:
-    """A 500 that comes before the run is open reaches the journal as well."""
+    """A 500 before the run is open is stored in the journal, too."""
     env = account(server)
     run(*EXPORT, env=env)
     server.sandbox.inject(Fault.status(500), path="list")
@@ -507,7 +507,7 @@ def test_a_500_of_the_list_is_remembered(
 def test_lines_of_a_resumed_run_are_those_of_the_manifest(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
 ) -> None:
-    """JSON lines of a run told again have the same keys and values as the manifest's."""
+    """JSON lines of a repeated run have the same keys and values as the manifest's."""
     env = account(server)
     run(*EXPORT, "--run", "x", env=env)
     told = parsed(run(*EXPORT, "--run", "x", env=env).stdout)

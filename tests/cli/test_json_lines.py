@@ -1,4 +1,4 @@
-"""JSON lines: what of a server's text goes into them."""
+"""JSON lines: links without their signatures."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ S3 = "https://b.s3.us-east-1.amazonaws.com"
     ],
 )
 def test_a_link_is_shown_without_its_signature(link: str | None, shown: str | None) -> None:
-    """Whoever has that has the file: of hosts other than S3, the path may be the secret."""
+    """A link is shown without its signature; of hosts other than S3, without its path, too."""
     assert unsigned(link) == shown

@@ -1,4 +1,4 @@
-"""`segments-async sandbox`: what it prints works."""
+"""`segments-async sandbox`: the printed address and commands work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_prints_where_it_is_and_serves_there(
 
 
 def test_port_in_use_is_usage(start: Start, run: Run) -> None:
-    """A port that is taken is one sentence and 2."""
+    """A port in use ends with one sentence and 2."""
     process = start("sandbox", "--port", "0")
     assert process.stdout is not None
     port = json.loads(process.stdout.readline())["base_url"].rpartition(":")[2]

@@ -1,4 +1,4 @@
-"""Signals, and a reader that goes away or stalls: the command leaves cleanly and says so."""
+"""Signals, and a reader that goes away or stalls: the command closes everything, and says so."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_signal_ends_an_export(
     code: int,
     word: str,
 ) -> None:
-    """A signal ends the run with 128 and its number, names what is unfinished, and no traceback."""
+    """A signal ends the run with 128 plus its number and the unfinished segments; no traceback."""
     process = start(*EXPORT, env=account(slow_server))
     until(lambda: len(slow_server.sandbox.record.submits()) == 5)
     process.send_signal(number)
@@ -67,7 +67,7 @@ def test_signal_ends_the_sandbox(
 
 
 def test_reader_that_goes_away(start: Start, account: Environment, server: SandboxServer) -> None:
-    """`export | head`: the command ends with 141 when nobody reads it, and without a traceback."""
+    """`export | head`: the command ends with 141 when its reader has ended; no traceback."""
     process = start(*EXPORT, env=account(server))
     assert process.stdout is not None
     process.stdout.close()
@@ -94,7 +94,7 @@ def test_run_again_after_a_signal_is_possible(
 def test_no_post_is_unknown_after_a_closed_terminal(
     start: Start, run: Run, account: Environment, server: SandboxServer, until: Until
 ) -> None:
-    """SIGHUP, twice as when a shell tells its jobs, too: the ids of POSTs on the wire are kept."""
+    """After SIGHUP, twice as from a shell and the kernel, no POST on the wire is unknown."""
     server.sandbox.inject(Fault.slow(0.5), method="POST", times=5)
     env = account(server)
     process = start(*EXPORT, "--rate", "100", env=env)
@@ -110,7 +110,7 @@ def test_no_post_is_unknown_after_a_closed_terminal(
 def test_reader_that_stalls(
     account: Environment, server: SandboxServer, until: Until, tmp_path: Path
 ) -> None:
-    """`export | less`: one SIGINT ends the command though nobody reads; it says what is lost."""
+    """`export | less`: one SIGINT ends the command though its reader stalls; stderr says so."""
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
     while True:
@@ -139,7 +139,7 @@ def test_reader_that_stalls(
 
 @pytest.fixture
 def handlers() -> Iterator[None]:
-    """Puts back the handlers of the signals that end a command."""
+    """Restores the handlers of the signals that end a command."""
     before = {number: signal.getsignal(number) for number in exit_codes.ENDING}
     yield
     for number, handler in before.items():
@@ -166,7 +166,7 @@ def test_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("handlers")
 def test_nohup_stays_nohup() -> None:
-    """SIGHUP that whoever started the command had it ignore stays ignored."""
+    """SIGHUP that is ignored when the command starts stays ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     exit_codes.Signals().count()
     os.kill(os.getpid(), signal.SIGHUP)

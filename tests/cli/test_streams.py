@@ -34,7 +34,7 @@ def test_closed_streams_are_dev_null(
     tmp_path: Path,
     closed: str,
 ) -> None:
-    """Streams that are closed cost nothing, and no file is opened in their place."""
+    """Closed streams are harmless, and no file gets their numbers."""
     env = account(server)
     done = subprocess.run(
         ["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, *EXPORT, "-vv"],
@@ -45,7 +45,7 @@ def test_closed_streams_are_dev_null(
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert len(list((tmp_path / "exports").glob("*.csv"))) == 5
-    [row] = parsed(run("runs", "--to", "exports", env=env).stdout)  # nobody wrote into the journal
+    [row] = parsed(run("runs", "--to", "exports", env=env).stdout)  # the journal is intact
     assert row["exported"] == 5
 
 
@@ -69,7 +69,7 @@ def test_stdout_on_a_full_disk(
 def test_stderr_on_a_full_disk(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
-    """A log that can't be written is no export that failed."""
+    """A stderr that can't be written fails no export."""
     done = run(*EXPORT, "-vv", env=account(server), err="/dev/full")
     assert done.returncode == 0
     assert [row["outcome"] for row in parsed(done.stdout)] == ["exported"] * 5
@@ -78,7 +78,7 @@ def test_stderr_on_a_full_disk(
 def test_names_on_a_terminal_that_is_not_utf_8(
     account: Environment, server: SandboxServer, tmp_path: Path
 ) -> None:
-    """What the terminal's encoding doesn't have is shown as `?`, as wide as it was."""
+    """A character that the terminal's encoding lacks is shown as `?`, as wide as it was."""
 
     def rename(body: bytes) -> bytes:
         return body.replace(b'"My Segment"', '"Käufer \N{PARTY POPPER}!"'.encode())
@@ -104,7 +104,7 @@ def test_names_on_a_terminal_that_is_not_utf_8(
 def test_a_path_that_is_not_utf_8(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
 ) -> None:
-    """A directory whose name isn't text is refused before the list, and exported to without one."""
+    """A directory whose name is not UTF-8 is refused before the list, but not with --no-journal."""
     env, to = account(server), os.fsdecode(b"caf\xe9")
     refused = run("export", "--all", "--to", to, env=env)
     assert (refused.returncode, refused.stdout, len(server.sandbox.record)) == (2, "", 0)
@@ -138,7 +138,7 @@ async def _read(descriptor: int, size: int) -> bytes:
 
 @pytest.mark.real_time
 async def test_no_line_is_lost_in_a_pipe(pipe: tuple[int, int]) -> None:
-    """More lines than a pipe holds all arrive, whoever made it non-blocking."""
+    """More lines than a pipe holds all arrive, though the pipe is non-blocking."""
     ours, theirs = pipe
     whole = "".join(map(streams.json_text, LINES)).encode()
     async with anyio.create_task_group() as group:
@@ -148,7 +148,7 @@ async def test_no_line_is_lost_in_a_pipe(pipe: tuple[int, int]) -> None:
 
 @pytest.mark.real_time
 async def test_a_line_is_never_cut_by_the_next(pipe: tuple[int, int]) -> None:
-    """What a cancelled task had sent in part is sent to its end before anything else."""
+    """The rest of a cancelled task's line is sent before the next line."""
     ours, theirs = pipe
     lines = JsonLines(theirs)
     with anyio.CancelScope() as scope:
@@ -177,7 +177,7 @@ def _read_until_end(descriptor: int, got: list[bytes]) -> None:
 async def test_a_reader_that_takes_nothing_is_left(
     pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once a signal came, a stalled reader is waited for no longer, by lines and by sentences."""
+    """After a signal neither lines nor sentences wait for a stalled reader."""
     _, theirs = pipe
     monkeypatch.setattr(streams, "PATIENCE", 0.01)
     monkeypatch.setattr(streams, "_Leaving", type("Left", (), {"came": True}))
@@ -186,7 +186,7 @@ async def test_a_reader_that_takes_nothing_is_left(
 
 
 async def test_a_full_disk_is_told_once() -> None:
-    """The first line that can't be written raises; the rest is dropped, and leaving isn't hard."""
+    """The first line that can't be written raises; later lines are dropped without an error."""
     descriptor = os.open("/dev/full", os.O_WRONLY)
     lines = JsonLines(descriptor)
     with pytest.raises(StdoutError, match="No space left"):

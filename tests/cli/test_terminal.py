@@ -17,12 +17,20 @@ import pytest
 from launch import COMMAND, PATIENCE, Environment, Run, Until
 from rich.console import Console
 
+from segments_async import RunStatus
 from segments_async.cli import summary
 from segments_async.cli.terminal import LogLines, Terminal, counted, in_bytes, in_time
 from segments_async.errors import ExportFailedError, printable
 from segments_async.models import Export, Segment
 from segments_async.results import BulkReport, Exported, ExportedFile, NotExported, Progress
-from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Fault, Sandbox
+from segments_async.sandbox import (
+    PAGE_ACCESS_TOKEN,
+    PAGE_API_KEY,
+    PAGE_SEGMENT_ID,
+    Durations,
+    Fault,
+    Sandbox,
+)
 from segments_async.sandbox.server import SandboxServer
 
 
@@ -48,7 +56,7 @@ class PseudoTerminal:
         self._reader.start()
 
     def answer(self, prompt: str, text: str, until: Until) -> None:
-        """Type once the prompt is there: what was typed before is thrown away, for safety."""
+        """Type after the prompt has come: getpass() drops earlier input."""
         until(lambda: prompt.encode() in self._shown)
         os.write(self._ours, f"{text}\n".encode())
 
@@ -58,7 +66,7 @@ class PseudoTerminal:
         self._process.send_signal(signal.SIGINT)
 
     def end(self) -> tuple[int, str]:
-        """Its exit code, and everything it showed."""
+        """The exit code, and everything that was shown."""
         try:
             code = self._process.wait(PATIENCE)
         finally:
@@ -129,7 +137,7 @@ def test_no_color(
 def test_missing_credentials_are_asked_for(
     account: Environment, server: SandboxServer, until: Until, tmp_path: Path
 ) -> None:
-    """In a terminal what is missing is asked for, and what is typed isn't shown."""
+    """In a terminal missing credentials are asked for, and the answers are not shown."""
     env = account(server, SEGMENTS_API_KEY="", SEGMENTS_ACCESS_TOKEN="")
     terminal = PseudoTerminal("list", env=env, cwd=tmp_path)
     terminal.answer("API key", PAGE_API_KEY, until)
@@ -184,7 +192,7 @@ def test_colours_are_not_forced_into_a_pipe(
     ],
 )
 def test_plain(text: str, shown: str) -> None:
-    """What a terminal would obey is escaped; what a person reads stays."""
+    """Control characters are escaped; readable characters stay."""
     assert printable(text) == shown
 
 
@@ -232,7 +240,7 @@ def test_a_prompt_can_be_interrupted(
 def test_what_would_be_exported_cannot_command_the_terminal(
     account: Environment, server: SandboxServer, tmp_path: Path
 ) -> None:
-    """Nor can an id in the table of `--dry-run`, whose files are named by it."""
+    """Control characters in an id reach the table of `--dry-run` escaped."""
 
     def rename(body: bytes) -> bytes:
         return body.replace(b'"segmentId": "', b'"segmentId": "\\u001b]0;o')
@@ -244,11 +252,43 @@ def test_what_would_be_exported_cannot_command_the_terminal(
     assert "\\x1b]0;o" in shown
 
 
+def test_tables_fit_into_80_columns() -> None:
+    """On 80 columns ids, times and names of runs are in one piece, and no line is longer."""
+    text = io.StringIO()
+    console = Console(file=text, width=80, no_color=True, markup=False, highlight=False)
+    noon = datetime(2026, 11, 23, 12, 0, 3, tzinfo=UTC)
+    segment = Segment(PAGE_SEGMENT_ID, "Recent purchasers of VIP shoes", "p", last_run=noon)
+    run = RunStatus(
+        name="2026-11-23T12-00-03Z",
+        destination="/exports",
+        started_at=noon,
+        ended_at=noon,
+        live=False,
+        segments=500,
+        exported=300,
+        unchanged=190,
+        not_exported=9,
+        unfinished=1,
+    )
+    name = f"Recent-purchasers-{PAGE_SEGMENT_ID[:8]}.csv"
+    narrow = summary.is_narrow(console)
+    console.print(summary.segments_table([segment], narrow=narrow))
+    console.print(summary.runs_table([run]))
+    names, files = {PAGE_SEGMENT_ID: "Recent"}, {PAGE_SEGMENT_ID: Path(name)}
+    console.print(summary.plan_table(names, files, narrow=narrow))
+    shown = text.getvalue()
+    assert shown.count(PAGE_SEGMENT_ID) == 2
+    for piece in (run.name, name, "300 exported", "9 not exported"):
+        assert piece in shown
+    assert shown.count("2026-11-23 12:00") == 3
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 EVIL = "PEN\x1b]0;owned\x07\u202e\nDING"
 
 
 def _printed(console: Console, terminal: Terminal) -> None:
-    """All that the commands show of what a vendor says."""
+    """Print every kind of text of the vendor that the commands show."""
     segment = Segment("an\x1bid", EVIL, "a-project", EVIL, category=EVIL)
     export = Export("an\x1bid", segment, EVIL, datetime.now(UTC), filename=f"s3://{EVIL}")
     file = ExportedFile(f"/{EVIL}/{EVIL}.csv", 7, "00" * 32, verified=True, export=export)

@@ -96,7 +96,7 @@ def test_wrong_argument_is_one_sentence(run: Run, arguments: list[str], word: st
     ],
 )
 def test_missing_credentials_are_named(run: Run, arguments: list[str]) -> None:
-    """Without credentials, and nobody to ask, the variable that is missing is named."""
+    """Without credentials and a terminal, the missing variable is named."""
     done = run(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert "SEGMENTS_API_KEY" in done.stderr
@@ -114,7 +114,7 @@ def test_missing_credentials_are_named(run: Run, arguments: list[str]) -> None:
 def test_malformed_configuration_is_usage(
     run: Run, account: Environment, variables: dict[str, str], word: str
 ) -> None:
-    """What can't work is refused before anything is sent, and no secret is in the sentence."""
+    """Malformed configuration is refused before any request; the message has no secret."""
     secrets = {"SEGMENTS_API_KEY": "key", "SEGMENTS_ACCESS_TOKEN": "s3cret"}
     done = run("list", env=account() | secrets | variables)
     assert (done.returncode, done.stdout) == (2, "")
@@ -146,7 +146,7 @@ def test_credentials_are_no_arguments(run: Run, variable: str) -> None:
     ],
 )
 def test_a_password_is_no_argument(run: Run, account: Environment, url: str) -> None:
-    """`--journal` takes none either, and doesn't repeat the one it was given."""
+    """`--journal` refuses a URL with a password, and doesn't repeat the password."""
     done = run(*EXPORT, "--all", "--journal", url, env=account())
     assert (done.returncode, done.stdout) == (2, "")
     assert "PGPASSWORD" in done.stderr

@@ -24,8 +24,8 @@ from segments_async import (
 )
 from segments_async._http.api import SLOTS
 from segments_async._journal.database import Database
-from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
+from segments_async._journal.refusals import Locked
 from segments_async.client import statistics_of
 from segments_async.sandbox import Fault, Sandbox
 

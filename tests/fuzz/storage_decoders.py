@@ -294,7 +294,7 @@ DECODERS: tuple[Decoder[Any, Any], ...] = (
         _follow,
         _check_followed,
     ),
-    Decoder("cli.lines.unsigned", (), _link, unsigned, _check_shown),
+    Decoder("cli.json_lines.unsigned", (), _link, unsigned, _check_shown),
     Decoder(
         "links.check_addresses",
         (LinkRefused,),

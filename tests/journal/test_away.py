@@ -1,4 +1,4 @@
-"""A database that is away for a moment: what waits, what is told, and who has the run then."""
+"""A database that is away for a moment: which events wait, and which process has the run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from journal.test_sessions import by
 from journal.test_sql import execute, logged, rows
 from segments_async import JournalError
 from segments_async._journal import group_commit
-from segments_async._journal.locked import Locked
+from segments_async._journal.opened_run import OpenedRun
+from segments_async._journal.refusals import Locked
 from segments_async._journal.run_log import RunLog
 from segments_async._sansio.jobs.journal_outage import LONGEST_OUTAGE
 from segments_async._sansio.jobs.lifecycle import Event, State
@@ -29,7 +30,7 @@ AWAY = JournalError("the server is gone", reason="unavailable", location="here")
 
 
 class Away:
-    """Keeps a log from its database, until told."""
+    """Fails every attempt to write, until `back` is called."""
 
     def __init__(self, recorder: Recorder, error: Exception = AWAY) -> None:
         self._error = error
@@ -48,7 +49,7 @@ class Away:
 
 @contextlib.asynccontextmanager
 async def kept_by(log: RunLog) -> AsyncIterator[None]:
-    """While this lasts, somebody waits for the log's return, as a run does."""
+    """While the block lasts, a task waits for the database's return, as a run does."""
     async with anyio.create_task_group() as tasks:
 
         async def wait() -> None:
@@ -80,7 +81,7 @@ async def until(there: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("error", [AWAY, Locked("busy")], ids=["unavailable", "busy"])
 async def test_events_are_kept_until_it_is_back(where: str, error: Exception) -> None:
-    """An id that comes while the database is away isn't waited for, and is written later."""
+    """An event of an export id returns at once while the database is away, and is written later."""
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
         log.run_state.add("a")
@@ -102,7 +103,7 @@ async def test_events_are_kept_until_it_is_back(where: str, error: Exception) ->
 
 
 async def test_no_post_may_go_meanwhile(where: str) -> None:
-    """An INTENT is taken back, at once where the database is known to be away."""
+    """An INTENT is taken back; at once, if the database is known to be away."""
     async with run_of(await opened(where)) as log:
         away = Away(recorded_by(log))
         for name in ("a", "b"):
@@ -122,7 +123,7 @@ async def test_no_post_may_go_meanwhile(where: str) -> None:
 async def test_one_warning_and_one_word_of_its_return(
     where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However long it takes and however often it was tried."""
+    """One WARNING and one INFO are logged, however long the outage."""
     caplog.set_level(logging.INFO, logger="segments_async")
     async with run_of(await opened(where)) as log:
         away = Away(recorded_by(log))
@@ -143,7 +144,7 @@ async def test_one_warning_and_one_word_of_its_return(
 async def test_a_short_wait_for_another_process_is_no_news(
     where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another process's transaction of a second delays an INTENT, and nothing is said."""
+    """Another process's transaction of a second delays an INTENT, and nothing is logged."""
     async with run_of(await opened(where)) as log:
         away = Away(recorded_by(log), Locked("busy"))
         log.run_state.add("a")
@@ -163,7 +164,7 @@ async def test_a_short_wait_for_another_process_is_no_news(
     ("error", "reason"), [(AWAY, "unavailable"), (Locked("busy"), "locked")], ids=str
 )
 async def test_one_that_never_comes_back(where: str, error: Exception, reason: str) -> None:
-    """After ten minutes the log is over, and says which exports no later session will know."""
+    """After ten minutes the log breaks, and names the exports that no later session will know."""
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
         for name in "abc":
@@ -186,7 +187,7 @@ async def test_one_that_never_comes_back(where: str, error: Exception, reason: s
 
 
 async def test_what_is_no_passing_trouble(where: str) -> None:
-    """A fault in the journal ends the log at once, for everybody who waits."""
+    """An error other than an outage breaks the log at once, for every waiting caller."""
     async with run_of(await opened(where)) as log:
         Away(recorded_by(log), JournalError("broken", reason="damaged", location="here"))
         reasons = []
@@ -206,7 +207,7 @@ async def test_what_is_no_passing_trouble(where: str) -> None:
 
 
 async def test_a_cancelled_caller_is_gone_at_once(where: str) -> None:
-    """Whoever waits for the return may leave, and the events stay for the next one."""
+    """A caller that waits for the return may be cancelled; the events stay in the queue."""
     async with run_of(await opened(where)) as log:
         away = Away(recorded_by(log))
         log.run_state.add("a")
@@ -220,24 +221,25 @@ async def test_a_cancelled_caller_is_gone_at_once(where: str) -> None:
     assert await stands(where) == {"a": State.UNASKED}
 
 
-async def test_an_end_that_can_not_be_written(where: str) -> None:
-    """A run that is over while the database is away says so, and isn't taken for finished."""
+async def test_an_end_that_can_not_be_written(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends while the database is away raises, and stays unfinished."""
     async with run_of(await opened(where)) as log:
         recorded_by(log)
 
         def gone(*_: Any) -> None:
             raise AWAY
 
-        log._run.finish = gone  # type: ignore[method-assign]
-        with pytest.raises(JournalError, match="its end was not written"):
-            await log.finish(patience=30)
+        with monkeypatch.context() as patched:
+            patched.setattr(OpenedRun, "finish", gone)
+            with pytest.raises(JournalError, match="its end was not written"):
+                await log.finish(patience=30)
     async with run_of(await opened(where)) as log:
         assert not log.finished
 
 
 @pytest.mark.real_time
 async def test_a_server_that_says_nothing(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A call that doesn't end is left to its thread; what that still writes isn't written twice."""
+    """An attempt without an end is left to its thread; its rows are not written twice."""
     monkeypatch.setattr(group_commit, "_STALL_SECONDS", 0.2)
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
@@ -280,7 +282,7 @@ async def test_a_server_that_says_nothing(where: str, monkeypatch: pytest.Monkey
 async def test_a_server_that_is_restarted(
     driver: str, how: str, own_postgres: PostgresServer
 ) -> None:
-    """The log connects again, holds its run again, and has every event once."""
+    """The log connects again, locks its run again, and has every event once."""
     where = own_postgres.schema()
     if driver == "pg8000":  # it knows no `options`
         where = by(driver, own_postgres, f"restarted_{how}_{anyio.get_current_task().id % 10**6}")
@@ -304,7 +306,7 @@ async def test_a_server_that_is_restarted(
 @pytest.mark.needs("PostgreSQL")
 @pytest.mark.real_time
 async def test_a_lost_session_is_noticed_while_nothing_is_written(postgres: PostgresServer) -> None:
-    """`check` sees that the session is gone, and takes the run again before another process can."""
+    """`check` notices the lost session, and locks the run again before another process can."""
     where = postgres.schema()
     async with run_of(await opened(where)) as log:
         assert log.has_sessions
@@ -324,7 +326,7 @@ async def test_a_lost_session_is_noticed_while_nothing_is_written(postgres: Post
 @pytest.mark.real_time
 @pytest.mark.parametrize("writes", [True, False])
 async def test_another_process_took_the_run(writes: bool, postgres: PostgresServer) -> None:
-    """Then this one ends as locked, and overwrites nothing of the other's."""
+    """If another process took the run, this one ends as locked, and overwrites nothing."""
     where = postgres.schema()
     async with run_of(await opened(where)) as log:
         await live(log, "a", GOES_WELL[:1])
@@ -344,7 +346,7 @@ async def test_another_process_took_the_run(writes: bool, postgres: PostgresServ
 @pytest.mark.needs("PostgreSQL")
 @pytest.mark.real_time
 async def test_a_failover_that_lost_commits(postgres: PostgresServer) -> None:
-    """A server without the last commits is told from one that has them, and ends the run."""
+    """A server without the last commits is recognised, and ends the run."""
     where = postgres.schema()
     async with run_of(await opened(where)) as log:
         await live(log, "a", GOES_WELL[:3])
@@ -359,7 +361,7 @@ async def test_a_failover_that_lost_commits(postgres: PostgresServer) -> None:
 
 @pytest.mark.needs("PostgreSQL")
 async def test_a_role_whose_sessions_end_when_idle(postgres: PostgresServer) -> None:
-    """The journal's sessions turn the limits off that a role may have."""
+    """The journal's sessions turn off the idle limits of a role."""
     where = postgres.schema()
     for name in ("idle_session_timeout", "statement_timeout"):
         postgres.execute(f"ALTER ROLE journal SET {name} = '7s'")
@@ -372,7 +374,7 @@ async def test_a_role_whose_sessions_end_when_idle(postgres: PostgresServer) -> 
 
 @pytest.mark.real_time
 async def test_a_file_that_another_process_has_locked(tmp_path: Path) -> None:
-    """SQLite, busy for longer than is waited for in silence: nothing is lost."""
+    """A SQLite file that is locked for longer than the silent wait loses nothing."""
     path = tmp_path / "runs.db"
     async with run_of(await opened(path)) as log:
         await live(log, "a", GOES_WELL[:1])
@@ -394,7 +396,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @pytest.mark.real_time
 async def test_a_disk_that_is_full_for_a_moment(tmp_path: Path) -> None:
-    """SQLite says so of a commit; once there is space, the log goes on."""
+    """A commit fails on a full disk; when there is space, the log goes on."""
     path = tmp_path / "runs.db"
     async with run_of(await opened(path)) as log:
         await live(log, "a", GOES_WELL[:1])

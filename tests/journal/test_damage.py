@@ -1,4 +1,4 @@
-"""A SQLite journal that was cut off, or whose bytes flipped: as it was, or refused; never another.
+"""A truncated SQLite journal, or one with flipped bytes, is read as it was written, or refused.
 
 The judge is the list of events that record() returned for.
 """
@@ -39,7 +39,7 @@ SEGMENTS = 64
 
 @attrs.frozen
 class Written:
-    """A journal as it was left: its files, and what each event made known."""
+    """The files of a journal, and the events that were durable."""
 
     database: bytes
     #: SQLite's rollback journal; empty where nothing was being written.
@@ -68,7 +68,7 @@ def written(directory: Path) -> Written:
 
 
 def killed_while_writing(directory: Path) -> Written:
-    """The same, and a further transaction of which a part is in the file when the process dies."""
+    """The same files, with a part of another transaction, since the process died while it wrote."""
     before = written(directory)
     path = directory / "runs.db"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -94,7 +94,7 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 
 def read(directory: Path, database: bytes, rollback: bytes) -> dict[str, ExportRecord] | None:
-    """What a later session reads in these files; None where it refuses them."""
+    """The events that a later session reads in these files; None where it refuses them."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir()
     path = directory / "runs.db"
@@ -113,7 +113,7 @@ def read(directory: Path, database: bytes, rollback: bytes) -> dict[str, ExportR
 
 
 def flips(data: bytes, seed: int, every: int) -> list[bytes]:
-    """The data with one byte changed, once in each block, or in every so many-th."""
+    """The data with one byte changed, once in each block, or in each n-th block."""
     chance = random.Random(seed)
     changed = []
     for start in range(0, len(data), every * BLOCK):
@@ -123,7 +123,7 @@ def flips(data: bytes, seed: int, every: int) -> list[bytes]:
 
 
 def test_whole(closed: Written, killed: Written, tmp_path: Path) -> None:
-    """Untouched, both are read as they were written: what was half written is rolled back."""
+    """Unchanged files are read as they were written: the unfinished transaction is rolled back."""
     assert read(tmp_path / "a", closed.database, b"") == closed.known[-1]
     assert read(tmp_path / "b", killed.database, killed.rollback) == killed.known[-1]
     assert len(closed.known) > 150
@@ -133,7 +133,7 @@ def test_whole(closed: Written, killed: Written, tmp_path: Path) -> None:
 @EVERY_BLOCK
 @pytest.mark.parametrize("seed", [1, 2])
 def test_flipped(closed: Written, tmp_path: Path, seed: int, every: int) -> None:
-    """A flipped byte in each 512 bytes of the database: read as it was written, or refused."""
+    """With a flipped byte in any 512 bytes, a database is read as it was written, or refused."""
     found = [read(tmp_path / "x", data, b"") for data in flips(closed.database, seed, every)]
     assert [known for known in found if known is not None and known != closed.known[-1]] == []
     assert found.count(None) > len(found) / 4
@@ -141,7 +141,7 @@ def test_flipped(closed: Written, tmp_path: Path, seed: int, every: int) -> None
 
 @EVERY_BLOCK
 def test_cut_off(closed: Written, tmp_path: Path, every: int) -> None:
-    """A database that was cut off at any 512 bytes is refused, at none too."""
+    """A database that was truncated at any 512 bytes, or to none, is refused."""
     for size in range(0, len(closed.database), every * BLOCK):
         assert read(tmp_path / "x", closed.database[:size], b"") is None
 
@@ -153,7 +153,7 @@ def test_without_its_rollback_journal(killed: Written, tmp_path: Path) -> None:
 
 @EVERY_BLOCK
 def test_a_rollback_journal_that_was_cut_off(killed: Written, tmp_path: Path, every: int) -> None:
-    """At any 512 bytes: what was logged, or refused."""
+    """Truncated at any 512 bytes, a rollback journal leaves the logged events, or a refusal."""
     for size in range(BLOCK, len(killed.rollback), every * BLOCK):
         known = read(tmp_path / "x", killed.database, killed.rollback[:size])
         assert known in (None, killed.known[-1])
@@ -162,7 +162,7 @@ def test_a_rollback_journal_that_was_cut_off(killed: Written, tmp_path: Path, ev
 @EVERY_BLOCK
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_flipped_rollback_journal(killed: Written, tmp_path: Path, seed: int, every: int) -> None:
-    """A flipped byte in each 512 bytes of it: what was logged, or refused."""
+    """A rollback journal with a flipped byte leaves the logged events, or a refusal."""
     found = [
         read(tmp_path / "x", killed.database, data) for data in flips(killed.rollback, seed, every)
     ]
@@ -171,7 +171,7 @@ def test_a_flipped_rollback_journal(killed: Written, tmp_path: Path, seed: int, 
 
 
 def test_a_journal_of_an_earlier_version_is_converted(closed: Written, tmp_path: Path) -> None:
-    """Earlier versions kept a write-ahead log beside the file: what is in there is moved over."""
+    """A write-ahead log of an earlier version is moved into the file."""
     path = tmp_path / "runs.db"
     path.write_bytes(closed.database)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -202,7 +202,7 @@ Change = Callable[[Path], object]
     ids=["empty", "text", "noise", "directory"],
 )
 def test_what_is_no_journal(tmp_path: Path, change: Change, reason: str) -> None:
-    """Files that are something else are refused, and not touched."""
+    """Files that are no journal are refused, and not changed."""
     path = tmp_path / "runs.db"
     change(path)
     before = path.read_bytes() if path.is_file() else None

@@ -1,4 +1,4 @@
-"""What each error of a database means for a journal, and what no message repeats."""
+"""Errors of databases: the reason and the message of the JournalError, without passwords."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from journal.lives import opened
 from segments_async import ConfigurationError, JournalError
 from segments_async._journal.backends import backend
 from segments_async._journal.errors import _POSTGRESQL, mapped_errors, sqlstate
-from segments_async._journal.locked import Locked
+from segments_async._journal.refusals import Locked
 
 
 class Psycopg(Exception):
@@ -38,7 +38,7 @@ DRIVERS: Any = pytest.mark.parametrize("driver", [Psycopg, Psycopg2, Pg8000])
 
 
 def meaning(original: Exception, secrets: tuple[str, ...] = ()) -> tuple[str, str]:
-    """The reason that a user is told, and the sentence."""
+    """The reason and the message of the JournalError."""
     error = sqlalchemy.exc.OperationalError("SELECT :x", {"x": "Very-Secret"}, original)
     try:
         with mapped_errors("here", secrets):
@@ -103,21 +103,21 @@ STATES = {
 @DRIVERS
 @pytest.mark.parametrize(("state", "reason"), STATES.items())
 def test_a_sqlstate(driver: Any, state: str, reason: str) -> None:
-    """Each means the same, wherever the driver keeps it."""
+    """Each SQLSTATE has the same reason, wherever the driver stores it."""
     original = driver(state)
     assert sqlstate(original) == state
     assert meaning(original)[0] == reason
 
 
 def test_each_row_of_the_table_is_tested() -> None:
-    """None is in the table that isn't above."""
+    """The table has no row that is not tested above."""
     for prefix in _POSTGRESQL:
         assert any(state.startswith(prefix) for state in STATES), prefix
 
 
 @DRIVERS
 def test_what_a_server_said_is_repeated(driver: Any) -> None:
-    """Its first line, without the statement and its values."""
+    """The message has the first line of the server's, without the statement and its values."""
     _, said = meaning(driver("53100", "no space left\nDETAIL: x"))
     assert said == "here: no space left"
 
@@ -130,11 +130,11 @@ def test_what_a_server_said_is_repeated(driver: Any) -> None:
         ("25006", "the address of the primary"),
         ("26000", "transaction pooler"),
         ("42P05", "transaction pooler"),
-        ("53300", "one connection for each run"),
+        ("53300", "one connection for each live run"),
     ],
 )
 def test_what_the_reader_can_do(driver: Any, state: str, words: str) -> None:
-    """A sentence says it, where it is known."""
+    """The message has advice, where there is some."""
     assert words in meaning(driver(state))[1]
 
 
@@ -159,7 +159,7 @@ SQLITE = {
 
 @pytest.mark.parametrize(("name", "reason"), SQLITE.items())
 def test_a_result_of_sqlite(name: str | None, reason: str) -> None:
-    """Each by its name, also while connecting, where SQLAlchemy wraps nothing."""
+    """Each result code has its reason, also while connecting, where SQLAlchemy wraps no error."""
     original = sqlite3.OperationalError("it said so")
     if name is not None:
         original.sqlite_errorname = name
@@ -169,7 +169,7 @@ def test_a_result_of_sqlite(name: str | None, reason: str) -> None:
 
 
 def test_a_password_in_a_drivers_words() -> None:
-    """It is taken out, and the driver's own error isn't shown beside ours."""
+    """A password is removed from the driver's message, and the driver's error is not shown."""
     original = Psycopg("28P01", 'bad login "u" "s@crt": s%40crt')
     original.connection = "password=s@crt"  # type: ignore[attr-defined]
     with pytest.raises(JournalError) as caught, mapped_errors("here", ("s@crt", "s%40crt")):
@@ -188,7 +188,7 @@ PASSWORDS = ["plain", "a@b", "a:b", "a/b", "a?b", "a#b", "a[b", "a]b", "a b", "a
 @pytest.mark.parametrize("password", PASSWORDS)
 @pytest.mark.parametrize("form", ["bare", "quoted", "named"])
 async def test_no_password_in_a_message(password: str, form: str) -> None:
-    """Whatever its characters, quoted as it should be or not: nobody listens there."""
+    """Whatever its characters, quoted or not, a password is in no message."""
     from urllib.parse import quote
 
     secret = f"x{password}SeCrEt"
@@ -215,7 +215,7 @@ async def test_no_password_in_a_message(password: str, form: str) -> None:
     ],
 )
 async def test_a_bare_at_sign(url: str) -> None:
-    """It says how to write it, since the rest of the password would be taken for a host."""
+    """The message says how to write an @; the rest of the password would be shown as the host."""
     with pytest.raises(ConfigurationError, match="%40"):
         await opened(url)
 
@@ -233,7 +233,7 @@ async def test_a_bare_at_sign(url: str) -> None:
 def test_drivers_that_can_not_be_used(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Refused by a sentence that names one that can, before anything is connected to."""
+    """An unusable driver is refused before connecting; the message names a usable one."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"synchronous.*postgresql\+psycopg://"):
         anyio.run(opened, url)
@@ -242,7 +242,7 @@ def test_drivers_that_can_not_be_used(
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
 async def test_a_driver_that_is_not_installed(driver: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its name is said, and how to install one."""
+    """The message names the missing driver, and how to install one."""
     import sys
 
     for name in [n for n in sys.modules if n.partition(".")[0] == driver]:
@@ -254,7 +254,7 @@ async def test_a_driver_that_is_not_installed(driver: str, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pg8000"])
 async def test_an_option_that_the_driver_does_not_know(driver: str) -> None:
-    """It is refused in our words, and not with a traceback of the driver's."""
+    """An unknown option is a ConfigurationError, and no TypeError of the driver."""
     with pytest.raises((ConfigurationError, JournalError)) as caught:
         await opened(f"postgresql+{driver}://u@127.0.0.1:1/db?no_such_option=1&password=SeCrEt")
     assert "SeCrEt" not in str(caught.value)
@@ -267,7 +267,7 @@ async def test_an_option_that_the_driver_does_not_know(driver: str) -> None:
 def test_paths_that_mean_something_else(
     path: str, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a shell or SQLite would read in another way makes no file of that name."""
+    """Paths that a shell or SQLite takes for something else are refused; no file is created."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError):
         anyio.run(opened, form.format(path))
@@ -276,7 +276,7 @@ def test_paths_that_mean_something_else(
 
 @pytest.mark.parametrize("form", ["/{}", "//{}", "sqlite:////{}", "sqlite://///{}"])
 async def test_slashes_at_the_beginning(form: str, tmp_path: Path) -> None:
-    """POSIX leaves two to the system, and Linux takes them for one."""
+    """Two slashes at the beginning are one, as they are to Linux."""
     path = form.format(str(tmp_path / "runs.db").lstrip("/"))
     await opened(path)
     assert (tmp_path / "runs.db").exists()
@@ -301,13 +301,13 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_of_a_file(name: str, tmp_path: Path) -> None:
-    """Whatever its characters, the file has that name."""
+    """The file has the given name, whatever its characters."""
     anyio.run(opened, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 async def test_a_journal_whose_directory_is_gone(tmp_path: Path) -> None:
-    """What goes wrong while connecting is a JournalError, too."""
+    """An error while connecting is a JournalError, too."""
     path = tmp_path / "d" / "runs.db"
     await opened(path)
     found = backend(path)

@@ -1,4 +1,4 @@
-"""The SQLite journal's files: who may read them, where they may be, which process has a run."""
+"""The SQLite journal's files: their rights, their places, and the locks of runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def modes(directory: Path) -> dict[str, int]:
 
 
 async def test_only_the_owner_reads_the_files(umask: int, tmp_path: Path) -> None:
-    """Whatever the umask, the database and what SQLite puts beside it are 0600 while in use."""
+    """Whatever the umask, the database and the files of SQLite beside it have the mode 0600."""
     directory = tmp_path / "j"
     directory.mkdir()
     directory.chmod(0o755)
@@ -50,13 +50,13 @@ async def test_only_the_owner_reads_the_files(umask: int, tmp_path: Path) -> Non
 
 
 async def test_a_directory_is_made(tmp_path: Path) -> None:
-    """The journal's directory is made where it isn't there."""
+    """A missing directory of the journal is created."""
     await opened(tmp_path / "a" / "b" / "runs.db")
     assert modes(tmp_path / "a" / "b") == {"runs.db": 0o600}
 
 
 async def test_odd_names(tmp_path: Path) -> None:
-    """Characters that mean something in a URI are a part of the name; a URL names a path, too."""
+    """Characters with a meaning in a URI are a part of the name; a URL names a path, too."""
     path = tmp_path / "a b%20#?.db"
     async with run_of(await opened(path)) as log:
         await live(log, "a", [Event.INTENT])
@@ -66,7 +66,7 @@ async def test_odd_names(tmp_path: Path) -> None:
 
 
 async def test_a_path_below_a_file(tmp_path: Path) -> None:
-    """Where no file can be made, the journal is unavailable, and its place is said."""
+    """Where no file can be created, the journal is unavailable, and the message has the path."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(JournalError, match="file") as caught:
         await opened(tmp_path / "file" / "runs.db")
@@ -74,7 +74,7 @@ async def test_a_path_below_a_file(tmp_path: Path) -> None:
 
 
 async def test_what_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A directory that can't be written is refused at the start, not at the first event."""
+    """A read-only directory is refused at the start, not at the first event."""
     path = tmp_path / "runs.db"
     await opened(path)
     # root may write anywhere, so the answer is made up
@@ -85,7 +85,7 @@ async def test_what_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_many_create_it_at_once(tmp_path: Path) -> None:
-    """Of several that find no journal, one makes it, and all use that one; nothing is left over."""
+    """Of several processes, one creates the journal, and all use it; no file is left over."""
     path = tmp_path / "runs.db"
     ready = threading.Barrier(6)
     names = []
@@ -148,14 +148,14 @@ short
     ],
 )
 def test_which_file_systems_are_far(path: str, kind: str | None) -> None:
-    """The mount nearest to the path counts, and of two at one place the later one."""
+    """The nearest mount counts; of two mounts at one place, the later one."""
     assert kind_of_network(MOUNTS, Path(path)) == kind
 
 
 async def test_a_network_file_system_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a network file system no journal is made, nor is one that is there opened."""
+    """On a network file system no journal is created or opened."""
     mounts = tmp_path / "mounts"
     place = tmp_path / "far"
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\nserver:/x {place} nfs rw 0 0\n")
@@ -167,7 +167,7 @@ async def test_a_network_file_system_is_refused(
 
 
 def test_where_mounts_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without /proc/mounts, nothing is known of file systems and none is refused."""
+    """Without /proc/mounts, no file system is refused."""
     monkeypatch.setattr(files, "_MOUNTS", tmp_path / "none")
     assert files.network_file_system(tmp_path) is None
 
@@ -176,7 +176,7 @@ def test_where_mounts_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_one_holds_a_run(tmp_path: Path) -> None:
-    """A lock is one's own until it is let go of; its file is gone afterwards."""
+    """A lock excludes others until it is released; then its file is removed."""
     path = tmp_path / "lock"
     first = FileLock.try_acquire(path)
     assert first is not None
@@ -189,7 +189,7 @@ def test_one_holds_a_run(tmp_path: Path) -> None:
 
 
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
-    """A process that is killed leaves a lock file, and holds nothing: the next one has the run."""
+    """A killed process leaves a lock file without a lock: the next process can lock the run."""
     path = tmp_path / "lock"
     program = (
         "import sys, pathlib\n"
@@ -220,7 +220,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 
 
 async def test_a_journal_by_another_name(tmp_path: Path) -> None:
-    """By a symlink, it is the same journal with the same locks."""
+    """By a symbolic link, a journal is the same, with the same locks."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "link.db").symlink_to("real/runs.db")
@@ -236,7 +236,7 @@ async def test_a_journal_by_another_name(tmp_path: Path) -> None:
 
 
 def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
-    """A worker that outlives the process which held a run doesn't hold it on."""
+    """A worker that outlives its parent doesn't keep the parent's lock."""
     path = tmp_path / "lock"
     program = (
         "import os, sys, pathlib\n"
@@ -266,7 +266,7 @@ def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
 
 
 def test_dies_while_the_journal_gets_its_name(tmp_path: Path) -> None:
-    """It has two names then: the next process drops the first one, and goes on."""
+    """After a process died between link and unlink, the next one removes the temporary name."""
     path = tmp_path / "runs.db"
     open_run(Database.open(path, ACCOUNT), DESTINATION, "old", "x").close()
     new = name_of_new(path)
@@ -277,7 +277,7 @@ def test_dies_while_the_journal_gets_its_name(tmp_path: Path) -> None:
 
 
 def test_a_stale_rollback_journal(tmp_path: Path) -> None:
-    """Left of a journal that was removed, it isn't rolled back into the new one."""
+    """The rollback journal of a removed database isn't rolled back into the new one."""
     path = tmp_path / "runs.db"
     open_run(Database.open(path, ACCOUNT), DESTINATION, "old", "x").close()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -294,3 +294,20 @@ def test_a_stale_rollback_journal(tmp_path: Path) -> None:
     assert database.runs() == []
     open_run(database, DESTINATION, "new", "x").close()
     assert [run.name for run in Database.open(path, ACCOUNT).runs()] == ["new"]
+
+
+def test_a_lock_is_seen_without_being_taken(tmp_path: Path) -> None:
+    """`is_locked` tells a held lock from a file that a dead process left, and takes neither."""
+    path = tmp_path / "x.lock"
+    assert not FileLock.is_locked(path)
+    lock = FileLock.try_acquire(path)
+    assert lock is not None
+    assert FileLock.is_locked(path)
+    assert FileLock.holder(path) == os.getpid()
+    lock.release()
+    assert not FileLock.is_locked(path)
+    path.touch()
+    assert not FileLock.is_locked(path)
+    path.unlink()
+    path.symlink_to(tmp_path)
+    assert FileLock.is_locked(path), "a file that can't be opened is taken for locked"

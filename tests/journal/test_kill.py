@@ -1,4 +1,4 @@
-"""kill -9 of a process that writes: whatever record() returned for is there, in order."""
+"""kill -9 of a writing process: all events for which record() returned are there, in order."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def nursery() -> Iterator[Nursery]:
 
 
 def replayed(where: str, destination: str = DESTINATION) -> list[list[str]]:
-    """The log as it is, once a later session has opened it and found it whole."""
+    """The log, after a later session has opened it without an error."""
     run = open_run(Database.open(where, ACCOUNT), destination, None, "unexpected")
     try:
         assert run.name != "unexpected"
@@ -111,9 +111,9 @@ def told(record: Path, word: str) -> list[list[str]]:
 def test_killed_at_any_time(
     where: str, seed: int, nursery: Nursery, tmp_path: Path, count: int
 ) -> None:
-    """After each kill: the log is what was there, and a beginning of what was called since.
+    """After each kill the log has the earlier events, and the first ones of those recorded since.
 
-    That beginning has every event for which record() returned. The same run is gone on with at
+    Every event is there for which record() returned. The next session goes on with the run at
     once, each time.
     """
     chance = random.Random(seed)
@@ -137,7 +137,7 @@ def test_killed_at_any_time(
 
 
 def test_two_processes_on_one_database(where: str, nursery: Nursery, tmp_path: Path) -> None:
-    """Two processes write a run each, side by side, and are killed: each log is whole."""
+    """Two processes write a run each at the same time, and are killed: each log is whole."""
     with a_nursery() as other:
         writers = [
             threading.Thread(

@@ -1,4 +1,4 @@
-"""What the processes of an account tell each other of its limit, on both backends."""
+"""What the processes of an account exchange about its rate limit, on both backends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTHING = Report(None, None, False, "")
 
 
 async def known(journal: SqlJournal, member: str = "nobody") -> tuple[float | None, int]:
-    """The limit that a process is told, and how many others wait."""
+    """The limit that a process reads, and the number of other waiting processes."""
     found: list[GroupView] = []
 
     def look(group: GroupView) -> Report:
@@ -33,18 +33,18 @@ async def known(journal: SqlJournal, member: str = "nobody") -> tuple[float | No
 
 
 def age(where: str, by: timedelta) -> None:
-    """Let everything be told so long ago."""
+    """Make every report so much older."""
     at = format_time(datetime.now(UTC) - by)
     with backend(where).engine.begin() as connection:
         for table, names in ((limit, ("sum_id", "requests")), (members, ("member", "waits"))):
-            for row in connection.execute(table.select()).all():
-                values = with_checksum(table, {**{n: row._mapping[n] for n in names}, "at": at})
+            for row in connection.execute(table.select()).mappings().all():
+                values = with_checksum(table, {**row, "at": at})
                 key = table.c[names[0]] == values[names[0]]
                 connection.execute(table.update().where(key).values(values))
 
 
 async def test_a_limit_that_was_flipped_is_damage(where: str) -> None:
-    """Another number would be gone by, by all."""
+    """A changed limit is refused: all processes would follow another number."""
     journal = await opened(where)
     await journal.exchange("one", lambda _: Report(20.0, 20.0, True, SUM))
     execute(where, "UPDATE segments_async_limit SET requests = '2000.0'")
@@ -54,7 +54,7 @@ async def test_a_limit_that_was_flipped_is_damage(where: str) -> None:
 
 
 async def test_who_falls_silent_is_not_counted(where: str) -> None:
-    """Killed, it can't say that it leaves; what it found stays a while for those that come."""
+    """A killed process is not counted after a while; its limit stays for later processes."""
     journal = await opened(where)
     await journal.exchange("one", lambda _: Report(20.0, 20.0, True, SUM))
     assert await known(journal) == (20.0, 1)
@@ -66,7 +66,7 @@ async def test_who_falls_silent_is_not_counted(where: str) -> None:
 
 
 async def learnt(journal: SqlJournal) -> float | None:
-    """The limit that is remembered of processes that are gone."""
+    """The limit that later processes start with."""
     found: list[GroupView] = []
 
     def look(group: GroupView) -> Report:
@@ -78,7 +78,7 @@ async def learnt(journal: SqlJournal) -> float | None:
 
 
 async def test_a_limit_is_remembered(where: str) -> None:
-    """A day later it is nobody's sum any more, and what a process that comes then starts at."""
+    """A day later the sum has ended, and a new process starts at its limit."""
     journal = await opened(where)
     await journal.exchange("one", lambda _: Report(20.0, 20.0, True, SUM))
     assert await learnt(journal) is None
@@ -90,7 +90,7 @@ async def test_a_limit_is_remembered(where: str) -> None:
 
 
 async def test_a_memory_that_nobody_went_by_is_as_old_as_before(where: str) -> None:
-    """Whoever only looked, as a process does that is told its rate, is no evidence."""
+    """A process with a given rate only reads, and makes the stored limit no fresher."""
     journal = await opened(where)
     await journal.exchange("one", lambda _: Report(20.0, 20.0, True, SUM))
     age(where, timedelta(days=1))
@@ -112,7 +112,7 @@ async def test_a_journal_knows_nothing_at_first(where: str) -> None:
 
 
 async def test_a_forgotten_sum_has_another_name(where: str) -> None:
-    """By which those that told the old one know that theirs isn't in it."""
+    """A new sum has another name, so that processes know that it lacks their reports."""
     journal = await opened(where)
     names: list[str] = []
 
@@ -128,7 +128,7 @@ async def test_a_forgotten_sum_has_another_name(where: str) -> None:
 
 
 async def test_those_that_wait_are_counted(where: str) -> None:
-    """All others, and only while they do."""
+    """All other waiting processes are counted, while they wait."""
     journal = await opened(where)
     for name in ("one", "two", "three"):
         await journal.exchange(name, lambda _: Report(30.0, 10.0, True, SUM))
@@ -138,9 +138,9 @@ async def test_those_that_wait_are_counted(where: str) -> None:
 
 
 async def test_nobody_tells_in_between(where: str) -> None:
-    """Looking and telling are one step: what twenty at once add is all in the sum.
+    """Reading and reporting are one step: the sum has all that twenty processes add at once.
 
-    SQLite lets one write at a time, and refuses who has waited for half a second; it is told again.
+    SQLite lets one process write at a time, and refuses after a second; the report is repeated.
     """
     journals = [await opened(where) for _ in range(4)]
 

@@ -1,4 +1,4 @@
-"""A journal without its last commits is refused, and nothing is asked for twice."""
+"""A journal without its last commits is refused, and no export is requested twice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from segments_async._sansio.jobs.lifecycle import Event
 
 @pytest.fixture
 def to(tmp_path: Path) -> str:
-    """A directory for the files, which the run has made."""
+    """A directory for files, as a run creates it."""
     directory = tmp_path / "exports"
     directory.mkdir()
     return str(directory)
@@ -48,7 +48,7 @@ async def begun(path: Path, to: str, backup: Path | None = None) -> None:
 
 
 async def test_a_backup_that_was_put_back(path: Path, to: str, tmp_path: Path) -> None:
-    """It knows fewer events than were durable. The sentence says how many, and what to do."""
+    """A backup has fewer events than were durable. The message says how many, and what to do."""
     await begun(path, to, tmp_path / "backup")
     shutil.copy(path, tmp_path / "newest")
     shutil.copy(tmp_path / "backup", path)
@@ -66,7 +66,7 @@ async def test_a_backup_that_was_put_back(path: Path, to: str, tmp_path: Path) -
 
 
 async def test_a_backup_from_before_the_run(path: Path, to: str, tmp_path: Path) -> None:
-    """It knows nothing of the run, which would be started anew."""
+    """A backup without the run is refused: the run would be started anew."""
     await opened(path)
     shutil.copy(path, tmp_path / "backup")
     await begun(path, to)
@@ -78,7 +78,7 @@ async def test_a_backup_from_before_the_run(path: Path, to: str, tmp_path: Path)
 
 
 async def test_a_journal_that_was_removed(path: Path, to: str) -> None:
-    """The same; the file that the sentence names is what to remove, too."""
+    """A new journal is refused, too, until the file that the message names is removed."""
     await begun(path, to)
     remove(path)
     with pytest.raises(JournalError, match="does not have it"):
@@ -94,7 +94,7 @@ async def test_a_journal_that_was_removed(path: Path, to: str) -> None:
 async def test_a_backup_from_before_the_runs_end(
     name: str | None, path: Path, to: str, tmp_path: Path
 ) -> None:
-    """A finished run isn't gone on with as if it were not."""
+    """A backup that has a finished run as unfinished is refused."""
     async with run_of(await opened(path), name, destination=to) as log:
         await live(log, "a", [Event.INTENT, Event.LOST])
         shutil.copy(path, tmp_path / "backup")
@@ -111,7 +111,7 @@ async def test_a_copy_elsewhere(path: Path, to: str, tmp_path: Path) -> None:
     shutil.move(path, tmp_path / "moved.db")
     async with run_of(await opened(tmp_path / "moved.db"), destination=to) as log:
         assert log.records.keys() == {"a", "b"}
-    # The witness is the original journal's: of one that was moved, only its own runs are known.
+    # The mark is of the original journal: of a moved journal, only its own runs are known.
     shutil.move(tmp_path / "copy.db", path)
     with pytest.raises(JournalError) as caught:
         async with run_of(await opened(path), destination=to):
@@ -120,7 +120,7 @@ async def test_a_copy_elsewhere(path: Path, to: str, tmp_path: Path) -> None:
 
 
 async def test_what_is_no_reason_to_refuse(path: Path, to: str, tmp_path: Path) -> None:
-    """Other journals, finished runs that are gone, a witness that is gone, or is no witness."""
+    """Other journals, deleted finished runs, and missing or damaged mark files are no reason."""
     async with run_of(await opened(path), destination=to) as log:
         await live(log, "a")
         await log.finish()
@@ -138,7 +138,7 @@ async def test_what_is_no_reason_to_refuse(path: Path, to: str, tmp_path: Path) 
 
 
 async def test_a_pruned_run_is_not_missed(path: Path, to: str) -> None:
-    """With a run, its witness goes."""
+    """Pruning a run removes its mark file."""
     from datetime import UTC, datetime, timedelta
 
     await begun(path, to)
@@ -151,7 +151,7 @@ async def test_a_pruned_run_is_not_missed(path: Path, to: str) -> None:
 
 @pytest.mark.needs("PostgreSQL")
 async def test_a_database_that_failed_over(postgres: PostgresServer, to: str) -> None:
-    """The same on PostgreSQL, by another session of the run."""
+    """A PostgreSQL that failed over is refused by another session of the run."""
     where = postgres.schema()
     async with run_of(await opened(where), destination=to) as log:
         await live(log, "a", GOES_WELL[:3])
@@ -172,18 +172,18 @@ BREAKS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("break_it", BREAKS.values(), ids=BREAKS)
-async def test_a_witness_that_can_not_be_written(
+async def test_a_mark_that_can_not_be_written(
     break_it: Callable[[Path], Any], path: Path, to: str
 ) -> None:
-    """It harms no run."""
+    """A mark file that can't be written harms no run."""
     break_it(Path(to))
     await begun(path, to)
     async with run_of(await opened(path), destination=to) as log:
         assert log.records.keys() == {"a", "b"}
 
 
-def test_a_witness_says_what_it_was_told(to: str) -> None:
-    """The last of it, for its own journal alone, to its owner alone."""
+def test_a_mark_has_the_last_number(to: str) -> None:
+    """A mark file has the last number, for its own journal only; only its owner can read it."""
     high_water = HighWaterFile(to, "here", "n", "then")
     for number in range(200):
         high_water.write(number, finished=False)

@@ -1,4 +1,4 @@
-"""Forgetting runs in small steps, beside whoever writes."""
+"""Deleting runs in small steps, beside processes that write."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_steps(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("steps", range(4))
 async def test_killed_in_the_middle(where: str, steps: int) -> None:
-    """What is half forgotten is not listed, told, or damage; the next prune ends it."""
+    """A half-deleted run is not listed, used, or damage; the next prune deletes the rest."""
     await filled(where, "nightly")
     journal = await opened(where)
     database = Database.open(where, ACCOUNT)
@@ -74,7 +74,7 @@ async def test_killed_in_the_middle(where: str, steps: int) -> None:
 
 
 async def test_cancelled_in_the_middle(where: str) -> None:
-    """The caller is gone after a step."""
+    """A prune that is cancelled after a step leaves the rest to the next prune."""
     await filled(where, "one", segments=30)
     journal = await opened(where)
     with anyio.move_on_after(0.05) as scope:
@@ -86,7 +86,7 @@ async def test_cancelled_in_the_middle(where: str) -> None:
 
 
 async def test_a_live_run_beside_it(where: str) -> None:
-    """It writes on, and is whole afterwards."""
+    """A live run writes during a prune, and its log is whole afterwards."""
     await filled(where, "old", segments=30)
     journal = await opened(where)
     async with run_of(await opened(where), "live") as log, anyio.create_task_group() as tasks:
@@ -101,7 +101,7 @@ async def test_a_live_run_beside_it(where: str) -> None:
 
 
 async def test_a_file_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A journal made by this version gives its space back; an older one keeps it for more."""
+    """A journal of this version gives space back; an older one uses the space again."""
     monkeypatch.setattr(pruning, "_EVENTS_AT_ONCE", 500)
     sizes = {}
     for name in ("new", "old"):

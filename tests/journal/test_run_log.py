@@ -14,8 +14,8 @@ import pytest
 
 from journal.lives import GOES_WELL, export_of, opened, payload_for, run_of
 from segments_async._journal import group_commit
-from segments_async._journal.locked import Locked
 from segments_async._journal.opened_run import OpenedRun
+from segments_async._journal.refusals import Locked
 from segments_async._journal.run_log import RunLog
 from segments_async._sansio.jobs.lifecycle import Event, State
 

@@ -1,4 +1,4 @@
-"""What PostgreSQL's roles, rights, drivers and poolers do to a journal."""
+"""A journal with PostgreSQL's roles, rights, drivers and poolers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def by(driver: str, postgres: PostgresServer, schema: str) -> str:
 
 @contextlib.contextmanager
 def opening(postgres: PostgresServer, schema: str) -> Iterator[None]:
-    """Another process is just opening a run in this schema."""
+    """As another process that opens a run in this schema."""
     digest = hashlib.sha256(f"segments-async {schema} 0".encode()).digest()
     key = int.from_bytes(digest[:8], "big", signed=True)
     with psycopg.connect(postgres.url().partition("?")[0]) as connection:
@@ -54,7 +54,7 @@ def locks(postgres: PostgresServer) -> int:
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_a_run_by_each_driver(driver: str, postgres: PostgresServer) -> None:
-    """Each driver that is taken keeps a run, and holds it."""
+    """A run can be written and locked by each supported driver."""
     where = by(driver, postgres, f"life_{driver}_{anyio.get_current_task().id % 10**6}")
     async with run_of(await opened(where)) as log:
         await live(log, "a")
@@ -72,10 +72,9 @@ async def test_a_run_by_each_driver(driver: str, postgres: PostgresServer) -> No
 async def test_a_busy_database(
     driver: str, limit: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process that is just opening a run is waited for, and then it is `locked`.
+    """Another process that opens a run is waited for; after a while the error is `locked`.
 
-    Whether it is the journal's own limit for a lock that ends an attempt, or somebody's for
-    statements.
+    So it is whether lock_timeout or statement_timeout ends the attempts.
     """
     schema = f"busy_{driver}_{limit}_{anyio.get_current_task().id % 10**6}"
     where = by(driver, postgres, schema)
@@ -96,7 +95,7 @@ async def test_a_busy_database(
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_missing_rights(driver: str, postgres: PostgresServer) -> None:
-    """They are `unavailable`, with the sentence of what to grant; the journal isn't damaged."""
+    """Missing rights are `unavailable`, with what to grant, and not `damaged`."""
     schema = f"rights_{driver}_{anyio.get_current_task().id % 10**6}"
     where = by(driver, postgres, schema)
     postgres.execute(f"ALTER SCHEMA {schema} OWNER TO journal")
@@ -114,7 +113,7 @@ async def test_missing_rights(driver: str, postgres: PostgresServer) -> None:
 
 
 async def test_a_server_that_only_reads(postgres: PostgresServer) -> None:
-    """A replica isn't a damaged journal; the sentence says whose address to give."""
+    """A replica is `unavailable`, and the message asks for the primary."""
     schema = f"replica_{anyio.get_current_task().id % 10**6}"
     where = by("psycopg", postgres, schema)
     await opened(where)
@@ -133,7 +132,7 @@ async def test_a_server_that_only_reads(postgres: PostgresServer) -> None:
 @pytest.mark.parametrize("size", [1, 5])
 @pytest.mark.parametrize("driver", ["psycopg", "pg8000"])
 async def test_a_transaction_pooler(driver: str, size: int, postgres: PostgresServer) -> None:
-    """It is refused by its name, at each attempt, and no lock or setting is left behind."""
+    """A transaction pooler is refused at each attempt, and no lock or setting is left behind."""
     before = locks(postgres)
     with pooler(postgres, "transaction", size=size) as port:
         url = f"postgresql+{driver}://journal@127.0.0.1:{port}/postgres"
@@ -154,7 +153,7 @@ async def test_a_transaction_pooler(driver: str, size: int, postgres: PostgresSe
 async def test_a_transaction_pooler_that_hides(
     postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that was not noticed at first is refused when a run is held; no lock stays there."""
+    """A pooler that was not noticed at first is refused when a run is locked; no lock is left."""
     before = locks(postgres)
     monkeypatch.setattr(PostgreSQL, "_check_sessions", lambda _: None)
     with pooler(postgres, "transaction") as port:
@@ -185,7 +184,7 @@ async def test_a_transaction_pooler_that_hides(
 @pytest.mark.needs("pgbouncer")
 @pytest.mark.real_time
 async def test_a_session_pooler(postgres: PostgresServer, tmp_path: Path) -> None:
-    """It gives each connection a session of its own, and is as good as none."""
+    """A session pooler gives each connection its own session, and works."""
     schema = f"session_{anyio.get_current_task().id % 10**6}"
     by("psycopg", postgres, schema)
     postgres.execute(f"ALTER ROLE journal SET search_path = {schema}")
@@ -204,12 +203,12 @@ async def test_a_session_pooler(postgres: PostgresServer, tmp_path: Path) -> Non
         postgres.execute("ALTER ROLE journal RESET ALL")
 
 
-# What others met, and nobody here had listed.
+# Errors that other projects report.
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 async def test_a_roles_isolation_level(level: str, postgres: PostgresServer) -> None:
-    """Whatever it is, processes that open a run at once each get one of their own."""
+    """Whatever the isolation level, processes that start runs at once each get their own run."""
     schema = f"isolated_{level[:6]}_{anyio.get_current_task().id % 10**6}"
     where = by("psycopg", postgres, schema)
     postgres.execute(f"ALTER ROLE {schema} SET default_transaction_isolation = '{level}'")
@@ -230,13 +229,13 @@ async def test_a_roles_isolation_level(level: str, postgres: PostgresServer) -> 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_another_encoding(encoding: str, driver: str, postgres: PostgresServer) -> None:
-    """A database that can't keep every name isn't a damaged journal: it is refused by that."""
+    """A database whose encoding can't store every name is `unsupported`, and not `damaged`."""
     name = f"encoded_{encoding}_{driver}_{anyio.get_current_task().id % 10**6}".lower()
     postgres.execute(
         f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' "
         "TEMPLATE template0"
     )
     url = f"postgresql+{driver}://journal@127.0.0.1:{postgres.port}/{name}"
-    with pytest.raises(JournalError, match="encoding is UTF8") as caught:
+    with pytest.raises(JournalError, match="encoding UTF8") as caught:
         await opened(url)
     assert caught.value.reason == "unsupported"

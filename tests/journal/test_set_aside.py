@@ -1,4 +1,4 @@
-"""Events that a journal never took, and what the next session makes of them."""
+"""Unwritten events of a session, and the next session that writes them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def unwritten(to: str) -> list[Path]:
 
 
 async def left_while_away(where: str, to: str) -> None:
-    """A session that ends with an accepted export of which the journal never heard."""
+    """A session that ends with an accepted export that is not in the journal."""
     async with run_of(await opened(where), destination=to) as log:
         log.run_state.add("a")
         await log.record("a", Event.INTENT)
@@ -46,7 +46,7 @@ async def stands(where: str, to: str) -> State:
 
 
 async def test_the_next_session_writes_them(where: str, to: str) -> None:
-    """Then they are in the journal, and nowhere else."""
+    """The next session writes the events into the journal, and removes the file."""
     await left_while_away(where, to)
     [path] = unwritten(to)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -57,7 +57,7 @@ async def test_the_next_session_writes_them(where: str, to: str) -> None:
 
 
 async def test_some_of_them_were_written_after_all(where: str, to: str) -> None:
-    """A commit whose end nobody heard of: its rows are there already, and aren't written twice."""
+    """Rows of a commit whose answer was lost are there already, and are not written twice."""
     await left_while_away(where, to)
     [path] = unwritten(to)
     kept = path.read_text()
@@ -80,7 +80,7 @@ CHANGES: dict[str, Callable[[list[dict[str, Any]]], list[dict[str, Any]]]] = {
 async def test_what_does_not_follow_the_log(
     change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]], where: str, to: str
 ) -> None:
-    """It is left where it is, and the journal as it is."""
+    """Events that do not follow the log are left in the file; the journal is not changed."""
     await left_while_away(where, to)
     [path] = unwritten(to)
     rows = change([json.loads(line) for line in path.read_text().splitlines()])
@@ -92,7 +92,7 @@ async def test_what_does_not_follow_the_log(
 async def test_another_session_has_gone_on(
     where: str, to: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where the events were out of reach for one session, its word counts, and is told."""
+    """After another session went on without the events, they stay in the file, with a warning."""
     caplog.set_level(logging.WARNING, logger="segments_async")
     await left_while_away(where, to)
     [path] = unwritten(to)
@@ -111,7 +111,7 @@ async def test_another_session_has_gone_on(
 async def test_where_there_is_no_place_for_them(
     where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of a run without a directory, it is said that they are lost, and how many."""
+    """For a run without a directory, an ERROR says how many events are lost."""
     async with run_of(await opened(where), destination=None) as log:
         log.run_state.add("a")
         await log.record("a", Event.INTENT)

@@ -1,4 +1,4 @@
-"""What the journal keeps, and across what, on both backends."""
+"""What the journal stores, on both backends."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from segments_async._sansio.jobs.payload import Payload, SecretInPayload, Unread
 
 
 def rows(where: str, query: str) -> list[Any]:
-    """What another connection sees."""
+    """The rows that another connection reads."""
     with backend(where).engine.connect() as connection:
         return list(connection.exec_driver_sql(query).all())
 
@@ -68,7 +68,7 @@ async def test_nothing_is_written_of_a_new_segment(where: str) -> None:
 
 
 async def test_an_illegal_event_changes_nothing(where: str) -> None:
-    """What can't happen, or can't be logged, raises; neither the log nor the counts change."""
+    """An illegal event, or an unusable payload, raises; neither the log nor the counts change."""
     async with run_of(await opened(where)) as log:
         await live(log, "a", [Event.INTENT])
         with pytest.raises(IllegalTransition):
@@ -86,7 +86,7 @@ async def test_an_illegal_event_changes_nothing(where: str) -> None:
 
 
 async def test_a_run_goes_on(where: str) -> None:
-    """The unfinished run to a destination is gone on with, and knows where everything stands."""
+    """The unfinished run to a destination goes on, with the records of the last session."""
     journal = await opened(where)
     async with run_of(journal) as log:
         await live(log, "done")
@@ -102,7 +102,7 @@ async def test_a_run_goes_on(where: str) -> None:
 
 
 async def test_the_segments_given_now_decide(where: str) -> None:
-    """What an earlier session had and this one doesn't is known, and not counted."""
+    """A segment of an earlier session that this one doesn't have is known, and not counted."""
     journal = await opened(where)
     async with run_of(journal) as log:
         await live(log, "a")
@@ -125,7 +125,7 @@ async def test_a_finished_run_is_not_gone_on_with(where: str) -> None:
 
 
 async def test_a_finished_named_run_tells_its_outcomes(where: str) -> None:
-    """A finished run of that name is opened by any number of processes, and takes no event."""
+    """A finished run is opened by any number of processes, and accepts no event."""
     journal = await opened(where)
     async with run_of(journal, "nightly") as log:
         await live(log, "a")
@@ -139,7 +139,7 @@ async def test_a_finished_named_run_tells_its_outcomes(where: str) -> None:
 
 
 async def test_a_named_run_is_no_unnamed_one(where: str) -> None:
-    """Without a name, no run that the caller named is gone on with; by its name, any is."""
+    """Without a name, no named run goes on; with a name, any run of that name does."""
     journal = await opened(where)
     async with run_of(journal, "nightly") as log:
         await live(log, "a", [Event.INTENT])
@@ -152,7 +152,7 @@ async def test_a_named_run_is_no_unnamed_one(where: str) -> None:
 
 
 async def test_each_destination_has_its_own_run(where: str) -> None:
-    """Unnamed runs are told apart by destination, also by none; a named one keeps its own."""
+    """Unnamed runs differ by destination, also by none; a named run has one destination."""
     journal = await opened(where)
     async with run_of(journal, destination="/a") as a, run_of(journal, destination=None) as b:
         assert {a.name, b.name} == {"now", "now-2"}
@@ -163,7 +163,7 @@ async def test_each_destination_has_its_own_run(where: str) -> None:
 
 
 async def test_a_held_run_is_refused(where: str) -> None:
-    """A run that is open is locked for others, of this process too, until it is closed."""
+    """An open run is locked for others, also in this process, until it is closed."""
     journal, other = await opened(where), await opened(where)
     async with run_of(journal) as log:
         await live(log, "a", [Event.INTENT])
@@ -177,7 +177,7 @@ async def test_a_held_run_is_refused(where: str) -> None:
 
 
 async def test_another_accounts_journal_is_refused(where: str) -> None:
-    """The journal of one account is none of another's."""
+    """Another account's journal is refused."""
     await opened(where)
     with pytest.raises(JournalError, match="another account") as caught:
         await SqlJournal.open(where, account="cd" * 32)
@@ -185,7 +185,7 @@ async def test_another_accounts_journal_is_refused(where: str) -> None:
 
 
 async def test_a_newer_schema_is_refused(where: str) -> None:
-    """A later version's journal isn't touched, and is said to be one."""
+    """A later version's journal is refused as `newer`, and not changed."""
     await opened(where)
     execute(where, "UPDATE segments_async_journal SET version = 2")
     with pytest.raises(JournalError, match="later version") as caught:
@@ -207,7 +207,7 @@ async def test_a_newer_schema_is_refused(where: str) -> None:
     ],
 )
 async def test_what_was_changed_is_damage(where: str, statement: str) -> None:
-    """A value that isn't as it was written, or a row that is missing, is found and refused."""
+    """A changed value, or a missing row, is found and refused."""
     async with run_of(await opened(where), "nightly") as log:
         await live(log, "a")
     execute(where, statement)
@@ -219,7 +219,7 @@ async def test_what_was_changed_is_damage(where: str, statement: str) -> None:
 
 @pytest.mark.parametrize("column", ["facts", "at", "segment_id", "seal", "number"])
 async def test_a_value_of_another_type_is_damage(tmp_path: Path, column: str) -> None:
-    """SQLite keeps a type with each value, in which a bit may flip: bytes for a text are found."""
+    """SQLite stores a type with each value, in which a bit may flip: bytes for a text are found."""
     where = str(tmp_path / "runs.db")
     async with run_of(await opened(where), "nightly") as log:
         await live(log, "a")
@@ -231,7 +231,7 @@ async def test_a_value_of_another_type_is_damage(tmp_path: Path, column: str) ->
 
 
 async def test_durations(where: str) -> None:
-    """Of each segment's last COMPLETE export, in whatever run, the seconds that it took."""
+    """The seconds that each segment's last COMPLETE export took, in any run."""
     journal = await opened(where)
     async with run_of(journal, "one") as log:
         await live(log, "a", seconds=10.0)
@@ -264,7 +264,7 @@ async def test_last_files(where: str) -> None:
 
 
 async def test_the_guard(where: str) -> None:
-    """The guard is remembered by the account, until it is closed."""
+    """The guard is stored for the account, until it is deleted."""
     journal = await opened(where)
     assert await journal.guard() is None
     for pause in (60.0, 0.1 + 0.2):
@@ -276,7 +276,7 @@ async def test_the_guard(where: str) -> None:
 
 
 async def test_the_table_of_runs(where: str) -> None:
-    """Every run, the latest first, and how many of its exports stand where."""
+    """Every run, the latest first, with its counts, and whether it is live."""
     journal = await opened(where)
     async with run_of(journal, "one") as log:
         await live(log, "a")
@@ -316,14 +316,14 @@ async def test_prune(where: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 201, "https://host/?sig=1", "\udc80", "\x00"])
 async def test_what_is_no_name(where: str, name: str) -> None:
-    """A name is for people, terminals and both databases."""
+    """Names that a terminal or a database can't show or store are refused, and secrets."""
     journal = await opened(where)
     with pytest.raises(ConfigurationError):
         await journal.open_run(destination=None, name=name, now_name="x")
 
 
 async def test_two_runs_at_once(where: str) -> None:
-    """Two journals on one database write different runs side by side, each in its order."""
+    """Two journals on one database write different runs at once, each in its order."""
     journals = [await opened(where) for _ in range(2)]
 
     async def run(number: int) -> None:
@@ -356,7 +356,7 @@ async def test_two_runs_at_once(where: str) -> None:
     ],
 )
 async def test_where_no_journal_can_be(url: str) -> None:
-    """Other databases, memory and nonsense are refused, without repeating a password."""
+    """Other databases, memory and nonsense are refused; the message has no password."""
     with pytest.raises(ConfigurationError) as caught:
         await opened(url)
     assert "Very-Secret" not in str(caught.value)
@@ -375,7 +375,7 @@ async def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 @pytest.mark.needs("PostgreSQL")
 async def test_no_password_in_an_error(postgres: Any) -> None:
-    """A database that isn't there is said to be unavailable, and the password isn't said."""
+    """A missing database is `unavailable`; the message has no password."""
     with pytest.raises(JournalError, match="no_such_database") as caught:
         await opened(postgres.url("no_such_database"))
     error: BaseException | None = caught.value

@@ -1,4 +1,4 @@
-"""A journal is input: it says which local files are exports, so nobody else may have written it."""
+"""A journal that another user may have written is refused: it says which files are exports."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_others_may_have_written_is_refused(name: str, tmp_path: Path) -> None:
-    """In a sentence that names the place; nothing is sent, and no question hangs."""
+    """The message names the file or directory; nothing is sent, and no endless view is read."""
     meddle, sentence = REFUSED[name]
     journal = tmp_path / "a" / "b" / "j.db"
     await export(tmp_path, journal)
@@ -144,7 +144,7 @@ async def test_what_others_may_have_written_is_refused(name: str, tmp_path: Path
 @as_root
 @pytest.mark.parametrize("end", ["", "-journal"])
 async def test_another_users_journal_is_refused(end: str, tmp_path: Path) -> None:
-    """By root, too: what is in it may be anybody's word."""
+    """Another user's journal is refused, by root, too."""
     journal = tmp_path / "a" / "j.db"
     await export(tmp_path, journal)
     beside = journal.with_name(journal.name + end)
@@ -156,7 +156,7 @@ async def test_another_users_journal_is_refused(end: str, tmp_path: Path) -> Non
 
 
 async def test_a_directory_like_tmp_will_do(tmp_path: Path) -> None:
-    """There, nobody can move another user's files; and ours are made for their owner alone."""
+    """A directory such as /tmp is accepted: no user can move another user's files there."""
     await anyio.Path(tmp_path).chmod(0o1777)
     before = os.umask(0)
     try:
@@ -169,7 +169,7 @@ async def test_a_directory_like_tmp_will_do(tmp_path: Path) -> None:
 
 
 def forge(journal: Path, **facts: Any) -> None:
-    """Change what the journal says of the file, seals and all, and have the run go on."""
+    """Change the file in the journal, with right checksums, and make the run unfinished."""
     for witness in (journal.parent.parent / "out" / ".segments-async").glob("seen-*"):
         witness.unlink()
     with contextlib.closing(sqlite3.connect(journal)) as connection:
@@ -194,7 +194,7 @@ def forge(journal: Path, **facts: Any) -> None:
 
 @pytest.mark.parametrize("place", ["/etc/passwd", "{}/../passwd", "{}/..", "{}", "{}/a/b.csv", ""])
 async def test_a_file_outside_of_the_destination_is_refused(place: str, tmp_path: Path) -> None:
-    """It would be handed on as the segment's export."""
+    """A file outside of the directory is refused: it would be reported as the segment's export."""
     journal = tmp_path / "a" / "j.db"
     await export(tmp_path, journal)
     size = PASSWD_SIZE
@@ -207,7 +207,7 @@ async def test_a_file_outside_of_the_destination_is_refused(place: str, tmp_path
 
 
 async def test_a_link_in_the_files_place_is_no_file(tmp_path: Path) -> None:
-    """What stands there is not taken for the export, though its size is the one told."""
+    """A symbolic link is not taken for the export's file, though its size is right."""
     journal = tmp_path / "a" / "j.db"
     report = await export(tmp_path, journal)
     (outcome,) = report.exported
@@ -220,7 +220,7 @@ async def test_a_link_in_the_files_place_is_no_file(tmp_path: Path) -> None:
 
 
 def test_events_that_others_may_have_written_are_refused(tmp_path: Path) -> None:
-    """Those that a journal could not take are journal, too."""
+    """A file of unwritten events is refused as a journal is."""
     place = SetAside(tmp_path / ".segments-async" / "unwritten-1.jsonl")
     assert place.save([])
     assert place.load(1, 0, None) == []
@@ -234,7 +234,7 @@ def test_events_that_others_may_have_written_are_refused(tmp_path: Path) -> None
 async def test_a_hard_link_or_a_fifo_in_the_destination(
     name: str, kind: str, tmp_path: Path
 ) -> None:
-    """The other file stays as it is, and nothing waits for a reader."""
+    """The other file is not changed, and no write waits for a reader."""
     precious = tmp_path / "precious"
     precious.write_text("precious")
     target = tmp_path / "out" / name.format(PAGE_SEGMENT_ID)

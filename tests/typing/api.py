@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, assert_type
 
@@ -25,15 +25,20 @@ from segments_async import (
     ExportedFile,
     ExportStatus,
     ExportTimeoutError,
+    Journal,
     NotExported,
     OutputFormat,
     Pacer,
     Progress,
     RateLimitedError,
+    RunSpec,
+    RunStatus,
     Segment,
     SegmentsClient,
     SegmentsError,
     SegmentType,
+    file_names,
+    without_secret,
 )
 
 
@@ -147,3 +152,23 @@ def errors(error: Exception) -> None:
         assert_type(error.reason == "disk_full", bool)
     if isinstance(error, BulkExportError):
         assert_type(error.report.not_exported, Sequence[NotExported])
+
+
+async def look_after(client: SegmentsClient, segments: Sequence[Segment]) -> None:
+    journal = await Journal.open(Path("runs.db"), api_key="key", base_url="https://vendor.example")
+    for run in await journal.runs(to="exports"):
+        assert_type(run, RunStatus)
+        spec = await journal.spec(run.name)
+        if spec is not None:
+            assert_type(spec, RunSpec)
+            report = await client.bulk_export(
+                spec.segments, run.destination, journal="runs.db", run=run.name, **spec.options
+            )
+            assert_type(report.ok, bool)
+        assert_type(await journal.segments(run.name), list[Segment | str])
+    async with journal.ticket_guard(client) as until:
+        assert_type(until, datetime | None)
+    assert_type(await journal.unchanged(segments, "exports"), set[str])
+    assert_type(await journal.prune(datetime.now(UTC)), int)
+    assert_type(file_names(segments), dict[str, str])
+    assert_type(without_secret("s3://bucket/key"), str)
