@@ -98,13 +98,13 @@ async def recorded(path: Path, writers: int, seconds: float = 4.0) -> None:
     journal = await SqlJournal.open(path, account=ACCOUNT)
     log = await journal.open_run(destination=None, name="n", now_name="n")
     number, batches = 0, Counter[int]()
-    append = log._run.append
+    append = log.opened.append
 
     def counted(rows: Any) -> None:
         batches[len(rows)] += 1
         append(rows)
 
-    log._run.append = counted  # type: ignore[method-assign]
+    log.opened.append = counted  # type: ignore[method-assign]
     until = anyio.current_time() + seconds
 
     async def write(writer: int) -> None:
@@ -151,7 +151,7 @@ def fill(
             }
             rows.append(with_checksum(events, values))
         if len(rows) > 20_000 or n == segments - 1:
-            connection: Any = opened._link.connection
+            connection: Any = opened.link.connection
             with connection.begin():
                 connection.execute(insert(events), rows)
             rows = []

@@ -139,8 +139,7 @@ class SegmentsClient:
         allow_insecure: bool = False,
     ) -> None:
         key, token = Secret(api_key), Secret(access_token)
-        # Whatever is raised below shows this frame's local variables to error reporters.
-        del api_key, access_token
+        del api_key, access_token  # an error below shows this frame's variables to error reporters
         header = authorization(key.reveal(), token.reveal())
         origin = parse_base_url(base_url)
         _check_transport(origin, allow_insecure=allow_insecure)
@@ -149,28 +148,24 @@ class SegmentsClient:
         scheduler: PollScheduler[Target] = PollScheduler(
             poll_share=poll_share, max_pending=max_pending
         )
-        hosts = check_patterns(file_hosts)
         reachable = partial(check_addresses, loopback=origin.loopback)
-        self._own: list[OwnClients] = []
         self._binding = Binding()
         # An API on loopback is asked past any proxy; so is storage then.
         own = partial(OwnClients, ssl_context, loopback=origin.loopback)
-        self._api = Api(
+        clients = (
             CallersClient(http_client)
             if http_client is not None
-            else self._closed_by_us(own(KEEPALIVE, scheme=origin.scheme)),
-            origin,
-            header,
-            request_timeout,
+            else own(KEEPALIVE, scheme=origin.scheme)
         )
-        self._gate = Gate(self._api, pacer or Pacer(), scheduler)
-        self._storage = _storage(
+        file_clients = (
             CallersClient(file_http_client, "file_http_client")
             if file_http_client is not None
-            else self._closed_by_us(own(STORAGE_KEEPALIVE, check_peer=reachable)),
-            hosts,
-            loopback=origin.loopback,
+            else own(STORAGE_KEEPALIVE, check_peer=reachable)
         )
+        self._own = [made for made in (clients, file_clients) if isinstance(made, OwnClients)]
+        self._api = Api(clients, origin, header, request_timeout)
+        self._gate = Gate(self._api, pacer or Pacer(), scheduler)
+        self._storage = _storage(file_clients, check_patterns(file_hosts), loopback=origin.loopback)
         self._calls = Calls(self._gate)
         self._download_slots = anyio.Semaphore(downloads, max_value=downloads)
         self._files = ExportFiles(self._storage, self._download_slots, self.get_export)
@@ -206,10 +201,6 @@ class SegmentsClient:
             keywords.setdefault("base_url", base_url)
         # Never in a local variable: the environment alone has them, and this frame may be shown.
         return cls(os.environ[API_KEY], os.environ[ACCESS_TOKEN], **keywords)
-
-    def _closed_by_us(self, clients: OwnClients) -> Clients:
-        self._own.append(clients)
-        return clients
 
     def _enter(self, *, api: bool = True, files: bool = True) -> None:
         """What each operation does first: whatever can fail without a request fails here.

@@ -91,7 +91,7 @@ class OpenedRun:
         set_aside: SetAside | None,
     ) -> None:
         self._backend = backend
-        self._link = _OwnedConnection(connection)
+        self.link = _OwnedConnection(connection)
         self._lock = lock
         self._row = dict(row)
         self._number = self._durable = log.number
@@ -197,12 +197,12 @@ class OpenedRun:
 
     def abandon(self) -> None:
         """Leave the present attempt to its thread. The next attempt makes a new connection."""
-        self._link.abandoned = True
-        self._link = _OwnedConnection(None)
+        self.link.abandoned = True
+        self.link = _OwnedConnection(None)
 
     def close(self) -> None:
         """Release the run. May be called twice."""
-        link = self._link
+        link = self.link
         with link.lock:
             if self._closed:
                 return
@@ -220,7 +220,7 @@ class OpenedRun:
     @contextlib.contextmanager
     def _attempt(self) -> Generator[_OwnedConnection]:
         """One attempt of one thread. After an error other than Locked the connection is closed."""
-        link = self._link
+        link = self.link
         with link.lock, mapped_errors(self.location, self._backend.secrets):
             if self._closed:
                 raise journal_error(self.location, "unavailable", "the run is closed")

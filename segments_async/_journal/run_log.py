@@ -30,12 +30,13 @@ class RunLog:
     Attributes:
         run_state: where each of the run's exports stands. An event is applied there, and the entry
             that comes of it is appended to the log.
+        opened: the run in the database.
         finished: whether the run had ended before it was opened here, or has ended since. Nothing
             can be recorded then.
     """
 
     def __init__(self, run: OpenedRun) -> None:
-        self._run = run
+        self.opened: OpenedRun = run
         self._commit = GroupCommit(run)
         self._closed = False
         self.run_state: RunState = RunState(run.known)
@@ -43,16 +44,16 @@ class RunLog:
 
     @property
     def name(self) -> str:
-        return self._run.name
+        return self.opened.name
 
     @property
     def started_at(self) -> datetime:
         """When the run's first session started."""
-        return self._run.started_at
+        return self.opened.started_at
 
     @property
     def ended_at(self) -> datetime | None:
-        return self._run.ended_at
+        return self.opened.ended_at
 
     @property
     def records(self) -> Mapping[str, ExportRecord]:
@@ -67,7 +68,7 @@ class RunLog:
     @property
     def has_sessions(self) -> bool:
         """Whether the database can lose the run's session without a word: see `check`."""
-        return self._run.has_sessions
+        return self.opened.has_sessions
 
     def knows_export(self, segment_id: str) -> bool:
         """Whether a later session will find the export of this segment, in the log or set aside."""
@@ -109,7 +110,7 @@ class RunLog:
     def _entry(self, segment_id: str, event: Event, payload: Payload) -> Entry:
         text = payload_to_json(payload)
         entry = self.run_state.apply(segment_id, event, payload, at=datetime.now(UTC))
-        return Entry(self._run.row(entry, text), entry)
+        return Entry(self.opened.row(entry, text), entry)
 
     async def returned(self) -> None:
         """Wait for the database, if it is away, and write what has gathered.
@@ -142,12 +143,14 @@ class RunLog:
             while not self.finished:
                 await self._commit.drained()
                 states = {state: self.run_state.count(state) for state in State}
-                if await self._commit.attempt(partial(self._run.finish, datetime.now(UTC), states)):
+                if await self._commit.attempt(
+                    partial(self.opened.finish, datetime.now(UTC), states)
+                ):
                     self.finished = True
                 elif not self.away:
                     await anyio.sleep(BUSY_PAUSE)
         if not self.finished:
-            where = self._run.location
+            where = self.opened.location
             raise JournalError(
                 f"{where}: run {self.name} has ended, and the journal is away: its end was not "
                 "written. The same run can be started again, and asks for nothing twice",
@@ -175,14 +178,14 @@ class RunLog:
             with anyio.CancelScope(shield=True):
                 if rows:
                     await anyio.to_thread.run_sync(self._set_aside, rows)
-                await anyio.to_thread.run_sync(self._run.close)
+                await anyio.to_thread.run_sync(self.opened.close)
         except BaseException:
-            self._run.close()  # cancelled by asyncio itself before the thread started
+            self.opened.close()  # cancelled by asyncio itself before the thread started
             raise
 
     def _set_aside(self, rows: Sequence[dict[str, Any]]) -> None:
         """Keep what was never written for the next session. For a worker thread."""
-        if not self._run.set_aside(rows):
+        if not self.opened.set_aside(rows):
             logger.error(
                 "run %s: its journal is away, and the last %d events are in it nowhere; "
                 "manifest.jsonl has the exports' ids",

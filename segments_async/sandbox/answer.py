@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
 from attrs import field, frozen
@@ -58,18 +59,18 @@ class Answer:
             BrokenBody: the connection breaks here.
         """
         declared = self.headers.get("content-length")
-        length = int(declared) if declared is not None else None
-        room = min((n for n in (self.cut_after, length) if n is not None), default=None)
-        sent, whole = 0, True
-        for piece in (self.body,) if isinstance(self.body, bytes) else self.body:
-            if room is not None and sent + len(piece) > room:
-                piece, whole = piece[: room - sent], False
+        length = math.inf if declared is None else int(declared)
+        room = min(length, math.inf if self.cut_after is None else self.cut_after)
+        sent = 0
+        for whole in (self.body,) if isinstance(self.body, bytes) else self.body:
+            piece = whole if sent + len(whole) <= room else whole[: int(room) - sent]
             if piece:
                 sent += len(piece)
                 self.entry.sent += len(piece)
                 yield piece
-            if not whole:
+            if len(piece) < len(whole):
+                if sent == self.cut_after and sent != length:
+                    raise BrokenBody(f"closed after {sent} of {declared} bytes of body")
                 break
-        cut = not whole and sent == self.cut_after and sent != length
-        if cut or (length is not None and sent < length):
-            raise BrokenBody(f"closed after {sent} of {length} bytes of body")
+        if declared is not None and sent < length:
+            raise BrokenBody(f"closed after {sent} of {declared} bytes of body")

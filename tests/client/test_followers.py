@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from segments_async import (
     DownloadError,
     Exported,
     ExportExpiredError,
+    ExportFailedError,
     ExportTimeoutError,
     NotExported,
     Pacer,
@@ -238,3 +240,19 @@ async def test_what_was_left_long_ago_is_asked_about_first(tmp_path: Path) -> No
         report = await client.bulk_export(sandbox.segment_ids, tmp_path / "out", **options)
     assert report.ok
     assert len(sandbox.record.submits()) == 2
+
+
+async def test_a_retry_does_not_make_another_caller_wait(tmp_path: Path) -> None:
+    """A run asks for a FAILED export again after a minute; a call for it before that goes at once.
+
+    The run follows that export, and asks for no other one.
+    """
+    sandbox = Sandbox(segments=1, rows=2, durations=STEADY, failed=1.0)
+    async with connected(sandbox) as client, anyio.create_task_group() as tasks:
+        bulk = partial(client.bulk_export, sandbox.segment_ids, tmp_path, retry_failed=1)
+        tasks.start_soon(bulk)
+        await anyio.sleep(20.0)
+        with pytest.raises(ExportFailedError):
+            await client.export(sandbox.segment_ids[0], tmp_path / "single.csv")
+    first, second = sandbox.record.submits()
+    assert 15.0 < second.at - first.at < 25.0

@@ -400,7 +400,7 @@ async def test_a_disk_that_is_full_for_a_moment(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     async with run_of(await opened(path)) as log:
         await live(log, "a", GOES_WELL[:1])
-        connection = log._run._link.connection
+        connection = log.opened.link.connection
         assert connection is not None
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
         connection.rollback()

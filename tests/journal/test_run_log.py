@@ -62,7 +62,7 @@ class Hold:
 
 
 def recorded_by(log: RunLog) -> Recorder:
-    return Recorder(log._run)
+    return Recorder(log.opened)
 
 
 async def turns() -> None:
