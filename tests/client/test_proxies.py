@@ -241,7 +241,7 @@ async def test_without_a_tunnel_a_run_is_resumable(
             )
     told = [(type(o.error), o.submitted, o.resumable) for o in report.not_exported]
     assert told == [(NotSubmittedError, "no", True)] * 3
-    assert set(proxy.first_lines) == {f"CONNECT {VENDOR}:443 HTTP/1.1"}
+    assert set(proxy.first_lines) <= {f"CONNECT {VENDOR}:443 HTTP/1.1"}
 
 
 async def test_a_post_lost_inside_a_tunnel_is_unknown(

@@ -22,7 +22,8 @@ import attrs
 
 from reliability.judge import Told, dump
 from segments_async import SegmentsClient
-from segments_async._journal.database import Database  # imported once, before the forks
+from segments_async._journal import opening  # imported once, before the forks
+from segments_async._journal.database import Database
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._sansio.pace import backoff, scheduler
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
@@ -88,7 +89,7 @@ class Death:
             (OpenedRun, "append"),
             (OpenedRun, "finish"),
             (Database, "set_guard"),
-            (Database, "open_run"),
+            (opening, "open_run"),
             (Database, "exchange"),
             (os, "fsync"),
             (os, "ftruncate"),
