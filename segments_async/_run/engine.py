@@ -33,6 +33,7 @@ from segments_async._sansio.jobs.decisions import (
     Settle,
     Submit,
     given_up,
+    is_overdue,
     on_interrupt,
     on_overdue,
     on_start,
@@ -142,18 +143,13 @@ class Engine(Generic[OutcomeT]):
 
     async def unfinished(self, shared: SharedExport, now: float, *, answered: bool) -> None:
         """A poll came back, and the export goes on: see whether it has taken too long."""
-        job = self.jobs[shared.segment_id or ""]
-        if job.shared is not shared:
+        timeout, since = self._options.export_timeout, -math.inf if answered else self._began
+        if not is_overdue(shared.submitted_at, now=now, since=since, timeout=timeout):
             return
-        decision = on_overdue(
-            job.segment_id,
-            following(shared),
-            now=now,
-            since=-math.inf if answered else self._began,
-            timeout=self._options.export_timeout,
-            known=self._will_be_known(job),
-        )
-        if decision is not None:
+        job = self.jobs[shared.segment_id or ""]
+        if job.shared is shared:
+            known = self._will_be_known(job)
+            decision = on_overdue(job.segment_id, following(shared), timeout=timeout, known=known)
             await self._carry_out(job, decision)
 
     async def ended(self, shared: SharedExport) -> None:

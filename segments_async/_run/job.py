@@ -48,7 +48,6 @@ def following(shared: SharedExport) -> Following:
     return Following(
         export=shared.export,
         submitted=shared.submitted,
-        submitted_at=shared.submitted_at,
         posting=shared.posting,
         setback=last_setback(shared),
         cause=shared.setback,

@@ -20,6 +20,7 @@ from segments_async._sansio.jobs.decisions import (
     RunOptions,
     Settle,
     Submit,
+    is_overdue,
     on_expired,
     on_fetched,
     on_interrupt,
@@ -222,7 +223,7 @@ def test_an_expired_file_is_replaced_once(options: RunOptions, replaced: bool, a
 
 # --------------------------------------------------------------------- time
 
-PENDING = Following(export=EXPORT, submitted="yes", submitted_at=0.0, setback="; polls fail")
+PENDING = Following(export=EXPORT, submitted="yes", setback="; polls fail")
 
 
 @pytest.mark.parametrize(
@@ -230,12 +231,15 @@ PENDING = Following(export=EXPORT, submitted="yes", submitted_at=0.0, setback=";
 )
 def test_an_export_is_overdue_by_its_own_time(now: float, since: float, over: bool) -> None:
     """From its accepted POST, or from the session's start where no poll was answered yet."""
-    decision = on_overdue("a", PENDING, now=now, since=since, timeout=100, known=True)
-    assert (decision is not None) == over
-    if decision is not None:
-        assert events(decision) == (Event.GAVE_UP,)
-        assert str(outcome_of(decision).error).endswith("at the vendor; polls fail")
-        assert outcome_of(decision).resumable
+    assert is_overdue(0.0, now=now, since=since, timeout=100) == over
+
+
+def test_an_overdue_export_is_given_up_and_not_lost() -> None:
+    """Its error says why the last polls told nothing; a later session goes on with it."""
+    decision = on_overdue("a", PENDING, timeout=100, known=True)
+    assert events(decision) == (Event.GAVE_UP,)
+    assert str(outcome_of(decision).error).endswith("at the vendor; polls fail")
+    assert outcome_of(decision).resumable
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ carries it out.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from functools import reduce
@@ -304,7 +303,6 @@ class Following:
     Attributes:
         export: as last seen; None before its POST is accepted.
         submitted: whether the vendor was asked for it.
-        submitted_at: when its POST was accepted, in seconds of the event loop's clock; NaN before.
         posting: whether its POST may be on the wire.
         setback: why the last polls brought no status, for the end of a message; else empty.
         cause: the error of the last such poll.
@@ -312,28 +310,33 @@ class Following:
 
     export: Export | None = None
     submitted: Submitted = "no"
-    submitted_at: float = math.nan
     posting: bool = False
     setback: str = ""
     cause: SegmentsError | None = None
 
 
-def on_overdue(
-    segment_id: str, following: Following, *, now: float, since: float, timeout: float, known: bool
-) -> Decision | None:
-    """Give up an export that has taken longer than `export_timeout`; None where it hasn't.
+def is_overdue(submitted_at: float, *, now: float, since: float, timeout: float) -> bool:
+    """Whether an export has taken longer than `export_timeout`.
 
     Args:
-        segment_id: the segment.
-        following: its export.
+        submitted_at: when its POST was accepted, in seconds of the event loop's clock.
         now: seconds.
         since: when this session began. A poll without an answer says nothing of an export that an
             earlier session left days ago: such an export may be complete, and gets as long again.
         timeout: the caller's `export_timeout`, in seconds.
+    """
+    return now - max(submitted_at, since) > timeout
+
+
+def on_overdue(segment_id: str, following: Following, *, timeout: float, known: bool) -> Decision:
+    """Give up an export that is overdue.
+
+    Args:
+        segment_id: the segment.
+        following: its export.
+        timeout: the caller's `export_timeout`, in seconds.
         known: whether a later session finds the export in the journal, if there is one.
     """
-    if now - max(following.submitted_at, since) <= timeout:
-        return None
     error = ExportTimeoutError(
         f"segment {segment_id}: not finished within {timeout:g} s; the export goes on at the "
         f"vendor{following.setback}",
