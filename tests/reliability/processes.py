@@ -175,7 +175,9 @@ def _judge(sandbox: Sandbox, contents: Contents, told: Path, tally: Tally) -> li
     return outcomes
 
 
-def die_everywhere(directory: Path, journal: Callable[[], str | None], every: int = 1) -> Tally:
+def die_everywhere(
+    directory: Path, journal: Callable[[], str | None], *, first: int = 1, every: int = 1
+) -> Tally:
     """A small run that dies at its first moment, then one at its second, until none is left.
 
     A second session brings each run to its end.
@@ -183,11 +185,12 @@ def die_everywhere(directory: Path, journal: Callable[[], str | None], every: in
     Args:
         directory: of all the runs.
         journal: makes a place for one more journal; None: beside the files.
-        every: every so many-th moment is tried.
+        first: the first moment that is tried.
+        every: every so many-th moment after it is tried.
     """
     tally = Tally()
     with nursery() as found:
-        for moment in range(1, MOST_MOMENTS, every):
+        for moment in range(first, MOST_MOMENTS, every):
             place = directory / f"moment-{moment}"
             place.mkdir()
             if not _die_once(found, place, moment, journal() or str(place / "runs.db"), tally):

@@ -21,6 +21,9 @@ FEW, KILLS = 7, 50
 #: The fewest kills of which a mean says something.
 ENOUGH = 50
 
+#: The moments of a run at which it dies are tried in so many tests, side by side.
+PARTS = 3
+
 
 @pytest.fixture(
     params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("PostgreSQL"))]
@@ -57,11 +60,12 @@ def test_four_processes_with_one_journal(tmp_path: Path, count: int) -> None:
     assert found.exported > 2 * found.unknown
 
 
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.counted(every=13, of="moments at which something durable is done")
 def test_dies_at_every_durable_operation(
-    journal: Callable[[], str | None], tmp_path: Path, every: int
+    journal: Callable[[], str | None], tmp_path: Path, part: int, every: int
 ) -> None:
     """Before, after and in the middle of each write to the journal and each file operation."""
-    tally = die_everywhere(tmp_path, journal, every)
+    tally = die_everywhere(tmp_path, journal, first=1 + part * every, every=PARTS * every)
     assert tally.complaints == [], tally
-    assert tally.kills > 60 // every
+    assert tally.kills > 60 // (PARTS * every)
