@@ -32,6 +32,8 @@ from segments_async._pace.leader import Leader
 from segments_async._pace.permits import Mailbox, Permit, Target
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async._sansio.pace.admission import Admission, Grant, Notice, Wait
+from segments_async._sansio.pace.backoff import TicketGuard
+from segments_async._sansio.pace.outage import Outage
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest
 from segments_async.errors import APIConnectionError, DecodeError
@@ -86,8 +88,8 @@ class Gate:
         self._api = api
         self.pacer: Pacer = pacer
         self._admission = Admission(pacer, scheduler, slots=SLOTS, timeout=api.timeout)
-        self.guard = self._admission.guard
-        self.outage = self._admission.outage
+        self.guard: TicketGuard = self._admission.guard
+        self.outage: Outage = self._admission.outage
         self._leader = Leader(pacer, self._dispatch)
         #: API requests sent so far, with any result.
         self.requests: int = 0
