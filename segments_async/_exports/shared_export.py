@@ -59,7 +59,7 @@ class SharedExport:
         submitted: whether the vendor was asked for it.
         submitted_at: when its POST was accepted, in seconds of the event loop's clock; NaN before.
         followers: those that wait for it, the first one first.
-        abandoned_at: since when nobody waits for it though it runs; None where that isn't so.
+        abandoned_at: since when it runs without a follower; None while it has one, or doesn't run.
         setbacks: polls in a row that brought no status.
         setback: why the last of these polls brought none.
         alone: whether `request_export` asked for it: it joins no other export, and is joined by no

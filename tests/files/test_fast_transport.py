@@ -54,6 +54,18 @@ PATIENCE = 120.0
 
 
 @contextlib.contextmanager
+def listening(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """The port of a listening socket on loopback, which a thread serves."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield listener.getsockname()[1]
+        listener.close()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+@contextlib.contextmanager
 def serving(answer: bytes, tls: ssl.SSLContext | None) -> Iterator[int]:
     """A server that answers one connection, and closes it without a word."""
 
@@ -64,12 +76,8 @@ def serving(answer: bytes, tls: ssl.SSLContext | None) -> Iterator[int]:
                 connection.recv(65536)
                 connection.sendall(answer)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.close()
-        thread.join(PATIENCE)
+    with listening(serve) as port:
+        yield port
 
 
 async def fetch(
@@ -153,13 +161,8 @@ def saying(
                 else:
                     assert connection.recv(65536) == b""
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.close()
-        thread.join(PATIENCE)
-        assert not thread.is_alive()
+    with listening(serve) as port:
+        yield port
 
 
 async def test_a_connection_that_is_reset() -> None:
@@ -261,12 +264,8 @@ def encrypting(
                 connection.sendall(answer)
                 connection.recv(65536)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        yield listener.getsockname()[1]
-        listener.close()
-        thread.join(PATIENCE)
+    with listening(serve) as port:
+        yield port
 
 
 async def test_closed_while_it_is_read() -> None:

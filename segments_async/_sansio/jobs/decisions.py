@@ -99,7 +99,7 @@ class Follow:
 
     Attributes:
         export: as last seen.
-        submitted_at: when its POST was accepted; None where nobody knows.
+        submitted_at: when its POST was accepted; None where neither journal nor vendor says when.
     """
 
     export: Export

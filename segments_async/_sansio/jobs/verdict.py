@@ -266,7 +266,7 @@ def unusable_outcome(segment_id: str, export: Export) -> NotExported:
 
 
 def _unusable_id(segment_id: str, request: ApiRequest, export: Export) -> Verdict:
-    """The id is kept for a person to ask with; nobody knows what stands in it."""
+    """The id is kept, redacted, for a person who asks the vendor about the export."""
     outcome = unusable_outcome(
         segment_id, attrs.evolve(export, export_id=redact(export.export_id)[:LONGEST_ID])
     )
