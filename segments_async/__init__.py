@@ -34,6 +34,8 @@ from segments_async.results import (
     Completed,
     Exported,
     ExportedFile,
+    Held,
+    HeldReason,
     NotExported,
     Progress,
 )
@@ -62,6 +64,8 @@ __all__ = [
     "ExportTimeoutError",
     "Exported",
     "ExportedFile",
+    "Held",
+    "HeldReason",
     "Journal",
     "JournalError",
     "NotExported",

@@ -64,7 +64,7 @@ from segments_async.errors import (
     ConfigurationError,
 )
 from segments_async.models import Export, OutputFormat, Segment
-from segments_async.results import BulkReport, Completed, Exported, ExportedFile
+from segments_async.results import BulkReport, Completed, Exported, ExportedFile, Held
 from segments_async.run import BulkRun
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -239,6 +239,16 @@ class SegmentsClient:
         with anyio.CancelScope(shield=True):
             for clients in self._own:
                 await clients.aclose()
+
+    @property
+    def held(self) -> Held | None:
+        """What delays this client's requests or downloads; None where nothing does.
+
+        For all its callers together: a list that waits, single exports, bulk runs. Read it in the
+        client's event loop.
+        """
+        downloading = self._download_slots.value < (self._download_slots.max_value or 0)
+        return self._resources.held(fetching=downloading)
 
     # ----------------------------------------------------------------- the vendor's operations
 

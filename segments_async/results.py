@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
@@ -107,6 +108,46 @@ Outcome = Exported | Completed | NotExported
 OutcomeT = TypeVar("OutcomeT", bound=Exported | Completed, covariant=True)
 
 
+class HeldReason(StrEnum):
+    """What may delay requests or downloads. Where several do, the first of them here is told."""
+
+    TICKET_GUARD = "ticket_guard"
+    """The vendor answered 500, which raises a support ticket. Nothing is sent for a minute or more;
+    then one request goes as a probe."""
+    VENDOR_AWAY = "vendor_away"
+    """The API can't be reached, or a gateway answers in the vendor's place, or the results of
+    submits stay unknown. One request at a time goes as a probe."""
+    STORAGE_AWAY = "storage_away"
+    """Storage can't be reached. One download at a time is tried; the bytes that came are kept."""
+    STORAGE_CREDENTIALS = "storage_credentials"
+    """The AWS credentials for ``s3://`` links can't be read or refreshed, which may pass."""
+    JOURNAL_AWAY = "journal_away"
+    """The journal can't be written. Exports go on, and none is asked for meanwhile."""
+    RATE_LIMIT = "rate_limit"
+    """The vendor answered 429, or its limit is below one request a second."""
+    SHARED_LIMIT = "shared_limit"
+    """This process's part of the account's limit is below one request a second."""
+    JOB_CAP = "job_cap"
+    """As many exports run as ``max_pending``, or the vendor, admits. The next one is asked for when
+    one of them ends."""
+
+
+@attrs.frozen(kw_only=True)
+class Held:
+    """Why nothing moves, or less than could.
+
+    Attributes:
+        reason: the cause.
+        seconds: until the next request or download is tried; None where an answer, or the end of an
+            export, decides.
+        until: the time of that try by this machine's clock, aware, UTC; None like `seconds`.
+    """
+
+    reason: HeldReason
+    seconds: float | None = None
+    until: datetime | None = None
+
+
 @attrs.frozen
 class Progress:
     """How far a run is. `waiting` to `not_exported` add up to `total`.
@@ -127,6 +168,8 @@ class Progress:
             place, by this machine's clock; None where there is none. Files stay for 48 hours.
         eta_seconds: until the last outcome, if all goes on as it went; None while too little is
             known to say.
+        held: what delays the run's requests or downloads by more than their turn; None where
+            nothing does.
     """
 
     total: int
@@ -142,6 +185,7 @@ class Progress:
     rate: float | None
     oldest_link_age: float | None
     eta_seconds: float | None
+    held: Held | None = None
 
 
 @attrs.frozen
