@@ -160,7 +160,7 @@ class SegmentsClient:
         file_clients = (
             CallersClient(file_http_client, "file_http_client")
             if file_http_client is not None
-            else own(STORAGE_KEEPALIVE, check_peer=reachable)
+            else own(STORAGE_KEEPALIVE, check_peer=reachable, files=True)
         )
         self._own = [made for made in (clients, file_clients) if isinstance(made, OwnClients)]
         self._api = Api(clients, origin, header, request_timeout)
@@ -512,7 +512,9 @@ def _storage(clients: Clients, file_hosts: tuple[str, ...], *, loopback: bool) -
         redirects=MOST_REDIRECTS,
         timeout=STORAGE_TIMEOUT,
         # A caller's transport may connect to anything, or to no network at all.
-        check_addresses=partial(check_addresses, loopback=loopback) if clients.own else None,
+        check_addresses=(
+            partial(check_addresses, loopback=loopback) if isinstance(clients, OwnClients) else None
+        ),
         signer=S3Signer(),
     )
 

@@ -78,7 +78,7 @@ class Api:
         # Until a caller's client has reported a first step, waiting for its pool can't be told from
         # waiting for an answer. httpx's PoolTimeout, raised a little earlier, tells them apart.
         self._first_timeouts: Mapping[str, float | None] = {**timeouts, "pool": 0.9 * timeout}
-        self._queue = PoolQueue(own=clients.own, timeout=timeout)
+        self._queue = PoolQueue(clients, timeout)
 
     def prepare(self) -> None:
         """See `Clients.prepare`."""
