@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -31,7 +32,6 @@ from segments_async.results import (
     Exported,
     NotExported,
     leaves_all_as_it_was,
-    outcome_line,
 )
 
 #: Other unfinished runs that are named, each in a line.
@@ -335,7 +335,8 @@ class ExportCommand:
             )
 
     def _line(self, outcome: Exported | NotExported, run_name: str) -> dict[str, object]:
-        return outcome_line(outcome, run=run_name, name=self._names[outcome.segment_id])
+        line = outcome.to_dict(run=run_name, at=datetime.now(UTC))
+        return line | {"name": line["name"] or self._names[outcome.segment_id]}
 
     async def _report_outcome(self, outcome: Exported | NotExported, run_name: str) -> None:
         name = self._names[outcome.segment_id]

@@ -1,4 +1,4 @@
-"""The pytest plugin, as a service's tests use it: in a pytest within this one, in another folder."""
+"""The pytest plugin, as a service's tests use it: in a pytest within this one."""
 
 from __future__ import annotations
 
