@@ -25,6 +25,7 @@ from segments_async._http.responses import (
     close,
     read_body,
     response_headers,
+    unbind,
 )
 from segments_async._sansio.api.content_coding import codings, decoded
 from segments_async._sansio.api.credentials import EchoedSecrets, Origin, Secret
@@ -170,6 +171,8 @@ class Api:
             raise
         if progress.answer is not None:
             await close(response)  # a caller's hooks may have left it open
+        else:
+            unbind(response)
         return answer
 
     def _with_our_hooks(

@@ -125,7 +125,7 @@ class Engine(Generic[OutcomeT]):
             self.stats.submitted_at = shared.submitted_at
         job = self.jobs[shared.segment_id or ""]
         try:
-            if self._state.state(job.segment_id) is State.FAILED:
+            if job.retry is not None:
                 await self._record(job, Event.OPTED_IN)
                 job.retry = None
             state = await self._record(job, event, payload_of(shared, event))

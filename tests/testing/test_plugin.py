@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 #: A service's code, which knows nothing of tests: it makes its own client.
@@ -324,3 +327,19 @@ async def test_late(): pass
     result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:xdist")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*Mark the module*"])
+
+
+def test_the_plugin_alone_imports_nothing() -> None:
+    """In a project whose tests don't use it, the plugin loads neither httpx nor this library."""
+    program = (
+        "import sys, segments_async.testing.plugin as p\n"
+        "heavy = {'httpx', 'attrs', 'cattrs', 'anyio', 'trio', 'segments_async.client'}\n"
+        "print(sorted(heavy & sys.modules.keys()))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert shown.strip() == "[]"
