@@ -42,6 +42,8 @@ class Backend(Protocol):
     """A database, whatever its tables contain."""
 
     location: str
+    #: The journal's file; None for a server.
+    file: Path | None
     engine: Engine
     #: SQLAlchemy's execution options of a connection that only reads.
     reading: dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -33,6 +34,7 @@ class PostgreSQL:
             url = url.set(drivername="postgresql+psycopg")
         port = f":{url.port}" if url.port else ""
         self.location: str = f"postgresql://{url.host or ''}{port}/{url.database or ''}"
+        self.file: Path | None = None
         self.reading: dict[str, Any] = {}
         self.has_sessions: bool = True
         self.secrets: tuple[str, ...] = _secrets(url)

@@ -61,6 +61,7 @@ class Sqlite:
         # The path without symbolic links: all processes must use the same lock files beside it.
         self._path = Path(os.path.realpath(path))
         self.location: str = str(self._path)
+        self.file: Path | None = self._path
         self.engine: Engine = _engine(self._path)
         self.reading: dict[str, Any] = {"sqlite_begin": "BEGIN"}
         self.has_sessions: bool = False
