@@ -479,6 +479,7 @@ class SegmentsClient:
             ConfigurationError, JournalError: as in :meth:`open_bulk_export`.
         """
         run: BulkRun[Any] = BulkRun(self._resources, bulk_export(segments, to, **options))
+        del options  # the journal's URL may have a password: errors show this frame's variables
         async with run:
             return await run.report()
 

@@ -19,6 +19,7 @@ import anyio.to_thread
 
 from segments_async._files.destination import absolute
 from segments_async._journal.high_water import DIRECTORY
+from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec, RunStatus
 from segments_async._journal.sql import SqlJournal
 from segments_async._run.recorder import Recorder
@@ -64,8 +65,10 @@ class Journal:
             JournalError: ``missing``: there is no journal; ``foreign``: another account's; or
                 another reason.
         """
+        place = hidden(where)
+        del where  # the URL may have a password, and an error shows this frame's variables
         account = account_of(base_url, api_key)
-        return cls(await SqlJournal.open(where, account=account, create=False))
+        return cls(await SqlJournal.open(place, account=account, create=False))
 
     @staticmethod
     def path_in(directory: str | os.PathLike[str]) -> Path:

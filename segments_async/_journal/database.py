@@ -17,6 +17,7 @@ from segments_async._journal.errors import mapped_errors
 from segments_async._journal.limit import exchange
 from segments_async._journal.log import Log, counted_states
 from segments_async._journal.moves import former_directories, moves
+from segments_async._journal.place import hidden
 from segments_async._journal.records import GuardRecord, RunSpec, RunStatus, counts
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.specs import load_spec, load_spec_file, spec_sizes
@@ -35,6 +36,7 @@ from segments_async._journal.tables import (
     runs,
     with_checksum,
 )
+from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.files.naming import moved_path
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import Event, State
@@ -58,7 +60,9 @@ class Database:
         self._complete = False
 
     @classmethod
-    def open(cls, where: str | os.PathLike[str], account: str, *, create: bool = True) -> Self:
+    def open(
+        cls, where: str | os.PathLike[str] | Secret, account: str, *, create: bool = True
+    ) -> Self:
         """Open the journal; where there is none, create one.
 
         Args:
@@ -70,6 +74,7 @@ class Database:
             ConfigurationError: no journal can be there.
             JournalError: the journal can't be used; its `reason` says why.
         """
+        where = hidden(where)
         found = backend(where)
         opened = cls(found)
         with opened.errors():
