@@ -104,7 +104,7 @@ async def test_a_new_directory_at_the_old_path(tmp_path: Path) -> None:
 
 
 async def test_a_copy_is_another_directory(tmp_path: Path) -> None:
-    """While the original is there, its run stays there; the copy begins a run of its own."""
+    """While the original directory exists, its run stays there; a new run starts in the copy."""
     sandbox, place, copy = sandbox_of(), tmp_path / "exports", tmp_path / "copy"
     first = await session(sandbox, place, timeout=HALF_WAY)
     shutil.copytree(place, copy)
@@ -192,7 +192,7 @@ async def test_a_live_run_of_a_moved_directory_is_locked(tmp_path: Path) -> None
 async def test_a_moved_directory_whose_journal_is_elsewhere(
     run: str | None, tmp_path: Path
 ) -> None:
-    """Refused with both paths, and nothing is sent; moved back, the run goes on."""
+    """The error names both paths, and nothing is sent; after a move back, the run goes on."""
     sandbox, old, new = sandbox_of(), tmp_path / "old", tmp_path / "new"
     journal = tmp_path / "runs.db"
     await session(sandbox, old, journal=journal, run=run, timeout=HALF_WAY)
@@ -209,7 +209,7 @@ async def test_a_moved_directory_whose_journal_is_elsewhere(
 
 
 async def test_a_name_begins_a_new_run_in_a_moved_directory(tmp_path: Path) -> None:
-    """The error names a way out for those who want the exports once more."""
+    """A run with a new name requests the exports once more, as the error message says."""
     sandbox, journal = sandbox_of(), tmp_path / "runs.db"
     await session(sandbox, tmp_path / "old", journal=journal, timeout=0.5)
     (tmp_path / "old").rename(tmp_path / "new")

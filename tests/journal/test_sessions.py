@@ -95,7 +95,7 @@ async def test_a_busy_database(
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_missing_rights(driver: str, postgres: PostgresServer) -> None:
-    """Missing rights are `unavailable`, with what to grant, and not `damaged`."""
+    """Missing rights are `unavailable`, and not `damaged`; the message says what to grant."""
     schema = f"rights_{driver}_{anyio.get_current_task().id % 10**6}"
     where = by(driver, postgres, schema)
     postgres.execute(f"ALTER SCHEMA {schema} OWNER TO journal")

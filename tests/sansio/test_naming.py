@@ -65,7 +65,7 @@ def test_a_slug_is_harmless(name: str) -> None:
     ],
 )
 def test_slugs(name: str, expected: str) -> None:
-    """What could do harm goes, what can be read stays."""
+    """Characters that could do harm are removed, and readable ones stay."""
     assert slug(name) == expected
 
 
