@@ -203,7 +203,7 @@ class SegmentsClient:
         return cls(os.environ[API_KEY], os.environ[ACCESS_TOKEN], **keywords)
 
     def _enter(self, *, api: bool = True, files: bool = True) -> None:
-        """What each operation does first: whatever can fail without a request fails here.
+        """The first step of each operation: errors that need no request are raised here.
 
         Args:
             api: whether it asks the API.

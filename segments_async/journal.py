@@ -94,7 +94,7 @@ class Journal:
         return [r for r in await self._journal.runs() if directory in (None, r.destination)]
 
     async def spec(self, run: str) -> RunSpec | None:
-        """What the last session of an unfinished run was started with, by the run's name.
+        """The segments and options of the last session of an unfinished run, by the run's name.
 
         None where the journal doesn't know: there is no such run, it has ended, or an earlier
         version of this library started it.
@@ -124,8 +124,9 @@ class Journal:
     async def prune(self, before: datetime) -> int:
         """Delete the runs to which nothing has happened since, finished or not; how many.
 
-        The runs of live processes stay. With a run goes what ``only_changed`` knows of its files.
-        Other processes write meanwhile. What a cancelled prune leaves, the next one deletes.
+        The runs of live processes stay. With a run, ``only_changed`` loses
+        its files. Other processes can write meanwhile. The next prune deletes the rest of a
+        cancelled one.
 
         Args:
             before: aware.

@@ -1,4 +1,4 @@
-"""What came of exports: files, outcomes, how far a run is, and its report.
+"""The results of exports: files, outcomes, the progress of a run, and its report.
 
 `BulkExportError` is here and not in `errors`, since it holds a report.
 """
@@ -20,7 +20,7 @@ Source = Literal["exported", "resumed", "unchanged"]
 
 @attrs.frozen
 class ExportedFile:
-    """A whole file, in its place.
+    """A whole file in its final place.
 
     Attributes:
         location: the absolute path.
@@ -109,7 +109,7 @@ OutcomeT = TypeVar("OutcomeT", bound=Exported | Completed, covariant=True)
 
 @attrs.frozen
 class Progress:
-    """How far a run is. `waiting` to `not_exported` add up to `total`.
+    """The progress of a run. `waiting` to `not_exported` add up to `total`.
 
     Attributes:
         total: segments of the run.
@@ -236,7 +236,7 @@ def outcome_line(
 
 
 def leaves_all_as_it_was(outcome: Exported | Completed | NotExported) -> bool:
-    """Whether a file was there and was kept: the manifest's earlier line of it still holds."""
+    """Whether an existing file was kept: the manifest's earlier line about it is still right."""
     return isinstance(outcome, NotExported) and isinstance(outcome.error, TargetExistsError)
 
 

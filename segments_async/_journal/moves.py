@@ -105,7 +105,7 @@ def in_present_directory(
 
 
 def remove_files(files: Collection[Path]) -> None:
-    """Remove the old marks. One that stays is a mark of no run."""
+    """Remove the old marks. A mark that can't be removed belongs to no run any more."""
     for path in files:
         with contextlib.suppress(OSError):
             path.unlink()
@@ -153,7 +153,7 @@ def _earlier_places(before: Path, file: Path) -> Iterator[tuple[Path, str]]:
 def _marked(
     directory: str, journal: str, started: Collection[tuple[str, str]]
 ) -> frozenset[tuple[str, str]]:
-    """Those runs of which the directory has a mark."""
+    """The runs of which the directory has a mark."""
     if not (Path(directory) / DIRECTORY).is_dir():
         return frozenset()
     return frozenset(run for run in started if mark_path(directory, journal, *run).is_file())

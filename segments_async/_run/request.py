@@ -1,4 +1,4 @@
-"""What the caller of a bulk export asked, checked before anything is read, written or sent."""
+"""The request of a bulk export, checked before anything is read, written or sent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ StrPath = str | os.PathLike[str]
 
 
 class BulkOptions(TypedDict, total=False):
-    """The keywords of a bulk export, for type checkers; `SegmentsClient` says what they mean."""
+    """The keywords of a bulk export, for type checkers; `SegmentsClient` documents them."""
 
     journal: StrPath | None
     run: str | None
@@ -41,7 +41,7 @@ class BulkOptions(TypedDict, total=False):
 
 @attrs.frozen(kw_only=True)
 class RunRequest:
-    """What the caller asked; see `SegmentsClient.open_bulk_export`.
+    """The arguments of a bulk export; see `SegmentsClient.open_bulk_export`.
 
     Attributes:
         segments: by id; None where only the id was given.
@@ -65,7 +65,7 @@ class RunRequest:
 
     @property
     def spec(self) -> RunSpec:
-        """What the journal stores of the request, for a later session of the run."""
+        """The part of the request that the journal stores for a later session of the run."""
         options = self.options
         return RunSpec(
             segments=[segment for segment in self.segments if segment not in self.unusable],
