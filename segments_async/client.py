@@ -203,7 +203,7 @@ class SegmentsClient:
         return cls(os.environ[API_KEY], os.environ[ACCESS_TOKEN], **keywords)
 
     def _enter(self, *, api: bool = True, files: bool = True) -> None:
-        """What each operation does first: whatever can fail without a request fails here.
+        """The first step of each operation: errors that need no request are raised here.
 
         Args:
             api: whether it asks the API.
@@ -489,6 +489,7 @@ class SegmentsClient:
             ConfigurationError, JournalError: as in :meth:`open_bulk_export`.
         """
         run: BulkRun[Any] = BulkRun(self._resources, bulk_export(segments, to, **options))
+        del options  # the journal's URL may have a password: errors show this frame's variables
         async with run:
             return await run.report()
 

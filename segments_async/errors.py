@@ -1,4 +1,4 @@
-"""Everything this library raises on purpose, under one root.
+"""The errors of this library, under one root.
 
 ::
 
@@ -71,7 +71,7 @@ def _revive(cls: type[SegmentsError], *args: object) -> SegmentsError:
 
 
 class ConfigurationError(SegmentsError):
-    """What the caller gave can't work: bad arguments, missing or malformed credentials, plain http.
+    """The arguments can't work: bad values, missing or malformed credentials, plain http.
 
     Nothing was sent.
     """
@@ -183,7 +183,7 @@ class ServerError(APIStatusError):
 
 
 class DecodeError(APIError):
-    """The API answered with success and something that isn't what its page describes.
+    """The API answered with success, and the body isn't as the vendor's page describes it.
 
     Attributes:
         where: a JSON path to the fault, such as ``"$[3].segmentId"``; ``"$"`` is the whole body.
@@ -196,7 +196,7 @@ class DecodeError(APIError):
 
 
 class ExportError(SegmentsError):
-    """One export came to no file.
+    """One export ended without a file.
 
     Attributes:
         segment_id: the segment, or None where only an export id was known.

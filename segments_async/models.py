@@ -1,4 +1,4 @@
-"""What the vendor's API talks about, as frozen values."""
+"""The segments and exports of the vendor's API, as frozen values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came of exports: files, outcomes, how far a run is, and its report.
+"""The results of exports: files, outcomes, the progress of a run, and its report.
 
 `BulkExportError` is here and not in `errors`, since it holds a report.
 """
@@ -27,7 +27,7 @@ Source = Literal["exported", "resumed", "unchanged"]
 
 @attrs.frozen
 class ExportedFile:
-    """A whole file, in its place.
+    """A whole file in its final place.
 
     Attributes:
         location: the absolute path.
@@ -222,7 +222,7 @@ class Held:
 
 @attrs.frozen
 class Progress:
-    """How far a run is. `waiting` to `not_exported` add up to `total`.
+    """The progress of a run. `waiting` to `not_exported` add up to `total`.
 
     Attributes:
         total: segments of the run.

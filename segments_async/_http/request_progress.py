@@ -1,4 +1,4 @@
-"""How far one request got: whether its first byte was sent, and which answer came.
+"""The progress of one request: whether its first byte was sent, and which answer came.
 
 A POST that may have left this process is never repeated, and one that provably did not leave is
 never called unknown. httpcore's trace extension reports each step of a request; transports without
@@ -74,7 +74,7 @@ class PoolQueue:
 
 @attrs.define(eq=False)
 class RequestProgress:
-    """How far one request got, and what came back.
+    """The progress of one request, and its answer.
 
     Attributes:
         traced: whether httpcore is asked to report this request's steps.

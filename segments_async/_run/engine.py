@@ -1,4 +1,4 @@
-"""Carries out what is decided about the segments of one run, and follows their exports."""
+"""Carries out the decisions about the segments of one run, and follows their exports."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Engine(Generic[OutcomeT]):
 
     Args:
         resources: what the run uses of its client.
-        request: what the caller asked.
+        request: the caller's.
         start: what the run starts with.
         workers: where the run's permits are delivered.
         outcomes: where outcomes are told.
@@ -143,7 +143,7 @@ class Engine(Generic[OutcomeT]):
                 self.upkeep.hold(job)
 
     async def unfinished(self, shared: SharedExport, now: float, *, answered: bool) -> None:
-        """A poll came back, and the export goes on: see whether it has taken too long."""
+        """A poll ended, and the export is unfinished: check whether it has taken too long."""
         timeout, since = self._options.export_timeout, -math.inf if answered else self._began
         if not is_overdue(shared.submitted_at, now=now, since=since, timeout=timeout):
             return
@@ -154,7 +154,7 @@ class Engine(Generic[OutcomeT]):
             await self._carry_out(job, decision)
 
     async def ended(self, shared: SharedExport) -> None:
-        """Nothing more is asked of the vendor for an export of this run."""
+        """An export of this run has ended at the vendor."""
         job = self.jobs[shared.segment_id or ""]
         if job.shared is not shared:
             return

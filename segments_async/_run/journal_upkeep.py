@@ -1,4 +1,4 @@
-"""A run's journal while the run goes on: waiting for one that is away, and checks in between."""
+"""Waiting for a run's journal that is away, and checks of an idle journal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECK_JOURNAL = 30.0
 
 
 class JournalUpkeep:
-    """Waits for the run's journal while it is away, and submits what waited for it.
+    """Waits for the run's journal while it is away, and then submits the segments that waited.
 
     Args:
         recorder: of the run.

@@ -18,7 +18,7 @@ from segments_async.results import (
 
 
 class Outcomes(Generic[OutcomeT]):
-    """Outcomes, each told once to every iterator.
+    """The outcomes of a run. Every iterator gets each outcome once.
 
     Attributes:
         told: the outcomes so far, in completion order.

@@ -43,7 +43,7 @@ class Recorder:
 
     @property
     def durable(self) -> bool:
-        """Whether what is recorded outlives the process."""
+        """Whether recorded events outlive the process."""
         return self._log is not None
 
     @property

@@ -270,7 +270,7 @@ class Sandbox:
         return None if self._shares is None else self._shares.draw(self._fault_chance)
 
     def _acted(self, entry: Entry, request: Request) -> Reply:
-        """Do what the request asks."""
+        """Carry the request out."""
         match entry.kind:
             case "poll":
                 return self._polled(entry, request.now)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Fault:
-    """What is wrong with an answer, and the JSON path to the fault."""
+    """A fault in an answer, and the JSON path to the fault."""
 
     where: str
     what: str
@@ -61,7 +61,7 @@ def structured(value: Any, shape: type[T], path: str) -> T | Fault:
 
 
 def _fault(exc: Exception, path: str) -> tuple[str, str]:
-    """The JSON path of the first fault in a cattrs error, and what is wrong there."""
+    """The JSON path and the description of the first fault in a cattrs error."""
     if not isinstance(exc, cattrs.BaseValidationError):
         what = "missing" if isinstance(exc, KeyError) else str(exc) or "of another shape"
         return path, what

@@ -1,4 +1,4 @@
-"""When the next request may go: finding the limit that the vendor doesn't tell.
+"""When the next request may be sent: the search for a limit that the vendor doesn't name.
 
 The vendor's page says 429 and no number. So the pacer sends evenly, a little faster with every
 accepted request, until a 429 says that the rate was too high. Then it holds all requests, sends
