@@ -7,6 +7,12 @@ import sys
 
 import pytest
 
+# pytester forgets the modules that its pytest imported first. The package, which stays, would keep
+# their classes, and the next pytest would have them twice.
+import segments_async.testing.account
+import segments_async.testing.clock
+import segments_async.testing.loop  # noqa: F401
+
 #: A service's code, which knows nothing of tests: it makes its own client.
 SERVICE = """
 import math
