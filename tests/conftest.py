@@ -47,6 +47,17 @@ _PARTS: dict[str, Callable[[], bool]] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--httpx2`: the callers' HTTP clients in the client's tests are httpx2's."""
+    parser.addoption("--httpx2", action="store_true", help="clients of httpx2 instead of httpx")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """By the environment, which xdist's processes inherit."""
+    if config.getoption("--httpx2"):
+        os.environ["SEGMENTS_ASYNC_TEST_HTTPX2"] = "1"
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Run each async test twice, in virtual time; in real time where marked ``real_time``."""

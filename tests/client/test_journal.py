@@ -580,21 +580,6 @@ async def test_a_file_elsewhere_is_no_reason_to_skip(tmp_path: Path) -> None:
     assert sources(report) == {"exported": 2}
 
 
-async def test_ids_alone_say_nothing_of_change(tmp_path: Path) -> None:
-    """A segment given as an id is exported: its last run is unknown."""
-    sandbox = sandbox_of(2)
-    await session(sandbox, tmp_path)
-    async with connected(sandbox) as client:
-        report = await client.bulk_export(
-            sandbox.segment_ids,
-            tmp_path / "out",
-            journal=tmp_path / "runs.db",
-            only_changed=True,
-            overwrite=True,
-        )
-    assert sources(report) == {"exported": 2}
-
-
 # What is on the disk.
 
 
