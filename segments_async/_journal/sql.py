@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import anyio
 import anyio.to_thread
 
+from segments_async._filesystem.posix import require_posix
 from segments_async._journal.place import hidden
 from segments_async._journal.records import GuardRecord, RunSpec, RunStatus
 from segments_async._journal.refusals import Locked, journal_error
@@ -67,6 +68,7 @@ class SqlJournal:
             ConfigurationError: no journal can be there, or SQLAlchemy isn't installed.
             JournalError: the journal can't be used; its `reason` says why.
         """
+        require_posix("a journal")
         where = hidden(where)
         opened = partial(_open, where, account, create=create)
         return cls(await _retried(opened, _shown(where)))
