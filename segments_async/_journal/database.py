@@ -201,8 +201,15 @@ class Database:
             if payload.export is not None and (seconds := seconds_taken(payload.export)) is not None
         }
 
-    def last_files(self, segment_ids: Sequence[str], destination: str) -> dict[str, ExportedFile]:
-        """Each segment's last file in this destination, with the export of the file."""
+    def last_files(
+        self, segment_ids: Sequence[str], destination: str | None
+    ) -> dict[str, ExportedFile]:
+        """Each segment's last file in this destination, with the export of the file.
+
+        `only_changed` compares ``file.export.segment.last_run``.
+        """
+        if destination is None:
+            return {}
         with self.reading() as connection:
             moved = moves(connection, self.backend.file)
             recorded = [before for before, now in moved.items() if now == destination]

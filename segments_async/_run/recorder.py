@@ -119,7 +119,7 @@ class Recorder:
             until = datetime.now(UTC) + timedelta(seconds=max(0.0, guard.until - now))
             record = GuardRecord(until, guard.pause, guard.internal_errors)
         with anyio.CancelScope(shield=True):
-            await self._journal.set_guard(record)
+            await self._journal.ask(lambda database: database.set_guard(record))
         self._guard_written = current
 
     async def finish(self) -> None:
