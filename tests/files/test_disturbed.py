@@ -6,16 +6,14 @@ import errno
 import fcntl
 import hashlib
 import os
-import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
 from client.vendor import STEADY, connected, names_in
+from holder import outlived
 
 import segments_async
 from segments_async import Exported, ExportedFile, SegmentsClient
@@ -257,33 +255,19 @@ async def test_a_refusal_that_may_pass_costs_nothing(
 def test_a_forked_child_holds_no_part(tmp_path: Path) -> None:
     """A child that outlives the downloading process doesn't keep the part locked."""
     target = tmp_path / "a.csv"
-    program = (
-        "import os, pathlib, sys\n"
+    opens = (
         "from segments_async._files.part import PartFile\n"
-        "part = PartFile(pathlib.Path(sys.argv[1]))\n"
-        "part.open('export-1')\n"
-        "if not os.fork():\n"
-        "    print(os.getpid(), flush=True)\n"
-        "sys.stdin.read()"
+        "part = PartFile(path)\n"
+        "part.open('export-1')"
     )
-    package = str(Path(segments_async.__file__).parent.parent)
-    with subprocess.Popen(
-        [sys.executable, "-c", program, target],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": package},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
+    with outlived(opens, target) as process:
         part = PartFile(target)
         with pytest.raises(PartBusy):
             part.open("export-1")
         process.kill()
         process.wait()
-        try:
-            os.kill(child, 0)  # it lives
-            part.open("export-1")
-            part.version = OBJECT
-            part.write(0, b"0123")
-            assert part_of(target).read_bytes() == b"0123"
-            part.discard()
-        finally:
-            os.kill(child, signal.SIGKILL)
+        part.open("export-1")
+        part.version = OBJECT
+        part.write(0, b"0123")
+        assert part_of(target).read_bytes() == b"0123"
+        part.discard()
