@@ -60,7 +60,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_file_is_the_one_that_was_told(
     disturb: Callable[[Path], None], tmp_path: Path, small_batches: None
 ) -> None:
-    """Whatever others do to the part meanwhile, the file is whole and has the reported hash."""
+    """Whatever other programs do to the part, the file is whole and has the reported hash."""
     sandbox = Sandbox(rows=3000, durations=STEADY, file_host=FileHost(rate=50_000))
     target = tmp_path / "a.csv"
     files: list[ExportedFile] = []

@@ -67,7 +67,7 @@ async def test_odd_names(tmp_path: Path) -> None:
 
 
 async def test_a_path_below_a_file(tmp_path: Path) -> None:
-    """Where no file can be created, the journal is unavailable, and the message has the path."""
+    """A path at which no file can be created is `unavailable`, and the message has the path."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(JournalError, match="file") as caught:
         await opened(tmp_path / "file" / "runs.db")
@@ -86,7 +86,7 @@ async def test_what_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_many_create_it_at_once(tmp_path: Path) -> None:
-    """Of several processes, one creates the journal, and all use it; no file is left over."""
+    """One of several processes creates the journal, and all use it; no other file is left."""
     path = tmp_path / "runs.db"
     ready = threading.Barrier(6)
     names = []
@@ -213,7 +213,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 
 
 async def test_a_journal_by_another_name(tmp_path: Path) -> None:
-    """By a symbolic link, a journal is the same, with the same locks."""
+    """A journal that is opened by a symbolic link is the same journal, with the same locks."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "link.db").symlink_to("real/runs.db")
@@ -272,7 +272,7 @@ def test_a_stale_rollback_journal(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_seen_without_being_taken(tmp_path: Path) -> None:
-    """`is_locked` tells a held lock from a file that a dead process left, and takes neither."""
+    """`is_locked` distinguishes a held lock from a dead process's file, and takes neither."""
     path = tmp_path / "x.lock"
     assert not FileLock.is_locked(path)
     lock = FileLock.try_acquire(path)

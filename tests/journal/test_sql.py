@@ -365,7 +365,7 @@ async def test_where_no_journal_can_be(url: str) -> None:
 
 
 async def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where SQLAlchemy isn't installed, the error says how to install it."""
+    """Without SQLAlchemy, the error says how to install it."""
     import sys
 
     for name in ("database", "backends", "errors", "opened_run", "tables"):
@@ -390,6 +390,6 @@ async def test_no_password_in_an_error(postgres: Any) -> None:
 
 @pytest.mark.needs("PostgreSQL")
 async def test_a_commit_waits_for_the_disk(postgres: Any) -> None:
-    """Where the server has synchronous_commit off, the journal's connections turn it on."""
+    """The journal's connections turn synchronous_commit on if the server has it off."""
     with backend(postgres.schema()).engine.connect() as connection:
         assert connection.execute(sqlalchemy.text("SHOW synchronous_commit")).scalar() == "on"
