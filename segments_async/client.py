@@ -64,7 +64,7 @@ from segments_async.errors import (
     ConfigurationError,
 )
 from segments_async.models import Export, OutputFormat, Segment
-from segments_async.results import BulkReport, Completed, Exported, ExportedFile
+from segments_async.results import BulkReport, Completed, Exported, ExportedFile, Held
 from segments_async.run import BulkRun
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -160,7 +160,7 @@ class SegmentsClient:
         file_clients = (
             CallersClient(file_http_client, "file_http_client")
             if file_http_client is not None
-            else own(STORAGE_KEEPALIVE, check_peer=reachable)
+            else own(STORAGE_KEEPALIVE, check_peer=reachable, files=True)
         )
         self._own = [made for made in (clients, file_clients) if isinstance(made, OwnClients)]
         self._api = Api(clients, origin, header, request_timeout)
@@ -239,6 +239,16 @@ class SegmentsClient:
         with anyio.CancelScope(shield=True):
             for clients in self._own:
                 await clients.aclose()
+
+    @property
+    def held(self) -> Held | None:
+        """What delays this client's requests or downloads; None where nothing does.
+
+        For all its callers together: a list that waits, single exports, bulk runs. Read it in the
+        client's event loop.
+        """
+        downloading = self._download_slots.value < (self._download_slots.max_value or 0)
+        return self._resources.held(fetching=downloading)
 
     # ----------------------------------------------------------------- the vendor's operations
 
@@ -503,7 +513,9 @@ def _storage(clients: Clients, file_hosts: tuple[str, ...], *, loopback: bool) -
         redirects=MOST_REDIRECTS,
         timeout=STORAGE_TIMEOUT,
         # A caller's transport may connect to anything, or to no network at all.
-        check_addresses=partial(check_addresses, loopback=loopback) if clients.own else None,
+        check_addresses=(
+            partial(check_addresses, loopback=loopback) if isinstance(clients, OwnClients) else None
+        ),
         signer=S3Signer(),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
-from typing import Generic
+from typing import Any, Generic
 
 import anyio
 import attrs
@@ -15,6 +15,7 @@ from segments_async._run.request import RunRequest
 from segments_async._run.session import Session
 from segments_async._run.start import Resources, start_run
 from segments_async._run.stats import progress_before_start
+from segments_async._sansio.arguments import check_positive
 from segments_async._sansio.files import naming
 from segments_async.errors import ConfigurationError
 from segments_async.models import Segment
@@ -68,8 +69,31 @@ class BulkRun(Generic[OutcomeT]):
     def progress(self) -> Progress:
         """How far the run is, now."""
         if self._session is None:
-            return progress_before_start(len(self._request.segments), self._resources.gate.rate)
+            held = self._resources.held(fetching=False)
+            total = len(self._request.segments)
+            return progress_before_start(total, self._resources.gate.rate, held)
         return self._session.progress()
+
+    def changes(self, interval: float = 1.0) -> AsyncIterator[Progress]:
+        """Progress whenever the run moves: for server-sent events, and for bars.
+
+        The first comes at once, the others as something changes besides the passing of time, and
+        the last when the run has ended. An error that ends the run isn't raised here:
+        :meth:`report` and the iteration over outcomes raise it.
+
+        ::
+
+            async for progress in run.changes():
+                await send(progress.to_dict())
+
+        Args:
+            interval: seconds between two of them, at least.
+
+        Raises:
+            ConfigurationError: the run wasn't entered, or an interval that isn't above zero.
+        """
+        check_positive("interval", interval)
+        return _Changes(self._entered(), interval)
 
     def activity(self, limit: int = 20) -> list[Activity]:
         """The exports under way, the latest event first.
@@ -180,3 +204,36 @@ class _Iterator(Generic[OutcomeT]):
             raise StopAsyncIteration
         self._index += 1
         return outcome
+
+
+class _Changes:
+    """Iterates over a run's progress, as it changes."""
+
+    def __init__(self, session: Session[Any], interval: float) -> None:
+        self._session = session
+        self._interval = interval
+        self._last: tuple[object, ...] | None = None
+        self._ended = False
+
+    def __aiter__(self) -> _Changes:
+        return self
+
+    async def __anext__(self) -> Progress:
+        while not self._ended:
+            if self._last is not None:
+                with anyio.move_on_after(self._interval):
+                    await self._session.outcomes.finished.wait()
+            self._ended = self._session.outcomes.finished.is_set()
+            progress = self._session.progress()
+            moving = _moving(progress)
+            if self._ended or moving != self._last:
+                self._last = moving
+                return progress
+        raise StopAsyncIteration
+
+
+def _moving(progress: Progress) -> tuple[object, ...]:
+    """The parts of a progress that don't change by the passing of time alone."""
+    held = progress.held and progress.held.reason
+    still = attrs.evolve(progress, oldest_link_age=None, eta_seconds=None, held=None)
+    return still, held

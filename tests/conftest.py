@@ -11,10 +11,11 @@ from typing import Any
 
 import hypothesis
 import pytest
-import virtual_time
 from journal.server import PostgresServer
 
-pytest_plugins = ["counted"]
+from segments_async.testing import virtual_time
+
+pytest_plugins = ["counted", "pytester"]
 
 # A busy machine is no reason for a claim to fail, nor is chance: everybody's run tries the same
 # examples. `pytest --hypothesis-profile=searching` tries others.
@@ -51,7 +52,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Run each async test twice, in virtual time; in real time where marked ``real_time``."""
     if request.node.get_closest_marker("real_time"):
         return request.param, {}
-    return virtual_time.backend(request.param)
+    return virtual_time(request.param)
 
 
 @pytest.fixture(autouse=True)

@@ -213,6 +213,8 @@ class ExportRegistry:
 
     def _sweep(self) -> None:
         """Forget the exports that were abandoned too long ago to be joined."""
+        if not self._abandoned:
+            return
         before = anyio.current_time() - ABANDONED_JOIN
         while shared := next(iter(self._abandoned), None):  # the one that was abandoned first
             if shared.abandoned_at is not None and shared.abandoned_at > before:

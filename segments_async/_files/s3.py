@@ -12,6 +12,7 @@ import os
 import re
 import threading
 from contextvars import ContextVar
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -44,6 +45,8 @@ class S3Signer:
     """
 
     def __init__(self) -> None:
+        #: Whether the last link could not be signed, for a reason that may pass.
+        self.failing: bool = False
         self._lock = threading.Lock()
         self._account: _Account | None = None
         self._regions: dict[str, str] = {}
@@ -56,11 +59,18 @@ class S3Signer:
             StorageBroken: getting credentials failed for a reason that may pass.
         """
         now = anyio.current_time()
-        with anyio.move_on_after(PATIENCE):
-            # A cancelled caller doesn't wait for the thread, which changes only this object, under
-            # its lock.
-            return await anyio.to_thread.run_sync(self._sign, target, now, abandon_on_cancel=True)
-        raise StorageBroken(f"AWS credentials: none within {PATIENCE:g} s")
+        try:
+            with anyio.move_on_after(PATIENCE):
+                # A cancelled caller doesn't wait for the thread, which changes only this object,
+                # under its lock.
+                sign = partial(self._sign, target, now)
+                link = await anyio.to_thread.run_sync(sign, abandon_on_cancel=True)
+                self.failing = False
+                return link
+            raise StorageBroken(f"AWS credentials: none within {PATIENCE:g} s")
+        except StorageBroken:
+            self.failing = True
+            raise
 
     def learn(self, bucket: str, region: str) -> None:
         """Remember the bucket's region for all later links to it."""

@@ -25,6 +25,7 @@ from segments_async._http.responses import (
     close,
     read_body,
     response_headers,
+    unbind,
 )
 from segments_async._sansio.api.content_coding import codings, decoded
 from segments_async._sansio.api.credentials import EchoedSecrets, Origin, Secret
@@ -78,7 +79,7 @@ class Api:
         # Until a caller's client has reported a first step, waiting for its pool can't be told from
         # waiting for an answer. httpx's PoolTimeout, raised a little earlier, tells them apart.
         self._first_timeouts: Mapping[str, float | None] = {**timeouts, "pool": 0.9 * timeout}
-        self._queue = PoolQueue(own=clients.own, timeout=timeout)
+        self._queue = PoolQueue(clients, timeout)
 
     def prepare(self) -> None:
         """See `Clients.prepare`."""
@@ -170,6 +171,8 @@ class Api:
             raise
         if progress.answer is not None:
             await close(response)  # a caller's hooks may have left it open
+        else:
+            unbind(response)
         return answer
 
     def _with_our_hooks(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import socket
 import sys
 from collections import deque
@@ -17,7 +18,7 @@ from urllib.parse import urljoin, urlsplit
 import anyio
 import attrs
 
-from segments_async._http.clients import USER_AGENT, Clients, HttpClient
+from segments_async._http.clients import USER_AGENT, Clients, HttpClient, stands_in
 from segments_async._http.errors import described, forget_request, is_no_answer, was_sent
 from segments_async._http.fast_transport import DirectRead, start_direct_read
 from segments_async._http.redaction import no_tracing, redact_logs
@@ -29,6 +30,8 @@ from segments_async._sansio.files.links import LinkRefused, quoted, request_targ
 from segments_async._sansio.files.ranges import content_length
 from segments_async._sansio.files.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.files.storage_errors import storage_error
+from segments_async._sansio.pace.hold import Hold
+from segments_async.results import HeldReason
 
 #: Seconds an idle connection is kept: longer than to the API, since these requests can be repeated.
 STORAGE_KEEPALIVE = 15.0
@@ -85,7 +88,13 @@ class SignedLink:
 
 
 class Signer(Protocol):
-    """Turns ``s3://`` links into https ones."""
+    """Turns ``s3://`` links into https ones.
+
+    Attributes:
+        failing: whether the last link could not be signed, for a reason that may pass.
+    """
+
+    failing: bool
 
     async def sign(self, target: S3Object) -> SignedLink:
         """A URL that is valid for some minutes; unsigned if there are no credentials."""
@@ -136,6 +145,12 @@ class Storage:
             StorageUnavailable: the outage has lasted for hours.
         """
         await self._gate.turn()
+
+    def hold(self, now: float) -> Hold | None:
+        """What delays the downloads; None where nothing does."""
+        if self._signer is not None and self._signer.failing:
+            return Hold(HeldReason.STORAGE_CREDENTIALS, math.inf)
+        return self._gate.hold(now)
 
     def prepare(self) -> None:
         """See `Clients.prepare`."""
@@ -245,7 +260,7 @@ class Storage:
 
     async def _admit(self, link: str) -> None:
         self._check(link)
-        if self._check_addresses is None:
+        if self._check_addresses is None or stands_in():
             return
         parts = urlsplit(link)
         host = parts.hostname or ""

@@ -15,6 +15,8 @@ from segments_async._sansio.files.storage_outage import (
     StorageOutage,
     failure_of,
 )
+from segments_async._sansio.pace.hold import Hold
+from segments_async.results import HeldReason
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
@@ -32,6 +34,12 @@ class StorageGate:
     def __init__(self) -> None:
         self._outage = StorageOutage()
         self._changed: anyio.Event | None = None
+
+    def hold(self, now: float) -> Hold | None:
+        """What delays the downloads; None where nothing does."""
+        if self._outage.armed and (at := self._outage.next_at()) > now:
+            return Hold(HeldReason.STORAGE_AWAY, at)
+        return None
 
     async def turn(self) -> None:
         """Wait until a request may be sent. The caller has to send it at once.

@@ -33,6 +33,7 @@ from segments_async._pace.permits import Mailbox, Permit, Target
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async._sansio.pace.admission import Admission, Grant, Notice, Wait
 from segments_async._sansio.pace.backoff import TicketGuard
+from segments_async._sansio.pace.hold import Hold
 from segments_async._sansio.pace.outage import Outage
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest
@@ -139,6 +140,13 @@ class Gate:
     def pending(self) -> int:
         """Exports submitted, or being submitted, that are not known to have ended."""
         return self._admission.scheduler.pending
+
+    @property
+    def hold(self) -> Hold | None:
+        """What delays the queued requests by more than their turn; None where nothing does."""
+        # Without a queued request there may be no event loop whose time could be asked.
+        queued = self._admission.scheduler.has_queued
+        return self._admission.hold(anyio.current_time()) if queued else None
 
     def add(self, queued: QueuedRequest[Target]) -> None:
         """Queue a request. Its target is delivered a permit when its turn has come."""

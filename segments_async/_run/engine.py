@@ -11,6 +11,7 @@ from typing import Generic
 
 import anyio
 import anyio.lowlevel
+import attrs
 from anyio.abc import TaskGroup
 
 from segments_async._exports.shared_export import SharedExport
@@ -124,7 +125,7 @@ class Engine(Generic[OutcomeT]):
             self.stats.submitted_at = shared.submitted_at
         job = self.jobs[shared.segment_id or ""]
         try:
-            if self._state.state(job.segment_id) is State.FAILED:
+            if job.retry is not None:
                 await self._record(job, Event.OPTED_IN)
                 job.retry = None
             state = await self._record(job, event, payload_of(shared, event))
@@ -325,7 +326,9 @@ class Engine(Generic[OutcomeT]):
         if self._state.state(job.segment_id) not in ENDS:
             self._state.release(job.segment_id)
         self.unsettled -= 1
-        self._outcomes.add(outcome, job.name, self._tasks)
+        if isinstance(outcome, NotExported):
+            outcome = attrs.evolve(outcome, name=job.name)
+        self._outcomes.add(outcome, self._tasks)
         if not self.unsettled:
             self.mailbox.deliver(None)
 

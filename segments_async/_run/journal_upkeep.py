@@ -77,6 +77,9 @@ class JournalUpkeep:
 
     async def record_guard(self) -> None:
         """Write the ticket guard for the account's other processes, where it has changed."""
+        if self._recorder.knows_guard(self._guard):
+            self._guard_failed = False
+            return
         try:
             await self._recorder.record_guard(self._guard, anyio.current_time())
         except JournalError as exc:

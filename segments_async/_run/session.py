@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Generic, cast
 
 import anyio
+import attrs
 
 from segments_async._exports.followers import POST_GRACE
 from segments_async._pace.permits import Permit
@@ -24,7 +25,7 @@ from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
 from segments_async._sansio.pace.scheduler import Kind
 from segments_async.errors import JournalError, SegmentsError
-from segments_async.results import NotExported, OutcomeT, Progress
+from segments_async.results import Held, NotExported, OutcomeT, Progress
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
@@ -185,13 +186,23 @@ class Session(Generic[OutcomeT]):
 
     def progress(self) -> Progress:
         """How far the run is, now."""
-        now = self._ended_at if self.outcomes.finished.is_set() else anyio.current_time()
-        return self.engine.stats.progress(
+        finished = self.outcomes.finished.is_set()
+        now = self._ended_at if finished else anyio.current_time()
+        progress = self.engine.stats.progress(
             self._recorder.run_state,
             now=now,
             oldest_pending=self._oldest_pending(now),
             oldest_link_age=self.engine.downloads.oldest_link_age,
             fetch_seconds=self.engine.downloads.seconds_each,
+        )
+        return progress if finished else attrs.evolve(progress, held=self._held(progress))
+
+    def _held(self, progress: Progress) -> Held | None:
+        return self._resources.held(
+            waiting=progress.waiting > 0,
+            pending=progress.pending > 0,
+            fetching=progress.fetching > 0,
+            journal_away=self._recorder.away,
         )
 
     def latest(self) -> Iterator[tuple[Job, State]]:

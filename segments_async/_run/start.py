@@ -7,6 +7,7 @@ would be hours of the vendor's work for nothing.
 from __future__ import annotations
 
 import hashlib
+import math
 import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
@@ -32,9 +33,10 @@ from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.unchanged import is_unchanged
 from segments_async._sansio.pace.backoff import LONGEST_GUARD, TicketGuard
+from segments_async._sansio.pace.hold import Hold, heaviest
 from segments_async.errors import JournalError, SegmentsError
 from segments_async.models import Segment
-from segments_async.results import ExportedFile
+from segments_async.results import ExportedFile, Held, HeldReason
 
 if TYPE_CHECKING:
     from segments_async._journal.run_log import RunLog
@@ -67,6 +69,33 @@ class Resources:
     download_slots: anyio.Semaphore
     downloads: int
     renew: Renew
+
+    def held(
+        self,
+        *,
+        waiting: bool = True,
+        pending: bool = True,
+        fetching: bool,
+        journal_away: bool = False,
+    ) -> Held | None:
+        """What delays the requests or downloads by more than their turn; None where nothing does.
+
+        Args:
+            fetching: whether the asker has files that are not in place yet.
+            waiting: whether it has exports that are not submitted yet.
+            pending: whether it has exports that the vendor works on.
+            journal_away: whether its journal can't be written.
+        """
+        api = self.gate.hold if waiting or pending else None
+        if api is not None and api.reason is HeldReason.JOB_CAP and not waiting:
+            api = None
+        journal = Hold(HeldReason.JOURNAL_AWAY, math.inf) if journal_away else None
+        if not fetching and api is None and journal is None:
+            return None
+        now = anyio.current_time()
+        storage = self.storage.hold(now) if fetching else None
+        hold = heaviest([api, storage, journal])
+        return None if hold is None else hold.told(now, datetime.now(UTC))
 
 
 @attrs.frozen(kw_only=True)

@@ -9,7 +9,7 @@ from segments_async._pace.gate import Gate
 from segments_async._sansio.jobs.eta import eta_seconds
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.run_state import RunState
-from segments_async.results import Progress
+from segments_async.results import Held, Progress
 
 #: Durations of the exports that ended last, from which the next durations are estimated.
 _DURATIONS_KEPT = 500
@@ -93,7 +93,7 @@ class RunStats:
         )
 
 
-def progress_before_start(total: int, rate: float | None) -> Progress:
+def progress_before_start(total: int, rate: float | None, held: Held | None) -> Progress:
     """The progress of a run that was not entered."""
     return Progress(
         total=total,
@@ -109,4 +109,5 @@ def progress_before_start(total: int, rate: float | None) -> Progress:
         rate=rate,
         oldest_link_age=None,
         eta_seconds=None if total else 0.0,
+        held=held,
     )

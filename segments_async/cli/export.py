@@ -7,6 +7,8 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from segments_async.cli import account, summary
 from segments_async.cli.arguments import Hosts, Pace, RunOptions
 from segments_async.cli.exit_codes import Exit, UsageError, alongside
 from segments_async.cli.journal import make_private_directory, place
-from segments_async.cli.live import View
+from segments_async.cli.live import View, show_hold
 from segments_async.cli.selection import Selection
 from segments_async.cli.terminal import Terminal, counted
 from segments_async.errors import JournalError, SegmentsError, printable
@@ -30,7 +32,6 @@ from segments_async.results import (
     Exported,
     NotExported,
     leaves_all_as_it_was,
-    outcome_line,
 )
 
 #: Other unfinished runs that are named, each in a line.
@@ -195,9 +196,11 @@ class ExportCommand:
 
     async def _list(self, client: SegmentsClient) -> list[Segment]:
         """The account's segments; requested after the time that the ticket guard names."""
+        hold = partial(show_hold, client, self._terminal.err)
         if self._journal is None:
-            return await client.list_segments()
-        async with self._journal.ticket_guard(client) as until:
+            async with alongside(hold):
+                return await client.list_segments()
+        async with self._journal.ticket_guard(client) as until, alongside(hold):
             if until is not None:
                 self._terminal.say(
                     "An earlier request was answered 500: the vendor has opened a ticket with its "
@@ -332,7 +335,8 @@ class ExportCommand:
             )
 
     def _line(self, outcome: Exported | NotExported, run_name: str) -> dict[str, object]:
-        return outcome_line(outcome, run=run_name, name=self._names[outcome.segment_id])
+        line = outcome.to_dict(run=run_name, at=datetime.now(UTC))
+        return line | {"name": line["name"] or self._names[outcome.segment_id]}
 
     async def _report_outcome(self, outcome: Exported | NotExported, run_name: str) -> None:
         name = self._names[outcome.segment_id]

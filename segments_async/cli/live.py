@@ -13,12 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from segments_async.cli.terminal import counted, in_bytes, in_time
+from segments_async.client import SegmentsClient
 from segments_async.errors import printable
-from segments_async.results import Exported, Progress
+from segments_async.results import Exported, Held, HeldReason, Progress
 from segments_async.run import Activity, BulkRun
 
 _SECONDS_A_FRAME = 0.125
-_LINES_OF_THE_WHOLE = 6  # two lines of totals, "and N more", blank lines, the cursor's line
+#: Two lines of totals, one of what delays the run, "and N more", blank lines, the cursor's line.
+_LINES_OF_THE_WHOLE = 7
 _WIDEST_NAME = 48
 #: For each state of an export, the word and the colour of the display.
 _STATES = {
@@ -26,6 +28,17 @@ _STATES = {
     "submitted": ("pending", "cyan"),
     "complete": ("ready", "green"),
     "fetching": ("fetching", "green"),
+}
+#: For each reason of `Held`, what it means to a person who waits.
+_HELD = {
+    HeldReason.TICKET_GUARD: "the vendor answered 500, which opens a support ticket",
+    HeldReason.VENDOR_AWAY: "the vendor can't be reached",
+    HeldReason.STORAGE_AWAY: "storage can't be reached",
+    HeldReason.STORAGE_CREDENTIALS: "no AWS credentials for storage",
+    HeldReason.JOURNAL_AWAY: "the journal can't be written",
+    HeldReason.RATE_LIMIT: "the vendor's rate limit",
+    HeldReason.SHARED_LIMIT: "other processes share the rate limit",
+    HeldReason.JOB_CAP: "no more exports may run at once",
 }
 
 
@@ -56,11 +69,31 @@ class View:
         elapsed = anyio.current_time() - self._began
         room = max(0, self._console.height - _LINES_OF_THE_WHOLE)
         progress = self._run.progress
-        return Group(
+        parts: list[RenderableType] = [
             _exports(self._run.activity(limit=room), progress, self._spinner),
             _bar(progress),
             Text(_totals(progress, elapsed), style="dim"),
-        )
+        ]
+        if progress.held is not None:
+            parts.append(Text(in_words(progress.held), style="yellow"))
+        return Group(*parts)
+
+
+async def show_hold(client: SegmentsClient, console: Console) -> None:
+    """Until cancelled, show what delays the client's requests before a run begins."""
+    if not console.is_terminal:
+        return
+    with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
+        while True:
+            held = client.held
+            live.update(Text("" if held is None else in_words(held), style="yellow"), refresh=True)
+            await anyio.sleep(_SECONDS_A_FRAME)
+
+
+def in_words(held: Held) -> str:
+    """``Waiting: the vendor's rate limit; next try in 12 s``."""
+    then = "" if held.seconds is None else f"; next try in {in_time(held.seconds)}"
+    return f"Waiting: {_HELD[held.reason]}{then}"
 
 
 def _exports(shown: Sequence[Activity], progress: Progress, spinner: Spinner) -> RenderableType:

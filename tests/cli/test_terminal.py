@@ -101,6 +101,19 @@ def test_export_shows_progress_and_a_table(account: Environment, tmp_path: Path)
     assert '{"run"' not in shown
 
 
+def test_export_says_why_nothing_moves(account: Environment, tmp_path: Path, until: Until) -> None:
+    """While a list or a poll waits after a 500, the terminal says why, and when it goes on."""
+    sandbox = Sandbox(segments=3, durations=Durations(median=0.5, sigma=0))
+    sandbox.inject(Fault.status(500), path="/list")
+    with SandboxServer(sandbox) as server:
+        terminal = PseudoTerminal(
+            "export", "--all", "--to", "exports", env=account(server), cwd=tmp_path
+        )
+        terminal.interrupt("opens a support ticket; next try in 5", until)
+        _, shown = terminal.end()
+    assert "Waiting: the vendor answered 500" in shown
+
+
 def test_list_is_a_table(account: Environment, server: SandboxServer, tmp_path: Path) -> None:
     """In a terminal the list is a table with headings."""
     code, shown = PseudoTerminal("list", env=account(server), cwd=tmp_path).end()

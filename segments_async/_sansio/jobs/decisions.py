@@ -170,7 +170,8 @@ def on_start(segment_id: str, found: Found, *, options: RunOptions, run: str) ->
             retry_failed=options.retry_failed,
         )
     events = tuple((name, NOTHING) for name in names)
-    record = attrs.evolve(record, state=reduce(advance, names, record.state))
+    if names:
+        record = attrs.evolve(record, state=reduce(advance, names, record.state))
     if record.state is State.NEW and not found.finished:
         after = _on_start_new(segment_id, found)
     elif record.state is State.SUBMITTED and not found.finished:

@@ -162,8 +162,7 @@ def on_submit(
     if not is_id(export.export_id):
         return _unusable_id(segment_id, request, export)
     job = PollJob(export_id=export.export_id, segment_id=segment_id, submitted_at=now)
-    after = _on_status(job, request, export, now)
-    return attrs.evolve(after, events=(Event.ACCEPTED, *after.events))
+    return _on_status(job, request, export, now, (Event.ACCEPTED,))
 
 
 def on_poll(
@@ -280,29 +279,32 @@ def _unusable_id(segment_id: str, request: ApiRequest, export: Export) -> Verdic
     return Verdict(events=events, export=outcome.export, error=outcome.error)
 
 
-def _on_status(job: PollJob, request: ApiRequest, export: Export, now: float) -> Verdict:
+def _on_status(
+    job: PollJob, request: ApiRequest, export: Export, now: float, before: tuple[Event, ...] = ()
+) -> Verdict:
+    """What the vendor's status means; `before`: the events that happened before it."""
     if export.status == ExportStatus.FAILED:
         failed = ExportFailedError(
             f"segment {job.segment_id}: the vendor says that export {export.export_id} failed",
             segment_id=job.segment_id,
             export=export,
         )
-        return Verdict(events=(Event.FAILED,), export=export, error=failed)
+        return Verdict(events=(*before, Event.FAILED), export=export, error=failed)
     if is_complete(export):
-        return Verdict(events=(Event.COMPLETED,), export=export)
+        return Verdict(events=(*before, Event.COMPLETED), export=export)
     again_at = next_poll_at(now, job.submitted_at)
     if export.status != ExportStatus.COMPLETE:
-        return Verdict(export=export, again_at=again_at)
+        return Verdict(events=before, export=export, again_at=again_at)
     missing = Missing.once_more(job.missing, now)
     if not missing.lasts(now, LINK_GRACE):
-        return Verdict(export=export, again_at=again_at, missing=missing)
+        return Verdict(events=before, export=export, again_at=again_at, missing=missing)
     error = DecodeError(
         f"{request.method} {request.path}: COMPLETE without a link at $.filename",
         method=request.method,
         path=request.path,
         where="$.filename",
     )
-    return Verdict(events=(Event.GAVE_UP,), export=export, error=error)
+    return Verdict(events=(*before, Event.GAVE_UP), export=export, error=error)
 
 
 def _poll_refused(job: PollJob, error: APIStatusError, now: float, chance: float) -> Verdict:

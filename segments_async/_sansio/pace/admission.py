@@ -38,11 +38,13 @@ import attrs
 from segments_async._sansio.api.retry_after import retry_after_seconds
 from segments_async._sansio.api.wire import NOT_NOW, ApiAnswer, ApiRequest, is_away
 from segments_async._sansio.pace.backoff import TicketGuard
+from segments_async._sansio.pace.hold import NOTABLE, Hold
 from segments_async._sansio.pace.limit_headers import read_hint
 from segments_async._sansio.pace.outage import AWAY_IN_A_ROW, ListProbes, Outage, SubmitHold
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest, Target
 from segments_async.errors import APIConnectionError
+from segments_async.results import HeldReason
 
 #: The log line of each 500. Its arguments: the request's method and path, and seconds.
 TICKET_RAISED = "500 on %s %s: the vendor has opened a ticket with its support by itself."
@@ -152,6 +154,22 @@ class Admission(Generic[Target]):
         if queued is None:
             raise AssertionError("the scheduler said that a request is due")
         return self._grant(queued, now)
+
+    def hold(self, now: float) -> Hold | None:
+        """What delays the queued requests by more than their turn; None where nothing does."""
+        if not self.scheduler.has_queued:
+            return None
+        if (at := self.guard.next_at()) > now:
+            return Hold(HeldReason.TICKET_GUARD, at)
+        if (at := self.outage.next_at()) > now:
+            return Hold(HeldReason.VENDOR_AWAY, at)
+        if self.outage.is_silent(now, self._slots - self.free):
+            return Hold(HeldReason.VENDOR_AWAY, math.inf)
+        at, blocked = self._pacer.next_at(), self._pacer.blocked
+        if blocked or at - now >= NOTABLE:
+            shared = self._pacer.share.divided and not blocked
+            return Hold(HeldReason.SHARED_LIMIT if shared else HeldReason.RATE_LIMIT, at)
+        return self.scheduler.submit_hold(now)
 
     def _grant(self, queued: QueuedRequest[Target], now: float) -> Grant[Target]:
         in_flight = self._slots - self.free

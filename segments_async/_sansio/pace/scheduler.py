@@ -24,8 +24,10 @@ import math
 from enum import Enum, auto
 from typing import Generic, TypeVar
 
+from segments_async._sansio.pace.hold import Hold
 from segments_async._sansio.pace.job_cap import PendingCap
 from segments_async.errors import ConfigurationError
+from segments_async.results import HeldReason
 
 Target = TypeVar("Target")
 
@@ -118,6 +120,23 @@ class PollScheduler(Generic[Target]):
         if kind is Kind.SUBMIT:
             return self._submits.count() + self._delayed.count()
         return (self._calls if kind is Kind.CALL else self._polls).count()
+
+    @property
+    def has_queued(self) -> bool:
+        """Whether any request is queued."""
+        return any((self._submits, self._polls, self._calls, self._delayed))
+
+    def submit_hold(self, now: float) -> Hold | None:
+        """What delays the submits that are due; None where nothing does, or none is due."""
+        if not self._submits:
+            return None
+        if not self._has_room():
+            return Hold(HeldReason.JOB_CAP, math.inf)
+        if self._no_room_until > now:
+            return Hold(HeldReason.JOB_CAP, self._no_room_until)
+        if self.submits_held_until > now:
+            return Hold(HeldReason.VENDOR_AWAY, self.submits_held_until)
+        return None
 
     def next_at(self, now: float) -> float:
         """The earliest time of any request: past if one is overdue, inf if none is queued."""
@@ -233,17 +252,18 @@ class _Queue(Generic[Target]):
         heapq.heappush(self._entries, (key, queued.entry, queued))
 
     def __bool__(self) -> bool:
-        """Whether a request is queued; cancelled ones are dropped from the head."""
-        while self._entries:
-            _, entry, queued = self._entries[0]
-            if entry == queued.entry:
-                return True
-            heapq.heappop(self._entries)
-        return False
+        """Whether a request is queued."""
+        return self.first() < math.inf
 
     def first(self) -> float:
-        """The smallest key; inf in an empty queue."""
-        return self._entries[0][0] if self else math.inf
+        """The smallest key; inf in an empty queue. Cancelled requests are dropped from the head."""
+        entries = self._entries
+        while entries:
+            key, entry, queued = entries[0]
+            if entry == queued.entry:
+                return key
+            heapq.heappop(entries)
+        return math.inf
 
     def pop(self) -> QueuedRequest[Target]:
         """Take the first request; the queue is not empty."""

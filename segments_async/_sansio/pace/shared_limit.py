@@ -132,6 +132,8 @@ class Share:
         self.exchanging: bool = False
         #: Whether the last exchange failed, and a warning was logged.
         self.failing: bool = False
+        #: Whether other processes have parts of the limit too.
+        self.divided: bool = False
         self._reported: float | None = None
         self._reported_to = ""
         self._new = True
@@ -159,6 +161,7 @@ class Share:
 
     def took(self, pacer: Pacer, own: Own, report: Report) -> bool:
         """The report is written: adopt its part. Returns whether the pace changed."""
+        self.divided = report.part is not None and report.part < (report.limit or 0.0)
         if report.part is None:
             return False
         self._reported = report.part if own.found is None else own.found
