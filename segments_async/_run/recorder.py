@@ -95,10 +95,10 @@ class Recorder:
     async def check(self, idle: float) -> None:
         """Ask the database whether this process still holds the run.
 
-        It is asked where nothing was written for `idle` seconds.
+        The database is asked only if nothing was written for `idle` seconds.
 
         Raises:
-            JournalError: another process has gone on with it.
+            JournalError: another process has gone on with the run.
         """
         if self._log is not None and not self._log.away:
             await self._log.check(idle)
