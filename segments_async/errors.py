@@ -7,6 +7,7 @@
     │   └── TargetExistsError         a file is there already, and overwrite wasn't given; .path
     ├── APIError                      .method .path
     │   ├── APIConnectionError        the link broke; .sent
+    │   │   └── APITimeoutError       the call's own timeout ended; .seconds
     │   ├── APIStatusError            .status_code .body .retry_after
     │   │   ├── AuthenticationError   401
     │   │   ├── PermissionDeniedError 403
@@ -117,6 +118,19 @@ class APIConnectionError(APIError):
 
     def __init__(self, message: str, *, method: str, path: str, sent: bool) -> None:
         super().__init__(message, method=method, path=path, sent=sent)
+
+
+class APITimeoutError(APIConnectionError):
+    """The ``timeout`` of a call ended before an answer came. The call changes nothing there.
+
+    Attributes:
+        seconds: the timeout.
+    """
+
+    seconds: float
+
+    def __init__(self, message: str, *, method: str, path: str, sent: bool, seconds: float) -> None:
+        APIError.__init__(self, message, method=method, path=path, sent=sent, seconds=seconds)
 
 
 class APIStatusError(APIError):

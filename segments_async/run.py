@@ -60,6 +60,14 @@ class BulkRun(Generic[OutcomeT]):
         self._session: Session[OutcomeT] | None = None
         self._tasks: TaskGroup | None = None
 
+    def __repr__(self) -> str:
+        total = len(self._request.segments)
+        if self._session is None:
+            return f"<BulkRun of {total} segments, not entered>"
+        told = len(self._session.outcomes.told)
+        state = "ended" if self._session.outcomes.finished.is_set() else "under way"
+        return f"<BulkRun {self.name:.80}: {told} of {total} segments have ended, {state}>"
+
     @property
     def name(self) -> str:
         """The run's name; empty before the run is entered, where the journal may know it."""

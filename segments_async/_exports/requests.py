@@ -182,7 +182,7 @@ class ExportRequests:
     def _refused(self, shared: SharedExport, now: float) -> float:
         """The vendor said "not now". Returns the seconds before this submit is sent again."""
         shared.refusals = shared.refusals.refused(
-            now, granted=self._gate.granted, others=self._gate.pending - 1
+            now, granted=self._gate.admission.granted, others=self._gate.pending - 1
         )
         shared.queued.suspect = shared.refusals.suspicious
         return shared.refusals.pause

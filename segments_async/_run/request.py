@@ -105,11 +105,8 @@ def bulk_export(
     if isinstance(segments, str):
         # To a type checker a string is an iterable of strings; here each of them is a POST.
         raise ConfigurationError("segments: an iterable of segments or ids, not one string")
-    if only_changed and place is None:
-        raise ConfigurationError("only_changed: needs a journal, which knows the last run's files")
-    if run is not None and place is None:
-        raise ConfigurationError("run: a name is of use in a journal only")
     given, unusable = _segments(segments)
+    _check_use_of_journal(place, run, given, only_changed=only_changed)
     files = [
         (segment_id, None if segment is None else segment.name)
         for segment_id, segment in given.items()
@@ -134,6 +131,21 @@ def bulk_export(
         only_changed=only_changed,
         unusable=unusable,
     )
+
+
+def _check_use_of_journal(
+    journal: object, run: str | None, given: Mapping[str, Segment | None], *, only_changed: bool
+) -> None:
+    """Refuse options that need a journal, or segments, which were not given."""
+    if only_changed and journal is None:
+        raise ConfigurationError("only_changed: needs a journal, which knows the last run's files")
+    if run is not None and journal is None:
+        raise ConfigurationError("run: a name is of use in a journal only")
+    if only_changed and (bare := [one for one, segment in given.items() if segment is None]):
+        raise ConfigurationError(
+            f"only_changed: {len(bare)} of the segments are bare ids, the first {bare[0]}. Only a "
+            "Segment, as list_segments() returns it, says when it last ran. Nothing was sent"
+        )
 
 
 def _segments(

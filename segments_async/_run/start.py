@@ -18,8 +18,10 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from segments_async._exports.followers import CallFollower
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
+from segments_async._exports.shared_export import SharedExport
 from segments_async._files.in_progress import InProgressDownloads
 from segments_async._files.refusals import Renew
 from segments_async._http.storage import Storage
@@ -35,7 +37,7 @@ from segments_async._sansio.jobs.unchanged import is_unchanged
 from segments_async._sansio.pace.backoff import LONGEST_GUARD, TicketGuard
 from segments_async._sansio.pace.hold import Hold, heaviest
 from segments_async.errors import JournalError, SegmentsError
-from segments_async.models import Segment
+from segments_async.models import Export, Segment
 from segments_async.results import ExportedFile, Held, HeldReason
 
 if TYPE_CHECKING:
@@ -69,6 +71,15 @@ class Resources:
     download_slots: anyio.Semaphore
     downloads: int
     renew: Renew
+
+    async def wait(
+        self,
+        follower: CallFollower,
+        join: Callable[[], SharedExport],
+        until: Callable[[SharedExport], bool] = lambda shared: shared.ended,
+    ) -> Export:
+        """Follow an export for a single call; see `CallFollower.wait`."""
+        return await follower.wait(self.gate, self.registry, self.requests, join, until)
 
     def held(
         self,

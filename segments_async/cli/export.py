@@ -269,6 +269,9 @@ class ExportCommand:
         }
         if request.journal is not None:
             await anyio.to_thread.run_sync(make_private_directory, request.to)
+            if request.options.only_changed:
+                # An id that is not in the account's list: the vendor's answer names the fault.
+                segments = [Segment(one) if isinstance(one, str) else one for one in segments]
             keywords |= {"journal": request.journal, "run": request.run}
         return client.open_bulk_export(segments, request.to, **keywords)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -42,6 +42,9 @@ _REQUESTS: dict[Of, dict[str, Any]] = {
 }
 
 
+#: The variables that `SegmentsClient.from_env` reads.
+ENVIRONMENT = {API_KEY: PAGE_API_KEY, ACCESS_TOKEN: PAGE_ACCESS_TOKEN}
+
 _OWN = authorization(PAGE_API_KEY, PAGE_ACCESS_TOKEN).reveal()
 #: An account without the Export API: its requests are answered 403.
 _FREE = authorization(FREE_API_KEY, FREE_ACCESS_TOKEN).reveal()
@@ -75,7 +78,7 @@ class SegmentsSandbox:
         defaults: dict[str, Any] = {"rows": 10, "durations": QUICK, "epoch": datetime.now(UTC)}
         self.sandbox: Sandbox = Sandbox(**defaults | options)
         self._transport = SandboxTransport(self.sandbox)
-        self._accepted: str | None = None
+        self._api = _AnyAddress(self._transport)
         self._allowed: set[str] = set()
 
     def __repr__(self) -> str:
@@ -91,11 +94,6 @@ class SegmentsSandbox:
     def segment_ids(self) -> list[str]:
         """The ids of the account's segments, in the order of the list."""
         return self.sandbox.segment_ids
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """The variables that `SegmentsClient.from_env` reads."""
-        return {API_KEY: PAGE_API_KEY, ACCESS_TOKEN: PAGE_ACCESS_TOKEN}
 
     def client(self, **keywords: Any) -> SegmentsClient:
         """A client of the account; the keywords are the constructor's."""
@@ -171,7 +169,7 @@ class SegmentsSandbox:
 
     def accept_only(self, api_key: str, access_token: str) -> None:
         """From now on answer other credentials than these with 401."""
-        self._accepted = authorization(api_key, access_token).reveal()
+        self._api.accepted = authorization(api_key, access_token).reveal()
 
     # ----------------------------------------------------------------- what is checked
 
@@ -196,15 +194,10 @@ class SegmentsSandbox:
     @contextlib.contextmanager
     def answering(self) -> Generator[SegmentsSandbox]:
         """During the block, the account answers every client in the process."""
-        api = httpx.AsyncClient(transport=_AnyAddress(self._transport, self._authorized))
+        api = httpx.AsyncClient(transport=self._api)
         files = httpx.AsyncClient(transport=self._transport)
         with requests_go_to(StandIn(api=api, files=files)):
             yield self
-
-    def _authorized(self, given: str) -> str:
-        """The Authorization header that the sandbox gets for the one that a client sent."""
-        accepted = given == self._accepted or (self._accepted is None and given != _FREE)
-        return _OWN if accepted else given if given == _FREE else "Basic"
 
     def _inject(
         self, fault: Fault, of: Of, *, segment: HasSegmentId | str | None, times: int
@@ -227,9 +220,10 @@ class SegmentsSandbox:
 class _AnyAddress(httpx.AsyncBaseTransport):
     """Sends every request to the account's API, whichever address its client was given."""
 
-    def __init__(self, account: SandboxTransport, authorized: Callable[[str], str]) -> None:
+    def __init__(self, account: SandboxTransport) -> None:
         self._account = account
-        self._authorized = authorized
+        #: The one Authorization header that is accepted; None: every one.
+        self.accepted: str | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         path = request.url.raw_path.decode("ascii")
@@ -244,6 +238,11 @@ class _AnyAddress(httpx.AsyncBaseTransport):
             extensions=request.extensions,
         )
         return await self._account.handle_async_request(redirected)
+
+    def _authorized(self, given: str) -> str:
+        """The Authorization header that the sandbox gets for the one that a client sent."""
+        accepted = given == self.accepted or (self.accepted is None and given != _FREE)
+        return _OWN if accepted else given if given == _FREE else "Basic"
 
 
 def _id_of(segment: HasSegmentId | str) -> str:

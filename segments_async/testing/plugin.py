@@ -49,7 +49,7 @@ def segments_sandbox(
     `segments_async.sandbox.Sandbox`. At the test's end `segments_async.testing.checks` are made;
     ``allow=["duplicate_exports"]`` switches one off.
     """
-    from segments_async.testing.account import SegmentsSandbox
+    from segments_async.testing.account import ENVIRONMENT, SegmentsSandbox
 
     marker = request.node.get_closest_marker("segments_sandbox")
     options: dict[str, Any] = dict(marker.kwargs) if marker is not None else {}
@@ -57,7 +57,7 @@ def segments_sandbox(
     account = SegmentsSandbox(**options)
     account.allow(*allowed)
     monkeypatch.delenv("SEGMENTS_BASE_URL", raising=False)
-    for name, value in account.environment.items():
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     with account.answering():
         yield account

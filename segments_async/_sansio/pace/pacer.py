@@ -133,6 +133,11 @@ class Pacer:
         self._asked_to_wait = False
         self._asked_for = 0.0
 
+    def __repr__(self) -> str:
+        rate = "no limit" if self.rate is None else f"at most {self.rate:.3g} requests/s"
+        block = ", held by a 429" if self._blocked else ""
+        return f"<Pacer: {rate}, {self.throttled} answers of 429{block}>"
+
     @property
     def blocked(self) -> bool:
         """Whether a 429 holds all requests, and no probe has been accepted yet."""
