@@ -295,7 +295,7 @@ class Engine(Generic[OutcomeT]):
         return not unwritten or self._recorder.knows_export(job.segment_id)
 
     def interrupt(self, reason: str) -> None:
-        """The run ends: tell the outcomes of all segments that have none."""
+        """The run ends: add an outcome for each segment that has none."""
         for job in self.jobs.values():
             if job.settled:
                 continue

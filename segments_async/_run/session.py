@@ -134,7 +134,7 @@ class Session(Generic[OutcomeT]):
             self._deadline.cancel()
 
     def _bound_posts(self) -> None:
-        """POSTs on the wire are shielded, since their answers bring ids; not for ever, though."""
+        """Limit the time of the POSTs on the wire, which are shielded for their answers' ids."""
         until = anyio.current_time() + POST_GRACE
         for permit in self._posts:
             permit.bound(until)

@@ -164,7 +164,7 @@ async def _start_with(
     # Only of the segments that may be submitted: two look-ups for each of 200 000 segments take
     # half a minute.
     ids = [i for i in request.segments if _may_be_submitted(log.records.get(i))]
-    files = await journal.last_files(ids, directory) if directory is not None else {}
+    files = await journal.ask(lambda database: database.last_files(ids, directory))
     known = {i: record.file for i, record in log.records.items() if record.file}
     _check_places([*files.values(), *known.values()], directory, journal.location)
     present = await anyio.to_thread.run_sync(_in_place, known)
@@ -178,7 +178,7 @@ async def _start_with(
         obstacles=await _obstacles(request, own),
         unchanged=unchanged,
         files_present=present.keys(),
-        durations=await journal.durations(ids),
+        durations=await journal.ask(lambda database: database.durations(ids)),
         journal=journal,
     )
 
@@ -195,7 +195,7 @@ async def restore_guard(journal: SqlJournal, guard: TicketGuard) -> datetime | N
 
     Returns the time before which nothing is sent; None where the journal holds nothing.
     """
-    record = await journal.guard()
+    record = await journal.ask(lambda database: database.guard())
     if record is None:
         return None
     # A wall clock that jumped must not hold the account for days.

@@ -116,7 +116,7 @@ async def assert_nothing_is_lost(client: SegmentsClient, sandbox: Sandbox, to: P
 
 
 def _is_resumable(to: Path, name: str) -> bool:
-    """Whether a part and its sidecar are there, and never one of them alone."""
+    """Whether the part and the sidecar exist, and not one of them alone."""
     stem = name.removesuffix(".json").removesuffix(".part")
     both = [to / f"{stem}.part", to / f"{stem}.part.json"]
     return to / name in both and all(path.exists() for path in both)
@@ -209,7 +209,7 @@ async def test_at_every_suspension_of_the_single_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("who", ["first", "second"])
 async def test_at_every_suspension_of_one_who_shares(who: str, tmp_path: Path) -> None:
-    """Of two callers of one export, one is cancelled at each await; the other has its file."""
+    """One of two callers of an export is cancelled at each await; the other gets its file."""
     number = 0
     for number in range(1, 1000):
         sandbox, to = vendor(), tmp_path / str(number)

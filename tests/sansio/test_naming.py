@@ -31,7 +31,7 @@ OTHER = "11111111-c131-4f7b-a35e-381469af31a7"
 
 @given(st.text())
 def test_a_slug_is_harmless(name: str) -> None:
-    """Of any text, a slug is 1 to 80 of `A-Za-z0-9._-`, no `..`, not hidden, no option."""
+    """The slug of any text has 1 to 80 of `A-Za-z0-9._-`, no `..`, and no dot or dash first."""
     made = slug(name)
     assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", made)
     assert ".." not in made
@@ -121,7 +121,7 @@ def test_another_segment_changes_only_what_collides(
 
 
 def test_two_that_collide_have_their_whole_ids() -> None:
-    """Where slug and short id are the same, both names get the whole id; a third one doesn't."""
+    """Two names with equal slugs and short ids get the whole id; a third name doesn't."""
     names = file_names([(ONE, "My Segment"), (TWIN, "my segment"), (OTHER, "My Segment")])
     assert names == {
         ONE: f"My-Segment-{ONE}.csv",
@@ -131,7 +131,7 @@ def test_two_that_collide_have_their_whole_ids() -> None:
 
 
 def test_ids_that_differ_in_case_only_are_numbered() -> None:
-    """Where not even the whole id tells two apart on every file system, a number does."""
+    """Names that differ only in case even with the whole ids are numbered."""
     assert file_names([("abc", "n"), ("ABC", "n")]) == {"ABC": "n-ABC.csv", "abc": "n-abc~2.csv"}
 
 

@@ -19,7 +19,7 @@ NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 def payload_of(segment_id: str) -> Payload:
-    """All that any event may need."""
+    """A payload with every value that any event may need."""
     segment = Segment(segment_id, "Buyers", "p", SegmentType.STATIC)
     export = Export("e", segment, ExportStatus.COMPLETE)
     return Payload(export, ExportedFile("/exports/a.csv", 7, "ab" * 32, True, export))
