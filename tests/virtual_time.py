@@ -13,20 +13,20 @@ from __future__ import annotations
 import asyncio
 import math
 import selectors
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
 
 import anyio.to_thread
 import trio
+from trio._core._run import GLOBAL_RUN_CONTEXT
 from trio.testing import MockClock
 
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
 
-#: Real seconds to look away while a worker thread, or a socket, may still answer.
-_GLANCE = 0.002
+#: Real seconds to wait at once for a worker thread or a socket. Each of them ends the wait.
+_GLANCE = 0.05
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -88,7 +88,7 @@ def virtual_trio_clock() -> MockClock:
     """A trio clock that starts at 0 and jumps to the next deadline when idle and no thread works.
 
     trio offers no public way to hold back the jump while a thread works, hence the private
-    method; the ``dev`` extra pins trio to the minor version in which it is so.
+    names; the ``dev`` extra pins trio to the minor version in which they are so.
     """
     clock = MockClock(autojump_threshold=0)
     jump = clock._autojump
@@ -97,7 +97,9 @@ def virtual_trio_clock() -> MockClock:
         thread_at_work = trio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
         no_deadline = trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
         if thread_at_work or no_deadline:
-            time.sleep(_GLANCE)
+            # As the run loop waits for sockets. A sleep would hold back a thread that is done.
+            manager = GLOBAL_RUN_CONTEXT.runner.io_manager
+            manager.process_events(manager.get_events(_GLANCE))
         else:
             jump()
 
