@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import hypothesis
 import pytest
 import virtual_time
 from journal.server import PostgresServer
+from scratch import fast
 
 pytest_plugins = ["counted"]
 
@@ -73,6 +75,12 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server, for all tests of this process."""
     with PostgresServer() as server:
         yield server
+
+
+def pytest_configure() -> None:
+    """Put temporary files into memory, unless the caller says where they go."""
+    if "TMPDIR" not in os.environ and (memory := fast()) is not None:
+        os.environ["TMPDIR"] = tempfile.tempdir = memory
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -13,9 +13,9 @@ import anyio
 import pytest
 import trio
 import virtual_time
+from scratch import fast
 
 from reliability.judge import duplicates, unaccounted
-from reliability.schedules import fast
 from reliability.world import Plan, World
 from segments_async.sandbox import Durations, Fault, Sandbox
 
