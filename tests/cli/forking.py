@@ -6,29 +6,13 @@ is over. Its imports take half a second of a processor: many tests of the comman
 
 from __future__ import annotations
 
-import gc
-import importlib
 import json
 import os
-import pkgutil
 import runpy
 import sys
 from typing import Any
 
-import segments_async
-
-#: What other packages import when the command is at work.
-_OTHERS = ("anyio._backends._asyncio", "rich._emoji_codes", "sqlalchemy.dialects.sqlite.pysqlite")
-
-
-def import_all() -> None:
-    """Import each module of the library, and what the command imports when it needs it."""
-    for module in pkgutil.walk_packages(segments_async.__path__, "segments_async."):
-        if not module.name.endswith(".__main__"):
-            importlib.import_module(module.name)
-    for name in _OTHERS:
-        importlib.import_module(name)
-    gc.freeze()  # a collection in a fork would copy the pages of all of it
+from forks import import_all
 
 
 def become(arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
