@@ -25,7 +25,6 @@ from segments_async._exports.shared_export import SharedExport
 from segments_async._files.in_progress import InProgressDownloads
 from segments_async._files.refusals import Renew
 from segments_async._http.storage import Storage
-from segments_async._journal.sql import SqlJournal
 from segments_async._pace.gate import Gate
 from segments_async._run.recorder import Recorder
 from segments_async._run.request import RunRequest
@@ -42,6 +41,7 @@ from segments_async.results import ExportedFile, Held, HeldReason
 
 if TYPE_CHECKING:
     from segments_async._journal.run_log import RunLog
+    from segments_async._journal.sql import SqlJournal
 
 
 @attrs.frozen(kw_only=True)
@@ -144,6 +144,9 @@ async def start_run(resources: Resources, request: RunRequest) -> RunStart:
     if request.journal is None:
         obstacles = await _obstacles(request, ())
         return RunStart(name=request.run or now_name, recorder=Recorder(), obstacles=obstacles)
+    # Not at the top: most programs have no journal.
+    from segments_async._journal.sql import SqlJournal
+
     journal = await SqlJournal.open(request.journal, account=resources.account)
     directory = None if request.destination is None else str(request.destination.directory)
     log = await journal.open_run(
