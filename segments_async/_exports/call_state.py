@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable
 from segments_async._exports.shared_export import SharedExport
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._telemetry.listener import End, Listener, Listeners, Operation, OutcomeKind
-from segments_async._telemetry.otel import open_telemetry
+from segments_async._telemetry.otel import current_metrics, open_telemetry
 from segments_async.errors import SegmentsError
 from segments_async.models import Export
 from segments_async.results import ExportedFile
@@ -51,13 +51,13 @@ class CallState:
         self._segment_id, self._export_id = of
         self._state = State.COMPLETE if operation is Operation.DOWNLOAD else State.NEW
         self._file: ExportedFile | None = None
-        self._over = False
-        spans = open_telemetry(operation, live=self)
+        self._metrics = current_metrics()
+        spans = open_telemetry(operation, self._metrics)
         self._listeners = Listeners([lines] if spans is None else [lines, spans])
 
     def places(self) -> Iterable[tuple[str, int]]:
         """Where the export is; see `metrics.Live`."""
-        place = None if self._over else _PLACES.get(self._state)
+        place = _PLACES.get(self._state)
         return () if place is None else ((place, 1),)
 
     def on_joined(self, shared: SharedExport) -> None:
@@ -88,6 +88,8 @@ class CallState:
     @contextlib.contextmanager
     def until_the_end(self) -> Generator[CallState]:
         """Tell the end of the call, whatever it is."""
+        if self._metrics is not None:
+            self._metrics.begin(self)
         try:
             yield self
         except SegmentsError as exc:
@@ -98,13 +100,15 @@ class CallState:
             raise
         else:
             self._end(_DONE[self._operation])
+        finally:
+            if self._metrics is not None:
+                self._metrics.end(self)
 
     def _advance(self, event: Event) -> None:
         before, self._state = self._state, advance(self._state, event)
         self._listeners.on_change(self._segment_id, self._export_id, event, before, self._state)
 
     def _end(self, kind: OutcomeKind, error: SegmentsError | None = None) -> None:
-        self._over = True
         self._listeners.on_end(
             End(
                 kind=kind,

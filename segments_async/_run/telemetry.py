@@ -37,17 +37,15 @@ class RunTelemetry:
         self._run = run
         self._state = run_state
         self._total = total
-        self._over = False
         self.oldest_file: float | None = None
-        spans = open_telemetry(Operation.EXPORT, run=run, live=self)
+        self._metrics = current_metrics()
+        spans = open_telemetry(Operation.EXPORT, self._metrics, run=run)
         lines = LogLines(run)
         self._listeners = Listeners([lines] if spans is None else [lines, spans])
         run_state.listener = self._on_change
 
     def places(self) -> Iterable[tuple[str, int]]:
         """How many exports are where; see `metrics.Live`."""
-        if self._over:
-            return ()
         count = self._state.count
         waiting = self._total - self._state.added + count(State.NEW, State.INTENT)
         return (
@@ -57,7 +55,9 @@ class RunTelemetry:
         )
 
     def began(self) -> None:
-        """The run begins."""
+        """The run begins. `ended` has to follow."""
+        if self._metrics is not None:
+            self._metrics.begin(self)
         if logger.isEnabledFor(logging.INFO):
             fields = {
                 "segments_event": "run_began",
@@ -73,7 +73,8 @@ class RunTelemetry:
 
     def ended(self, progress: Progress, seconds: float, error: BaseException | None) -> None:
         """The run has ended; `error`: by what, other than its caller."""
-        self._over, self.oldest_file = True, None
+        if self._metrics is not None:
+            self._metrics.end(self)
         self._listeners.on_closed()
         if not logger.isEnabledFor(logging.INFO):
             return
@@ -107,7 +108,7 @@ class RunTelemetry:
 
     async def look(self, done: anyio.Event, progress: Callable[[], Progress]) -> None:
         """While the run goes on, tell the metrics every second what holds it."""
-        metrics = current_metrics()
+        metrics = self._metrics
         if metrics is None:
             return
         since = anyio.current_time()

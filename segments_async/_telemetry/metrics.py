@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
-from weakref import WeakSet
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
@@ -47,35 +46,14 @@ _Key = tuple[tuple[str, str], ...]
 _BYTES: _Key = ()
 
 
-class Totals:
-    """What is counted at the end of each export, and read when it is exported.
-
-    A counter of OpenTelemetry's SDK takes ten times as long to add to.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # clients may be in the event loops of several threads
-        self._totals: Counter[_Key] = Counter()
-
-    def add(self, key: _Key, count: int) -> None:
-        with self._lock:
-            self._totals[key] += count
-
-    def all(self) -> list[tuple[_Key, int]]:
-        with self._lock:
-            return list(self._totals.items())
-
-
 class Metrics:
-    """The instruments of one meter provider.
-
-    Attributes:
-        live: the runs and calls that go on. Callbacks read them in the exporter's thread.
-    """
+    """The instruments of one meter provider. Callbacks are called in the exporter's thread."""
 
     def __init__(self, provider: MeterProvider) -> None:
         self.provider: MeterProvider = provider
-        self.live: WeakSet[Live] = WeakSet()
+        self._lock = threading.Lock()  # clients may be in the event loops of several threads
+        self._live: dict[Live, None] = {}
+        self._totals: Counter[_Key] = Counter()
         meter = provider.get_meter(SCOPE, scope_version())
         meter.create_observable_up_down_counter(
             "segments.active_exports",
@@ -90,7 +68,6 @@ class Metrics:
             description="Age of the oldest complete file that is not in its place. "
             "Files stay at the vendor for 48 hours.",
         )
-        self._totals = Totals()
         meter.create_observable_counter(
             "segments.exports",
             [self._observe_ended],
@@ -122,6 +99,22 @@ class Metrics:
             description="Export requests of which it is unknown whether the vendor acted.",
         )
 
+    def begin(self, live: Live) -> None:
+        """A run or a call begins. `end` has to follow."""
+        with self._lock:
+            self._live[live] = None
+
+    def end(self, live: Live) -> None:
+        """The run or call has ended."""
+        with self._lock:
+            self._live.pop(live, None)
+
+    @property
+    def live(self) -> list[Live]:
+        """The runs and calls that go on."""
+        with self._lock:
+            return list(self._live)
+
     def on_throttled(self) -> None:
         """An answer of 429."""
         self._throttled.add(1)
@@ -137,36 +130,49 @@ class Metrics:
     def on_end(self, end: End, seconds: float | None) -> None:
         """An export has ended; `seconds` after its request, where there was one."""
         attributes = outcome_attributes(end)
-        self._totals.add(tuple(attributes.items()), 1)
+        self._add(tuple(attributes.items()), 1)
         if seconds is not None:
             self._duration.record(seconds, attributes)
 
     def on_file(self, end: End) -> None:
         """A file was fetched, where the end tells of one."""
         if end.kind is OutcomeKind.EXPORTED and end.file is not None:
-            self._totals.add(_BYTES, end.file.size)
+            self._add(_BYTES, end.file.size)
 
     def forget(self) -> None:
         """In a forked child: what was counted so far, and what goes on, are the parent's."""
-        self.live, self._totals = WeakSet(), Totals()
+        # Another thread of the parent may have held the lock when the process was forked.
+        self._lock, self._live, self._totals = threading.Lock(), {}, Counter()
+
+    def _add(self, key: _Key, count: int) -> None:
+        """Count something, to be read when it is exported.
+
+        An SDK's counter takes ten times as long, and each export would have several.
+        """
+        with self._lock:
+            self._totals[key] += count
+
+    def _counted(self) -> list[tuple[_Key, int]]:
+        with self._lock:
+            return list(self._totals.items())
 
     def _observe_ended(self, _: CallbackOptions) -> Iterable[Observation]:
-        ended = self._totals.all()
-        return [Observation(count, dict(key)) for key, count in ended if key != _BYTES]
+        counted = self._counted()
+        return [Observation(count, dict(key)) for key, count in counted if key != _BYTES]
 
     def _observe_bytes(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(count) for key, count in self._totals.all() if key == _BYTES]
+        return [Observation(count) for key, count in self._counted() if key == _BYTES]
 
     def _observe_active(self, _: CallbackOptions) -> Iterable[Observation]:
         # With a zero for each place: a series that ends would keep its last value.
         counts = Counter({"waiting": 0, "pending": 0, "fetching": 0})
-        for live in tuple(self.live):
+        for live in self.live:
             for place, count in live.places():
                 counts[place] += count
         return [Observation(count, {"segments.state": name}) for name, count in counts.items()]
 
     def _observe_age(self, _: CallbackOptions) -> Iterable[Observation]:
-        ages = [age for live in tuple(self.live) if (age := live.oldest_file) is not None]
+        ages = [age for live in self.live if (age := live.oldest_file) is not None]
         return [Observation(max(ages, default=0.0))]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from segments_async._telemetry.listener import Listener, Operation
 
 if TYPE_CHECKING:
-    from segments_async._telemetry.metrics import Live, Metrics
+    from segments_async._telemetry.metrics import Metrics
 
 #: The API's own providers, which do nothing. Other packages have working ones of the same names.
 _IDLE = frozenset(
@@ -23,22 +23,20 @@ _API = ("opentelemetry.trace", "opentelemetry.metrics")
 
 
 def open_telemetry(
-    operation: Operation, *, run: str | None = None, live: Live | None = None
+    operation: Operation, metrics: Metrics | None, *, run: str | None = None
 ) -> Listener | None:
     """The listener of a run or a call that begins now; None where no provider is in use.
 
     Args:
         operation: what the caller asked for.
+        metrics: the `current_metrics`.
         run: the run's name; None for a call.
-        live: where the exports of the run or call are, for the metrics.
     """
-    tracer, metrics = _provider("trace"), current_metrics()
+    tracer = _provider("trace")
     if tracer is None and metrics is None:
         return None
     from segments_async._telemetry.spans import ExportSpans
 
-    if metrics is not None and live is not None:
-        metrics.live.add(live)
     return ExportSpans(tracer, metrics, operation, run=run)
 
 
