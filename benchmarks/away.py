@@ -26,8 +26,6 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import virtual_time
-
 from segments_async import BulkReport, Completed, SegmentsClient
 from segments_async.sandbox import (
     API_ORIGIN,
@@ -40,6 +38,7 @@ from segments_async.sandbox import (
     SandboxTransport,
     TokenBucket,
 )
+from segments_async.testing import virtual_time
 
 SINCE = 20.0
 LIMIT = TokenBucket(rate=20, burst=40)
@@ -154,7 +153,7 @@ def main() -> None:
 
 
 def how(backend: str) -> dict[str, Any]:
-    name, options = virtual_time.backend(backend)
+    name, options = virtual_time(backend)
     return {"backend": name, "backend_options": options}
 
 

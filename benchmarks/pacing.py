@@ -27,10 +27,10 @@ import attrs
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
 
 import pacing_clients as clients
-import virtual_time
 from pacing_scenarios import HEAVY, LARGE, SCENARIOS, Scenario, bounds, seconds_to_admit
 
 from segments_async.sandbox import FixedWindow, Sandbox, TokenBucket
+from segments_async.testing import virtual_time
 
 SHARES = (0.0, 0.2)
 
@@ -77,7 +77,7 @@ def measure(
         with anyio.move_on_after(stop):
             await client(sandbox, noticed)
 
-    backend, options = virtual_time.backend("asyncio")
+    backend, options = virtual_time("asyncio")
     anyio.run(main, backend=backend, backend_options=options)
     return _judge(scenario, name, seed, sandbox, noticed, bound.makespan, bound.t90)
 
@@ -220,7 +220,7 @@ def idle_hour(seed: int) -> tuple[float, float]:
     async def main() -> None:
         await clients.twice(sandbox, spans, pause=3600.0)
 
-    backend, options = virtual_time.backend("asyncio")
+    backend, options = virtual_time("asyncio")
     anyio.run(main, backend=backend, backend_options=options)
     return spans[0] / bound, spans[1] / bound
 
@@ -229,7 +229,7 @@ def limiter_alone(limit: TokenBucket | FixedWindow, count: int) -> tuple[float, 
     """Time over the best possible for `count` plain requests, and the number of 429s."""
     sandbox = Sandbox(limit=limit, latency=0.08)
     noticed: dict[str, float] = {}
-    backend, options = virtual_time.backend("asyncio")
+    backend, options = virtual_time("asyncio")
     anyio.run(
         partial(clients.calls, sandbox, noticed, count),
         backend=backend,
@@ -262,7 +262,7 @@ def detection(seed: int) -> float:
     scenario = Scenario("", 200, TokenBucket(200, 400), 200, durations=HEAVY)
     sandbox = scenario.sandbox(seed)
     noticed: dict[str, float] = {}
-    backend, options = virtual_time.backend("asyncio")
+    backend, options = virtual_time("asyncio")
     anyio.run(partial(clients.ours(), sandbox, noticed), backend=backend, backend_options=options)
     considered = late = 0
     for submit in sandbox.record.submits():

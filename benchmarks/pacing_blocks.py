@@ -28,7 +28,6 @@ import httpx
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests"), str(Path(__file__).parent)]
 
 import pacing_clients as clients
-import virtual_time
 from pacing_limiter import LATENCY, Counter, Limit, drive
 from pacing_scenarios import seconds_to_admit
 
@@ -43,6 +42,7 @@ from segments_async.sandbox import (
     SandboxTransport,
     TokenBucket,
 )
+from segments_async.testing import virtual_time
 
 WINDOWS = {10: FixedWindow(100, 10, 2), 30: FixedWindow(300, 30, 5), 60: FixedWindow(600, 60, 10)}
 WINDOWS[90] = FixedWindow(900, 90, 30)
@@ -129,7 +129,7 @@ def client(asked: Asked, seed: int) -> tuple[float, int]:
         retry_after="seconds" if asked.retry_after else None,
     )
     noticed: dict[str, float] = {}
-    backend, options = virtual_time.backend("asyncio")
+    backend, options = virtual_time("asyncio")
     anyio.run(
         partial(clients.calls, sandbox, noticed, asked.requests),
         backend=backend,
@@ -174,7 +174,7 @@ def restart(limit: TokenBucket, exports: int, seed: int) -> tuple[float, int, fl
                 stats.extend((took / bound, refused))
                 await anyio.sleep(600.0)
 
-    backend, options = virtual_time.backend("asyncio")
+    backend, options = virtual_time("asyncio")
     anyio.run(main, backend=backend, backend_options=options)
     return stats[0], int(stats[1]), stats[2], int(stats[3])
 

@@ -18,7 +18,6 @@ import anyio
 import attrs
 import httpx
 import matplotlib as mpl
-import virtual_time
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pacing import RIVALS, STOP_AT, Result, _rival_job
@@ -33,6 +32,7 @@ from segments_async.sandbox import (
     SandboxTransport,
     TokenBucket,
 )
+from segments_async.testing import virtual_time
 
 COMPARED = [
     Scenario("1 000 exports,\n10/s", 1_000, TokenBucket(10, 20), 10),
@@ -184,7 +184,7 @@ def trace(scenario: Scenario) -> Trace:
     """A run of our client, with its rate ten times a second."""
     sandbox = scenario.sandbox(1)
     believed: list[tuple[float, float]] = []
-    backend, options = virtual_time.backend("asyncio")
+    backend, options = virtual_time("asyncio")
     anyio.run(_watched_run, sandbox, believed, backend=backend, backend_options=options)
     api, refused = sandbox.record.api(), sandbox.record.throttled()
     return Trace(

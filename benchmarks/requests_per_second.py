@@ -29,8 +29,6 @@ import httpx
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import virtual_time
-
 from segments_async import Pacer, SegmentsClient
 from segments_async.sandbox import (
     API_ORIGIN,
@@ -42,6 +40,7 @@ from segments_async.sandbox import (
     TokenBucket,
 )
 from segments_async.sandbox.server import SandboxServer
+from segments_async.testing import virtual_time
 
 BACKENDS = ("asyncio", "trio")
 AUTH = (PAGE_API_KEY, PAGE_ACCESS_TOKEN)
@@ -266,7 +265,7 @@ def _pair(name: str) -> tuple[Cost, Cost]:
 
 
 def _in_virtual_time(name: str, function: Callable[[], Awaitable[Cost]]) -> Cost:
-    backend, options = virtual_time.backend(name)
+    backend, options = virtual_time(name)
     return anyio.run(function, backend=backend, backend_options=options)
 
 

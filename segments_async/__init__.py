@@ -1,51 +1,58 @@
 """Export many user segments at once from mParticle Analytics' User Segments Export API."""
 
-from segments_async._files.body import ExportBody
-from segments_async._sansio.files.links import S3_HOSTS, without_secret
-from segments_async._sansio.pace.pacer import Pacer
-from segments_async.client import SegmentsClient
-from segments_async.errors import (
-    APIConnectionError,
-    APIError,
-    APIStatusError,
-    AuthenticationError,
-    ConfigurationError,
-    DecodeError,
-    DownloadError,
-    ExportError,
-    ExportExpiredError,
-    ExportFailedError,
-    ExportTimeoutError,
-    JournalError,
-    NotFoundError,
-    NotSubmittedError,
-    PermissionDeniedError,
-    RateLimitedError,
-    SegmentsError,
-    ServerError,
-    SubmitUnknownError,
-    TargetExistsError,
-)
-from segments_async.journal import Journal, RunSpec, RunStatus
-from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
-from segments_async.results import (
-    BulkExportError,
-    BulkReport,
-    Completed,
-    Exported,
-    ExportedFile,
-    Held,
-    HeldReason,
-    NotExported,
-    Progress,
-)
-from segments_async.run import Activity, BulkRun, file_names
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from segments_async._files.body import ExportBody
+    from segments_async._sansio.files.links import S3_HOSTS, without_secret
+    from segments_async._sansio.pace.pacer import Pacer
+    from segments_async.client import SegmentsClient
+    from segments_async.errors import (
+        APIConnectionError,
+        APIError,
+        APIStatusError,
+        APITimeoutError,
+        AuthenticationError,
+        ConfigurationError,
+        DecodeError,
+        DownloadError,
+        ExportError,
+        ExportExpiredError,
+        ExportFailedError,
+        ExportTimeoutError,
+        JournalError,
+        NotFoundError,
+        NotSubmittedError,
+        PermissionDeniedError,
+        RateLimitedError,
+        SegmentsError,
+        ServerError,
+        SubmitUnknownError,
+        TargetExistsError,
+    )
+    from segments_async.journal import Journal, RunSpec, RunStatus
+    from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
+    from segments_async.results import (
+        BulkExportError,
+        BulkReport,
+        Completed,
+        Exported,
+        ExportedFile,
+        Held,
+        HeldReason,
+        NotExported,
+        Progress,
+    )
+    from segments_async.run import Activity, BulkRun, file_names
 
 __all__ = [
     "S3_HOSTS",
     "APIConnectionError",
     "APIError",
     "APIStatusError",
+    "APITimeoutError",
     "Activity",
     "AuthenticationError",
     "BulkExportError",
@@ -88,3 +95,75 @@ __all__ = [
     "file_names",
     "without_secret",
 ]
+
+#: Modules, each with its public names. A module is imported when one of its names is first used:
+#: all of them take twice the processor time of `import httpx`, and an error to catch, or a segment
+#: to pass on, needs no client.
+_MODULES = {
+    "segments_async._files.body": ("ExportBody",),
+    "segments_async._sansio.files.links": ("S3_HOSTS", "without_secret"),
+    "segments_async._sansio.pace.pacer": ("Pacer",),
+    "segments_async.client": ("SegmentsClient",),
+    "segments_async.errors": (
+        "APIConnectionError",
+        "APIError",
+        "APIStatusError",
+        "APITimeoutError",
+        "AuthenticationError",
+        "ConfigurationError",
+        "DecodeError",
+        "DownloadError",
+        "ExportError",
+        "ExportExpiredError",
+        "ExportFailedError",
+        "ExportTimeoutError",
+        "JournalError",
+        "NotFoundError",
+        "NotSubmittedError",
+        "PermissionDeniedError",
+        "RateLimitedError",
+        "SegmentsError",
+        "ServerError",
+        "SubmitUnknownError",
+        "TargetExistsError",
+    ),
+    "segments_async.journal": ("Journal", "RunSpec", "RunStatus"),
+    "segments_async.models": (
+        "Export",
+        "ExportStatus",
+        "OutputFormat",
+        "Segment",
+        "SegmentType",
+    ),
+    "segments_async.results": (
+        "BulkExportError",
+        "BulkReport",
+        "Completed",
+        "Exported",
+        "ExportedFile",
+        "Held",
+        "HeldReason",
+        "NotExported",
+        "Progress",
+    ),
+    "segments_async.run": ("Activity", "BulkRun", "file_names"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+#: Modules that are attributes of the package without being imported before.
+_SUBMODULES = frozenset({"client", "errors", "journal", "models", "results", "run"})
+
+if not TYPE_CHECKING:  # for a type checker, each attribute would be one of the package's
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        if name in _SUBMODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_MODULE_OF, *_SUBMODULES} - {"TYPE_CHECKING", "annotations"})

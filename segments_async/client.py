@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import ssl
 import warnings
 from collections.abc import (
     AsyncGenerator,
-    Callable,
     Iterable,
     Sequence,
 )
@@ -30,6 +30,7 @@ from segments_async._files.destination import check_target
 from segments_async._files.s3 import S3Signer
 from segments_async._http.api import LIST_CAP, STATUS_CAP, Api
 from segments_async._http.binding import Binding
+from segments_async._http.client_options import ClientOptions
 from segments_async._http.clients import KEEPALIVE, CallersClient, Clients, HttpClient, OwnClients
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
 from segments_async._pace.calls import Calls
@@ -163,14 +164,16 @@ class SegmentsClient:
         file_clients = (
             CallersClient(file_http_client, "file_http_client")
             if file_http_client is not None
-            else own(STORAGE_KEEPALIVE, check_peer=reachable)
+            else own(STORAGE_KEEPALIVE, check_peer=reachable, files=True)
         )
         self._own = [made for made in (clients, file_clients) if isinstance(made, OwnClients)]
         self._api = Api(clients, origin, header, request_timeout)
         self._gate = Gate(self._api, pacer or Pacer(), scheduler)
         self._storage = _storage(file_clients, check_patterns(file_hosts), loopback=origin.loopback)
+        self._enter = partial(_enter, self._binding, self._api, self._storage)
         self._calls = Calls(self._gate)
         self._lines = LogLines(None)
+        self._heard = partial(_heard, self._lines)
         self._download_slots = anyio.Semaphore(downloads, max_value=downloads)
         self._files = ExportFiles(self._storage, self._download_slots, self.get_export)
         self._resources = Resources(
@@ -186,8 +189,16 @@ class SegmentsClient:
             renew=self.get_export,
         )
 
+    def __repr__(self) -> str:
+        gate = vars(self).get("_gate")  # an error of the constructor shows a client without one
+        return (
+            f"<SegmentsClient: {self._api.place:.80}, {gate!r:.100}>"
+            if gate
+            else "<SegmentsClient>"
+        )
+
     @classmethod
-    def from_env(cls, **keywords: Any) -> Self:
+    def from_env(cls, **keywords: Unpack[ClientOptions]) -> Self:
         """A client with credentials from the environment.
 
         Reads ``SEGMENTS_API_KEY``, ``SEGMENTS_ACCESS_TOKEN`` and, if set, ``SEGMENTS_BASE_URL``.
@@ -205,24 +216,6 @@ class SegmentsClient:
             keywords.setdefault("base_url", base_url)
         # Never in a local variable: the environment alone has them, and this frame may be shown.
         return cls(os.environ[API_KEY], os.environ[ACCESS_TOKEN], **keywords)
-
-    def _enter(self, *, api: bool = True, files: bool = True) -> None:
-        """What each operation does first: whatever can fail without a request fails here.
-
-        Args:
-            api: whether it asks the API.
-            files: whether it asks storage, or asks for an export. Exports whose files can't be
-                fetched would be made in vain.
-
-        Raises:
-            ConfigurationError: the client is closed, or another event loop's or process's; or the
-                environment's certificates or proxies can't be used.
-        """
-        self._binding.check()
-        if api:
-            self._api.prepare()
-        if files:
-            self._storage.prepare()
 
     async def __aenter__(self) -> Self:
         return self
@@ -257,16 +250,23 @@ class SegmentsClient:
 
     # ----------------------------------------------------------------- the vendor's operations
 
-    async def list_segments(self) -> list[Segment]:
+    async def list_segments(self, *, timeout: float | None = None) -> list[Segment]:
         """List the account's user segments, in the vendor's order.
 
         A record without a readable id is left out, with a warning.
 
+        Args:
+            timeout: seconds for the answer, the wait for the request's turn included; None waits
+                for as long as it takes, which after a 500 is a minute or more.
+
         Raises:
+            APITimeoutError: no answer came in time.
             APIError: see :mod:`segments_async.errors`.
         """
+        check_timeout("timeout", timeout)
         self._enter(files=False)
-        found = await self._calls.call(list_request(), read_segments, cap=LIST_CAP)
+        request = list_request()
+        found = await self._calls.call(request, read_segments, cap=LIST_CAP, timeout=timeout)
         if found.left_out:
             logger.warning(
                 "%d of the list's records can't be read, and are left out; the first: %s",
@@ -295,19 +295,25 @@ class SegmentsClient:
             follower = CallFollower(state)
             registry = self._resources.registry
             start = partial(registry.start_alone, follower, segment_id, output_format)
-            return await self._wait(follower, start, until=_is_accepted)
+            return await self._resources.wait(follower, start, until=_is_accepted)
 
-    async def get_export(self, export: Export | str) -> Export:
+    async def get_export(self, export: Export | str, *, timeout: float | None = None) -> Export:
         """Ask once where an export stands.
+
+        Args:
+            export: an export, or its id.
+            timeout: as of :meth:`list_segments`.
 
         Raises:
             NotFoundError: no such export in this account.
+            APITimeoutError: no answer came in time.
             APIError: see :mod:`segments_async.errors`.
         """
+        check_timeout("timeout", timeout)
         export_id = export_id_of(export)
         self._enter(files=False)
-        read = partial(read_status, export_id=export_id)
-        return await self._calls.call(poll_request(export_id), read, cap=STATUS_CAP)
+        read, request = partial(read_status, export_id=export_id), poll_request(export_id)
+        return await self._calls.call(request, read, cap=STATUS_CAP, timeout=timeout)
 
     async def wait_for_export(
         self, export: Export | str, *, timeout: float | None = None
@@ -340,7 +346,7 @@ class SegmentsClient:
                 export if isinstance(export, Export) else None,
             )
             with anyio.move_on_after(timeout):
-                return await self._wait(follower, join)
+                return await self._resources.wait(follower, join)
             raise follower.timeout_error(timeout)
 
     async def download_export(
@@ -359,7 +365,7 @@ class SegmentsClient:
             DownloadError: with its reason.
             ExportExpiredError: the file is gone, after 48 hours.
         """
-        self._enter(api=False)
+        self._enter(asks_api=False)
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
         with self._heard(Operation.DOWNLOAD, ids_of(export)) as state:
             found = await self._files.with_link(export)
@@ -379,7 +385,7 @@ class SegmentsClient:
             DownloadError: with its reason; also while reading.
             ExportExpiredError: the file is gone, after 48 hours.
         """
-        self._enter(api=False)
+        self._enter(asks_api=False)
         found = await self._files.with_link(export)
         async with self._files.open(found) as body:
             yield body
@@ -416,7 +422,7 @@ class SegmentsClient:
             follower = CallFollower(state)
             with anyio.move_on_after(timeout):
                 join = partial(self._resources.registry.join_segment, follower, segment_id)
-                complete = await self._wait(follower, join)
+                complete = await self._resources.wait(follower, join)
                 state.on_fetch(complete)
                 return state.on_fetched(await self._files.fetch(complete, target))
             raise follower.timeout_error(timeout)
@@ -502,26 +508,52 @@ class SegmentsClient:
             ConfigurationError, JournalError: as in :meth:`open_bulk_export`.
         """
         run: BulkRun[Any] = BulkRun(self._resources, bulk_export(segments, to, **options))
+        del options  # the journal's URL may have a password: errors show this frame's variables
         async with run:
             return await run.report()
 
-    # ----------------------------------------------------------------- how
 
-    def _heard(
-        self, operation: Operation, of: tuple[str | None, str | None]
-    ) -> contextlib.AbstractContextManager[CallState]:
-        """The state of one call's export, whose changes and end are told to those who listen."""
-        return CallState(operation, self._lines, of).until_the_end()
+def _show_keywords_of_from_env() -> None:
+    """Let `inspect.signature` and rendered docs show each keyword of `from_env`."""
+    own = inspect.signature(SegmentsClient)
+    keywords = [one for one in own.parameters.values() if one.kind is one.KEYWORD_ONLY]
+    cls = inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY)
+    function: Any = vars(SegmentsClient)["from_env"].__func__
+    function.__signature__ = inspect.Signature([cls, *keywords], return_annotation=Self)
 
-    async def _wait(
-        self,
-        follower: CallFollower,
-        join: Callable[[], SharedExport],
-        until: Callable[[SharedExport], bool] = lambda shared: shared.ended,
-    ) -> Export:
-        return await follower.wait(
-            self._gate, self._resources.registry, self._resources.requests, join, until
-        )
+
+_show_keywords_of_from_env()
+
+
+def _heard(
+    lines: LogLines, operation: Operation, of: tuple[str | None, str | None]
+) -> contextlib.AbstractContextManager[CallState]:
+    """The state of one call's export, whose changes and end are told to those who listen."""
+    return CallState(operation, lines, of).until_the_end()
+
+
+def _enter(
+    binding: Binding, api: Api, storage: Storage, *, asks_api: bool = True, files: bool = True
+) -> None:
+    """The first step of each operation: it finds each fault that can be found without a request.
+
+    Args:
+        binding: of the client.
+        api: of the client.
+        storage: of the client.
+        asks_api: whether the operation asks the API.
+        files: whether the operation asks storage, or asks for an export. Exports whose files can't
+            be fetched would be made in vain.
+
+    Raises:
+        ConfigurationError: the client is closed, or another event loop's or process's; or the
+            environment's certificates or proxies can't be used.
+    """
+    binding.check()
+    if asks_api:
+        api.prepare()
+    if files:
+        storage.prepare()
 
 
 def _storage(clients: Clients, file_hosts: tuple[str, ...], *, loopback: bool) -> Storage:
@@ -531,7 +563,9 @@ def _storage(clients: Clients, file_hosts: tuple[str, ...], *, loopback: bool) -
         redirects=MOST_REDIRECTS,
         timeout=STORAGE_TIMEOUT,
         # A caller's transport may connect to anything, or to no network at all.
-        check_addresses=partial(check_addresses, loopback=loopback) if clients.own else None,
+        check_addresses=(
+            partial(check_addresses, loopback=loopback) if isinstance(clients, OwnClients) else None
+        ),
         signer=S3Signer(),
     )
 

@@ -1,4 +1,4 @@
-"""Everything this library raises on purpose, under one root.
+"""The errors of this library, under one root.
 
 ::
 
@@ -7,6 +7,7 @@
     │   └── TargetExistsError         a file is there already, and overwrite wasn't given; .path
     ├── APIError                      .method .path
     │   ├── APIConnectionError        the link broke; .sent
+    │   │   └── APITimeoutError       the call's own timeout ended; .seconds
     │   ├── APIStatusError            .status_code .body .retry_after
     │   │   ├── AuthenticationError   401
     │   │   ├── PermissionDeniedError 403
@@ -71,7 +72,7 @@ def _revive(cls: type[SegmentsError], *args: object) -> SegmentsError:
 
 
 class ConfigurationError(SegmentsError):
-    """What the caller gave can't work: bad arguments, missing or malformed credentials, plain http.
+    """The arguments can't work: bad values, missing or malformed credentials, plain http.
 
     Nothing was sent.
     """
@@ -117,6 +118,19 @@ class APIConnectionError(APIError):
 
     def __init__(self, message: str, *, method: str, path: str, sent: bool) -> None:
         super().__init__(message, method=method, path=path, sent=sent)
+
+
+class APITimeoutError(APIConnectionError):
+    """The ``timeout`` of a call ended before an answer came. The call changes nothing there.
+
+    Attributes:
+        seconds: the timeout.
+    """
+
+    seconds: float
+
+    def __init__(self, message: str, *, method: str, path: str, sent: bool, seconds: float) -> None:
+        APIError.__init__(self, message, method=method, path=path, sent=sent, seconds=seconds)
 
 
 class APIStatusError(APIError):
@@ -183,7 +197,7 @@ class ServerError(APIStatusError):
 
 
 class DecodeError(APIError):
-    """The API answered with success and something that isn't what its page describes.
+    """The API answered with success, and the body isn't as the vendor's page describes it.
 
     Attributes:
         where: a JSON path to the fault, such as ``"$[3].segmentId"``; ``"$"`` is the whole body.
@@ -196,7 +210,7 @@ class DecodeError(APIError):
 
 
 class ExportError(SegmentsError):
-    """One export came to no file.
+    """One export ended without a file.
 
     Attributes:
         segment_id: the segment, or None where only an export id was known.

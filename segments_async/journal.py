@@ -19,6 +19,7 @@ import anyio.to_thread
 
 from segments_async._files.destination import absolute
 from segments_async._journal.high_water import DIRECTORY
+from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec, RunStatus
 from segments_async._journal.sql import SqlJournal
 from segments_async._run.recorder import Recorder
@@ -64,8 +65,10 @@ class Journal:
             JournalError: ``missing``: there is no journal; ``foreign``: another account's; or
                 another reason.
         """
+        place = hidden(where)
+        del where  # the URL may have a password, and an error shows this frame's variables
         account = account_of(base_url, api_key)
-        return cls(await SqlJournal.open(where, account=account, create=False))
+        return cls(await SqlJournal.open(place, account=account, create=False))
 
     @staticmethod
     def path_in(directory: str | os.PathLike[str]) -> Path:
@@ -91,7 +94,7 @@ class Journal:
         return [r for r in await self._journal.runs() if directory in (None, r.destination)]
 
     async def spec(self, run: str) -> RunSpec | None:
-        """What the last session of an unfinished run was started with, by the run's name.
+        """The segments and options of the last session of an unfinished run, by the run's name.
 
         None where the journal doesn't know: there is no such run, it has ended, or an earlier
         version of this library started it.
@@ -121,8 +124,9 @@ class Journal:
     async def prune(self, before: datetime) -> int:
         """Delete the runs to which nothing has happened since, finished or not; how many.
 
-        The runs of live processes stay. With a run goes what ``only_changed`` knows of its files.
-        Other processes write meanwhile. What a cancelled prune leaves, the next one deletes.
+        The runs of live processes stay. With a run, ``only_changed`` loses
+        its files. Other processes can write meanwhile. The next prune deletes the rest of a
+        cancelled one.
 
         Args:
             before: aware.

@@ -1,4 +1,4 @@
-"""What the vendor's API talks about, as frozen values."""
+"""The segments and exports of the vendor's API, as frozen values."""
 
 from __future__ import annotations
 
@@ -56,6 +56,18 @@ class Segment:
     category: str | None = None
     last_run: datetime | None = None
 
+    def to_dict(self) -> dict[str, object]:
+        """The segment as JSON values; docs/json.md has the schema."""
+        return {
+            "segment_id": self.segment_id,
+            "name": self.name,
+            "type": None if self.type is None else str(self.type),
+            "category": self.category,
+            "description": self.description,
+            "project_id": self.project_id,
+            "last_run": iso(self.last_run),
+        }
+
 
 @attrs.frozen
 class Export:
@@ -82,6 +94,17 @@ class Export:
     end_time: datetime | None = None
     filename: str | None = attrs.field(default=None, repr=False)
 
+    def to_dict(self) -> dict[str, object]:
+        """The export as JSON values, without its link; docs/json.md has the schema."""
+        return {
+            "export_id": self.export_id,
+            "segment": self.segment.to_dict(),
+            "status": str(self.status),
+            "project_id": self.project_id,
+            "start_time": iso(self.start_time),
+            "end_time": iso(self.end_time),
+        }
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled without its link, which `get_export()` brings again: pickles end up in caches."""
         known = attrs.evolve(self, filename=None)
@@ -92,3 +115,8 @@ class Export:
 
     def __deepcopy__(self, _: dict[int, Any]) -> Self:
         return self
+
+
+def iso(time: datetime | None) -> str | None:
+    """A time as ISO 8601; None stays None."""
+    return None if time is None else time.isoformat()

@@ -1,4 +1,4 @@
-"""What came of exports: files, outcomes, how far a run is, and its report.
+"""The results of exports: files, outcomes, the progress of a run, and its report.
 
 `BulkExportError` is here and not in `errors`, since it holds a report.
 """
@@ -8,20 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from html import escape
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 import attrs
 
-from segments_async.errors import ConfigurationError, SegmentsError, TargetExistsError
-from segments_async.models import Export
+from segments_async.errors import (
+    ConfigurationError,
+    SegmentsError,
+    TargetExistsError,
+    printable,
+)
+from segments_async.models import Export, iso
 
 Source = Literal["exported", "resumed", "unchanged"]
 
 
 @attrs.frozen
 class ExportedFile:
-    """A whole file, in its place.
+    """A whole file in its final place.
 
     Attributes:
         location: the absolute path.
@@ -49,6 +55,18 @@ class ExportedFile:
             raise ConfigurationError(f"not a local file: {self.location}")
         return Path(self.location)
 
+    def to_dict(self) -> dict[str, object]:
+        """The file as JSON values; docs/json.md has the schema."""
+        return {
+            "export_id": self.export.export_id,
+            "segment_id": self.export.segment.segment_id,
+            "name": self.export.segment.name,
+            "file": self.location,
+            "size": self.size,
+            "sha256": self.sha256,
+            "verified": self.verified,
+        }
+
 
 @attrs.frozen
 class Exported:
@@ -67,6 +85,25 @@ class Exported:
     file: ExportedFile
     source: Source = "exported"
 
+    def to_dict(self, *, run: str | None = None, at: datetime | None = None) -> dict[str, object]:
+        """The outcome as JSON values: a line of `manifest.jsonl`; docs/json.md has the schema.
+
+        Args:
+            run: the run's name.
+            at: when the line is made.
+        """
+        return _line(
+            self,
+            run,
+            at,
+            outcome="exported",
+            file=self.file.location,
+            size=self.file.size,
+            sha256=self.file.sha256,
+            verified=self.file.verified,
+            source=self.source,
+        )
+
 
 @attrs.frozen
 class Completed:
@@ -79,6 +116,15 @@ class Completed:
 
     segment_id: str
     export: Export
+
+    def to_dict(self, *, run: str | None = None, at: datetime | None = None) -> dict[str, object]:
+        """The outcome as JSON values: a line of `manifest.jsonl`; docs/json.md has the schema.
+
+        Args:
+            run: the run's name.
+            at: when the line is made.
+        """
+        return _line(self, run, at, outcome="completed")
 
 
 @attrs.frozen
@@ -93,6 +139,7 @@ class NotExported:
             answer was lost.
         resumable: whether going on later costs no second export: the export is still running or
             complete, or was never asked for.
+        name: the segment's name; None where it isn't known.
     """
 
     segment_id: str
@@ -100,6 +147,27 @@ class NotExported:
     error: SegmentsError
     submitted: Literal["no", "yes", "maybe"]
     resumable: bool
+    name: str | None = None
+
+    def to_dict(self, *, run: str | None = None, at: datetime | None = None) -> dict[str, object]:
+        """The outcome as JSON values: a line of `manifest.jsonl`; docs/json.md has the schema.
+
+        Args:
+            run: the run's name.
+            at: when the line is made.
+        """
+        error = {"type": type(self.error).__name__, "message": str(self.error)}
+        known = None if self.export is None else self.export.segment.name
+        return _line(
+            self,
+            run,
+            at,
+            outcome="not_exported",
+            name=known or self.name,
+            submitted=self.submitted,
+            resumable=self.resumable,
+            error=error,
+        )
 
 
 #: How one segment of a run ended.
@@ -147,10 +215,14 @@ class Held:
     seconds: float | None = None
     until: datetime | None = None
 
+    def to_dict(self) -> dict[str, object]:
+        """The reason and its end as JSON values; docs/json.md has the schema."""
+        return {"reason": str(self.reason), "seconds": self.seconds, "until": iso(self.until)}
+
 
 @attrs.frozen
 class Progress:
-    """How far a run is. `waiting` to `not_exported` add up to `total`.
+    """The progress of a run. `waiting` to `not_exported` add up to `total`.
 
     Attributes:
         total: segments of the run.
@@ -187,8 +259,19 @@ class Progress:
     eta_seconds: float | None
     held: Held | None = None
 
+    def to_dict(self) -> dict[str, object]:
+        """The progress as JSON values; docs/json.md has the schema."""
+        values: dict[str, object] = {
+            field.name: getattr(self, field.name) for field in attrs.fields(Progress)
+        }
+        return values | {"held": None if self.held is None else self.held.to_dict()}
 
-@attrs.frozen
+
+#: Rows of the table of a report in a notebook.
+_ROWS = 20
+
+
+@attrs.frozen(repr=False)
 class BulkReport(Generic[OutcomeT]):
     """The result of a run.
 
@@ -214,6 +297,36 @@ class BulkReport(Generic[OutcomeT]):
         """Whether every segment was exported; of an empty run, too."""
         return not self.not_exported
 
+    def to_dict(self) -> dict[str, object]:
+        """The report as JSON values, one object per segment; docs/json.md has the schema."""
+        return {
+            "run": self.name,
+            "ok": self.ok,
+            "started_at": iso(self.started_at),
+            "ended_at": iso(self.ended_at),
+            "progress": self.progress.to_dict(),
+            "exported": [outcome.to_dict(run=self.name) for outcome in self.exported],
+            "not_exported": [outcome.to_dict(run=self.name) for outcome in self.not_exported],
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"<BulkReport {self.name:.80}: {len(self.exported)} of {self.progress.total} segments "
+            f"exported, {self.progress.bytes} bytes>"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the totals, and the first segments that were not exported."""
+        rows = "".join(
+            f"<tr><td>{escape(outcome.name or outcome.segment_id)}</td>"
+            f"<td>{escape(printable(str(outcome.error)))}</td></tr>"
+            for outcome in self.not_exported[:_ROWS]
+        )
+        more = len(self.not_exported) - _ROWS
+        rest = f"<p>and {more} more</p>" if more > 0 else ""
+        table = f"<table><tr><th>Not exported</th><th>Reason</th></tr>{rows}</table>{rest}"
+        return f"<p>{escape(repr(self)[1:-1])}</p>{table if rows else ''}"
+
     def raise_for_errors(self) -> None:
         """Raise BulkExportError if a segment was not exported."""
         if self.not_exported:
@@ -238,21 +351,29 @@ class BulkExportError(SegmentsError):
         super().__init__(message, report=report)
 
 
-def outcome_line(
-    outcome: Exported | Completed | NotExported, *, run: str, name: str | None = None
-) -> dict[str, object]:
-    """One outcome as one JSON object: a line of `manifest.jsonl`, and of the CLI's output.
+def leaves_all_as_it_was(outcome: Exported | Completed | NotExported) -> bool:
+    """Whether a file was there and was kept: the manifest's earlier line of it still holds."""
+    return isinstance(outcome, NotExported) and isinstance(outcome.error, TargetExistsError)
 
-    The same keys on every line, null where there is nothing to say; docs/manifest.md describes
-    them. It holds no link: a presigned one is a credential.
+
+def _line(
+    outcome: Exported | Completed | NotExported,
+    run: str | None,
+    at: datetime | None,
+    /,
+    **of_this_kind: object,
+) -> dict[str, object]:
+    """One outcome as one JSON object: the same keys in the same order for every kind.
+
+    It holds no link: a presigned one is a credential.
     """
     export = outcome.export
     line: dict[str, object] = {
         "run": run,
-        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "outcome": _KINDS[type(outcome)],
+        "at": at and at.astimezone(UTC).isoformat(timespec="milliseconds"),
+        "outcome": "",
         "segment_id": outcome.segment_id,
-        "name": name if export is None else export.segment.name or name,
+        "name": export and export.segment.name,
         "export_id": export and export.export_id,
         "file": None,
         "size": None,
@@ -263,29 +384,4 @@ def outcome_line(
         "resumable": None,
         "error": None,
     }
-    match outcome:
-        case Exported(file=file, source=source):
-            line |= {
-                "file": file.location,
-                "size": file.size,
-                "sha256": file.sha256,
-                "verified": file.verified,
-                "source": source,
-            }
-        case NotExported(error=error, submitted=submitted, resumable=resumable):
-            line |= {"submitted": submitted, "resumable": resumable, "error": _error(error)}
-        case Completed():
-            pass
-    return line
-
-
-def leaves_all_as_it_was(outcome: Exported | Completed | NotExported) -> bool:
-    """Whether a file was there and was kept: the manifest's earlier line of it still holds."""
-    return isinstance(outcome, NotExported) and isinstance(outcome.error, TargetExistsError)
-
-
-_KINDS = {Exported: "exported", Completed: "completed", NotExported: "not_exported"}
-
-
-def _error(error: SegmentsError) -> dict[str, str]:
-    return {"type": type(error).__name__, "message": str(error)}
+    return line | of_this_kind

@@ -1,4 +1,4 @@
-"""One bulk run, as its caller sees it: entered, iterated over, asked how far it is, left."""
+"""A bulk run, as its caller uses it: entered, iterated over, asked for its progress, left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from segments_async.results import BulkReport, NotExported, OutcomeT, Progress
 
 @attrs.frozen
 class Activity:
-    """One export under way, for people who watch.
+    """One export under way, for a display of the run.
 
     Attributes:
         segment_id: the segment.
@@ -59,6 +59,14 @@ class BulkRun(Generic[OutcomeT]):
         self._request = request
         self._session: Session[OutcomeT] | None = None
         self._tasks: TaskGroup | None = None
+
+    def __repr__(self) -> str:
+        total = len(self._request.segments)
+        if self._session is None:
+            return f"<BulkRun of {total} segments, not entered>"
+        told = len(self._session.outcomes.told)
+        state = "ended" if self._session.outcomes.finished.is_set() else "under way"
+        return f"<BulkRun {self.name:.80}: {told} of {total} segments have ended, {state}>"
 
     @property
     def name(self) -> str:
@@ -96,7 +104,7 @@ class BulkRun(Generic[OutcomeT]):
         return _Changes(self._entered(), interval)
 
     def activity(self, limit: int = 20) -> list[Activity]:
-        """The exports under way, the one with the latest event first.
+        """The exports under way, the latest event first.
 
         Args:
             limit: how many at most.
@@ -120,7 +128,7 @@ class BulkRun(Generic[OutcomeT]):
         return _Iterator(self._entered())
 
     async def report(self) -> BulkReport[OutcomeT]:
-        """Wait for the run's end, and return what it came to.
+        """Wait for the run's end, and return its report.
 
         Raises:
             AuthenticationError, PermissionDeniedError: the account ended the run.

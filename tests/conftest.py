@@ -11,10 +11,11 @@ from typing import Any
 
 import hypothesis
 import pytest
-import virtual_time
 from journal.server import PostgresServer
 
-pytest_plugins = ["counted"]
+from segments_async.testing import virtual_time
+
+pytest_plugins = ["counted", "pytester"]
 
 # A busy machine is no reason for a claim to fail, nor is chance: everybody's run tries the same
 # examples. `pytest --hypothesis-profile=searching` tries others.
@@ -46,12 +47,23 @@ _PARTS: dict[str, Callable[[], bool]] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--httpx2`: the callers' HTTP clients in the client's tests are httpx2's."""
+    parser.addoption("--httpx2", action="store_true", help="clients of httpx2 instead of httpx")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """By the environment, which xdist's processes inherit."""
+    if config.getoption("--httpx2"):
+        os.environ["SEGMENTS_ASYNC_TEST_HTTPX2"] = "1"
+
+
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Run each async test twice, in virtual time; in real time where marked ``real_time``."""
     if request.node.get_closest_marker("real_time"):
         return request.param, {}
-    return virtual_time.backend(request.param)
+    return virtual_time(request.param)
 
 
 @pytest.fixture(autouse=True)

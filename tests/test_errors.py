@@ -48,6 +48,7 @@ FACTS: dict[type[SegmentsError], dict[str, Any]] = {
     errors.APIError: REQUEST,
     errors.TargetExistsError: {"path": "exports/a.csv"},
     APIConnectionError: {**REQUEST, "sent": True},
+    errors.APITimeoutError: {**REQUEST, "sent": True, "seconds": 5.0},
     DecodeError: {**REQUEST, "where": "$[3].segmentId"},
     RateLimitedError: {**STATUS, "scope": "workspace"},
     errors.JournalError: {"reason": "newer", "location": "runs.db"},

@@ -102,6 +102,10 @@ async def stream(client: SegmentsClient, _: Path) -> Any:
             pass
 
 
+async def hurry(client: SegmentsClient, path: Path) -> Any:
+    await client.get_export(PAGE_EXPORT_ID, timeout=5)
+
+
 async def bulk(client: SegmentsClient, path: Path) -> Any:
     report = await client.bulk_export([PAGE_SEGMENT_ID], path / "out", timeout=600)
     report.raise_for_errors()
@@ -139,6 +143,7 @@ GONE = "<Error><Code>NoSuchKey</Code><Message>none</Message></Error>"
 CASES: dict[str, tuple[str, Any, Any, Act]] = {
     "connection": ("APIConnectionError", broken, broken, get),
     "a header": ("APIConnectionError", unreadable_header, broken, get),
+    "no time": ("APITimeoutError", status(429, headers={"retry-after": "60"}), broken, hurry),
     "redirect": ("APIStatusError", status(302), broken, get),
     "401": ("AuthenticationError", status(401), broken, get),
     "403": ("PermissionDeniedError", status(403), broken, ask),

@@ -33,7 +33,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"journal", "run"}),
     frozenset({"client"}),
     frozenset({"__init__"}),
-    frozenset({"cli"}),
+    frozenset({"cli", "testing"}),
 )
 
 #: Decisions have no clock, no chance, no I/O and no log.
@@ -120,10 +120,40 @@ def test_all_is_sorted_and_true() -> None:
     """`__all__` is sorted, constants first; each name exists, and no public one is missing."""
     names = segments_async.__all__
     modules = {path.stem for path in PACKAGE.iterdir()}
-    public = {name for name in vars(segments_async) if not name.startswith("_")}
+    # "@": pytest's own, in the modules of a package that has a plugin.
+    public = {name for name in dir(segments_async) if not name.startswith(("_", "@"))}
     assert list(names) == sorted(names, key=lambda name: (not name.isupper(), name))
-    assert set(names) >= public - modules - {"annotations"}
+    assert set(names) == public - modules
     assert all(hasattr(segments_async, name) for name in names)
+    assert modules >= public - set(names)
+    assert all(hasattr(segments_async, name) for name in public)
+    assert not hasattr(segments_async, "SegmentClient")
+
+
+def test_a_name_is_one_thing_to_programs_and_type_checkers() -> None:
+    """A type checker finds each public name in the module from which a program gets the name."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    checked = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert checked == vars(segments_async)["_MODULE_OF"]
+    assert checked.keys() == set(segments_async.__all__)
+
+
+def test_a_module_is_imported_when_it_is_used() -> None:
+    """`import segments_async` imports no HTTP client, and an error or a segment needs none."""
+    program = (
+        "import sys, segments_async\n"
+        "from segments_async import APIError, Pacer, Segment\n"
+        "assert segments_async.errors.APIError is APIError\n"
+        "print(*sorted({'httpx', 'httpcore', 'cattrs', 'segments_async.client'} & {*sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
 def test_core_needs_no_extra() -> None:
@@ -135,7 +165,7 @@ def test_core_needs_no_extra() -> None:
         "for name in 'botocore cyclopts opentelemetry rich sqlalchemy starlette trio uvicorn'"
         ".split():\n"
         "    sys.modules[name] = None\n"  # as if it were not installed
-        "import segments_async"
+        "from segments_async import *"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -152,6 +182,7 @@ def test_core_imports_only_its_dependencies() -> None:
         "_journal": {"sqlalchemy"},
         "_http": {"httpcore"},
         "_telemetry": {"opentelemetry"},
+        "testing": {"pytest", "trio"},
     }
     foreign = {
         (ids(path), name)
@@ -217,7 +248,7 @@ def test_decisions_import_one_way(path: Path) -> None:
 
 
 def _optional_sandbox(layer: str, name: str) -> bool:
-    return layer == "cli" and layer_of(name) == "sandbox"
+    return layer in {"cli", "testing"} and layer_of(name) == "sandbox"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "cli").rglob("*.py")), ids=ids)
@@ -259,13 +290,16 @@ def test_sandbox_knows_nothing_of_the_client(path: Path) -> None:
 
 
 def test_httpx_is_imported_in_one_place() -> None:
-    """Only modules of `_http`, and the sandbox's transport, import httpx."""
+    """Only `_http`, the sandbox's transport, and the account that tests have, import httpx."""
     users = {
         ids(path)
         for path in MODULES
         if any(name.partition(".")[0] == "httpx" for name in imports(path))
     }
-    assert {one for one in users if "/_http/" not in one} == {"segments_async/sandbox/transport.py"}
+    assert {one for one in users if "/_http/" not in one} == {
+        "segments_async/sandbox/transport.py",
+        "segments_async/testing/account.py",
+    }
 
 
 def test_the_tests_of_the_threats_exist() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import attrs
 import pytest
@@ -18,7 +18,6 @@ from segments_async.results import (
     ExportedFile,
     NotExported,
     Progress,
-    outcome_line,
 )
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -29,7 +28,9 @@ FILE = ExportedFile("/exports/a.csv", 0, "ab" * 32, verified=False, export=EXPOR
 
 EXPORTED = Exported("a-segment", EXPORT, FILE)
 COMPLETED = Completed("a-segment", EXPORT)
-NOT_SUBMITTED = NotExported("a-segment", None, NotSubmittedError("too late"), "no", resumable=True)
+NOT_SUBMITTED = NotExported(
+    "a-segment", None, NotSubmittedError("too late"), "no", resumable=True, name="Given"
+)
 NOT_FETCHED = NotExported(
     "a-segment",
     EXPORT,
@@ -95,13 +96,13 @@ def test_an_empty_run_is_ok() -> None:
 @every_outcome
 def test_every_line_has_the_same_keys(outcome: Outcome) -> None:
     """Every line has the same keys in the same order, for any outcome."""
-    assert list(outcome_line(outcome, run="a-run")) == KEYS
+    assert list(outcome.to_dict(run="a-run")) == KEYS
 
 
 @every_outcome
 def test_a_line_has_no_link(outcome: Outcome) -> None:
     """No line has a link to a file, nor any part of it."""
-    line = json.dumps(outcome_line(outcome, run="a-run"))
+    line = json.dumps(outcome.to_dict(run="a-run"))
     assert "amazonaws" not in line
     assert "secret-path" not in line
     assert "5ec4e7" not in line
@@ -110,19 +111,19 @@ def test_a_line_has_no_link(outcome: Outcome) -> None:
 @every_outcome
 def test_a_line_is_json(outcome: Outcome) -> None:
     """A line is plain JSON that can be read back."""
-    line = outcome_line(outcome, run="a-run")
+    line = outcome.to_dict(run="a-run")
     assert json.loads(json.dumps(line)) == line
 
 
 def test_a_line_of_a_file_of_nothing() -> None:
     """A size of 0 and an unverified file are 0 and false, not null."""
-    line = outcome_line(EXPORTED, run="a-run")
+    line = EXPORTED.to_dict(run="a-run")
     assert (line["size"], line["verified"]) == (0, False)
 
 
 def test_a_line_of_an_exported_segment() -> None:
     """An exported segment's line has its file, and no error."""
-    line = outcome_line(EXPORTED, run="a-run")
+    line = EXPORTED.to_dict(run="a-run")
     del line["at"]
     assert line == {
         "run": "a-run",
@@ -143,7 +144,7 @@ def test_a_line_of_an_exported_segment() -> None:
 
 def test_a_line_of_a_completed_segment() -> None:
     """A completed segment's line has its export, and no file."""
-    line = outcome_line(COMPLETED, run="a-run")
+    line = COMPLETED.to_dict(run="a-run")
     assert (line["outcome"], line["export_id"], line["file"]) == ("completed", "an-export", None)
 
 
@@ -161,7 +162,7 @@ def test_a_line_of_a_segment_that_was_not_exported(
     outcome: NotExported, error: dict[str, str]
 ) -> None:
     """The line has the error's class and message, and whether the segment was submitted."""
-    line = outcome_line(outcome, run="a-run")
+    line = outcome.to_dict(run="a-run")
     assert line["outcome"] == "not_exported"
     assert (line["error"], line["submitted"]) == (error, outcome.submitted)
     assert line["resumable"] is True
@@ -172,12 +173,12 @@ def test_a_line_of_a_segment_that_was_not_exported(
 )
 def test_the_name_in_a_line(outcome: Outcome, name: str) -> None:
     """The name is that of the export's segment, or the caller's where there is no export."""
-    assert outcome_line(outcome, run="a-run", name="Given")["name"] == name
+    assert outcome.to_dict(run="a-run")["name"] == name
 
 
 @every_outcome
 def test_a_line_says_when(outcome: Outcome) -> None:
-    """The time is now, in UTC, with its offset."""
-    before = datetime.now(UTC).replace(microsecond=0)
-    at = datetime.fromisoformat(str(outcome_line(outcome, run="a-run")["at"]))
-    assert before <= at <= datetime.now(UTC)
+    """The time is the caller's, in UTC, with its offset; without one it is null."""
+    assert outcome.to_dict()["at"] is None
+    at = NOON.astimezone(timezone(timedelta(hours=2)))
+    assert outcome.to_dict(at=at)["at"] == "2026-11-23T12:00:00.000+00:00"

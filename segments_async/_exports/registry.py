@@ -1,4 +1,4 @@
-"""The shared exports of one client: who joins which of them, and when one is forgotten."""
+"""The shared exports of one client: which caller joins which export, and when one is forgotten."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class ExportRegistry:
             self._gate.add(shared.queued)
 
     def forget(self, shared: SharedExport) -> None:
-        """The export is over, or nobody's before it was asked for: no caller joins it."""
+        """Let no caller join the export: it has ended, or lost its followers before its POST."""
         self._alone.pop(shared, None)
         if shared.segment_id and self._by_segment.get(shared.segment_id) is shared:
             del self._by_segment[shared.segment_id]
@@ -213,6 +213,8 @@ class ExportRegistry:
 
     def _sweep(self) -> None:
         """Forget the exports that were abandoned too long ago to be joined."""
+        if not self._abandoned:
+            return
         before = anyio.current_time() - ABANDONED_JOIN
         while shared := next(iter(self._abandoned), None):  # the one that was abandoned first
             if shared.abandoned_at is not None and shared.abandoned_at > before:

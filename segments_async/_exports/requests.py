@@ -1,4 +1,4 @@
-"""Sends the requests of shared exports, and puts into effect what the answers mean."""
+"""Sends the requests of shared exports, and applies the verdicts on their answers."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class ExportRequests:
         self._unknown_statuses: set[str] = set()
 
     async def perform(self, permit: Permit) -> None:
-        """Send the permitted request, and put into effect what its answer means."""
+        """Send the permitted request, and apply the verdict on its answer."""
         shared = permit.queued.target
         if not isinstance(shared, SharedExport):
             raise AssertionError("a permit for something else than an export")
@@ -182,7 +182,7 @@ class ExportRequests:
     def _refused(self, shared: SharedExport, now: float) -> float:
         """The vendor said "not now". Returns the seconds before this submit is sent again."""
         shared.refusals = shared.refusals.refused(
-            now, granted=self._gate.granted, others=self._gate.pending - 1
+            now, granted=self._gate.admission.granted, others=self._gate.pending - 1
         )
         shared.queued.suspect = shared.refusals.suspicious
         return shared.refusals.pause
@@ -279,7 +279,7 @@ class ExportRequests:
                 await follower.unfinished(shared, now, answered=answered)
 
     async def _end(self, shared: SharedExport, verdict: Verdict, *, counted: bool = True) -> None:
-        """Nothing more is asked of the vendor. `counted`: the gate counts it as running there."""
+        """End the export: no more requests. `counted`: the gate counts it as running."""
         *before, last = verdict.events
         for event in before:
             await self.notify(shared, event)

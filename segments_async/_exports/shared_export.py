@@ -1,4 +1,4 @@
-"""One export at the vendor, from the first wish for it to its end there, and who waits for it.
+"""One export at the vendor, from its first caller to its end there, and its followers.
 
 *Single flight*: callers of `export()` and bulk runs that want the same segment share the vendor's
 export, and nothing else: each caller keeps its destination, its timeout and its cancellation. No
@@ -36,11 +36,11 @@ class Follower(Protocol):
         ...
 
     async def unfinished(self, shared: SharedExport, now: float, *, answered: bool) -> None:
-        """A poll came back, and the export goes on. `answered`: the vendor said something of it."""
+        """A poll ended, and the export is unfinished. `answered`: the poll brought a status."""
         ...
 
     async def ended(self, shared: SharedExport) -> None:
-        """Nothing more is asked of the vendor. Never raises: the task may be another caller's."""
+        """The export has ended at the vendor. Never raises: the task may be another caller's."""
         ...
 
 
@@ -130,7 +130,7 @@ class SharedExport:
         next(iter(self.followers)).mailbox.deliver(permit)
 
     def poll_job(self) -> PollJob:
-        """What is known of it, for the verdict on a poll."""
+        """The facts about the export for the verdict on a poll."""
         if self.export_id is None:
             raise AssertionError("a poll of an export without an id")
         return PollJob(

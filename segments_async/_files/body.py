@@ -23,6 +23,9 @@ class ExportBody:
         self._taken = False
         self.export = export
 
+    def __repr__(self) -> str:
+        return f"<ExportBody of export {self.export.export_id}>"
+
     def iter_bytes(self) -> AsyncIterator[bytes]:
         """The bytes of the file, in pieces of any size; decoded if it is stored gzip-encoded.
 

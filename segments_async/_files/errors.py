@@ -1,4 +1,4 @@
-"""What ends one attempt to download a file, although another attempt may succeed."""
+"""The errors that end one attempt to download a file, although another attempt may succeed."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ async def fetch_file(
 
 @attrs.define(eq=False, repr=False)
 class _Fetch:
-    """One file on its way."""
+    """The download of one file, over several attempts."""
 
     _storage: Storage
     _export: Export

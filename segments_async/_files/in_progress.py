@@ -18,7 +18,7 @@ class _Fetch:
 
 
 class InProgressDownloads:
-    """One download to a target at a time."""
+    """The downloads that tasks of one client share: one at a time to each target."""
 
     def __init__(self) -> None:
         self._by_target: dict[Path, _Fetch] = {}

@@ -90,7 +90,7 @@ class LockedPart:
         os.fsync(self.descriptor)
 
     def is_in_place(self, path: Path | None = None) -> bool:
-        """Whether this file is the one of the part's name, or of another path."""
+        """Whether this file has the part's name, or the name of another path."""
         return is_at(self.descriptor, path or self._path)
 
     def remember(self) -> None:

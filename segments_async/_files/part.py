@@ -51,7 +51,7 @@ class ChecksumMismatch(Exception):
 
 
 class ExportedBytes(NamedTuple):
-    """What was put in place."""
+    """The bytes that were put in place."""
 
     size: int
     sha256: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import logging
 import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn, cast
@@ -25,11 +26,18 @@ from segments_async._http.responses import (
     close,
     read_body,
     response_headers,
+    unbind,
 )
 from segments_async._sansio.api.content_coding import codings, decoded
 from segments_async._sansio.api.credentials import EchoedSecrets, Origin, Secret
+from segments_async._sansio.api.deprecation import deprecation_notice
 from segments_async._sansio.api.wire import FIXED_PATHS, SHOWN_HEADERS, ApiAnswer, ApiRequest
-from segments_async.errors import APIConnectionError, DecodeError
+from segments_async.errors import APIConnectionError, DecodeError, printable
+
+logger: logging.Logger = logging.getLogger("segments_async")
+
+#: Different notices of a deprecation that one client warns of.
+MOST_NOTICES = 5
 
 #: Requests that are sent at once. 32 slots cap answers of 0.57 s at 56/s; 64 carry 100/s, and 128
 #: doubled the 429s after a cut of the limit (docs/decisions.md). No request waits inside httpx.
@@ -57,7 +65,8 @@ class Api:
         self._echoed = EchoedSecrets(authorization)
         self.timeout: float = timeout
         host = f"[{origin.host}]" if ":" in origin.host else origin.host
-        self._base = f"{origin.scheme}://{host}:{origin.port}{origin.prefix}"
+        #: The address of the API, without credentials.
+        self.place: str = f"{origin.scheme}://{host}:{origin.port}{origin.prefix}"
         # Parsing a URL is a tenth of what httpx costs, and every POST's and list's is the same.
         self._urls: dict[str, Any] = {}
         # Credentials are set per request and never on a client: this class builds each URL from
@@ -78,7 +87,8 @@ class Api:
         # Until a caller's client has reported a first step, waiting for its pool can't be told from
         # waiting for an answer. httpx's PoolTimeout, raised a little earlier, tells them apart.
         self._first_timeouts: Mapping[str, float | None] = {**timeouts, "pool": 0.9 * timeout}
-        self._queue = PoolQueue(own=clients.own, timeout=timeout)
+        self._queue = PoolQueue(clients, timeout)
+        self._notices: set[str] = set()
 
     def prepare(self) -> None:
         """See `Clients.prepare`."""
@@ -141,7 +151,7 @@ class Api:
         timeouts = self._timeouts if self._queue.traces else self._first_timeouts
         outgoing = client.build_request(
             request.method,
-            self._urls.get(request.path) or self._base + request.path,
+            self._urls.get(request.path) or self.place + request.path,
             headers=self._post_headers if post else self._headers,
             content=request.body,
             # Of our own clients' requests only a POST needs to know whether it went out; for the
@@ -158,7 +168,7 @@ class Api:
             if not _sends_as_httpx(client):
                 progress.on_handed_over()  # such a client's own steps can't be told from sending
             client = self._with_our_hooks(client, request, cap, progress)
-        with redact_logs(self._base + request.path):
+        with redact_logs(self.place + request.path):
             response: Response = await client.send(
                 outgoing, stream=True, auth=progress.on_auth, follow_redirects=False
             )
@@ -170,6 +180,8 @@ class Api:
             raise
         if progress.answer is not None:
             await close(response)  # a caller's hooks may have left it open
+        else:
+            unbind(response)
         return answer
 
     def _with_our_hooks(
@@ -206,6 +218,8 @@ class Api:
         for name in SHOWN_HEADERS & headers.keys():
             headers[name] = self._echoed.removed_from(headers[name])
         progress.on_head(response.status_code, headers)
+        if "deprecation" in headers or "sunset" in headers:
+            self._warn_of_deprecation(request, headers)
         body = await read_body(response, cap)
         if body is None:
             _raise_undecodable(request, f"an answer of more than {cap} bytes")
@@ -218,6 +232,19 @@ class Api:
             # Error pages often repeat the request, and errors keep an excerpt of them.
             body = self._echoed.removed_from_bytes(body)
         return ApiAnswer(response.status_code, headers, body, anyio.current_time())
+
+    def _warn_of_deprecation(self, request: ApiRequest, headers: Mapping[str, str]) -> None:
+        """Warn once for each notice, which comes with every answer; of the first few notices."""
+        notice = deprecation_notice(headers)
+        if notice and notice not in self._notices and len(self._notices) < MOST_NOTICES:
+            self._notices.add(notice)
+            logger.warning(
+                "the vendor says that %s %s %s: see its documentation, and for a newer version of "
+                "this library",
+                request.method,
+                request.path,
+                printable(self._echoed.removed_from(notice)),
+            )
 
     async def _carried(
         self, request: ApiRequest, exc: Exception, cap: int, progress: RequestProgress

@@ -1,4 +1,4 @@
-"""One client belongs to one event loop of one process, as its connections do."""
+"""Binds a client to one event loop of one process, since its connections belong to that loop."""
 
 from __future__ import annotations
 

@@ -6,10 +6,13 @@ methods that are used of it.
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import time
+from collections.abc import Generator
 from typing import Any, Protocol, cast
 
+import attrs
 import httpcore
 import httpx
 
@@ -39,6 +42,40 @@ class HttpClient(Protocol):
     def build_request(self, *args: Any, **kwargs: Any) -> Any: ...
     async def send(self, *args: Any, **kwargs: Any) -> Any: ...
     async def aclose(self) -> None: ...
+
+
+@attrs.frozen
+class StandIn:
+    """Clients that answer in the place of the vendor and of storage; see `segments_async.testing`.
+
+    Attributes:
+        api: takes all requests to the API.
+        files: takes all requests to storage.
+    """
+
+    api: HttpClient
+    files: HttpClient
+
+
+#: Takes the requests of every own client of this process, those included that exist already. None:
+#: they go to the network.
+_stand_in: StandIn | None = None
+
+
+@contextlib.contextmanager
+def requests_go_to(stand_in: StandIn) -> Generator[None]:
+    """During the block no own client of this process connects to anything."""
+    global _stand_in
+    before, _stand_in = _stand_in, stand_in
+    try:
+        yield
+    finally:
+        _stand_in = before
+
+
+def stands_in() -> bool:
+    """Whether something answers in the place of the vendor and of storage."""
+    return _stand_in is not None
 
 
 class Clients(Protocol):
@@ -107,9 +144,8 @@ class OwnClients:
         loopback: whether the vendor is on this machine.
         scheme: of the requests.
         check_peer: as of :class:`OneConnection`; None accepts every address.
+        files: whether the requests are to storage.
     """
-
-    own = True
 
     def __init__(
         self,
@@ -119,7 +155,9 @@ class OwnClients:
         loopback: bool,
         scheme: str = "https",
         check_peer: CheckAddresses | None = None,
+        files: bool = False,
     ) -> None:
+        self._files = files
         self._ssl_context = _verifying(ssl_context)
         self._keepalive = keepalive
         self._loopback = loopback
@@ -131,6 +169,10 @@ class OwnClients:
         self._wall_clock_lead = _wall_clock_lead()
         self._transports: dict[HttpClient, OneConnection] = {}
         self._closed = False
+
+    @property
+    def own(self) -> bool:
+        return _stand_in is None
 
     @property
     def clients(self) -> list[HttpClient]:
@@ -145,11 +187,16 @@ class OwnClients:
     def prepare(self) -> None:
         if self._closed:
             raise ConfigurationError(CLOSED)
+        if _stand_in is not None:
+            return
         _verifying(self._ssl_context)  # each time: the caller may have changed the context since
         if not self._transports:
             self._idle.append(self._new())
 
     def borrow(self) -> HttpClient:
+        if _stand_in is not None:
+            self.prepare()
+            return _stand_in.files if self._files else _stand_in.api
         lead = _wall_clock_lead()
         if abs(lead - self._wall_clock_lead) > _CLOCK_SKEW:
             # The machine slept. The monotonic clock, by which idle connections expire, stood still

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import ssl
 from importlib import import_module
 from pathlib import Path
 from urllib.request import getproxies
 
+import anyio
 import httpcore
 import httpx
 
@@ -153,3 +155,12 @@ def _refusal(proxy: Proxy, problem: str) -> str:
         f"{proxy.variable}: not a proxy that can be used: {problem}. Nothing was sent; correct "
         "the variable or unset it (its value isn't shown: it may hold a password)"
     )
+
+
+async def addresses_of(host: str) -> list[str]:
+    """The addresses that the host's name resolves to; none if it doesn't resolve."""
+    try:
+        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return [address[0] for *_, address in found]

@@ -1,4 +1,4 @@
-"""What an error of httpx means, and what has to be removed from it before a caller sees it.
+"""The meaning of httpx's errors, and the removal of secrets before a caller sees them.
 
 httpx2 continues httpx with the same API and other classes, so errors are recognized by the names
 of their classes.

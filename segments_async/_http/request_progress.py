@@ -1,4 +1,4 @@
-"""How far one request got: whether its first byte was sent, and which answer came.
+"""The progress of one request: whether its first byte was sent, and which answer came.
 
 A POST that may have left this process is never repeated, and one that provably did not leave is
 never called unknown. httpcore's trace extension reports each step of a request; transports without
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import anyio
 import attrs
 
+from segments_async._http.clients import Clients
 from segments_async._http.errors import carries_response, was_sent, was_unprocessed
 from segments_async._http.responses import response_headers
 from segments_async._sansio.api.wire import ApiAnswer
@@ -34,24 +35,26 @@ class PoolQueue:
     """Requests that wait for a connection of the pool of a caller's client.
 
     Args:
-        own: whether the clients are the library's own, whose requests never wait.
+        clients: of which the requests are. Those of the library's own clients never wait.
         timeout: seconds for a request, once it has a connection.
-
-    Attributes:
-        traces: whether the clients' transport reports how far a request is, as httpcore's does.
     """
 
-    def __init__(self, *, own: bool, timeout: float) -> None:
-        self.own = own
-        self.traces = own
+    def __init__(self, clients: Clients, timeout: float) -> None:
+        self._clients = clients
+        self._has_traced = False
         self._timeout = timeout
         self._waiting: dict[Permit, None] = {}
 
     def __contains__(self, permit: Permit) -> bool:
         return permit in self._waiting
 
+    @property
+    def traces(self) -> bool:
+        """Whether the clients' transport reports how far a request is, as httpcore's does."""
+        return self._has_traced or self._clients.own
+
     def add(self, permit: Permit) -> None:
-        if not self.own:
+        if not self._clients.own:
             self._waiting[permit] = None
 
     def remove(self, permit: Permit) -> None:
@@ -62,7 +65,7 @@ class PoolQueue:
 
         The other requests get more time to wait, since the pool hands out connections.
         """
-        self.traces = True
+        self._has_traced = True
         self.remove(permit)
         until = anyio.current_time() + self._timeout
         for one in (permit, *self._waiting):
@@ -71,7 +74,7 @@ class PoolQueue:
 
 @attrs.define(eq=False)
 class RequestProgress:
-    """How far one request got, and what came back.
+    """The progress of one request, and its answer.
 
     Attributes:
         traced: whether httpcore is asked to report this request's steps.

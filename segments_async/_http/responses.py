@@ -74,6 +74,23 @@ async def read_body(response: Response, cap: int) -> bytes | None:
     return b"".join(parts)
 
 
+def unbind(response: Any) -> None:
+    """Have a response that was read freed as soon as it is used no more.
+
+    httpx's response and its stream refer to each other, so a response, its request and all that the
+    request refers to would wait for the garbage collector: 35 objects for each request, which took
+    a twentieth of a request's processor time.
+    """
+    response.stream = _stream_of(response, b"")
+
+
+def _stream_of(response: Any, body: bytes) -> Any:
+    """A stream of these bytes, of the class that the response's package has."""
+    # httpx2 has a class of its own.
+    package = sys.modules[type(response).__module__.partition(".")[0]]
+    return getattr(package, "ByteStream", httpx.ByteStream)(body)
+
+
 async def close(response: Response) -> None:
     """Close the response, and give its connection back to the pool, under cancellation too."""
     with anyio.CancelScope(shield=True), contextlib.suppress(OSError):
@@ -106,11 +123,7 @@ class RereadableResponse:
         """Give the response a stream of the bytes that were read."""
         if not self._response.is_stream_consumed:
             await self.aclose()
-            # httpx2 has a class of its own.
-            package = sys.modules[type(self._response).__module__.partition(".")[0]]
-            self._response.stream = getattr(package, "ByteStream", httpx.ByteStream)(
-                b"".join(self._parts)
-            )
+            self._response.stream = _stream_of(self._response, b"".join(self._parts))
 
     async def aclose(self) -> None:
         await self._response.stream.aclose()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import socket
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -18,7 +17,8 @@ from urllib.parse import urljoin, urlsplit
 import anyio
 import attrs
 
-from segments_async._http.clients import USER_AGENT, Clients, HttpClient
+from segments_async._http.clients import USER_AGENT, Clients, HttpClient, stands_in
+from segments_async._http.environment import addresses_of
 from segments_async._http.errors import described, forget_request, is_no_answer, was_sent
 from segments_async._http.fast_transport import DirectRead, start_direct_read
 from segments_async._http.redaction import no_tracing, redact_logs
@@ -88,12 +88,9 @@ class SignedLink:
 
 
 class Signer(Protocol):
-    """Turns ``s3://`` links into https ones.
+    """Turns ``s3://`` links into https ones."""
 
-    Attributes:
-        failing: whether the last link could not be signed, for a reason that may pass.
-    """
-
+    #: Whether the last link could not be signed, for a reason that may pass.
     failing: bool
 
     async def sign(self, target: S3Object) -> SignedLink:
@@ -260,13 +257,13 @@ class Storage:
 
     async def _admit(self, link: str) -> None:
         self._check(link)
-        if self._check_addresses is None:
+        if self._check_addresses is None or stands_in():
             return
         parts = urlsplit(link)
         host = parts.hostname or ""
         found: list[str] | None = None
         with anyio.move_on_after(self._timeout):
-            found = await _addresses(host)
+            found = await addresses_of(host)
         if not found and self._clients.resolves_here(host, parts.port or 443):
             why = "doesn't resolve" if found is not None else "was not resolved in time"
             raise StorageBroken(f"the name {host!r} {why}")
@@ -294,15 +291,6 @@ def _keep_path(outgoing: Any, link: str) -> None:
     target = request_target(link)
     if target is not None and outgoing.url.raw_path != target:
         outgoing.extensions["target"] = target
-
-
-async def _addresses(host: str) -> list[str]:
-    """The addresses that the host's name resolves to; none if it doesn't resolve."""
-    try:
-        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    return [address[0] for *_, address in found]
 
 
 def _no_credentials(outgoing: Any) -> Any:

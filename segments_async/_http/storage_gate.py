@@ -88,7 +88,7 @@ class StorageGate:
         sent_at: float,
         pause: float | None = None,
     ) -> bool:
-        """A request failed. Returns whether by an outage of storage, not by its own file."""
+        """A request failed. Returns whether storage is away, and not this file alone."""
         before = self._outage.armed
         away = self._outage.on_failed(
             failure,

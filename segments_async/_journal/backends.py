@@ -11,6 +11,8 @@ from typing import Any, Protocol
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
+from segments_async._journal.place import hidden
+from segments_async._sansio.api.credentials import Secret
 from segments_async.errors import ConfigurationError
 
 
@@ -42,13 +44,15 @@ class Backend(Protocol):
     """A database, whatever its tables contain."""
 
     location: str
+    #: The journal's file; None for a server.
+    file: Path | None
     engine: Engine
     #: SQLAlchemy's execution options of a connection that only reads.
     reading: dict[str, Any]
     #: Whether a session of the database can end while the database and this process go on.
     has_sessions: bool
     #: Passwords. No message may contain one.
-    secrets: tuple[str, ...]
+    secrets: tuple[Secret, ...]
 
     def prepare(self, initialize: Callable[[Engine], None] | None) -> None:
         """Check the journal as far as the database itself can: its place, its tables, its trust.
@@ -98,17 +102,28 @@ class Backend(Protocol):
         ...
 
 
-def backend(where: str | os.PathLike[str]) -> Backend:
+def backend(where: str | os.PathLike[str] | Secret) -> Backend:
     """The database that a path or a SQLAlchemy URL names.
 
     Raises:
         ConfigurationError: no journal can be there.
     """
+    where = hidden(where)
+    try:
+        return _backend(where)
+    except ConfigurationError as exc:
+        problem = str(exc)
+    # Raised anew: the frames of the first error have the URL, in which a password may be.
+    raise ConfigurationError(problem)
+
+
+def _backend(where: Secret) -> Backend:
     from segments_async._journal.sqlite import Sqlite
 
-    if isinstance(where, str) and "://" in where:
-        return _from_url(where)
-    return Sqlite(_path(os.fsdecode(os.fspath(where))))
+    place = where.reveal()
+    if "://" in place:
+        return _from_url(place)
+    return Sqlite(_path(os.fsdecode(place)))
 
 
 def _path(text: str) -> Path:

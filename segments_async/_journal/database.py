@@ -9,12 +9,15 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
+import attrs
 from sqlalchemy import Connection, Engine, Row, Select, delete, func, insert, inspect, select
 
 from segments_async._journal.backends import Backend, backend
 from segments_async._journal.errors import mapped_errors
 from segments_async._journal.limit import exchange
 from segments_async._journal.log import Log, counted_states
+from segments_async._journal.moves import former_directories, moves
+from segments_async._journal.place import hidden
 from segments_async._journal.records import GuardRecord, RunSpec, RunStatus, counts
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.specs import load_spec, load_spec_file, spec_sizes
@@ -33,6 +36,8 @@ from segments_async._journal.tables import (
     runs,
     with_checksum,
 )
+from segments_async._sansio.api.credentials import Secret
+from segments_async._sansio.files.naming import moved_path
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.payload import Payload, payload_from_json
@@ -55,7 +60,9 @@ class Database:
         self._complete = False
 
     @classmethod
-    def open(cls, where: str | os.PathLike[str], account: str, *, create: bool = True) -> Self:
+    def open(
+        cls, where: str | os.PathLike[str] | Secret, account: str, *, create: bool = True
+    ) -> Self:
         """Open the journal; where there is none, create one.
 
         Args:
@@ -67,6 +74,7 @@ class Database:
             ConfigurationError: no journal can be there.
             JournalError: the journal can't be used; its `reason` says why.
         """
+        where = hidden(where)
         found = backend(where)
         opened = cls(found)
         with opened.errors():
@@ -127,8 +135,9 @@ class Database:
             query = select(runs).where(~runs.c.name.startswith(PRUNED))
             rows = connection.execute(query.order_by(runs.c.id.desc())).all()
             sizes = spec_sizes(connection)
+            moved = moves(connection, self.backend.file)
         with self.errors():
-            return [self._status(checked(runs, row), sizes) for row in rows]
+            return [self._status(_in_place(checked(runs, row), moved), sizes) for row in rows]
 
     def _status(self, row: Mapping[str, Any], sizes: Mapping[int, int]) -> RunStatus:
         live, size, ended = False, sizes.get(row["id"]), row["ended_at"]
@@ -176,13 +185,16 @@ class Database:
 
     def _run(self, connection: Connection, name: str) -> Mapping[str, Any] | None:
         row = connection.execute(select(runs).where(runs.c.name == name)).one_or_none()
-        return None if row is None else checked(runs, row)
+        if row is None:
+            return None
+        return _in_place(checked(runs, row), moves(connection, self.backend.file))
 
     # ----------------------------------------------------------------- across runs
 
     def durations(self, segment_ids: Sequence[str]) -> dict[str, float]:
         """Seconds that each segment's last COMPLETE export took at the vendor."""
-        completed = self._last(segment_ids, (Event.COMPLETED,), None)
+        with self.reading() as connection:
+            completed = self._last(connection, segment_ids, (Event.COMPLETED,), ())
         return {
             segment_id: seconds
             for segment_id, payload in completed.items()
@@ -191,24 +203,37 @@ class Database:
 
     def last_files(self, segment_ids: Sequence[str], destination: str) -> dict[str, ExportedFile]:
         """Each segment's last file in this destination, with the export of the file."""
-        fetched = self._last(segment_ids, (Event.FETCHED, Event.UNCHANGED), destination)
-        return {segment_id: p.file for segment_id, p in fetched.items() if p.file is not None}
+        with self.reading() as connection:
+            moved = moves(connection, self.backend.file)
+            recorded = [before for before, now in moved.items() if now == destination]
+            former = former_directories(connection, destination).union(recorded)
+            of_files = (Event.FETCHED, Event.UNCHANGED)
+            fetched = self._last(connection, segment_ids, of_files, [destination, *recorded])
+        return {
+            segment_id: attrs.evolve(
+                payload.file, location=moved_path(payload.file.location, destination, former)
+            )
+            for segment_id, payload in fetched.items()
+            if payload.file is not None
+        }
 
     def _last(
-        self, segment_ids: Sequence[str], kinds: Sequence[Event], destination: str | None
+        self,
+        connection: Connection,
+        segment_ids: Sequence[str],
+        kinds: Sequence[Event],
+        destinations: Sequence[str],
     ) -> dict[str, Payload]:
         found: list[Row[Any]] = []
-        with self.reading() as connection:
-            for start in range(0, len(segment_ids), _IDS_AT_ONCE):
-                ids = segment_ids[start : start + _IDS_AT_ONCE]
-                found += connection.execute(_last_of(ids, kinds, destination))
-        with self.errors():
-            return {
-                row.segment_id: payload_from_json(
-                    row.segment_id, json.loads(checked(events, row)["facts"])
-                )
-                for row in found
-            }
+        for start in range(0, len(segment_ids), _IDS_AT_ONCE):
+            ids = segment_ids[start : start + _IDS_AT_ONCE]
+            found += connection.execute(_last_of(ids, kinds, destinations))
+        return {
+            row.segment_id: payload_from_json(
+                row.segment_id, json.loads(checked(events, row)["facts"])
+            )
+            for row in found
+        }
 
     # ----------------------------------------------------------------- across processes
 
@@ -242,6 +267,11 @@ class Database:
         return report
 
 
+def _in_place(row: Mapping[str, Any], moved: Mapping[str, str]) -> Mapping[str, Any]:
+    """The row of a run, with the present path of the run's directory."""
+    return {**row, "destination": moved.get(row["destination"], row["destination"])}
+
+
 def _initialize(backend: Backend, account: str, engine: Engine) -> None:
     with engine.begin() as connection:
         backend.exclude_others(connection)
@@ -253,9 +283,9 @@ def _initialize(backend: Backend, account: str, engine: Engine) -> None:
 
 
 def _last_of(
-    segment_ids: Sequence[str], kinds: Sequence[Event], destination: str | None
+    segment_ids: Sequence[str], kinds: Sequence[Event], destinations: Sequence[str]
 ) -> Select[Any]:
-    """Each segment's last event of these kinds, in any run or in those to one destination."""
+    """Each segment's last event of these kinds, in runs to these directories, or in any run."""
     latest = (
         select(func.max(events.c.id))
         .where(
@@ -265,6 +295,6 @@ def _last_of(
         )
         .group_by(events.c.segment_id)
     )
-    if destination is not None:
-        latest = latest.join(runs).where(runs.c.destination == destination)
+    if destinations:
+        latest = latest.join(runs).where(runs.c.destination.in_(destinations))
     return select(events).where(events.c.id.in_(latest))

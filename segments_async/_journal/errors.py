@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from segments_async._journal.refusals import Locked, journal_error
 from segments_async._journal.tables import ChecksumError, Malformed
+from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.error_chain import chain
 from segments_async._sansio.jobs.lifecycle import IllegalTransition
 from segments_async._sansio.jobs.payload import UnreadablePayload
@@ -21,7 +22,7 @@ _DRIVERS = frozenset({"sqlite3", "psycopg", "psycopg2", "pg8000"})
 
 
 @contextlib.contextmanager
-def mapped_errors(location: str, secrets: Iterable[str] = ()) -> Generator[None]:
+def mapped_errors(location: str, secrets: Iterable[Secret] = ()) -> Generator[None]:
     """Raise Locked or JournalError in place of errors of databases and files, and for damaged rows.
 
     Args:
@@ -52,22 +53,25 @@ _DAMAGE = (ChecksumError, IllegalTransition, Malformed, UnicodeDecodeError, Unre
 
 
 def _scrubbed(
-    exc: Exception, handled: BaseException | None, secrets: tuple[str, ...]
+    exc: Exception, handled: BaseException | None, secrets: tuple[Secret, ...]
 ) -> Exception | None:
     """The error without passwords, for a traceback; None where its text has one."""
-    hidden = any(secret in f"{exc}{exc!r}" for secret in secrets)
+    shown = any(secret.reveal() in f"{exc}{exc!r}" for secret in secrets)
     _clear(_original(exc))
     for one in chain(exc, handled):
         # Frames of SQLAlchemy and of drivers have the password in their arguments.
         one.__traceback__ = None
         one.args = tuple(_without(arg, secrets) for arg in one.args)
-    return None if hidden else exc
+    return None if shown else exc
 
 
-def _without(arg: object, secrets: Iterable[str]) -> object:
+def _without(arg: object, secrets: Iterable[Secret]) -> object:
     if isinstance(arg, str):
         for secret in secrets:
-            arg = arg.replace(secret, "***")
+            arg = arg.replace(secret.reveal(), "***")
+    elif isinstance(arg, dict):  # pg8000's errors have the server's answer by field
+        fields = cast(Mapping[str, object], arg)
+        return {name: _without(value, secrets) for name, value in fields.items()}
     return arg
 
 
@@ -78,7 +82,7 @@ def _clear(original: BaseException) -> None:
             original.__dict__[name] = None
 
 
-def _mapped(exc: Exception, location: str, secrets: tuple[str, ...]) -> Exception:
+def _mapped(exc: Exception, location: str, secrets: tuple[Secret, ...]) -> Exception:
     reason = _reason(exc)
     if reason == "locked":
         return Locked("another process holds the database")

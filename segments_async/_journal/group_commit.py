@@ -158,10 +158,10 @@ class GroupCommit:
         await self._settle(entry)
 
     async def returned(self) -> None:
-        """Wait for a database that is away, and until what had gathered is written.
+        """Wait for a database that is away, until the queued events are written.
 
         Raises:
-            JournalError: it was away for too long, or came back without what was durable.
+            JournalError: the database was away for too long, or came back without durable events.
         """
         self.raise_broken()
         while self.away or any(e.wakeup is None and not e.patient for e in self._queue):
@@ -189,7 +189,7 @@ class GroupCommit:
         return False
 
     def raise_broken(self) -> None:
-        """Raise what ended all writing, anew for each caller."""
+        """Raise the error that ended all writing, anew for each caller."""
         if self._broken is not None:
             error = JournalError(
                 str(self._broken), reason=self._broken.reason, location=self._broken.location
@@ -217,7 +217,7 @@ class GroupCommit:
         self.raise_broken()
 
     async def _lead(self) -> None:
-        """Write what has gathered, once. At the end no caller leads."""
+        """Write the queued events once. At the end no caller leads."""
         self._leading = True
         try:
             if pause := self._outage.next_pause():
@@ -237,10 +237,11 @@ class GroupCommit:
                 entry.settle()
 
     async def _attempt(self, call: Callable[[], None]) -> Exception | None:
-        """What the call raised; None where it did its work.
+        """Make the call. Returns its error; None if the call succeeded.
 
-        Shielded, but not for ever: a server that is gone without a word would keep its thread for
-        minutes. Such a thread is left alone, and the next attempt finds what it still does.
+        The call is shielded from cancellation, for some seconds only: with a server that vanished,
+        its thread would wait for minutes. Such a thread is left alone, and the next attempt finds
+        in the log what the thread has written.
         """
         ended = False
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _STALL_SECONDS):

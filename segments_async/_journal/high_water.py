@@ -79,7 +79,7 @@ class HighWaterFile:
     def __init__(self, destination: str, journal: str, run: str, started_at: str) -> None:
         self._about = {"journal": digest(journal), "run": run, "started_at": started_at}
         self._directory = Path(destination) / DIRECTORY
-        self._path = _path(self._directory, journal, run, started_at)
+        self._path = mark_path(destination, journal, run, started_at)
         self._descriptor: int | None = None
         self._failed = False
 
@@ -119,11 +119,13 @@ def marks(destination: str, journal: str) -> Iterator[HighWaterMark]:
 def remove_mark(destination: str, journal: str, run: str, started_at: str) -> None:
     """Remove the file of a run that was deleted from the journal."""
     with contextlib.suppress(OSError):
-        _path(Path(destination) / DIRECTORY, journal, run, started_at).unlink()
+        mark_path(destination, journal, run, started_at).unlink()
 
 
-def _path(directory: Path, journal: str, run: str, started_at: str) -> Path:
-    return directory / f"seen-{digest(journal, run, started_at)}.json"
+def mark_path(destination: str, journal: str, run: str, started_at: str) -> Path:
+    """The path of a run's file. `journal`: `Backend.identity`."""
+    name = f"seen-{digest(journal, run, started_at)}.json"
+    return Path(destination) / DIRECTORY / name
 
 
 def digest(*parts: str) -> str:

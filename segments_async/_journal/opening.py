@@ -10,12 +10,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, Row, func, insert, select
 
 from segments_async._journal.backends import RunLock
 from segments_async._journal.database import Database
 from segments_async._journal.high_water import HighWaterFile, HighWaterMark, marks
 from segments_async._journal.log import Log
+from segments_async._journal.moves import (
+    follow_moves,
+    former_directories,
+    in_present_directory,
+    remove_files,
+)
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.records import RunSpec
 from segments_async._journal.refusals import Locked, journal_error
@@ -55,14 +61,17 @@ def open_run(
         with connection.begin():
             backend.exclude_others(connection)
             database.add_missing_tables(connection)
+            old_files = follow_moves(connection, backend)
             journal = backend.identity(connection)
             row = _found_or_new(database, connection, journal, destination, name, now_name)
+            former = former_directories(connection, row["destination"])
             if row["ended_at"] is None:
                 lock = _lock(database, connection, row)
                 undo.callback(lock.release)
                 if spec is not None:
                     store_spec(connection, row["id"], spec)
         database.on_tables_committed()
+        remove_files(old_files)
         if lock is not None:
             _check_lock(database, connection, lock)
         if spec is not None:
@@ -75,6 +84,7 @@ def open_run(
         if lock is not None and _take_back(connection, set_aside, log, row["id"]):
             log = Log(database.reading, row["id"])
             known = records(log)
+        known = in_present_directory(known, row["destination"], former)
         undo.pop_all()
     high_water = _high_water_file(journal, row)
     return OpenedRun(backend, connection, lock, row, known, log, high_water, set_aside)
@@ -178,15 +188,32 @@ def _check_missing(
     destination: str | None,
     name: str | None,
 ) -> None:
-    """Refuse a new run where the journal lacks the run that would be gone on with."""
+    """Refuse a new run where the journal lacks the run that would be gone on with.
+
+    Also where it has the run, with another directory that is gone: this directory was moved.
+    """
     for seen in () if destination is None else marks(destination, journal):
         if seen.finished and seen.run != name:
             continue
-        query = select(runs.c.started_at).where(runs.c.name == seen.run)
-        if connection.execute(query).scalar() != seen.started_at:
+        found = connection.execute(select(runs).where(runs.c.name == seen.run)).one_or_none()
+        if found is None or found.started_at != seen.started_at:
             raise _older_copy(
                 database, seen, f"{seen.events} events of it were", "does not have it"
             )
+        if name is None and destination is not None and _was_moved(found, destination, journal):
+            raise ConfigurationError(
+                f"{destination}: run {seen.run} began in {found.destination}, which is gone, and "
+                "this directory has files of the run: it was moved, and the journal was not. "
+                "Nothing was sent, since exports would be requested twice. Move the directory "
+                "back to go on with the run; or give a name (run=..., --run) to start a new run"
+            )
+
+
+def _was_moved(run: Row[Any], destination: str, journal: str) -> bool:
+    """Whether an unfinished run without a caller's name has its files here, by its mark alone."""
+    if run.named or run.ended_at is not None or run.destination in (None, destination):
+        return False
+    return all(mark.run != run.name for mark in marks(run.destination, journal))
 
 
 def _check_seen(database: Database, journal: str, row: Mapping[str, Any], number: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -13,6 +14,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.tables import journal, metadata
+from segments_async._sansio.api.credentials import Secret
 from segments_async.errors import ConfigurationError, JournalError
 
 #: Seconds that connecting may take at most.
@@ -33,9 +35,10 @@ class PostgreSQL:
             url = url.set(drivername="postgresql+psycopg")
         port = f":{url.port}" if url.port else ""
         self.location: str = f"postgresql://{url.host or ''}{port}/{url.database or ''}"
+        self.file: Path | None = None
         self.reading: dict[str, Any] = {}
         self.has_sessions: bool = True
-        self.secrets: tuple[str, ...] = _secrets(url)
+        self.secrets: tuple[Secret, ...] = _secrets(url)
         self.engine: Engine = _engine(url)
         event.listen(self.engine, "connect", _on_connect)
         #: For connections that must leave no setting in the database's session.
@@ -220,14 +223,22 @@ def _schema(connection: Connection) -> str | None:
     return found
 
 
-def _secrets(url: URL) -> tuple[str, ...]:
+def _secrets(url: URL) -> tuple[Secret, ...]:
     """The passwords in a URL, bare and in each form of quoting."""
-    named = [value for name, value in url.query.items() if "password" in name.lower()]
-    values = [value for one in named for value in ((one,) if isinstance(one, str) else one)]
+    values = [value for one in _passwords(url).values() for value in _as_tuple(one)]
     if url.password:
         values.append(str(url.password))
     forms = {form for v in values if v for form in (v, quote(v, safe=""), quote(v), quote_plus(v))}
-    return tuple(sorted(forms, key=len, reverse=True))
+    return tuple(Secret(form) for form in sorted(forms, key=len, reverse=True))
+
+
+def _passwords(url: URL) -> dict[str, str | tuple[str, ...]]:
+    """The options of the URL that are passwords."""
+    return {name: value for name, value in url.query.items() if "password" in name.lower()}
+
+
+def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
 
 
 def _engine(url: URL) -> Engine:
@@ -239,7 +250,11 @@ def _engine(url: URL) -> Engine:
                 f"{url.drivername}:// is an asynchronous one. Nothing was connected to"
             )
         return create_engine(
-            url, poolclass=NullPool, hide_parameters=True, connect_args=_arguments(url)
+            # Without passwords among its options: the repr of an engine shows the options.
+            url.difference_update_query(_passwords(url)),
+            poolclass=NullPool,
+            hide_parameters=True,
+            connect_args=_arguments(url),
         )
     except NoSuchModuleError:
         raise ConfigurationError(
@@ -259,7 +274,7 @@ def _engine(url: URL) -> Engine:
 def _arguments(url: URL) -> dict[str, Any]:
     """Arguments for the driver that the URL doesn't give."""
     driver = url.get_driver_name()
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = dict(_passwords(url))
     if driver in ("psycopg", "psycopg2"):
         arguments["connect_timeout"] = _CONNECT_TIMEOUT
         # Milliseconds. A write to a server that has vanished fails after this time.
@@ -269,7 +284,8 @@ def _arguments(url: URL) -> dict[str, Any]:
     if driver == "psycopg":
         # No prepared statements: poolers lose them, and the log's one statement gains nothing.
         arguments["prepare_threshold"] = None
-    return {name: value for name, value in arguments.items() if name not in url.query}
+    given = url.query.keys() - _passwords(url).keys()
+    return {name: value for name, value in arguments.items() if name not in given}
 
 
 #: Settings that the journal's sessions need, whatever the role or the server has. Each is set if

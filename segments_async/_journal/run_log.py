@@ -113,10 +113,10 @@ class RunLog:
         return Entry(self.opened.row(entry, text), entry)
 
     async def returned(self) -> None:
-        """Wait for the database, if it is away, and write what has gathered.
+        """Wait for the database, if it is away, and write the queued events.
 
         Raises:
-            JournalError: it was away for too long, or came back without what was durable. Nothing
+            JournalError: it was away for too long, or came back without durable events. Nothing
                 can be recorded any more.
         """
         await self._commit.returned()
@@ -159,7 +159,7 @@ class RunLog:
             )
 
     async def aclose(self) -> None:
-        """Write what is in the queue, and release the run. Never raises for the journal."""
+        """Write the queued events, and release the run. Never raises a JournalError."""
         if self._closed:
             return
         self._closed = True
@@ -184,7 +184,7 @@ class RunLog:
             raise
 
     def _set_aside(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Keep what was never written for the next session. For a worker thread."""
+        """Store the unwritten events for the next session. For a worker thread."""
         if not self.opened.set_aside(rows):
             logger.error(
                 "run %s: its journal is away, and the last %d events are in it nowhere; "

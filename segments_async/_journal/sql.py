@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import anyio
 import anyio.to_thread
 
+from segments_async._journal.place import hidden
 from segments_async._journal.records import GuardRecord, RunSpec, RunStatus
 from segments_async._journal.refusals import Locked, journal_error
+from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.jobs.payload import SecretInPayload, check_secrets
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import ConfigurationError
@@ -51,7 +53,7 @@ class SqlJournal:
 
     @classmethod
     async def open(
-        cls, where: str | os.PathLike[str], *, account: str, create: bool = True
+        cls, where: str | os.PathLike[str] | Secret, *, account: str, create: bool = True
     ) -> Self:
         """Open the journal; create it where there is none.
 
@@ -65,7 +67,9 @@ class SqlJournal:
             ConfigurationError: no journal can be there, or SQLAlchemy isn't installed.
             JournalError: the journal can't be used; its `reason` says why.
         """
-        return cls(await _retried(lambda: _open(where, account, create=create), _shown(where)))
+        where = hidden(where)
+        opened = partial(_open, where, account, create=create)
+        return cls(await _retried(opened, _shown(where)))
 
     @property
     def location(self) -> str:
@@ -169,7 +173,7 @@ class SqlJournal:
         return await _retried(question, self._database.location)
 
 
-def _open(where: str | os.PathLike[str], account: str, *, create: bool) -> Database:
+def _open(where: Secret, account: str, *, create: bool) -> Database:
     try:
         from segments_async._journal.database import Database
     except ModuleNotFoundError as exc:
@@ -235,6 +239,6 @@ def _check_text(what: str, text: str, *, longest: int = _LONGEST_NAME) -> None:
         raise ConfigurationError(f"not {what}: {text!r:.80}")
 
 
-def _shown(where: str | os.PathLike[str]) -> str:
+def _shown(where: Secret) -> str:
     """The place, without the part that may be a password."""
-    return os.fspath(where).rpartition("@")[2].partition("?")[0]
+    return where.reveal().rpartition("@")[2].partition("?")[0]

@@ -29,6 +29,7 @@ from segments_async._journal.files import (
 )
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.tables import guard, journal, metadata, runs
+from segments_async._sansio.api.credentials import Secret
 from segments_async.errors import JournalError, JournalReason
 
 #: Seconds that one attempt waits for another process's commit. Short, since a cancelled caller
@@ -61,10 +62,11 @@ class Sqlite:
         # The path without symbolic links: all processes must use the same lock files beside it.
         self._path = Path(os.path.realpath(path))
         self.location: str = str(self._path)
+        self.file: Path | None = self._path
         self.engine: Engine = _engine(self._path)
         self.reading: dict[str, Any] = {"sqlite_begin": "BEGIN"}
         self.has_sessions: bool = False
-        self.secrets: tuple[str, ...] = ()
+        self.secrets: tuple[Secret, ...] = ()
 
     def prepare(self, initialize: Callable[[Engine], None] | None) -> None:
         kind = network_file_system(self._path.parent)

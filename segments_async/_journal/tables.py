@@ -132,6 +132,15 @@ specs = Table(
     Column("seal", Text, nullable=False),
 )
 
+#: Paths that a directory of runs had before it was moved. Earlier versions ignore this table.
+directories = Table(
+    "segments_async_directories",
+    metadata,
+    Column("former", Text, primary_key=True),
+    Column("present", Text, primary_key=True),
+    Column("seal", Text, nullable=False),
+)
+
 
 class ChecksumError(Exception):
     """A row was changed after it was written."""

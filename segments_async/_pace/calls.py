@@ -13,7 +13,7 @@ import anyio.to_thread
 from segments_async._pace.gate import Gate
 from segments_async._sansio.api.wire import NOT_NOW, ApiAnswer, ApiRequest
 from segments_async._sansio.pace.backoff import RetryQuota, full_jitter
-from segments_async.errors import APIConnectionError, APIStatusError, ServerError
+from segments_async.errors import APIConnectionError, APIStatusError, APITimeoutError, ServerError
 
 #: How often one call is sent at most.
 ATTEMPTS = 5
@@ -36,7 +36,12 @@ class Calls:
         self._quota = RetryQuota()
 
     async def call(
-        self, request: ApiRequest, read: Callable[[ApiRequest, ApiAnswer], T], *, cap: int
+        self,
+        request: ApiRequest,
+        read: Callable[[ApiRequest, ApiAnswer], T],
+        *,
+        cap: int,
+        timeout: float | None = None,
     ) -> T:
         """Send a request and read its answer.
 
@@ -44,10 +49,27 @@ class Calls:
             request: one that may be repeated.
             read: makes a value of the answer, or raises.
             cap: largest answer, in bytes.
+            timeout: seconds for all attempts and for the waits before them; None for no limit.
 
         Raises:
+            APITimeoutError: no answer came within `timeout`.
             APIError: the last attempt failed, or another attempt would not help.
         """
+        with anyio.move_on_after(timeout):
+            return await self._call(request, read, cap)
+        seconds = timeout or 0.0
+        raise APITimeoutError(
+            f"{request.method} {request.path}: no answer within {seconds:g} s, the wait for its "
+            "turn included; the client's `held` says why requests wait",
+            method=request.method,
+            path=request.path,
+            sent=True,
+            seconds=seconds,
+        )
+
+    async def _call(
+        self, request: ApiRequest, read: Callable[[ApiRequest, ApiAnswer], T], cap: int
+    ) -> T:
         after = -math.inf
         for attempt in range(ATTEMPTS):
             try:

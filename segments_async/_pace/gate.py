@@ -85,9 +85,11 @@ class Gate:
     def __init__(self, api: Api, pacer: Pacer, scheduler: PollScheduler[Target]) -> None:
         self._api = api
         self.pacer: Pacer = pacer
-        self._admission = Admission(pacer, scheduler, slots=SLOTS, timeout=api.timeout)
-        self.guard: TicketGuard = self._admission.guard
-        self.outage: Outage = self._admission.outage
+        self.admission: Admission[Target] = Admission(
+            pacer, scheduler, slots=SLOTS, timeout=api.timeout
+        )
+        self.guard: TicketGuard = self.admission.guard
+        self.outage: Outage = self.admission.outage
         self._leader = Leader(pacer, self._dispatch)
         #: API requests sent so far, with any result.
         self.requests: int = 0
@@ -102,10 +104,10 @@ class Gate:
 
     def statistics(self) -> GateStatistics:
         """The gate at this moment."""
-        queued = self._admission.scheduler.queued
+        queued = self.admission.scheduler.queued
         return GateStatistics(
             slots=SLOTS,
-            free_slots=self._admission.free,
+            free_slots=self.admission.free,
             has_leader=self._leader.leads,
             waiting=self._leader.waiting,
             queued_calls=queued(Kind.CALL),
@@ -126,50 +128,45 @@ class Gate:
     @property
     def throttled(self) -> int:
         """Answers of 429 so far."""
-        return self._admission.throttled
-
-    @property
-    def granted(self) -> int:
-        """Answers so far that granted the request, whatever else they said."""
-        return self._admission.granted
+        return self.admission.throttled
 
     @property
     def pending(self) -> int:
         """Exports submitted, or being submitted, that are not known to have ended."""
-        return self._admission.scheduler.pending
+        return self.admission.scheduler.pending
 
     @property
     def hold(self) -> Hold | None:
         """What delays the queued requests by more than their turn; None where nothing does."""
         # Without a queued request there may be no event loop whose time could be asked.
-        queued = self._admission.scheduler.has_queued
-        return self._admission.hold(anyio.current_time()) if queued else None
+        queued = self.admission.scheduler.has_queued
+        return self.admission.hold(anyio.current_time()) if queued else None
 
     def add(self, queued: QueuedRequest[Target]) -> None:
         """Queue a request. Its target is delivered a permit when its turn has come."""
-        self._admission.scheduler.add(queued)
+        self.admission.scheduler.add(queued)
         self._leader.reschedule()
 
     def cancel(self, queued: QueuedRequest[Target]) -> None:
         """Take a request out of the queue, if it is there."""
-        self._admission.scheduler.cancel(queued)
+        self.admission.scheduler.cancel(queued)
 
     def pending_began(self) -> None:
         """Count an export as pending that no submit of this gate began."""
-        self._admission.scheduler.pending += 1
+        self.admission.scheduler.pending += 1
 
     def pending_ended(self) -> None:
         """Count an export as pending no more: it has ended, or no caller is interested in it."""
-        self._admission.scheduler.ended()
+        self.admission.scheduler.ended()
         self._leader.reschedule()
 
     def submit_undone(self) -> None:
         """A submit began no export: it was refused, or never sent."""
-        self._admission.scheduler.not_started()
+        self.admission.scheduler.not_started()
 
     def submit_judged(self, permit: Permit, *, known: bool) -> None:
         """A submit's answer was read: whether it has an export's id, or refuses the export."""
-        self._admission.on_judged(anyio.current_time(), permit.grant, known=known)
+        self.admission.on_judged(anyio.current_time(), permit.grant, known=known)
         self._leader.reschedule()
 
     def on_new_pace(self) -> None:
@@ -225,17 +222,17 @@ class Gate:
             answer = await self._api.send(request, permit, cap=cap)
         except APIConnectionError as exc:
             now, chance = anyio.current_time(), random.random()
-            hear_pace(self._admission.on_broken(now, permit.grant, exc, chance))
+            hear_pace(self.admission.on_broken(now, permit.grant, exc, chance))
             raise
         except DecodeError:
-            self._admission.on_unreadable(anyio.current_time(), permit.grant, random.random())
+            self.admission.on_unreadable(anyio.current_time(), permit.grant, random.random())
             raise
         except BaseException:
-            self._admission.on_cut_off(anyio.current_time(), permit.grant, random.random())
+            self.admission.on_cut_off(anyio.current_time(), permit.grant, random.random())
             raise
         else:
             was_blocked = self.pacer.blocked
-            hear_pace(self._admission.on_answer(permit.grant, request, answer, random.random()))
+            hear_pace(self.admission.on_answer(permit.grant, request, answer, random.random()))
             if was_blocked and not self.pacer.blocked:
                 self.on_new_pace()
             if answer.raised is not None and request.body is None:
@@ -246,11 +243,11 @@ class Gate:
 
     def release(self, permit: Permit) -> None:
         """Give a permit back unspent. Its slot is free again; the pacer's grant is used up."""
-        self._admission.on_released(anyio.current_time(), permit.grant, random.random())
+        self.admission.on_released(anyio.current_time(), permit.grant, random.random())
         self._leader.reschedule()
 
     def _dispatch(self, now: float) -> Wait:
         """Deliver a permit for every request that may go now."""
-        while isinstance(step := self._admission.next(now), Grant):
+        while isinstance(step := self.admission.next(now), Grant):
             step.queued.target.deliver(Permit(step))
         return step

@@ -1,4 +1,4 @@
-"""What a caller that waits for a request's turn holds: a mailbox, and then a permit."""
+"""The mailbox of a caller whose request is queued, and the permit that the caller receives."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Sharing:
 
     Args:
         gate: whose requests the part is for.
-        journal: where all processes of the account exchange what they know.
+        journal: where all processes of the account exchange their reports.
     """
 
     def __init__(self, gate: Gate, journal: SqlJournal) -> None:
@@ -71,7 +71,7 @@ class Sharing:
                 await self._exchange(leaves=True)
 
     async def _exchange(self, *, leaves: bool = False) -> None:
-        """Tell the others what this process found, and adopt its part of what all found.
+        """Report this process's rate to the others, and adopt its part of the sum.
 
         An exchange that fails doesn't end the run. The process keeps its part, and the next
         exchange is the next try.

@@ -1,4 +1,4 @@
-"""Carries out what is decided about the segments of one run, and follows their exports."""
+"""Carries out the decisions about the segments of one run, and follows their exports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Generic
 
 import anyio
 import anyio.lowlevel
+import attrs
 from anyio.abc import TaskGroup
 
 from segments_async._exports.shared_export import SharedExport
@@ -61,7 +62,7 @@ class Engine(Generic[OutcomeT]):
 
     Args:
         resources: what the run uses of its client.
-        request: what the caller asked.
+        request: the caller's.
         start: what the run starts with.
         workers: where the run's permits are delivered.
         outcomes: where outcomes are told.
@@ -125,7 +126,7 @@ class Engine(Generic[OutcomeT]):
             self.stats.submitted_at = shared.submitted_at
         job = self.jobs[shared.segment_id or ""]
         try:
-            if self._state.state(job.segment_id) is State.FAILED:
+            if job.retry is not None:
                 await self._record(job, Event.OPTED_IN)
                 job.retry = None
             state = await self._record(job, event, payload_of(shared, event))
@@ -143,7 +144,7 @@ class Engine(Generic[OutcomeT]):
                 self.upkeep.hold(job)
 
     async def unfinished(self, shared: SharedExport, now: float, *, answered: bool) -> None:
-        """A poll came back, and the export goes on: see whether it has taken too long."""
+        """A poll ended, and the export is unfinished: check whether it has taken too long."""
         timeout, since = self._options.export_timeout, -math.inf if answered else self._began
         if not is_overdue(shared.submitted_at, now=now, since=since, timeout=timeout):
             return
@@ -154,7 +155,7 @@ class Engine(Generic[OutcomeT]):
             await self._carry_out(job, decision)
 
     async def ended(self, shared: SharedExport) -> None:
-        """Nothing more is asked of the vendor for an export of this run."""
+        """An export of this run has ended at the vendor."""
         job = self.jobs[shared.segment_id or ""]
         if job.shared is not shared:
             return
@@ -327,7 +328,9 @@ class Engine(Generic[OutcomeT]):
         if self._state.state(job.segment_id) not in ENDS:
             self._state.release(job.segment_id)
         self.unsettled -= 1
-        self._outcomes.add(outcome, job.name, self._tasks)
+        if isinstance(outcome, NotExported):
+            outcome = attrs.evolve(outcome, name=job.name)
+        self._outcomes.add(outcome, self._tasks)
         self._telemetry.on_outcome(outcome, earlier=job.retold)
         if not self.unsettled:
             self.mailbox.deliver(None)

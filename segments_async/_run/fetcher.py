@@ -1,4 +1,4 @@
-"""Fetches the file of one segment of a run, and says what follows."""
+"""Fetches the file of one segment of a run, and returns the decision that follows."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Job:
 
 
 def following(shared: SharedExport) -> Following:
-    """What decisions need to know of an export that a segment follows."""
+    """The facts, for decisions, about the export that the segment follows."""
     return Following(
         export=shared.export,
         submitted=shared.submitted,
@@ -57,7 +57,7 @@ def following(shared: SharedExport) -> Following:
 
 
 def vendor_outcome(segment_id: str, shared: SharedExport) -> NotExported | Completed:
-    """What an ended export came to at the vendor."""
+    """The outcome of an ended export at the vendor."""
     if shared.error is not None:
         return _failed_outcome(segment_id, shared)
     if shared.export is None:
@@ -71,7 +71,7 @@ def _failed_outcome(segment_id: str, shared: SharedExport) -> NotExported:
 
 
 def payload_of(shared: SharedExport, event: Event) -> Payload:
-    """What a later session has to know of the export, besides the event."""
+    """The payload of an event for a later session: the export."""
     if shared.error is not None and shared.segment_id is not None:
         return Payload.of_outcome(_failed_outcome(shared.segment_id, shared))
     if event in (Event.ACCEPTED, Event.ADOPTED, Event.COMPLETED, Event.FAILED):

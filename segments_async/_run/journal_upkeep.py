@@ -1,4 +1,4 @@
-"""A run's journal while the run goes on: waiting for one that is away, and checks in between."""
+"""Waiting for a run's journal that is away, and checks of an idle journal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHECK_JOURNAL = 30.0
 
 
 class JournalUpkeep:
-    """Waits for the run's journal while it is away, and submits what waited for it.
+    """Waits for the run's journal while it is away, and then submits the segments that waited.
 
     Args:
         recorder: of the run.
@@ -77,6 +77,9 @@ class JournalUpkeep:
 
     async def record_guard(self) -> None:
         """Write the ticket guard for the account's other processes, where it has changed."""
+        if self._recorder.knows_guard(self._guard):
+            self._guard_failed = False
+            return
         try:
             await self._recorder.record_guard(self._guard, anyio.current_time())
         except JournalError as exc:

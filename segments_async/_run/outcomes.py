@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Generic, cast
 
 import anyio
@@ -13,12 +14,11 @@ from segments_async.results import (
     Outcome,
     OutcomeT,
     leaves_all_as_it_was,
-    outcome_line,
 )
 
 
 class Outcomes(Generic[OutcomeT]):
-    """Outcomes, each told once to every iterator.
+    """The outcomes of a run. Every iterator gets each outcome once.
 
     Attributes:
         told: the outcomes so far, in completion order.
@@ -38,11 +38,11 @@ class Outcomes(Generic[OutcomeT]):
         self.finished: anyio.Event = anyio.Event()
         self.error: BaseException | None = None
 
-    def add(self, outcome: Outcome, name: str | None, tasks: TaskGroup | None) -> None:
+    def add(self, outcome: Outcome, tasks: TaskGroup | None) -> None:
         """Tell an outcome. Its line is written by a task of the group, or at the end."""
         self.told.append(cast(OutcomeT | NotExported, outcome))
         if self._manifest is not None and not leaves_all_as_it_was(outcome):
-            line = outcome_line(outcome, run=self._run, name=name)
+            line = outcome.to_dict(run=self._run, at=datetime.now(UTC))
             if self._manifest.add(line) and tasks is not None:
                 tasks.start_soon(self._manifest.write)
         self._wake()

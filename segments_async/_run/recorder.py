@@ -43,7 +43,7 @@ class Recorder:
 
     @property
     def durable(self) -> bool:
-        """Whether what is recorded outlives the process."""
+        """Whether recorded events outlive the process."""
         return self._log is not None
 
     @property
@@ -103,18 +103,23 @@ class Recorder:
         if self._log is not None and not self._log.away:
             await self._log.check(idle)
 
+    def knows_guard(self, guard: TicketGuard) -> bool:
+        """Whether the journal has the ticket guard as it is now, or there is no journal."""
+        if self._journal is None:
+            return True
+        return (guard.armed, guard.until) == (self._guard_written or (False, guard.until))
+
     async def record_guard(self, guard: TicketGuard, now: float) -> None:
         """Write the ticket guard for the account's other processes, where it has changed.
 
         Raises:
             JournalError: the journal can't be written.
         """
-        current = (guard.armed, guard.until)
-        if self._journal is None or current == (self._guard_written or (False, guard.until)):
+        if self._journal is None or self.knows_guard(guard):
             return
         if self.away:
             return  # written once the journal is back
-        record = None
+        current, record = (guard.armed, guard.until), None
         if guard.armed:
             until = datetime.now(UTC) + timedelta(seconds=max(0.0, guard.until - now))
             record = GuardRecord(until, guard.pause, guard.internal_errors)

@@ -1,4 +1,4 @@
-"""What the caller of a bulk export asked, checked before anything is read, written or sent."""
+"""The request of a bulk export, checked before anything is read, written or sent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any, TypedDict, TypeVar
 import attrs
 
 from segments_async._files.destination import Destination
+from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec
+from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import LONGEST_ID, is_id
 from segments_async._sansio.arguments import check_positive, check_timeout, segment_id_of
@@ -23,7 +25,7 @@ StrPath = str | os.PathLike[str]
 
 
 class BulkOptions(TypedDict, total=False):
-    """The keywords of a bulk export, for type checkers; `SegmentsClient` says what they mean."""
+    """The keywords of a bulk export, for type checkers; `SegmentsClient` documents them."""
 
     journal: StrPath | None
     run: str | None
@@ -39,7 +41,7 @@ class BulkOptions(TypedDict, total=False):
 
 @attrs.frozen(kw_only=True)
 class RunRequest:
-    """What the caller asked; see `SegmentsClient.open_bulk_export`.
+    """The arguments of a bulk export; see `SegmentsClient.open_bulk_export`.
 
     Attributes:
         segments: by id; None where only the id was given.
@@ -55,7 +57,7 @@ class RunRequest:
     segments: Mapping[str, Segment | None]
     destination: Destination | None
     options: RunOptions
-    journal: StrPath | None = None
+    journal: Secret | None = None
     run: str | None = None
     overwrite: bool = False
     only_changed: bool = False
@@ -63,7 +65,7 @@ class RunRequest:
 
     @property
     def spec(self) -> RunSpec:
-        """What the journal stores of the request, for a later session of the run."""
+        """The part of the request that the journal stores for a later session of the run."""
         options = self.options
         return RunSpec(
             segments=[segment for segment in self.segments if segment not in self.unusable],
@@ -98,14 +100,13 @@ def bulk_export(
     Raises:
         ConfigurationError: an id that can't be one, or options that make no sense.
     """
+    place = None if journal is None else hidden(journal)
+    del journal  # an error below shows this frame's variables to error reporters
     if isinstance(segments, str):
         # To a type checker a string is an iterable of strings; here each of them is a POST.
         raise ConfigurationError("segments: an iterable of segments or ids, not one string")
-    if only_changed and journal is None:
-        raise ConfigurationError("only_changed: needs a journal, which knows the last run's files")
-    if run is not None and journal is None:
-        raise ConfigurationError("run: a name is of use in a journal only")
     given, unusable = _segments(segments)
+    _check_use_of_journal(place, run, given, only_changed=only_changed)
     files = [
         (segment_id, None if segment is None else segment.name)
         for segment_id, segment in given.items()
@@ -124,12 +125,27 @@ def bulk_export(
                 expected_seconds=dict(expected_seconds or {}),
             )
         ),
-        journal=journal,
+        journal=place,
         run=run,
         overwrite=overwrite,
         only_changed=only_changed,
         unusable=unusable,
     )
+
+
+def _check_use_of_journal(
+    journal: object, run: str | None, given: Mapping[str, Segment | None], *, only_changed: bool
+) -> None:
+    """Refuse options that need a journal, or segments, which were not given."""
+    if only_changed and journal is None:
+        raise ConfigurationError("only_changed: needs a journal, which knows the last run's files")
+    if run is not None and journal is None:
+        raise ConfigurationError("run: a name is of use in a journal only")
+    if only_changed and (bare := [one for one, segment in given.items() if segment is None]):
+        raise ConfigurationError(
+            f"only_changed: {len(bare)} of the segments are bare ids, the first {bare[0]}. Only a "
+            "Segment, as list_segments() returns it, says when it last ran. Nothing was sent"
+        )
 
 
 def _segments(

@@ -1,4 +1,4 @@
-"""One session of a run, from its entering to its end: its tasks, its time, and who ends it."""
+"""One session of a run, from its entering to its end: its tasks, its timeout, and its end."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Session(Generic[OutcomeT]):
     # ----------------------------------------------------------------- from start to end
 
     async def run(self) -> None:
-        """Run to the end. An error that ends the run goes to those who iterate."""
+        """Run to the end. An error that ends the run is raised to the callers that iterate."""
         self._telemetry.began()
         with self._resources.gate.mailbox(self._workers):
             try:
@@ -157,7 +157,7 @@ class Session(Generic[OutcomeT]):
     # ----------------------------------------------------------------- the end
 
     async def _finish_recording(self) -> None:
-        """Every outcome is known: write what the journal waits for, and the run's end."""
+        """Write the last events, and, once every outcome is known, the run's end."""
         try:
             await self._recorder.returned()
             if self._is_finished():
@@ -166,7 +166,7 @@ class Session(Generic[OutcomeT]):
             self.outcomes.error = self.outcomes.error or exc
 
     async def _finish(self) -> None:
-        """Whatever ended the run: write the last lines, and tell those who wait for outcomes."""
+        """After the run's end, for any reason: write the last lines, and wake waiting callers."""
         self.engine.close()
         self._ended_at = anyio.current_time()
         self.engine.stats.ended_at = datetime.now(UTC)
@@ -212,7 +212,7 @@ class Session(Generic[OutcomeT]):
         )
 
     def latest(self) -> Iterator[tuple[Job, State]]:
-        """The exports under way, the one with the latest event first."""
+        """The exports under way, the latest event first."""
         run_state = self._recorder.run_state
         for segment_id in run_state.latest():
             yield self.engine.jobs[segment_id], run_state.state(segment_id)

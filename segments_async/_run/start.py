@@ -1,7 +1,7 @@
-"""What a bulk run starts with: the journal's records, the files that are there, the obstacles.
+"""The start of a bulk run: the journal's records, the files in place, and the obstacles.
 
-All of it is looked at before the first request: an export whose file can't be put anywhere, or that
-needn't be made, would be hours of the vendor's work for nothing.
+They are read before the first request: an export whose file can't be written, or that isn't needed,
+would be hours of the vendor's work for nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ import anyio
 import anyio.to_thread
 import attrs
 
+from segments_async._exports.followers import CallFollower
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
+from segments_async._exports.shared_export import SharedExport
 from segments_async._files.in_progress import InProgressDownloads
 from segments_async._files.refusals import Renew
 from segments_async._http.storage import Storage
@@ -35,7 +37,7 @@ from segments_async._sansio.jobs.unchanged import is_unchanged
 from segments_async._sansio.pace.backoff import LONGEST_GUARD, TicketGuard
 from segments_async._sansio.pace.hold import Hold, heaviest
 from segments_async.errors import JournalError, SegmentsError
-from segments_async.models import Segment
+from segments_async.models import Export, Segment
 from segments_async.results import ExportedFile, Held, HeldReason
 
 if TYPE_CHECKING:
@@ -44,11 +46,11 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True)
 class Resources:
-    """What a run uses of its client.
+    """The parts of a client that its runs use.
 
     Attributes:
-        check: what each operation of the client does first; see `SegmentsClient`.
-        account: whose journal it is; see :func:`account_of`.
+        check: called first by each operation of the client; see `SegmentsClient`.
+        account: a digest of the account; see :func:`account_of`.
         gate: through which requests go.
         registry: of shared exports.
         requests: sends their requests.
@@ -69,6 +71,15 @@ class Resources:
     download_slots: anyio.Semaphore
     downloads: int
     renew: Renew
+
+    async def wait(
+        self,
+        follower: CallFollower,
+        join: Callable[[], SharedExport],
+        until: Callable[[SharedExport], bool] = lambda shared: shared.ended,
+    ) -> Export:
+        """Follow an export for a single call; see `CallFollower.wait`."""
+        return await follower.wait(self.gate, self.registry, self.requests, join, until)
 
     def held(
         self,
@@ -100,7 +111,7 @@ class Resources:
 
 @attrs.frozen(kw_only=True)
 class RunStart:
-    """What a run starts with.
+    """The records, files and obstacles that a run starts with.
 
     Attributes:
         name: the run's.
@@ -122,7 +133,7 @@ class RunStart:
 
 
 async def start_run(resources: Resources, request: RunRequest) -> RunStart:
-    """Look at everything, and take the run for this process.
+    """Read everything that the run starts with, and lock the run for this process.
 
     Raises:
         ConfigurationError: a directory that can't be written, or a journal that can't be one.
@@ -194,9 +205,9 @@ async def restore_guard(journal: SqlJournal, guard: TicketGuard) -> datetime | N
 
 
 def account_of(base_url: str, api_key: str) -> str:
-    """Whose journal it is: a digest, so that the journal doesn't hold the key.
+    """A digest of the account, by which a journal recognises its account without the key.
 
-    Of the place and not of how it was written: a slash at the end makes no other account.
+    Equal base URLs in different spellings, as with a slash at the end, have one digest.
     """
     place = parse_base_url(base_url)
     text = f"{place.scheme}://{place.host}:{place.port}{place.prefix}\n{api_key}"
@@ -227,7 +238,7 @@ def _in_place(files: Mapping[str, ExportedFile]) -> dict[str, ExportedFile]:
 
 
 def _is_there(file: ExportedFile) -> bool:
-    """Whether the file is where it was put, as long as it was. A symbolic link isn't followed."""
+    """Whether a file of the recorded size is in its place. A symbolic link isn't followed."""
     try:
         found = Path(file.location).lstat()
     except (OSError, ValueError):
@@ -238,7 +249,7 @@ def _is_there(file: ExportedFile) -> bool:
 def unchanged_files(
     segments: Mapping[str, Segment | None], files: Mapping[str, ExportedFile]
 ) -> dict[str, ExportedFile]:
-    """Those of the last files that are still right, and in their place. For worker threads."""
+    """The last files that are still right, and in place. For worker threads."""
     return {
         segment_id: file
         for segment_id, file in files.items()

@@ -1,4 +1,4 @@
-"""What a run counts, and its progress."""
+"""The counts of a run, and its progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DURATIONS_KEPT = 500
 
 
 class RunStats:
-    """What a run counts besides the states of its exports.
+    """The counts of a run besides the states of its exports.
 
     Args:
         gate: whose requests are counted from now on.

@@ -17,7 +17,7 @@ async def list_segments(terminal: Terminal) -> Exit:
     async with account.from_environment().client() as client:
         segments = await client.list_segments()
     if terminal.piped:
-        await terminal.lines.send(*map(json_lines.segment_line, segments))
+        await terminal.lines.send(*(segment.to_dict() for segment in segments))
     elif segments:
         terminal.people.print(
             summary.segments_table(segments, narrow=summary.is_narrow(terminal.people))
@@ -45,6 +45,6 @@ async def download(
     async with account.from_environment().client(file_hosts=hosts.patterns) as client:
         file = await client.download_export(export_id, to, overwrite=overwrite)
     if terminal.piped:
-        await terminal.lines.send(json_lines.file_line(file))
+        await terminal.lines.send(file.to_dict())
     terminal.people.print(Text(summary.file_line(file)), soft_wrap=True)
     return Exit.ALL_DONE

@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -31,7 +32,6 @@ from segments_async.results import (
     Exported,
     NotExported,
     leaves_all_as_it_was,
-    outcome_line,
 )
 
 #: Other unfinished runs that are named, each in a line.
@@ -269,6 +269,9 @@ class ExportCommand:
         }
         if request.journal is not None:
             await anyio.to_thread.run_sync(make_private_directory, request.to)
+            if request.options.only_changed:
+                # An id that is not in the account's list: the vendor's answer names the fault.
+                segments = [Segment(one) if isinstance(one, str) else one for one in segments]
             keywords |= {"journal": request.journal, "run": request.run}
         return client.open_bulk_export(segments, request.to, **keywords)
 
@@ -335,7 +338,8 @@ class ExportCommand:
             )
 
     def _line(self, outcome: Exported | NotExported, run_name: str) -> dict[str, object]:
-        return outcome_line(outcome, run=run_name, name=self._names[outcome.segment_id])
+        line = outcome.to_dict(run=run_name, at=datetime.now(UTC))
+        return line | {"name": line["name"] or self._names[outcome.segment_id]}
 
     async def _report_outcome(self, outcome: Exported | NotExported, run_name: str) -> None:
         name = self._names[outcome.segment_id]

@@ -5,21 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from segments_async import RunStatus, without_secret
-from segments_async.models import Export, Segment
-from segments_async.results import ExportedFile
-
-
-def segment_line(segment: Segment) -> dict[str, object]:
-    """One segment of `list`."""
-    return {
-        "segment_id": segment.segment_id,
-        "name": segment.name,
-        "type": None if segment.type is None else str(segment.type),
-        "category": segment.category,
-        "description": segment.description,
-        "project_id": segment.project_id,
-        "last_run": _iso(segment.last_run),
-    }
+from segments_async.models import Export
 
 
 def export_line(export: Export) -> dict[str, object]:
@@ -32,19 +18,6 @@ def export_line(export: Export) -> dict[str, object]:
         "start_time": _iso(export.start_time),
         "end_time": _iso(export.end_time),
         "filename": unsigned(export.filename),
-    }
-
-
-def file_line(file: ExportedFile) -> dict[str, object]:
-    """The file that `download` fetched."""
-    return {
-        "export_id": file.export.export_id,
-        "segment_id": file.export.segment.segment_id,
-        "name": file.export.segment.name,
-        "file": file.location,
-        "size": file.size,
-        "sha256": file.sha256,
-        "verified": file.verified,
     }
 
 

@@ -108,7 +108,7 @@ class ResumeCommand:
 
 
 async def _spec(journal: Journal, run: RunStatus) -> tuple[Path, RunSpec]:
-    """The directory of the run's files, and what the run was started with."""
+    """The directory of the run's files, and the run's spec."""
     spec = await journal.spec(run.name)
     if run.destination is None or spec is None:
         raise UsageError(

@@ -39,7 +39,7 @@ class Selection:
     def among(self, segments: Sequence[Segment]) -> dict[str, Segment | str]:
         """The selected segments by id, in the account's order; ids without a segment come last.
 
-        An id without a segment is exported all the same: the vendor's answer says what is wrong.
+        An id without a segment is exported all the same: the vendor's answer names the fault.
 
         Raises:
             UsageError: a pattern matches nothing.

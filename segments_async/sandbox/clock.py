@@ -68,6 +68,11 @@ class Timeline:
         self._start = 0.0
         self._last = 0.0
 
+    @property
+    def last(self) -> float:
+        """The sandbox's time as it was last told."""
+        return self._last
+
     def now(self, loop: object, time: float) -> float:
         """The sandbox's time when it is `time` in `loop`."""
         if loop != self._loop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from typing import Final, Literal, Protocol
 
@@ -49,12 +50,50 @@ class Export:
     started: str  # as printed
     ends_at: float
     fails: bool
+    aged: float = 0.0  # seconds by which its stamps, and its file, are older
 
     def status(self, now: float) -> Status:
         """The status at `now`."""
         if now < self.ends_at:
             return "PENDING"
         return "FAILED" if self.fails else "COMPLETE"
+
+
+class Exports:
+    """The exports of an account.
+
+    Attributes:
+        failing: segments and attempts whose exports end FAILED.
+        expiring: segments and attempts whose files are gone when the export is complete.
+    """
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Export] = {}
+        self._attempts: dict[str, int] = {}
+        self._ends: list[float] = []  # of running exports, a heap
+        self.failing: set[tuple[str, int]] = set()
+        self.expiring: set[tuple[str, int]] = set()
+
+    def get(self, export_id: str) -> Export | None:
+        """The export with this id; None where there is none."""
+        return self._by_id.get(export_id)
+
+    def next_of(self, segment_id: str) -> tuple[str, int]:
+        """The segment, and the attempt that its next export will be."""
+        return segment_id, self._attempts.get(segment_id, 0)
+
+    def add(self, export: Export, *, counted: bool) -> None:
+        """An export begins. `counted`: `running` will be asked for."""
+        self._by_id[export.export_id] = export
+        self._attempts[export.segment.segment_id] = export.attempt + 1
+        if counted:
+            heapq.heappush(self._ends, export.ends_at)
+
+    def running(self, now: float) -> tuple[int, float]:
+        """The number of running exports, and when the next of them ends."""
+        while self._ends and self._ends[0] <= now:
+            heapq.heappop(self._ends)
+        return len(self._ends), self._ends[0] if self._ends else now + 1.0
 
 
 def export_json(

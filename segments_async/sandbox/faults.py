@@ -1,4 +1,4 @@
-"""Faults that a test scripts: each says what goes wrong, and with which requests."""
+"""Faults that a test scripts: each names the requests that it affects, and its effect."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Fault:
         body: bytes | str = b"",
         acts: bool = False,
     ) -> Fault:
-        """Answer this. `acts`: the vendor does what is asked all the same."""
+        """Answer with this status. `acts`: the sandbox carries the request out all the same."""
         data = body.encode() if isinstance(body, str) else body
         lower = {name.lower(): value for name, value in (headers or {}).items()}
         return cls(reply=Reply(status, data, lower), acts=acts)

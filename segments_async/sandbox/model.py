@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 import re
@@ -19,7 +18,7 @@ from . import chance, page
 from .answer import Answer, Reply
 from .clock import Clock, Timeline, http_date
 from .content import Content
-from .exports import PAGE_EXPORT, DurationLaw, Durations, Export, export_json
+from .exports import PAGE_EXPORT, DurationLaw, Durations, Export, Exports, export_json
 from .faults import Fault, Rule, Script, Shares
 from .limits import ContendedLimit, FixedWindow, TokenBucket
 from .links import Signer, s3_error
@@ -86,10 +85,8 @@ class Sandbox:
         self.record: Record = Record()
         self._segments = {s.segment_id: s for s in make_segments(segments, seed)}
         self._list: bytes | None = None
-        self._exports: dict[str, Export] = {}
-        self._attempts: dict[str, int] = {}
+        self._exports = Exports()
         self._replaced: dict[tuple[str, int], tuple[int, float]] = {}  # how often, and when
-        self._pending: list[float] = []  # ends of running exports, a heap
         self._counter = limit.counter() if limit is not None else None
         shares = Shares(internal_errors, gateway_errors, lost_before, lost_after)
         self._shares = None if shares == Shares(0, 0, 0, 0) else shares
@@ -129,10 +126,10 @@ class Sandbox:
 
     def fails(self, segment_id: str, attempt: int = 0) -> bool:
         """Whether an export of the segment ends FAILED."""
-        return (
-            self.failed > 0
-            and chance.uniform(self.seed, "failed", segment_id, attempt) < self.failed
-        )
+        if (segment_id, attempt) in self._exports.failing:
+            return True
+        share = self.failed
+        return share > 0 and chance.uniform(self.seed, "failed", segment_id, attempt) < share
 
     def export_id(self, segment_id: str, attempt: int = 0) -> str:
         """The id of an export of the segment."""
@@ -154,6 +151,19 @@ class Sandbox:
         """Put another file, of the same length, in the place of an export's file."""
         times, _ = self._replaced.get((segment_id, attempt), (0, 0.0))
         self._replaced[segment_id, attempt] = times + 1, now
+
+    def fail_next(self, segment_id: str) -> None:
+        """The segment's next export ends FAILED."""
+        self._exports.failing.add(self._exports.next_of(segment_id))
+
+    def expire_next(self, segment_id: str) -> None:
+        """The segment's next export is so old when it is complete that its file is gone."""
+        self._exports.expiring.add(self._exports.next_of(segment_id))
+
+    def set_limit(self, limit: TokenBucket | FixedWindow | ContendedLimit | None) -> None:
+        """From now on the account has this limit; None: none."""
+        self.limit = limit
+        self._counter = limit.counter() if limit is not None else None
 
     def inject(
         self,
@@ -260,7 +270,7 @@ class Sandbox:
         return None if self._shares is None else self._shares.draw(self._fault_chance)
 
     def _acted(self, entry: Entry, request: Request) -> Reply:
-        """Do what the request asks."""
+        """Carry the request out."""
         match entry.kind:
             case "poll":
                 return self._polled(entry, request.now)
@@ -297,41 +307,37 @@ class Sandbox:
         segment = self._segments.get(entry.segment_id or "")
         if segment is None:
             return error(404, "No such segment")  # assumed
-        if self.max_pending is not None and self._running(request.now) >= self.max_pending:
-            wait = self._pending[0] - request.now if self._pending else 1.0
-            return self._throttled(wait, request.now)  # assumed
+        if self.max_pending is not None:
+            running, room_at = self._exports.running(request.now)
+            if running >= self.max_pending:  # assumed
+                return self._throttled(room_at - request.now, request.now)
         export = self._new_export(segment, request.now)
         entry.acted, entry.export_id = True, export.export_id
         # PENDING even of an export that takes no time: the page answers "the newly created export".
         body = export_json(export.export_id, segment, "PENDING", export.started, None, None)
         return Reply(200, body, JSON)
 
-    def _running(self, now: float) -> int:
-        while self._pending and self._pending[0] <= now:
-            heapq.heappop(self._pending)
-        return len(self._pending)
-
     def _new_export(self, segment: Segment, now: float) -> Export:
-        attempt = self._attempts.get(segment.segment_id, 0)
-        self._attempts[segment.segment_id] = attempt + 1
-        export_id = self.export_id(segment.segment_id, attempt)
-        export = self._exports[export_id] = Export(
+        key = segment_id, attempt = self._exports.next_of(segment.segment_id)
+        export_id = self.export_id(segment_id, attempt)
+        aged = self.file_lifetime + 3600.0 if key in self._exports.expiring else 0.0
+        export = Export(
             export_id,
             path=page.EXPORT_PATH + export_id,
             segment=segment,
             attempt=attempt,
-            started=self.clock.stamp(now),
-            ends_at=now + self.duration(segment.segment_id, attempt),
-            fails=self.fails(segment.segment_id, attempt),
+            started=self.clock.stamp(now - aged),
+            ends_at=now + self.duration(segment_id, attempt),
+            fails=self.fails(segment_id, attempt),
+            aged=aged,
         )
-        if self.max_pending is not None:
-            heapq.heappush(self._pending, export.ends_at)
+        self._exports.add(export, counted=self.max_pending is not None)
         return export
 
     def _export_json(self, export: Export, now: float) -> bytes:
         status = export.status(now)
         # "This field will remain null until the export is completed."
-        ended = None if status == "PENDING" else self.clock.stamp(export.ends_at)
+        ended = None if status == "PENDING" else self.clock.stamp(export.ends_at - export.aged)
         filename = self.link(export.export_id, now) if status == "COMPLETE" else None
         return export_json(
             export.export_id, export.segment, status, export.started, ended, filename
@@ -375,7 +381,7 @@ class Sandbox:
         if (
             export is None
             or export.status(now) != "COMPLETE"
-            or now >= export.ends_at + self.file_lifetime
+            or now >= export.ends_at - export.aged + self.file_lifetime
         ):
             return s3_error(404, "NoSuchKey", "The specified key does not exist.")
         key = export.segment.segment_id, export.attempt

@@ -75,6 +75,36 @@ def test_killed_export_goes_on(
     assert record.duplicates() == {}
 
 
+@pytest.mark.parametrize("again", ["the same", "resume"])
+def test_a_moved_directory_goes_on(
+    start: Start,
+    run: Run,
+    account: Environment,
+    steady_server: SandboxServer,
+    until: Until,
+    parsed: Parsed,
+    tmp_path: Path,
+    again: str,
+) -> None:
+    """After `mv`, the run goes on at the new path: five segments, five exports."""
+    record, env = steady_server.sandbox.record, account(steady_server)
+    process = start(*EXPORT, env=env)
+    until(lambda: len({entry.export_id for entry in record.polls()}) == 5)
+    process.kill()
+    process.communicate()
+    (tmp_path / "exports").rename(tmp_path / "moved")
+
+    (listed,) = parsed(run("runs", "--to", "moved", env=env).stdout)
+    assert (listed["destination"], listed["unfinished"]) == (str(tmp_path / "moved"), 5)
+    command = ("export", "--all") if again == "the same" else ("resume",)
+    done = run(*command, "--to", "moved", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "5 of 5 segments exported" in done.stderr
+    assert len(list((tmp_path / "moved").glob("*.csv"))) == 5
+    assert not (tmp_path / "exports").exists()
+    assert len(record.submits()) == 5
+
+
 def test_what_is_done_is_told_and_not_done_again(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:

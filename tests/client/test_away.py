@@ -163,7 +163,7 @@ async def test_what_waits_is_given_back_after_ten_minutes() -> None:
 
 
 async def test_one_answer_of_a_gateway_holds_nobody() -> None:
-    """A 502 now and then concerns its own segment alone."""
+    """A 502 now and then affects its own segment, and delays no other."""
     sandbox = Sandbox(segments=100, latency=0.1, limit=TokenBucket(50, 100))
     for skip in (5, 30, 60):
         sandbox.inject(AWAY["502"], **POST, skip=skip)
@@ -342,7 +342,7 @@ BROKEN_LISTS: Mapping[str, Fault] = {
 
 @pytest.mark.parametrize("fault", BROKEN_LISTS.values(), ids=BROKEN_LISTS)
 async def test_a_list_that_never_works_ends_no_run(fault: Fault) -> None:
-    """After four seconds of 503 the exports go on, though the list in place of a POST fails."""
+    """After four seconds of 503 the run submits again, though each probe of the list fails."""
     sandbox = Sandbox(segments=20, latency=0.05)
     sandbox.inject(AWAY["503"], **POST, until=4.0)
     sandbox.inject(fault, path="list", times=math.inf)

@@ -147,7 +147,7 @@ async def test_a_run_may_be_iterated_twice(tmp_path: Path) -> None:
 
 
 async def test_a_run_goes_on_while_nobody_iterates(tmp_path: Path) -> None:
-    """Inside its block the run goes on without an iterating caller."""
+    """Inside its block the run continues without an iterating caller."""
     sandbox = Sandbox(segments=8, rows=5, durations=STEADY)
     async with (
         connected(sandbox) as client,
@@ -241,7 +241,7 @@ async def test_the_callers_exception_arrives_bare(moment: float, tmp_path: Path)
 
 @pytest.mark.parametrize("steps", range(8))
 async def test_it_is_bare_when_the_run_breaks_off_too(steps: int) -> None:
-    """It does so, too, when a 401 ends the run at nearly the same time."""
+    """The caller's exception is bare, too, if a 401 ends the run at nearly the same time."""
     sandbox = Sandbox(segments=10)
     sandbox.inject(Fault(delay=1.0, reply=Fault.status(401).reply, acts=False))
     async with connected(sandbox) as client:
@@ -350,7 +350,7 @@ async def test_out_of_time_in_mid_post_is_unknown() -> None:
 
 
 async def test_a_refusal_within_the_grace_ends_the_iteration() -> None:
-    """A 401 to a POST after the timeout is raised as itself, and not in a group."""
+    """A 401 to a POST after the timeout is raised bare, and not in a group."""
     sandbox = Sandbox(segments=2)
     sandbox.inject(Fault(delay=1.5, reply=Fault.status(401).reply, acts=False), method="POST")
     async with connected(sandbox, pacer=Pacer(rate=math.inf)) as client:
@@ -359,7 +359,7 @@ async def test_a_refusal_within_the_grace_ends_the_iteration() -> None:
 
 
 async def test_out_of_time_while_another_posts(tmp_path: Path) -> None:
-    """A run that is out of time while another caller submits gives up its own wait alone."""
+    """A run whose time is up while another caller's POST is on the wire ends its own wait alone."""
     sandbox = Sandbox(segments=1, rows=5, durations=STEADY)
     (segment_id,) = sandbox.segment_ids
     sandbox.inject(Fault.slow(5.0), method="POST")

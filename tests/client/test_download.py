@@ -263,7 +263,7 @@ async def test_a_file_that_is_there_is_found_before_the_post(tmp_path: Path) -> 
 
 
 async def test_in_a_run_a_file_that_is_there_stops_its_segment_alone(tmp_path: Path) -> None:
-    """That segment ends as a ConfigurationError without a POST; the others are exported."""
+    """The segment with the file ends as ConfigurationError without a POST; others are exported."""
     sandbox = Sandbox(segments=3, rows=5)
     taken = sandbox.segment_ids[1]
     (tmp_path / f"{taken[:8]}.csv").write_text("somebody else's")
@@ -282,7 +282,7 @@ async def test_in_a_run_a_file_that_is_there_stops_its_segment_alone(tmp_path: P
 async def test_a_second_run_replaces_files_only_where_told(tmp_path: Path) -> None:
     """Without `overwrite`, a second run of the same segments sends nothing.
 
-    The manifest's last line of a segment is the one that counts.
+    The last line of a segment in the manifest is the line that counts.
     """
     sandbox = Sandbox(segments=3, rows=5)
     async with connected(sandbox) as client:

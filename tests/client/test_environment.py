@@ -97,7 +97,7 @@ async def test_each_operation_says_it(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """Each operation raises the same error."""
+    """Each operation raises the same error about the environment."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nowhere.pem"))
     async with _client() as client:
         with pytest.raises(ConfigurationError) as caught:

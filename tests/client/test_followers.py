@@ -54,7 +54,7 @@ def slow_commits(
 
 
 async def test_a_run_left_during_a_silence_takes_nobody_with_it(tmp_path: Path) -> None:
-    """A run is left while the probe is on the wire: the client goes on."""
+    """A run is left while its probe is on the wire: the client's other callers go on."""
     sandbox = Sandbox(segments=40, rows=2, durations=SLOW, latency=0.2)
     async with connected(sandbox, pacer=Pacer(rate=200), request_timeout=20) as client:
         async with client.open_bulk_export(sandbox.segment_ids, tmp_path):
@@ -98,7 +98,7 @@ async def test_a_resumed_run_shares_with_whoever_waits_by_the_id(tmp_path: Path)
 async def test_a_follower_that_left_is_told_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One run's time is up while the other's journal is written: both end well."""
+    """One run's time is up while the journal of the other run is written: both end well."""
     sandbox = Sandbox(segments=1, rows=2, durations=STEADY)
     slow_commits(monkeypatch, Event.COMPLETED, 1.0, first_run_only=True)
     async with (

@@ -1,6 +1,7 @@
-"""A process that is stopped, and goes on: Ctrl-Z and `fg`, `docker pause`.
+"""A process that is stopped and continued: Ctrl-Z and `fg`, `docker pause`.
 
-The vendor is a real server in the test's own process. It says what the stopped one had sent.
+The vendor is a real server in the test's own process. Its record has the requests of the stopped
+process.
 """
 
 from __future__ import annotations

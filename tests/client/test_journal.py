@@ -1,4 +1,4 @@
-"""Runs with a journal: what a later session does, by the sandbox's record."""
+"""Runs with a journal: the requests of a later session, by the sandbox's record."""
 
 from __future__ import annotations
 
@@ -355,7 +355,7 @@ async def test_a_finished_run_is_told_again(tmp_path: Path) -> None:
 
 
 async def test_the_next_night_exports_again(tmp_path: Path) -> None:
-    """A new run replaces the last one's files, unasked, and no other file."""
+    """A new run replaces the files of the last run without `overwrite`, and no other file."""
     sandbox = sandbox_of(3)
     first = await session(sandbox, tmp_path, run="one")
     foreign = first.exported[0].file.path
@@ -460,7 +460,7 @@ async def test_a_cooldown_that_time_ends_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("on_expired", ["report", "resubmit"])
 async def test_a_file_that_is_gone_before_it_was_fetched(on_expired: str, tmp_path: Path) -> None:
-    """A file past its 48 hours is an error of its own, or one more export on request."""
+    """A file past its 48 hours is an ExportExpiredError, or is exported once more on request."""
     sandbox = sandbox_of(1)
     await session(sandbox, tmp_path, timeout=2.0)
     async with connected(sandbox) as client:
@@ -577,21 +577,6 @@ async def test_a_file_elsewhere_is_no_reason_to_skip(tmp_path: Path) -> None:
     sandbox = sandbox_of(2)
     await session(sandbox, tmp_path, to="here")
     report = await session(sandbox, tmp_path, to="there", only_changed=True)
-    assert sources(report) == {"exported": 2}
-
-
-async def test_ids_alone_say_nothing_of_change(tmp_path: Path) -> None:
-    """A segment given as an id is exported: its last run is unknown."""
-    sandbox = sandbox_of(2)
-    await session(sandbox, tmp_path)
-    async with connected(sandbox) as client:
-        report = await client.bulk_export(
-            sandbox.segment_ids,
-            tmp_path / "out",
-            journal=tmp_path / "runs.db",
-            only_changed=True,
-            overwrite=True,
-        )
     assert sources(report) == {"exported": 2}
 
 

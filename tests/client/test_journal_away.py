@@ -68,7 +68,7 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 class Session:
-    """One session of a run, its outcomes, and the error that ended it."""
+    """The outcomes of one session of a run, and the error that ended the session."""
 
     def __init__(self) -> None:
         self.outcomes: list[Any] = []
@@ -131,7 +131,7 @@ async def test_an_absence_costs_nothing(
 
 
 async def test_no_post_goes_out_meanwhile(tmp_path: Path, database: Server) -> None:
-    """Polls and downloads go on; waiting submits hold no slot."""
+    """While the journal is away, polls and downloads continue, and waiting submits hold no slot."""
     sandbox = sandbox_of(200, latency=0.2)
     database.away = (3.0, 63.0)
     free: list[int] = []
@@ -218,7 +218,7 @@ async def test_what_is_called_resumable_is(tmp_path: Path, database: Server) -> 
 
 @pytest.mark.parametrize("seconds", [1.5, 30.0])
 async def test_time_is_up_meanwhile(seconds: float, tmp_path: Path, database: Server) -> None:
-    """The run's timeout is kept while the journal is away."""
+    """The run's timeout ends the run also while the journal is away."""
     sandbox = sandbox_of(100, latency=0.2)
     database.away = (1.0, 1e9)
     made = Session()

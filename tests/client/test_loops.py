@@ -1,4 +1,4 @@
-"""A client in an event loop or a process that isn't its own."""
+"""A client in another event loop, or in another process, than its first operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One export's oddity is one outcome: its readable parts are kept, and the others are exported."""
+"""An oddity of one export is one outcome: readable parts are used, other segments exported."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def respelt(body: bytes, **changes: Callable[[str], str]) -> bytes:
 
 
 def beside_another(body: bytes) -> bytes:
-    """A list of two answers; a POST's answer, which can't be told apart, stays alone."""
+    """A list of two answers. The answer to a POST stays alone, since its export has no known id."""
     answer = json.loads(body)
     if answer["status"] == "PENDING":
         return body
@@ -112,7 +112,7 @@ ODD_ANSWERS = {
 async def test_an_odd_field_costs_nothing(
     fault: Fault, way: dict[str, Any], tmp_path: Path
 ) -> None:
-    """An id or a link beside an odd field is kept: the export is polled and fetched."""
+    """An id or a link beside an odd field is used: the export is polled and fetched."""
     sandbox = Sandbox(segments=3, rows=5)
     sandbox.inject(fault, **way, times=1000)
     async with connected(sandbox) as client:
@@ -175,7 +175,7 @@ async def test_an_id_that_cant_be_asked_about_is_told(export_id: str, tmp_path: 
 
 
 async def test_a_reason_that_polls_had_is_in_the_timeout(caplog: pytest.LogCaptureFixture) -> None:
-    """The timeout of an export that was never readable has the reason; one warning has it, too."""
+    """The timeout of an export whose polls were never readable has the reason, as a warning has."""
     sandbox = Sandbox(segments=1, durations=Durations(median=1, sigma=0))
     sandbox.inject(Fault.fields(status=7, filename=None), **POLL, times=10**6)
     async with connected(sandbox) as client:
@@ -246,7 +246,7 @@ async def test_a_link_that_the_policy_refuses_stops_what_it_would_meet(tmp_path:
 
 
 async def test_the_first_link_alone_stops_nobody(tmp_path: Path) -> None:
-    """One export's foreign host is its own outcome, even if it is the first link."""
+    """A foreign host in the first link of a run is the outcome of that export alone."""
     sandbox = Sandbox(
         segments=40, rows=2, durations=Durations(median=1, sigma=0), limit=TokenBucket(2, 1)
     )
@@ -261,7 +261,7 @@ async def test_the_first_link_alone_stops_nobody(tmp_path: Path) -> None:
 
 
 async def test_a_refused_link_among_admitted_ones_is_one_outcome(tmp_path: Path) -> None:
-    """After a file has come, another one's foreign host is its own outcome."""
+    """After a file was fetched, a foreign host in another link affects its own export alone."""
     sandbox = Sandbox(segments=30, rows=2, latency=0.05)
     odd = sandbox.segment_ids[0]
     foreign = relinked(lambda link: link.replace("amazonaws.com", "example.org"))
@@ -369,7 +369,7 @@ CODED = {
 async def test_an_answer_is_read_in_what_coding_it_comes(
     header: str, encode: Callable[[bytes], bytes]
 ) -> None:
-    """The id in a compressed answer, or in one with an unknown coding, is kept."""
+    """The id is read from a compressed answer, and from one with an unknown coding."""
     async with (
         httpx.AsyncClient(transport=coded(header, encode)) as http,
         SegmentsClient(

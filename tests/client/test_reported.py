@@ -29,7 +29,7 @@ async def test_after_a_refused_link_nothing_reported_as_unasked_was_asked(
 
 
 async def test_a_timeout_while_a_shared_post_is_on_the_wire_is_not_unasked(tmp_path: Path) -> None:
-    """A follower of an export whose POST is on the wire isn't told "not submitted"."""
+    """A follower of an export whose POST is on the wire isn't reported as not submitted."""
     sandbox = Sandbox(latency=10.0)
     async with connected(sandbox) as client, anyio.create_task_group() as tasks:
         tasks.start_soon(client.export, PAGE_SEGMENT_ID, tmp_path / "first.csv")
@@ -85,7 +85,7 @@ async def test_a_name_that_is_no_unicode_harms_nobody(tmp_path: Path) -> None:
 
 
 async def test_a_gateway_error_does_not_close_the_ticket_guard() -> None:
-    """After a 500, a probe answered 503 has not passed: the others go on waiting."""
+    """A probe that a gateway answers with 503 doesn't end the hold after a 500."""
     sandbox = Sandbox(segments=3, durations=Durations(30.0, 0.0))
     sandbox.inject(Fault.status(500), method="GET", path="export/")
     sandbox.inject(Fault.status(503), method="GET", path="export/", skip=0)

@@ -70,8 +70,8 @@ async def test_four_processes_with_one_journal(
 ) -> None:
     """Four clients with pacers of their own and one journal together keep to the limit.
 
-    They take hardly longer than one would; and after the first twentieth of the time no second
-    has more requests than 1.1 times the limit and its burst, refused ones included.
+    The four clients take hardly longer than one client would. After the first twentieth of the time
+    no second has more than 1.1 times the limit and its burst, refused requests included.
     """
     rate = limit.rate if isinstance(limit, TokenBucket) else limit.limit / limit.seconds
     sandbox = Sandbox(
@@ -89,7 +89,7 @@ async def test_four_processes_with_one_journal(
 
 
 async def _export_in_shares(sandbox: Sandbox, clients: int, journal: Path) -> None:
-    """Each client exports its part of the segments; each starts a second after the one before."""
+    """Each client exports its part of the segments, and starts a second after the last client."""
     reports: list[BulkReport[Completed]] = []
 
     async def export(number: int) -> None:

@@ -76,7 +76,7 @@ async def test_a_shared_limit_that_is_damaged_ends_no_run(
 async def test_an_error_that_passes_does_not_end_the_sharing(
     database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One warning when exchanges fail, one line when they work again, and then the part."""
+    """One warning when exchanges fail, one log line when they work again, and then the part."""
     exchange, refuses = SqlJournal.exchange, False
 
     async def refused(self: SqlJournal, member: str, tell: Callable[[GroupView], Report]) -> Report:
@@ -189,7 +189,7 @@ async def test_a_run_says_when_it_is_over(database: Path) -> None:
 
 
 async def test_who_keeps_the_sharing_hands_it_on(database: Path) -> None:
-    """The run that makes the exchanges ends first; the other run goes on with them."""
+    """If the run that makes the exchanges ends first, the other run continues the exchanges."""
     sandbox = Sandbox(segments=20, durations=Durations(20.0, 0.8))
     short, long = short_and_long(sandbox)
     pacer = Pacer()

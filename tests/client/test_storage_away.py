@@ -118,7 +118,7 @@ async def test_one_that_cannot_be_had_holds_nobody(tmp_path: Path) -> None:
 
 
 async def test_it_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One warning when an outage of storage begins, and one at its end; no file is blamed."""
+    """An outage of storage logs one warning at its beginning and one at its end, for no file."""
     with caplog.at_level(logging.WARNING, logger="segments_async"):
         report = await run_through(Away("unreachable", 300), tmp_path, 20)
     assert report.ok
@@ -129,7 +129,7 @@ async def test_it_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 
 async def test_links_expire_again_and_again(tmp_path: Path) -> None:
-    """A download goes on as long as each new link brings bytes."""
+    """A download continues as long as each new link brings bytes."""
     sandbox = Sandbox(rows=3000, durations=QUICK, link_lifetime=2, file_host=FileHost(rate=100_000))
     sandbox.inject(Fault.cut(50_000), origin="files", times=6)
     async with connected(sandbox) as client:

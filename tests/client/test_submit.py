@@ -120,7 +120,7 @@ async def test_429s_without_end_are_told() -> None:
 
 
 async def test_a_500_ends_the_call_after_one_post() -> None:
-    """Each 500 raises a ticket at the vendor, so it is a ServerError at once."""
+    """A 500 to a POST is a ServerError at once, since each 500 raises a ticket at the vendor."""
     sandbox = Sandbox()
     sandbox.inject(Fault.status(500))
     async with connected(sandbox) as client:
@@ -215,7 +215,7 @@ async def test_a_post_on_the_wire_has_no_more_than_a_second() -> None:
 
 
 async def test_the_id_of_a_cancelled_post_is_kept(tmp_path: Path) -> None:
-    """`export` of the segment goes on with the export whose caller was cancelled."""
+    """`export` of the segment follows the export whose caller was cancelled during the POST."""
     sandbox = Sandbox(rows=5, durations=STEADY)
     sandbox.inject(Fault.slow(0.8))
     async with connected(sandbox) as client:

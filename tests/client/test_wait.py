@@ -69,7 +69,7 @@ async def test_a_setback_waits_before_it_asks_again() -> None:
 
 
 async def test_a_500_to_a_poll_pauses_the_whole_client() -> None:
-    """No request goes for 60 s, and then one probe alone; the wait goes on."""
+    """After a 500 nothing is sent for 60 s, then one probe alone, and the wait goes on."""
     sandbox = Sandbox(segments=3, latency=0.2, durations=STEADY)
     async with connected(sandbox) as client:
         exports = [await client.request_export(s) for s in sandbox.segment_ids]

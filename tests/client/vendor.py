@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -32,14 +33,24 @@ EXPORT = "/service/v1/segments/export/"
 STEADY = Durations(median=4.0, sigma=0)
 
 
+#: Whether the caller's clients are httpx2's instead of httpx's; set by ``pytest --httpx2``.
+USE_HTTPX2 = "SEGMENTS_ASYNC_TEST_HTTPX2" in os.environ
+
+
+def http_client(transport: SandboxTransport) -> Any:
+    """A caller's own client that talks to the sandbox."""
+    if not USE_HTTPX2:
+        return httpx.AsyncClient(transport=transport)
+    from client import httpx2_client
+
+    return httpx2_client.client_of(transport)
+
+
 @contextlib.asynccontextmanager
 async def connected(sandbox: Sandbox, **options: Any) -> AsyncIterator[SegmentsClient]:
     """A client of the sandbox, which is at rest when the block ends without an exception."""
     transport = SandboxTransport(sandbox)
-    async with (
-        httpx.AsyncClient(transport=transport) as http,
-        httpx.AsyncClient(transport=transport) as files,
-    ):
+    async with http_client(transport) as http, http_client(transport) as files:
         places: dict[str, Any] = {
             "api_key": PAGE_API_KEY,
             "access_token": PAGE_ACCESS_TOKEN,

@@ -1,6 +1,7 @@
-"""A process of its own that fetches the file of one export, for `test_processes.py`.
+"""A process that fetches the file of one export, for `test_processes.py`.
 
-It takes the sandbox's base URL, the export's id and the target, and prints a line when it is done.
+The process takes the sandbox's base URL, the export's id and the target, and prints a line when the
+file is in place.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where files go: what can't be written is found before anything is asked of the vendor."""
+"""Destinations: a path that can't be written is refused before any request to the vendor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ONE_FILE = "My-Segment-82200474.csv"
 
 
 def prepare(directory: Path | str, *, overwrite: bool = False) -> dict[str, str]:
-    """Each segment that can't be exported there, with the reason."""
+    """The problem of each segment that can't be exported to the directory."""
     segments = [(ONE, "My Segment"), (TWO, "Other")]
     problems = Destination(directory, segments, overwrite=overwrite).prepare()
     return {segment_id: str(error) for segment_id, error in problems.items()}
@@ -69,7 +69,7 @@ def test_a_symlink_to_nowhere_is_found(tmp_path: Path) -> None:
 
 
 def test_a_foreign_file_concerns_its_segment_only(tmp_path: Path) -> None:
-    """A file that would be replaced is a problem of its segment, and nobody else's."""
+    """A file that would be replaced is a problem of its segment, and of no other."""
     (tmp_path / ONE_FILE).write_bytes(b"precious")
     assert list(prepare(tmp_path)) == [ONE]
 
@@ -116,7 +116,7 @@ def test_a_new_directory_is_made(tmp_path: Path) -> None:
 
 
 def test_preparing_leaves_nothing(tmp_path: Path) -> None:
-    """What preparing writes to see whether it can is gone afterwards."""
+    """The file by which `prepare` tests the directory is removed."""
     prepare(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -220,7 +220,7 @@ def test_lines_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_lines_are_appended(tmp_path: Path) -> None:
-    """What was there stays, and each line ends with a newline."""
+    """Earlier lines stay, and each line ends with a newline."""
     for line in ("caf\u00e9", "two"):
         append_lines(tmp_path / "lines", [line])
     assert (tmp_path / "lines").read_bytes() == "caf\u00e9\ntwo\n".encode()

@@ -1,4 +1,4 @@
-"""Something else is at the part: what has its name in the end is what was told of."""
+"""Other programs change the part: the file in place has the bytes that were reported."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_the_file_is_the_one_that_was_told(
 
 @pytest.mark.parametrize("disturb", DISTURBANCES.values(), ids=DISTURBANCES)
 def test_between_two_downloads(disturb: Callable[[Path], None], tmp_path: Path) -> None:
-    """A change of a kept part is found by the hash in its sidecar."""
+    """A change of a part between two downloads is found by the hash in its sidecar."""
     target = tmp_path / "a.csv"
     part = PartFile(target)
     part.open("export-1")
@@ -104,7 +104,7 @@ def test_between_two_downloads(disturb: Callable[[Path], None], tmp_path: Path) 
 def test_two_machines_whose_locks_lock_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both write to one name; each has its own whole file, and the later one stays in place."""
+    """Two downloads to one name each put their own whole file in place, and the later one stays."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     target = tmp_path / "a.csv"
     first, second = PartFile(target), PartFile(target)
@@ -124,7 +124,7 @@ def test_two_machines_whose_locks_lock_nothing(
 def test_another_export_of_a_machine_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither download writes into the other one's file."""
+    """Neither of two downloads without locks writes into the file of the other."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     target = tmp_path / "a.csv"
     first, second = PartFile(target), PartFile(target)

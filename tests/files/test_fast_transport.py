@@ -329,7 +329,7 @@ async def test_a_client_whose_connection_is_held_gets_another_one() -> None:
 
 @pytest.fixture(params=[1, NO_END], ids=["direct", "through h11"])
 def direct(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether bodies of 2 MiB are read directly. Each claim holds both ways."""
+    """Whether bodies of 2 MiB are read directly. Each claim holds with and without direct reads."""
     monkeypatch.setattr(fast_transport, "DIRECT_READ_FROM", request.param)
     return bool(request.param == 1)
 

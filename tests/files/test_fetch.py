@@ -67,7 +67,7 @@ def sandbox_of(rows: int, **host: Any) -> Sandbox:
 
 
 def sent(sandbox: Sandbox) -> int:
-    """Bytes that storage sent, by its own record."""
+    """The number of bytes that storage sent, by storage's record."""
     return sum(entry.sent for entry in sandbox.record.files())
 
 
@@ -472,7 +472,7 @@ async def test_a_new_link_goes_on_where_the_expired_one_broke(tmp_path: Path) ->
 
 @pytest.mark.parametrize("status", [404, 410])
 async def test_of_a_file_that_is_gone_no_part_is_kept(status: int, tmp_path: Path) -> None:
-    """A part that can't be continued isn't kept."""
+    """A part whose file is gone at the storage is removed."""
     sandbox = sandbox_of(3000)
     sandbox.inject(Fault.cut(150_000), origin="files")
     sandbox.inject(Fault.status(status), origin="files")
@@ -562,7 +562,7 @@ def _most_at_once(sandbox: Sandbox) -> int:
 async def test_a_large_file_comes_over_several_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight connections are six times as fast as one; only the first one's end comes twice."""
+    """Eight connections are six times as fast as one; only the end of the first one comes twice."""
     monkeypatch.setattr(download, "PARALLEL_FROM", 64_000_000)
     monkeypatch.setattr(download, "CHUNK", 2_000_000)
     alone, wide = sandbox_of(900_000, rate=RATE), sandbox_of(900_000, rate=RATE)

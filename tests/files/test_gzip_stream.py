@@ -1,4 +1,4 @@
-"""The decoder of gzip-encoded bodies, fed what a hostile server might store."""
+"""The decoder of gzip-encoded bodies, with bodies that a hostile server might store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file on its way: whole under its name, or not there but for a part that can be continued."""
+"""The file of a download: whole under its final name, or a part that can be continued."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ def test_killed_in_mid_download(server: SandboxServer, export_id: str, tmp_path:
 
 
 def test_two_processes_at_one_target(server: SandboxServer, export_id: str, tmp_path: Path) -> None:
-    """The second process waits for the first one's file, and replaces it: both are whole."""
+    """The second process waits for the first process's file, and replaces it; both are whole."""
     target = tmp_path / "a.csv"
     first = fetching(server, export_id, target)
     wait_until_written(target, 1)

@@ -1,4 +1,4 @@
-"""What a link's host resolves to is looked at before anything is sent there."""
+"""The addresses of a link's host are judged before anything is sent to the host."""
 
 from __future__ import annotations
 

@@ -101,9 +101,10 @@ def parsed(pieces: Iterable[bytes]) -> tuple[list[Row], int | None]:
 
 
 def judged(text: str) -> tuple[list[Row], int | None]:
-    """The same by `csv.DictReader`, which has the whole file at once.
+    """The same rows by `csv.DictReader`, which has the whole file at once.
 
-    What it lets pass and we don't is seen in what it makes of it.
+    `DictReader` accepts some files that this library refuses: such a file is recognised by its
+    rows.
     """
     text = text.removeprefix("\ufeff")
     by_csv = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -214,21 +215,21 @@ def test_a_field_has_the_csv_modules_limit() -> None:
 
 
 def test_an_error_has_the_export_and_a_reason() -> None:
-    """What can't be read is a DownloadError with its export, and reason "broken"."""
+    """An unreadable row is a DownloadError with its export, and reason "broken"."""
     error = fault(b"a,b\n1\n")
     assert error.export is EXPORT
     assert error.reason == "broken"
 
 
 def test_an_error_has_no_link_and_no_field() -> None:
-    """The message holds neither the signed link nor what a row says of a user."""
+    """The message has neither the signed link nor a field of the row."""
     message = str(fault(b"a,b\nsomebody@example.com\n"))
     assert "5ec4e7" not in message
     assert "somebody" not in message
 
 
 async def test_rows_before_a_fault_come() -> None:
-    """What was whole before the faulty record is delivered first; after it comes nothing."""
+    """The whole records before a faulty one are yielded, and no row after it."""
     rows_of = Rows(Arriving([b"a\n1\n2\n\xff\n4\n"]), EXPORT)
     assert [await anext(rows_of), await anext(rows_of)] == [{"a": "1"}, {"a": "2"}]
     with pytest.raises(DownloadError):
@@ -378,7 +379,7 @@ def test_blank_lines_are_no_rows() -> None:
 
 
 def test_fields_are_strings_as_they_stand() -> None:
-    """Nothing is stripped, converted or taken for a formula."""
+    """A field is not stripped, converted or taken for a formula."""
     body = b"a,b,c,d\n 1 ,007,=1+1,null\n"
     assert read(body) == [{"a": " 1 ", "b": "007", "c": "=1+1", "d": "null"}]
 
@@ -389,7 +390,7 @@ def test_a_mark_within_the_file_is_text() -> None:
 
 
 def test_every_newline_that_csv_knows_ends_a_row() -> None:
-    """LF, CRLF and a lone CR, mixed; what else Unicode calls a line's end is text."""
+    """LF, CRLF and a lone CR end a row, also mixed; Unicode's other line ends are text."""
     assert read(b"a\n1\r\n2\r3\x0b\xc2\x85\n") == [{"a": "1"}, {"a": "2"}, {"a": "3\x0b\x85"}]
 
 
@@ -400,7 +401,7 @@ def test_a_quote_within_a_plain_field_is_a_quote() -> None:
 
 
 def test_blank_lines_before_the_header_are_passed_over() -> None:
-    """The header is the first line with something in it."""
+    """The header is the first line that isn't blank."""
     assert read(b"\r\n\na,b\n1,2\n") == [{"a": "1", "b": "2"}]
 
 
@@ -430,7 +431,7 @@ async def test_others_get_their_turn_while_a_large_chunk_is_read() -> None:
 
 
 async def test_memory_does_not_grow_with_the_file() -> None:
-    """Of 60 chunks no more is kept than of six."""
+    """Of a file of 60 chunks no more is in memory than of a file of six."""
     body = lines_of(PIECE)
 
     async def most_while_reading(chunks: int) -> int:

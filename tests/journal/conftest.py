@@ -12,7 +12,7 @@ from journal.server import PostgresServer
 
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[PostgresServer]:
-    """One that may be restarted."""
+    """A server of this module's own, which its tests may restart."""
     with PostgresServer() as server:
         yield server
 

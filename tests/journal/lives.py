@@ -1,4 +1,4 @@
-"""What the tests write into journals."""
+"""The events that the tests write into journals."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ async def test_no_post_may_go_meanwhile(where: str) -> None:
 async def test_one_warning_and_one_word_of_its_return(
     where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One WARNING and one INFO are logged, however long the outage."""
+    """An outage, however long, logs one WARNING at its beginning and one INFO at its end."""
     caplog.set_level(logging.INFO, logger="segments_async")
     async with run_of(await opened(where)) as log:
         away = Away(recorded_by(log))
@@ -396,7 +396,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @pytest.mark.real_time
 async def test_a_disk_that_is_full_for_a_moment(tmp_path: Path) -> None:
-    """A commit fails on a full disk; when there is space, the log goes on."""
+    """A commit fails on a full disk; once there is space, the log is written again."""
     path = tmp_path / "runs.db"
     async with run_of(await opened(path)) as log:
         await live(log, "a", GOES_WELL[:1])

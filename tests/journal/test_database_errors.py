@@ -15,6 +15,7 @@ from segments_async import ConfigurationError, JournalError
 from segments_async._journal.backends import backend
 from segments_async._journal.errors import _POSTGRESQL, mapped_errors, sqlstate
 from segments_async._journal.refusals import Locked
+from segments_async._sansio.api.credentials import Secret
 
 
 class Psycopg(Exception):
@@ -37,11 +38,11 @@ class Pg8000(Exception):
 DRIVERS: Any = pytest.mark.parametrize("driver", [Psycopg, Psycopg2, Pg8000])
 
 
-def meaning(original: Exception, secrets: tuple[str, ...] = ()) -> tuple[str, str]:
+def meaning(original: Exception) -> tuple[str, str]:
     """The reason and the message of the JournalError."""
     error = sqlalchemy.exc.OperationalError("SELECT :x", {"x": "Very-Secret"}, original)
     try:
-        with mapped_errors("here", secrets):
+        with mapped_errors("here"):
             raise error
     except Locked as exc:
         return "locked", str(exc)
@@ -172,7 +173,8 @@ def test_a_password_in_a_drivers_words() -> None:
     """A password is removed from the driver's message, and the driver's error is not shown."""
     original = Psycopg("28P01", 'bad login "u" "s@crt": s%40crt')
     original.connection = "password=s@crt"  # type: ignore[attr-defined]
-    with pytest.raises(JournalError) as caught, mapped_errors("here", ("s@crt", "s%40crt")):
+    secrets = [Secret("s@crt"), Secret("s%40crt")]
+    with pytest.raises(JournalError) as caught, mapped_errors("here", secrets):
         raise sqlalchemy.exc.OperationalError("SELECT 1", {}, original)
     assert "crt" not in str(caught.value)
     assert caught.value.__cause__ is None

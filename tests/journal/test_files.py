@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import signal
 import sqlite3
@@ -14,15 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from client.vendor import connected
 
 import segments_async
-from journal.lives import ACCOUNT, DESTINATION, live, opened, run_of
-from segments_async import JournalError
+from journal.lives import ACCOUNT, DESTINATION, GOES_WELL, live, opened, run_of
+from segments_async import Journal, JournalError
 from segments_async._journal import files
 from segments_async._journal.database import Database
 from segments_async._journal.files import FileLock, kind_of_network, name_of_new
 from segments_async._journal.opening import open_run
-from segments_async._sansio.jobs.lifecycle import Event
+from segments_async._sansio.jobs.lifecycle import Event, State
+from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, PAGE_SEGMENT_ID, Sandbox
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o777], ids=oct)
@@ -311,3 +315,72 @@ def test_a_lock_is_seen_without_being_taken(tmp_path: Path) -> None:
     path.unlink()
     path.symlink_to(tmp_path)
     assert FileLock.is_locked(path), "a file that can't be opened is taken for locked"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+async def test_a_mount_without_locks_is_refused(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No run opens, nothing is sent, and the journal is unharmed: with locks, the run begins."""
+    working = fcntl.flock
+
+    def fails(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    sandbox, where = Sandbox(rows=5), tmp_path / "runs.db"
+    async with connected(sandbox) as client:
+        monkeypatch.setattr(fcntl, "flock", fails)
+        with pytest.raises(JournalError, match="file system without locks") as caught:
+            await client.bulk_export([PAGE_SEGMENT_ID], tmp_path / "out", journal=where)
+        assert caught.value.reason == "unsupported"
+        assert len(sandbox.record) == 0
+        journal = await Journal.open(where, api_key=PAGE_API_KEY, base_url=API_ORIGIN)
+        assert await journal.runs() == []
+        monkeypatch.setattr(fcntl, "flock", working)
+        report = await client.bulk_export([PAGE_SEGMENT_ID], tmp_path / "out", journal=where)
+    assert report.ok
+    assert len(sandbox.record.submits()) == 1
+
+
+async def test_a_journal_elsewhere_serves_files_on_a_mount_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal needs locks where it is, and not where the files are."""
+    working = fcntl.flock
+    lock_files = set[int]()
+
+    def only_elsewhere(descriptor: int, operation: int) -> None:
+        inode = os.fstat(descriptor).st_ino
+        if inode not in {path.stat().st_ino for path in tmp_path.glob("*.lock")}:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        lock_files.add(inode)
+        working(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", only_elsewhere)
+    sandbox = Sandbox(rows=5)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(
+            [PAGE_SEGMENT_ID], tmp_path / "mount", journal=tmp_path / "runs.db"
+        )
+    assert report.ok
+    assert len(lock_files) == 1
+
+
+async def test_a_mount_whose_locks_lock_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes open one run there: the later writer is refused, and overwrites nothing."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: None)
+    where = tmp_path / "runs.db"
+    async with run_of(await opened(where)) as first, run_of(await opened(where)) as second:
+        await live(first, "a", GOES_WELL[:2])
+        second.run_state.add("b")
+        with pytest.raises(JournalError) as caught:
+            await second.record("b", Event.INTENT)
+        assert caught.value.reason == "locked"
+        await live(first, "c", GOES_WELL[:2])
+    async with run_of(await opened(where)) as log:
+        assert {i: record.state for i, record in log.records.items()} == {
+            "a": State.SUBMITTED,
+            "c": State.SUBMITTED,
+        }

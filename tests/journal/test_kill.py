@@ -111,10 +111,10 @@ def told(record: Path, word: str) -> list[list[str]]:
 def test_killed_at_any_time(
     where: str, seed: int, nursery: Nursery, tmp_path: Path, count: int
 ) -> None:
-    """After each kill the log has the earlier events, and the first ones of those recorded since.
+    """After each kill the log has every event for which record() had returned.
 
-    Every event is there for which record() returned. The next session goes on with the run at
-    once, each time.
+    Of the events recorded since, the log has the first ones. The next session goes on with the run
+    at once, each time.
     """
     chance = random.Random(seed)
     before: list[list[str]] = []

@@ -1,4 +1,4 @@
-"""What the processes of an account exchange about its rate limit, on both backends."""
+"""The reports on the rate limit that an account's processes exchange, on both backends."""
 
 from __future__ import annotations
 

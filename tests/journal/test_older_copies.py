@@ -48,7 +48,7 @@ async def begun(path: Path, to: str, backup: Path | None = None) -> None:
 
 
 async def test_a_backup_that_was_put_back(path: Path, to: str, tmp_path: Path) -> None:
-    """A backup has fewer events than were durable. The message says how many, and what to do."""
+    """A backup has fewer events than were durable. The message has both numbers, and advice."""
     await begun(path, to, tmp_path / "backup")
     shutil.copy(path, tmp_path / "newest")
     shutil.copy(tmp_path / "backup", path)

@@ -31,9 +31,9 @@ async def test_a_journal_is_opened_and_never_created(where: str, tmp_path: Path)
 
 
 async def test_a_run_is_gone_on_with_by_its_spec(where: str, tmp_path: Path) -> None:
-    """A run that was left is found, with the segments and options of its request, and ended.
+    """An unfinished run is found and ended by its stored segments and options.
 
-    While a process has it open, the run is live.
+    While a process has the run open, its status is live.
     """
     sandbox = Sandbox(segments=3, rows=5, durations=STEADY)
     out = tmp_path / "out"

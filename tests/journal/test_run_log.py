@@ -1,4 +1,4 @@
-"""Group commit: who writes, in which order, and what a cancelled caller leaves behind."""
+"""Group commit: which caller writes, in which order, and the events of a cancelled caller."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Recorder:
 
 
 class Hold:
-    """Holds the thread that writes, until told."""
+    """Holds the thread that writes, until `let_go()`."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._there = threading.Event()
@@ -81,7 +81,7 @@ async def intents(log: RunLog, *segment_ids: str) -> None:
 
 
 async def stands(where: str) -> dict[str, State]:
-    """What a later session finds."""
+    """The records that a later session finds."""
     async with run_of(await opened(where)) as log:
         return {segment_id: record.state for segment_id, record in log.records.items()}
 
@@ -105,7 +105,7 @@ async def test_what_gathers_is_written_together(where: str) -> None:
 
 
 async def test_events_are_written_in_the_order_of_the_calls(where: str) -> None:
-    """Whoever leads, the log has the events as record() was called."""
+    """The log has the events in the order of the calls of record(), whichever caller writes."""
     called: list[str] = []
 
     async def life(log: RunLog, segment_id: str) -> None:
@@ -126,7 +126,7 @@ async def test_events_are_written_in_the_order_of_the_calls(where: str) -> None:
 async def test_no_more_than_a_transaction_is_worth(
     where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A crowd is written in several transactions, in order, and everybody is told."""
+    """Many events are written in several transactions, in order, and each caller returns."""
     monkeypatch.setattr(group_commit, "_MOST_AT_ONCE", 7)
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
@@ -154,7 +154,8 @@ class Countdown:
 async def test_a_cancelled_writer(where: str, victim: int, steps: int) -> None:
     """One of many writers is cancelled, at each point where it can be: all others go on.
 
-    Its own is there too if it was handed over, and nothing is written twice.
+    The event of the cancelled writer is written, too, if it was handed over; no event is written
+    twice.
     """
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)

@@ -95,7 +95,7 @@ async def test_a_busy_database(
 
 @pytest.mark.parametrize("driver", DRIVERS)
 async def test_missing_rights(driver: str, postgres: PostgresServer) -> None:
-    """Missing rights are `unavailable`, with what to grant, and not `damaged`."""
+    """Missing rights are `unavailable`, and not `damaged`; the message says what to grant."""
     schema = f"rights_{driver}_{anyio.get_current_task().id % 10**6}"
     where = by(driver, postgres, schema)
     postgres.execute(f"ALTER SCHEMA {schema} OWNER TO journal")
@@ -156,13 +156,14 @@ async def test_a_transaction_pooler_that_hides(
     """A pooler that was not noticed at first is refused when a run is locked; no lock is left."""
     before = locks(postgres)
     monkeypatch.setattr(PostgreSQL, "_check_sessions", lambda _: None)
-    with pooler(postgres, "transaction") as port:
-        schema = f"hidden_{anyio.get_current_task().id % 10**6}"
-        by("psycopg", postgres, schema)
-        url = f"postgresql://{schema}@127.0.0.1:{port}/postgres"
-        # A pooler's own user is the server's: `journal`, whose schema is the one set here.
-        postgres.execute(f"ALTER ROLE journal SET search_path = {schema}")
-        try:
+    schema = f"hidden_{anyio.get_current_task().id % 10**6}"
+    by("psycopg", postgres, schema)
+    # A pooler's own user is the server's: `journal`, whose schema is the one set here. It is set
+    # before the pooler has a session.
+    postgres.execute(f"ALTER ROLE journal SET search_path = {schema}")
+    try:
+        with pooler(postgres, "transaction") as port:
+            url = f"postgresql://{schema}@127.0.0.1:{port}/postgres"
             database = await anyio.to_thread.run_sync(Database.open, url, ACCOUNT)
             confirm = postgresql.AdvisoryLock.confirm
 
@@ -177,8 +178,8 @@ async def test_a_transaction_pooler_that_hides(
                 open_run(database, DESTINATION, None, "now")
             assert caught.value.reason == "unsupported"
             assert locks(postgres) == before
-        finally:
-            postgres.execute("ALTER ROLE journal RESET ALL")
+    finally:
+        postgres.execute("ALTER ROLE journal RESET ALL")
 
 
 @pytest.mark.needs("pgbouncer")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from journal.lives import export_of, opened, payload_for, run_of
@@ -54,6 +55,18 @@ async def test_the_next_session_writes_them(where: str, to: str) -> None:
     assert unwritten(to) == []
     assert [event for _, event in logged(where)] == ["intent", "accepted", "completed"]
     assert await stands(where, to) is State.COMPLETE
+
+
+async def test_the_directory_was_moved_with_its_journal(to: str, tmp_path: Path) -> None:
+    """The next session finds the events beside the journal's present place."""
+    await left_while_away(f"{to}/runs.db", to)
+    moved = tmp_path / "moved"
+    await anyio.Path(to).rename(moved)
+    where = str(moved / "runs.db")
+    assert await stands(where, str(moved)) is State.COMPLETE
+    assert unwritten(str(moved)) == []
+    assert [event for _, event in logged(where)] == ["intent", "accepted", "completed"]
+    assert [path.name[:5] for path in (moved / DIRECTORY).iterdir()] == ["seen-"]
 
 
 async def test_some_of_them_were_written_after_all(where: str, to: str) -> None:

@@ -1,4 +1,4 @@
-"""The spec of a run in the journal: what a later session has to be given. On both backends."""
+"""The spec of a run in the journal: the segments and options for a later session."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_a_journal_of_an_earlier_version(where: str) -> None:
 
 
 async def test_a_pruned_run_takes_its_spec_along(where: str) -> None:
-    """The database does so by itself: an earlier version that prunes leaves nothing either."""
+    """The database deletes the spec with its run, also if an earlier version prunes."""
     journal = await opened(where)
     log = await journal.open_run(destination=None, name="x", now_name="now", spec=SPEC)
     await log.aclose()

@@ -1,4 +1,4 @@
-"""What the journal stores, on both backends."""
+"""The events and runs that the journal stores, on both backends."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def logged(where: str) -> list[tuple[str, str]]:
 
 
 async def test_an_event_is_durable_when_record_returns(where: str) -> None:
-    """A second connection sees each event as soon as the first one's record() has returned."""
+    """A second connection sees each event as soon as record() has returned."""
     journal = await opened(where)
     async with run_of(journal) as log:
         log.run_state.add("a")
@@ -244,7 +244,7 @@ async def test_durations(where: str) -> None:
 
 
 async def test_last_files(where: str) -> None:
-    """Each segment's last file in the destination, with the `last_run` of the export it is of."""
+    """Each segment's last file in the destination, with the `last_run` of the file's export."""
     journal = await opened(where)
     tomorrow = NOON + timedelta(days=1)
     async with run_of(journal, "one") as log:

@@ -1,8 +1,9 @@
 """A process that forks writers to be killed, so that each of them starts at once.
 
-A line of JSON on stdin, `[where, destination, record, generation]`, forks one; its pid is printed,
-and "gone" once it is. A writer appends a line to the file `record` before it calls record(), and
-one after it returned: what the kernel was given survives the death of the process.
+A line of JSON on stdin, `[where, destination, record, generation]`, forks a writer. The process
+prints the pid of the writer, and "gone" once the writer has ended. A writer appends a line to the
+file `record` before it calls record(), and another line after record() has returned: text that the
+kernel has received survives the death of the process.
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ from typing import Any
 import anyio
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from virtual_time import VirtualTimeLoop
 
 from reliability.judge import Told, duplicates, may_have_acted, unaccounted
 from reliability.schedules import fast
 from reliability.world import Plan, World
 from segments_async._sansio.jobs.decisions import MOST_RESUBMITS
 from segments_async.sandbox import Durations, Fault, Sandbox, TokenBucket
+from segments_async.testing import VirtualTimeLoop
 
 SEGMENTS = 4
 RESUBMIT = {"on_unknown": "resubmit", "on_expired": "resubmit", "retry_failed": 1}

@@ -15,7 +15,6 @@ from typing import Any
 import anyio
 import attrs
 import trio
-import virtual_time
 
 from reliability.judge import Told, duplicates, secrets_on_disk, unaccounted
 from reliability.world import Plan, Way, World
@@ -27,6 +26,7 @@ from segments_async.sandbox import (
     Sandbox,
     TokenBucket,
 )
+from segments_async.testing import virtual_time
 
 SEGMENTS = 6
 
@@ -124,7 +124,7 @@ class _Schedule:
         return self._judge(sessions + 1)
 
     def _session(self, plan: Plan) -> None:
-        name, options = virtual_time.backend(self._backend)
+        name, options = virtual_time(self._backend)
         self._longest_gap = max(self._longest_gap, plan.gap)
         anyio.run(partial(self._world.session, plan), backend=name, backend_options=options)
         self._kills += plan.way == "kill"

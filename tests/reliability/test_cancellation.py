@@ -12,15 +12,15 @@ from typing import Any
 import anyio
 import pytest
 import trio
-import virtual_time
 
 from reliability.judge import duplicates, unaccounted
 from reliability.schedules import fast
 from reliability.world import Plan, World
 from segments_async.sandbox import Durations, Fault, Sandbox
+from segments_async.testing import VirtualClock, VirtualTimeLoop
 
 
-class TurnsOfAsyncio(virtual_time.VirtualTimeLoop):
+class TurnsOfAsyncio(VirtualTimeLoop):
     """Calls `on_turn` before each turn of the loop, which is when it asks its selector."""
 
     def __init__(self, on_turn: Callable[[], object]) -> None:
@@ -49,7 +49,7 @@ class StepsOfTrio(trio.abc.Instrument):
 def backend(name: str, on_turn: Callable[[], object]) -> dict[str, Any]:
     if name == "asyncio":
         return {"loop_factory": partial(TurnsOfAsyncio, on_turn)}
-    return {"clock": virtual_time.virtual_trio_clock(), "instruments": [StepsOfTrio(on_turn)]}
+    return {"clock": VirtualClock(), "instruments": [StepsOfTrio(on_turn)]}
 
 
 def vendor(internal_errors: int) -> Sandbox:

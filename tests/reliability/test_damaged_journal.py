@@ -15,13 +15,13 @@ from unittest import mock
 
 import anyio
 import pytest
-import virtual_time
 
 from reliability.judge import duplicates, unaccounted
 from reliability.schedules import fast
 from reliability.world import Plan, World
 from segments_async import JournalError
 from segments_async.sandbox import Durations, Sandbox
+from segments_async.testing import virtual_time
 
 SEEDS = 24
 
@@ -46,7 +46,7 @@ class Copied(World):
         return {one: one.read_bytes() for one in beside if one.exists()}
 
     def play(self, plan: Plan, seed: int) -> None:
-        name, options = virtual_time.backend(("asyncio", "trio")[seed % 2])
+        name, options = virtual_time(("asyncio", "trio")[seed % 2])
         with self.told_the_time():
             anyio.run(partial(self.session, plan), backend=name, backend_options=options)
 

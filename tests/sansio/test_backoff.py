@@ -348,7 +348,7 @@ def test_an_answer_to_an_older_request_says_nothing() -> None:
 
 @given(st.lists(CHANCES, min_size=2, max_size=20))
 def test_a_gateways_answers_in_a_row_are_an_outage(chances: list[float]) -> None:
-    """One gateway's answer may be an accident; after the second, one request goes at a time."""
+    """A single answer of a gateway holds nothing; after the second, requests go one at a time."""
     outage, now = Outage(), 0.0
     for n, chance in enumerate(chances, 1):
         outage.on_away(now, now, chance, retry_after=None)
@@ -362,7 +362,7 @@ def test_a_gateways_answers_in_a_row_are_an_outage(chances: list[float]) -> None
 
 @given(st.floats(0.1, 3600))
 def test_a_gateway_that_names_a_time_is_believed(seconds: float) -> None:
-    """One answer with Retry-After delays all requests by that time; a longer one, by longer."""
+    """One answer with Retry-After delays all requests by that time; a longer time delays more."""
     outage = Outage()
     outage.on_away(0.0, 0.0, 0.5, retry_after=seconds)
     assert outage.armed
@@ -392,7 +392,7 @@ def test_submits_are_held_after_some_of_an_unknown_fate() -> None:
 
 
 def test_a_submit_whose_fate_is_known_lets_all_go() -> None:
-    """Once the one that goes alone is accepted, or refused, the others follow."""
+    """Once the single submit is accepted or refused, the other submits follow."""
     hold = SubmitHold()
     for _ in range(3):
         hold.on_unknown(0.0, 0.0)

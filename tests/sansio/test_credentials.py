@@ -1,4 +1,4 @@
-"""Who asks, and where: refused when malformed, and shown nowhere."""
+"""Credentials and base URL: refused when malformed, and never shown."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_what_is_malformed_is_refused(which: str, value: object) -> None:
 
 @pytest.mark.parametrize("value", [v for v in MALFORMED.values() if v and v != " "], ids=repr)
 def test_a_refusal_does_not_show_the_value(value: object) -> None:
-    """The message says what is wrong, and nothing of what was given: it is nearly the secret."""
+    """The message names the fault, and shows no part of the value, which is nearly the secret."""
     with pytest.raises(ConfigurationError) as caught:
         authorization(PAGE_KEY, value)
     assert "same" not in str(caught.value)
@@ -70,13 +70,13 @@ def test_no_colon_in_the_key(key: str) -> None:
 
 
 def test_a_colon_in_the_token() -> None:
-    """The token comes after the first colon, and may have its own."""
+    """The token comes after the first colon, and may itself have colons."""
     assert base64.b64decode(authorization("a", "b:c").reveal().removeprefix("Basic ")) == b"a:b:c"
 
 
 @given(PRINTABLE, PRINTABLE)
 def test_the_header_is_what_was_given(key: str, token: str) -> None:
-    """What is configured is what is sent, bit for bit; only a colon in the key is refused."""
+    """Credentials are sent as configured, bit for bit; only a colon in the key is refused."""
     try:
         header = authorization(key, token).reveal()
     except ConfigurationError:
@@ -132,7 +132,7 @@ def test_a_secret_is_not_copied(copied: Callable[[Any], Any]) -> None:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_secret_is_not_pickled(protocol: int) -> None:
-    """Pickling one, alone or inside something, raises in every protocol."""
+    """Pickling a secret, alone or inside a container, raises in every protocol."""
     with pytest.raises(TypeError, match="not pickled"):
         pickle.dumps({"a": [Secret("sesame")]}, protocol)
 
@@ -143,7 +143,7 @@ def test_a_secret_has_no_dict() -> None:
 
 
 def test_a_secret_is_revealed_on_demand() -> None:
-    """The text is there for who asks for it by name."""
+    """`reveal()` returns the text."""
     assert Secret("sesame").reveal() == "sesame"
 
 
@@ -185,7 +185,7 @@ def test_a_secret_is_revealed_on_demand() -> None:
     ids=repr,
 )
 def test_no_base_url(url: object) -> None:
-    """What is no plain http(s) URL, or holds what would be dropped, is refused by its name."""
+    """A text that is no plain http(s) URL, or has parts that would be dropped, is refused."""
     with pytest.raises(ConfigurationError, match=r"^base_url: "):
         parse_base_url(url)
 
@@ -194,7 +194,7 @@ def test_no_base_url(url: object) -> None:
     "url", ["sesame", "https://sesame@host", "https://host?sesame", "x:sesame"]
 )
 def test_a_refused_base_url_is_not_shown(url: str) -> None:
-    """What was given as a base URL may be a misplaced credential: the message hasn't it."""
+    """A refused base URL may be a misplaced credential, so the message doesn't show it."""
     with pytest.raises(ConfigurationError) as caught:
         parse_base_url(url)
     assert "sesame" not in str(caught.value)

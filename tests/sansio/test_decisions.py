@@ -1,4 +1,4 @@
-"""What a run does next about a segment, occasion by occasion."""
+"""The next step of a run for a segment, at each occasion."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_session_takes_an_export_up(
 
 
 def test_a_file_that_is_gone_is_asked_for_again() -> None:
-    """A DONE export is polled for a new link; what an earlier run had exported is submitted."""
+    """A DONE export whose file is gone is polled for a new link; an UNCHANGED one is submitted."""
     done = start(Found(record=record_in(State.DONE)))
     assert (events(done), done.step) == ((Event.RESUMED,), Follow(EXPORT, NOON))
     unchanged = start(Found(record=record_in(State.UNCHANGED)))
@@ -137,7 +137,7 @@ def test_a_recorded_end_is_yielded_again(record: ExportRecord, expected: Any) ->
 
 
 def test_a_recorded_failure_is_yielded_as_it_was() -> None:
-    """The error's class, its message, and what it says of the vendor."""
+    """A recorded failure has the error's class, its message, and its facts about the vendor."""
     failure = Failure("ServerError", "500", "maybe", resumable=False)
     found = Found(record=record_in(State.UNKNOWN, failure=failure))
     outcome = outcome_of(start(found))
@@ -194,7 +194,7 @@ def test_at_the_vendors_end(
 
 
 def test_a_run_that_wants_links_is_done_at_complete() -> None:
-    """Nothing is fetched."""
+    """A run without files fetches nothing: COMPLETE is its end."""
     complete = Completed("a", EXPORT)
     decision = on_vendor_end(
         record_in(State.COMPLETE), complete, now=NOW, options=REPORT, resubmits=0, fetches=False
@@ -235,7 +235,7 @@ def test_an_export_is_overdue_by_its_own_time(now: float, since: float, over: bo
 
 
 def test_an_overdue_export_is_given_up_and_not_lost() -> None:
-    """Its error says why the last polls told nothing; a later session goes on with it."""
+    """The error says that the last polls failed, and a later session polls the export again."""
     decision = on_overdue("a", PENDING, timeout=100, known=True)
     assert events(decision) == (Event.GAVE_UP,)
     assert str(outcome_of(decision).error).endswith("at the vendor; polls fail")
@@ -256,7 +256,7 @@ def test_an_overdue_export_is_given_up_and_not_lost() -> None:
 def test_a_run_that_is_left_tells_what_may_go_on(
     state: State, following: Following | None, kind: type, submitted: str, resumable: bool
 ) -> None:
-    """What provably wasn't asked for, or is known by its id, is resumable; a POST's end isn't."""
+    """An export that was not requested, or whose id is known, is resumable; a lost POST is not."""
     outcome = on_interrupt(
         "a",
         record_in(state),

@@ -1,4 +1,4 @@
-"""What an answer of 200 means: ids, status and link strictly, and what only decorates if it can."""
+"""Answers of 200: ids, status and link are read strictly, other fields where they can be read."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_decode_error_says_what_the_answer_claimed_to_be() -> None:
 
 
 def test_a_decode_error_has_the_request() -> None:
-    """Method and path of what was asked are facts of the error."""
+    """The error has the method and the path of the request."""
     with pytest.raises(DecodeError) as caught:
         export(b"[]")
     assert caught.value.method == "GET"
@@ -196,7 +196,7 @@ def test_a_decode_error_has_the_request() -> None:
 
 
 def test_a_decode_error_holds_nothing_of_the_body() -> None:
-    """The message of a fault has types and places, and no value: it might be somebody's link."""
+    """The message has types and places, and no value, since a value might be a signed link."""
     secret = "https://bucket.s3.amazonaws.com/key?X-Amz-Signature=f00"
     with pytest.raises(DecodeError) as caught:
         export(export_with(exportId=[secret]))
@@ -224,7 +224,7 @@ def test_what_decorates_a_segment_may_be_absent(key: str) -> None:
 @pytest.mark.parametrize("key", EXPORT_DECORATION)
 @pytest.mark.parametrize("value", [None, "absent", *NO_STRINGS], ids=repr)
 def test_what_decorates_an_export_is_none_where_it_cant_be_read(key: str, value: object) -> None:
-    """startTime, projectId and endTime may be anything: id, status and link are kept."""
+    """Whatever startTime, projectId and endTime hold, the id, the status and the link are kept."""
     body = without(export_with(), key) if value == "absent" else export_with(**{key: value})
     whole = attrs.evolve(export(COMPLETE), **{ATTRIBUTES[key]: None})
     assert export(body) == whole
@@ -244,7 +244,7 @@ def test_a_segment_that_cant_be_read_is_the_one_that_was_asked_for(value: object
 
 @pytest.mark.parametrize("value", [None, *NO_STRINGS[1:]], ids=repr)
 def test_a_record_without_an_id_costs_that_record(value: object) -> None:
-    """One record of a list whose id can't be read is left out and counted; the others are there."""
+    """A record whose id can't be read is left out of the list and counted; the others are kept."""
     found = listed([segment_with(), segment_with(segmentId=value), segment_with()])
     assert found.segments == [SEGMENT, SEGMENT]
     assert found.left_out == 1
@@ -398,13 +398,13 @@ def test_unknown_fields_are_ignored() -> None:
 
 
 def test_an_unknown_status_stays_a_plain_string() -> None:
-    """A status that the page doesn't have is kept as it came."""
+    """A status that the vendor's page doesn't have stays a plain string."""
     status = export(export_with(status="QUEUED")).status
     assert (status, type(status)) == ("QUEUED", str)
 
 
 def test_an_unknown_type_stays_a_plain_string() -> None:
-    """A type that the page doesn't have is kept as it came."""
+    """A type that the vendor's page doesn't have stays a plain string."""
     kind = segments([segment_with(type="Realtime")])[0].type
     assert (kind, type(kind)) == ("Realtime", str)
 

@@ -97,7 +97,7 @@ def test_an_event_leads_to_a_state_or_raises(state: State, event: Event) -> None
     ],
 )
 def test_illegal_events_raise(state: State, event: Event) -> None:
-    """What would be a second POST, a step back or a step too far is illegal."""
+    """An event that means a second POST, a step back or a skipped step is illegal."""
     with pytest.raises(IllegalTransition):
         advance(state, event)
 
@@ -130,7 +130,7 @@ def test_only_what_never_was_or_what_was_opted_in_may_be_posted_again() -> None:
 
 
 def test_a_lost_answer_is_the_end() -> None:
-    """UNKNOWN leads nowhere by itself: a POST whose answer was lost is repeated on request only."""
+    """UNKNOWN is left by an opt-in only: a POST with a lost answer is repeated on request."""
     assert advance(State.INTENT, Event.LOST) is State.UNKNOWN
     assert [event for event in Event if target(State.UNKNOWN, event)] == [Event.OPTED_IN]
 
@@ -158,7 +158,7 @@ def test_the_ends() -> None:
 @pytest.mark.parametrize("state", sorted(ENDS))
 @pytest.mark.parametrize("event", sorted(set(Event) - {Event.RESUMED, Event.OPTED_IN}))
 def test_after_an_end_nothing_happens(state: State, event: Event) -> None:
-    """Where an export has ended nothing happens, unless it is decided that it goes on."""
+    """After the end of an export only the events that open it again are legal."""
     with pytest.raises(IllegalTransition):
         advance(state, event)
 
@@ -172,7 +172,7 @@ def test_every_state_has_a_way_there_and_an_end(state: State) -> None:
 
 @pytest.mark.parametrize("state", [State.FAILED, State.COMPLETE, State.FETCHING, State.EXPIRED])
 def test_nothing_is_complete_that_was_not_submitted(state: State) -> None:
-    """What the vendor says of an export presumes that it was submitted, by us or by others."""
+    """An event of the vendor's side is legal only after the export was submitted or adopted."""
     assert state not in reachable(State.NEW, without=frozenset({State.SUBMITTED}))
 
 
@@ -198,7 +198,7 @@ def test_replay_of_anything_is_a_state_or_illegal(events: list[Event]) -> None:
 
 @given(WALKS)
 def test_between_two_posts_no_export_was_or_one_was_opted_in(events: list[Event]) -> None:
-    """Each INTENT but the first comes after a POST that made nothing, or after an opting in."""
+    """Each INTENT but the first comes after a POST without an export, or after an opt-in."""
     posts = [n for n, event in enumerate(events) if event is Event.INTENT]
     for before, after in itertools.pairwise(posts):
         between = events[before + 1 : after]

@@ -39,7 +39,7 @@ def test_no_hint_without_sense(headers: dict[str, str]) -> None:
     ],
 )
 def test_a_used_up_budget_is_waited_for(headers: dict[str, str]) -> None:
-    """Nothing remains and the reset is known: wait until then, and don't grow."""
+    """With nothing left and a known reset, the requests wait for the reset, and the rate stays."""
     assert read_hint(headers) == Hint(wait=12.0, steady=True)
 
 

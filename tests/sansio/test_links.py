@@ -1,4 +1,4 @@
-"""Which link may be followed, and what of a link may be shown."""
+"""Which links may be followed, and which parts of a link may be shown."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def test_only_https(scheme: str) -> None:
 
 @pytest.mark.parametrize("link", ["", "key.csv", "/key.csv", "//bucket.s3.amazonaws.com/key"])
 def test_a_link_is_absolute(link: str) -> None:
-    """What has no scheme is refused."""
+    """A link without a scheme is refused."""
     assert "no scheme" in refusal(link)
 
 
 @pytest.mark.parametrize("user", ["user@", "user:password@", ":@", "@", "bucket.amazonaws.com@"])
 @pytest.mark.parametrize("loopback", [False, True])
 def test_no_user_information(user: str, loopback: bool) -> None:
-    """A link with user information is refused: what is before the @ looks like the host."""
+    """A link with user information is refused: the part before the @ looks like the host."""
     host = "127.0.0.1" if loopback else "bucket.s3.amazonaws.com"
     assert "user information" in refusal(f"https://{user}{host}/key", loopback=loopback)
 
@@ -297,7 +297,7 @@ def test_public_and_private_addresses_pass(address: str) -> None:
 
 @given(st.lists(st.ip_addresses().map(str), max_size=3), st.sampled_from(NO_PLACE), st.data())
 def test_one_of_several_is_enough(addresses: list[str], bad: str, data: st.DataObject) -> None:
-    """Any of a host's addresses may be the one that is connected to."""
+    """One bad address among several refuses the host: any address may be connected to."""
     addresses.insert(data.draw(st.integers(0, len(addresses))), bad)
     with pytest.raises(LinkRefused):
         check_addresses("b.example", addresses, loopback=True)
@@ -307,7 +307,7 @@ def test_one_of_several_is_enough(addresses: list[str], bad: str, data: st.DataO
 def test_a_mapped_address_is_judged_as_what_it_maps(
     address: ipaddress.IPv4Address, loopback: bool
 ) -> None:
-    """IPv6 is no way around what is refused of IPv4."""
+    """An IPv6 address that maps a refused IPv4 address is refused, too."""
 
     def refused(text: str) -> bool:
         try:
@@ -454,7 +454,7 @@ def test_only_port_443_is_admitted_by_default(port: int) -> None:
 
 
 def test_the_default_is_s3() -> None:
-    """Of the constructor, which is the one place that has a default."""
+    """The constructor, the only place with a default, admits S3's own names."""
     assert inspect.signature(SegmentsClient).parameters["file_hosts"].default is S3_HOSTS
 
 
@@ -548,7 +548,7 @@ def test_what_is_admitted_is_https_and_ascii(text: str) -> None:
 
 
 def test_a_refusal_is_short() -> None:
-    """What a server calls a scheme doesn't fill a log."""
+    """A long scheme in a server's link doesn't fill a log."""
     with pytest.raises(LinkRefused) as caught:
         check("a" * 100_000 + "://b.amazonaws.com/k")
     assert len(str(caught.value)) < 100
@@ -611,5 +611,5 @@ PIECES = ["?", "://", "@", "basic ", "Bearer ", "a", "b=", " ", "/", '"', "..."]
 
 @given(st.lists(st.sampled_from(PIECES), max_size=16).map("".join))
 def test_redacting_twice_is_redacting_once(text: str) -> None:
-    """What was redacted is stable: messages pass several hands."""
+    """Redacting a redacted message changes nothing: messages are redacted in several places."""
     assert redact(redact(text)) == redact(text)

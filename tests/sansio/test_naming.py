@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.files.naming import file_name, file_names, slug
+from segments_async._sansio.files.naming import file_name, file_names, moved_path, slug
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 IDS = st.text(ALPHABET, min_size=1, max_size=128)
@@ -65,7 +65,7 @@ def test_a_slug_is_harmless(name: str) -> None:
     ],
 )
 def test_slugs(name: str, expected: str) -> None:
-    """What could do harm goes, what can be read stays."""
+    """Characters that could do harm are removed, and readable ones stay."""
     assert slug(name) == expected
 
 
@@ -138,3 +138,19 @@ def test_ids_that_differ_in_case_only_are_numbered() -> None:
 def test_the_same_segment_twice_has_one_name() -> None:
     """A segment given twice doesn't collide with itself."""
     assert file_names([(ONE, "My Segment")] * 2) == {ONE: "My-Segment-82200474.csv"}
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/old/a.csv", "/new/a.csv"),
+        ("/older/a.csv", "/new/a.csv"),
+        ("/new/a.csv", "/new/a.csv"),
+        ("/old/b/a.csv", "/old/b/a.csv"),
+        ("/old/..", "/old/.."),
+        ("/elsewhere/a.csv", "/elsewhere/a.csv"),
+    ],
+)
+def test_a_path_in_a_former_directory(path: str, expected: str) -> None:
+    """A file of a former directory is in the present one; every other path stays."""
+    assert moved_path(path, "/new", {"/old", "/older"}) == expected

@@ -370,7 +370,7 @@ LIMITS = [(1, 5), (10, 20), (23, 46), (50, 100), (100, 200)]
 @pytest.mark.parametrize(("rate", "burst"), LIMITS)
 @pytest.mark.parametrize("retry_after", [False, True])
 def test_the_limit_is_found_and_used(rate: int, burst: int, retry_after: bool) -> None:
-    """After some hundreds of requests, at least 0.9 of what a token bucket grants is used."""
+    """After some hundred requests, at least 0.9 of a token bucket's limit is used."""
     bucket, learnt = Bucket(rate, burst), 600 / rate
     pause = bucket.wait if retry_after else None
     record = drive(Pacer(), bucket.admit, until=3 * learnt, retry_after=pause)
@@ -405,7 +405,7 @@ def test_once_learnt_no_window_has_more_than_is_granted(rate: int, saved: float,
 
 @pytest.mark.parametrize("start", [5.0, 400.0, math.inf])
 def test_any_start_finds_the_limit(start: float) -> None:
-    """A given rate that is too low is kept to; one far too high, or none, leads to the limit."""
+    """A given rate below the limit is kept; a rate far above it, or none, leads to the limit."""
     bucket = Bucket(50, 100)
     record = drive(Pacer(rate=start), bucket.admit, until=60.0)
     accepted, throttled = record.between(20.0, 60.0)
@@ -425,7 +425,7 @@ def test_a_limit_that_moves_is_followed(before: int, after: int) -> None:
 
 
 def test_an_idle_hour_is_not_taken_for_a_limit() -> None:
-    """A second run an hour after the first goes on at the first one's rate."""
+    """After an idle hour, a second run uses at least 0.9 of the limit from its beginning."""
     pacer, bucket = Pacer(), Bucket(50, 100)
     drive(pacer, bucket.admit, until=60.0)
     pacer.on_idle()
@@ -569,9 +569,9 @@ def test_coincidence_leaves_no_low_belief(
 @pytest.mark.parametrize("share", [0.0, 0.3])
 @pytest.mark.parametrize("rate", [2, 10, 50])
 def test_somebody_else_from_time_to_time_drives_no_spiral(rate: int, share: float) -> None:
-    """Others who empty the bucket every 30 s, or hold it for 9 s, leave a good part that is used.
+    """Another user who empties the bucket every 30 s, or holds it for 9 s, causes no spiral.
 
-    This holds in the last of ten minutes as in the first.
+    The pacer uses a good part of the remaining limit, in the last of ten minutes as in the first.
     """
     spans = [(30.0 * k + 15.0, 30.0 * (k + share) + 15.0) for k in range(20)]
     counter = ContendedLimit(TokenBucket(rate, 2 * rate), used_up=spans).counter()
@@ -585,7 +585,7 @@ def test_somebody_else_from_time_to_time_drives_no_spiral(rate: int, share: floa
 def test_a_retry_after_that_is_far_too_long_is_met_rarely(rate: int, told: float) -> None:
     """A vendor that asks for a minute or more with each 429 gives few 429s.
 
-    Each interval then has a bucket's saved-up burst, which mustn't be taken for the rate.
+    Each interval then begins with a bucket's saved-up burst, which must not count as the rate.
     """
     limit = ContendedLimit(TokenBucket(rate, 2 * rate))
     seconds_for(3000, limit, seed=0, stop=3000 / rate + 6 * told, told=told)

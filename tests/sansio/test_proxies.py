@@ -60,7 +60,7 @@ def test_proxies_that_will_do(url: str) -> None:
     ],
 )
 def test_proxies_that_wont(url: str) -> None:
-    """Each unusable URL has a reason, which has no part of the URL."""
+    """Each unusable URL of a proxy has a reason, and the reason shows no part of the URL."""
     problem = proxy_problem(Proxy("ALL_PROXY", Secret(url)))
     assert problem
     assert "hunter2" not in problem
@@ -87,7 +87,7 @@ def test_proxies_that_wont(url: str) -> None:
     ],
 )
 def test_hosts_past_the_proxy(no_proxy: str, host: str) -> None:
-    """As curl reads NO_PROXY: names and what is below them, addresses and ranges, with a port."""
+    """NO_PROXY is read as curl reads it: names with their subdomains, addresses, ranges, ports."""
     assert bypasses_proxy(no_proxy, host, 443)
 
 

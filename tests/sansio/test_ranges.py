@@ -234,5 +234,5 @@ def test_a_length_beside_a_transfer_encoding_is_none() -> None:
 
 
 def test_stored_is_compared_by_value() -> None:
-    """A part goes on with the very version that its sidecar names."""
+    """A part is continued only with exactly the version that its sidecar names."""
     assert attrs.evolve(TAGGED) == TAGGED

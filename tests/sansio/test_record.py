@@ -1,4 +1,4 @@
-"""What a log of events says of an export, and what a later session does with it."""
+"""The record of an export from a log of events, and the steps of a later session."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def outcome_of(segment_id: str, *, submitted: Any = "yes", resumable: bool = Tru
 
 
 def payload_for(event: Event, segment_id: str, number: int = 1) -> Payload:
-    """What the run tells with the event."""
+    """The payload that a run records with the event."""
     export = export_of(segment_id, number)
     match event:
         case Event.ACCEPTED | Event.ADOPTED | Event.COMPLETED:
@@ -146,12 +146,12 @@ def test_there_is_a_way_to_each_state(state: State) -> None:
     ],
 )
 def test_a_later_session(found: State, after: State) -> None:
-    """Without opting in: what was asked for is never asked for again, all else goes on."""
+    """Without an opt-in no requested export is requested again; every other export continues."""
     assert taken_up(found) is after
 
 
 def test_opted_in() -> None:
-    """Each option leads the one end that it is about back to NEW."""
+    """Each option leads one kind of end back to NEW, and no other."""
     assert taken_up(State.UNKNOWN, on_unknown="resubmit") is State.NEW
     assert taken_up(State.INTENT, on_unknown="resubmit") is State.NEW
     assert taken_up(State.EXPIRED, on_expired="resubmit") is State.NEW
@@ -185,7 +185,7 @@ def test_what_is_not_resumable_stays_as_it_ended() -> None:
 
 
 def test_a_refusal_that_may_have_been_acted_on_is_not_repeated() -> None:
-    """REFUSED goes on only where it was told that the vendor did nothing."""
+    """A REFUSED export is requested again only if the log says that the vendor did nothing."""
     intent = record_in(State.INTENT)
     maybe = Payload.of_outcome(outcome_of("a", submitted="maybe"))
     for payload in (maybe, NOTHING):
@@ -267,7 +267,7 @@ def test_no_facts_raise_anything_else(payload: dict[str, Any]) -> None:
 
 
 def test_a_link_does_not_go_in() -> None:
-    """Neither an export's link nor one in an error, a name or a description is in the facts."""
+    """No payload has an export's link, nor a link in an error, a name or a description."""
     segment = Segment("a", f"from {LINK}", "p", "Static", description=f"see {LINK}")
     export = attrs.evolve(export_of("a"), segment=segment)
     error = errors.DownloadError(f"GET {LINK} broke", reason="broken", export=export)
@@ -290,7 +290,7 @@ def test_a_link_does_not_go_in() -> None:
     ],
 )
 def test_what_looks_like_a_secret_is_refused(text: str) -> None:
-    """The last look before the disk; the refusal doesn't repeat what it refused."""
+    """The last check before the disk refuses a secret, and the message doesn't repeat it."""
     with pytest.raises(SecretInPayload) as caught:
         check_secrets(text)
     assert "cafe" not in str(caught.value)
@@ -341,7 +341,7 @@ def test_an_error_is_told_again_as_it_was(error: errors.SegmentsError) -> None:
 
 
 class Lives(RuleBasedStateMachine):
-    """Several exports, event by event, against a dictionary of what they are known to be."""
+    """Several exports, event by event, compared with a dictionary of their expected records."""
 
     @initialize()
     def begin(self) -> None:

@@ -20,7 +20,7 @@ def after(times: list[float], *, passing: bool, others: int = 0) -> Refusals:
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=200))
 def test_who_is_refused_with_everybody_is_never_given_up(gaps: list[float]) -> None:
-    """While a limit refuses all requests, no submit is delayed by itself or given up."""
+    """While a limit refuses all requests, no submit is given up or delayed on its own account."""
     times = [sum(gaps[: n + 1]) for n in range(len(gaps))]
     found = after(times, passing=False)
     assert not found.lasting(times[-1])

@@ -55,7 +55,7 @@ def test_an_unknown_segment_is_an_error() -> None:
 
 
 def test_the_entry_is_what_the_journal_appends() -> None:
-    """`apply` returns the event as the log has it, and the record has advanced by it once."""
+    """`apply` returns the entry for the journal's log, and advances the record once."""
     run_state = state_of("a")
     entry = run_state.apply("a", Event.INTENT, at=NOON)
     assert (entry.segment_id, entry.event, entry.at) == ("a", Event.INTENT, NOON)
@@ -64,7 +64,7 @@ def test_the_entry_is_what_the_journal_appends() -> None:
 
 
 def test_a_segment_of_an_earlier_session_counts_once_it_is_added() -> None:
-    """What the journal knows of other segments counts nowhere; adding twice counts once."""
+    """A segment counts once it is added to the session, and only once if it is added twice."""
     submitted = ExportRecord(State.SUBMITTED, payload_of("a").export, NOON)
     run_state = RunState({"a": submitted, "b": submitted})
     assert run_state.add("a") == run_state.add("a") == submitted

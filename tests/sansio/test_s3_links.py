@@ -125,7 +125,7 @@ def test_a_key_comes_back(key: str) -> None:
 
 @given(st.text().map("s3://{}".format))
 def test_any_link_is_an_object_or_refused(link: str) -> None:
-    """Each admitted link leads to S3's hosts; only LinkRefused is raised."""
+    """Each admitted link leads to S3's hosts; for any other, only LinkRefused is raised."""
     try:
         target = parse_s3_link(link)
     except LinkRefused:

@@ -140,7 +140,7 @@ def test_what_is_discarded_may_come_back() -> None:
 
 
 def test_adding_again_replaces() -> None:
-    """A request added twice, with another time, comes once and at the later one's time."""
+    """A request that is added twice, with two times, is sent once, at the later call's time."""
     scheduler = filled()
     queued: QueuedRequest[str] = QueuedRequest(POLL, "moved", NOW)
     scheduler.add(queued)

@@ -34,7 +34,7 @@ def knowing(granted: float) -> Pacer:
 
 
 def exchanged(share: Share, pacer: Pacer, group: GroupView) -> Report:
-    """One exchange of a process with the others."""
+    """One exchange of reports between a process and the others."""
     own = share.own(pacer)
     report = own.tell(group)
     share.took(pacer, own, report)
@@ -98,9 +98,9 @@ def test_what_was_told_to_a_forgotten_sum_is_told_again() -> None:
 
 
 def test_parts_told_twice_dont_ruin_the_sum() -> None:
-    """Four processes that each reported the same part, and are all cut, take off one cut at most.
+    """Four processes that reported the same part, and are all cut, each subtract one cut at most.
 
-    Each would take its whole part off the sum. It falls as far as one of them was cut, at most.
+    Without the rule each process would subtract its whole part from the sum.
     """
     limit = 100.0
     for _ in range(4):

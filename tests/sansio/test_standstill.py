@@ -38,7 +38,7 @@ def test_after_a_standstill_a_request_has_a_moment() -> None:
 
 
 def test_a_standstill_lengthens_no_request_that_has_time() -> None:
-    """A request with more time left than the moment ends when its own time is over."""
+    """A request with more time left than the standstill took ends at its own deadline."""
     clock = Standstill(0.0)
     now = look(clock, 0.0, 90.0, late=60.0)
     while not clock.is_over(90.0, now):

@@ -1,4 +1,4 @@
-"""What an answer other than 200 means: which error, with which facts, and what it doesn't show."""
+"""Answers other than 200: the error of each, its facts, and the texts that it doesn't show."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def error_for(
 
 @pytest.mark.parametrize(("status", "cls"), CLASSES.items())
 def test_a_code_has_its_class(status: int, cls: type[APIStatusError]) -> None:
-    """Each code is raised as exactly the class that the tree draws for it."""
+    """Each status is raised as exactly the class that the tree of errors gives for it."""
     assert type(error_for(status)) is cls
 
 
@@ -109,7 +109,7 @@ def test_500_says_that_a_ticket_was_raised() -> None:
 
 
 def test_429_has_the_limit_that_was_hit() -> None:
-    """What the vendor's other APIs say in X-mp-rate-limit-exceeded is a fact of the error."""
+    """The value of X-mp-rate-limit-exceeded, from the vendor's other APIs, is an attribute."""
     error = error_for(429, headers={"x-mp-rate-limit-exceeded": "workspace"})
     assert isinstance(error, RateLimitedError)
     assert error.scope == "workspace"
@@ -117,7 +117,7 @@ def test_429_has_the_limit_that_was_hit() -> None:
 
 @pytest.mark.parametrize("scope", [SIGNED, "a" * 1000])
 def test_a_scope_is_a_word(scope: str) -> None:
-    """It is a header of anybody's: short, and without what looks like a secret."""
+    """Any server may set this header: the value is kept only if it is short and no secret."""
     error = error_for(429, headers={"x-mp-rate-limit-exceeded": scope})
     assert isinstance(error, RateLimitedError)
     assert len(error.scope or "") <= 80
@@ -135,7 +135,7 @@ def test_429_without_a_scope() -> None:
     ("status", "pause"), [(429, 7.0), (503, 7.0), (401, None), (403, None), (500, None)]
 )
 def test_retry_after_is_a_fact_where_it_counts(status: int, pause: float | None) -> None:
-    """A Retry-After is kept on 429 and 503, and on nothing else."""
+    """`retry_after` is set for 429 and 503, and for no other status."""
     assert error_for(status, headers={"retry-after": "7"}).retry_after == pause
 
 
@@ -165,11 +165,11 @@ def test_an_excerpt_has_no_signed_query(lead: int) -> None:
 
 
 def test_an_excerpt_has_no_credentials() -> None:
-    """A proxy's page that repeats the request's Authorization header is kept without it."""
+    """An Authorization header that a proxy's page repeats is removed from the excerpt."""
     secret = base64.b64encode(b"the-key:the-token").decode()
     assert secret not in error_for(400, f"authorization: Basic {secret}".encode()).body
 
 
 def test_the_message_has_nothing_of_the_body() -> None:
-    """What the server wrote is in `.body` only: messages end up in logs."""
+    """The body is in `.body` only, since messages end up in logs."""
     assert "hello" not in str(error_for(500, b"hello"))

@@ -1,4 +1,4 @@
-"""What each answer means for an export, as one table for submits and one for polls."""
+"""The meaning of each answer for an export: one table for submits, one for polls."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_what_a_submits_result_means(
     was_submitted: str,
     resumable: bool,
 ) -> None:
-    """Each row of the module's table: events, error, and what may be said of the POST."""
+    """Each row of the module's table gives its events, its error, and its value of `submitted`."""
     verdict = submitted(result)
     assert list(verdict.events) == events
     assert type(verdict.error) in (error, type(None)) or isinstance(verdict.error, error or ())
@@ -146,7 +146,7 @@ def test_a_submits_events_are_legal_and_ask_again_while_nothing_ended(name: str)
 
 
 def test_a_429_is_due_at_once_and_other_refusals_that_pass_a_little_later() -> None:
-    """The pacer holds after a 429; 408, 421 and 425 hold nobody, so the submit waits itself."""
+    """After a 429 the pacer holds all requests; after a 408, 421 or 425 the submit alone waits."""
     assert submitted(answer(429)).again_at == NOW
     assert [submitted(answer(status)).again_at for status in (408, 421, 425)] == [NOW + 0.5] * 3
 
@@ -195,7 +195,7 @@ SETBACKS: dict[str, Result] = {
 @pytest.mark.parametrize("name", SETBACKS)
 @given(setbacks=st.integers(0, 40))
 def test_a_setback_is_asked_about_later(name: str, setbacks: int) -> None:
-    """A failing poll never ends the wait; its reason is kept, and the next one comes later."""
+    """A failing poll never ends the wait: its reason is kept, and the next poll is sent later."""
     verdict = polled(SETBACKS[name], setbacks=setbacks)
     assert (verdict.events, verdict.error) == ((), None)
     assert verdict.setback is not None
@@ -230,7 +230,7 @@ def test_what_lasts_ends_the_wait(result: Result, grace: float, error: type[Exce
 
 
 def test_a_429_is_no_setback() -> None:
-    """It says nothing of the export, which is still due."""
+    """A 429 to a poll says nothing about the export, whose poll stays due."""
     verdict = polled(answer(429), setbacks=3, missing=Missing(1, 5.0))
     assert (verdict.again_at, verdict.setback) == (NOW, None)
     assert verdict.missing == Missing(1, 5.0)

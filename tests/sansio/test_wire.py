@@ -1,4 +1,4 @@
-"""What is sent: three requests, and the ids that may stand in one."""
+"""The three requests that are sent, and the ids that they may contain."""
 
 from __future__ import annotations
 

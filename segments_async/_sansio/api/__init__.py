@@ -1,1 +1,1 @@
-"""What the API is asked and what its answers say."""
+"""The requests to the API, and the decoding of its answers."""

@@ -19,7 +19,9 @@ _GZIP = b"\x1f\x8b"
 
 def codings(header: str | None) -> list[str]:
     """The known codings in a Content-Encoding, outermost last."""
-    names = [name.strip().lower() for name in (header or "").split(",")]
+    if not header:
+        return []
+    names = [name.strip().lower() for name in header.split(",")]
     return [name.removeprefix("x-") for name in names if name in _CODINGS]
 
 

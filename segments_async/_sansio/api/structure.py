@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Fault:
-    """What is wrong with an answer, and the JSON path to the fault."""
+    """A fault in an answer, and the JSON path to the fault."""
 
     where: str
     what: str
@@ -61,7 +61,7 @@ def structured(value: Any, shape: type[T], path: str) -> T | Fault:
 
 
 def _fault(exc: Exception, path: str) -> tuple[str, str]:
-    """The JSON path of the first fault in a cattrs error, and what is wrong there."""
+    """The JSON path and the description of the first fault in a cattrs error."""
     if not isinstance(exc, cattrs.BaseValidationError):
         what = "missing" if isinstance(exc, KeyError) else str(exc) or "of another shape"
         return path, what
@@ -112,6 +112,11 @@ def _readable(hook: Callable[[object, object], T]) -> Callable[[object, object],
     return read
 
 
+def _readable_string(value: object, _: object) -> str | None:
+    """As `_readable(_string)`, in one call: most of an answer's fields are such."""
+    return value if isinstance(value, str) else None
+
+
 def _open_enum(members: type[StrEnum]) -> Callable[[object, object], StrEnum | str]:
     """A known value, in whatever case, becomes the member; an unknown one stays a string."""
     known: dict[str, StrEnum] = {member.value.casefold(): member for member in members}
@@ -143,12 +148,13 @@ def _mapping_of(shape: type[Any], converter: cattrs.Converter) -> Callable[[Any,
 
 def _make_converter(
     optional: Callable[[Callable[[object, object], Any]], Callable[[object, object], Any]],
+    optional_string: Callable[[object, object], str | None],
 ) -> cattrs.Converter:
     """A converter of exports and segments; `optional` makes the hooks of optional fields."""
     converter = cattrs.Converter(detailed_validation=True)
     converter.register_structure_hook(str, _string)
     # cattrs' own hooks for optional values take two more calls for each value.
-    converter.register_structure_hook(str | None, optional(_string))
+    converter.register_structure_hook(str | None, optional_string)
     converter.register_structure_hook(datetime | None, optional(_timestamp))
     converter.register_structure_hook(SegmentType | str | None, optional(_open_enum(SegmentType)))
     converter.register_structure_hook(ExportStatus | str, _open_enum(ExportStatus))
@@ -158,6 +164,6 @@ def _make_converter(
 
 
 #: For the vendor's answers: an optional field that can't be read is None.
-_vendor = _make_converter(_readable)
+_vendor = _make_converter(_readable, _readable_string)
 #: For texts of this library: a field that can't be read is an error.
-_own = _make_converter(_nullable)
+_own = _make_converter(_nullable, _nullable(_string))

@@ -198,7 +198,7 @@ _MEANINGS: dict[int, tuple[type[APIStatusError], str]] = {
 
 
 def is_away(answer: ApiAnswer) -> bool:
-    """Whether the answer says that the vendor isn't there, and not what it thinks of the request.
+    """Whether the answer comes from a gateway, and says that the vendor can't be reached.
 
     502, 503, 504 and their like are a gateway's, and a 200 that isn't JSON is a login or a
     maintenance page's, as a redirect leads to one. 408 is said by a server that has no time to

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _SLUG_LENGTH = 80
@@ -71,3 +71,13 @@ def is_in(directory: str, path: str) -> bool:
     """Whether a path, as it is written, names a file in this directory itself."""
     before, slash, name = path.rpartition("/")
     return bool(slash) and before == directory.rstrip("/") and name not in ("", ".", "..")
+
+
+def moved_path(path: str, directory: str, former: Collection[str]) -> str:
+    """The path of a file whose directory was moved: in the present directory, by the same name.
+
+    A path that is in none of the former directories stays as it is.
+    """
+    if not any(is_in(before, path) for before in former):
+        return path
+    return f"{directory.rstrip('/')}/{path.rpartition('/')[2]}"

@@ -35,7 +35,7 @@ class ProgressLimit:
         self.without_progress: int = 0
 
     def on_break(self, kept: int) -> bool:
-        """An attempt failed with so many bytes kept. Returns whether to try again."""
+        """An attempt failed; `kept` bytes are in the part. Returns whether to try again."""
         if kept > self._best:
             self._best, self.without_progress = kept, 0
             return True

@@ -100,7 +100,7 @@ class StorageOutage:
         chance: float,
         retry_after: float | None,
     ) -> bool:
-        """A request failed. Returns whether by an outage of storage, not by its own file.
+        """A request failed. Returns whether the reason is an outage of storage, and not the file.
 
         Args:
             failure: of the request.

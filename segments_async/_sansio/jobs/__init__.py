@@ -1,1 +1,1 @@
-"""Where an export stands and what follows."""
+"""The states of an export, and the decisions about it."""

@@ -1,4 +1,4 @@
-"""What a bulk run does next about one segment: pure functions, one for each occasion.
+"""The next step of a bulk run for one segment: pure functions, one for each occasion.
 
 ===================  =========================================================================
 `on_start`           a session begins: take the segment up where earlier sessions left it
@@ -65,7 +65,7 @@ _GOES_ON = frozenset(
 
 @attrs.frozen(kw_only=True)
 class RunOptions:
-    """What the caller asked of a run; see `SegmentsClient.open_bulk_export`."""
+    """The options of a run; see `SegmentsClient.open_bulk_export`."""
 
     timeout: float | None = None
     export_timeout: float = 86_400.0
@@ -125,7 +125,7 @@ Step = Submit | RetryAt | Follow | Fetch | Settle
 
 @attrs.frozen
 class Decision:
-    """What the run does about a segment: first the events to record, then the step."""
+    """The run's decision about a segment: first the events to record, then the step."""
 
     step: Step
     events: tuple[tuple[Event, Payload], ...] = ()
@@ -133,7 +133,7 @@ class Decision:
 
 @attrs.frozen(kw_only=True)
 class Found:
-    """What a session finds of a segment when it starts.
+    """The facts about a segment at the start of a session.
 
     Attributes:
         record: as earlier sessions left it.
@@ -170,7 +170,8 @@ def on_start(segment_id: str, found: Found, *, options: RunOptions, run: str) ->
             retry_failed=options.retry_failed,
         )
     events = tuple((name, NOTHING) for name in names)
-    record = attrs.evolve(record, state=reduce(advance, names, record.state))
+    if names:
+        record = attrs.evolve(record, state=reduce(advance, names, record.state))
     if record.state is State.NEW and not found.finished:
         after = _on_start_new(segment_id, found)
     elif record.state is State.SUBMITTED and not found.finished:
@@ -228,7 +229,7 @@ def on_vendor_end(
     resubmits: int,
     fetches: bool,
 ) -> Decision:
-    """Nothing more is asked of the vendor for the export.
+    """The export has ended at the vendor.
 
     Args:
         record: with the end recorded.
@@ -279,7 +280,7 @@ def given_up(outcome: NotExported) -> Decision:
 
 
 def unrecorded(segment_id: str, export: Export, cause: JournalError, *, known: bool) -> NotExported:
-    """The outcome of an export of which the journal could not keep what the vendor said.
+    """The outcome of an export whose last answer could not be recorded in the journal.
 
     Args:
         segment_id: the segment.
@@ -298,7 +299,7 @@ def unrecorded(segment_id: str, export: Export, cause: JournalError, *, known: b
 
 @attrs.frozen(kw_only=True)
 class Following:
-    """What is known of the export that a segment follows.
+    """The facts about the export that a segment follows.
 
     Attributes:
         export: as last seen; None before its POST is accepted.

@@ -1,4 +1,4 @@
-"""How long a run will go on, as far as that can be known."""
+"""The estimate of a run's remaining time."""
 
 from __future__ import annotations
 

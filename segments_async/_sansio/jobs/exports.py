@@ -1,4 +1,4 @@
-"""What an export's own fields say, where the vendor's answer may lack any of them."""
+"""Facts derived from an export's fields, any of which the vendor's answer may lack."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class JournalOutage:
         return 0.0 if self._busy_since is None else BUSY_PAUSE
 
     def on_written(self, now: float) -> float | None:
-        """The database did what it was asked. Returns for how long it was away; None: it wasn't."""
+        """A write succeeded. Returns the seconds that the database was away; None if it was not."""
         self._last_write = now
         since, self._busy_since, self._away_since = self._away_since, None, None
         return None if since is None else now - since

@@ -1,4 +1,4 @@
-"""What an event tells besides its name: typed in memory, JSON in the journal.
+"""The payload of an event: typed in memory, JSON in the journal.
 
 The journal holds no link: a presigned link is a credential. So an export's `filename` is never
 written, texts from elsewhere (a segment's name, an error's message) are written redacted, and
@@ -77,7 +77,7 @@ class Failure:
 
 @attrs.frozen
 class Payload:
-    """What an event tells besides its name. None: the event doesn't tell it."""
+    """The payload of an event. None: the event has no such value."""
 
     export: Export | None = None
     file: ExportedFile | None = None
@@ -92,7 +92,7 @@ class Payload:
         return cls(outcome.export, failure=Failure.of(outcome))
 
 
-#: The payload of an event that tells nothing besides its name.
+#: The payload of an event without any value.
 NOTHING = Payload()
 
 

@@ -1,4 +1,4 @@
-"""One export of a run as it is known, after each event, and how a later session takes it up."""
+"""The record of one export of a run after each event, and the step of a later session."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LogEntry:
         segment_id: the segment.
         event: what happened.
         at: when (aware, UTC).
-        payload: what the event tells besides its name.
+        payload: the values that belong to the event.
     """
 
     segment_id: str
@@ -46,7 +46,7 @@ class LogEntry:
 
 @attrs.frozen
 class ExportRecord:
-    """What is known of one segment's export.
+    """The recorded facts about one segment's export.
 
     Attributes:
         state: where the export stands.
@@ -139,7 +139,7 @@ def resume_events(
 
 
 def _goes_on(record: ExportRecord, *, file_present: bool) -> bool:
-    """Whether a later session goes on with an export that came to a rest, or to an end."""
+    """Whether a later session works on an export that was left, or has ended."""
     failure = record.failure
     match record.state:
         case State.COMPLETE | State.FETCHING | State.UNASKED:

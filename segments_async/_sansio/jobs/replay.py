@@ -1,4 +1,4 @@
-"""Where each export of a run stands, from the run's log as the journal reads it."""
+"""The record of each export of a run, from the run's log as the journal reads it."""
 
 from __future__ import annotations
 

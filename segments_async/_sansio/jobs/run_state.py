@@ -60,7 +60,7 @@ class RunState:
         """
         if segment_id not in self._session:
             raise KeyError(segment_id)
-        before = self.record(segment_id)
+        before = self._records.get(segment_id, NEW)
         entry = LogEntry(segment_id, event, at, payload)
         after = self._records[segment_id] = before.after(entry)
         self._counts[before.state] -= 1
@@ -78,7 +78,7 @@ class RunState:
 
     def state(self, segment_id: str) -> State:
         """The state in the segment's record."""
-        return self.record(segment_id).state
+        return self._records.get(segment_id, NEW).state
 
     def count(self, *states: State) -> int:
         """How many of this session's segments are in one of these states."""

@@ -1,4 +1,4 @@
-"""What an answer means for an export: one function for submits, one for polls.
+"""The meaning of an answer for an export: one function for submits, one for polls.
 
 Both take the result of one request, and return a `Verdict`: which events of `lifecycle` happened,
 and whether, and when, the vendor is asked again. Bulk runs, `export()` and `request_export()` use
@@ -58,7 +58,7 @@ from segments_async.errors import (
 from segments_async.models import Export, ExportStatus
 from segments_async.results import NotExported
 
-#: Seconds during which a 404 to a poll may mean that the vendor's left hand doesn't know yet, and
+#: Seconds during which a 404 to a poll may mean that not all servers know the export yet, and
 #: a COMPLETE without a link that the upload isn't listed yet.
 MISSING_GRACE = 10.0
 LINK_GRACE = 60.0
@@ -74,7 +74,7 @@ Result = ApiAnswer | APIConnectionError | DecodeError | None
 
 @attrs.frozen(kw_only=True)
 class Verdict:
-    """What a request's result means for its export.
+    """The meaning of a request's result for its export.
 
     Attributes:
         events: what happened, in order; none where nothing new is known.
@@ -100,24 +100,24 @@ class Verdict:
 
 @attrs.frozen
 class Missing:
-    """Answers that lack what must come soon."""
+    """Answers in a row that lack the export, or its link, which must come soon."""
 
     count: int
     since: float
 
     @classmethod
     def once_more(cls, before: Missing | None, now: float) -> Missing:
-        """One more of them."""
+        """These answers and one more."""
         return cls(1, now) if before is None else cls(before.count + 1, before.since)
 
     def lasts(self, now: float, grace: float) -> bool:
-        """Whether that is no moment's delay any more."""
+        """Whether these answers came for longer than the grace period, in seconds."""
         return self.count >= MISSING_ANSWERS and now - self.since > grace
 
 
 @attrs.frozen(kw_only=True)
 class PollJob:
-    """What is known of an export that is polled.
+    """The facts about an export that is polled.
 
     Attributes:
         export_id: the vendor's id of it.
@@ -137,7 +137,7 @@ class PollJob:
 def on_submit(
     segment_id: str, request: ApiRequest, result: Result, *, now: float, chance: float
 ) -> Verdict:
-    """What a POST's result means for the segment's export.
+    """The meaning of a POST's result for the segment's export.
 
     Args:
         segment_id: of the segment that was to be exported.
@@ -162,14 +162,13 @@ def on_submit(
     if not is_id(export.export_id):
         return _unusable_id(segment_id, request, export)
     job = PollJob(export_id=export.export_id, segment_id=segment_id, submitted_at=now)
-    after = _on_status(job, request, export, now)
-    return attrs.evolve(after, events=(Event.ACCEPTED, *after.events))
+    return _on_status(job, request, export, now, (Event.ACCEPTED,))
 
 
 def on_poll(
     job: PollJob, request: ApiRequest, result: Result, *, now: float, chance: float
 ) -> Verdict:
-    """What a poll's result means for the export.
+    """The meaning of a poll's result for the export.
 
     Args:
         job: the export.
@@ -193,7 +192,7 @@ def on_poll(
 
 
 def anothers_export(segment_id: str, request: ApiRequest) -> Verdict:
-    """What a POST's answer means that names the export of another segment as this one's."""
+    """The meaning of an answer to a POST that has the id of another segment's export."""
     error = DecodeError(
         f"{request.method} {request.path}: the id of another segment's export at $.exportId",
         method=request.method,
@@ -280,29 +279,32 @@ def _unusable_id(segment_id: str, request: ApiRequest, export: Export) -> Verdic
     return Verdict(events=events, export=outcome.export, error=outcome.error)
 
 
-def _on_status(job: PollJob, request: ApiRequest, export: Export, now: float) -> Verdict:
+def _on_status(
+    job: PollJob, request: ApiRequest, export: Export, now: float, before: tuple[Event, ...] = ()
+) -> Verdict:
+    """What the vendor's status means; `before`: the events that happened before it."""
     if export.status == ExportStatus.FAILED:
         failed = ExportFailedError(
             f"segment {job.segment_id}: the vendor says that export {export.export_id} failed",
             segment_id=job.segment_id,
             export=export,
         )
-        return Verdict(events=(Event.FAILED,), export=export, error=failed)
+        return Verdict(events=(*before, Event.FAILED), export=export, error=failed)
     if is_complete(export):
-        return Verdict(events=(Event.COMPLETED,), export=export)
+        return Verdict(events=(*before, Event.COMPLETED), export=export)
     again_at = next_poll_at(now, job.submitted_at)
     if export.status != ExportStatus.COMPLETE:
-        return Verdict(export=export, again_at=again_at)
+        return Verdict(events=before, export=export, again_at=again_at)
     missing = Missing.once_more(job.missing, now)
     if not missing.lasts(now, LINK_GRACE):
-        return Verdict(export=export, again_at=again_at, missing=missing)
+        return Verdict(events=before, export=export, again_at=again_at, missing=missing)
     error = DecodeError(
         f"{request.method} {request.path}: COMPLETE without a link at $.filename",
         method=request.method,
         path=request.path,
         where="$.filename",
     )
-    return Verdict(events=(Event.GAVE_UP,), export=export, error=error)
+    return Verdict(events=(*before, Event.GAVE_UP), export=export, error=error)
 
 
 def _poll_refused(job: PollJob, error: APIStatusError, now: float, chance: float) -> Verdict:

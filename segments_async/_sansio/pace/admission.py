@@ -1,4 +1,4 @@
-"""Whether a request may go now, and what its result means for the requests after it.
+"""Whether a request may be sent now, and the effect of its result on later requests.
 
 Five parts may delay a request. `Admission` asks all of them before each request:
 
@@ -182,7 +182,7 @@ class Admission(Generic[Target]):
         return Grant(queued, now, epoch, guard_probe, instead)
 
     def _submit_probes(self, now: float) -> bool:
-        """Whether a submit is sent as itself though the vendor seems to be away."""
+        """Whether a submit, and no list in its place, is sent though the vendor seems away."""
         return self._list_probes.in_vain and self._submit_hold.next_at() <= now
 
     def _submits_held_until(self) -> float:

@@ -85,7 +85,7 @@ class TicketGuard:
         return self._until
 
     def on_internal_error(self, now: float) -> None:
-        """A 500. One to a request sent before the first 500 came doesn't double the pause."""
+        """A 500. The pause is not doubled if the request was sent before the first 500 came."""
         self.internal_errors += 1
         if self.armed and not self._probing:
             return

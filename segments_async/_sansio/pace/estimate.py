@@ -1,4 +1,4 @@
-"""How fast the vendor lets requests go, estimated from intervals between blocks.
+"""The estimate of the vendor's limit, made from intervals between blocks.
 
 The equations are at the head of `pacer`. This module has R (the estimate) and K (the plateau, for
 how many requests R is kept), and the growth of the rate after the plateau. `search` has the way to
@@ -84,7 +84,7 @@ EVIDENCE_OF_A_SHARE = 100
 
 
 class Estimate:
-    """What the vendor is believed to grant, and for how long that is kept to.
+    """The estimate of the rate that the vendor grants, and for how long it is kept.
 
     Args:
         granted: requests/s that the caller knows of; None: to be found.
@@ -222,7 +222,7 @@ class Estimate:
         return min(LONGEST_PLATEAU, longest, borne)
 
     def _find(self, interval: Interval) -> Finding:
-        """What the vendor grants, in requests/s, from the interval that the block ended."""
+        """The rate that the vendor grants, in requests/s, from the interval before the block."""
         recent = self._recent.add(interval)
         if self._memory and self._still_remembers(interval):
             return Finding(granted=self.granted)

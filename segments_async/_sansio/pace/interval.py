@@ -1,4 +1,4 @@
-"""What the pacer measures between two blocks: the evidence of its estimate."""
+"""The measurement between two blocks: the evidence of the pacer's estimate."""
 
 from __future__ import annotations
 

@@ -255,7 +255,7 @@ class ListProbes:
             self._failed += 1 if status == self._submit_status else UNLIKE_LISTS
 
     def on_submit_sent(self) -> None:
-        """A submit goes as itself."""
+        """A submit, and no list in its place, is sent."""
         self._failed = 0
         self._enough *= 2
 

@@ -1,4 +1,4 @@
-"""When the next request may go: finding the limit that the vendor doesn't tell.
+"""When the next request may be sent: the search for a limit that the vendor doesn't name.
 
 The vendor's page says 429 and no number. So the pacer sends evenly, a little faster with every
 accepted request, until a 429 says that the rate was too high. Then it holds all requests, sends
@@ -132,6 +132,11 @@ class Pacer:
         self._cut_rate = self._rate
         self._asked_to_wait = False
         self._asked_for = 0.0
+
+    def __repr__(self) -> str:
+        rate = "no limit" if self.rate is None else f"at most {self.rate:.3g} requests/s"
+        block = ", held by a 429" if self._blocked else ""
+        return f"<Pacer: {rate}, {self.throttled} answers of 429{block}>"
 
     @property
     def blocked(self) -> bool:

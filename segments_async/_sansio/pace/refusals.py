@@ -1,4 +1,4 @@
-"""One submit that is refused with "not now" again and again, while other requests pass.
+"""A submit that is refused with "not now" again and again, while other requests are granted.
 
 A 429 concerns all requests as long as no other request passes; then only waiting helps. But vendors
 have answered 429 for ever to one export and to no other. Such an export would keep its run from

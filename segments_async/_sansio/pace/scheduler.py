@@ -257,17 +257,18 @@ class _Queue(Generic[Target]):
         heapq.heappush(self._entries, (key, queued.entry, queued))
 
     def __bool__(self) -> bool:
-        """Whether a request is queued; cancelled ones are dropped from the head."""
-        while self._entries:
-            _, entry, queued = self._entries[0]
-            if entry == queued.entry:
-                return True
-            heapq.heappop(self._entries)
-        return False
+        """Whether a request is queued."""
+        return self.first() < math.inf
 
     def first(self) -> float:
-        """The smallest key; inf in an empty queue."""
-        return self._entries[0][0] if self else math.inf
+        """The smallest key; inf in an empty queue. Cancelled requests are dropped from the head."""
+        entries = self._entries
+        while entries:
+            key, entry, queued = entries[0]
+            if entry == queued.entry:
+                return key
+            heapq.heappop(entries)
+        return math.inf
 
     def pop(self) -> QueuedRequest[Target]:
         """Take the first request; the queue is not empty."""

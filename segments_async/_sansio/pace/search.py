@@ -41,7 +41,7 @@ TIMES_GRANTED = 2.0
 
 @attrs.frozen(kw_only=True)
 class Finding:
-    """What an interval says: the rate that the vendor grants, or at which rate to search on.
+    """The result of an interval: the rate that the vendor grants, or the next rate of the search.
 
     Attributes:
         granted: requests/s; None while the search goes on.
@@ -95,7 +95,7 @@ class Search:
         return Finding(rate=slower)
 
     def after_long_block(self, interval: Interval, blocks: int) -> Finding:
-        """A window, a Retry-After, or another user who has used the limit up."""
+        """Decide after a long block: a window, a Retry-After, or another user caused it."""
         if blocks and (finding := self._framed_by_blocks(interval)) is not None:
             return finding
         cut_rate = interval.cut_rate

@@ -38,7 +38,7 @@ DEEPEST_CUT = 0.85
 
 @attrs.frozen
 class GroupView:
-    """What all processes of the account know together.
+    """The reports of all processes of the account together.
 
     Attributes:
         limit: the sum, in requests/s; None where no process has found a rate.
@@ -57,7 +57,7 @@ class GroupView:
 
 @attrs.frozen
 class Report:
-    """What one process writes to the journal.
+    """The report that one process writes to the journal.
 
     Attributes:
         limit: the sum with this process's rate, in requests/s; None where none is known.
@@ -76,7 +76,7 @@ class Report:
 
 @attrs.frozen
 class Own:
-    """What one process knows by itself.
+    """The measurements of one process.
 
     Attributes:
         found: requests/s that its pacer believes are granted; None: none yet.
@@ -140,7 +140,7 @@ class Share:
         self._from_memory = False
 
     def own(self, pacer: Pacer, *, leaves: bool = False) -> Own:
-        """What this process knows now; `took` follows once it is reported.
+        """The present measurements of this process; `took` is called once they are reported.
 
         Args:
             pacer: the pacer that holds this share.

@@ -1,4 +1,4 @@
-"""When a request's time is over, in a process that may have stood still.
+"""The end of a request's time, in a process that may have stood still.
 
 A process is stopped (Ctrl-Z and `fg`, `docker pause`, a virtual machine that is moved), or one of
 its callbacks blocks the event loop. When the process goes on, all timers of the meantime are due at

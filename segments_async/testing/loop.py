@@ -1,32 +1,27 @@
-"""Virtual time for async tests, on asyncio and on trio.
+"""Virtual time for async tests: where every task waits for a timer, the clock jumps to that timer.
 
-A clock that jumps: when every task waits for a timer, time moves to the earliest one at once,
-so that a run of four hours takes milliseconds and is the same every time.
-
-Worker threads are seen, as long as they come from the backend's default limiter
-(``anyio.to_thread.run_sync`` without ``limiter=``): time stands still until they are done.
-Real sockets are not seen; a test that talks over one is marked ``real_time``.
+A run of four hours takes milliseconds, and is the same every time. Worker threads are waited for,
+as long as they come from anyio's, trio's or asyncio's default limiter or executor: time stands
+still until they are done. Sockets are not waited for. A test that talks over a real one needs real
+time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import selectors
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
 
 import anyio.to_thread
-import trio
-from trio.testing import MockClock
+from anyio import CapacityLimiter
 
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
 
-#: Real seconds to look away while a worker thread, or a socket, may still answer.
-_GLANCE = 0.002
+#: Real seconds to wait at a time while a worker thread, or a socket, may still answer.
+GLANCE = 0.002
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -43,7 +38,7 @@ class _JumpingSelector(selectors.DefaultSelector):
             return events
         if timeout is None or self._busy():
             # No timer at all (real I/O, or a deadlock), or a thread at work: really wait.
-            return super().select(_GLANCE)
+            return super().select(GLANCE)
         self._jump(timeout)
         return events
 
@@ -51,12 +46,14 @@ class _JumpingSelector(selectors.DefaultSelector):
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
     """An asyncio event loop whose clock starts at 0 and jumps to the next timer when idle.
 
-    Give it to anyio as ``loop_factory``.
+    ``asyncio.Runner(loop_factory=VirtualTimeLoop)`` runs a coroutine in it.
     """
 
     def __init__(self) -> None:
         self._now = 0.0
         self._executor_jobs = 0
+        self._limiter: CapacityLimiter | None = None
+        self._finding: asyncio.Task[None] | None = None
         super().__init__(_JumpingSelector(jump=self._jump, busy=self._busy))
 
     def time(self) -> float:
@@ -79,34 +76,24 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._now += seconds
 
     def _busy(self) -> bool:
-        if self._executor_jobs:
+        if self._limiter is None:
+            # anyio finds the limiter of this loop from within a task only, and none runs now.
+            self._finding = self._finding or self.create_task(self._find_limiter())
             return True
-        return anyio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
+        return self._executor_jobs > 0 or self._limiter.borrowed_tokens > 0
+
+    async def _find_limiter(self) -> None:
+        self._limiter = anyio.to_thread.current_default_thread_limiter()
 
 
-def virtual_trio_clock() -> MockClock:
-    """A trio clock that starts at 0 and jumps to the next deadline when idle and no thread works.
+def virtual_time(backend: str) -> tuple[str, dict[str, Any]]:
+    """The value of an ``anyio_backend`` fixture that has virtual time.
 
-    trio offers no public way to hold back the jump while a thread works, hence the private
-    method; the ``dev`` extra pins trio to the minor version in which it is so.
+    Args:
+        backend: ``"asyncio"`` or ``"trio"``.
     """
-    clock = MockClock(autojump_threshold=0)
-    jump = clock._autojump
+    if backend == "trio":
+        from segments_async.testing.clock import VirtualClock  # needs trio
 
-    def jump_unless_busy() -> None:
-        thread_at_work = trio.to_thread.current_default_thread_limiter().borrowed_tokens > 0
-        no_deadline = trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
-        if thread_at_work or no_deadline:
-            time.sleep(_GLANCE)
-        else:
-            jump()
-
-    setattr(clock, "_autojump", jump_unless_busy)  # noqa: B010 - to a type checker it is a method
-    return clock
-
-
-def backend(name: str) -> tuple[str, dict[str, Any]]:
-    """The arguments of ``anyio.run`` and of the ``anyio_backend`` fixture, in virtual time."""
-    if name == "trio":
-        return name, {"clock": virtual_trio_clock()}
-    return name, {"loop_factory": VirtualTimeLoop}
+        return backend, {"clock": VirtualClock()}
+    return backend, {"loop_factory": VirtualTimeLoop}

@@ -1,0 +1,122 @@
+"""A FastAPI service that exports segments in the background, and tells how far it is.
+
+    pip install 'segments-async[journal]' fastapi uvicorn
+    uvicorn app:app
+
+`POST /exports/{name}` starts the run of that name, or goes on with it after a restart. `GET` says
+how far it is, and `GET /exports/{name}/events` streams that as server-sent events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
+
+from segments_async import BulkReport, BulkRun, Exported, SegmentsClient, SegmentsError
+
+
+class Job:
+    """One run of the service, which any request may look at."""
+
+    def __init__(self) -> None:
+        self.run: BulkRun[Exported] | None = None
+        self.report: BulkReport[Exported] | None = None
+        self.error: SegmentsError | None = None
+        self.started = anyio.Event()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The job as a response."""
+        return {
+            "state": "failed" if self.error else "ended" if self.report else "running",
+            "error": None if self.error is None else str(self.error),
+            "progress": None if self.run is None else self.run.progress.to_dict(),
+            "not_exported": [o.to_dict() for o in self.report.not_exported] if self.report else [],
+        }
+
+
+class Exports:
+    """The jobs of one process. One client serves all of them, so that they share the rate limit."""
+
+    def __init__(self, client: SegmentsClient, tasks: TaskGroup, directory: Path) -> None:
+        self._client = client
+        self._tasks = tasks
+        self._directory = directory
+        self.jobs: dict[str, Job] = {}
+
+    def start(self, name: str) -> Job:
+        """Start the run, unless this process has it already."""
+        if name not in self.jobs:
+            self.jobs[name] = Job()
+            self._tasks.start_soon(self._work, name, self.jobs[name])
+        return self.jobs[name]
+
+    async def _work(self, name: str, job: Job) -> None:
+        try:
+            segments = await self._client.list_segments()
+            async with self._client.open_bulk_export(
+                segments, self._directory / name, journal=self._directory / "runs.db", run=name
+            ) as run:
+                job.run = run
+                job.started.set()
+                job.report = await run.report()
+        except SegmentsError as error:  # of the account: errors of segments are in the report
+            job.error = error
+        finally:
+            job.started.set()
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """The client and its jobs live as long as the service. A job that is cut off goes on later."""
+    async with SegmentsClient.from_env() as client, anyio.create_task_group() as tasks:
+        directory = Path(os.environ.get("EXPORTS", "exports"))
+        await anyio.Path(directory).mkdir(mode=0o700, exist_ok=True)
+        app.state.exports = Exports(client, tasks, directory)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+app = FastAPI(lifespan=lifespan)
+
+
+def job_named(name: str) -> Job:
+    """The job, or 404."""
+    jobs: dict[str, Job] = app.state.exports.jobs
+    if name not in jobs:
+        raise HTTPException(404, f"no export named {name}")
+    return jobs[name]
+
+
+@app.post("/exports/{name}", status_code=202)
+async def start(name: str) -> dict[str, Any]:
+    """Start an export of all segments, or find the one of this name."""
+    job: Job = app.state.exports.start(name)
+    return job.to_dict()
+
+
+@app.get("/exports/{name}")
+async def status(name: str) -> dict[str, Any]:
+    """How far an export is, and why nothing moves."""
+    return job_named(name).to_dict()
+
+
+@app.get("/exports/{name}/events")
+async def events(name: str) -> StreamingResponse:
+    """The same as server-sent events, as it changes."""
+    return StreamingResponse(_events(job_named(name)), media_type="text/event-stream")
+
+
+async def _events(job: Job) -> AsyncIterator[str]:
+    await job.started.wait()
+    if job.run is not None:
+        async for progress in job.run.changes(1.0):
+            yield f"data: {json.dumps(progress.to_dict())}\n\n"

@@ -1,0 +1,159 @@
+"""The pytest plugin: the fixture `segments_sandbox`, and virtual time for marked tests.
+
+pytest imports this module in every project in whose environment the package is installed. So it
+imports nothing but pytest, and the rest when a test asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from segments_async.testing.account import SegmentsSandbox
+
+INI = "segments_virtual_time"
+MARKER = "virtual_time"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option for projects all of whose async tests have virtual time."""
+    parser.addini(INI, "run every async test in virtual time", type="bool", default=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Describe the markers."""
+    config.addinivalue_line(
+        "markers",
+        f"{MARKER}(on=True): run the async test in virtual time: its event loop's clock jumps to "
+        "the next timer when every task waits (segments-async)",
+    )
+    config.addinivalue_line(
+        "markers",
+        "segments_sandbox(allow=(), **options): options of the account that the fixture "
+        "segments_sandbox makes, and names of checks to switch off (segments-async)",
+    )
+
+
+@pytest.fixture
+def segments_sandbox(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[SegmentsSandbox]:
+    """An account of the vendor's that answers every `SegmentsClient` of the test.
+
+    ``@pytest.mark.segments_sandbox(segments=20, rows=5)`` passes options of
+    `segments_async.sandbox.Sandbox`. At the test's end `segments_async.testing.checks` are made;
+    ``allow=["duplicate_exports"]`` switches one off.
+    """
+    from segments_async.testing.account import ENVIRONMENT, SegmentsSandbox
+
+    marker = request.node.get_closest_marker("segments_sandbox")
+    options: dict[str, Any] = dict(marker.kwargs) if marker is not None else {}
+    allowed = options.pop("allow", ())
+    account = SegmentsSandbox(**options)
+    account.allow(*allowed)
+    monkeypatch.delenv("SEGMENTS_BASE_URL", raising=False)
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    with account.answering():
+        yield account
+    if problems := account.problems():
+        pytest.fail("The vendor saw what it should not:\n" + "\n".join(problems), pytrace=False)
+
+
+# --------------------------------------------------------------------- virtual time
+
+
+def is_virtual(node: pytest.Item | pytest.Collector) -> bool:
+    """Whether the node's tests have virtual time, by its closest marker or by the option."""
+    marker = node.get_closest_marker(MARKER)
+    if marker is None:
+        return bool(node.config.getini(INI))
+    return bool(marker.args[0] if marker.args else marker.kwargs.get("on", True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    """For anyio's plugin: the backend gets a virtual clock where the test has virtual time."""
+    if fixturedef.argname != "anyio_backend" or not is_virtual(request.node):
+        return (yield)
+    func: Any = fixturedef.func
+    if inspect.isgeneratorfunction(func):
+        raise pytest.UsageError("virtual_time: anyio_backend has to return its value, not yield it")
+
+    def virtual(**arguments: Any) -> tuple[str, dict[str, Any]]:
+        return _in_virtual_time(func(**arguments))
+
+    patched: Any = fixturedef
+    patched.func = virtual
+    try:
+        return (yield)
+    finally:
+        patched.func = func
+
+
+def _in_virtual_time(backend: Any) -> tuple[str, dict[str, Any]]:
+    """The backend that the fixture `anyio_backend` returned, with a virtual clock."""
+    from segments_async.testing.loop import virtual_time
+
+    name, options = _parts_of(backend)
+    kept = {key: value for key, value in options.items() if key != "use_uvloop"}
+    return name, kept | virtual_time(name)[1]
+
+
+def _parts_of(backend: Any) -> tuple[str, dict[str, Any]]:
+    """The name and the options; anyio's plugin takes a name alone, too."""
+    return (backend, {}) if isinstance(backend, str) else backend
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Refuse a marked test whose loop was made for its whole module, without a look at the test."""
+    backend = getattr(item, "funcargs", {}).get("anyio_backend")
+    if backend is not None and is_virtual(item) and not _has_virtual_clock(backend):
+        raise pytest.UsageError(
+            f"{item.nodeid}: the fixture anyio_backend has a wider scope than this test, so the "
+            "test's marker came too late. Mark the module (pytestmark = pytest.mark.virtual_time), "
+            "or define anyio_backend with the scope of a function"
+        )
+
+
+def _has_virtual_clock(backend: Any) -> bool:
+    from segments_async.testing.loop import VirtualTimeLoop
+
+    _, options = _parts_of(backend)
+    factory: Any = options.get("loop_factory")
+    return "clock" in options or (inspect.isclass(factory) and issubclass(factory, VirtualTimeLoop))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, object, object]:
+    """For pytest-asyncio: with the first marked test, its loops come from this plugin.
+
+    A wrapper, so that it runs before pytest-asyncio's own implementation.
+    """
+    manager, name = metafunc.config.pluginmanager, f"{__name__}.asyncio"
+    present = manager.has_plugin("asyncio") and not manager.has_plugin(name)
+    if present and is_virtual(metafunc.definition):
+        manager.register(_LoopFactories(), name)
+    return (yield)
+
+
+class _LoopFactories:
+    """The loops of pytest-asyncio, from 1.4 on. A project's own hook comes first."""
+
+    @pytest.hookimpl(trylast=True, optionalhook=True)
+    def pytest_asyncio_loop_factories(
+        self, item: pytest.Item
+    ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+        if not is_virtual(item):
+            return {"default": asyncio.new_event_loop}
+        from segments_async.testing.loop import VirtualTimeLoop
+
+        return {"virtual": VirtualTimeLoop}
