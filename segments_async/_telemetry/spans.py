@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _SUBMITTED = frozenset({Event.ACCEPTED, Event.REFUSED, Event.LOST, Event.NOT_SENT})
 _FETCHED = frozenset({Event.FETCHED, Event.EXPIRED, Event.GAVE_UP})
 _ENDED = frozenset({Event.FAILED, Event.LOST, Event.EXPIRED})
+_MAY_BE_FIRST = frozenset({Event.ADOPTED, Event.RESUMED, Event.FETCH})
 _NOTED = frozenset(Event) - {Event.COMPLETED, Event.UNCHANGED}
 
 #: How an export ended that a run replaced by another one.
@@ -58,6 +59,17 @@ class Times:
     fetch_began: float | None = None
     fetch: tuple[float, float] | None = None
     ended: float | None = None
+
+    def note(self, event: Event, now: float) -> None:
+        """Something happened to the export after its beginning."""
+        if event is Event.FETCH:
+            self.fetch_began = now
+        elif event in _SUBMITTED:
+            self.submit, self.submit_result = (self.began, now), event
+        elif event in _FETCHED and self.fetch_began is not None:
+            self.fetch = (self.fetch_began, now)
+        if event in _ENDED:
+            self.ended = now
 
 
 class ExportSpans:
@@ -102,26 +114,18 @@ class ExportSpans:
             self._metrics.on_unknown_submit()
         if event not in _NOTED:
             return
-        now, key = anyio.current_time(), self._key(segment_id)
+        key = self._key(segment_id)
+        self._note(key, event, anyio.current_time())
+        if event is Event.OPTED_IN and key in self._times and before in _REPLACED:
+            self._on_replaced(segment_id, export_id, _REPLACED[before])
+
+    def _note(self, key: str | None, event: Event, now: float) -> None:
         if event is Event.INTENT:
             self._times[key] = Times(now)
-            return
-        if event is Event.ADOPTED or event is Event.FETCH or event is Event.RESUMED:
-            times = self._times.setdefault(key, Times(now))
-            if event is Event.FETCH:
-                times.fetch_began = now
-            return
-        known = self._times.get(key)
-        if known is None:
-            return
-        if event in _SUBMITTED:
-            known.submit, known.submit_result = (known.began, now), event
-        elif event in _FETCHED and known.fetch_began is not None:
-            known.fetch = (known.fetch_began, now)
-        if event in _ENDED:
-            known.ended = now
-        elif event is Event.OPTED_IN and (error := _REPLACED.get(before)) is not None:
-            self._on_replaced(segment_id, export_id, error)
+        elif event in _MAY_BE_FIRST:
+            self._times.setdefault(key, Times(now)).note(event, now)
+        elif (known := self._times.get(key)) is not None:
+            known.note(event, now)
 
     def _on_replaced(
         self, segment_id: str | None, export_id: str | None, error: type[ExportError]
@@ -138,25 +142,19 @@ class ExportSpans:
 
     def on_end(self, end: End) -> None:
         """Make the export's spans."""
-        now, wall = anyio.current_time(), time.time()
         times = self._times.pop(self._key(end.segment_id), None)
         if end.earlier:
             return
+        clock = _Clock(anyio.current_time(), time.time())
         if times is not None and times.ended is not None:
-            now, wall = times.ended, wall - (now - times.ended)
-        seconds: float | None = None
-        if end.submitted_at is not None and (times is None or times.submit is None):
-            # An earlier session submitted it, or another caller did.
-            seconds = max(0.0, wall - end.submitted_at.timestamp())
-        elif times is not None:
-            seconds = now - times.began
+            clock = _Clock(times.ended, clock.wall - (clock.now - times.ended))
+        seconds = _seconds(end, times, clock)
         if self._metrics is not None:
             self._metrics.on_file(end)
             if self._operation in (Operation.EXPORT, Operation.WAIT):
                 self._metrics.on_end(end, seconds)
         if self._tracer is not None and seconds is not None:
-            times = times or Times(now)
-            self._make_spans(self._tracer, end, times, seconds, _Clock(now, wall))
+            self._make_spans(self._tracer, end, times or Times(clock.now), seconds, clock)
 
     def on_closed(self) -> None:
         """Nothing more follows."""
@@ -246,3 +244,11 @@ class _Clock:
     def at(self, moment: float) -> int:
         """The wall clock's time at a moment of the event loop's clock, in nanoseconds."""
         return int((self.wall - (self.now - moment)) * 1e9)
+
+
+def _seconds(end: End, times: Times | None, clock: _Clock) -> float | None:
+    """How long the export took; None where the vendor was not asked for it."""
+    if end.submitted_at is not None and (times is None or times.submit is None):
+        # An earlier session submitted it, or another caller did.
+        return max(0.0, clock.wall - end.submitted_at.timestamp())
+    return None if times is None else clock.now - times.began
