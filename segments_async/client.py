@@ -19,6 +19,7 @@ from typing import Any, Self, Unpack, overload
 import anyio
 import anyio.to_thread
 
+from segments_async._exports.call_state import CallState, ids_of
 from segments_async._exports.files import ExportFiles
 from segments_async._exports.followers import CallFollower
 from segments_async._exports.registry import ExportRegistry
@@ -61,6 +62,8 @@ from segments_async._sansio.files.links import MOST_REDIRECTS, S3_HOSTS, check_a
 from segments_async._sansio.jobs.exports import is_complete
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import PollScheduler
+from segments_async._telemetry.listener import Operation
+from segments_async._telemetry.log_lines import LogLines
 from segments_async.errors import (
     ConfigurationError,
 )
@@ -169,6 +172,8 @@ class SegmentsClient:
         self._storage = _storage(file_clients, check_patterns(file_hosts), loopback=origin.loopback)
         self._enter = partial(_enter, self._binding, self._api, self._storage)
         self._calls = Calls(self._gate)
+        self._lines = LogLines(None)
+        self._heard = partial(_heard, self._lines)
         self._download_slots = anyio.Semaphore(downloads, max_value=downloads)
         self._files = ExportFiles(self._storage, self._download_slots, self.get_export)
         self._resources = Resources(
@@ -228,6 +233,7 @@ class SegmentsClient:
             for clients in self._own:
                 clients.forget()
             return
+        self._lines.on_closed()
         with anyio.CancelScope(shield=True):
             for clients in self._own:
                 await clients.aclose()
@@ -285,9 +291,11 @@ class SegmentsClient:
         """
         segment_id = segment_id_of(segment)
         self._enter()
-        follower = CallFollower()
-        start = partial(self._resources.registry.start_alone, follower, segment_id, output_format)
-        return await self._resources.wait(follower, start, until=_is_accepted)
+        with self._heard(Operation.REQUEST, (segment_id, None)) as state:
+            follower = CallFollower(state)
+            registry = self._resources.registry
+            start = partial(registry.start_alone, follower, segment_id, output_format)
+            return await self._resources.wait(follower, start, until=_is_accepted)
 
     async def get_export(self, export: Export | str, *, timeout: float | None = None) -> Export:
         """Ask once where an export stands.
@@ -329,16 +337,17 @@ class SegmentsClient:
         self._enter(files=False)
         if isinstance(export, Export) and is_complete(export):
             return export
-        follower = CallFollower()
-        join = partial(
-            self._resources.registry.join_export,
-            follower,
-            export_id,
-            export if isinstance(export, Export) else None,
-        )
-        with anyio.move_on_after(timeout):
-            return await self._resources.wait(follower, join)
-        raise follower.timeout_error(timeout)
+        with self._heard(Operation.WAIT, ids_of(export)) as state:
+            follower = CallFollower(state)
+            join = partial(
+                self._resources.registry.join_export,
+                follower,
+                export_id,
+                export if isinstance(export, Export) else None,
+            )
+            with anyio.move_on_after(timeout):
+                return await self._resources.wait(follower, join)
+            raise follower.timeout_error(timeout)
 
     async def download_export(
         self, export: Export | str, to: StrPath, *, overwrite: bool = False
@@ -358,7 +367,10 @@ class SegmentsClient:
         """
         self._enter(asks_api=False)
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
-        return await self._files.fetch(await self._files.with_link(export), target)
+        with self._heard(Operation.DOWNLOAD, ids_of(export)) as state:
+            found = await self._files.with_link(export)
+            state.on_fetch(found)
+            return state.on_fetched(await self._files.fetch(found, target))
 
     @contextlib.asynccontextmanager
     async def open_export(self, export: Export | str) -> AsyncGenerator[ExportBody]:
@@ -406,12 +418,14 @@ class SegmentsClient:
         segment_id = segment_id_of(segment)
         self._enter()
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
-        follower = CallFollower()
-        with anyio.move_on_after(timeout):
-            join = partial(self._resources.registry.join_segment, follower, segment_id)
-            complete = await self._resources.wait(follower, join)
-            return await self._files.fetch(complete, target)
-        raise follower.timeout_error(timeout)
+        with self._heard(Operation.EXPORT, (segment_id, None)) as state:
+            follower = CallFollower(state)
+            with anyio.move_on_after(timeout):
+                join = partial(self._resources.registry.join_segment, follower, segment_id)
+                complete = await self._resources.wait(follower, join)
+                state.on_fetch(complete)
+                return state.on_fetched(await self._files.fetch(complete, target))
+            raise follower.timeout_error(timeout)
 
     # ----------------------------------------------------------------- bulk
 
@@ -509,6 +523,13 @@ def _show_keywords_of_from_env() -> None:
 
 
 _show_keywords_of_from_env()
+
+
+def _heard(
+    lines: LogLines, operation: Operation, of: tuple[str | None, str | None]
+) -> contextlib.AbstractContextManager[CallState]:
+    """The state of one call's export, whose changes and end are told to those who listen."""
+    return CallState(operation, lines, of).until_the_end()
 
 
 def _enter(

@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"results"}),
     frozenset({"_sansio"}),
-    frozenset({"_filesystem", "_http"}),
+    frozenset({"_filesystem", "_http", "_telemetry"}),
     frozenset({"_journal"}),
     frozenset({"_pace", "_files"}),
     frozenset({"_exports"}),
@@ -162,7 +162,8 @@ def test_core_needs_no_extra() -> None:
     program = (
         "import sys\n"
         f"sys.path.insert(0, {path!r})\n"
-        "for name in 'botocore cyclopts rich sqlalchemy starlette trio uvicorn'.split():\n"
+        "for name in 'botocore cyclopts opentelemetry rich sqlalchemy starlette trio uvicorn'"
+        ".split():\n"
         "    sys.modules[name] = None\n"  # as if it were not installed
         "from segments_async import *"
     )
@@ -173,10 +174,16 @@ def test_core_needs_no_extra() -> None:
 def test_core_imports_only_its_dependencies() -> None:
     """The core imports the standard library and httpx, attrs, cattrs, anyio; extras import more.
 
-    And httpcore, httpx's own, in `_http`: only its pools take a network backend of ours.
+    And httpcore, httpx's own, in `_http`: only its pools take a network backend of ours. And
+    OpenTelemetry's API, in `_telemetry`, where somebody else has imported it already.
     """
     allowed = {"anyio", "attr", "attrs", "cattrs", "httpx", "segments_async", "__future__"}
-    extras = {"_journal": {"sqlalchemy"}, "_http": {"httpcore"}, "testing": {"pytest", "trio"}}
+    extras = {
+        "_journal": {"sqlalchemy"},
+        "_http": {"httpcore"},
+        "_telemetry": {"opentelemetry"},
+        "testing": {"pytest", "trio"},
+    }
     foreign = {
         (ids(path), name)
         for path in MODULES

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import anyio
 
+from segments_async._exports.call_state import CallState
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
 from segments_async._exports.shared_export import SharedExport, last_setback
@@ -27,11 +28,15 @@ T = TypeVar("T")
 class CallFollower:
     """A single call, as a follower of an export.
 
+    Args:
+        state: where the export stands, for those who listen.
+
     Attributes:
         shared: the export that the call follows, or followed; None before it joined one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, state: CallState) -> None:
+        self._state = state
         self._mailbox: Mailbox | None = None
         self.shared: SharedExport | None = None
 
@@ -43,6 +48,7 @@ class CallFollower:
 
     async def record(self, shared: SharedExport, event: Event) -> None:
         """A single call keeps no journal."""
+        self._state.apply(shared, event)
 
     async def unfinished(self, shared: SharedExport, now: float, *, answered: bool) -> None:
         """A single call's timeout is a cancel scope."""
@@ -72,6 +78,7 @@ class CallFollower:
         """
         with gate.mailbox() as self._mailbox:
             shared = self.shared = join()
+            self._state.on_joined(shared)
             with registry.waiting(self._mailbox, self, shared):
                 while not until(shared):
                     item = await gate.next(self._mailbox)

@@ -154,7 +154,7 @@ class ExportRequests:
                 # The caller that waits for it later polls at once.
                 verdict = attrs.evolve(verdict, again_at=now)
         elif first is Event.LOST:
-            logger.warning("%s", verdict.error)
+            logger.warning("%s", str(verdict.error))
         await self._follow(shared, verdict, now)
 
     async def _on_submit_not_sent(
@@ -169,7 +169,7 @@ class ExportRequests:
             logger.warning(
                 "segment %s: its export request is refused while others pass; given up: %s",
                 shared.segment_id,
-                verdict.error,
+                str(verdict.error),
             )
         given_up = shared.alone and shared.tries == TRIES_ALONE
         if given_up or lasting or self._gate.outage.hopeless(now):
@@ -214,7 +214,7 @@ class ExportRequests:
         shared.setback = setback
         shared.setbacks += 1
         level = logging.WARNING if shared.setbacks == SETBACKS_TO_WARN else logging.INFO
-        logger.log(level, "%s; asking again later", setback)
+        logger.log(level, "%s; asking again later", str(setback))
 
     # ----------------------------------------------------------------- a list instead of a POST
 

@@ -115,7 +115,7 @@ async def fetch_file(
             if attempt == DESCRIPTOR_ATTEMPTS or not _out_of_descriptors(exc.__cause__):
                 raise
             # Other tasks of this process use all file descriptors, and will close some.
-            logger.info("%s; again when some are free", exc)
+            logger.info("%s; again when some are free", str(exc))
         await anyio.sleep(full_jitter(attempt, random.random()))
         attempt += 1
 
@@ -251,7 +251,7 @@ class _Fetch:
         self._progress(kept)
         name = self._export.export_id
         if isinstance(exc, AttemptFailed | StorageBroken) and exc.away:
-            logger.info("file of export %s: %s; waiting for storage", name, exc)
+            logger.info("file of export %s: %s; waiting for storage", name, str(exc))
             return
         if not self._limit.on_break(kept):
             reason: DownloadReason = "broken"
@@ -263,7 +263,7 @@ class _Fetch:
         pause = full_jitter(self._limit.without_progress, random.random())
         if isinstance(exc, AttemptFailed) and exc.pause is not None:
             pause = min(exc.pause, LONGEST_PAUSE)
-        logger.info("file of export %s: %s; again in %.1f s", name, exc, pause)
+        logger.info("file of export %s: %s; again in %.1f s", name, str(exc), pause)
         await anyio.sleep(pause)
 
 

@@ -51,13 +51,21 @@ def no_tracing() -> contextlib.AbstractContextManager[Any]:
 
 
 class _Requests(logging.Filter):
-    """Replaces httpx's line about a request, which has the full URL, at INFO."""
+    """Makes httpx's line about a request of ours a line of level DEBUG, without the full URL.
+
+    httpx logs each request at INFO, and a run has hundreds of thousands. So our requests have their
+    lines where httpx's logger is at DEBUG; a caller's own clients keep their lines at INFO.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         url = _in_flight.get()
-        if url is not None:
-            record.msg, record.args = _request_line(record.args, url), None
-        return True
+        if url is None:
+            return True
+        record.msg, record.args = _request_line(record.args, url), None
+        if record.levelno == logging.INFO:
+            # Handlers look at the record's level after this.
+            record.levelno, record.levelname = logging.DEBUG, logging.getLevelName(logging.DEBUG)
+        return logging.getLogger(record.name).isEnabledFor(record.levelno)
 
 
 def _request_line(told: tuple[object, ...] | Mapping[str, object] | None, url: str) -> str:

@@ -17,11 +17,9 @@ random numbers and the log.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import random
 from collections.abc import Generator
-from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
@@ -31,15 +29,14 @@ from segments_async._http.api import SLOTS, STATUS_CAP, Api
 from segments_async._pace.leader import Leader
 from segments_async._pace.permits import Mailbox, Permit, Target
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
-from segments_async._sansio.pace.admission import Admission, Grant, Notice, Wait
+from segments_async._sansio.pace.admission import Admission, Grant, Wait
 from segments_async._sansio.pace.backoff import TicketGuard
 from segments_async._sansio.pace.hold import Hold
 from segments_async._sansio.pace.outage import Outage
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest
+from segments_async._telemetry.pace import hear_pace
 from segments_async.errors import APIConnectionError, DecodeError
-
-logger: logging.Logger = logging.getLogger("segments_async")
 
 
 @attrs.frozen(kw_only=True)
@@ -225,7 +222,7 @@ class Gate:
             answer = await self._api.send(request, permit, cap=cap)
         except APIConnectionError as exc:
             now, chance = anyio.current_time(), random.random()
-            _log(self.admission.on_broken(now, permit.grant, exc, chance))
+            hear_pace(self.admission.on_broken(now, permit.grant, exc, chance))
             raise
         except DecodeError:
             self.admission.on_unreadable(anyio.current_time(), permit.grant, random.random())
@@ -235,7 +232,7 @@ class Gate:
             raise
         else:
             was_blocked = self.pacer.blocked
-            _log(self.admission.on_answer(permit.grant, request, answer, random.random()))
+            hear_pace(self.admission.on_answer(permit.grant, request, answer, random.random()))
             if was_blocked and not self.pacer.blocked:
                 self.on_new_pace()
             if answer.raised is not None and request.body is None:
@@ -254,13 +251,3 @@ class Gate:
         while isinstance(step := self.admission.next(now), Grant):
             step.queued.target.deliver(Permit(step))
         return step
-
-
-def _log(notice: Notice | None) -> None:
-    if notice is None:
-        return
-    text, arguments = notice.text, notice.arguments
-    if notice.pause is not None:
-        until = datetime.now().astimezone() + timedelta(seconds=notice.pause)
-        text, arguments = f"{text} Nothing is sent until %s.", (*arguments, f"{until:%H:%M:%S}")
-    logger.log(logging.WARNING if notice.warning else logging.INFO, text, *arguments)

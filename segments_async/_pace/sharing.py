@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from segments_async._pace.gate import Gate
+from segments_async._sansio.pace.notice import on_new_share
+from segments_async._telemetry.pace import hear_pace
 from segments_async.errors import JournalError
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ class Sharing:
             logger.info("the limit is shared with other processes again")
         if share.took(pacer, own, report):
             self._gate.on_new_pace()
+            hear_pace(on_new_share(pacer.rate, divided=share.divided))
 
     async def _rest(self, finished: anyio.Event) -> bool:
         """Wait until it is time for an exchange. False: the run is finished, and there is none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from segments_async._run.outcomes import Outcomes
 from segments_async._run.request import RunRequest
 from segments_async._run.start import Resources, RunStart
 from segments_async._run.stats import RunStats
+from segments_async._run.telemetry import RunTelemetry
 from segments_async._run.workers import WorkerPool
 from segments_async._sansio.jobs.decisions import (
     Decision,
@@ -53,8 +53,6 @@ from segments_async.errors import (
 from segments_async.models import Export
 from segments_async.results import Completed, NotExported, Outcome, OutcomeT
 
-logger: logging.Logger = logging.getLogger("segments_async")
-
 #: How many segments are started before other tasks get a turn.
 _STARTED_AT_ONCE = 500
 
@@ -68,6 +66,7 @@ class Engine(Generic[OutcomeT]):
         start: what the run starts with.
         workers: where the run's permits are delivered.
         outcomes: where outcomes are told.
+        telemetry: what is told to those who listen.
         stop: ends the run, for an error that concerns all its segments.
     """
 
@@ -78,6 +77,7 @@ class Engine(Generic[OutcomeT]):
         start: RunStart,
         workers: WorkerPool,
         outcomes: Outcomes[OutcomeT],
+        telemetry: RunTelemetry,
         stop: Callable[[SegmentsError], None],
     ) -> None:
         self._resources = resources
@@ -88,6 +88,7 @@ class Engine(Generic[OutcomeT]):
         self._state = start.recorder.run_state
         self.mailbox: Mailbox = workers
         self._outcomes = outcomes
+        self._telemetry = telemetry
         self._stop = stop
         self._began = anyio.current_time()
         self._tasks: TaskGroup | None = None
@@ -201,6 +202,7 @@ class Engine(Generic[OutcomeT]):
             unchanged=self._start.unchanged.get(segment_id),
         )
         decision = on_start(segment_id, found, options=self._options, run=self._start.name)
+        job.retold = isinstance(decision.step, Settle) and not decision.events
         await self._carry_out(job, decision)
 
     async def _carry_out(self, job: Job, decision: Decision) -> None:
@@ -329,6 +331,7 @@ class Engine(Generic[OutcomeT]):
         if isinstance(outcome, NotExported):
             outcome = attrs.evolve(outcome, name=job.name)
         self._outcomes.add(outcome, self._tasks)
+        self._telemetry.on_outcome(outcome, earlier=job.retold)
         if not self.unsettled:
             self.mailbox.deliver(None)
 

@@ -25,6 +25,7 @@ class Job:
         settled: whether its outcome was told.
         resubmits: how often this session has submitted it again after a lost answer.
         replaced: whether this session has asked for another export because a file was gone.
+        retold: whether an earlier session told its outcome.
     """
 
     segment_id: str
@@ -36,6 +37,7 @@ class Job:
     settled: bool = False
     resubmits: int = 0
     replaced: bool = False
+    retold: bool = False
 
     @property
     def waiting(self) -> bool:

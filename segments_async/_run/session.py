@@ -20,6 +20,7 @@ from segments_async._run.manifest import Manifest
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.request import RunRequest
 from segments_async._run.start import Resources, RunStart
+from segments_async._run.telemetry import RunTelemetry
 from segments_async._run.workers import WorkerPool
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
@@ -56,8 +57,9 @@ class Session(Generic[OutcomeT]):
         self._workers = WorkerPool(self._perform)
         self._watch = RequestWatch()
         self._posts: set[Permit] = set()
+        self._telemetry = RunTelemetry(start.name, start.recorder.run_state, len(request.segments))
         self.engine: Engine[OutcomeT] = Engine(
-            resources, request, start, self._workers, self.outcomes, self._stop
+            resources, request, start, self._workers, self.outcomes, self._telemetry, self._stop
         )
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self._deadline = anyio.CancelScope()
@@ -68,6 +70,7 @@ class Session(Generic[OutcomeT]):
 
     async def run(self) -> None:
         """Run to the end. An error that ends the run is raised to the callers that iterate."""
+        self._telemetry.began()
         with self._resources.gate.mailbox(self._workers):
             try:
                 with self.scope:
@@ -101,6 +104,7 @@ class Session(Generic[OutcomeT]):
                         tasks.start_soon(sharing.keep, done)
                     if self._recorder.can_be_lost and unfinished:
                         tasks.start_soon(self.engine.upkeep.check_until, done)
+                    tasks.start_soon(self._telemetry.look, done, self.progress)
                     await self.engine.start_all()
                     if self.engine.unsettled:
                         # Leads the gate when no other caller does, until all outcomes are known.
@@ -173,6 +177,8 @@ class Session(Generic[OutcomeT]):
             except JournalError as exc:
                 self.outcomes.error = self.outcomes.error or exc
         self.outcomes.finish()
+        seconds = (self.engine.stats.ended_at - self.engine.stats.started_at).total_seconds()
+        self._telemetry.ended(self.progress(), seconds, self.outcomes.error)
 
     def _is_finished(self) -> bool:
         """Whether nothing is left that a later session could do."""

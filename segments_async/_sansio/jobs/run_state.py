@@ -8,7 +8,7 @@ progress and the outcomes read the records and their counts. The theory is at th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from segments_async._sansio.jobs.lifecycle import Event, State
@@ -32,6 +32,8 @@ class RunState:
         self._session: set[str] = set()
         self._counts: Counter[State] = Counter()
         self._active: dict[str, None] = {}
+        #: Called after each change: the entry, the record before it, and the record after it.
+        self.listener: Callable[[LogEntry, ExportRecord, ExportRecord], None] | None = None
 
     @property
     def records(self) -> Mapping[str, ExportRecord]:
@@ -66,6 +68,8 @@ class RunState:
         self._active.pop(segment_id, None)
         if after.state in ACTIVE:
             self._active[segment_id] = None
+        if self.listener is not None:
+            self.listener(entry, before, after)
         return entry
 
     def record(self, segment_id: str) -> ExportRecord:

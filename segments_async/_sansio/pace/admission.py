@@ -40,14 +40,21 @@ from segments_async._sansio.api.wire import NOT_NOW, ApiAnswer, ApiRequest, is_a
 from segments_async._sansio.pace.backoff import TicketGuard
 from segments_async._sansio.pace.hold import NOTABLE, Hold
 from segments_async._sansio.pace.limit_headers import read_hint
+from segments_async._sansio.pace.notice import Level, Notice, PaceEvent
 from segments_async._sansio.pace.outage import AWAY_IN_A_ROW, ListProbes, Outage, SubmitHold
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest, Target
 from segments_async.errors import APIConnectionError
 from segments_async.results import HeldReason
 
-#: The log line of each 500. Its arguments: the request's method and path, and seconds.
+#: The log lines of changes of the pace. Their arguments: the request's method and path, what the
+#: vendor asked, and requests/s.
 TICKET_RAISED = "500 on %s %s: the vendor has opened a ticket with its support by itself."
+GUARD_PASSED = "The vendor answers without a 500 again: requests go on."
+VENDOR_BACK = "The vendor answers again: requests go on."
+THROTTLED = "429 on %s %s%s: requests wait, and single ones show when the vendor grants them again."
+GRANTED = "The vendor grants requests again: now at most %s requests/s."
+JOB_CAP_FOUND = "429 on submits alone%s: taken as a cap of %g on running exports."
 
 
 @attrs.frozen
@@ -89,19 +96,6 @@ class Wait:
     paced: bool = False
 
 
-@attrs.frozen
-class Notice:
-    """A line for the log, with its arguments; a warning or an information.
-
-    `pause`: seconds for which nothing is sent; the line says until when. None: it says nothing.
-    """
-
-    warning: bool
-    text: str
-    arguments: tuple[object, ...]
-    pause: float | None = None
-
-
 class Admission(Generic[Target]):
     """One client's slots, queued requests, and everything that may delay them.
 
@@ -128,6 +122,7 @@ class Admission(Generic[Target]):
         #: Answers of 429, and answers that granted the request, whatever else they said.
         self.throttled: int = 0
         self.granted: int = 0
+        self._cap_told = math.inf
 
     def next(self, now: float) -> Grant[Target] | Wait:
         """Grant the next request, or say when one may go."""
@@ -206,22 +201,37 @@ class Admission(Generic[Target]):
             self._submit_hold.on_no_word(grant.at)
         if is_away(answer):
             return self._on_away(grant, request, answer, chance)
-        self._on_vendor_there(now, grant)
+        back = self._on_vendor_there(now, grant)
+        notice: Notice | None
         if answer.status == 429:
             notice = self._on_throttled(grant, request, answer, chance)
         else:
-            self.granted += answer.status not in NOT_NOW
-            self.scheduler.on_granted(grant.kind)
-            self._pacer.on_accepted(now, grant.epoch, read_hint(answer.headers))
-            notice = None
+            notice = self._on_granted(grant, answer)
         if answer.status == 500:
             self.guard.on_internal_error(now)
             pause = max(0.0, self.guard.next_at() - now)
-            return Notice(True, TICKET_RAISED, (request.method, request.path), pause=pause)
+            arguments = (request.method, request.path)
+            return Notice(
+                PaceEvent.TICKET_RAISED, Level.WARNING, TICKET_RAISED, arguments, pause=pause
+            )
         if grant.guard_probe:
             passed = answer.status < 500 and answer.status != 429
             self.guard.on_probe_answer(now, passed=passed)
-        return notice
+            if passed:
+                return Notice(PaceEvent.GUARD_PASSED, Level.INFO, GUARD_PASSED)
+        return back if notice is None else notice
+
+    def _on_granted(self, grant: Grant[Target], answer: ApiAnswer) -> Notice | None:
+        was_blocked = self._pacer.blocked
+        self.granted += answer.status not in NOT_NOW
+        self.scheduler.on_granted(grant.kind)
+        self._pacer.on_accepted(answer.at, grant.epoch, read_hint(answer.headers))
+        if not was_blocked or self._pacer.blocked:
+            return None
+        rate = self._pacer.rate
+        return Notice(
+            PaceEvent.GRANTED, Level.INFO, GRANTED, (f"{rate or math.inf:.3g}",), rate=rate
+        )
 
     def on_broken(
         self, now: float, grant: Grant[Target], error: APIConnectionError, chance: float
@@ -239,9 +249,12 @@ class Admission(Generic[Target]):
             self.outage.on_unsent(now, chance)
             self._submit_hold.on_no_word(grant.at)
         pause = self.outage.next_at() - now
+        event = PaceEvent.VENDOR_AWAY
         if pause > 0:
-            return Notice(True, "%s; next try in %.1f s", (error, pause))
-        return Notice(False, "%s", (error,))
+            # The text of the error, not the error: a record of the log may be kept or sent on.
+            arguments = (str(error), pause)
+            return Notice(event, Level.WARNING, "%s; next try in %.1f s", arguments, delay=pause)
+        return Notice(event, Level.INFO, "%s", (str(error),))
 
     def on_unreadable(self, now: float, grant: Grant[Target], chance: float) -> None:
         """The answer was too large, or in a coding that isn't read; its status was a success."""
@@ -272,15 +285,18 @@ class Admission(Generic[Target]):
         else:
             self._submit_hold.on_unknown(now, grant.at)
 
-    def _on_vendor_there(self, now: float, grant: Grant[Target]) -> None:
+    def _on_vendor_there(self, now: float, grant: Grant[Target]) -> Notice | None:
         """The vendor itself answered, with any status."""
         self._list_probes.on_answer()
         seconds = now - grant.at
         # A request that took longer than its timeout waited for a connection pool, or this process
         # stood still. That isn't the vendor's time to answer.
         slow = seconds if seconds < self._timeout else 0.0
-        if self.outage.on_answer(now, grant.at, slow) and self.outage.lasted:
+        if not self.outage.on_answer(now, grant.at, slow):
+            return None
+        if self.outage.lasted:
             self._submit_hold.on_vendor_back(now)
+        return Notice(PaceEvent.VENDOR_BACK, Level.INFO, VENDOR_BACK)
 
     def _on_away(
         self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer, chance: float
@@ -299,7 +315,9 @@ class Admission(Generic[Target]):
         pause = max(0.0, self.outage.next_at() - now)
         then = f"; nothing is sent for {pause:.1f} s, and one probe then" if pause else ""
         text = "%s %s: answered %d, not by the vendor itself%s"
-        return Notice(pause > 0, text, (request.method, request.path, answer.status, then))
+        level = Level.WARNING if pause > 0 else Level.INFO
+        arguments = (request.method, request.path, answer.status, then)
+        return Notice(PaceEvent.VENDOR_AWAY, level, text, arguments, delay=pause or None)
 
     def _on_throttled(
         self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer, chance: float
@@ -311,13 +329,19 @@ class Admission(Generic[Target]):
         if self.scheduler.on_refused(now, grant.kind, retry_after=pause, rate=self._pacer.rate):
             # The rate was not exceeded: the vendor has no room for another export.
             self._pacer.on_mistaken(now, self.scheduler.rate_before_cap)
-            text = "429 on submits alone%s: taken as a cap on running exports"
-            return Notice(False, text, (asked,))
+            # The same cap is met again whenever one more export was tried.
+            known, self._cap_told = self._cap_told, self.scheduler.cap
+            level = Level.DEBUG if known == self._cap_told else Level.INFO
+            found = (asked, self._cap_told)
+            return Notice(PaceEvent.JOB_CAP, level, JOB_CAP_FOUND, found, delay=pause)
+        was_blocked = self._pacer.blocked
         self._pacer.on_throttled(now, grant.epoch, retry_after=pause, chance=chance)
-        rate = self._pacer.rate or math.inf
-        at_most = f"{rate:.3g} requests/s"
-        arguments = (request.method, request.path, asked, at_most)
-        return Notice(False, "429 on %s %s%s; now %s", arguments)
+        # The requests on the wire may all be answered 429: the first one changes the pace.
+        changed = self._pacer.blocked and not was_blocked
+        level = Level.INFO if changed else Level.DEBUG
+        arguments = (request.method, request.path, asked)
+        delay = max(0.0, self._pacer.next_at() - now)
+        return Notice(PaceEvent.THROTTLED, level, THROTTLED, arguments, delay=delay)
 
     def _on_no_answer(self, now: float, grant: Grant[Target], chance: float) -> None:
         self._pacer.on_lost(now, grant.epoch, chance)

@@ -194,6 +194,11 @@ class PollScheduler(Generic[Target]):
             self._cap.on_submit_granted()
 
     @property
+    def cap(self) -> float:
+        """Exports that the vendor lets run at once, as 429s to submits tell; inf without one."""
+        return self._cap.jobs
+
+    @property
     def rate_before_cap(self) -> float | None:
         """Requests/s before the first 429 that turned out to be a cap's; None for no pacing."""
         return self._cap.rate_before

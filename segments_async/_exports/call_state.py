@@ -1,0 +1,131 @@
+"""Where the export of one single call stands, for those who listen.
+
+It is to a call what `RunState` is to a run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Iterable
+
+from segments_async._exports.shared_export import SharedExport
+from segments_async._sansio.jobs.lifecycle import Event, State, advance
+from segments_async._telemetry.listener import End, Listener, Listeners, Operation, OutcomeKind
+from segments_async._telemetry.otel import current_metrics, open_telemetry
+from segments_async.errors import SegmentsError
+from segments_async.models import Export
+from segments_async.results import ExportedFile
+
+_PLACES = {
+    State.NEW: "waiting",
+    State.INTENT: "waiting",
+    State.SUBMITTED: "pending",
+    State.COMPLETE: "fetching",
+    State.FETCHING: "fetching",
+}
+
+_DONE = {
+    Operation.EXPORT: OutcomeKind.EXPORTED,
+    Operation.WAIT: OutcomeKind.COMPLETED,
+    Operation.REQUEST: OutcomeKind.REQUESTED,
+    Operation.DOWNLOAD: OutcomeKind.EXPORTED,
+}
+
+
+class CallState:
+    """The state of one call's export.
+
+    Args:
+        operation: what the caller asked for.
+        lines: the log of the client's calls.
+        of: the segment's id, or the export as far as the caller knows it.
+
+    Attributes:
+        oldest_file: as in `metrics.Live`: a call fetches its file at once.
+    """
+
+    oldest_file: float | None = None
+
+    def __init__(self, operation: Operation, lines: Listener, of: _Ids) -> None:
+        self._operation = operation
+        self._segment_id, self._export_id = of
+        self._state = State.COMPLETE if operation is Operation.DOWNLOAD else State.NEW
+        self._file: ExportedFile | None = None
+        self._metrics = current_metrics()
+        spans = open_telemetry(operation, self._metrics)
+        self._listeners = Listeners([lines] if spans is None else [lines, spans])
+
+    def places(self) -> Iterable[tuple[str, int]]:
+        """Where the export is; see `metrics.Live`."""
+        place = _PLACES.get(self._state)
+        return () if place is None else ((place, 1),)
+
+    def on_joined(self, shared: SharedExport) -> None:
+        """The call follows an export that may be under way already."""
+        if shared.posting:
+            self.apply(shared, Event.INTENT)
+        elif shared.running:
+            self.apply(shared, Event.ADOPTED)
+
+    def apply(self, shared: SharedExport, event: Event) -> None:
+        """Advance the state by an event of the export that the call follows."""
+        self._segment_id = shared.segment_id or self._segment_id
+        self._export_id = shared.export_id or self._export_id
+        self._advance(event)
+
+    def on_fetch(self, export: Export) -> None:
+        """The file is fetched from now on."""
+        self._segment_id = export.segment.segment_id or self._segment_id
+        self._export_id = export.export_id
+        self._advance(Event.FETCH)
+
+    def on_fetched(self, file: ExportedFile) -> ExportedFile:
+        """The file is in its place."""
+        self._file = file
+        self._advance(Event.FETCHED)
+        return file
+
+    @contextlib.contextmanager
+    def until_the_end(self) -> Generator[CallState]:
+        """Tell the end of the call, whatever it is."""
+        if self._metrics is not None:
+            self._metrics.begin(self)
+        try:
+            yield self
+        except SegmentsError as exc:
+            self._end(OutcomeKind.NOT_EXPORTED, exc)
+            raise
+        except BaseException:
+            self._end(OutcomeKind.CANCELLED)
+            raise
+        else:
+            self._end(_DONE[self._operation])
+        finally:
+            if self._metrics is not None:
+                self._metrics.end(self)
+
+    def _advance(self, event: Event) -> None:
+        before, self._state = self._state, advance(self._state, event)
+        self._listeners.on_change(self._segment_id, self._export_id, event, before, self._state)
+
+    def _end(self, kind: OutcomeKind, error: SegmentsError | None = None) -> None:
+        self._listeners.on_end(
+            End(
+                kind=kind,
+                segment_id=self._segment_id,
+                export_id=self._export_id,
+                error=error,
+                file=self._file,
+            )
+        )
+
+
+#: A segment's id, and an export's, as far as a caller knows them.
+_Ids = tuple[str | None, str | None]
+
+
+def ids_of(export: Export | str) -> _Ids:
+    """The ids that an export, or its id, tells."""
+    if isinstance(export, Export):
+        return export.segment.segment_id or None, export.export_id
+    return None, export

@@ -1,0 +1,128 @@
+"""What a run tells those who listen: its exports' changes and ends, its own beginning and end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+
+import anyio
+
+from segments_async._sansio.jobs.lifecycle import State
+from segments_async._sansio.jobs.record import ExportRecord, LogEntry
+from segments_async._sansio.jobs.run_state import RunState
+from segments_async._telemetry.listener import End, Listeners, Operation
+from segments_async._telemetry.log_lines import LogLines
+from segments_async._telemetry.otel import current_metrics, open_telemetry
+from segments_async.results import Outcome, Progress
+
+logger: logging.Logger = logging.getLogger("segments_async")
+
+#: Seconds between two looks at what holds a run, while metrics are in use.
+LOOK = 1.0
+
+
+class RunTelemetry:
+    """The listeners of one run.
+
+    Args:
+        run: the run's name.
+        run_state: where its exports stand.
+        total: segments of the run.
+
+    Attributes:
+        oldest_file: as in `metrics.Live`; looked at every second.
+    """
+
+    def __init__(self, run: str, run_state: RunState, total: int) -> None:
+        self._run = run
+        self._state = run_state
+        self._total = total
+        self.oldest_file: float | None = None
+        self._metrics = current_metrics()
+        spans = open_telemetry(Operation.EXPORT, self._metrics, run=run)
+        lines = LogLines(run)
+        self._listeners = Listeners([lines] if spans is None else [lines, spans])
+        run_state.listener = self._on_change
+
+    def places(self) -> Iterable[tuple[str, int]]:
+        """How many exports are where; see `metrics.Live`."""
+        count = self._state.count
+        waiting = self._total - self._state.added + count(State.NEW, State.INTENT)
+        return (
+            ("waiting", waiting),
+            ("pending", count(State.SUBMITTED)),
+            ("fetching", count(State.COMPLETE, State.FETCHING)),
+        )
+
+    def began(self) -> None:
+        """The run begins. `ended` has to follow."""
+        if self._metrics is not None:
+            self._metrics.begin(self)
+        if logger.isEnabledFor(logging.INFO):
+            fields = {
+                "segments_event": "run_began",
+                "segments_run": self._run,
+                "segments_total": self._total,
+            }
+            logger.info("Run %s begins: %d segments.", self._run, self._total, extra=fields)
+
+    def on_outcome(self, outcome: Outcome, *, earlier: bool) -> None:
+        """A segment's outcome is told. `earlier`: an earlier session of the run told it already."""
+        submitted_at = self._state.record(outcome.segment_id).submitted_at
+        self._listeners.on_end(End.of(outcome, submitted_at, earlier=earlier))
+
+    def ended(self, progress: Progress, seconds: float, error: BaseException | None) -> None:
+        """The run has ended; `error`: by what, other than its caller."""
+        if self._metrics is not None:
+            self._metrics.end(self)
+        self._listeners.on_closed()
+        if not logger.isEnabledFor(logging.INFO):
+            return
+        fields: dict[str, object] = {
+            "segments_event": "run_ended",
+            "segments_run": self._run,
+            "segments_total": progress.total,
+            "segments_exported": progress.exported,
+            "segments_unchanged": progress.unchanged,
+            "segments_not_exported": progress.not_exported,
+            "segments_bytes": progress.bytes,
+            "segments_requests": progress.requests,
+            "segments_throttled": progress.throttled,
+            "segments_seconds": seconds,
+        }
+        because = ""
+        if error is not None:
+            # Its class alone: the error itself is raised to the run's caller.
+            fields["segments_error"] = type(error).__name__
+            because = f" by {type(error).__name__}"
+        logger.info(
+            "Run %s has ended%s after %.0f s: %d exported, %d unchanged, %d not exported.",
+            self._run,
+            because,
+            seconds,
+            progress.exported,
+            progress.unchanged,
+            progress.not_exported,
+            extra=fields,
+        )
+
+    async def look(self, done: anyio.Event, progress: Callable[[], Progress]) -> None:
+        """While the run goes on, tell the metrics every second what holds it."""
+        metrics = self._metrics
+        if metrics is None:
+            return
+        since = anyio.current_time()
+        while not done.is_set():
+            with anyio.move_on_after(LOOK):
+                await done.wait()
+            seen, now = progress(), anyio.current_time()
+            if seen.held is not None:
+                metrics.on_held(seen.held.reason, now - since)
+            self.oldest_file, since = seen.oldest_link_age, now
+
+    def _on_change(self, entry: LogEntry, before: ExportRecord, after: ExportRecord) -> None:
+        export = after.export or before.export
+        export_id = None if export is None else export.export_id
+        self._listeners.on_change(
+            entry.segment_id, export_id, entry.event, before.state, after.state
+        )

@@ -1,0 +1,213 @@
+"""OpenTelemetry's metrics. Imported only where a meter provider is in use.
+
+The instruments are made once for each provider: an instrument that is made for each client would
+be there twice, and its callback would keep the client for ever. Attributes have few values, none of
+which comes from the vendor or the caller. docs/observability.md has the table.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Protocol
+
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from segments_async._telemetry.listener import End, OutcomeKind
+from segments_async.results import HeldReason
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+
+#: The name of the instrumentation scope of spans and metrics.
+SCOPE = "segments_async"
+
+
+class Live(Protocol):
+    """A run, or a call, that goes on."""
+
+    @property
+    def oldest_file(self) -> float | None:
+        """Seconds since the oldest file was made that isn't in its place; None without one."""
+        ...
+
+    def places(self) -> Iterable[tuple[str, int]]:
+        """How many exports are ``waiting``, ``pending`` and ``fetching``."""
+        ...
+
+
+#: The attributes that a total is of, as pairs.
+_Key = tuple[tuple[str, str], ...]
+
+#: The total of bytes, which has no attributes.
+_BYTES: _Key = ()
+
+
+class Metrics:
+    """The instruments of one meter provider. Callbacks are called in the exporter's thread."""
+
+    def __init__(self, provider: MeterProvider) -> None:
+        self.provider: MeterProvider = provider
+        self._lock = threading.Lock()  # clients may be in the event loops of several threads
+        self._live: dict[Live, None] = {}
+        self._totals: Counter[_Key] = Counter()
+        meter = provider.get_meter(SCOPE, scope_version())
+        meter.create_observable_up_down_counter(
+            "segments.active_exports",
+            [self._observe_active],
+            unit="{export}",
+            description="Exports that have not ended, by where they are.",
+        )
+        meter.create_observable_gauge(
+            "segments.file.age",
+            [self._observe_age],
+            unit="s",
+            description="Age of the oldest complete file that is not in its place. "
+            "Files stay at the vendor for 48 hours.",
+        )
+        meter.create_observable_counter(
+            "segments.exports",
+            [self._observe_ended],
+            unit="{export}",
+            description="Exports that have ended.",
+        )
+        meter.create_observable_counter(
+            "segments.file.size",
+            [self._observe_bytes],
+            unit="By",
+            description="Bytes of the files that were fetched.",
+        )
+        self._duration = meter.create_histogram(
+            "segments.export.duration",
+            unit="s",
+            description="From the request for an export to its end.",
+        )
+        self._held = meter.create_counter(
+            "segments.held.time",
+            unit="s",
+            description="Time for which runs were held, by the reason.",
+        )
+        self._throttled = meter.create_counter(
+            "segments.throttled_requests", unit="{request}", description="Answers of 429."
+        )
+        self._unknown = meter.create_counter(
+            "segments.unknown_submits",
+            unit="{export}",
+            description="Export requests of which it is unknown whether the vendor acted.",
+        )
+
+    def begin(self, live: Live) -> None:
+        """A run or a call begins. `end` has to follow."""
+        with self._lock:
+            self._live[live] = None
+
+    def end(self, live: Live) -> None:
+        """The run or call has ended."""
+        with self._lock:
+            self._live.pop(live, None)
+
+    @property
+    def live(self) -> list[Live]:
+        """The runs and calls that go on."""
+        with self._lock:
+            return list(self._live)
+
+    def on_throttled(self) -> None:
+        """An answer of 429."""
+        self._throttled.add(1)
+
+    def on_unknown_submit(self) -> None:
+        """It is unknown whether a POST began an export."""
+        self._unknown.add(1)
+
+    def on_held(self, reason: HeldReason, seconds: float) -> None:
+        """A run was held for so many seconds."""
+        self._held.add(seconds, {"segments.held.reason": reason.value})
+
+    def on_end(self, end: End, seconds: float | None) -> None:
+        """An export has ended; `seconds` after its request, where there was one."""
+        attributes = outcome_attributes(end)
+        self._add(tuple(attributes.items()), 1)
+        if seconds is not None:
+            self._duration.record(seconds, attributes)
+
+    def on_file(self, end: End) -> None:
+        """A file was fetched, where the end tells of one."""
+        if end.kind is OutcomeKind.EXPORTED and end.file is not None:
+            self._add(_BYTES, end.file.size)
+
+    def forget(self) -> None:
+        """In a forked child: what was counted so far, and what goes on, are the parent's."""
+        # Another thread of the parent may have held the lock when the process was forked.
+        self._lock, self._live, self._totals = threading.Lock(), {}, Counter()
+
+    def _add(self, key: _Key, count: int) -> None:
+        """Count something, to be read when it is exported.
+
+        An SDK's counter takes ten times as long, and each export would have several.
+        """
+        with self._lock:
+            self._totals[key] += count
+
+    def _counted(self) -> list[tuple[_Key, int]]:
+        with self._lock:
+            return list(self._totals.items())
+
+    def _observe_ended(self, _: CallbackOptions) -> Iterable[Observation]:
+        counted = self._counted()
+        return [Observation(count, dict(key)) for key, count in counted if key != _BYTES]
+
+    def _observe_bytes(self, _: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(count) for key, count in self._counted() if key == _BYTES]
+
+    def _observe_active(self, _: CallbackOptions) -> Iterable[Observation]:
+        # With a zero for each place: a series that ends would keep its last value.
+        counts = Counter({"waiting": 0, "pending": 0, "fetching": 0})
+        for live in self.live:
+            for place, count in live.places():
+                counts[place] += count
+        return [Observation(count, {"segments.state": name}) for name, count in counts.items()]
+
+    def _observe_age(self, _: CallbackOptions) -> Iterable[Observation]:
+        ages = [age for live in self.live if (age := live.oldest_file) is not None]
+        return [Observation(max(ages, default=0.0))]
+
+
+def outcome_attributes(end: End) -> dict[str, str]:
+    """The outcome, and the class of the error: as many values as this library has classes."""
+    attributes = {"segments.outcome": end.kind.value}
+    if end.error is not None:
+        attributes["error.type"] = type(end.error).__qualname__
+    return attributes
+
+
+def scope_version() -> str | None:
+    """This library's version; None where it was installed without its metadata."""
+    try:
+        return version("segments-async")
+    except PackageNotFoundError:
+        return None
+
+
+_by_provider: dict[int, Metrics] = {}
+
+
+def metrics_of(provider: MeterProvider) -> Metrics:
+    """The instruments of a provider, made at the first call."""
+    found = _by_provider.get(id(provider))  # it is kept, so its id is no other object's
+    if found is None:
+        found = _by_provider[id(provider)] = Metrics(provider)
+    return found
+
+
+def _forget_parents_runs() -> None:
+    """In a forked child: the runs and calls that go on are the parent's."""
+    for metrics in _by_provider.values():
+        metrics.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_parents_runs)
