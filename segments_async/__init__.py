@@ -88,3 +88,17 @@ __all__ = [
     "file_names",
     "without_secret",
 ]
+
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    """`__version__`, read when it is asked for: to read it takes longer than most imports."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import metadata
+
+    try:
+        return metadata.version("segments-async")
+    except metadata.PackageNotFoundError:  # imported from a copy of the sources
+        return "0+unknown"

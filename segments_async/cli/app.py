@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+import segments_async
 from segments_async.cli import commands, runs
 from segments_async.cli.arguments import (
     AGAIN,
@@ -48,10 +48,7 @@ went away.
 
 
 def _version() -> str:
-    try:
-        return f"{_PROGRAM} {metadata.version(_PROGRAM)}"
-    except metadata.PackageNotFoundError:  # run from a copy of the sources
-        return f"{_PROGRAM} (not installed)"
+    return f"{_PROGRAM} {segments_async.__version__}"
 
 
 app: App = App(
