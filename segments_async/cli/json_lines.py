@@ -5,8 +5,21 @@ from __future__ import annotations
 from datetime import datetime
 
 from segments_async import RunStatus, without_secret
+from segments_async.cli.wording import in_words
 from segments_async.models import Export, Segment
-from segments_async.results import ExportedFile
+from segments_async.results import Exported, ExportedFile, NotExported
+from segments_async.results import outcome_line as line_of
+
+
+def outcome_line(outcome: Exported | NotExported, *, run: str, name: str) -> dict[str, object]:
+    """One outcome of `export`, as in the manifest, but for the words of an error's message."""
+    line = line_of(outcome, run=run, name=name)
+    match line["error"]:
+        case {"type": kind, "message": str(message)}:
+            line["error"] = {"type": kind, "message": in_words(message)}
+        case _:
+            pass
+    return line
 
 
 def segment_line(segment: Segment) -> dict[str, object]:

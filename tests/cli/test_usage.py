@@ -12,7 +12,7 @@ from launch import Environment, Run
 
 import segments_async
 
-COMMANDS = ["list", "export", "resume", "runs", "status", "download", "sandbox"]
+COMMANDS = ["list", "export", "resume", "runs", "status", "download", "sandbox", "completion"]
 EXPORT = ("export", "--to", "exports")
 
 
@@ -126,10 +126,10 @@ def test_missing_credentials_are_named(run: Run, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("variables", "word"),
     [
-        ({"SEGMENTS_ACCESS_TOKEN": "token\n"}, "access_token"),
-        ({"SEGMENTS_API_KEY": "a:b"}, "api_key"),
-        ({"SEGMENTS_BASE_URL": "http://vendor.example"}, "http"),
-        ({"SEGMENTS_BASE_URL": "nonsense"}, "base_url"),
+        ({"SEGMENTS_ACCESS_TOKEN": "token\n"}, "SEGMENTS_ACCESS_TOKEN: "),
+        ({"SEGMENTS_API_KEY": "a:b"}, "SEGMENTS_API_KEY: "),
+        ({"SEGMENTS_BASE_URL": "http://vendor.example"}, "give an https:// URL"),
+        ({"SEGMENTS_BASE_URL": "nonsense"}, "SEGMENTS_BASE_URL: not an http"),
     ],
 )
 def test_malformed_configuration_is_usage(
