@@ -89,6 +89,16 @@ def _command(
     return register
 
 
+#: Without these, zsh takes the script only as a file of one certain name in `fpath`.
+_LAST_LINES = {
+    "zsh": f"""
+if [[ ${{funcstack[1]}} == _* ]]; then
+  _cyclopts_{_PROGRAM} "$@"
+else
+  compdef _cyclopts_{_PROGRAM} {_PROGRAM}
+fi"""
+}
+
 _COMMON = CommonOptions()
 _PACE = Pace()
 _RUN_OPTIONS = RunOptions()
@@ -354,7 +364,7 @@ def completion(
             shell's startup file, instead of printing it.
     """
     if not install:
-        print(app.generate_completion(shell=shell))  # noqa: T201
+        print(app.generate_completion(shell=shell) + _LAST_LINES.get(shell, ""))  # noqa: T201
         return Exit.ALL_DONE
     try:
         place = app.install_completion(shell=shell)
@@ -370,10 +380,10 @@ def run(arguments: Sequence[str]) -> int:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         code: int = command(*bound.args, **bound.kwargs) or Exit.ALL_DONE
     except CycloptsError as error:
-        _complain(f"{error} (segments-async --help shows what there is){_origin(arguments)}")
+        _complain(_with_origin(f"{error} (segments-async --help shows what there is)", arguments))
         return Exit.USAGE
     except UsageError as error:
-        _complain(f"{error}{_origin(arguments)}")
+        _complain(_with_origin(str(error), arguments))
         return Exit.USAGE
     except SegmentsError as error:
         _complain(sentence(error))
@@ -386,10 +396,12 @@ def run(arguments: Sequence[str]) -> int:
     return code
 
 
-def _origin(arguments: Sequence[str]) -> str:
-    """The variables to look at, if an option may have come from one."""
+def _with_origin(sentence: str, arguments: Sequence[str]) -> str:
+    """The sentence, and the variables that the options may have come from."""
     found = environment.variables(arguments[0]) if arguments else []
-    return f"; options from the environment: {', '.join(found)}" if found else ""
+    if not found or any(name in sentence for name in found):
+        return sentence
+    return f"{sentence}; options from the environment: {', '.join(found)}"
 
 
 def _complain(what: str) -> None:

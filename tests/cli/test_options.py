@@ -155,6 +155,14 @@ def test_completion_has_every_command(run: Run, shell: str, beginning: str) -> N
     assert "EXPORT_ID'" not in done.stdout
 
 
+def test_completion_in_zsh_by_file_or_by_eval(run: Run) -> None:
+    """The script for zsh works as a file of any name in `fpath`, and where it is evaluated."""
+    script = run("completion", "zsh").stdout
+    assert script.startswith("#compdef segments-async\n")
+    assert '  _cyclopts_segments-async "$@"\n' in script
+    assert "  compdef _cyclopts_segments-async segments-async\n" in script
+
+
 def test_completion_works_in_bash(run: Run, tmp_path: Path) -> None:
     """Bash itself completes commands, options and choices by the script."""
     (tmp_path / "script").write_text(run("completion", "bash").stdout)
