@@ -153,9 +153,7 @@ def _obstacle(path: Path, *, overwrite: bool) -> ConfigurationError | None:
         # A device, a FIFO or a socket, also behind a link: the file would replace it.
         return ConfigurationError(f"{path} is not a regular file")
     if not overwrite:
-        return TargetExistsError(
-            f"{path} exists; overwrite=True (--overwrite) replaces it", path=str(path)
-        )
+        return TargetExistsError(f"{path} exists; overwrite=True replaces it", path=str(path))
     return None
 
 

@@ -85,7 +85,7 @@ def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
 def test_a_foreign_file_names_what_would_replace_it(tmp_path: Path) -> None:
     """The reason says which option admits it, in Python and on the command line."""
     (tmp_path / ONE_FILE).touch()
-    assert "overwrite=True (--overwrite)" in prepare(tmp_path)[ONE]
+    assert "overwrite=True replaces" in prepare(tmp_path)[ONE]
 
 
 def test_overwrite_admits_a_foreign_file(tmp_path: Path) -> None:

@@ -81,6 +81,17 @@ def test_a_released_segment_keeps_its_record() -> None:
     assert (run_state.count(*State), list(run_state.latest())) == (1, [])
 
 
+def test_exports_of_an_earlier_session_are_active() -> None:
+    """What an earlier session left at the vendor is under way again, once it is added."""
+    record = state_of("a", "b")
+    apply(record, "a", Event.ADOPTED)
+    run_state = RunState(record.records)
+    assert list(run_state.latest()) == []
+    run_state.add("a")
+    run_state.add("b")
+    assert list(run_state.latest()) == ["a"]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(Event)), max_size=60))
 def test_counts_agree_with_records(events: list[tuple[str, Event]]) -> None:
     """After any events, legal or not: states are the table's, counts and activity are of them."""
