@@ -154,7 +154,8 @@ class ExportRequests:
                 # The caller that waits for it later polls at once.
                 verdict = attrs.evolve(verdict, again_at=now)
         elif first is Event.LOST:
-            logger.warning("%s", str(verdict.error))
+            fields = {"segments_event": "lost", "segments_segment_id": shared.segment_id}
+            logger.warning("%s", str(verdict.error), extra=fields)
         await self._follow(shared, verdict, now)
 
     async def _on_submit_not_sent(
@@ -170,6 +171,7 @@ class ExportRequests:
                 "segment %s: its export request is refused while others pass; given up: %s",
                 shared.segment_id,
                 str(verdict.error),
+                extra={"segments_event": "refused", "segments_segment_id": shared.segment_id},
             )
         given_up = shared.alone and shared.tries == TRIES_ALONE
         if given_up or lasting or self._gate.outage.hopeless(now):

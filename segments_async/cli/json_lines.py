@@ -14,11 +14,9 @@ def outcome_line(outcome: Exported | NotExported, *, run: str, name: str) -> dic
     """One outcome of `export`, as in the manifest, but for the words of an error's message."""
     line = outcome.to_dict(run=run, at=datetime.now(UTC))
     line["name"] = line["name"] or name
-    match line["error"]:
-        case {"type": kind, "message": str(message)}:
-            line["error"] = {"type": kind, "message": in_words(message)}
-        case _:
-            pass
+    if isinstance(outcome, NotExported):
+        kind = type(outcome.error).__name__
+        line["error"] = {"type": kind, "message": in_words(str(outcome.error))}
     return line
 
 

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from segments_async.cli.streams import JsonLines
 from segments_async.cli.wording import in_words
-from segments_async.errors import SubmitUnknownError, printable
+from segments_async.errors import printable
 
 _WIDTH_OF_A_LOG = 110
 
@@ -87,8 +87,7 @@ class LogLines(logging.Handler):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Leave out what the summary names too, unless the log is asked for."""
-        arguments = record.args if isinstance(record.args, tuple) else ()
-        return self._verbose or not any(isinstance(one, SubmitUnknownError) for one in arguments)
+        return self._verbose or not hasattr(record, "segments_segment_id")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record in one line."""
