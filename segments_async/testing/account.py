@@ -207,14 +207,8 @@ class SegmentsSandbox:
 
     def _away(self, seconds: float, status: int | None, *, origin: Literal["api", "files"]) -> None:
         fault = Fault.UNREACHABLE if status is None else Fault.status(status)
-        now = self._now()
+        now = _now(self._transport)
         self.sandbox.inject(fault, origin=origin, since=now, until=now + seconds)
-
-    def _now(self) -> float:
-        try:
-            return self._transport.now()
-        except anyio.NoEventLoopError:  # a test that isn't async, or a fixture
-            return self.sandbox.timeline.last
 
 
 class _AnyAddress(httpx.AsyncBaseTransport):
@@ -247,3 +241,11 @@ class _AnyAddress(httpx.AsyncBaseTransport):
 
 def _id_of(segment: HasSegmentId | str) -> str:
     return segment if isinstance(segment, str) else segment.segment_id
+
+
+def _now(transport: SandboxTransport) -> float:
+    """The account's time; outside of an event loop, as it was last told."""
+    try:
+        return transport.now()
+    except anyio.NoEventLoopError:  # a test that isn't async, or a fixture
+        return transport.sandbox.timeline.last
