@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"client"}),
     frozenset({"__init__"}),
     frozenset({"cli"}),
+    frozenset({"__main__"}),
 )
 
 #: Decisions have no clock, no chance, no I/O and no log.

@@ -14,11 +14,9 @@ from segments_async.results import outcome_line as line_of
 def outcome_line(outcome: Exported | NotExported, *, run: str, name: str) -> dict[str, object]:
     """One outcome of `export`, as in the manifest, but for the words of an error's message."""
     line = line_of(outcome, run=run, name=name)
-    match line["error"]:
-        case {"type": kind, "message": str(message)}:
-            line["error"] = {"type": kind, "message": in_words(message)}
-        case _:
-            pass
+    if isinstance(outcome, NotExported):
+        error = outcome.error
+        line["error"] = {"type": type(error).__name__, "message": in_words(str(error))}
     return line
 
 
