@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Generic
@@ -187,9 +188,10 @@ def file_names(segments: Iterable[Segment | str]) -> dict[str, str]:
     A readable name for a :class:`Segment` with a name, otherwise the id. No two are alike. A name
     depends on the other segments only where two would be alike without the whole id.
     """
-    return naming.file_names(
+    pairs = (
         (one.segment_id, one.name) if isinstance(one, Segment) else (one, None) for one in segments
     )
+    return naming.file_names(pairs, encoding=sys.getfilesystemencoding())
 
 
 class _Iterator(Generic[OutcomeT]):

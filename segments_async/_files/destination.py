@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -66,7 +67,7 @@ class Destination:
         require_posix("files")
         self._given = directory
         self._directory = _resolved(directory, absolute)
-        self._names = file_names(segments)
+        self._names = file_names(segments, encoding=sys.getfilesystemencoding())
         self._overwrite = overwrite
 
     @property

@@ -266,7 +266,8 @@ def show_runs(
     """\
 Examples:
 
-  segments-async status 8f9fdd71-204c-41e1-a2ab-de7f85002f65
+  jq -r .export_id exports/manifest.jsonl           (the ids of your exports)
+  segments-async status EXPORT_ID
 """,
 )
 def status(
@@ -288,7 +289,8 @@ def status(
     """\
 Examples:
 
-  segments-async download 8f9fdd71-204c-41e1-a2ab-de7f85002f65 --to recent.csv
+  jq -r .export_id exports/manifest.jsonl           (the ids of your exports)
+  segments-async download EXPORT_ID --to recent.csv
 """,
 )
 def download(

@@ -116,10 +116,11 @@ def _text(lines: Sequence[Sequence[Part]]) -> Text:
 
 def _held(held: Held, width: int) -> list[Sequence[Part]]:
     """``Waiting: the vendor's rate limit; next try in 12 s``."""
-    parts = [(f"Waiting: {_HELD[held.reason]}", "yellow")]
-    if held.seconds is not None:
-        parts.append((f"next try in {in_time(held.seconds)}", "yellow"))
-    return _packed(parts, width, "; ")
+    reason = f"Waiting: {_HELD[held.reason]}"
+    then = "" if held.seconds is None else f"next try in {in_time(held.seconds)}"
+    whole = f"{reason}; {then}" if then else reason
+    lines = [whole] if len(whole) <= width else [reason, then]
+    return [[(line, "yellow")] for line in lines if line]
 
 
 def _is_worth_a_line(held: Held) -> bool:

@@ -116,6 +116,12 @@ def test_latin_names_are_as_ever(name: str) -> None:
     assert slug(name) == (fit[:80].strip(".-_") or "segment")
 
 
+def test_a_file_name_has_only_what_the_machine_can_write() -> None:
+    """Where file names aren't UTF-8, letters that the encoding lacks are left out, as ever."""
+    assert file_name(ONE, "\u65e5\u672c 33", encoding="ascii") == "33-82200474.csv"
+    assert file_names([(ONE, "\u65e5\u672c")], encoding="latin-1") == {ONE: "segment-82200474.csv"}
+
+
 def test_a_file_name_has_the_name_and_the_ids_beginning() -> None:
     """The rule is `{slug}-{first 8 of the id}.csv`."""
     assert file_name(ONE, "My Segment") == "My-Segment-82200474.csv"

@@ -30,20 +30,24 @@ def scheme_of(destination: str) -> str | None:
     return found and found[1]
 
 
-def slug(name: str) -> str:
+def slug(name: str, encoding: str = "utf-8") -> str:
     """The readable part of a file's name: 80 characters at most, and 108 bytes in UTF-8.
 
     Of Latin letters, ASCII alone is left (`Köln` is `Koln`): so file names are typed anywhere.
     Letters and digits of other scripts stay as they are, in normal form C. Whatever else isn't one
     of `A-Za-z0-9._-` goes, or is a dash: control characters, marks of direction, emoji. No dot or
     dash is at the beginning.
+
+    Args:
+        name: of the segment.
+        encoding: of file names on this machine; characters that it lacks go, too.
     """
     kept = ""
     for char in unicodedata.normalize("NFC", name):
         plain = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
         if plain:
             kept += plain
-        elif _is_of_another_script(char, after=kept[-1:]):
+        elif _is_of_another_script(char, after=kept[-1:]) and char.encode(encoding, "ignore"):
             kept += char
     fit = re.sub(r"\.{2,}", ".", _UNFIT.sub("-", kept))
     return _shortened(fit).strip(".-_") or "segment"
@@ -67,24 +71,31 @@ def _shortened(text: str) -> str:
     return cut
 
 
-def file_name(segment_id: str, name: str | None, *, whole_id: bool = False) -> str:
+def file_name(
+    segment_id: str, name: str | None, *, whole_id: bool = False, encoding: str = "utf-8"
+) -> str:
     """``{slug}-{first 8 of the id}.csv``, or with the whole id; without a name just the id."""
     if name is None:
         # `rm *.csv` would take a name that begins with a dash for an option.
         return f"{'segment' if segment_id.startswith('-') else ''}{segment_id}.csv"
-    return f"{slug(name)}-{segment_id if whole_id else segment_id[:8]}.csv"
+    return f"{slug(name, encoding)}-{segment_id if whole_id else segment_id[:8]}.csv"
 
 
-def file_names(segments: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+def file_names(
+    segments: Iterable[tuple[str, str | None]], *, encoding: str = "utf-8"
+) -> dict[str, str]:
     """A distinct name for each (segment id, segment name), in file systems that ignore case too.
 
     Names that would be equal get the whole id. No other name depends on the other segments.
     """
     pairs = list(segments)
-    short = {sid: file_name(sid, name) for sid, name in pairs}
+    short = {sid: file_name(sid, name, encoding=encoding) for sid, name in pairs}
     taken = Counter(map(_alike, short.values()))
     return _apart(
-        {sid: file_name(sid, name, whole_id=taken[_alike(short[sid])] > 1) for sid, name in pairs}
+        {
+            sid: file_name(sid, name, encoding=encoding, whole_id=taken[_alike(short[sid])] > 1)
+            for sid, name in pairs
+        }
     )
 
 
