@@ -37,7 +37,7 @@ class CommonOptions:
     """The options of every command."""
 
     verbose: Annotated[int, Parameter(alias="-v", count=True)] = 0
-    """Log lines on stderr: answers of 429, pauses and retries; twice, everything."""
+    """Log lines on stderr: ends of exports, changes of the pace, retries; twice, everything."""
     no_color: bool = False
     """No colours; so does NO_COLOR in the environment."""
 
