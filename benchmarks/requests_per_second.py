@@ -190,7 +190,9 @@ async def bulk_run() -> Cost:
     sandbox = Sandbox(segments=EXPORTS, limit=TokenBucket(100, 200), latency=0.08)
     async with (
         httpx.AsyncClient(transport=SandboxTransport(sandbox)) as http,
-        SegmentsClient(*AUTH, http_client=http) as client,
+        # No file is fetched. A client of its own for files would read the certificates, which is
+        # done once, whatever the number of requests.
+        SegmentsClient(*AUTH, http_client=http, file_http_client=http) as client,
     ):
         segment_ids = sandbox.segment_ids
         began = _processor_time()

@@ -153,6 +153,19 @@ _MODULE_OF = {name: module for module, names in _MODULES.items() for name in nam
 #: Modules that are attributes of the package without being imported before.
 _SUBMODULES = frozenset({"client", "errors", "journal", "models", "results", "run"})
 
+__version__: str
+
+
+def _version() -> str:
+    """`__version__`, read when it is asked for: to read it takes longer than most imports."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("segments-async")
+    except metadata.PackageNotFoundError:  # imported from a copy of the sources
+        return "0+unknown"
+
+
 if not TYPE_CHECKING:  # for a type checker, each attribute would be one of the package's
 
     def __getattr__(name: str) -> object:
@@ -160,6 +173,8 @@ if not TYPE_CHECKING:  # for a type checker, each attribute would be one of the 
 
         if name in _SUBMODULES:
             return import_module(f"{__name__}.{name}")
+        if name == "__version__":
+            return _version()
         if name not in _MODULE_OF:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)

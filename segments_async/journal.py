@@ -91,7 +91,8 @@ class Journal:
             to: only the runs whose files go to this directory.
         """
         directory = None if to is None else str(absolute(to))
-        return [r for r in await self._journal.runs() if directory in (None, r.destination)]
+        runs = await self._journal.ask(lambda database: database.runs())
+        return [run for run in runs if directory in (None, run.destination)]
 
     async def spec(self, run: str) -> RunSpec | None:
         """The segments and options of the last session of an unfinished run, by the run's name.
@@ -99,7 +100,7 @@ class Journal:
         None where the journal doesn't know: there is no such run, it has ended, or an earlier
         version of this library started it.
         """
-        return await self._journal.spec(run)
+        return await self._journal.ask(lambda database: database.spec(run))
 
     async def segments(self, run: str) -> list[Segment | str]:
         """The segments of a run, finished or not.
@@ -107,7 +108,7 @@ class Journal:
         A :class:`Segment` where an export of the run described it, otherwise an id. Of an
         unfinished run without a spec, segments to which nothing happened yet are missing.
         """
-        found = await self._journal.segments(run)
+        found = await self._journal.ask(lambda database: database.segments(run))
         return [segment or segment_id for segment_id, segment in found.items()]
 
     async def unchanged(
@@ -118,7 +119,8 @@ class Journal:
         They have not run since their last export, whose file is still in the directory.
         """
         known = {s.segment_id: s for s in segments if isinstance(s, Segment)}
-        files = await self._journal.last_files(list(known), str(absolute(to)))
+        ids, directory = list(known), str(absolute(to))
+        files = await self._journal.ask(lambda database: database.last_files(ids, directory))
         return set(await anyio.to_thread.run_sync(unchanged_files, known, files))
 
     async def prune(self, before: datetime) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import hypothesis
 import pytest
 from journal.server import PostgresServer
+from scratch import fast
 
 from segments_async.testing import virtual_time
 
@@ -53,9 +55,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """By the environment, which xdist's processes inherit."""
+    """Options and places reach xdist's processes by the environment, which they inherit."""
     if config.getoption("--httpx2"):
         os.environ["SEGMENTS_ASYNC_TEST_HTTPX2"] = "1"
+    _use_memory()
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -85,6 +88,12 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server, for all tests of this process."""
     with PostgresServer() as server:
         yield server
+
+
+def _use_memory() -> None:
+    """Put temporary files into memory, unless the caller says where they go."""
+    if "TMPDIR" not in os.environ and (memory := fast()) is not None:
+        os.environ["TMPDIR"] = tempfile.tempdir = memory
 
 
 def pytest_xdist_auto_num_workers() -> int:

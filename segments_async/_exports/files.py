@@ -67,7 +67,7 @@ class ExportFiles:
             yield ExportBody(answer.chunks, export)
 
     async def with_link(self, export: Export | str) -> Export:
-        """The export with a link. The vendor is asked once, where the caller's has none.
+        """The export with a link: polled once, if the caller's export has none.
 
         Raises:
             ExportFailedError: the vendor says FAILED.

@@ -208,6 +208,7 @@ class ExportRequests:
             self._on_setback(shared, verdict.setback)
         elif verdict.export is not None:
             shared.setbacks, shared.setback = 0, None
+            shared.polled_at = now
         await self._follow(shared, verdict, now)
 
     def _on_setback(self, shared: SharedExport, setback: SegmentsError) -> None:

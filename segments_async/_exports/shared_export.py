@@ -58,6 +58,7 @@ class SharedExport:
         resumable: of one that ended in an error, whether going on costs no second export.
         submitted: whether the vendor was asked for it.
         submitted_at: when its POST was accepted, in seconds of the event loop's clock; NaN before.
+        polled_at: when a poll last brought its status; NaN before.
         followers: those that wait for it, the first one first.
         abandoned_at: since when it runs without a follower; None while it has one, or doesn't run.
         setbacks: polls in a row that brought no status.
@@ -80,6 +81,7 @@ class SharedExport:
         "followers",
         "missing",
         "output_format",
+        "polled_at",
         "posting",
         "queued",
         "refusals",
@@ -105,6 +107,7 @@ class SharedExport:
         self.resumable: bool = False
         self.submitted: Submitted = "no"
         self.submitted_at: float = math.nan
+        self.polled_at: float = math.nan
         self.followers: dict[Follower, None] = {}
         self.abandoned_at: float | None = None
         self.setbacks: int = 0
@@ -124,6 +127,12 @@ class SharedExport:
     def running(self) -> bool:
         """Whether the vendor is at work on it, as far as is known."""
         return self.export_id is not None and not self.ended
+
+    def known_seconds(self) -> float:
+        """Seconds that the vendor is known to have worked on it, by the last poll; 0 before one."""
+        if math.isnan(self.polled_at):
+            return 0.0
+        return max(0.0, self.polled_at - self.submitted_at)
 
     def deliver(self, permit: Permit, /) -> None:
         """The gate grants this export's request: the first follower is to send it."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from segments_async._files.part import sidecar_of
 from segments_async._filesystem.disk import write_all
+from segments_async._filesystem.posix import require_posix
 from segments_async._filesystem.trust import open_regular
 from segments_async._sansio.files.naming import file_names, scheme_of
 from segments_async.errors import ConfigurationError, TargetExistsError
@@ -62,6 +63,7 @@ class Destination:
         *,
         overwrite: bool,
     ) -> None:
+        require_posix("files")
         self._given = directory
         self._directory = _resolved(directory, absolute)
         self._names = file_names(segments)
@@ -110,6 +112,7 @@ class Destination:
 
 def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     """The absolute path of a single file that may be written; else ConfigurationError."""
+    require_posix("files")
     path = _resolved(target, _target)
     problem = _obstacle(path, overwrite=overwrite) if os.path.lexists(path) else None
     if problem is not None:
@@ -150,9 +153,7 @@ def _obstacle(path: Path, *, overwrite: bool) -> ConfigurationError | None:
         # A device, a FIFO or a socket, also behind a link: the file would replace it.
         return ConfigurationError(f"{path} is not a regular file")
     if not overwrite:
-        return TargetExistsError(
-            f"{path} exists; overwrite=True (--overwrite) replaces it", path=str(path)
-        )
+        return TargetExistsError(f"{path} exists; overwrite=True replaces it", path=str(path))
     return None
 
 

@@ -49,7 +49,7 @@ class LockedPart:
         return self._descriptor
 
     def open(self) -> os.stat_result:
-        """Open the part that is there, or a new one.
+        """Open the existing part, or a new one.
 
         Raises:
             PartBusy: another download has locked it.
@@ -58,7 +58,7 @@ class LockedPart:
         return os.fstat(self._descriptor)
 
     def replace(self) -> None:
-        """Put a new file in the part's place. The file that is there is never written to."""
+        """Put a new file in the part's place. The present file there is never written to."""
         self._stamp, self.modified = None, False
         before, self._descriptor = self._descriptor, _open_new(self._path)
         if before is not None:

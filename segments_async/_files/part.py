@@ -113,7 +113,7 @@ class PartFile:
         return self._unsynced >= UNSYNCED
 
     def is_whole(self, rest: Bytes) -> bool:
-        """Whether all bytes are there, together with `rest`, all the bytes of a small file."""
+        """Whether the part, or `rest` with all the bytes of a small file, is the whole file."""
         held = with_range(self.held, 0, len(rest))
         version = self.version
         total = version.total if version is not None and not version.gzip else None

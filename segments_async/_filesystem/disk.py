@@ -6,7 +6,6 @@ Synchronous, for worker threads.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from pathlib import Path
 
@@ -35,6 +34,8 @@ def try_lock(descriptor: int) -> bool:
         NoLocks: the file system has no locks.
         OSError: the file can't be locked for another reason.
     """
+    import fcntl  # here: Windows has none, and `posix.require_posix` refuses files there
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -49,6 +50,8 @@ def try_lock(descriptor: int) -> bool:
 
 def is_free(descriptor: int) -> bool:
     """Whether no process has locked the file. The shared lock of this test excludes no reader."""
+    import fcntl
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
@@ -82,7 +85,8 @@ def _in_child() -> None:
     _LOCKED.clear()
 
 
-os.register_at_fork(after_in_child=_in_child)
+if hasattr(os, "register_at_fork"):  # not on Windows, where no process forks
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def is_at(descriptor: int, path: Path) -> bool:

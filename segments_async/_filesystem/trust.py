@@ -7,9 +7,7 @@ journal is read only if no user but this one and root could have written it or p
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,6 +137,9 @@ def _distrust_of_directory(directory: Path) -> str | None:
 
 def _has_others(gid: int) -> bool:
     """Whether the group has a member besides this user and root; many users have one alone."""
+    import grp  # here: Windows has neither, and `posix.require_posix` refuses files there
+    import pwd
+
     try:
         members = set(grp.getgrgid(gid).gr_mem)
     except KeyError:

@@ -10,16 +10,19 @@ import contextlib
 import ssl
 import time
 from collections.abc import Generator
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import attrs
-import httpcore
 import httpx
 
 from segments_async._http.environment import Route, read_certificates
-from segments_async._http.fast_transport import CheckAddresses
-from segments_async._http.transport import OneConnection
 from segments_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpcore
+
+    from segments_async._http.fast_transport import CheckAddresses
+    from segments_async._http.transport import OneConnection
 
 #: Seconds an idle connection is kept. A POST sent into a connection that the server is just closing
 #: ends as "unknown", so ours close before the common 5 s of servers do.
@@ -158,6 +161,11 @@ class OwnClients:
         files: bool = False,
     ) -> None:
         self._files = files
+        # As httpx does, httpcore is imported where a client is made: with trio, h11 and h2 it takes
+        # as long as httpx itself.
+        from segments_async._http.transport import OneConnection
+
+        self._make_transport = OneConnection
         self._ssl_context = _verifying(ssl_context)
         self._keepalive = keepalive
         self._loopback = loopback
@@ -226,7 +234,7 @@ class OwnClients:
             # Never for loopback: the environment's proxy is on another machine, and would receive
             # plain HTTP.
             self._route = Route(self._scheme)
-        transport = OneConnection(
+        transport = self._make_transport(
             self._ssl_context, self._keepalive, route=self._route, check_peer=self._check_peer
         )
         made: Any = httpx.AsyncClient(transport=transport, headers=self._headers, trust_env=False)

@@ -12,14 +12,17 @@ import socket
 import ssl
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
 import anyio
-import httpcore
 import httpx
 
 from segments_async._sansio.api.proxies import Proxy, bypasses_proxy, proxy_for, proxy_problem
 from segments_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpcore
 
 #: OpenSSL's names of certificates in a directory; it ignores files of other names.
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
@@ -123,6 +126,8 @@ class Route:
 def _pool_through(
     proxy: Proxy, ssl_context: ssl.SSLContext, keepalive: float
 ) -> httpcore.AsyncConnectionPool:
+    import httpcore  # imported by now: see `OwnClients`
+
     found = httpx.Proxy(proxy.url.reveal())  # separates user and password from the URL
     url = httpcore.URL(
         scheme=found.url.raw_scheme,

@@ -103,7 +103,7 @@ class _FastStream(httpcore.AsyncNetworkStream):
 
     @abc.abstractmethod
     async def receive(self) -> bytes:
-        """All that has arrived, at least one byte; empty at the end."""
+        """All bytes that have arrived, at least one; empty at the end."""
 
     @abc.abstractmethod
     async def receive_into(self, buffer: memoryview) -> int:

@@ -41,7 +41,7 @@ class ResponseHeaders(dict[str, str]):
 def response_headers(raw: Iterable[tuple[bytes, bytes]]) -> ResponseHeaders:
     """Decode each header once. httpx's own mapping decodes all headers at each look-up."""
     return ResponseHeaders(
-        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in raw
+        {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
     )
 
 

@@ -11,7 +11,7 @@ import math
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 from urllib.parse import urljoin, urlsplit
 
 import anyio
@@ -20,7 +20,6 @@ import attrs
 from segments_async._http.clients import USER_AGENT, Clients, HttpClient, stands_in
 from segments_async._http.environment import addresses_of
 from segments_async._http.errors import described, forget_request, is_no_answer, was_sent
-from segments_async._http.fast_transport import DirectRead, start_direct_read
 from segments_async._http.redaction import no_tracing, redact_logs
 from segments_async._http.responses import Response, body_chunks, close, joined_headers
 from segments_async._http.storage_gate import StorageGate
@@ -32,6 +31,9 @@ from segments_async._sansio.files.s3_links import S3Object, is_s3_link, parse_s3
 from segments_async._sansio.files.storage_errors import storage_error
 from segments_async._sansio.pace.hold import Hold
 from segments_async.results import HeldReason
+
+if TYPE_CHECKING:
+    from segments_async._http.fast_transport import DirectRead
 
 #: Seconds an idle connection is kept: longer than to the API, since these requests can be repeated.
 STORAGE_KEEPALIVE = 15.0
@@ -340,6 +342,9 @@ class _Chunks:
     def _next(self, chunk: bytes) -> None:
         self._chunk = memoryview(chunk)
         if not self._ahead:
+            # Not at the top: with httpcore, it takes as long to import as httpx.
+            from segments_async._http.fast_transport import start_direct_read
+
             self._rest = start_direct_read(
                 self.response.extensions, chunk, self._left, self._timeout
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -194,46 +194,42 @@ class Database:
     def durations(self, segment_ids: Sequence[str]) -> dict[str, float]:
         """Seconds that each segment's last COMPLETE export took at the vendor."""
         with self.reading() as connection:
-            completed = self._last(connection, segment_ids, (Event.COMPLETED,), ())
+            found = _last(connection, segment_ids, (Event.COMPLETED,))
         return {
             segment_id: seconds
-            for segment_id, payload in completed.items()
+            for segment_id, payload in self._payloads(found)
             if payload.export is not None and (seconds := seconds_taken(payload.export)) is not None
         }
 
-    def last_files(self, segment_ids: Sequence[str], destination: str) -> dict[str, ExportedFile]:
-        """Each segment's last file in this destination, with the export of the file."""
+    def last_files(
+        self, segment_ids: Sequence[str], destination: str | None
+    ) -> dict[str, ExportedFile]:
+        """Each segment's last file in this destination, with the export of the file.
+
+        `only_changed` compares ``file.export.segment.last_run``.
+        """
+        if destination is None:
+            return {}
         with self.reading() as connection:
             moved = moves(connection, self.backend.file)
             recorded = [before for before, now in moved.items() if now == destination]
             former = former_directories(connection, destination).union(recorded)
             of_files = (Event.FETCHED, Event.UNCHANGED)
-            fetched = self._last(connection, segment_ids, of_files, [destination, *recorded])
+            found = _last(connection, segment_ids, of_files, [destination, *recorded])
         return {
             segment_id: attrs.evolve(
                 payload.file, location=moved_path(payload.file.location, destination, former)
             )
-            for segment_id, payload in fetched.items()
+            for segment_id, payload in self._payloads(found)
             if payload.file is not None
         }
 
-    def _last(
-        self,
-        connection: Connection,
-        segment_ids: Sequence[str],
-        kinds: Sequence[Event],
-        destinations: Sequence[str],
-    ) -> dict[str, Payload]:
-        found: list[Row[Any]] = []
-        for start in range(0, len(segment_ids), _IDS_AT_ONCE):
-            ids = segment_ids[start : start + _IDS_AT_ONCE]
-            found += connection.execute(_last_of(ids, kinds, destinations))
-        return {
-            row.segment_id: payload_from_json(
-                row.segment_id, json.loads(checked(events, row)["facts"])
-            )
-            for row in found
-        }
+    def _payloads(self, rows: Sequence[Row[Any]]) -> Iterator[tuple[str, Payload]]:
+        """The payloads of events, by segment id. Decoded after the transaction that read them."""
+        with self.errors():
+            for row in rows:
+                facts = json.loads(checked(events, row)["facts"])
+                yield row.segment_id, payload_from_json(row.segment_id, facts)
 
     # ----------------------------------------------------------------- across processes
 
@@ -282,10 +278,23 @@ def _initialize(backend: Backend, account: str, engine: Engine) -> None:
         connection.execute(insert(journal).values(values))
 
 
+def _last(
+    connection: Connection,
+    segment_ids: Sequence[str],
+    kinds: Sequence[Event],
+    destinations: Sequence[str] = (),
+) -> list[Row[Any]]:
+    """Each segment's last event of these kinds, in runs to these directories, or in any run."""
+    found: list[Row[Any]] = []
+    for start in range(0, len(segment_ids), _IDS_AT_ONCE):
+        ids = segment_ids[start : start + _IDS_AT_ONCE]
+        found += connection.execute(_last_of(ids, kinds, destinations))
+    return found
+
+
 def _last_of(
     segment_ids: Sequence[str], kinds: Sequence[Event], destinations: Sequence[str]
 ) -> Select[Any]:
-    """Each segment's last event of these kinds, in runs to these directories, or in any run."""
     latest = (
         select(func.max(events.c.id))
         .where(

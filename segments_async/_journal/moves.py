@@ -22,6 +22,7 @@ from typing import Any
 import attrs
 from sqlalchemy import Connection, insert, inspect, select, update
 
+from segments_async._filesystem.trust import distrust_of_file, distrust_of_path
 from segments_async._journal.backends import Backend
 from segments_async._journal.high_water import DIRECTORY, HighWaterFile, mark_path, marks
 from segments_async._journal.refusals import Locked
@@ -115,7 +116,8 @@ def _moves(connection: Connection, file: Path | None) -> list[_Move]:
     if file is None:
         return []
     of_runs: dict[str, list[tuple[str, str]]] = {}
-    for found in connection.execute(select(runs).where(runs.c.destination.is_not(None))):
+    query = select(runs).where(runs.c.destination.is_not(None)).order_by(runs.c.id.desc())
+    for found in connection.execute(query):
         # A damaged row is reported when its own run is opened or listed.
         with contextlib.suppress(ChecksumError):
             row = checked(runs, found)
@@ -126,16 +128,16 @@ def _moves(connection: Connection, file: Path | None) -> list[_Move]:
 
 def _present(file: Path, before: str, started: Collection[tuple[str, str]]) -> _Move:
     """Where a recorded directory is now. `started`: names and times of its runs."""
-    if not _marked(before, str(file), started):
+    if next(_marked(before, str(file), started), None) is None:
         for now, journal in _earlier_places(Path(before), file):
-            here = _marked(str(now), journal, started)
+            here = set(_marked(str(now), journal, started))
             if here and (
                 _is_same(before, now) or here.isdisjoint(_marked(before, journal, started))
             ):
                 return _Move(before, str(now), journal)
     # Of a path without links, `realpath` is the path itself, also where nothing is there.
     real = os.path.realpath(before)
-    return _Move(before, real if Path(real).is_dir() else before, str(file))
+    return _Move(before, real if _is_directory(Path(real)) else before, str(file))
 
 
 def _earlier_places(before: Path, file: Path) -> Iterator[tuple[Path, str]]:
@@ -146,17 +148,34 @@ def _earlier_places(before: Path, file: Path) -> Iterator[tuple[Path, str]]:
     for prefix, parent in itertools.product((before, *before.parents), file.parents):
         if prefix != parent:
             now = parent / before.relative_to(prefix)
-            if (now / DIRECTORY).is_dir():
+            if _is_directory(now / DIRECTORY):
                 yield now, str(prefix / file.relative_to(parent))
 
 
 def _marked(
     directory: str, journal: str, started: Collection[tuple[str, str]]
-) -> frozenset[tuple[str, str]]:
-    """The runs of which the directory has a mark."""
-    if not (Path(directory) / DIRECTORY).is_dir():
-        return frozenset()
-    return frozenset(run for run in started if mark_path(directory, journal, *run).is_file())
+) -> Iterator[tuple[str, str]]:
+    """The runs of which the directory has a mark that no other user can have put there."""
+    if _is_directory(Path(directory) / DIRECTORY):
+        for run in started:
+            mark = mark_path(directory, journal, *run)
+            if os.path.lexists(mark) and _is_ours(mark):
+                yield run
+
+
+def _is_ours(mark: Path) -> bool:
+    try:
+        return distrust_of_path(mark) is None and distrust_of_file(mark) is None
+    except OSError:
+        return False
+
+
+def _is_directory(path: Path) -> bool:
+    """As `is_dir`; False, too, where a directory on the path can't be searched."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _is_same(before: str, now: Path) -> bool:

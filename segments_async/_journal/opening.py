@@ -188,9 +188,10 @@ def _check_missing(
     destination: str | None,
     name: str | None,
 ) -> None:
-    """Refuse a new run where the journal lacks the run that would be gone on with.
+    """Refuse a new run in a directory that has a mark of an unfinished run.
 
-    Also where it has the run, with another directory that is gone: this directory was moved.
+    Either the journal lacks the run, or the run is in another directory by the journal: then this
+    directory was moved.
     """
     for seen in () if destination is None else marks(destination, journal):
         if seen.finished and seen.run != name:
@@ -202,10 +203,10 @@ def _check_missing(
             )
         if name is None and destination is not None and _was_moved(found, destination, journal):
             raise ConfigurationError(
-                f"{destination}: run {seen.run} began in {found.destination}, which is gone, and "
-                "this directory has files of the run: it was moved, and the journal was not. "
-                "Nothing was sent, since exports would be requested twice. Move the directory "
-                "back to go on with the run; or give a name (run=..., --run) to start a new run"
+                f"{destination}: run {seen.run} began in {found.destination}, and the run's files "
+                "are here: the directory was moved without its journal. Nothing was sent, since "
+                "exports would be requested twice. Move the directory back to go on with the "
+                "run; or give a name (run=..., --run) to start a new run"
             )
 
 

@@ -9,7 +9,7 @@ import contextlib
 import os
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -17,15 +17,14 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import anyio
 import anyio.to_thread
 
+from segments_async._filesystem.posix import require_posix
 from segments_async._journal.place import hidden
-from segments_async._journal.records import GuardRecord, RunSpec, RunStatus
+from segments_async._journal.records import RunSpec
 from segments_async._journal.refusals import Locked, journal_error
 from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.jobs.payload import SecretInPayload, check_secrets
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import ConfigurationError
-from segments_async.models import Segment
-from segments_async.results import ExportedFile
 
 if TYPE_CHECKING:
     from segments_async._journal.database import Database
@@ -67,6 +66,7 @@ class SqlJournal:
             ConfigurationError: no journal can be there, or SQLAlchemy isn't installed.
             JournalError: the journal can't be used; its `reason` says why.
         """
+        require_posix("a journal")
         where = hidden(where)
         opened = partial(_open, where, account, create=create)
         return cls(await _retried(opened, _shown(where)))
@@ -106,26 +106,13 @@ class SqlJournal:
         handover = _Handover(partial(open_run, self._database, destination, name, now_name, spec))
         return RunLog(await handover.taken(self._database.location))
 
-    async def durations(self, segment_ids: Sequence[str]) -> dict[str, float]:
-        """Seconds that each segment's last COMPLETE export took, where one is known."""
-        return await self._ask(lambda: self._database.durations(segment_ids))
+    async def ask(self, question: Callable[[Database], T]) -> T:
+        """Ask the database in a worker thread, again while another process has locked it.
 
-    async def last_files(
-        self, segment_ids: Sequence[str], destination: str
-    ) -> dict[str, ExportedFile]:
-        """Each segment's last file in the destination, with the export of the file.
-
-        `only_changed` compares ``file.export.segment.last_run``.
+        Raises:
+            JournalError: as the method of `Database` does, or (``locked``) after some attempts.
         """
-        return await self._ask(lambda: self._database.last_files(segment_ids, destination))
-
-    async def guard(self) -> GuardRecord | None:
-        """The account's ticket guard; None where it holds nothing."""
-        return await self._ask(self._database.guard)
-
-    async def set_guard(self, record: GuardRecord | None) -> None:
-        """Store the ticket guard for the account's processes; None deletes it."""
-        await self._ask(lambda: self._database.set_guard(record))
+        return await _retried(partial(question, self._database), self._database.location)
 
     async def exchange(self, member: str, make_report: Callable[[GroupView], Report]) -> Report:
         """Read the reports of the account's processes on the rate limit, and add this one's.
@@ -145,32 +132,16 @@ class SqlJournal:
         except Locked as exc:
             raise journal_error(self._database.location, "locked", str(exc)) from exc
 
-    async def runs(self) -> list[RunStatus]:
-        """Every run, the latest first."""
-        return await self._ask(self._database.runs)
-
-    async def spec(self, run: str) -> RunSpec | None:
-        """The spec of an unfinished run; None where the journal has none."""
-        return await self._ask(lambda: self._database.spec(run))
-
-    async def segments(self, run: str) -> dict[str, Segment | None]:
-        """The segments of a run, by id; None for a segment without an export."""
-        return await self._ask(lambda: self._database.segments(run))
-
     async def prune(self, before: datetime) -> int:
         """Delete the runs to which nothing has happened since; how many. See `Journal.prune`."""
         from segments_async._journal import pruning
 
-        database = self._database
-        old = await self._ask(partial(pruning.old_runs, database, before))
-        hidden = [one for one in old if await self._ask(partial(pruning.hide, database, one))]
-        for run_id in await self._ask(partial(pruning.hidden_runs, database)):
-            while await self._ask(partial(pruning.delete_some, database, run_id)):  # noqa: ASYNC110
+        old = await self.ask(partial(pruning.old_runs, before=before))
+        hidden = [one for one in old if await self.ask(partial(pruning.hide, run_id=one))]
+        for run_id in await self.ask(pruning.hidden_runs):
+            while await self.ask(partial(pruning.delete_some, run_id=run_id)):  # noqa: ASYNC110
                 await anyio.sleep(_PRUNE_PAUSE)
         return len(hidden)
-
-    async def _ask(self, question: Callable[[], T]) -> T:
-        return await _retried(question, self._database.location)
 
 
 def _open(where: Secret, account: str, *, create: bool) -> Database:

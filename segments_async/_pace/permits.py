@@ -87,7 +87,8 @@ class Permit:
         if self._watch is None or self._until < math.inf:
             self._scope.deadline = min(self._deadline, self._until)
         else:
-            self._scope.deadline = math.inf
+            if self._scope.deadline < math.inf:
+                self._scope.deadline = math.inf
             self._watch.on_due(self._deadline)
 
 

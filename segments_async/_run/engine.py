@@ -22,7 +22,7 @@ from segments_async._run.journal_upkeep import JournalUpkeep
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.request import RunRequest
 from segments_async._run.start import Resources, RunStart
-from segments_async._run.stats import RunStats
+from segments_async._run.stats import RunStats, known_durations
 from segments_async._run.telemetry import RunTelemetry
 from segments_async._run.workers import WorkerPool
 from segments_async._sansio.jobs.decisions import (
@@ -100,7 +100,9 @@ class Engine(Generic[OutcomeT]):
         self.unsettled: int = len(self.jobs)
         #: Whether the run was left while a segment waited for another try.
         self.retry_pending: bool = False
-        self.stats: RunStats = RunStats(resources.gate, len(self.jobs))
+        self.stats: RunStats = RunStats(
+            resources.gate, len(self.jobs), known_durations(self._state.records.values())
+        )
         self._fetcher = FileFetcher(resources, request, self._state, self.stats, self._given_up)
         self.downloads: DownloadQueue[Job] = DownloadQueue(
             self._fetch, resources.download_slots, resources.downloads
@@ -123,7 +125,7 @@ class Engine(Generic[OutcomeT]):
         The run stops following the export, and a POST that only this run wanted isn't sent.
         """
         if event is Event.ACCEPTED:
-            self.stats.submitted_at = shared.submitted_at
+            self.stats.add_submitted()
         job = self.jobs[shared.segment_id or ""]
         try:
             if job.retry is not None:
@@ -161,9 +163,7 @@ class Engine(Generic[OutcomeT]):
             return
         outcome = vendor_outcome(job.segment_id, shared)
         if isinstance(outcome, Completed):
-            seconds = seconds_taken(outcome.export)
-            if seconds is not None:
-                self.stats.add_duration(seconds)
+            self.stats.add_ended(seconds_taken(outcome.export))
         decision = on_vendor_end(
             self._state.record(job.segment_id),
             outcome,
@@ -297,7 +297,7 @@ class Engine(Generic[OutcomeT]):
         return not unwritten or self._recorder.knows_export(job.segment_id)
 
     def interrupt(self, reason: str) -> None:
-        """The run ends: tell the outcomes of all segments that have none."""
+        """The run ends: add an outcome for each segment that has none."""
         for job in self.jobs.values():
             if job.settled:
                 continue

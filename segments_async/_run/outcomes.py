@@ -39,7 +39,7 @@ class Outcomes(Generic[OutcomeT]):
         self.error: BaseException | None = None
 
     def add(self, outcome: Outcome, tasks: TaskGroup | None) -> None:
-        """Tell an outcome. Its line is written by a task of the group, or at the end."""
+        """Add an outcome for every iterator. A task of the group, or the end, writes its line."""
         self.told.append(cast(OutcomeT | NotExported, outcome))
         if self._manifest is not None and not leaves_all_as_it_was(outcome):
             line = outcome.to_dict(run=self._run, at=datetime.now(UTC))

@@ -95,10 +95,10 @@ class Recorder:
     async def check(self, idle: float) -> None:
         """Ask the database whether this process still holds the run.
 
-        It is asked where nothing was written for `idle` seconds.
+        The database is asked only if nothing was written for `idle` seconds.
 
         Raises:
-            JournalError: another process has gone on with it.
+            JournalError: another process has gone on with the run.
         """
         if self._log is not None and not self._log.away:
             await self._log.check(idle)
@@ -124,7 +124,7 @@ class Recorder:
             until = datetime.now(UTC) + timedelta(seconds=max(0.0, guard.until - now))
             record = GuardRecord(until, guard.pause, guard.internal_errors)
         with anyio.CancelScope(shield=True):
-            await self._journal.set_guard(record)
+            await self._journal.ask(lambda database: database.set_guard(record))
         self._guard_written = current
 
     async def finish(self) -> None:

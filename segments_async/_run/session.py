@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Generic, cast
 
 import anyio
@@ -22,6 +24,7 @@ from segments_async._run.request import RunRequest
 from segments_async._run.start import Resources, RunStart
 from segments_async._run.telemetry import RunTelemetry
 from segments_async._run.workers import WorkerPool
+from segments_async._sansio.jobs.eta import Running
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
 from segments_async._sansio.pace.scheduler import Kind
@@ -29,6 +32,9 @@ from segments_async.errors import JournalError, SegmentsError
 from segments_async.results import Held, NotExported, OutcomeT, Progress
 
 logger: logging.Logger = logging.getLogger("segments_async")
+
+#: Exports that are looked at to estimate the run's end.
+_MOST_SAMPLES = 24
 
 
 class Session(Generic[OutcomeT]):
@@ -138,7 +144,7 @@ class Session(Generic[OutcomeT]):
             self._deadline.cancel()
 
     def _bound_posts(self) -> None:
-        """POSTs on the wire are shielded, since their answers bring ids; not for ever, though."""
+        """Limit the time of the POSTs on the wire, which are shielded for their answers' ids."""
         until = anyio.current_time() + POST_GRACE
         for permit in self._posts:
             permit.bound(until)
@@ -194,10 +200,11 @@ class Session(Generic[OutcomeT]):
         """How far the run is, now."""
         finished = self.outcomes.finished.is_set()
         now = self._ended_at if finished else anyio.current_time()
+        run_state = self._recorder.run_state
         progress = self.engine.stats.progress(
-            self._recorder.run_state,
+            run_state,
             now=now,
-            oldest_pending=self._oldest_pending(now),
+            running=partial(self._running, now),
             oldest_link_age=self.engine.downloads.oldest_link_age,
             fetch_seconds=self.engine.downloads.seconds_each,
         )
@@ -217,16 +224,16 @@ class Session(Generic[OutcomeT]):
         for segment_id in run_state.latest():
             yield self.engine.jobs[segment_id], run_state.state(segment_id)
 
-    def _oldest_pending(self, now: float) -> float:
-        """Seconds that the longest pending export is known to have taken; 0 without one."""
-        # In the order of the last events, and a pending export's last event is its submit: before
-        # the oldest one stand only the few that are being submitted or fetched.
-        for segment_id in self._recorder.run_state.active:
+    def _running(self, now: float) -> list[Running]:
+        """Some of the exports that the vendor works on, evenly chosen by their last events."""
+        active = self._recorder.run_state.active
+        step = 1 + len(active) // _MOST_SAMPLES
+        found: list[Running] = []
+        for segment_id in itertools.islice(active, 0, None, step):
             shared = self.engine.jobs[segment_id].shared
             if shared is not None and shared.running:
-                # The poll before set the next poll's time a little later than its own.
-                return min(shared.queued.key, now) - shared.submitted_at
-        return 0.0
+                found.append(Running(now - shared.submitted_at, shared.known_seconds()))
+        return found
 
 
 def _first(exc: BaseException) -> BaseException:

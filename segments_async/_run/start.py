@@ -25,7 +25,6 @@ from segments_async._exports.shared_export import SharedExport
 from segments_async._files.in_progress import InProgressDownloads
 from segments_async._files.refusals import Renew
 from segments_async._http.storage import Storage
-from segments_async._journal.sql import SqlJournal
 from segments_async._pace.gate import Gate
 from segments_async._run.recorder import Recorder
 from segments_async._run.request import RunRequest
@@ -42,6 +41,7 @@ from segments_async.results import ExportedFile, Held, HeldReason
 
 if TYPE_CHECKING:
     from segments_async._journal.run_log import RunLog
+    from segments_async._journal.sql import SqlJournal
 
 
 @attrs.frozen(kw_only=True)
@@ -144,6 +144,9 @@ async def start_run(resources: Resources, request: RunRequest) -> RunStart:
     if request.journal is None:
         obstacles = await _obstacles(request, ())
         return RunStart(name=request.run or now_name, recorder=Recorder(), obstacles=obstacles)
+    # Not at the top: most programs have no journal.
+    from segments_async._journal.sql import SqlJournal
+
     journal = await SqlJournal.open(request.journal, account=resources.account)
     directory = None if request.destination is None else str(request.destination.directory)
     log = await journal.open_run(
@@ -164,7 +167,7 @@ async def _start_with(
     # Only of the segments that may be submitted: two look-ups for each of 200 000 segments take
     # half a minute.
     ids = [i for i in request.segments if _may_be_submitted(log.records.get(i))]
-    files = await journal.last_files(ids, directory) if directory is not None else {}
+    files = await journal.ask(lambda database: database.last_files(ids, directory))
     known = {i: record.file for i, record in log.records.items() if record.file}
     _check_places([*files.values(), *known.values()], directory, journal.location)
     present = await anyio.to_thread.run_sync(_in_place, known)
@@ -178,7 +181,7 @@ async def _start_with(
         obstacles=await _obstacles(request, own),
         unchanged=unchanged,
         files_present=present.keys(),
-        durations=await journal.durations(ids),
+        durations=await journal.ask(lambda database: database.durations(ids)),
         journal=journal,
     )
 
@@ -195,7 +198,7 @@ async def restore_guard(journal: SqlJournal, guard: TicketGuard) -> datetime | N
 
     Returns the time before which nothing is sent; None where the journal holds nothing.
     """
-    record = await journal.guard()
+    record = await journal.ask(lambda database: database.guard())
     if record is None:
         return None
     # A wall clock that jumped must not hold the account for days.

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 
 from segments_async._pace.gate import Gate
-from segments_async._sansio.jobs.eta import eta_seconds
+from segments_async._sansio.jobs.eta import Running, eta_seconds
+from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import State
+from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.run_state import RunState
 from segments_async.results import Held, Progress
 
 #: Durations of the exports that ended last, from which the next durations are estimated.
 _DURATIONS_KEPT = 500
+#: An estimate is worth a millisecond of work twice a second, and not for each look at a progress.
+_SECONDS_AN_ESTIMATE = 0.5
+_AFTER_THE_VENDOR = frozenset({State.COMPLETE, State.FETCHING, State.DONE})
 
 
 class RunStats:
@@ -21,23 +29,26 @@ class RunStats:
     Args:
         gate: whose requests are counted from now on.
         total: segments of the run.
+        durations: seconds that exports of the run took in earlier sessions; see `known_durations`.
 
     Attributes:
         bytes: of files, fetched so far.
-        submitted_at: when the last POST was accepted, in seconds of the event loop's clock.
         started_at: aware, UTC.
         ended_at: aware, UTC; `started_at` while the run goes on.
     """
 
-    def __init__(self, gate: Gate, total: int) -> None:
+    def __init__(self, gate: Gate, total: int, durations: Iterable[float] = ()) -> None:
         self._gate = gate
         self._total = total
         self._requests_before = gate.requests
         self._throttled_before = gate.throttled
         self._internal_errors_before = gate.guard.internal_errors
-        self._durations: deque[float] = deque(maxlen=_DURATIONS_KEPT)
+        self._durations: deque[float] = deque(durations, maxlen=_DURATIONS_KEPT)
+        self._submitted = 0
+        self._estimate: float | None = None
+        self._estimate_until = -math.inf
+        self._ended = 0
         self.bytes: int = 0
-        self.submitted_at: float = 0.0
         self.started_at: datetime = datetime.now(UTC)
         self.ended_at: datetime = self.started_at
 
@@ -46,16 +57,22 @@ class RunStats:
         """Answers of 500 since the run began."""
         return self._gate.guard.internal_errors - self._internal_errors_before
 
-    def add_duration(self, seconds: float) -> None:
-        """An export took so many seconds at the vendor."""
-        self._durations.append(seconds)
+    def add_submitted(self) -> None:
+        """A POST was accepted."""
+        self._submitted += 1
+
+    def add_ended(self, seconds: float | None) -> None:
+        """An export is complete; it took so many seconds at the vendor, if its times tell."""
+        self._ended += 1
+        if seconds is not None:
+            self._durations.append(seconds)
 
     def progress(
         self,
         run_state: RunState,
         *,
         now: float,
-        oldest_pending: float,
+        running: Callable[[], Sequence[Running]],
         oldest_link_age: float | None,
         fetch_seconds: float,
     ) -> Progress:
@@ -66,6 +83,20 @@ class RunStats:
         not_added = self._total - run_state.added
         waiting, pending = not_added + count(State.NEW, State.INTENT), count(State.SUBMITTED)
         requests = self._gate.requests - self._requests_before
+        unfinished = waiting + pending + fetching
+        if not unfinished or now >= self._estimate_until:
+            self._estimate_until = now + _SECONDS_AN_ESTIMATE
+            self._estimate = eta_seconds(
+                waiting=waiting,
+                pending=pending,
+                fetching=fetching,
+                rate=self._gate.rate,
+                polls=max(0, requests - self._submitted),
+                ended=self._ended,
+                durations=self._durations,
+                running=running(),
+                fetch_seconds=fetch_seconds,
+            )
         return Progress(
             total=self._total,
             waiting=waiting,
@@ -73,24 +104,21 @@ class RunStats:
             fetching=fetching,
             exported=exported,
             unchanged=unchanged,
-            not_exported=self._total - waiting - pending - fetching - exported - unchanged,
+            not_exported=self._total - unfinished - exported - unchanged,
             bytes=self.bytes,
             requests=requests,
             throttled=self._gate.throttled - self._throttled_before,
             rate=self._gate.rate,
             oldest_link_age=oldest_link_age,
-            eta_seconds=eta_seconds(
-                waiting=waiting,
-                pending=pending,
-                fetching=fetching,
-                rate=self._gate.rate,
-                requests=requests,
-                durations=self._durations,
-                oldest=oldest_pending,
-                newest=now - self.submitted_at,
-                fetch_seconds=fetch_seconds,
-            ),
+            eta_seconds=self._estimate,
         )
+
+
+def known_durations(records: Iterable[ExportRecord]) -> list[float]:
+    """Seconds that exports with these records took at the vendor, of as many as are kept."""
+    exports = (record.export for record in records if record.state in _AFTER_THE_VENDOR)
+    taken = (seconds_taken(export) for export in exports if export is not None)
+    return list(islice((one for one in taken if one is not None), _DURATIONS_KEPT))
 
 
 def progress_before_start(total: int, rate: float | None, held: Held | None) -> Progress:

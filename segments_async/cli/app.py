@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import re
+from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, CycloptsError, Parameter
 
-from segments_async.cli import commands, runs
+import segments_async
+from segments_async.cli import commands, environment, runs
 from segments_async.cli.arguments import (
     AGAIN,
     DESTINATION,
@@ -18,6 +20,7 @@ from segments_async.cli.arguments import (
     CommonOptions,
     Days,
     Hosts,
+    Names,
     Pace,
     Port,
     RunOptions,
@@ -32,11 +35,16 @@ from segments_async.cli.terminal import Terminal
 from segments_async.errors import SegmentsError
 
 _PROGRAM = "segments-async"
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _ABOUT = """\
 Credentials come from SEGMENTS_API_KEY and SEGMENTS_ACCESS_TOKEN, or from a
 prompt; never from an argument, which other users of the machine could read.
 SEGMENTS_BASE_URL names another API than the vendor's, such as the sandbox's.
+
+Every option can come from the environment, too: --rate of `export` from
+SEGMENTS_EXPORT_RATE, --only-changed from SEGMENTS_EXPORT_ONLY_CHANGED=true.
+An argument counts more than a variable.
 
 Where stdout is not a terminal it carries JSON lines and nothing else; the
 summary for people goes to stderr then.
@@ -47,22 +55,49 @@ went away.
 """
 
 
+def _reflowed(text: str) -> str:
+    """The text, each paragraph in one line: the terminal breaks it. Indented lines stay."""
+    return re.sub(r"(?<=\S)\n(?=\S)", " ", text)
+
+
 def _version() -> str:
-    try:
-        return f"{_PROGRAM} {metadata.version(_PROGRAM)}"
-    except metadata.PackageNotFoundError:  # run from a copy of the sources
-        return f"{_PROGRAM} (not installed)"
+    return f"{_PROGRAM} {segments_async.__version__}"
 
 
 app: App = App(
     name=_PROGRAM,
     help="Export user segments of mParticle Analytics: many at once, as verified CSV files.",
     help_format="plaintext",
-    help_epilogue=_ABOUT,
+    help_epilogue=_reflowed(_ABOUT),
     version=_version,
     # No `--no-all`, no `--empty-name`. The help texts say the defaults that matter, in words.
     default_parameter=Parameter(negative=(), show_default=False),
+    config=environment.options,
 )
+
+
+def _command(
+    examples: str, *, name: str | None = None, usage: str | None = None
+) -> Callable[[_Function], _Function]:
+    """Register a command, whose help has these examples, and is as wide as the terminal."""
+
+    def register(function: _Function) -> _Function:
+        function.__doc__ = _reflowed(inspect.cleandoc(function.__doc__ or ""))
+        app.command(function, name=name, usage=usage, help_epilogue=_reflowed(examples))
+        return function
+
+    return register
+
+
+#: Without these, zsh takes the script only as a file of one certain name in `fpath`.
+_LAST_LINES = {
+    "zsh": f"""
+if [[ ${{funcstack[1]}} == _* ]]; then
+  _cyclopts_{_PROGRAM} "$@"
+else
+  compdef _cyclopts_{_PROGRAM} {_PROGRAM}
+fi"""
+}
 
 _COMMON = CommonOptions()
 _PACE = Pace()
@@ -71,28 +106,29 @@ _HOSTS = Hosts()
 _SANDBOX_OPTIONS = SandboxOptions()
 
 
-@app.command(
+@_command(
     name="list",
-    help_epilogue="""\
+    examples="""\
 Examples:
 
   segments-async list
+  segments-async list --name 'Recent*'
   segments-async list --json | jq -r .segment_id
 """,
 )
-def list_segments(*, json: bool = False, common: CommonOptions = _COMMON) -> int:
+def list_segments(*, name: Names = (), common: CommonOptions = _COMMON) -> int:
     """List the account's segments.
 
     Args:
-        json: One JSON object per segment and line, as when stdout is not a terminal.
+        name: Only segments whose name matches a shell pattern; an error if none does.
     """
-    terminal = common.terminal(json=json)
-    return finish(partial(commands.list_segments, terminal), terminal)
+    terminal = common.terminal()
+    return finish(partial(commands.list_segments, name, terminal), terminal)
 
 
-@app.command(
+@_command(
     usage="segments-async export (SEGMENT... | --all | --name GLOB...) --to DIR [OPTIONS]",
-    help_epilogue="""\
+    examples="""\
 Examples:
 
   segments-async export --all --to exports
@@ -110,9 +146,7 @@ requested twice. With --sandbox there is no journal.
 def export(
     *segments: Annotated[str, Parameter(name="SEGMENT", group=SELECTION)],
     every: Annotated[bool, Parameter(name="--all", group=SELECTION)] = False,
-    name: Annotated[
-        Sequence[str], Parameter(group=SELECTION, metavar="GLOB", consume_multiple=True)
-    ] = (),
+    name: Annotated[Names, Parameter(group=SELECTION)] = (),
     to: Annotated[Path, Parameter(group=DESTINATION, metavar="DIR")],
     dry_run: Annotated[bool, Parameter(group=DESTINATION)] = False,
     journal: Annotated[str | None, Parameter(group=AGAIN, metavar="PATH_OR_URL")] = None,
@@ -160,8 +194,8 @@ def export(
     return finish(command.run, terminal, command.say_unfinished)
 
 
-@app.command(
-    help_epilogue="""\
+@_command(
+    """\
 Examples:
 
   segments-async resume --to exports
@@ -194,9 +228,9 @@ def resume(
     return finish(command.run, terminal, command.say_unfinished)
 
 
-@app.command(
+@_command(
     name="runs",
-    help_epilogue="""\
+    examples="""\
 Examples:
 
   segments-async runs --to exports
@@ -213,7 +247,6 @@ def show_runs(
     to: Annotated[Path | None, Parameter(metavar="DIR")] = None,
     journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
     prune: Annotated[Days | None, Parameter(metavar="DAYS")] = None,
-    json: bool = False,
     common: CommonOptions = _COMMON,
 ) -> int:
     """List the runs of a journal, the latest first.
@@ -222,16 +255,15 @@ def show_runs(
         to: The directory of their files, and of their journal.
         journal: The place of the journal, if it is another one.
         prune: Delete all runs to which nothing has happened for so many days.
-        json: One JSON object per run and line, as when stdout is not a terminal.
     """
-    terminal = common.terminal(json=json)
+    terminal = common.terminal()
     if prune is not None:
         return finish(partial(runs.prune, journal, to, prune, terminal), terminal)
     return finish(partial(runs.show, journal, to, terminal), terminal)
 
 
-@app.command(
-    help_epilogue="""\
+@_command(
+    """\
 Examples:
 
   segments-async status 8f9fdd71-204c-41e1-a2ab-de7f85002f65
@@ -239,22 +271,21 @@ Examples:
 )
 def status(
     export_id: Annotated[str, Parameter(name="EXPORT_ID")],
+    /,
     *,
-    json: bool = False,
     common: CommonOptions = _COMMON,
 ) -> int:
     """Show the state of one export.
 
     Args:
         export_id: The export's id, as the manifest and JSON lines have it.
-        json: One JSON object, as when stdout is not a terminal.
     """
-    terminal = common.terminal(json=json)
+    terminal = common.terminal()
     return finish(partial(commands.status, export_id, terminal), terminal)
 
 
-@app.command(
-    help_epilogue="""\
+@_command(
+    """\
 Examples:
 
   segments-async download 8f9fdd71-204c-41e1-a2ab-de7f85002f65 --to recent.csv
@@ -262,6 +293,7 @@ Examples:
 )
 def download(
     export_id: Annotated[str, Parameter(name="EXPORT_ID")],
+    /,
     *,
     to: Annotated[Path, Parameter(metavar="FILE")],
     overwrite: bool = False,
@@ -279,8 +311,8 @@ def download(
     return finish(partial(commands.download, export_id, to, overwrite, hosts, terminal), terminal)
 
 
-@app.command(
-    help_epilogue="""\
+@_command(
+    """\
 Examples:
 
   segments-async sandbox
@@ -309,15 +341,51 @@ def sandbox(
     return stand_in.run(options, port=port, files_port=files_port, terminal=common.terminal())
 
 
+@_command(
+    """\
+Examples:
+
+  eval "$(segments-async completion bash)"
+  segments-async completion zsh --install
+  segments-async completion fish > ~/.config/fish/completions/segments-async.fish
+"""
+)
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], Parameter(name="SHELL")],
+    /,
+    *,
+    install: bool = False,
+) -> int:
+    """Print a script that completes commands and options in a shell.
+
+    Args:
+        shell: The shell.
+        install: Write the script to where the shell finds it, and the line that loads it into the
+            shell's startup file, instead of printing it.
+    """
+    if not install:
+        print(app.generate_completion(shell=shell) + _LAST_LINES.get(shell, ""))  # noqa: T201
+        return Exit.ALL_DONE
+    try:
+        place = app.install_completion(shell=shell)
+    except OSError as error:
+        raise UsageError(f"can't write {error.filename}: {error.strerror}") from error
+    Terminal.open().say(f"{place} was written: it counts in the next shell that is started.")
+    return Exit.ALL_DONE
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     try:
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         code: int = command(*bound.args, **bound.kwargs) or Exit.ALL_DONE
     except CycloptsError as error:
-        _complain(f"{error} (segments-async --help shows what there is)")
+        _complain(_with_origin(f"{error} (segments-async --help shows what there is)", arguments))
         return Exit.USAGE
-    except (SegmentsError, UsageError) as error:
+    except UsageError as error:
+        _complain(_with_origin(str(error), arguments))
+        return Exit.USAGE
+    except SegmentsError as error:
         _complain(sentence(error))
         return exit_code(error)
     except StdoutError as error:
@@ -326,6 +394,14 @@ def run(arguments: Sequence[str]) -> int:
         _complain(str(error))
         return Exit.SOME_NOT
     return code
+
+
+def _with_origin(sentence: str, arguments: Sequence[str]) -> str:
+    """The sentence, and the variables that the options may have come from."""
+    found = environment.variables(arguments[0]) if arguments else []
+    if not found or any(name in sentence for name in found):
+        return sentence
+    return f"{sentence}; options from the environment: {', '.join(found)}"
 
 
 def _complain(what: str) -> None:

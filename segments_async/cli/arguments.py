@@ -20,6 +20,11 @@ LIMIT = Group("Limit", sort_key=2)
 FAULTS = Group("Faults", sort_key=3)
 GENERAL = Group("General", sort_key=9)
 
+
+def _lines(_: object, text: str, *, delimiter: str | None = None) -> list[str]:  # noqa: ARG001
+    return text.splitlines()
+
+
 Count = Annotated[int, Parameter(validator=validators.Number(gte=0))]
 Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 Seconds = Annotated[float, Parameter(validator=validators.Number(gt=0))]
@@ -27,6 +32,12 @@ Days = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=36_500)
 Rate = Annotated[float, Parameter(validator=validators.Number(gt=0))]
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
+
+#: Patterns for names; in a variable one in a line, since names have spaces.
+Names = Annotated[
+    tuple[str, ...],
+    Parameter(metavar="GLOB", consume_multiple=True, env_var_split=_lines),
+]
 
 _IfLost = Literal["report", "resubmit"]
 
@@ -38,14 +49,18 @@ class CommonOptions:
 
     verbose: Annotated[int, Parameter(alias="-v", count=True)] = 0
     """Log lines on stderr: ends of exports, changes of the pace, retries; twice, everything."""
+    quiet: Annotated[bool, Parameter(alias="-q")] = False
+    """Nothing on stderr but errors and warnings: no progress, no summary of what went well."""
+    json: bool = False
+    """JSON lines on stdout, as where it isn't a terminal."""
     no_color: bool = False
     """No colours; so does NO_COLOR in the environment."""
 
-    def terminal(self, *, json: bool = False) -> Terminal:
+    def terminal(self) -> Terminal:
         """Open the terminal, and print the library's log on it."""
-        terminal = Terminal.open(no_color=self.no_color, json=json)
+        terminal = Terminal.open(no_color=self.no_color, json=self.json, quiet=self.quiet)
         log = logging.getLogger("segments_async")
-        log.handlers[:] = [LogLines(terminal)]
+        log.handlers[:] = [LogLines(terminal, verbose=self.verbose > 0)]
         log.propagate = False
         log.setLevel({0: logging.WARNING, 1: logging.INFO}.get(self.verbose, logging.DEBUG))
         return terminal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.text import Text
@@ -9,13 +10,16 @@ from rich.text import Text
 from segments_async.cli import account, json_lines, summary
 from segments_async.cli.arguments import Hosts
 from segments_async.cli.exit_codes import Exit
+from segments_async.cli.selection import Selection
 from segments_async.cli.terminal import Terminal
 
 
-async def list_segments(terminal: Terminal) -> Exit:
-    """List the account's segments."""
+async def list_segments(names: Sequence[str], terminal: Terminal) -> Exit:
+    """List the account's segments; with names, those that match one of them."""
     async with account.from_environment().client() as client:
-        segments = await client.list_segments()
+        found = await client.list_segments()
+    selection = Selection(names=names, every=not names)
+    segments = selection.among(found)
     if terminal.piped:
         await terminal.lines.send(*(segment.to_dict() for segment in segments))
     elif segments:
@@ -23,7 +27,7 @@ async def list_segments(terminal: Terminal) -> Exit:
             summary.segments_table(segments, narrow=summary.is_narrow(terminal.people))
         )
     if not segments:
-        terminal.say("The account has no segments.")
+        terminal.note("The account has no segments.")
     return Exit.ALL_DONE
 
 
@@ -46,5 +50,6 @@ async def download(
         file = await client.download_export(export_id, to, overwrite=overwrite)
     if terminal.piped:
         await terminal.lines.send(file.to_dict())
-    terminal.people.print(Text(summary.file_line(file)), soft_wrap=True)
+    if not terminal.quiet:
+        terminal.people.print(Text(summary.file_line(file)), soft_wrap=True)
     return Exit.ALL_DONE

@@ -15,11 +15,11 @@ import anyio
 
 from segments_async.cli import streams
 from segments_async.cli.terminal import Terminal
+from segments_async.cli.wording import in_words
 from segments_async.errors import (
     APIConnectionError,
     AuthenticationError,
     ConfigurationError,
-    DownloadError,
     JournalError,
     JournalReason,
     PermissionDeniedError,
@@ -109,19 +109,19 @@ def exit_code(error: SegmentsError | UsageError) -> Exit:
 
 
 def sentence(error: SegmentsError | UsageError) -> str:
-    """The message for an error."""
+    """The message for an error, in the command's words."""
+    return in_words(_sentence(error))
+
+
+def _sentence(error: SegmentsError | UsageError) -> str:
     if isinstance(error, AuthenticationError):
         return f"{error} (SEGMENTS_API_KEY and SEGMENTS_ACCESS_TOKEN; see the Project Page)"
     if isinstance(error, APIConnectionError):
         return f"No answer from the API: {error}"
-    if isinstance(error, DownloadError) and error.reason == "link_refused":
-        return f"{error}. {FILE_HOST_HINT}"
     if isinstance(error, JournalError) and (advice := _ADVICE.get(error.reason)):
         return f"{error} ({advice})"
     return str(error)
 
-
-FILE_HOST_HINT = "On the command line, --file-host HOST admits a host for files."
 
 _ADVICE: dict[JournalReason, str] = {
     "locked": "wait for that process to end, or end it, and give this command again",
@@ -160,6 +160,7 @@ def finish(
 
     Raises:
         StdoutError: stdout can't be written.
+        UsageError: the arguments, or the environment, are wrong.
     """
     try:
         return anyio.run(interruptible, work, Signals())
@@ -167,7 +168,7 @@ def finish(
         terminal.say(stop.sentence)
         say_unfinished()
         return stop.exit_code
-    except (SegmentsError, UsageError) as error:
+    except SegmentsError as error:
         terminal.say(f"segments-async: {sentence(error)}", style="red")
         return exit_code(error)
     except streams.StdoutError:

@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -18,7 +17,7 @@ import anyio.to_thread
 import attrs
 
 from segments_async import BulkRun, Journal, Pacer, RunStatus, SegmentsClient, file_names
-from segments_async.cli import account, summary
+from segments_async.cli import account, json_lines, summary
 from segments_async.cli.arguments import Hosts, Pace, RunOptions
 from segments_async.cli.exit_codes import Exit, UsageError, alongside
 from segments_async.cli.journal import make_private_directory, place
@@ -92,6 +91,7 @@ class ExportCommand:
         self._runs: Mapping[str, RunStatus] = {}
         self._names: dict[str, str] = {}
         self._unfinished: dict[str, str] = {}
+        self._failed: list[NotExported] = []
         #: Names of the segments that a signal cut off, by the ids of their exports.
         self._at_vendor: dict[str, str] = {}
 
@@ -107,7 +107,9 @@ class ExportCommand:
         return _exit_code(await self._export_from(source))
 
     def say_unfinished(self) -> None:
-        """Name the segments that a signal cut off."""
+        """Name the segments that failed, and those that a signal cut off."""
+        journal = self._request.journal is not None
+        summary.print_failures(self._failed, self._names, self._terminal.err, journal=journal)
         if self._unfinished:
             done = len(self._names) - len(self._unfinished)
             self._terminal.say(
@@ -130,13 +132,13 @@ class ExportCommand:
         from segments_async.cli import sandbox as stand_in
 
         with stand_in.demonstration() as server:
-            self._terminal.say(f"Exporting from a sandbox on this machine, {server.base_url}")
+            self._terminal.note(f"Exporting from a sandbox on this machine, {server.base_url}")
             report = await self._export_from(stand_in.account(server))
             if report is not None and (wrong := stand_in.differing(report, server.sandbox)):
                 names = summary.some_names(self._names[one] for one in wrong)
                 self._terminal.say(f"Not what the sandbox served: {names}", style="bold red")
                 return Exit.SOME_NOT
-            if report is not None and report.exported:
+            if report is not None and report.exported and not self._terminal.quiet:
                 count = counted(len(report.exported), "file")
                 self._terminal.people.print(f"{count} verified: sha256 equal to the sandbox's own.")
             return _exit_code(report)
@@ -154,10 +156,10 @@ class ExportCommand:
             await self._read_journal(source)
             chosen = await self._segments_of_ended_run()
             if chosen is None:
-                chosen = request.selection.among(await self._list(client))
+                chosen = request.selection.to_export(await self._list(client))
             self._names = {one: _name(segment) for one, segment in chosen.items()}
             if not chosen:
-                self._terminal.say("The account has no segments: nothing to export.")
+                self._terminal.note("The account has no segments: nothing to export.")
                 return None
             if request.dry_run:
                 await self._show_plan(chosen)
@@ -196,7 +198,7 @@ class ExportCommand:
 
     async def _list(self, client: SegmentsClient) -> list[Segment]:
         """The account's segments; requested after the time that the ticket guard names."""
-        hold = partial(show_hold, client, self._terminal.err)
+        hold = partial(show_hold, client, self._terminal)
         if self._journal is None:
             async with alongside(hold):
                 return await client.list_segments()
@@ -227,7 +229,7 @@ class ExportCommand:
             narrow = summary.is_narrow(people)
             people.print(summary.plan_table(names, files, narrow=narrow))
         more = f", and {len(unchanged)} are unchanged" if unchanged else ""
-        self._terminal.say(
+        self._terminal.note(
             f"Nothing was exported: {counted(len(names), 'segment')} would be{more}."
         )
 
@@ -243,7 +245,7 @@ class ExportCommand:
                 self._unfinished = dict(self._names)
                 entered = True
                 self._say_start(run.name)
-                async with alongside(View(run, self._terminal.err).show):
+                async with alongside(View(run, self._terminal).show):
                     async for outcome in run:
                         await self._report_outcome(outcome, run.name)
         finally:
@@ -253,7 +255,7 @@ class ExportCommand:
         summary.print_report(
             report,
             self._names,
-            self._terminal.people,
+            self._terminal,
             elapsed=monotonic() - started,
             journal=self._request.journal is not None,
         )
@@ -281,12 +283,12 @@ class ExportCommand:
             return
         earlier = self._runs.get(name)
         if earlier is not None and earlier.ended_at is not None:
-            self._terminal.say(f"Run {name} has ended: its outcomes are repeated.")
+            self._terminal.note(f"Run {name} has ended: its outcomes are repeated.")
             return
         if earlier is not None:
             done = earlier.exported + earlier.unchanged
             of = f" of {earlier.segments}" if earlier.segments else ""
-            self._terminal.say(f"Going on with run {name}: {done}{of} are done.")
+            self._terminal.note(f"Going on with run {name}: {done}{of} are done.")
         if self._request.command == "export":
             self._name_unfinished(name)
 
@@ -338,16 +340,14 @@ class ExportCommand:
             )
 
     def _line(self, outcome: Exported | NotExported, run_name: str) -> dict[str, object]:
-        line = outcome.to_dict(run=run_name, at=datetime.now(UTC))
-        return line | {"name": line["name"] or self._names[outcome.segment_id]}
+        return json_lines.outcome_line(outcome, run=run_name, name=self._names[outcome.segment_id])
 
     async def _report_outcome(self, outcome: Exported | NotExported, run_name: str) -> None:
-        name = self._names[outcome.segment_id]
         del self._unfinished[outcome.segment_id]
+        if isinstance(outcome, NotExported) and not leaves_all_as_it_was(outcome):
+            self._failed.append(outcome)
         if self._terminal.piped:
             await self._terminal.lines.send(self._line(outcome, run_name))
-        elif isinstance(outcome, NotExported) and not leaves_all_as_it_was(outcome):
-            self._terminal.say(f"{name}: {outcome.error}", style="red")
 
 
 def _is_text(path: Path) -> bool:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from segments_async import RunStatus, without_secret
+from segments_async.cli.wording import in_words
 from segments_async.models import Export
+from segments_async.results import Exported, NotExported
+
+
+def outcome_line(outcome: Exported | NotExported, *, run: str, name: str) -> dict[str, object]:
+    """One outcome of `export`, as in the manifest, but for the words of an error's message."""
+    line = outcome.to_dict(run=run, at=datetime.now(UTC))
+    line["name"] = line["name"] or name
+    match line["error"]:
+        case {"type": kind, "message": str(message)}:
+            line["error"] = {"type": kind, "message": in_words(message)}
+        case _:
+            pass
+    return line
 
 
 def export_line(export: Export) -> dict[str, object]:

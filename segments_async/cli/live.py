@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import anyio
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
-from segments_async.cli.terminal import counted, in_bytes, in_time
+from segments_async.cli.terminal import Terminal, counted, in_bytes, in_time
 from segments_async.client import SegmentsClient
 from segments_async.errors import printable
 from segments_async.results import Exported, Held, HeldReason, Progress
 from segments_async.run import Activity, BulkRun
 
-_SECONDS_A_FRAME = 0.125
-#: Two lines of totals, one of what delays the run, "and N more", blank lines, the cursor's line.
-_LINES_OF_THE_WHOLE = 7
+#: A frame costs milliseconds, and is drawn only where it differs from the last one.
+_SECONDS_A_FRAME = 0.25
+#: "And N more"; the bar, the totals, and what delays the run, two lines each; the cursor's line.
+_LINES_OF_THE_WHOLE = 8
 _WIDEST_NAME = 48
+_WIDEST_BAR = 30
+_NARROWEST_BAR = 6
+#: Of an export's line, the columns after the name: the state, the time and the bytes.
+_AFTER_THE_NAME = 12 + 13 + 12
 #: For each state of an export, the word and the colour of the display.
 _STATES = {
     "intent": ("submitting", "dim"),
@@ -31,7 +34,7 @@ _STATES = {
 }
 #: For each reason of `Held`, what it means to a person who waits.
 _HELD = {
-    HeldReason.TICKET_GUARD: "the vendor answered 500, which opens a support ticket",
+    HeldReason.TICKET_GUARD: "the vendor answered 500 and opens a support ticket",
     HeldReason.VENDOR_AWAY: "the vendor can't be reached",
     HeldReason.STORAGE_AWAY: "storage can't be reached",
     HeldReason.STORAGE_CREDENTIALS: "no AWS credentials for storage",
@@ -40,96 +43,131 @@ _HELD = {
     HeldReason.SHARED_LIMIT: "other processes share the rate limit",
     HeldReason.JOB_CAP: "no more exports may run at once",
 }
+#: A text and its style.
+Part = tuple[str, str]
 
 
 class View:
-    """Draws the progress of a run until cancelled; nothing where stderr is no terminal."""
+    """Draws the progress of a run until cancelled; nothing where progress isn't drawn."""
 
-    def __init__(self, run: BulkRun[Exported], console: Console) -> None:
+    def __init__(self, run: BulkRun[Exported], terminal: Terminal) -> None:
         self._run = run
-        self._console = console
-        # The dots are Braille characters, which few encodings other than UTF-8 have.
-        self._spinner = Spinner("line" if console.options.ascii_only else "dots", style="cyan")
+        self._terminal = terminal
         self._began = anyio.current_time()
 
     async def show(self) -> None:
-        """Redraw eight times a second; at the end, erase the drawing."""
-        if not self._console.is_terminal:
-            return
-        # auto_refresh=False: rich's thread would read the run while the run changes.
-        # redirect_stdout=False: stdout may carry JSON lines for another program.
-        with Live(
-            console=self._console, auto_refresh=False, transient=True, redirect_stdout=False
-        ) as live:
-            while True:
-                live.update(self._picture(), refresh=True)
-                await anyio.sleep(_SECONDS_A_FRAME)
+        """Draw what changes, four times a second; at the end, erase the drawing."""
+        if self._terminal.live:
+            await _draw(self._terminal.err, self._lines)
 
-    def _picture(self) -> RenderableType:
+    def _lines(self, width: int, height: int) -> list[Sequence[Part]]:
+        shown = self._run.activity(limit=max(0, height - _LINES_OF_THE_WHOLE))
         elapsed = anyio.current_time() - self._began
-        room = max(0, self._console.height - _LINES_OF_THE_WHOLE)
-        progress = self._run.progress
-        parts: list[RenderableType] = [
-            _exports(self._run.activity(limit=room), progress, self._spinner),
-            _bar(progress),
-            Text(_totals(progress, elapsed), style="dim"),
-        ]
-        if progress.held is not None:
-            parts.append(Text(in_words(progress.held), style="yellow"))
-        return Group(*parts)
+        return picture(self._run.progress, shown, elapsed, width)
 
 
-async def show_hold(client: SegmentsClient, console: Console) -> None:
+def picture(
+    progress: Progress, shown: Sequence[Activity], elapsed: float, width: int
+) -> list[Sequence[Part]]:
+    """The lines of a run's progress: some exports, the bar, the totals, what delays the run."""
+    lines = _exports(shown, progress, width)
+    lines += _bar(progress, width)
+    lines += _totals(progress, elapsed, width)
+    if progress.held is not None and _is_worth_a_line(progress.held):
+        lines += _held(progress.held, width)
+    return lines
+
+
+async def show_hold(client: SegmentsClient, terminal: Terminal) -> None:
     """Until cancelled, show what delays the client's requests before a run begins."""
-    if not console.is_terminal:
-        return
+
+    def lines(width: int, _height: int) -> list[Sequence[Part]]:
+        held = client.held
+        return [] if held is None else _held(held, width)
+
+    if terminal.live:
+        await _draw(terminal.err, lines)
+
+
+async def _draw(console: Console, lines: Callable[[int, int], list[Sequence[Part]]]) -> None:
+    # auto_refresh=False: rich's thread would read the run while the run changes.
+    # redirect_stdout=False: stdout may carry JSON lines for another program.
     with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
+        last: object = None
         while True:
-            held = client.held
-            live.update(Text("" if held is None else in_words(held), style="yellow"), refresh=True)
+            width, height = console.size
+            # Not in the last column, where some terminals begin a line of their own.
+            frame = lines(width - 1, height)
+            if (width, height, frame) != last:
+                last = (width, height, frame)
+                live.update(_text(frame), refresh=True)
             await anyio.sleep(_SECONDS_A_FRAME)
 
 
-def in_words(held: Held) -> str:
+def _text(lines: Sequence[Sequence[Part]]) -> Text:
+    text = Text(no_wrap=True, overflow="ellipsis", end="")
+    for index, line in enumerate(lines):
+        if index:
+            text.append("\n")
+        for part, style in line:
+            text.append(part, style or None)
+    return text
+
+
+def _held(held: Held, width: int) -> list[Sequence[Part]]:
     """``Waiting: the vendor's rate limit; next try in 12 s``."""
-    then = "" if held.seconds is None else f"; next try in {in_time(held.seconds)}"
-    return f"Waiting: {_HELD[held.reason]}{then}"
+    parts = [(f"Waiting: {_HELD[held.reason]}", "yellow")]
+    if held.seconds is not None:
+        parts.append((f"next try in {in_time(held.seconds)}", "yellow"))
+    return _packed(parts, width, "; ")
 
 
-def _exports(shown: Sequence[Activity], progress: Progress, spinner: Spinner) -> RenderableType:
-    table = Table.grid(padding=(0, 2), pad_edge=False)
-    table.add_column(width=1)
-    table.add_column(no_wrap=True, overflow="ellipsis", min_width=24, max_width=_WIDEST_NAME)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    for export in shown:
-        state, style = _STATES.get(export.state, (export.state, ""))
-        table.add_row(
-            spinner,
-            printable(export.name or export.segment_id),
-            Text(state, style=style),
-            in_time(export.age),
-            in_bytes(export.bytes) if export.bytes else "",
-        )
+def _is_worth_a_line(held: Held) -> bool:
+    """Not where the next request goes within a second: the rate stands in the totals."""
+    return held.seconds is None or held.seconds >= 1.0
+
+
+def _exports(shown: Sequence[Activity], progress: Progress, width: int) -> list[Sequence[Part]]:
+    names = [printable(export.name or export.segment_id) for export in shown]
+    widest = max(map(cell_len, names), default=0)
+    room = max(8, min(widest, _WIDEST_NAME, width - _AFTER_THE_NAME))
+    lines = [_export(one, name, room) for one, name in zip(shown, names, strict=True)]
     hidden = progress.pending + progress.fetching - len(shown)
     if hidden > 0:
-        return Group(table, Text(f"   and {hidden} more under way", style="dim"))
-    return table
+        lines.append([(f"and {hidden} more under way", "dim")])
+    return lines
 
 
-def _bar(progress: Progress) -> RenderableType:
+def _export(export: Activity, name: str, room: int) -> Sequence[Part]:
+    state, style = _STATES.get(export.state, (export.state, ""))
+    size = in_bytes(export.bytes) if export.bytes else ""
+    return [
+        (fitted(name, room), ""),
+        (f"  {state:10}", style),
+        (f"  {in_time(export.age):>11}  {size:>10}".rstrip(), ""),
+    ]
+
+
+def fitted(text: str, width: int) -> str:
+    """The text, filled up or cut to this width. Some characters are two columns wide."""
+    if cell_len(text) > width:
+        return set_cell_size(text, width - 1) + "…"
+    return set_cell_size(text, width)
+
+
+def _bar(progress: Progress, width: int) -> list[Sequence[Part]]:
     ended = progress.exported + progress.unchanged + progress.not_exported
-    line = Table.grid(padding=(0, 2))
-    line.add_row(
-        ProgressBar(total=max(1, progress.total), completed=ended, width=30),
-        Text(f"{ended} of {progress.total}", style="bold"),
-        Text.assemble(*_counts(progress)),
-    )
-    return line
+    parts = [(f"{ended} of {progress.total}", "bold"), *_counts(progress)]
+    lines = _packed(parts, width, "  ")
+    room = min(_WIDEST_BAR, width - 2 - sum(len(part) for part, _ in lines[0]))
+    if room < _NARROWEST_BAR:
+        return lines
+    done = room * ended // max(1, progress.total)
+    bar = [("━" * done, "green"), ("━" * (room - done), "dim"), ("  ", "")]
+    return [[*bar, *lines[0]], *lines[1:]]
 
 
-def _counts(progress: Progress) -> list[tuple[str, str]]:
+def _counts(progress: Progress) -> list[Part]:
     counts = [
         (f"{progress.waiting} waiting", "dim"),
         (f"{progress.pending} pending", "cyan"),
@@ -139,16 +177,33 @@ def _counts(progress: Progress) -> list[tuple[str, str]]:
         counts.append((f"{progress.unchanged} unchanged", "dim"))
     if progress.not_exported:
         counts.append((f"{progress.not_exported} not exported", "red"))
-    return [part for count in counts for part in (count, ("  ", ""))]
+    return counts
 
 
-def _totals(progress: Progress, elapsed: float) -> str:
-    parts = [in_bytes(progress.bytes), counted(progress.requests, "request")]
+def _totals(progress: Progress, elapsed: float, width: int) -> list[Sequence[Part]]:
+    requests = counted(progress.requests, "request")
+    if progress.rate is not None:
+        requests += f" ({progress.rate:.1f}/s at most)"
+    parts = [in_bytes(progress.bytes), requests]
     if progress.throttled:
         parts.append(f"{progress.throttled} throttled")
-    if progress.rate is not None:
-        parts.append(f"at most {progress.rate:.1f}/s")
     parts.append(in_time(elapsed))
     if progress.eta_seconds is not None:
         parts.append(f"about {in_time(progress.eta_seconds)} left")
-    return " · ".join(parts)
+    return _packed([(part, "dim") for part in parts], width, " · ")
+
+
+def _packed(parts: Iterable[Part], width: int, between: str) -> list[Sequence[Part]]:
+    """Lines of whole parts, as many in a line as fit."""
+    lines: list[list[Part]] = [[]]
+    length = 0
+    for text, style in parts:
+        if lines[-1] and length + len(between) + len(text) > width:
+            lines.append([])
+        if lines[-1]:
+            lines[-1].append((between, "dim"))
+        else:
+            length = -len(between)
+        length += len(between) + len(text)
+        lines[-1].append((text, style))
+    return list(lines)

@@ -27,7 +27,7 @@ async def show(journal: str | None, to: Path | None, terminal: Terminal) -> Exit
     elif found:
         terminal.people.print(summary.runs_table(found))
     if not found:
-        terminal.say("No runs.")
+        terminal.note("No runs.")
     return Exit.ALL_DONE
 
 
@@ -38,7 +38,7 @@ async def prune(journal: str | None, to: Path | None, days: float, terminal: Ter
     number = await opened.prune(datetime.now(UTC) - timedelta(days=days))
     if terminal.piped:
         await terminal.lines.send({"pruned": number})
-    terminal.say(f"{counted(number, 'run')} deleted.")
+    terminal.note(f"{counted(number, 'run')} deleted.")
     return Exit.ALL_DONE
 
 
@@ -102,7 +102,7 @@ class ResumeCommand:
             raise UsageError(f"which of {len(unfinished)} runs? Give --run: {names}")
         if not unfinished:
             which = "Every run" if name is None else f"Run {name}"
-            self._terminal.say(f"{which} has ended: there is nothing to go on with.")
+            self._terminal.note(f"{which} has ended: there is nothing to go on with.")
             return None
         return unfinished[0]
 

@@ -91,7 +91,7 @@ def run(options: SandboxOptions, *, port: int, files_port: int, terminal: Termin
     except OSError as error:
         raise UsageError(f"can't listen: {error.strerror or error}") from error
     stop = Interrupted(number)
-    terminal.say(f"{stop.sentence} {counted(len(sandbox.record), 'request')} served.")
+    terminal.note(f"{stop.sentence} {counted(len(sandbox.record), 'request')} served.")
     return stop.exit_code
 
 
@@ -104,7 +104,8 @@ def _announce(server: SandboxServer, terminal: Terminal) -> None:
             "access_token": PAGE_ACCESS_TOKEN,
         }
         sys.stdout.write(json_text(line))
-    terminal.people.print(Text(_manual(server)), soft_wrap=True)
+    if not terminal.quiet:
+        terminal.people.print(Text(_manual(server)), soft_wrap=True)
 
 
 def _manual(server: SandboxServer) -> str:

@@ -1,4 +1,4 @@
-"""The segments that an `export` selects."""
+"""The segments that an `export`, or a `list`, selects."""
 
 from __future__ import annotations
 
@@ -36,10 +36,8 @@ class Selection:
         if not (self.every or self.ids or self.names):
             raise UsageError("which segments? Give their ids, --name GLOB, or --all")
 
-    def among(self, segments: Sequence[Segment]) -> dict[str, Segment | str]:
-        """The selected segments by id, in the account's order; ids without a segment come last.
-
-        An id without a segment is exported all the same: the vendor's answer names the fault.
+    def among(self, segments: Sequence[Segment]) -> list[Segment]:
+        """The selected segments, in the account's order.
 
         Raises:
             UsageError: a pattern matches nothing.
@@ -47,9 +45,14 @@ class Selection:
         for pattern in self.names:
             if not any(fnmatchcase(segment.name or "", pattern) for segment in segments):
                 raise UsageError(f"--name {pattern!r} matches none of {len(segments)} segments")
-        chosen: dict[str, Segment | str] = {
-            segment.segment_id: segment for segment in segments if self._means(segment)
-        }
+        return [segment for segment in segments if self._means(segment)]
+
+    def to_export(self, segments: Sequence[Segment]) -> dict[str, Segment | str]:
+        """As `among`, by id; ids without a segment come last.
+
+        An id without a segment is exported all the same: the vendor's answer says what is wrong.
+        """
+        chosen: dict[str, Segment | str] = {one.segment_id: one for one in self.among(segments)}
         return chosen | {one: one for one in self.ids if one not in chosen}
 
     def _means(self, segment: Segment) -> bool:

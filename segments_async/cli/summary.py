@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from segments_async import RunStatus
-from segments_async.cli.exit_codes import FILE_HOST_HINT
+from segments_async.cli import wording
 from segments_async.cli.json_lines import unsigned
-from segments_async.cli.terminal import counted, in_bytes, in_time
-from segments_async.errors import DownloadError, ExportTimeoutError, printable
+from segments_async.cli.terminal import Terminal, counted, in_bytes, in_time, print_sentence
+from segments_async.errors import ExportTimeoutError, printable
 from segments_async.models import Export, Segment
 from segments_async.results import (
     BulkReport,
@@ -27,7 +27,10 @@ from segments_async.results import (
 
 _MOST_ROWS = 40
 _WIDEST_NAME = 36
+_NARROWEST_NAME = 12
+_WIDTH_OF_AN_ID = 2 + 36
 _NARROW = 110
+_VERY_NARROW = 72
 _FEW = 3
 _SHA256_SHOWN = 12
 
@@ -99,33 +102,61 @@ def file_line(file: ExportedFile) -> str:
 def print_report(
     report: BulkReport[Exported],
     names: Mapping[str, str],
-    console: Console,
+    terminal: Terminal,
     *,
     elapsed: float,
     journal: bool,
 ) -> None:
     """Print the files, the segments without a file and the reasons, and the totals.
 
+    On a quiet terminal, only segments without a file and their reasons.
+
     Args:
         report: of the run.
         names: of the segments, by id.
-        console: for people.
+        terminal: to print on.
         elapsed: seconds that the command took.
         journal: whether the same command would go on with unfinished segments.
     """
-    if report.exported:
-        console.print(_files(report.exported, names, narrow=is_narrow(console)), "")
+    console, quiet = terminal.people, terminal.quiet
+    if report.exported and not quiet:
+        console.print(_files(report.exported, names, console.width), "")
         _say_hidden(len(report.exported), console)
-    kept = [outcome for outcome in report.not_exported if leaves_all_as_it_was(outcome)]
     failed = [outcome for outcome in report.not_exported if not leaves_all_as_it_was(outcome)]
-    if failed:
-        console.print(_failures(failed, names, narrow=is_narrow(console)), "")
-        _say_hidden(len(failed), console)
-        for hint in _hints(failed, journal=journal):
-            console.print(Text(hint), soft_wrap=True)
-    if kept:
-        console.print(Text(_kept(kept, names)), soft_wrap=True)
-    console.print(Text(_totals(report, elapsed), style="bold"), soft_wrap=True)
+    print_failures(failed, names, console, journal=journal)
+    if kept := [outcome for outcome in report.not_exported if leaves_all_as_it_was(outcome)]:
+        print_sentence(console, _kept(kept, names))
+    if not quiet:
+        print_sentence(console, _totals(report, elapsed), "bold")
+
+
+def print_failures(
+    failed: Sequence[NotExported], names: Mapping[str, str], console: Console, *, journal: bool
+) -> None:
+    """Print each reason once, the segments that it is the reason for, and what can be done.
+
+    Args:
+        failed: segments without a file.
+        names: of the segments, by id.
+        console: to print on.
+        journal: whether the same command would go on with unfinished segments.
+    """
+    reasons: dict[str, list[NotExported]] = {}
+    for outcome in failed[:_MOST_ROWS]:
+        reasons.setdefault(why(outcome), []).append(outcome)
+    for reason, outcomes in reasons.items():
+        print_sentence(console, f"{counted(len(outcomes), 'segment')} not exported: {reason}")
+        console.print(_failures(outcomes, names, console.width), "")
+    _say_hidden(len(failed), console)
+    for hint in _hints(failed, journal=journal):
+        print_sentence(console, hint)
+
+
+def why(outcome: NotExported) -> str:
+    """Why the segment isn't exported, and the class of the error."""
+    export_id = outcome.export.export_id if outcome.export else None
+    text = wording.reason(outcome.error, segment_id=outcome.segment_id, export_id=export_id)
+    return printable(f"{text} ({type(outcome.error).__name__})")
 
 
 def runs_table(runs: Sequence[RunStatus]) -> Table:
@@ -173,46 +204,46 @@ def _kept(kept: Sequence[NotExported], names: Mapping[str, str]) -> str:
     )
 
 
-def _files(exported: Sequence[Exported], names: Mapping[str, str], *, narrow: bool) -> Table:
+def _files(exported: Sequence[Exported], names: Mapping[str, str], width: int) -> Table:
     # The file's name repeats the segment's, and is shown whole, since people copy it.
+    narrow = width < _NARROW
     first = [] if narrow else ["Segment"]
     mixed = any(outcome.source != "exported" for outcome in exported)
     last = ["Source"] if mixed else []
-    table = _table(*first, "File", "Size", f"sha256 (first {_SHA256_SHOWN})", *last)
+    # Where the file's name would be broken, the manifest has the hash.
+    hashed = not narrow or not (mixed or width < _VERY_NARROW)
+    sha256 = [f"sha256 (first {_SHA256_SHOWN})"] if hashed else []
+    table = _table(*first, "File", "Size", *sha256, *last)
     if not narrow:
         table.columns[0].no_wrap, table.columns[0].overflow = True, "ellipsis"
         table.columns[0].max_width = _WIDEST_NAME
     size = len(first) + 1
     table.columns[size].justify = "right"
-    table.columns[size].no_wrap = table.columns[size + 1].no_wrap = True
+    for column in table.columns[size:]:
+        column.no_wrap = True
     for outcome in exported[:_MOST_ROWS]:
         file = outcome.file
+        unverified = "" if file.verified else " unverified"
         table.add_row(
             *([] if narrow else [printable(names[outcome.segment_id])]),
             printable(file.path.name),
             in_bytes(file.size),
-            file.sha256[:_SHA256_SHOWN] + ("" if file.verified else " unverified"),
+            *([file.sha256[:_SHA256_SHOWN] + unverified] if hashed else []),
             *([outcome.source] if mixed else []),
         )
     return table
 
 
-def _failures(
-    not_exported: Sequence[NotExported], names: Mapping[str, str], *, narrow: bool
-) -> Table:
-    last = [] if narrow else ["Export"]
-    table = _table("Not exported", "Why", *last)
-    # People copy the export's id for `download EXPORT`: in a narrow table it has a line of its own.
-    table.columns[-1].no_wrap = not narrow
-    table.columns[0].max_width = _WIDEST_NAME
-    for outcome in not_exported[:_MOST_ROWS]:
-        export_id = printable(outcome.export.export_id) if outcome.export else ""
-        why = printable(f"{type(outcome.error).__name__}: {outcome.error}")
-        table.add_row(
-            Text(printable(names[outcome.segment_id]), style="red"),
-            f"{why}\nexport {export_id}" if narrow and export_id else why,
-            *([] if narrow else [export_id]),
-        )
+def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str], width: int) -> Table:
+    """Names, and the ids of exports, which people copy for `download EXPORT_ID`."""
+    room = max(_NARROWEST_NAME, min(_WIDEST_NAME, width - _WIDTH_OF_AN_ID))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True, overflow="ellipsis", style="red", max_width=room)
+    table.add_column(overflow="fold")
+    for outcome in not_exported:
+        export_id = outcome.export.export_id if outcome.export else ""
+        name = f"  {printable(names[outcome.segment_id])}"
+        table.add_row(Text(name), Text(printable(export_id)))
     return table
 
 
@@ -222,17 +253,13 @@ def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[st
     elif any(isinstance(outcome.error, ExportTimeoutError) for outcome in not_exported):
         yield (
             "An export that ran out of time goes on at the vendor: when it is complete, "
-            "`segments-async download EXPORT --to FILE` fetches its file."
+            "`segments-async download EXPORT_ID --to FILE` fetches its file."
         )
-    if any(
-        isinstance(outcome.error, DownloadError) and outcome.error.reason == "link_refused"
-        for outcome in not_exported
-    ):
-        yield FILE_HOST_HINT
     if any(outcome.submitted == "maybe" for outcome in not_exported):
         yield (
-            "Where an answer was lost, an export may be running; no other was requested. Exporting "
-            "these segments again, or --on-unknown resubmit, risks a second export."
+            "Where the answer to a request is missing or tells nothing, an export may be running; "
+            "no other was requested. Exporting these segments again, or --on-unknown resubmit, "
+            "risks a second export."
         )
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from segments_async.cli.streams import JsonLines
-from segments_async.errors import printable
+from segments_async.cli.wording import in_words
+from segments_async.errors import SubmitUnknownError, printable
 
 _WIDTH_OF_A_LOG = 110
 
@@ -25,25 +26,43 @@ class Terminal:
         people: the console for results: stdout where that is a terminal, otherwise stderr.
         err: the console for progress, log lines and errors: stderr.
         piped: whether stdout is read by a program, and carries JSON lines only.
+        quiet: whether only errors and warnings are printed on stderr, and no progress.
+        live: whether progress is drawn on stderr.
         lines: writes these JSON lines.
     """
 
     people: Console
     err: Console
     piped: bool
+    quiet: bool = False
+    live: bool = False
     lines: JsonLines = attrs.field(factory=JsonLines)
 
     @classmethod
-    def open(cls, *, no_color: bool = False, json: bool = False) -> Terminal:
+    def open(cls, *, no_color: bool = False, json: bool = False, quiet: bool = False) -> Terminal:
         """The terminal of this process. `json` makes it `piped` in any case."""
         # isatty() and not rich: with FORCE_COLOR rich takes a pipe for a terminal.
-        piped = json or not sys.stdout.isatty()
+        shown = sys.stdout.isatty()
+        piped = json or not shown
         err = _console(sys.stderr, no_color=no_color)
-        return cls(err if piped else _console(sys.stdout, no_color=no_color), err, piped)
+        # On one terminal the drawing would be torn by JSON lines.
+        live = err.is_terminal and not quiet and not (json and shown)
+        people = err if piped else _console(sys.stdout, no_color=no_color)
+        return cls(people, err, piped, quiet, live)
 
     def say(self, sentence: str, style: str = "") -> None:
-        """Print a sentence on stderr."""
-        self.err.print(Text(printable(sentence), style=style), soft_wrap=True)
+        """Print a sentence that has to be read on stderr: of an error, or of unfinished work."""
+        print_sentence(self.err, printable(sentence), style)
+
+    def note(self, sentence: str, style: str = "") -> None:
+        """Print a sentence on stderr, unless the terminal is quiet."""
+        if not self.quiet:
+            self.say(sentence, style)
+
+
+def print_sentence(console: Console, sentence: str, style: str = "") -> None:
+    """Print a sentence: on a terminal broken between words, in a log as one line."""
+    console.print(Text(sentence, style=style), soft_wrap=not console.is_terminal)
 
 
 def _console(stream: TextIO, *, no_color: bool) -> Console:
@@ -61,17 +80,23 @@ def _console(stream: TextIO, *, no_color: bool) -> Console:
 class LogLines(logging.Handler):
     """Prints the library's log on the terminal, above the live view."""
 
-    def __init__(self, terminal: Terminal) -> None:
+    def __init__(self, terminal: Terminal, *, verbose: bool = False) -> None:
         super().__init__()
         self._terminal = terminal
+        self._verbose = verbose
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Leave out what the summary names too, unless the log is asked for."""
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        return self._verbose or not any(isinstance(one, SubmitUnknownError) for one in arguments)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record in one line."""
         try:
             time = datetime.fromtimestamp(record.created).astimezone()
             style = "yellow" if record.levelno >= logging.WARNING else "dim"
-            line = f"{time:%H:%M:%S} {printable(record.getMessage())}"
-            self._terminal.err.print(Text(line, style=style), soft_wrap=True)
+            line = f"{time:%H:%M:%S} {printable(in_words(record.getMessage()))}"
+            print_sentence(self._terminal.err, line, style)
         except Exception:  # noqa: BLE001 - as logging's own handlers do: a log line must not end a program
             self.handleError(record)
 

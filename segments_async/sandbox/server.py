@@ -124,8 +124,9 @@ def serve(
         came.put(number)
         restore()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    for number in filter(None, (signal.SIGINT, signal.SIGTERM, hangup)):
+        if number != hangup or signal.getsignal(number) is not signal.SIG_IGN:
             before[number] = signal.signal(number, note)
     try:
         with SandboxServer(sandbox, host=host, port=port, files_port=files_port) as server:

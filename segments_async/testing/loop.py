@@ -20,14 +20,14 @@ from anyio import CapacityLimiter
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
 
-#: Real seconds to wait at a time while a worker thread, or a socket, may still answer.
-GLANCE = 0.002
+#: Real seconds to wait at once for a worker thread or a socket. Each of them ends the wait.
+GLANCE = 0.05
 
 
 class _JumpingSelector(selectors.DefaultSelector):
     """Waits for nothing: where a selector would sleep until a timer, it moves the clock instead."""
 
-    def __init__(self, *, jump: Callable[[float], None], busy: Callable[[], bool]) -> None:
+    def __init__(self, *, jump: Callable[[float], None], busy: Callable[[], bool | None]) -> None:
         super().__init__()
         self._jump = jump
         self._busy = busy
@@ -36,7 +36,10 @@ class _JumpingSelector(selectors.DefaultSelector):
         events = super().select(0)
         if events or (timeout is not None and timeout <= 0):
             return events
-        if timeout is None or self._busy():
+        busy = self._busy()
+        if busy is None:
+            return events  # a task has to run first
+        if timeout is None or busy:
             # No timer at all (real I/O, or a deadlock), or a thread at work: really wait.
             return super().select(GLANCE)
         self._jump(timeout)
@@ -75,11 +78,12 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def _jump(self, seconds: float) -> None:
         self._now += seconds
 
-    def _busy(self) -> bool:
+    def _busy(self) -> bool | None:
+        """Whether a thread is at work; None: a task that was just made will know."""
         if self._limiter is None:
             # anyio finds the limiter of this loop from within a task only, and none runs now.
             self._finding = self._finding or self.create_task(self._find_limiter())
-            return True
+            return None
         return self._executor_jobs > 0 or self._limiter.borrowed_tokens > 0
 
     async def _find_limiter(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import subprocess
 import sys
@@ -36,8 +37,10 @@ def slow_server() -> Iterator[SandboxServer]:
 def nursery() -> Iterator[subprocess.Popen[str]]:
     """The process that forks commands (`forking.py`)."""
     program = [sys.executable, "-W", "error", str(Path(__file__).with_name("forking.py"))]
+    env = environment()
+    env["PYTHONPATH"] += f"{os.pathsep}{Path(__file__).parent.parent}"
     with subprocess.Popen(
-        program, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        program, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         yield process
         assert process.stdin is not None

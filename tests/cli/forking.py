@@ -12,10 +12,7 @@ import runpy
 import sys
 from typing import Any
 
-# What the command imports when it needs it, imported once before the forks.
-import segments_async._journal.database
-import segments_async.cli.app
-import segments_async.sandbox.server  # noqa: F401
+from forks import import_all
 
 
 def become(arguments: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
@@ -46,5 +43,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    import_all()
     main()
     runpy.run_module("segments_async.cli", run_name="__main__", alter_sys=True)

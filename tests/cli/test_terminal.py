@@ -323,7 +323,7 @@ def _printed(console: Console, terminal: Terminal) -> None:
     console.print(summary.plan_table(names, {segment.segment_id: file.path}))
     console.print(summary.file_line(file))
     console.print(summary.some_names([EVIL]))
-    summary.print_report(report, names, console, elapsed=1.0, journal=True)
+    summary.print_report(report, names, terminal, elapsed=1.0, journal=True)
     terminal.say(EVIL)
     LogLines(terminal).emit(logging.makeLogRecord({"levelno": 30, "msg": "%s", "args": (EVIL,)}))
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from launch import Environment, Run
 
-COMMANDS = ["list", "export", "resume", "runs", "status", "download", "sandbox"]
+import segments_async
+
+COMMANDS = ["list", "export", "resume", "runs", "status", "download", "sandbox", "completion"]
 EXPORT = ("export", "--to", "exports")
 
 
@@ -31,9 +34,27 @@ def test_help_lists_every_command(run: Run) -> None:
 
 
 def test_version(run_anew: Run) -> None:
-    """`--version` names the program."""
+    """`--version` names the program, and its version as `segments_async.__version__` has it."""
     done = run_anew("--version")
-    assert (done.returncode, done.stdout.split()[0]) == (0, "segments-async")
+    assert (done.returncode, done.stdout) == (0, f"segments-async {segments_async.__version__}\n")
+    assert metadata.version("segments-async") == segments_async.__version__
+
+
+def test_the_version_of_a_copy_is_unknown() -> None:
+    """Without the package's metadata, `__version__` says so, and the import succeeds."""
+    hidden = "import importlib.metadata as m\nm.Distribution.discover = lambda **_: iter(())\n"
+    program = f"{hidden}import segments_async\nprint(segments_async.__version__)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "0+unknown\n"), done.stderr
+
+
+@pytest.mark.parametrize("module", ["segments_async", "segments_async.cli"])
+def test_it_is_a_module_too(account: Environment, module: str) -> None:
+    """`python -m segments_async` is the command, under its own name."""
+    command = [sys.executable, "-W", "error", "-m", module, "--help"]
+    done = subprocess.run(command, env=account(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Usage: segments-async COMMAND")
 
 
 @pytest.mark.parametrize(
@@ -105,10 +126,10 @@ def test_missing_credentials_are_named(run: Run, arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("variables", "word"),
     [
-        ({"SEGMENTS_ACCESS_TOKEN": "token\n"}, "access_token"),
-        ({"SEGMENTS_API_KEY": "a:b"}, "api_key"),
-        ({"SEGMENTS_BASE_URL": "http://vendor.example"}, "http"),
-        ({"SEGMENTS_BASE_URL": "nonsense"}, "base_url"),
+        ({"SEGMENTS_ACCESS_TOKEN": "token\n"}, "SEGMENTS_ACCESS_TOKEN: "),
+        ({"SEGMENTS_API_KEY": "a:b"}, "SEGMENTS_API_KEY: "),
+        ({"SEGMENTS_BASE_URL": "http://vendor.example"}, "give an https:// URL"),
+        ({"SEGMENTS_BASE_URL": "nonsense"}, "SEGMENTS_BASE_URL: not an http"),
     ],
 )
 def test_malformed_configuration_is_usage(

@@ -57,7 +57,7 @@ def on_the_wire(sandbox: Sandbox, at: float) -> int:
 
 @every_way
 async def test_four_seconds_at_the_beginning_cost_a_few_segments(fault: Fault) -> None:
-    """Of 80 segments, the few are unknown that showed the outage; the others are exported."""
+    """Of 80 segments only the few that showed the outage are unknown; the others are exported."""
     sandbox = Sandbox(segments=80, latency=0.05)
     sandbox.inject(fault, until=4.0)
     async with connected(sandbox) as client:
@@ -199,7 +199,7 @@ PROBES: Mapping[str, Fault] = {
 
 @pytest.mark.parametrize("fault", PROBES.values(), ids=PROBES)
 async def test_whatever_becomes_of_the_submit_that_goes_alone_others_follow(fault: Fault) -> None:
-    """After a probe with any result, another submit follows: the hold doesn't stay for ever."""
+    """After the single submit of a hold, with any result, another submit follows."""
     sandbox = Sandbox(segments=12, latency=0.1)
     sandbox.inject(Fault.LOST_AFTER, **POST, times=3)
     sandbox.inject(fault, **POST, times=2)
@@ -299,7 +299,7 @@ async def test_a_refused_segment_is_asked_for_again_by_the_next_session(
 async def test_a_segment_that_alone_is_refused_ends_by_itself(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A POST that gets 429 for ever is given up within minutes, with a warning."""
+    """A POST that always gets a 429 is given up within minutes, with a warning."""
     sandbox = Sandbox(segments=60, latency=0.1)
     alone = sandbox.segment_ids[7]
     sandbox.inject(Fault.status(429), **POST, segment_id=alone, times=math.inf)
@@ -355,7 +355,7 @@ async def test_a_list_that_never_works_ends_no_run(fault: Fault) -> None:
 
 
 async def test_a_suspected_submit_is_given_up_though_no_list_can_be_read() -> None:
-    """A list in an unreadable coding shows that the vendor is there: the POST goes again."""
+    """A list in an unreadable coding shows that the vendor is there: the POST is sent again."""
     sandbox = Sandbox(segments=10, latency=0.1)
     alone = sandbox.segment_ids[3]
     sandbox.inject(Fault.status(429), **POST, segment_id=alone, times=math.inf)

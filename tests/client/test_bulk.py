@@ -101,7 +101,7 @@ async def test_the_manifest_has_a_line_for_each_outcome(tmp_path: Path) -> None:
 
 
 async def test_links_alone_fetch_nothing(tmp_path: Path) -> None:
-    """`to=None` yields Completed with the link, and the file host is never asked."""
+    """`to=None` yields Completed with the link, and nothing is requested from the file host."""
     sandbox = Sandbox(segments=10)
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, None)

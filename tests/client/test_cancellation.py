@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
@@ -116,7 +117,7 @@ async def assert_nothing_is_lost(client: SegmentsClient, sandbox: Sandbox, to: P
 
 
 def _is_resumable(to: Path, name: str) -> bool:
-    """Whether a part and its sidecar are there, and never one of them alone."""
+    """Whether the part and the sidecar exist, and not one of them alone."""
     stem = name.removesuffix(".json").removesuffix(".part")
     both = [to / f"{stem}.part", to / f"{stem}.part.json"]
     return to / name in both and all(path.exists() for path in both)
@@ -150,7 +151,8 @@ async def test_at_every_suspension_of_the_caller(call: Call, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-async def test_at_every_turn_of_the_event_loop(call: Call, tmp_path: Path) -> None:
+@pytest.mark.counted(every=5, of="turns after an event")
+async def test_at_every_turn_of_the_event_loop(call: Call, tmp_path: Path, every: int) -> None:
     """Another task cancels the caller some turns after each event."""
     sandbox = vendor()
     async with connected(sandbox) as client:
@@ -160,28 +162,28 @@ async def test_at_every_turn_of_the_event_loop(call: Call, tmp_path: Path) -> No
     moments = {e.at for e in sandbox.record} | {e.ended_at or 0.0 for e in sandbox.record}
     instants = sorted(round(moment, 6) for moment in moments)
     assert began == 0.0
-    for number, instant in enumerate(instants):
-        for turn in (0, 1, 2, 3, 5, 8):
-            sandbox, to = vendor(), tmp_path / f"{number}-{turn}"
-            to.mkdir()
-            async with connected(sandbox) as client:
-                scope = anyio.CancelScope()
-                began = anyio.current_time()
+    cases = itertools.product(enumerate(instants), (0, 1, 2, 3, 5, 8))
+    for (number, instant), turn in itertools.islice(cases, 0, None, every):
+        sandbox, to = vendor(), tmp_path / f"{number}-{turn}"
+        to.mkdir()
+        async with connected(sandbox) as client:
+            scope = anyio.CancelScope()
+            began = anyio.current_time()
 
-                async def cancel(
-                    scope: anyio.CancelScope = scope,
-                    at: float = began + instant,
-                    turn: int = turn,
-                ) -> None:
-                    await anyio.sleep_until(at)
-                    await turns(turn)
-                    scope.cancel()
+            async def cancel(
+                scope: anyio.CancelScope = scope,
+                at: float = began + instant,
+                turn: int = turn,
+            ) -> None:
+                await anyio.sleep_until(at)
+                await turns(turn)
+                scope.cancel()
 
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(cancel)
-                    with scope:
-                        await call(client, sandbox.segment_ids, to)
-                await assert_nothing_is_lost(client, sandbox, to)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(cancel)
+                with scope:
+                    await call(client, sandbox.segment_ids, to)
+            await assert_nothing_is_lost(client, sandbox, to)
 
 
 async def test_at_every_suspension_of_the_single_steps(tmp_path: Path) -> None:
@@ -209,7 +211,7 @@ async def test_at_every_suspension_of_the_single_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("who", ["first", "second"])
 async def test_at_every_suspension_of_one_who_shares(who: str, tmp_path: Path) -> None:
-    """Of two callers of one export, one is cancelled at each await; the other has its file."""
+    """One of two callers of an export is cancelled at each await; the other gets its file."""
     number = 0
     for number in range(1, 1000):
         sandbox, to = vendor(), tmp_path / str(number)

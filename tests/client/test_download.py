@@ -86,9 +86,9 @@ async def test_a_broken_download_is_tried_again(fault: Fault, tmp_path: Path) ->
 async def test_a_download_that_keeps_breaking_ends(
     fault: Fault, ranges: bool, tmp_path: Path
 ) -> None:
-    """After five tries without progress it is a DownloadError; at most a part is there.
+    """Five tries without progress end in a DownloadError, and no file but a part is left.
 
-    Where each try gets further, it ends well.
+    If each try brings more bytes, the download ends well.
     """
     sandbox = Sandbox(rows=3000, durations=STEADY, file_host=FileHost(ranges=ranges))
     advances = ranges and fault.cut_after in (150_000, -1)
@@ -112,7 +112,7 @@ async def test_a_download_that_keeps_breaking_ends(
 async def test_storage_that_stays_away_ends_a_download(
     fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a long outage of storage it is a DownloadError with the reason; no part is there."""
+    """After a long outage of storage a download ends as DownloadError, and no part is left."""
     monkeypatch.setattr(storage_outage, "LONGEST_STORAGE_OUTAGE", 120.0)
     sandbox = Sandbox(rows=3, durations=STEADY)
     sandbox.inject(fault, origin="files", times=10**6)
@@ -218,7 +218,7 @@ async def test_storages_refusals_are_told_apart(fault: Fault, reason: str, tmp_p
 
 
 async def test_after_48_hours_the_file_is_gone(tmp_path: Path) -> None:
-    """By its id or with its old link, a file past 48 hours is an ExportExpiredError."""
+    """By its id or by its old link, a file past 48 hours is an ExportExpiredError."""
     sandbox = Sandbox(durations=STEADY)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -506,7 +506,7 @@ async def test_a_cancelled_download_leaves_nothing(after: float, tmp_path: Path)
 
 
 class _Stalling(SandboxTransport):
-    """Its files stop arriving after some pieces."""
+    """A sandbox whose files stop arriving after some pieces."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         response = await super().handle_async_request(request)

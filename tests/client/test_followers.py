@@ -149,7 +149,11 @@ async def test_a_guard_of_a_clock_that_jumped_is_bounded(tmp_path: Path) -> None
     """A guard of a month in the journal delays requests for a quarter of an hour."""
     account = account_of(API_ORIGIN, PAGE_API_KEY)
     journal = await SqlJournal.open(tmp_path / "runs.db", account=account)
-    await journal.set_guard(GuardRecord(datetime.now(UTC) + timedelta(days=30), 120.0, 1))
+    await journal.ask(
+        lambda database: database.set_guard(
+            GuardRecord(datetime.now(UTC) + timedelta(days=30), 120.0, 1)
+        )
+    )
     sandbox = Sandbox(segments=2, rows=2, durations=STEADY)
     async with connected(sandbox) as client:
         began = anyio.current_time()

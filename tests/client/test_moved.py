@@ -36,8 +36,8 @@ async def session(
         return await client.bulk_export(segments, to, journal=where, **options)
 
 
-async def journal_in(directory: Path) -> Journal:
-    return await Journal.open(directory / INSIDE, api_key=PAGE_API_KEY, base_url=API_ORIGIN)
+async def journal_at(path: Path) -> Journal:
+    return await Journal.open(path, api_key=PAGE_API_KEY, base_url=API_ORIGIN)
 
 
 def directories(report: BulkReport[Any]) -> set[Path]:
@@ -62,6 +62,20 @@ async def test_the_run_goes_on_in_the_moved_directory(seconds: float, tmp_path: 
     assert sources(second).count("resumed") == len(first.exported)
     assert sandbox.record.duplicates() == {}
     assert not old.exists()
+
+
+async def test_a_mark_that_others_may_have_written_proves_nothing(tmp_path: Path) -> None:
+    """A directory isn't taken for a moved one by files that any user could have put there."""
+    sandbox, old, new = sandbox_of(), tmp_path / "old", tmp_path / "new"
+    journal = tmp_path / "old" / "runs.db"
+    await session(sandbox, old / "out", journal=journal, timeout=HALF_WAY)
+    old.rename(new)
+    (new / "out" / ".segments-async").chmod(0o777)
+    [status] = await (await journal_at(new / "runs.db")).runs()
+    assert status.destination == str(old / "out")
+    (new / "out" / ".segments-async").chmod(0o700)
+    [status] = await (await journal_at(new / "runs.db")).runs()
+    assert status.destination == str(new / "out")
 
 
 async def test_the_directory_above_was_moved(tmp_path: Path) -> None:
@@ -137,7 +151,7 @@ async def test_the_journal_shows_the_present_directory(tmp_path: Path) -> None:
     report = await session(sandbox, tmp_path / "old")
     (tmp_path / "old").rename(new)
     before = (new / INSIDE).read_bytes()
-    journal = await journal_in(new)
+    journal = await journal_at(new / INSIDE)
     [status] = await journal.runs(new)
     assert status.destination == str(new)
     assert await journal.runs(tmp_path / "old") == []
@@ -262,7 +276,7 @@ async def test_another_runs_directory_that_is_gone(tmp_path: Path) -> None:
     report = await session(sandbox, here)
     assert report.ok
     assert directories(report) == {here}
-    places = {status.destination for status in await (await journal_in(here)).runs()}
+    places = {status.destination for status in await (await journal_at(here / INSIDE)).runs()}
     assert places == {str(here), str(gone)}
 
 

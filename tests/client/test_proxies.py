@@ -232,7 +232,7 @@ async def test_a_tunnel_that_fails_was_sent_no_post(
 async def test_without_a_tunnel_a_run_is_resumable(
     failure: Behaviour, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """All that the proxy ever sees is CONNECT, so nothing is unknown in the end."""
+    """The proxy sees only CONNECT, so no export is unknown at the end."""
     with Proxy([failure] * 100, lambda: 0) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url)
         async with _client(f"https://{VENDOR}", request_timeout=0.5) as client:

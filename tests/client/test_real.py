@@ -153,7 +153,7 @@ async def test_a_vendor_that_isnt_there_was_sent_nothing(tmp_path: Path) -> None
 
 
 async def test_a_thousand_callers_wait_on_one_client() -> None:
-    """All are answered, and never more than 64 at once."""
+    """All callers get an answer, and never more than 64 requests are on the wire."""
     with SandboxServer(Sandbox()) as server:
         async with SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=server.base_url, pacer=Pacer(rate=math.inf)

@@ -147,7 +147,7 @@ async def test_a_locked_journal_holds_no_first_request(database: Path) -> None:
 
 
 async def test_a_run_begins_with_its_part(database: Path) -> None:
-    """Of 90/s with one other waiting process, the run has 45/s before its first request."""
+    """With 90/s and one other waiting process, a run has 45/s before its first request."""
     journal = await journal_at(database)
     await journal.exchange("another", lambda group: Report(90.0, None, True, group.epoch))
     pacer = Pacer()

@@ -16,7 +16,7 @@ POST: dict[str, Any] = {"method": "POST", "path": "export/"}
 
 
 async def test_a_vendor_that_falls_silent_is_sent_no_more(tmp_path: Path) -> None:
-    """Of 200 exports at 20/s, only those POSTed before the silence was noticed are unknown."""
+    """With 200 exports at 20/s, only POSTs sent before the silence was noticed are unknown."""
     sandbox = Sandbox(segments=200, rows=2, durations=STEADY, latency=0.05)
     frozen = Fault(lost="after", delay=1e6)
     async with (

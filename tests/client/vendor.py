@@ -89,7 +89,7 @@ def names_in(directory: Path) -> list[str]:
 
 
 def told(error: BaseException) -> str:
-    """All that a log would show of an error, with its causes."""
+    """All the text that a log would show of an error, with its causes."""
     return "".join(traceback.format_exception(error)) + repr(error) + str(vars(error))
 
 

@@ -40,7 +40,7 @@ def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_read_only_directory_is_found(tmp_path: Path, read_only: None) -> None:
-    """Where no file can be made, the whole destination is refused, with the system's reason."""
+    """A directory in which no file can be created is refused, with the system's reason."""
     with pytest.raises(ConfigurationError, match="Read-only file system"):
         prepare(tmp_path)
 
@@ -75,7 +75,7 @@ def test_a_foreign_file_concerns_its_segment_only(tmp_path: Path) -> None:
 
 
 def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
-    """Preparing changes nothing of a file that is there, with and without `overwrite`."""
+    """Preparing doesn't change an existing file, with and without `overwrite`."""
     (tmp_path / ONE_FILE).write_bytes(b"precious")
     for overwrite in (False, True):
         prepare(tmp_path, overwrite=overwrite)
@@ -85,11 +85,11 @@ def test_a_foreign_file_is_left_alone(tmp_path: Path) -> None:
 def test_a_foreign_file_names_what_would_replace_it(tmp_path: Path) -> None:
     """The reason says which option admits it, in Python and on the command line."""
     (tmp_path / ONE_FILE).touch()
-    assert "overwrite=True (--overwrite)" in prepare(tmp_path)[ONE]
+    assert "overwrite=True replaces" in prepare(tmp_path)[ONE]
 
 
 def test_overwrite_admits_a_foreign_file(tmp_path: Path) -> None:
-    """With `overwrite`, a file that is there is no problem."""
+    """With `overwrite`, an existing file is no problem."""
     (tmp_path / ONE_FILE).touch()
     assert prepare(tmp_path, overwrite=True) == {}
 
@@ -147,7 +147,7 @@ def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_read_only_target_is_found(tmp_path: Path, read_only: None) -> None:
-    """Where no file can be made beside the target, it is refused."""
+    """A target beside which no file can be created is refused."""
     with pytest.raises(ConfigurationError, match="Read-only file system"):
         check_target(tmp_path / "a.csv", overwrite=True)
 
@@ -170,7 +170,7 @@ def test_a_directory_is_no_target(target: str, overwrite: bool) -> None:
 
 @pytest.mark.parametrize("link", [False, True])
 def test_a_foreign_target_takes_overwrite(tmp_path: Path, link: bool) -> None:
-    """A file, or a dangling link, that is there already is refused without `overwrite`."""
+    """Without `overwrite`, an existing file or a dangling link in the target's place is refused."""
     target = tmp_path / "a.csv"
     target.symlink_to("nowhere") if link else target.touch()
     with pytest.raises(ConfigurationError, match="overwrite=True"):
@@ -198,7 +198,7 @@ def test_lines_are_not_written_through_a_symlink(tmp_path: Path) -> None:
 
 
 def test_a_short_write_loses_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system takes less than it was given, the rest follows."""
+    """After a short write of the system, the rest of the lines is written."""
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:5]))
     append_lines(tmp_path / "lines", ["one line", "another line"])

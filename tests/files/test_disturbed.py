@@ -6,16 +6,14 @@ import errno
 import fcntl
 import hashlib
 import os
-import signal
 import stat
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
 from client.vendor import STEADY, connected, names_in
+from holder import outlived
 
 import segments_async
 from segments_async import Exported, ExportedFile, SegmentsClient
@@ -62,7 +60,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_file_is_the_one_that_was_told(
     disturb: Callable[[Path], None], tmp_path: Path, small_batches: None
 ) -> None:
-    """Whatever others do to the part meanwhile, the file is whole and has the reported hash."""
+    """Whatever other programs do to the part, the file is whole and has the reported hash."""
     sandbox = Sandbox(rows=3000, durations=STEADY, file_host=FileHost(rate=50_000))
     target = tmp_path / "a.csv"
     files: list[ExportedFile] = []
@@ -257,33 +255,19 @@ async def test_a_refusal_that_may_pass_costs_nothing(
 def test_a_forked_child_holds_no_part(tmp_path: Path) -> None:
     """A child that outlives the downloading process doesn't keep the part locked."""
     target = tmp_path / "a.csv"
-    program = (
-        "import os, pathlib, sys\n"
+    opens = (
         "from segments_async._files.part import PartFile\n"
-        "part = PartFile(pathlib.Path(sys.argv[1]))\n"
-        "part.open('export-1')\n"
-        "if not os.fork():\n"
-        "    print(os.getpid(), flush=True)\n"
-        "sys.stdin.read()"
+        "part = PartFile(path)\n"
+        "part.open('export-1')"
     )
-    package = str(Path(segments_async.__file__).parent.parent)
-    with subprocess.Popen(
-        [sys.executable, "-c", program, target],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": package},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
+    with outlived(opens, target) as process:
         part = PartFile(target)
         with pytest.raises(PartBusy):
             part.open("export-1")
         process.kill()
         process.wait()
-        try:
-            os.kill(child, 0)  # it lives
-            part.open("export-1")
-            part.version = OBJECT
-            part.write(0, b"0123")
-            assert part_of(target).read_bytes() == b"0123"
-            part.discard()
-        finally:
-            os.kill(child, signal.SIGKILL)
+        part.open("export-1")
+        part.version = OBJECT
+        part.write(0, b"0123")
+        assert part_of(target).read_bytes() == b"0123"
+        part.discard()

@@ -566,6 +566,6 @@ def test_a_file_at_the_target_is_replaced_at_once(target: Path) -> None:
 
 
 def test_the_part_is_beside_the_target(target: Path) -> None:
-    """A rename within one directory is atomic: the part is there, under the name and `.part`."""
+    """The part is in the target's directory, since a rename within one directory is atomic."""
     assert part_of(target) == target.parent / "a.csv.part"
     assert sidecar_of(target) == target.parent / "a.csv.part.json"

@@ -125,7 +125,7 @@ def judged(text: str) -> tuple[list[Row], int | None]:
 
 
 def line_of(text: str, record: int) -> int:
-    """Where a record begins; blank lines are none."""
+    """The line on which a record begins; blank lines are no records."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     with contextlib.suppress(csv.Error):
@@ -333,7 +333,7 @@ CUTS = st.lists(st.integers(0, 60), max_size=8)
 @example('a\n"1\r', [5])
 @example("a\n1\n\ufeff2\n", [4])  # no mark of the file's
 def test_csv_is_the_judge(text: str, cuts: list[int]) -> None:
-    """Of any text, cut anywhere, come the rows, the faults and the lines that csv finds in it."""
+    """Any text, cut anywhere, gives the rows, the faults and the lines that csv finds in it."""
     assert parsed(cut_at(text.encode(), *cuts)) == judged(text)
 
 
@@ -362,7 +362,7 @@ def test_what_csv_wrote_is_read(table: list[list[str]], newline: str, cut: int, 
 
 @given(st.lists(st.binary(), max_size=4))
 def test_any_bytes_are_rows_or_an_error(chunks: list[bytes]) -> None:
-    """Of any bytes come rows, or DownloadError; nothing else is raised."""
+    """Any bytes give rows, or raise DownloadError and no other error."""
     try:
         got = read(*chunks)
     except DownloadError:
@@ -385,7 +385,7 @@ def test_fields_are_strings_as_they_stand() -> None:
 
 
 def test_a_mark_within_the_file_is_text() -> None:
-    """Only at the file's beginning is a byte order mark dropped."""
+    """A byte order mark is dropped only at the beginning of the file."""
     assert read("a\n\ufeffx\n".encode()) == [{"a": "\ufeffx"}]
 
 
@@ -395,7 +395,7 @@ def test_every_newline_that_csv_knows_ends_a_row() -> None:
 
 
 def test_a_quote_within_a_plain_field_is_a_quote() -> None:
-    """As for csv: inches stay inches, and never make one field of two rows."""
+    """A quote within a plain field is text, as for csv, and never joins two rows."""
     body = b'a,b\n5" disc,1\n7" disc,2\n'
     assert read(body) == [{"a": '5" disc', "b": "1"}, {"a": '7" disc', "b": "2"}]
 

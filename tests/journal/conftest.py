@@ -21,7 +21,7 @@ def own_postgres() -> Iterator[PostgresServer]:
     params=["sqlite", pytest.param("postgresql", marks=pytest.mark.needs("PostgreSQL"))]
 )
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where no journal is yet."""
+    """A place without a journal."""
     if request.param == "sqlite":
         return str(tmp_path / "runs.db")
     server: PostgresServer = request.getfixturevalue("postgres")

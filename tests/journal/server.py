@@ -31,7 +31,7 @@ _SETTINGS = {
 
 
 def binaries() -> Path:
-    """Where the server's programs are: Debian keeps them out of PATH."""
+    """The directory of the server's programs, which Debian keeps out of PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     program = found[-1] if found else shutil.which("postgres")
     if program is None:

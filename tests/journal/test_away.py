@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
+from frames import given_away
 
 from journal.lives import GOES_WELL, export_of, live, opened, payload_for, run_of
 from journal.server import PostgresServer
@@ -357,6 +358,7 @@ async def test_a_failover_that_lost_commits(postgres: PostgresServer) -> None:
         with pytest.raises(JournalError, match="had 3 events here, and has 1 now") as caught:
             await log.returned()
         assert caught.value.reason == "damaged"
+        assert "Very-Secret" not in given_away(caught.value)
 
 
 @pytest.mark.needs("PostgreSQL")

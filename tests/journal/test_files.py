@@ -6,19 +6,16 @@ import contextlib
 import errno
 import fcntl
 import os
-import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from client.vendor import connected
+from holder import outlived, running, said_by
 
-import segments_async
 from journal.lives import ACCOUNT, DESTINATION, GOES_WELL, live, opened, run_of
 from segments_async import Journal, JournalError
 from segments_async._journal import files
@@ -70,7 +67,7 @@ async def test_odd_names(tmp_path: Path) -> None:
 
 
 async def test_a_path_below_a_file(tmp_path: Path) -> None:
-    """Where no file can be created, the journal is unavailable, and the message has the path."""
+    """A path at which no file can be created is `unavailable`, and the message has the path."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(JournalError, match="file") as caught:
         await opened(tmp_path / "file" / "runs.db")
@@ -89,7 +86,7 @@ async def test_what_may_not_be_written(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_many_create_it_at_once(tmp_path: Path) -> None:
-    """Of several processes, one creates the journal, and all use it; no file is left over."""
+    """One of several processes creates the journal, and all use it; no other file is left."""
     path = tmp_path / "runs.db"
     ready = threading.Barrier(6)
     names = []
@@ -192,27 +189,19 @@ def test_one_holds_a_run(tmp_path: Path) -> None:
     second.release()
 
 
+LOCKS = (
+    "from segments_async._journal.files import FileLock\n"
+    "held = FileLock.try_acquire(path)\n"
+    "assert held"
+)
+
+
 def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     """A killed process leaves a lock file without a lock: the next process can lock the run."""
     path = tmp_path / "lock"
-    program = (
-        "import sys, pathlib\n"
-        "from segments_async._journal.files import FileLock\n"
-        "held = FileLock.try_acquire(pathlib.Path(sys.argv[1]))\n"
-        "assert held\n"
-        "print('held', flush=True)\n"
-        "sys.stdin.read()"
-    )
-    package = str(Path(segments_async.__file__).parent.parent)
-    with subprocess.Popen(
-        [sys.executable, "-c", program, path],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": package},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"held\n"
+    with running(f"{LOCKS}\nprint('held', flush=True)", path) as process:
+        assert said_by(process) == b"held"
         assert FileLock.try_acquire(path) is None
-        process.kill()
-        process.wait()
     assert path.exists()
     lock = FileLock.try_acquire(path)
     assert lock is not None
@@ -224,7 +213,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 
 
 async def test_a_journal_by_another_name(tmp_path: Path) -> None:
-    """By a symbolic link, a journal is the same, with the same locks."""
+    """A journal that is opened by a symbolic link is the same journal, with the same locks."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     (tmp_path / "link.db").symlink_to("real/runs.db")
@@ -242,31 +231,13 @@ async def test_a_journal_by_another_name(tmp_path: Path) -> None:
 def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
     """A worker that outlives its parent doesn't keep the parent's lock."""
     path = tmp_path / "lock"
-    program = (
-        "import os, sys, pathlib\n"
-        "from segments_async._journal.files import FileLock\n"
-        "held = FileLock.try_acquire(pathlib.Path(sys.argv[1]))\n"
-        "if not os.fork():\n"
-        "    print(os.getpid(), flush=True)\n"
-        "sys.stdin.read()"
-    )
-    package = str(Path(segments_async.__file__).parent.parent)
-    with subprocess.Popen(
-        [sys.executable, "-c", program, path],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": package},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        child = int(process.stdout.readline())
+    with outlived(LOCKS, path) as process:
         assert FileLock.try_acquire(path) is None
         process.kill()
         process.wait()
-        try:
-            os.kill(child, 0)  # it lives
-            lock = FileLock.try_acquire(path)
-            assert lock is not None
-            lock.release()
-        finally:
-            os.kill(child, signal.SIGKILL)
+        lock = FileLock.try_acquire(path)
+        assert lock is not None
+        lock.release()
 
 
 def test_dies_while_the_journal_gets_its_name(tmp_path: Path) -> None:
@@ -301,7 +272,7 @@ def test_a_stale_rollback_journal(tmp_path: Path) -> None:
 
 
 def test_a_lock_is_seen_without_being_taken(tmp_path: Path) -> None:
-    """`is_locked` tells a held lock from a file that a dead process left, and takes neither."""
+    """`is_locked` distinguishes a held lock from a dead process's file, and takes neither."""
     path = tmp_path / "x.lock"
     assert not FileLock.is_locked(path)
     lock = FileLock.try_acquire(path)

@@ -1,4 +1,4 @@
-"""kill -9 of a writing process: all events for which record() returned are there, in order."""
+"""kill -9 of a writing process: the log has all events for which record() returned, in order."""
 
 from __future__ import annotations
 

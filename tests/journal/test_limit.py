@@ -128,7 +128,7 @@ async def test_a_forgotten_sum_has_another_name(where: str) -> None:
 
 
 async def test_those_that_wait_are_counted(where: str) -> None:
-    """All other waiting processes are counted, while they wait."""
+    """Every other process is counted while it waits."""
     journal = await opened(where)
     for name in ("one", "two", "three"):
         await journal.exchange(name, lambda _: Report(30.0, 10.0, True, SUM))

@@ -20,7 +20,6 @@ from frames import given_away
 from journal.lives import GOES_WELL, live, opened, run_of
 from journal.server import PostgresServer
 from journal.test_sessions import by
-from journal.test_sql import execute
 from segments_async import ConfigurationError, Journal, JournalError, SegmentsError
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async.sandbox import PAGE_API_KEY, Sandbox
@@ -182,21 +181,3 @@ async def test_a_server_that_went_away_under_a_run(
     for error in (caught.value, again.value):
         assert error.reason == "unavailable"
         assert PASSWORD not in given_away(error)
-
-
-@pytest.mark.needs("PostgreSQL")
-@pytest.mark.real_time
-async def test_a_server_that_lost_commits(postgres: PostgresServer) -> None:
-    """The error that ends the run, at the next event and at each later one, has no password."""
-    where = postgres.schema()
-    async with run_of(await opened(where)) as log:
-        await live(log, "a", GOES_WELL[:3])
-        await anyio.to_thread.run_sync(postgres.terminate)
-        execute(where, "DELETE FROM segments_async_events WHERE number > 1")
-        log.run_state.add("b")
-        await log.record("b", Event.INTENT)
-        for _ in range(2):
-            with pytest.raises(JournalError) as caught:
-                await log.returned()
-            assert caught.value.reason == "damaged"
-            assert PASSWORD not in given_away(caught.value)

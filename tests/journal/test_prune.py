@@ -62,14 +62,14 @@ async def test_killed_in_the_middle(where: str, steps: int) -> None:
     assert pruning.hide(database, run_id)
     for _ in range(steps):
         assert pruning.delete_some(database, run_id)
-    assert await journal.runs() == []
-    assert await journal.last_files(["s0", "s9"], "/exports") == {}
+    assert database.runs() == []
+    assert database.last_files(["s0", "s9"], "/exports") == {}
     async with run_of(await opened(where), "nightly") as log:
         assert not log.finished
         await live(log, "new", [Event.INTENT])
     assert await journal.prune(datetime.now(UTC) - timedelta(days=1)) == 0
     assert rows(where, "SELECT segment_id FROM segments_async_events") == [("new",)]
-    [left] = await journal.runs()
+    [left] = database.runs()
     assert (left.exported, left.unfinished) == (0, 1)
 
 
@@ -94,7 +94,7 @@ async def test_a_live_run_beside_it(where: str) -> None:
         for number in range(30):
             await live(log, f"s{number}", GOES_WELL)
         assert not log.away
-    [left] = await journal.runs()
+    [left] = Database.open(where, ACCOUNT).runs()
     assert (left.name, left.exported, left.unfinished) == ("live", 30, 0)
     async with run_of(await opened(where), "live") as log:
         assert len(log.records) == 30

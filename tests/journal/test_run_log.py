@@ -242,7 +242,7 @@ async def test_cancelled_by_asyncio_itself(where: str, victim: int) -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.real_time
 async def test_a_run_that_nobody_took(where: str) -> None:
-    """A run that was opened for a task which was cancelled meanwhile isn't held for ever."""
+    """A run that was opened for a cancelled task is released."""
     journal = await opened(where)
     for steps in range(6):
         task = asyncio.create_task(journal.open_run(destination=None, name="x", now_name="x"))

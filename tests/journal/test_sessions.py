@@ -35,7 +35,7 @@ def by(driver: str, postgres: PostgresServer, schema: str) -> str:
 
 @contextlib.contextmanager
 def opening(postgres: PostgresServer, schema: str) -> Iterator[None]:
-    """As another process that opens a run in this schema."""
+    """Holds the lock that another process would hold while it opens a run in this schema."""
     digest = hashlib.sha256(f"segments-async {schema} 0".encode()).digest()
     key = int.from_bytes(digest[:8], "big", signed=True)
     with psycopg.connect(postgres.url().partition("?")[0]) as connection:

@@ -70,7 +70,7 @@ async def test_the_directory_was_moved_with_its_journal(to: str, tmp_path: Path)
 
 
 async def test_some_of_them_were_written_after_all(where: str, to: str) -> None:
-    """Rows of a commit whose answer was lost are there already, and are not written twice."""
+    """Rows of a commit whose answer was lost are in the log already, and are not written twice."""
     await left_while_away(where, to)
     [path] = unwritten(to)
     kept = path.read_text()

@@ -10,9 +10,15 @@ from journal.lives import live, opened, run_of
 from journal.test_sql import execute, rows
 from segments_async import JournalError, RunSpec
 from segments_async._journal.backends import backend
+from segments_async._journal.database import Database
+from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import limit, members, specs
 
 SPEC = RunSpec(segments=["a", "b", "c"], options={"only_changed": True, "export_timeout": 7.0})
+
+
+async def spec_of(journal: SqlJournal, run: str = "x") -> RunSpec | None:
+    return await journal.ask(lambda database: database.spec(run))
 
 
 async def test_a_spec_is_stored_until_the_run_ends(where: str) -> None:
@@ -20,14 +26,14 @@ async def test_a_spec_is_stored_until_the_run_ends(where: str) -> None:
     journal = await opened(where)
     log = await journal.open_run(destination="/exports", name="x", now_name="now", spec=SPEC)
     await live(log, "a")
-    [run] = await journal.runs()
+    [run] = await journal.ask(Database.runs)
     assert (run.segments, run.exported, run.unfinished) == (3, 1, 2)
-    assert await journal.spec("x") == RunSpec(segments=("a", "b", "c"), options=SPEC.options)
+    assert await spec_of(journal) == RunSpec(segments=("a", "b", "c"), options=SPEC.options)
     await log.aclose()
     async with run_of(await opened(where), "x") as log:  # without a spec of its own
-        assert (await journal.spec("x")) is not None
+        assert (await spec_of(journal)) is not None
         await log.finish()
-    assert await journal.spec("x") is None
+    assert await spec_of(journal) is None
     assert rows(where, "SELECT * FROM segments_async_specs") == []
 
 
@@ -39,10 +45,10 @@ async def test_a_later_session_replaces_the_spec(where: str) -> None:
         log = await journal.open_run(destination=None, name="x", now_name="now", spec=spec)
         await live(log, segments[0])
         await log.aclose()
-    assert await journal.spec("x") == RunSpec(segments=("c",), options={})
-    [run] = await journal.runs()
+    assert await spec_of(journal) == RunSpec(segments=("c",), options={})
+    [run] = await journal.ask(Database.runs)
     assert (run.segments, run.exported) == (2, 2)
-    assert (await journal.segments("x")).keys() == {"a", "c"}
+    assert (await journal.ask(lambda database: database.segments("x"))).keys() == {"a", "c"}
 
 
 async def test_a_spec_that_was_flipped_is_damage(where: str) -> None:
@@ -52,7 +58,7 @@ async def test_a_spec_that_was_flipped_is_damage(where: str) -> None:
     await log.aclose()
     execute(where, "UPDATE segments_async_specs SET spec = replace(spec, 'b', 'x')")
     with pytest.raises(JournalError) as caught:
-        await journal.spec("x")
+        await spec_of(journal)
     assert caught.value.reason == "damaged"
 
 
@@ -65,15 +71,15 @@ async def test_a_journal_of_an_earlier_version(where: str) -> None:
         for table in (specs, limit, members):
             table.drop(connection)
     journal = await opened(where)
-    [run] = await journal.runs()
+    [run] = await journal.ask(Database.runs)
     assert (run.name, run.segments, run.exported) == ("old", None, 1)
-    assert await journal.spec("old") is None
+    assert await spec_of(journal, "old") is None
     with pytest.raises(Exception, match="segments_async_specs"):
         rows(where, "SELECT * FROM segments_async_specs")
     log = await journal.open_run(destination="/exports", name="old", now_name="x", spec=SPEC)
     assert set(log.records) == {"a"}
     await log.aclose()
-    assert (await journal.spec("old")) is not None
+    assert (await spec_of(journal, "old")) is not None
     assert rows(where, "SELECT * FROM segments_async_limit") == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from journal.lives import (
 )
 from segments_async import ConfigurationError, JournalError
 from segments_async._journal.backends import backend
+from segments_async._journal.database import Database
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
 from segments_async._sansio.jobs.lifecycle import Event, IllegalTransition, State
@@ -240,7 +242,7 @@ async def test_durations(where: str) -> None:
     async with run_of(journal, "two", destination=None) as log:
         await live(log, "a", GOES_WELL[:3], seconds=30.5)
     asked = ["a", "b", "c", *(f"s{n}" for n in range(1200))]
-    assert await journal.durations(asked) == {"a": 30.5, "b": 20.0}
+    assert await journal.ask(lambda database: database.durations(asked)) == {"a": 30.5, "b": 20.0}
 
 
 async def test_last_files(where: str) -> None:
@@ -256,7 +258,7 @@ async def test_last_files(where: str) -> None:
         await live(log, "c", GOES_WELL[:4])
     async with run_of(journal, "three", destination="/elsewhere") as log:
         await live(log, "b", last_run=tomorrow)
-    files = await journal.last_files(["a", "b", "c"], DESTINATION)
+    files = await journal.ask(lambda database: database.last_files(["a", "b", "c"], DESTINATION))
     assert files == {
         "a": file_of(export_of("a", last_run=tomorrow)),
         "b": file_of(export_of("b")),
@@ -266,13 +268,13 @@ async def test_last_files(where: str) -> None:
 async def test_the_guard(where: str) -> None:
     """The guard is stored for the account, until it is deleted."""
     journal = await opened(where)
-    assert await journal.guard() is None
+    assert await journal.ask(Database.guard) is None
     for pause in (60.0, 0.1 + 0.2):
         record = GuardRecord(NOON, pause, 3)
-        await journal.set_guard(record)
-        assert await (await opened(where)).guard() == record
-    await journal.set_guard(None)
-    assert await journal.guard() is None
+        await journal.ask(partial(Database.set_guard, record=record))
+        assert await (await opened(where)).ask(Database.guard) == record
+    await journal.ask(partial(Database.set_guard, record=None))
+    assert await journal.ask(Database.guard) is None
 
 
 async def test_the_table_of_runs(where: str) -> None:
@@ -285,7 +287,7 @@ async def test_the_table_of_runs(where: str) -> None:
         await log.finish()
     async with run_of(journal, "two", destination=None) as log:
         await live(log, "a", [Event.INTENT])
-        two, one = await journal.runs()
+        two, one = await journal.ask(Database.runs)
     assert (one.name, one.destination, one.live) == ("one", DESTINATION, False)
     assert (one.segments, one.exported, one.not_exported, one.unfinished) == (3, 1, 1, 1)
     assert (two.name, two.destination, two.live) == ("two", None, True)
@@ -307,7 +309,7 @@ async def test_prune(where: str) -> None:
         await live(log, "c", GOES_WELL[:2])
         assert await journal.prune(datetime.now(UTC) - timedelta(days=1)) == 0
         assert await journal.prune(datetime.now(UTC) + timedelta(days=1)) == 2
-        assert [run.name for run in await journal.runs()] == ["live"]
+        assert [run.name for run in await journal.ask(Database.runs)] == ["live"]
         assert {segment_id for segment_id, _ in logged(where)} == {"c"}
         await log.record("c", Event.COMPLETED, payload_for(Event.COMPLETED, export_of("c")))
     async with run_of(journal, "abandoned") as log:
@@ -363,7 +365,7 @@ async def test_where_no_journal_can_be(url: str) -> None:
 
 
 async def test_without_sqlalchemy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Where SQLAlchemy isn't installed, the error says how to install it."""
+    """Without SQLAlchemy, the error says how to install it."""
     import sys
 
     for name in ("database", "backends", "errors", "opened_run", "tables"):
@@ -388,6 +390,6 @@ async def test_no_password_in_an_error(postgres: Any) -> None:
 
 @pytest.mark.needs("PostgreSQL")
 async def test_a_commit_waits_for_the_disk(postgres: Any) -> None:
-    """Where the server has synchronous_commit off, the journal's connections turn it on."""
+    """The journal's connections turn synchronous_commit on if the server has it off."""
     with backend(postgres.schema()).engine.connect() as connection:
         assert connection.execute(sqlalchemy.text("SHOW synchronous_commit")).scalar() == "on"

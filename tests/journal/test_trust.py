@@ -207,7 +207,7 @@ async def test_a_file_outside_of_the_destination_is_refused(place: str, tmp_path
 
 
 async def test_a_link_in_the_files_place_is_no_file(tmp_path: Path) -> None:
-    """A symbolic link is not taken for the export's file, though its size is right."""
+    """A symbolic link of the right size in the file's place doesn't count as the file."""
     journal = tmp_path / "a" / "j.db"
     report = await export(tmp_path, journal)
     (outcome,) = report.exported

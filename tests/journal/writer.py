@@ -14,9 +14,9 @@ import sys
 from functools import partial
 
 import anyio
+from forks import import_all
 
 from journal.lives import GOES_WELL, export_of, opened, payload_for, run_of
-from segments_async._journal import database  # noqa: F401 - imported once, before the forks
 from segments_async._journal.run_log import RunLog
 
 TASKS = 6
@@ -50,6 +50,7 @@ async def write(where: str, destination: str, record: str, generation: int) -> N
 
 def main() -> None:
     """Fork a writer for each line."""
+    import_all()
     for line in sys.stdin:
         arguments = json.loads(line)
         pid = os.fork()

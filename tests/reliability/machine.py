@@ -18,9 +18,9 @@ from typing import Any
 import anyio
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from scratch import fast
 
 from reliability.judge import Told, duplicates, may_have_acted, unaccounted
-from reliability.schedules import fast
 from reliability.world import Plan, World
 from segments_async._sansio.jobs.decisions import MOST_RESUBMITS
 from segments_async.sandbox import Durations, Fault, Sandbox, TokenBucket

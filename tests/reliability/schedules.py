@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import attrs
 import trio
+from scratch import fast
 
 from reliability.judge import Told, duplicates, secrets_on_disk, unaccounted
 from reliability.world import Plan, Way, World
@@ -68,12 +69,6 @@ def replay(seed: int, *, resubmit: bool | None = None) -> Verdict:
         return _Schedule(seed, directory, resubmit=resubmit).play()
     finally:
         shutil.rmtree(directory)
-
-
-def fast() -> str | None:
-    """A directory in memory, where the system has one: no test here is about power failures."""
-    memory = Path("/dev/shm")
-    return str(memory) if memory.is_dir() else None
 
 
 class _Schedule:

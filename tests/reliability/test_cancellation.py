@@ -12,9 +12,9 @@ from typing import Any
 import anyio
 import pytest
 import trio
+from scratch import fast
 
 from reliability.judge import duplicates, unaccounted
-from reliability.schedules import fast
 from reliability.world import Plan, World
 from segments_async.sandbox import Durations, Fault, Sandbox
 from segments_async.testing import VirtualClock, VirtualTimeLoop

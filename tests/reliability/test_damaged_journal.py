@@ -15,9 +15,9 @@ from unittest import mock
 
 import anyio
 import pytest
+from scratch import fast
 
 from reliability.judge import duplicates, unaccounted
-from reliability.schedules import fast
 from reliability.world import Plan, World
 from segments_async import JournalError
 from segments_async.sandbox import Durations, Sandbox

@@ -19,10 +19,11 @@ from typing import Any
 
 import anyio
 import attrs
+from forks import import_all
 
 from reliability.judge import Told, dump
 from segments_async import SegmentsClient
-from segments_async._journal import opening  # imported once, before the forks
+from segments_async._journal import opening
 from segments_async._journal.database import Database
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._sansio.pace import backoff, scheduler
@@ -143,6 +144,7 @@ def _live(job: Job) -> None:
 
 def main() -> None:
     """Fork a session for each line."""
+    import_all()
     for line in sys.stdin:
         job = Job(**json.loads(line))
         pid = os.fork()

@@ -184,16 +184,18 @@ async def test_at_most_three_redirects(fake: FakeS3, storage: Storage) -> None:
     assert len(fake.asked) == 4
 
 
+def storage_over(
+    http: httpx.AsyncClient, *, hosts: tuple[str, ...] = (), loopback: bool = True
+) -> Storage:
+    """Storage that is requested by a caller's client."""
+    check = partial(check_link, file_hosts=hosts, loopback=loopback)
+    return Storage(CallersClient(http), check, redirects=3, timeout=5.0, signer=S3Signer())
+
+
 async def test_the_endpoint_has_to_be_admitted(fake: FakeS3) -> None:
     """A signed URL is checked like any link: loopback only if the vendor is there."""
     async with httpx.AsyncClient() as http:
-        storage = Storage(
-            CallersClient(http),
-            partial(check_link, file_hosts=("*",), loopback=False),
-            redirects=3,
-            timeout=5.0,
-            signer=S3Signer(),
-        )
+        storage = storage_over(http, hosts=("*",), loopback=False)
         with pytest.raises(LinkRefused, match="https"):
             await read(storage, LINK)
     assert fake.asked == []
@@ -213,13 +215,7 @@ async def test_the_endpoint_has_to_be_admitted(fake: FakeS3) -> None:
 async def test_no_credential_but_the_signature(options: dict[str, Any], fake: FakeS3) -> None:
     """An Authorization header and cookies of a caller's client are not sent."""
     async with httpx.AsyncClient(**options) as http:
-        storage = Storage(
-            CallersClient(http),
-            partial(check_link, file_hosts=(), loopback=True),
-            redirects=3,
-            timeout=5.0,
-            signer=S3Signer(),
-        )
+        storage = storage_over(http)
         assert await read(storage, LINK) == (200, CONTENT)
     (asked,) = fake.asked
     assert {"authorization", "cookie"}.isdisjoint(asked.headers)
@@ -235,13 +231,7 @@ async def test_two_mechanisms(fake: FakeS3) -> None:
             return await super().handle_async_request(request)
 
     async with httpx.AsyncClient(transport=Adding()) as http:
-        storage = Storage(
-            CallersClient(http),
-            partial(check_link, file_hosts=(), loopback=True),
-            redirects=3,
-            timeout=5.0,
-            signer=S3Signer(),
-        )
+        storage = storage_over(http)
         answer = await refused(storage, LINK)
     assert "Authorization header" in answer.message
 

@@ -428,7 +428,7 @@ def test_a_vendor_that_is_back_gets_one_submit_at_once() -> None:
 
 
 def test_a_held_submit_that_came_to_nothing_is_followed_by_another() -> None:
-    """A caller that was cancelled must not hold the others for ever."""
+    """After a held submit whose caller was cancelled, another submit is sent."""
     hold = SubmitHold()
     for _ in range(3):
         hold.on_unknown(0.0, 0.0)
@@ -438,7 +438,7 @@ def test_a_held_submit_that_came_to_nothing_is_followed_by_another() -> None:
 
 
 def test_a_probe_that_came_to_nothing_is_followed_by_another() -> None:
-    """A caller that was cancelled must not hold the others for ever."""
+    """After a probe whose caller was cancelled, another probe is sent."""
     outage = Outage()
     outage.on_unsent(0.0, 0.5)
     outage.on_sent(10.0, 0)

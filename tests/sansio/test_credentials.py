@@ -87,7 +87,7 @@ def test_the_header_is_what_was_given(key: str, token: str) -> None:
 
 @given(st.text(), st.text())
 def test_any_text_is_a_header_or_refused(key: str, token: str) -> None:
-    """Of any two texts comes a header of one line of ASCII, or ConfigurationError."""
+    """Any two texts give a header of one line of ASCII, or raise ConfigurationError."""
     try:
         header = authorization(key, token).reveal()
     except ConfigurationError:
@@ -202,7 +202,7 @@ def test_a_refused_base_url_is_not_shown(url: str) -> None:
 
 @given(st.text() | st.text().map("https://{}".format))
 def test_any_text_is_an_origin_or_refused(url: str) -> None:
-    """Of any text comes an origin with a host and a port, or ConfigurationError."""
+    """Any text gives an origin with a host and a port, or raises ConfigurationError."""
     try:
         origin = parse_base_url(url)
     except ConfigurationError:

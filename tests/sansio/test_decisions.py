@@ -43,7 +43,7 @@ RESUBMIT = RunOptions(on_unknown="resubmit", on_expired="resubmit", retry_failed
 
 
 def record_in(state: State, **facts: Any) -> ExportRecord:
-    """As an earlier session may have left an export in this state."""
+    """A record in this state, as an earlier session may have left it."""
     if state not in (State.NEW, State.INTENT, State.UNASKED, State.REFUSED, State.UNKNOWN):
         facts.setdefault("export", EXPORT)
     if state in (State.DONE, State.UNCHANGED):
@@ -107,7 +107,7 @@ def test_a_file_that_is_gone_is_asked_for_again() -> None:
 
 
 def test_an_obstacle_ends_a_segment_before_its_submit() -> None:
-    """The outcome is the obstacle; only a segment whose id can be sent may be asked for later."""
+    """The outcome is the obstacle, which is resumable only if the segment's id can be sent."""
     obstacle = errors.ConfigurationError("exists")
     decision = start(Found(record=ExportRecord(), obstacle=obstacle, unchanged=FILE))
     assert (events(decision), outcome_of(decision).error) == ((Event.GAVE_UP,), obstacle)
@@ -117,7 +117,7 @@ def test_an_obstacle_ends_a_segment_before_its_submit() -> None:
 
 
 def test_an_unchanged_segment_is_not_submitted() -> None:
-    """Its outcome is the earlier run's file."""
+    """The outcome of an unchanged segment is the file of the earlier run."""
     decision = start(Found(record=ExportRecord(), unchanged=FILE))
     assert events(decision) == (Event.UNCHANGED,)
     assert outcome_of(decision) == Exported("a", EXPORT, FILE, "unchanged")
@@ -214,7 +214,7 @@ def test_a_fetched_file_is_recorded_and_told() -> None:
     [(REPORT, False, False), (RESUBMIT, False, True), (RESUBMIT, True, False)],
 )
 def test_an_expired_file_is_replaced_once(options: RunOptions, replaced: bool, again: bool) -> None:
-    """Only where the caller opted in, and once in a session."""
+    """An expired file is replaced only if the caller opted in, and once in a session."""
     error = errors.ExportExpiredError("gone", segment_id="a", export=EXPORT)
     decision = on_expired("a", EXPORT, error, options=options, replaced=replaced)
     assert events(decision) == ((Event.EXPIRED, Event.OPTED_IN) if again else (Event.EXPIRED,))

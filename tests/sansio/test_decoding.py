@@ -253,7 +253,7 @@ def test_a_record_without_an_id_costs_that_record(value: object) -> None:
 
 @pytest.mark.parametrize("value", [7, None, "text", [], True])
 def test_an_element_that_is_no_object_costs_that_element(value: object) -> None:
-    """So does an element that is no object."""
+    """An element of the list that is no object is left out, and the others are kept."""
     found = listed([segment_with(), value])
     assert (found.segments, found.left_out) == ([SEGMENT], 1)
     assert "$[1]" in str(found.fault)

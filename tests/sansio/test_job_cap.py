@@ -8,7 +8,7 @@ from segments_async._sansio.pace.job_cap import PendingCap
 
 
 def refused_among_polls(cap: PendingCap, others: int, times: int) -> list[bool]:
-    """So many refused submits, each after a few polls that passed."""
+    """So many refused submits, each after a few polls that were granted."""
     verdicts = []
     for _ in range(times):
         for _ in range(3):
@@ -25,7 +25,7 @@ def test_one_refused_submit_is_a_limit_on_requests() -> None:
 
 
 def test_refusals_without_polls_between_are_a_limit_on_requests() -> None:
-    """Where polls don't pass either, the limit is one on requests."""
+    """If polls are refused, too, the limit is a limit on requests and no cap."""
     cap = PendingCap()
     assert [cap.on_submit_refused(10, 10.0) for _ in range(10)] == [False] * 10
     assert cap.jobs == math.inf
@@ -67,7 +67,7 @@ def test_a_refused_poll_undoes_a_cap() -> None:
 
 
 def test_without_other_jobs_there_is_no_cap() -> None:
-    """Where no other export runs, none can end and make room: there is no cap."""
+    """Without another running export, whose end could make room, no cap is assumed."""
     cap = PendingCap()
     assert not any(refused_among_polls(cap, 0, 10))
     assert cap.jobs == math.inf

@@ -1,4 +1,4 @@
-"""Whether a run's database is there, busy or away, as the attempts to write it show."""
+"""Whether a run's database is available, busy or away, judged by the attempts to write."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_outage_is_waited_for_in_growing_pauses() -> None:
 
 
 def test_an_outage_ends_the_run_after_ten_minutes() -> None:
-    """Then nothing is waited for any more."""
+    """After ten minutes of an outage the run waits no longer."""
     outage = JournalOutage()
     outage.on_away(0.0)
     assert outage.on_away(LONGEST_OUTAGE) == "lasts"
@@ -52,7 +52,7 @@ def test_an_outage_ends_the_run_after_ten_minutes() -> None:
 
 
 def test_idle_counts_from_the_last_write() -> None:
-    """Before the first write, a database has been idle for ever."""
+    """The idle time is infinite before the first write, and counts from the last write then."""
     outage = JournalOutage()
     assert outage.idle(0.0) == float("inf")
     outage.on_written(5.0)

@@ -1,4 +1,4 @@
-"""Where an export stands: the table, its rules, replay."""
+"""The states of an export: the table, its rules, and replay."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_replay_is_advance_repeated(events: list[Event]) -> None:
 
 @given(EVENTS)
 def test_replay_of_anything_is_a_state_or_illegal(events: list[Event]) -> None:
-    """Of any events, replay raises IllegalTransition or ends in a state that they lead to."""
+    """Any sequence of events leads to one state, or replay raises IllegalTransition."""
     try:
         state = replay(events)
     except IllegalTransition:

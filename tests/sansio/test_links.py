@@ -143,7 +143,7 @@ def test_what_does_not_parse(link: str) -> None:
     ids=lambda host: host[:40],
 )
 def test_a_host_is_a_name(host: str) -> None:
-    """A host that no resolver should be asked for is refused, though a pattern would match it."""
+    """A host that is no valid name is refused, even if a pattern matches the host."""
     assert refusal(f"https://{host}/key", ANY_HOST) == "not a host's name"
 
 
@@ -192,7 +192,7 @@ def test_no_pattern_admits_nothing() -> None:
 
 
 def test_a_pattern_for_every_host_does_not_admit_this_machine() -> None:
-    """Even `*` doesn't mean localhost: that takes a vendor that is there itself."""
+    """The pattern `*` admits localhost only if the vendor itself is on this machine."""
     refusal("https://localhost/key", ANY_HOST)
     refusal("https://localhost./key", ANY_HOST)
 
@@ -279,7 +279,7 @@ def test_no_place_for_files(address: str, loopback: bool) -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"])
 def test_a_name_for_this_machine(address: str) -> None:
-    """Loopback is refused by address as it is by name, unless the vendor is there itself."""
+    """A loopback address is refused like a loopback name, unless the vendor is on this machine."""
     with pytest.raises(LinkRefused, match="this machine"):
         check_addresses("b.example", [address], loopback=False)
     check_addresses("b.example", [address], loopback=True)
@@ -525,7 +525,7 @@ LINKS = st.one_of(
 def test_anything_is_a_link_or_refused(
     text: str, loopback: bool, file_hosts: tuple[str, ...]
 ) -> None:
-    """Of any text, either the link itself comes back, or LinkRefused; nothing else is raised."""
+    """Any text gives the link itself, or raises LinkRefused and no other error."""
     try:
         assert check(text, file_hosts, loopback=loopback) == text
     except LinkRefused as refused:

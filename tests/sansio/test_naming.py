@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from segments_async._sansio.files.naming import file_name, file_names, moved_path, slug
 
+_MARKS = (chr(code) for code in range(0x300, 0x20000))
+_MARK = f"[{''.join(char for char in _MARKS if unicodedata.category(char)[0] == 'M')}]"
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"
 IDS = st.text(ALPHABET, min_size=1, max_size=128)
 # Few letters, so that ids share their first eight characters and differ in case only.
@@ -31,9 +34,15 @@ OTHER = "11111111-c131-4f7b-a35e-381469af31a7"
 
 @given(st.text())
 def test_a_slug_is_harmless(name: str) -> None:
-    """Of any text, a slug is 1 to 80 of `A-Za-z0-9._-`, no `..`, not hidden, no option."""
+    """Of any text, a slug is 1 to 80 letters, digits, marks or `._-`, not hidden, no option."""
     made = slug(name)
-    assert re.fullmatch(r"[A-Za-z0-9._-]{1,80}", made)
+    assert 1 <= len(made) <= 80
+    assert len(made.encode()) <= 108
+    assert made == unicodedata.normalize("NFC", made)
+    assert all(
+        char in "._-" or unicodedata.category(char)[0] in "LM" or char.isdecimal() for char in made
+    )
+    assert unicodedata.category(made[0])[0] != "M"
     assert ".." not in made
     assert made[0] not in ".-_"
     assert made[-1] not in ".-_"
@@ -54,7 +63,27 @@ def test_a_slug_is_harmless(name: str) -> None:
         ("\x1b[31mred", "31mred"),
         ("line\nbreak", "line-break"),
         ("a" * 300, "a" * 80),
-        ("\u65e5\u672c", "segment"),
+        (
+            "\u65e5\u672c\u306e\u30e6\u30fc\u30b6\u30fc 33",
+            "\u65e5\u672c\u306e\u30e6\u30fc\u30b6\u30fc-33",
+        ),
+        (
+            "\u041f\u043e\u043a\u0443\u043f\u0430\u0442\u0435\u043b\u0438 \u2116 7",
+            "\u041f\u043e\u043a\u0443\u043f\u0430\u0442\u0435\u043b\u0438-No-7",
+        ),
+        ("\u0438\u0306", "\u0439"),  # in two characters, and in one
+        (
+            "\u0939\u093f\u0928\u094d\u0926\u0940",
+            "\u0939\u093f\u0928\u094d\u0926\u0940",
+        ),  # marks that are vowels
+        ("\u05e9\u05dc\u05d5\u05dd\u202e", "\u05e9\u05dc\u05d5\u05dd"),
+        ("\u0663 days", "\u0663-days"),
+        ("\ud55c\uae00\u3164", "\ud55c\uae00"),
+        ("VIP \U0001f600\ufe0f!", "VIP"),
+        ("\U0001f468\u200d\U0001f469", "segment"),
+        ("Stra\u00dfe", "Strae"),  # as before other scripts were kept
+        ("\u65e5" * 80, "\u65e5" * 36),
+        ("\u0301", "segment"),
         ("\ud800", "segment"),
         ("Caf\u00e9 M\u00fcnchen", "Cafe-Munchen"),
         ("\uff21\uff22", "AB"),
@@ -75,8 +104,16 @@ def test_a_file_name_stays_in_its_directory(
 ) -> None:
     """Any name is one plain component of a path, with room for `.part` in a file system's 255."""
     made = file_name(segment_id, name, whole_id=whole_id)
-    assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.csv", made)
-    assert len(made) <= 255 - len(".part")
+    assert re.fullmatch(r"[\w-][\w.-]*\.csv", re.sub(_MARK, "", made))
+    assert len(made.encode()) <= 255 - len("~999.part")
+
+
+@given(st.text(st.characters(max_codepoint=0x24F)))
+def test_latin_names_are_as_ever(name: str) -> None:
+    """A name of Latin letters alone has the file name that it had before others were kept."""
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    fit = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", plain))
+    assert slug(name) == (fit[:80].strip(".-_") or "segment")
 
 
 def test_a_file_name_has_the_name_and_the_ids_beginning() -> None:
@@ -121,7 +158,7 @@ def test_another_segment_changes_only_what_collides(
 
 
 def test_two_that_collide_have_their_whole_ids() -> None:
-    """Where slug and short id are the same, both names get the whole id; a third one doesn't."""
+    """Two names with equal slugs and short ids get the whole id; a third name doesn't."""
     names = file_names([(ONE, "My Segment"), (TWIN, "my segment"), (OTHER, "My Segment")])
     assert names == {
         ONE: f"My-Segment-{ONE}.csv",
@@ -131,7 +168,7 @@ def test_two_that_collide_have_their_whole_ids() -> None:
 
 
 def test_ids_that_differ_in_case_only_are_numbered() -> None:
-    """Where not even the whole id tells two apart on every file system, a number does."""
+    """Names that differ only in case even with the whole ids are numbered."""
     assert file_names([("abc", "n"), ("ABC", "n")]) == {"ABC": "n-ABC.csv", "abc": "n-abc~2.csv"}
 
 

@@ -391,9 +391,9 @@ def test_the_limit_is_kept(rate: int, burst: int, retry_after: bool) -> None:
 
 @given(st.integers(2, 100), st.floats(0.5, 2.0), st.integers(0, 2**16))
 def test_once_learnt_no_window_has_more_than_is_granted(rate: int, saved: float, seed: int) -> None:
-    """Then no second and no ten seconds have more than 1.1 times the rate, and a burst.
+    """After the search no second, and no ten seconds, have over 1.1 times the rate and a burst.
 
-    Refused requests count too: the vendor has to bear them.
+    Refused requests are included, since the vendor has to answer them, too.
     """
     burst = max(2.0, saved * rate)
     learnt = 5 + 600 / rate
@@ -593,7 +593,7 @@ def test_a_retry_after_that_is_far_too_long_is_met_rarely(rate: int, told: float
 
 @pytest.mark.parametrize("window", [FixedWindow(100, 10, 2), FixedWindow(300, 30, 7)])
 def test_a_window_costs_few_429s(window: FixedWindow) -> None:
-    """Of a thousand requests in windows, at most 15 are refused, and 15 more to find the window."""
+    """A thousand requests in windows cost at most 15 refusals, and 15 more to find the window."""
     for seed in range(3):
         limit = ContendedLimit(window)
         asked = 1.3 * least_seconds(limit, 6000) + window.seconds
@@ -638,7 +638,7 @@ def test_a_wrong_memory_is_corrected(rate: int, factor: float) -> None:
 
 
 def test_what_has_been_exceeded_is_not_believed() -> None:
-    """Where the rate is far above the estimate, three quarters of the rate count as granted."""
+    """If the rate is far above the estimate, three quarters of the rate count as granted."""
     pacer = Pacer()
     pacer.on_share(10.0)
     drive(pacer, lambda _: True, until=120.0)

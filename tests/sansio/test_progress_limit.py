@@ -21,7 +21,7 @@ def test_five_attempts_that_get_no_further_are_enough() -> None:
 
 
 def test_what_starts_over_again_and_again_gets_no_further() -> None:
-    """Only more bytes than ever count as progress: a file that changes all the time is given up."""
+    """Only more bytes than ever count as progress, so a file that always changes is given up."""
     patience = ProgressLimit()
     answers = [patience.on_break(kept) for kept in (50, 0, 50, 0, 50, 0)]
     assert answers == [True, True, True, True, True, False]

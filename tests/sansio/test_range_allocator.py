@@ -1,4 +1,4 @@
-"""Which bytes are there, and which connection fetches which of the rest."""
+"""Which bytes the part has, and which connection fetches which of the missing bytes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_missing_byte_is_claimed_once(
 
 
 def test_a_claim_ends_where_anothers_begins() -> None:
-    """A range can't be extended into bytes that are there."""
+    """A range can't be extended into bytes that the part has."""
     claims = RangeAllocator(((10, 20),), 30)
     assert claims.take(16) == (0, 10)
     assert claims.extend(10, 16) == 10

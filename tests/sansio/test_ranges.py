@@ -1,4 +1,4 @@
-"""The meaning of storage's answers for the bytes that are there. In doubt: start over."""
+"""The meaning of storage's answers for the bytes of a part. In doubt the download starts over."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ S3 = {"x-amz-request-id": "1", "etag": f'"{MD5}"'}
     ],
 )
 def test_a_range_that_isnt_exact_is_not_taken(changed: dict[str, str | None]) -> None:
-    """Another or missing start, end or total; the bytes that are there can still be continued."""
+    """A 206 with another start, end or total isn't used; the part can still be continued."""
     headers = {k: v for k, v in (EXACT | changed).items() if v is not None}
     assert isinstance(read_answer(206, headers, ASKED), WrongRange)
 
@@ -69,7 +69,7 @@ def test_a_range_of_another_version_starts_over(etag: str | None) -> None:
 
 @pytest.mark.parametrize("status", [412, 416])
 def test_a_changed_file_starts_over(status: int) -> None:
-    """If-Match failed, or the file is shorter than the bytes that are there."""
+    """The download starts over if If-Match fails, or if the file is shorter than the part."""
     assert isinstance(read_answer(status, {}, ASKED), Restart)
 
 
@@ -171,7 +171,7 @@ def test_an_etag_that_is_no_md5_is_not_taken_for_one(headers: dict[str, str]) ->
 
 
 def test_an_exact_range_goes_on() -> None:
-    """Same version, same total, exactly the bytes that were asked for."""
+    """A 206 is used with the same version and total, and exactly the requested bytes."""
     assert read_answer(206, EXACT, ASKED) == PartialContent()
     silent = {k: v for k, v in EXACT.items() if k != "content-length"}
     assert read_answer(206, silent, ASKED) == PartialContent()

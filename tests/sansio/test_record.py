@@ -114,7 +114,7 @@ def record_in(state: State) -> ExportRecord:
 
 
 def taken_up(state: State, **options: Any) -> State:
-    """Where the export stands after a later session took it up."""
+    """The export's state after a later session has continued it."""
     record = record_in(state)
     for event in resume_events(record, **options):
         record = record.after(LogEntry("a", event, NOON))
@@ -178,7 +178,7 @@ def test_failures_are_counted_across_retries() -> None:
 
 
 def test_what_is_not_resumable_stays_as_it_ended() -> None:
-    """An export that the vendor doesn't know any more is not asked about in each session."""
+    """An export that the vendor doesn't know any more isn't polled again in each session."""
     ended = Payload.of_outcome(outcome_of("a", resumable=False))
     record = record_in(State.SUBMITTED).after(LogEntry("a", Event.GAVE_UP, NOON, ended))
     assert resume_events(record) == ()
@@ -193,7 +193,7 @@ def test_a_refusal_that_may_have_been_acted_on_is_not_repeated() -> None:
 
 
 def test_what_is_known_of_a_finished_export() -> None:
-    """Everything that its outcome needs, but for the link."""
+    """The record has everything that the export's outcome needs, except the link."""
     record = record_in(State.DONE)
     export = attrs.evolve(export_of("a"), filename=None)
     assert record == ExportRecord(
@@ -215,7 +215,7 @@ def test_a_second_export_has_no_past() -> None:
     [(Event.ACCEPTED, State.INTENT), (Event.ADOPTED, State.NEW), (Event.UNCHANGED, State.NEW)],
 )
 def test_an_event_without_what_it_needs(event: Event, before: State) -> None:
-    """A submitted export without its id could never be asked for: such a log is refused."""
+    """An event without the export or the file that its state needs is refused."""
     with pytest.raises(UnreadablePayload):
         record_in(before).after(LogEntry("a", event, NOON))
 
@@ -326,7 +326,7 @@ ERRORS = [
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_an_error_is_told_again_as_it_was(error: errors.SegmentsError) -> None:
-    """A run that is opened again tells errors of the same class, message and facts."""
+    """A run that is opened again has errors of the same class, message and attributes."""
     payload = as_json(Payload.of_outcome(NotExported("a", None, error, "maybe", False)))
     failure = payload_from_json("a", payload).failure
     assert failure is not None

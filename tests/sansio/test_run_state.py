@@ -19,7 +19,7 @@ NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
 
 def payload_of(segment_id: str) -> Payload:
-    """All that any event may need."""
+    """A payload with every value that any event may need."""
     segment = Segment(segment_id, "Buyers", "p", SegmentType.STATIC)
     export = Export("e", segment, ExportStatus.COMPLETE)
     return Payload(export, ExportedFile("/exports/a.csv", 7, "ab" * 32, True, export))
@@ -79,6 +79,17 @@ def test_a_released_segment_keeps_its_record() -> None:
     run_state.release("a")
     assert run_state.state("a") is State.SUBMITTED
     assert (run_state.count(*State), list(run_state.latest())) == (1, [])
+
+
+def test_exports_of_an_earlier_session_are_active() -> None:
+    """What an earlier session left at the vendor is under way again, once it is added."""
+    record = state_of("a", "b")
+    apply(record, "a", Event.ADOPTED)
+    run_state = RunState(record.records)
+    assert list(run_state.latest()) == []
+    run_state.add("a")
+    run_state.add("b")
+    assert list(run_state.latest()) == ["a"]
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", "c"]), st.sampled_from(Event)), max_size=60))

@@ -215,7 +215,7 @@ def test_calls_never_starve(share: float) -> None:
 
 
 def test_calls_alone_go_one_after_another() -> None:
-    """Where nothing else waits, calls need not take turns."""
+    """If only calls are queued, they are sent one after another without a turn for polls."""
     assert pop_kinds(filled(CALL, CALL), 10) == [CALL] * 10
 
 
@@ -415,7 +415,7 @@ def test_a_poll_waits_for_those_due_before_it(
 
 @given(st.lists(st.floats(0, 4), min_size=2, max_size=30), st.floats(0.5, 50))
 def test_every_export_is_polled_again(ages: list[float], rate: float) -> None:
-    """Of n waiting exports, each is polled again within its least gap and n + 1 grants."""
+    """Each of n waiting exports is polled again within its least gap and n + 1 grants."""
     scheduler: PollScheduler[tuple[float, int]] = PollScheduler()
     asked: dict[tuple[float, int], float] = {}
     for number, age in enumerate(ages):

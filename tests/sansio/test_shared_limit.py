@@ -202,7 +202,7 @@ def test_a_part_is_of_the_sum(
     alone: bool,
     waits: bool,
 ) -> None:
-    """All parts together are the limit, which is above zero; or there is no part."""
+    """All parts together are the limit, which is above zero; or no process has a part."""
     answer = Own(found, report, SUM, alone, waits).tell(GroupView(limit, others, SUM))
     if answer.part is None:
         assert answer.limit == limit

@@ -125,7 +125,7 @@ def test_a_scope_is_a_word(scope: str) -> None:
 
 
 def test_429_without_a_scope() -> None:
-    """Without that header, the fact is there and None."""
+    """Without that header, the attribute is None."""
     error = error_for(429)
     assert isinstance(error, RateLimitedError)
     assert error.scope is None

@@ -137,7 +137,7 @@ def test_what_a_submits_result_means(
 
 @pytest.mark.parametrize("name", SUBMITS)
 def test_a_submits_events_are_legal_and_ask_again_while_nothing_ended(name: str) -> None:
-    """The vendor is asked again exactly where the export stands after them at NEW or SUBMITTED."""
+    """A next request is due exactly if the events lead to NEW or SUBMITTED."""
     verdict = submitted(SUBMITS[name][0])
     state = State.INTENT
     for event in verdict.events:

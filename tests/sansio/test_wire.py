@@ -85,13 +85,13 @@ def test_list_request() -> None:
 
 
 def test_poll_request() -> None:
-    """An export is asked about with a GET of the page's path, without a slash at its end."""
+    """A poll is a GET of the path of the vendor's page, without a slash at its end."""
     expected = ApiRequest("GET", f"/service/v1/segments/export/{EXPORT_ID}", None)
     assert poll_request(EXPORT_ID) == expected
 
 
 def test_submit_request_path() -> None:
-    """An export is asked for with a POST of the page's path, with the slash at its end."""
+    """A submit is a POST of the path of the vendor's page, with the slash at its end."""
     request = submit_request(SEGMENT_ID, OutputFormat.CSV)
     assert (request.method, request.path) == ("POST", "/service/v1/segments/export/")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import cache
 from typing import Any, TypeVar
 
 import attrs
@@ -45,7 +46,7 @@ def _to_json(value: str | datetime | Segment) -> Any:
 def export_from_json(value: Any) -> Export:
     """Read what :func:`export_to_json` wrote; ValueError, with a JSON path, for anything else."""
     try:
-        return _own.structure(value, Export)
+        return _own().structure(value, Export)
     except Exception as exc:
         where, what = _fault(exc, "$")
         raise ValueError(f"{what} at {where}") from exc
@@ -165,5 +166,12 @@ def _make_converter(
 
 #: For the vendor's answers: an optional field that can't be read is None.
 _vendor = _make_converter(_readable, _readable_string)
-#: For texts of this library: a field that can't be read is an error.
-_own = _make_converter(_nullable, _nullable(_string))
+
+
+@cache
+def _own() -> cattrs.Converter:
+    """For texts of this library: a field that can't be read is an error.
+
+    Made when it is first used, since a program without a journal doesn't use it.
+    """
+    return _make_converter(_nullable, _nullable(_string))

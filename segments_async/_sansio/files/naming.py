@@ -12,8 +12,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable
 
-_UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+#: ASCII characters of no use in a file's name.
+_UNFIT = re.compile(r"[\x00-,/:-@\[-^`{-\x7f]+")
 _SLUG_LENGTH = 80
+#: With the longest id, `.csv`, a number and `.part`, a name has 255 bytes at the most.
+_SLUG_BYTES = 108
+#: Letters and marks that nobody sees: a joiner and the fillers of Hangul and Khmer.
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 
 #: One slash is enough: pathlib merges the two of a URL. A single letter is a drive.
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
@@ -26,10 +31,40 @@ def scheme_of(destination: str) -> str | None:
 
 
 def slug(name: str) -> str:
-    """The name in `[A-Za-z0-9._-]{1,80}`, without a dot or dash at its beginning."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    fit = re.sub(r"\.{2,}", ".", _UNFIT.sub("-", plain))
-    return fit[:_SLUG_LENGTH].strip(".-_") or "segment"
+    """The readable part of a file's name: 80 characters at most, and 108 bytes in UTF-8.
+
+    Of Latin letters, ASCII alone is left (`Köln` is `Koln`): so file names are typed anywhere.
+    Letters and digits of other scripts stay as they are, in normal form C. Whatever else isn't one
+    of `A-Za-z0-9._-` goes, or is a dash: control characters, marks of direction, emoji. No dot or
+    dash is at the beginning.
+    """
+    kept = ""
+    for char in unicodedata.normalize("NFC", name):
+        plain = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
+        if plain:
+            kept += plain
+        elif _is_of_another_script(char, after=kept[-1:]):
+            kept += char
+    fit = re.sub(r"\.{2,}", ".", _UNFIT.sub("-", kept))
+    return _shortened(fit).strip(".-_") or "segment"
+
+
+def _is_of_another_script(char: str, *, after: str) -> bool:
+    """Whether a letter, a digit, or a mark on one, of a script other than Latin."""
+    if ord(char) < 0x80 or char in _INVISIBLE:
+        return False
+    kind = unicodedata.category(char)
+    if kind[0] == "M":  # a Latin letter's went with the letter's own accents
+        return not after.isascii() and not unicodedata.name(char, "").startswith("VARIATION")
+    return (kind[0] == "L" and "LATIN" not in unicodedata.name(char, "LATIN")) or kind == "Nd"
+
+
+def _shortened(text: str) -> str:
+    cut = text[:_SLUG_LENGTH].encode()[:_SLUG_BYTES].decode(errors="ignore")
+    if len(cut) < len(text) and unicodedata.category(text[len(cut)])[0] == "M":
+        # A letter without its mark would be another letter.
+        cut = cut.rstrip("".join(c for c in set(cut) if unicodedata.category(c)[0] == "M"))[:-1]
+    return cut
 
 
 def file_name(segment_id: str, name: str | None, *, whole_id: bool = False) -> str:
@@ -47,13 +82,15 @@ def file_names(segments: Iterable[tuple[str, str | None]]) -> dict[str, str]:
     """
     pairs = list(segments)
     short = {sid: file_name(sid, name) for sid, name in pairs}
-    taken = Counter(value.casefold() for value in short.values())
+    taken = Counter(map(_alike, short.values()))
     return _apart(
-        {
-            sid: file_name(sid, name, whole_id=taken[short[sid].casefold()] > 1)
-            for sid, name in pairs
-        }
+        {sid: file_name(sid, name, whole_id=taken[_alike(short[sid])] > 1) for sid, name in pairs}
     )
+
+
+def _alike(name: str) -> str:
+    """Equal for names that a file system may take for one: it may ignore case, or normal forms."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def _apart(names: dict[str, str]) -> dict[str, str]:
@@ -61,8 +98,8 @@ def _apart(names: dict[str, str]) -> dict[str, str]:
     seen: Counter[str] = Counter()
     apart: dict[str, str] = {}
     for sid, name in sorted(names.items()):
-        seen[name.casefold()] += 1
-        count = seen[name.casefold()]
+        seen[_alike(name)] += 1
+        count = seen[_alike(name)]
         apart[sid] = name if count == 1 else f"{name.removesuffix('.csv')}~{count}.csv"
     return apart
 

@@ -51,7 +51,7 @@ class LinkRenewals:
         self._kept = -1
 
     def may_renew(self, kept: int, now: float) -> bool:
-        """A link has expired with so many bytes kept. Returns whether to ask for another one.
+        """A link has expired; `kept` bytes are in the part. Returns whether to ask for another.
 
         A link that brought bytes was valid. So was a link given a while ago: an outage of storage
         may have kept it from being used. If the vendor gives the same expired link again, the
@@ -78,7 +78,7 @@ class SpeedMeter:
         return self._window_began + MIN_BYTES_WINDOW
 
     def on_bytes(self, count: int, now: float) -> None:
-        """So many bytes arrived."""
+        """`count` bytes arrived."""
         self._received += count
         self._body_began = min(self._body_began, now)
         self._in_window += count

@@ -1,4 +1,4 @@
-"""Which bytes of a file are there, and which connection fetches which of the missing ones."""
+"""Which bytes of a file the part has, and which connection fetches which missing bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RangeAllocator:
     """Gives each missing byte of a file to one connection.
 
     Args:
-        held: ranges that are there.
+        held: ranges that the part has.
         total: the file's length, in bytes.
     """
 

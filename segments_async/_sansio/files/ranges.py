@@ -91,7 +91,7 @@ class PartialContent:
 
 @attrs.frozen
 class Restart:
-    """The bytes that are there can't be continued; `why` is for a log line."""
+    """The part can't be continued; `why` is for a log line."""
 
     why: str
 
@@ -100,7 +100,7 @@ class Restart:
 class WrongRange:
     """The answer's body isn't the requested range; `why` is for a log line.
 
-    The answer says nothing of the version, so the bytes that are there can still be continued.
+    The answer says nothing of the version, so the part can still be continued.
     """
 
     why: str

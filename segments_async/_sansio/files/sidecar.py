@@ -55,8 +55,8 @@ class Sidecar:
     def held_in(self, inode: int) -> Ranges:
         """The ranges that a part of this inode has.
 
-        A file with another inode may be a copy of the part, or a foreign file. Of that one only the
-        hashed bytes count, which the next download compares with their hash.
+        A file with another inode may be a copy of the part, or a foreign file. Of such a file
+        only the hashed bytes count, which the next download compares with their hash.
         """
         if self.inode is None or self.inode == inode:
             return self.held

@@ -46,6 +46,8 @@ class RunState:
         if segment_id not in self._session:
             self._session.add(segment_id)
             self._counts[record.state] += 1
+            if record.state in ACTIVE:  # since an earlier session
+                self._active[segment_id] = None
         return record
 
     def apply(

@@ -1,0 +1,5 @@
+"""``python -m segments_async``: the command ``segments-async``."""
+
+from segments_async.cli import main
+
+main()
