@@ -32,10 +32,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-import virtual_time
-
 from segments_async import SegmentsClient
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
@@ -44,6 +40,7 @@ from segments_async.sandbox import (
     SandboxTransport,
     TokenBucket,
 )
+from segments_async.testing import virtual_time
 
 #: What logging and OpenTelemetry may add to the processor time of a request.
 MOST_ADDED = 0.05
@@ -139,7 +136,7 @@ async def bulk_run(to: Path | None) -> tuple[float, int]:
 
 def measured(backend: str, way: str, *, links: bool) -> float:
     """Processor time per request, in seconds."""
-    name, options = virtual_time.backend(backend)
+    name, options = virtual_time(backend)
     with WAYS[way](), tempfile.TemporaryDirectory() as directory:
         run = partial(bulk_run, None if links else Path(directory))
         seconds, requests = anyio.run(run, backend=name, backend_options=options)

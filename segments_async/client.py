@@ -19,7 +19,7 @@ from typing import Any, Self, Unpack, overload
 import anyio
 import anyio.to_thread
 
-from segments_async._exports.call_state import CallState, ids_of
+from segments_async._exports.call_state import CallTelemetry, ids_of
 from segments_async._exports.files import ExportFiles
 from segments_async._exports.followers import CallFollower
 from segments_async._exports.registry import ExportRegistry
@@ -63,7 +63,6 @@ from segments_async._sansio.jobs.exports import is_complete
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._telemetry.listener import Operation
-from segments_async._telemetry.log_lines import LogLines
 from segments_async.errors import (
     ConfigurationError,
 )
@@ -172,8 +171,7 @@ class SegmentsClient:
         self._storage = _storage(file_clients, check_patterns(file_hosts), loopback=origin.loopback)
         self._enter = partial(_enter, self._binding, self._api, self._storage)
         self._calls = Calls(self._gate)
-        self._lines = LogLines(None)
-        self._heard = partial(_heard, self._lines)
+        self._telemetry = CallTelemetry()
         self._download_slots = anyio.Semaphore(downloads, max_value=downloads)
         self._files = ExportFiles(self._storage, self._download_slots, self.get_export)
         self._resources = Resources(
@@ -233,7 +231,7 @@ class SegmentsClient:
             for clients in self._own:
                 clients.forget()
             return
-        self._lines.on_closed()
+        self._telemetry.close()
         with anyio.CancelScope(shield=True):
             for clients in self._own:
                 await clients.aclose()
@@ -291,7 +289,7 @@ class SegmentsClient:
         """
         segment_id = segment_id_of(segment)
         self._enter()
-        with self._heard(Operation.REQUEST, (segment_id, None)) as state:
+        with self._telemetry.call(Operation.REQUEST, (segment_id, None)) as state:
             follower = CallFollower(state)
             registry = self._resources.registry
             start = partial(registry.start_alone, follower, segment_id, output_format)
@@ -337,7 +335,7 @@ class SegmentsClient:
         self._enter(files=False)
         if isinstance(export, Export) and is_complete(export):
             return export
-        with self._heard(Operation.WAIT, ids_of(export)) as state:
+        with self._telemetry.call(Operation.WAIT, ids_of(export)) as state:
             follower = CallFollower(state)
             join = partial(
                 self._resources.registry.join_export,
@@ -367,7 +365,7 @@ class SegmentsClient:
         """
         self._enter(asks_api=False)
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
-        with self._heard(Operation.DOWNLOAD, ids_of(export)) as state:
+        with self._telemetry.call(Operation.DOWNLOAD, ids_of(export)) as state:
             found = await self._files.with_link(export)
             state.on_fetch(found)
             return state.on_fetched(await self._files.fetch(found, target))
@@ -418,7 +416,7 @@ class SegmentsClient:
         segment_id = segment_id_of(segment)
         self._enter()
         target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
-        with self._heard(Operation.EXPORT, (segment_id, None)) as state:
+        with self._telemetry.call(Operation.EXPORT, (segment_id, None)) as state:
             follower = CallFollower(state)
             with anyio.move_on_after(timeout):
                 join = partial(self._resources.registry.join_segment, follower, segment_id)
@@ -523,13 +521,6 @@ def _show_keywords_of_from_env() -> None:
 
 
 _show_keywords_of_from_env()
-
-
-def _heard(
-    lines: LogLines, operation: Operation, of: tuple[str | None, str | None]
-) -> contextlib.AbstractContextManager[CallState]:
-    """The state of one call's export, whose changes and end are told to those who listen."""
-    return CallState(operation, lines, of).until_the_end()
 
 
 def _enter(

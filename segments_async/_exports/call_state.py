@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable
 from segments_async._exports.shared_export import SharedExport
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._telemetry.listener import End, Listener, Listeners, Operation, OutcomeKind
+from segments_async._telemetry.log_lines import LogLines
 from segments_async._telemetry.otel import current_metrics, open_telemetry
 from segments_async.errors import SegmentsError
 from segments_async.models import Export
@@ -118,6 +119,22 @@ class CallState:
                 file=self._file,
             )
         )
+
+
+class CallTelemetry:
+    """What the single calls of one client tell those who listen."""
+
+    def __init__(self) -> None:
+        # One for all calls: a service may make 100 000 of them.
+        self._lines = LogLines(None)
+
+    def call(self, operation: Operation, of: _Ids) -> contextlib.AbstractContextManager[CallState]:
+        """The state of one call's export, until the call's end, which is told too."""
+        return CallState(operation, self._lines, of).until_the_end()
+
+    def close(self) -> None:
+        """The client is closed: no call follows."""
+        self._lines.on_closed()
 
 
 #: A segment's id, and an export's, as far as a caller knows them.

@@ -48,7 +48,7 @@ class CommonOptions:
     """The options of every command."""
 
     verbose: Annotated[int, Parameter(alias="-v", count=True)] = 0
-    """Log lines on stderr: answers of 429, pauses and retries; twice, everything."""
+    """Log lines on stderr: ends of exports, changes of the pace, retries; twice, everything."""
     quiet: Annotated[bool, Parameter(alias="-q")] = False
     """Nothing on stderr but errors and warnings: no progress, no summary of what went well."""
     json: bool = False
