@@ -148,9 +148,7 @@ class SegmentsClient:
         _check_transport(origin, allow_insecure=allow_insecure)
         check_positive("request_timeout", request_timeout)
         check_at_least_one("downloads", downloads)
-        scheduler: PollScheduler[Target] = PollScheduler(
-            poll_share=poll_share, max_pending=max_pending
-        )
+        scheduler = PollScheduler[Target](poll_share=poll_share, max_pending=max_pending)
         reachable = partial(check_addresses, loopback=origin.loopback)
         self._binding = Binding()
         # An API on loopback is asked past any proxy; so is storage then.

@@ -179,13 +179,16 @@ def eta_seconds(
     if law is None:
         return None
     polls_each = max(1.0, polls / max(1, ended + pending))
-    sending = (waiting * (1.0 + polls_each) + pending) / rate if rate else 0.0
-    until_last = waiting / rate if rate else 0.0
+    gap = 1.0 / rate if rate else 0.0
+    sending = (waiting * (1.0 + polls_each) + pending) * gap
     exports = [(one, pending / len(running)) for one in running]
-    if waiting:
-        exports += [(one, waiting / _SAMPLES) for one in _to_be_submitted(until_last)]
+    exports += _to_be_submitted(waiting, waiting * gap)
     return max(sending, until_all_ended(law, exports), files)
 
 
-def _to_be_submitted(until_last: float) -> list[Running]:
-    return [Running(-until_last * index / (_SAMPLES - 1)) for index in range(_SAMPLES)]
+def _to_be_submitted(waiting: int, until_last: float) -> list[tuple[Running, float]]:
+    """Exports that stand for the waiting ones, evenly until the last one's submit."""
+    if not waiting:
+        return []
+    ages = (-until_last * index / (_SAMPLES - 1) for index in range(_SAMPLES))
+    return [(Running(age), waiting / _SAMPLES) for age in ages]
