@@ -89,16 +89,6 @@ def _command(
     return register
 
 
-#: Without these, zsh takes the script only as a file of one certain name in `fpath`.
-_LAST_LINES = {
-    "zsh": f"""
-if [[ ${{funcstack[1]}} == _* ]]; then
-  _cyclopts_{_PROGRAM} "$@"
-else
-  compdef _cyclopts_{_PROGRAM} {_PROGRAM}
-fi"""
-}
-
 _COMMON = CommonOptions()
 _PACE = Pace()
 _RUN_OPTIONS = RunOptions()
@@ -365,15 +355,9 @@ def completion(
         install: Write the script to where the shell finds it, and the line that loads it into the
             shell's startup file, instead of printing it.
     """
-    if not install:
-        print(app.generate_completion(shell=shell) + _LAST_LINES.get(shell, ""))  # noqa: T201
-        return Exit.ALL_DONE
-    try:
-        place = app.install_completion(shell=shell)
-    except OSError as error:
-        raise UsageError(f"can't write {error.filename}: {error.strerror}") from error
-    Terminal.open().say(f"{place} was written: it counts in the next shell that is started.")
-    return Exit.ALL_DONE
+    from segments_async.cli import completion as script
+
+    return script.install(app, shell) if install else script.show(app, shell)
 
 
 def run(arguments: Sequence[str]) -> int:

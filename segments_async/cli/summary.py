@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -207,31 +208,33 @@ def _kept(kept: Sequence[NotExported], names: Mapping[str, str]) -> str:
 def _files(exported: Sequence[Exported], names: Mapping[str, str], width: int) -> Table:
     # The file's name repeats the segment's, and is shown whole, since people copy it.
     narrow = width < _NARROW
-    first = [] if narrow else ["Segment"]
     mixed = any(outcome.source != "exported" for outcome in exported)
-    last = ["Source"] if mixed else []
     # Where the file's name would be broken, the manifest has the hash.
     hashed = not narrow or not (mixed or width < _VERY_NARROW)
-    sha256 = [f"sha256 (first {_SHA256_SHOWN})"] if hashed else []
-    table = _table(*first, "File", "Size", *sha256, *last)
+    shown = [not narrow, True, True, hashed, mixed]
+    titles = ["Segment", "File", "Size", f"sha256 (first {_SHA256_SHOWN})", "Source"]
+    table = _table(*itertools.compress(titles, shown))
     if not narrow:
         table.columns[0].no_wrap, table.columns[0].overflow = True, "ellipsis"
         table.columns[0].max_width = _WIDEST_NAME
-    size = len(first) + 1
+    size = 1 if narrow else 2
     table.columns[size].justify = "right"
     for column in table.columns[size:]:
         column.no_wrap = True
     for outcome in exported[:_MOST_ROWS]:
-        file = outcome.file
-        unverified = "" if file.verified else " unverified"
-        table.add_row(
-            *([] if narrow else [printable(names[outcome.segment_id])]),
-            printable(file.path.name),
-            in_bytes(file.size),
-            *([file.sha256[:_SHA256_SHOWN] + unverified] if hashed else []),
-            *([outcome.source] if mixed else []),
-        )
+        table.add_row(*itertools.compress(_row(outcome, names), shown))
     return table
+
+
+def _row(outcome: Exported, names: Mapping[str, str]) -> list[str]:
+    file = outcome.file
+    return [
+        printable(names[outcome.segment_id]),
+        printable(file.path.name),
+        in_bytes(file.size),
+        file.sha256[:_SHA256_SHOWN] + ("" if file.verified else " unverified"),
+        outcome.source,
+    ]
 
 
 def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str], width: int) -> Table:
