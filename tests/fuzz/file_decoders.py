@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import re
+import unicodedata
 import zlib
 from collections import deque
 from typing import Any
@@ -246,9 +247,12 @@ def _check_names(given: list[tuple[str, str | None]], found: dict[str, str]) -> 
     assert len({name.casefold() for name in found.values()}) == len(found), found
     for name in found.values():
         # The number is of ids that differ in case only.
-        assert re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(~[0-9]+)?\.csv", name), name
+        stem = re.sub(r"(~[0-9]+)?\.csv$", "", name)
+        kinds = {unicodedata.category(char) for char in stem if char not in "._-"}
+        assert {kind for kind in kinds if kind[0] not in "LM" and kind != "Nd"} == set(), name
+        assert stem[0] not in ".~", name
         assert ".." not in name, name
-        assert len(name) <= 250, name
+        assert len(name.encode()) <= 250, name
 
 
 DECODERS: tuple[Decoder[Any, Any], ...] = (
