@@ -7,13 +7,14 @@ import ssl
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, assert_type
+from typing import Any, Literal, assert_type
 
 import httpx
 
 from segments_async import (
     Activity,
     APIStatusError,
+    APITimeoutError,
     BulkExportError,
     BulkReport,
     BulkRun,
@@ -25,6 +26,8 @@ from segments_async import (
     ExportedFile,
     ExportStatus,
     ExportTimeoutError,
+    Held,
+    HeldReason,
     Journal,
     NotExported,
     OutputFormat,
@@ -40,6 +43,7 @@ from segments_async import (
     file_names,
     without_secret,
 )
+from segments_async.testing import SegmentsSandbox, virtual_time
 
 
 async def make() -> None:
@@ -128,6 +132,32 @@ async def bulk_to_links(client: SegmentsClient, segments: list[Segment | str]) -
         async for outcome in run:
             assert_type(outcome, Completed | NotExported)
     assert_type(await client.bulk_export(segments, None), BulkReport[Completed])
+
+
+async def watched(client: SegmentsClient, run: BulkRun[Exported]) -> None:
+    assert_type(client.held, Held | None)
+    async for progress in run.changes(0.5):
+        if progress.held is not None:
+            assert_type(progress.held.reason, HeldReason)
+            assert_type(
+                (progress.held.seconds, progress.held.until), tuple[float | None, datetime | None]
+            )
+        assert_type(progress.to_dict(), dict[str, object])
+    try:
+        await client.list_segments(timeout=5)
+    except APITimeoutError as error:
+        assert_type(error.seconds, float)
+    async with SegmentsClient.from_env(downloads=4, pacer=None) as other:
+        assert_type(other, SegmentsClient)
+
+
+def tested(segments_sandbox: SegmentsSandbox) -> None:
+    segments_sandbox.throttle(3, retry_after=2)
+    segments_sandbox.lose_answer("submit", segment=segments_sandbox.segment_ids[0])
+    segments_sandbox.allow("duplicate_exports")
+    assert_type(segments_sandbox.client(), SegmentsClient)
+    assert_type(segments_sandbox.content("an-id"), bytes)
+    assert_type(virtual_time("trio"), tuple[str, dict[str, Any]])
 
 
 def values(segment: Segment, export: Export, file: ExportedFile) -> None:
