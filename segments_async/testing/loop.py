@@ -9,7 +9,9 @@ time.
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
@@ -19,6 +21,8 @@ from anyio import CapacityLimiter
 
 _Args = TypeVarTuple("_Args")
 _Result = TypeVar("_Result")
+
+_RESOLUTION = time.get_clock_info("monotonic").resolution
 
 #: Real seconds to wait at once for a worker thread or a socket. Each of them ends the wait.
 GLANCE = 0.05
@@ -77,6 +81,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def _jump(self, seconds: float) -> None:
         self._now += seconds
+        if self._now + _RESOLUTION == self._now:
+            # asyncio runs a timer whose time is before now plus the clock's resolution. After half
+            # a year that sum is now itself, and the timer would never run (CPython issue 116342).
+            self._now = math.nextafter(self._now, math.inf)
 
     def _busy(self) -> bool | None:
         """Whether a thread is at work; None: a task that was just made will know."""
