@@ -149,4 +149,4 @@ class Journal:
         try:
             yield until
         finally:
-            await Recorder(self._journal).record_guard(guard, anyio.current_time())
+            await Recorder(self._journal).record_guard(guard)

@@ -81,7 +81,7 @@ class JournalUpkeep:
             self._guard_failed = False
             return
         try:
-            await self._recorder.record_guard(self._guard, anyio.current_time())
+            await self._recorder.record_guard(self._guard)
         except JournalError as exc:
             if exc.reason not in ("locked", "unavailable"):
                 self._stop(exc)

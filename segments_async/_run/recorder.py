@@ -8,6 +8,7 @@ cancellation; the log bounds how long a write may take.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -19,6 +20,7 @@ from segments_async._sansio.jobs.run_state import RunState
 from segments_async._sansio.pace.backoff import TicketGuard
 
 if TYPE_CHECKING:
+    from segments_async._journal.database import Database
     from segments_async._journal.run_log import RunLog
     from segments_async._journal.sql import SqlJournal
 
@@ -40,6 +42,7 @@ class Recorder:
         self.run_state: RunState = RunState() if log is None else log.run_state
         #: Whether the guard was armed, and until when, as the journal has it.
         self._guard_written: tuple[bool, float] | None = None
+        self._guard_writer = anyio.Lock()
 
     @property
     def durable(self) -> bool:
@@ -109,7 +112,7 @@ class Recorder:
             return True
         return (guard.armed, guard.until) == (self._guard_written or (False, guard.until))
 
-    async def record_guard(self, guard: TicketGuard, now: float) -> None:
+    async def record_guard(self, guard: TicketGuard) -> None:
         """Write the ticket guard for the account's other processes, where it has changed.
 
         Raises:
@@ -119,13 +122,18 @@ class Recorder:
             return
         if self.away:
             return  # written once the journal is back
-        current, record = (guard.armed, guard.until), None
-        if guard.armed:
-            until = datetime.now(UTC) + timedelta(seconds=max(0.0, guard.until - now))
-            record = GuardRecord(until, guard.pause, guard.internal_errors)
+        # One write at a time, and again where the guard has changed meanwhile: of two writes in two
+        # threads, the one of the older state may be the last.
         with anyio.CancelScope(shield=True):
-            await self._journal.ask(lambda database: database.set_guard(record))
-        self._guard_written = current
+            async with self._guard_writer:
+                while not self.knows_guard(guard):
+                    current, record = (guard.armed, guard.until), None
+                    if guard.armed:
+                        left = max(0.0, guard.until - anyio.current_time())
+                        until = datetime.now(UTC) + timedelta(seconds=left)
+                        record = GuardRecord(until, guard.pause, guard.internal_errors)
+                    await self._journal.ask(partial(_set_guard, record))
+                    self._guard_written = current
 
     async def finish(self) -> None:
         """Write that the run is finished. Waits for a journal that is away.
@@ -152,3 +160,7 @@ class Recorder:
                 await self._log.finish(patience=_LAST_SECONDS)
         finally:
             await self._log.aclose()
+
+
+def _set_guard(record: GuardRecord | None, database: Database) -> None:
+    database.set_guard(record)

@@ -37,6 +37,10 @@ logger: logging.Logger = logging.getLogger("segments_async")
 _MOST_SAMPLES = 24
 
 
+#: Seconds that a run that ends waits for the journal to take the ticket guard.
+GUARD_AT_THE_END = 2.0
+
+
 class Session(Generic[OutcomeT]):
     """One session of a run.
 
@@ -178,6 +182,9 @@ class Session(Generic[OutcomeT]):
         self.engine.stats.ended_at = datetime.now(UTC)
         with anyio.CancelScope(shield=True):
             await self.outcomes.write()
+            with anyio.move_on_after(GUARD_AT_THE_END):
+                # A run that is left at the moment of a 500 has not written the guard yet.
+                await self.engine.upkeep.record_guard()
             try:
                 await self._recorder.close(finished=self._is_finished())
             except JournalError as exc:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -14,7 +15,7 @@ from typing import Any
 import anyio
 import pytest
 
-from client.vendor import STEADY, adds_up, all_whole, connected, is_whole, names_in
+from client.vendor import STEADY, adds_up, all_whole, connected, is_whole, names_in, turns
 from segments_async import (
     BulkReport,
     Completed,
@@ -30,9 +31,13 @@ from segments_async import (
     SubmitUnknownError,
     TargetExistsError,
 )
+from segments_async._journal.database import Database
 from segments_async._journal.run_log import RunLog
+from segments_async._journal.sql import SqlJournal
+from segments_async._run.recorder import Recorder
 from segments_async._run.start import account_of
 from segments_async._sansio.jobs.lifecycle import Event
+from segments_async._sansio.pace.backoff import TicketGuard
 from segments_async.sandbox import Durations, Fault, Sandbox
 
 POST: dict[str, Any] = {"method": "POST", "path": "export/"}
@@ -515,6 +520,35 @@ async def test_the_guard_outlives_the_process(tmp_path: Path) -> None:
     later = list(sandbox.record)[before:]
     # Virtual time runs in the loops alone, and the guard is kept by the wall clock, which stood.
     assert later[0].at - refused.at >= 59
+
+
+async def test_the_last_state_of_the_guard_is_the_one_that_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe passed between two 500s: though its write is slow, it is not the last one."""
+    written: list[bool] = []
+    slow = iter([0.0, 0.2, 0.0])
+    set_guard = Database.set_guard
+
+    def slowly(self: Database, record: Any) -> None:
+        time.sleep(next(slow, 0.0))
+        set_guard(self, record)
+        written.append(record is not None)
+
+    monkeypatch.setattr(Database, "set_guard", slowly)
+    journal = await SqlJournal.open(tmp_path / "runs.db", account="0" * 64)
+    guard, recorder = TicketGuard(), Recorder(journal)
+    guard.on_internal_error(0.0)
+    await recorder.record_guard(guard)
+    async with anyio.create_task_group() as tasks:
+        guard.on_sent()
+        guard.on_probe_answer(1.0, passed=True)
+        tasks.start_soon(recorder.record_guard, guard)
+        await turns(5)
+        guard.on_internal_error(2.0)
+        tasks.start_soon(recorder.record_guard, guard)
+    assert written[-1] is True
+    assert await journal.ask(Database.guard) is not None
 
 
 async def test_a_guard_that_closed_is_forgotten(tmp_path: Path) -> None:
