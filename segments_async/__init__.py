@@ -1,4 +1,8 @@
-"""Export many user segments at once from mParticle Analytics' User Segments Export API."""
+"""Export many user segments at once from mParticle Analytics' User Segments Export API.
+
+PYTEST_DONT_REWRITE: pytest rewrites assertions in each package that has a plugin, and warns of one
+that was imported before.
+"""
 
 from __future__ import annotations
 

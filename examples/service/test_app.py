@@ -13,7 +13,7 @@ from segments_async.testing import SegmentsSandbox
 
 pytestmark = [
     pytest.mark.anyio,
-    pytest.mark.virtual_time,
+    pytest.mark.segments_virtual_time,
     pytest.mark.segments_sandbox(segments=20),
 ]
 

@@ -161,6 +161,8 @@ class OwnClients:
         files: bool = False,
     ) -> None:
         self._files = files
+        #: Whether a stand-in has answered requests.
+        self._was_answered = False
         # As httpx does, httpcore is imported where a client is made: with trio, h11 and h2 it takes
         # as long as httpx itself.
         from segments_async._http.transport import OneConnection
@@ -196,7 +198,13 @@ class OwnClients:
         if self._closed:
             raise ConfigurationError(CLOSED)
         if _stand_in is not None:
+            self._was_answered = True
             return
+        if self._was_answered:
+            # What is left of a test would be sent to the vendor, with whatever credentials it has.
+            raise ConfigurationError(
+                "a test's account answered this client, and that test has ended: nothing was sent"
+            )
         _verifying(self._ssl_context)  # each time: the caller may have changed the context since
         if not self._transports:
             self._idle.append(self._new())

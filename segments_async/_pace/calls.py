@@ -11,6 +11,7 @@ import anyio
 import anyio.to_thread
 
 from segments_async._pace.gate import Gate
+from segments_async._pace.permits import Permit
 from segments_async._sansio.api.wire import NOT_NOW, ApiAnswer, ApiRequest
 from segments_async._sansio.pace.backoff import RetryQuota, full_jitter
 from segments_async.errors import APIConnectionError, APIStatusError, APITimeoutError, ServerError
@@ -55,25 +56,30 @@ class Calls:
             APITimeoutError: no answer came within `timeout`.
             APIError: the last attempt failed, or another attempt would not help.
         """
+        permits: list[Permit] = []
         with anyio.move_on_after(timeout):
-            return await self._call(request, read, cap)
+            return await self._call(request, read, cap, permits)
         seconds = timeout or 0.0
         raise APITimeoutError(
             f"{request.method} {request.path}: no answer within {seconds:g} s, the wait for its "
             "turn included; the client's `held` says why requests wait",
             method=request.method,
             path=request.path,
-            sent=True,
+            sent=any(permit.may_have_left for permit in permits),
             seconds=seconds,
         )
 
     async def _call(
-        self, request: ApiRequest, read: Callable[[ApiRequest, ApiAnswer], T], cap: int
+        self,
+        request: ApiRequest,
+        read: Callable[[ApiRequest, ApiAnswer], T],
+        cap: int,
+        permits: list[Permit],
     ) -> T:
         after = -math.inf
         for attempt in range(ATTEMPTS):
             try:
-                answer = await self._gate.call(request, after=after, cap=cap)
+                answer = await self._gate.call(request, after=after, cap=cap, permits=permits)
                 if len(answer.body) > DECODE_IN_THREAD:
                     return await anyio.to_thread.run_sync(read, request, answer)
                 value = read(request, answer)

@@ -190,8 +190,17 @@ class Gate:
                     self.release(item)
             mailbox.items.clear()
 
-    async def call(self, request: ApiRequest, *, after: float = -math.inf, cap: int) -> ApiAnswer:
+    async def call(
+        self,
+        request: ApiRequest,
+        *,
+        after: float = -math.inf,
+        cap: int,
+        permits: list[Permit],
+    ) -> ApiAnswer:
         """Send one request that belongs to no export, at `after` seconds at the earliest.
+
+        Its permit is appended to `permits`, whatever becomes of the request.
 
         Raises:
             APIConnectionError: no whole answer came.
@@ -204,6 +213,7 @@ class Gate:
                 permit: Permit = await self.next(mailbox)
             finally:
                 self.cancel(queued)
+        permits.append(permit)
         return await self.send(permit, request, cap=cap)
 
     async def send(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from typing import Generic, cast
@@ -235,12 +235,22 @@ class Session(Generic[OutcomeT]):
         """Some of the exports that the vendor works on, evenly chosen by their last events."""
         active = self._recorder.run_state.active
         step = 1 + len(active) // _MOST_SAMPLES
-        found: list[Running] = []
-        for segment_id in itertools.islice(active, 0, None, step):
+        chosen = itertools.islice(active, 0, None, step)
+        found = [one for one in map(self._running_one(now), chosen) if one is not None]
+        if found or step == 1:
+            return found
+        # A few of them among many files that are being fetched.
+        every = (one for one in map(self._running_one(now), active) if one is not None)
+        return list(itertools.islice(every, _MOST_SAMPLES))
+
+    def _running_one(self, now: float) -> Callable[[str], Running | None]:
+        def running(segment_id: str) -> Running | None:
             shared = self.engine.jobs[segment_id].shared
-            if shared is not None and shared.running:
-                found.append(Running(now - shared.submitted_at, shared.known_seconds()))
-        return found
+            if shared is None or not shared.running:
+                return None
+            return Running(now - shared.submitted_at, shared.known_seconds())
+
+        return running
 
 
 def _first(exc: BaseException) -> BaseException:

@@ -2,7 +2,7 @@
 
 The pytest plugin comes with the package and needs no configuration. Its fixture `segments_sandbox`
 is a :class:`SegmentsSandbox`: an account that answers every `SegmentsClient` of the test. A test
-marked ``virtual_time`` doesn't wait: its event loop's clock jumps to the next timer.
+marked ``segments_virtual_time`` doesn't wait: its event loop's clock jumps to the next timer.
 docs/testing.md has examples.
 """
 

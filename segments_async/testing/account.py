@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypedDict, Unpack
 
 import anyio
 import httpx
 
+from segments_async._http.client_options import ClientOptions
 from segments_async._http.clients import StandIn, requests_go_to
 from segments_async._sansio.api.credentials import authorization
 from segments_async.client import ACCESS_TOKEN, API_KEY, SegmentsClient
@@ -19,8 +20,12 @@ from segments_async.sandbox import (
     FREE_API_KEY,
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,
+    ContendedLimit,
+    DurationLaw,
     Durations,
     Fault,
+    FileHost,
+    FixedWindow,
     Record,
     Sandbox,
     SandboxTransport,
@@ -29,12 +34,12 @@ from segments_async.sandbox import (
 from segments_async.testing.checks import CHECKS, Check
 
 #: The purpose of a request: the list of segments, an export (the POST), its status, or its file.
-Of = Literal["list", "submit", "poll", "file"]
+RequestKind = Literal["list", "submit", "poll", "file"]
 
 #: How long exports take, unless a test says otherwise: short, for tests in real time.
 QUICK = Durations(median=0.3, sigma=0.5, longest=2.0)
 
-_REQUESTS: dict[Of, dict[str, Any]] = {
+_REQUESTS: dict[RequestKind, dict[str, Any]] = {
     "list": {"method": "GET", "path": "/segments/list"},
     "submit": {"method": "POST"},
     "poll": {"method": "GET", "path": "/segments/export/"},
@@ -48,6 +53,28 @@ ENVIRONMENT = {API_KEY: PAGE_API_KEY, ACCESS_TOKEN: PAGE_ACCESS_TOKEN}
 _OWN = authorization(PAGE_API_KEY, PAGE_ACCESS_TOKEN).reveal()
 #: An account without the Export API: its requests are answered 403.
 _FREE = authorization(FREE_API_KEY, FREE_ACCESS_TOKEN).reveal()
+
+
+class SandboxOptions(TypedDict, total=False):
+    """The options of `segments_async.sandbox.Sandbox`; docs/sandbox.md says what they mean."""
+
+    segments: int
+    rows: int
+    seed: int
+    durations: DurationLaw
+    limit: TokenBucket | FixedWindow | ContendedLimit | None
+    retry_after: Literal["seconds", "date"] | None
+    max_pending: int | None
+    failed: float
+    internal_errors: float
+    gateway_errors: float
+    lost_before: float
+    lost_after: float
+    latency: float
+    file_lifetime: float
+    link_lifetime: int
+    file_host: FileHost
+    epoch: datetime
 
 
 class HasSegmentId(Protocol):
@@ -74,9 +101,10 @@ class SegmentsSandbox:
         sandbox: the account and its files, for what this class has no method for.
     """
 
-    def __init__(self, **options: Any) -> None:
-        defaults: dict[str, Any] = {"rows": 10, "durations": QUICK, "epoch": datetime.now(UTC)}
-        self.sandbox: Sandbox = Sandbox(**defaults | options)
+    def __init__(self, **options: Unpack[SandboxOptions]) -> None:
+        defaults: SandboxOptions = {"rows": 10, "durations": QUICK, "epoch": datetime.now(UTC)}
+        defaults.update(options)
+        self.sandbox: Sandbox = Sandbox(**defaults)
         self._transport = SandboxTransport(self.sandbox)
         self._api = _AnyAddress(self._transport)
         self._allowed: set[str] = set()
@@ -95,7 +123,7 @@ class SegmentsSandbox:
         """The ids of the account's segments, in the order of the list."""
         return self.sandbox.segment_ids
 
-    def client(self, **keywords: Any) -> SegmentsClient:
+    def client(self, **keywords: Unpack[ClientOptions]) -> SegmentsClient:
         """A client of the account; the keywords are the constructor's."""
         return SegmentsClient(PAGE_API_KEY, PAGE_ACCESS_TOKEN, **keywords)
 
@@ -105,14 +133,14 @@ class SegmentsSandbox:
 
     # ----------------------------------------------------------------- what goes wrong
 
-    def throttle(self, times: int = 1, *, retry_after: float | None = None) -> None:
+    def throttle(self, times: int = 1, *, retry_after: int | None = None) -> None:
         """Answer the next `times` API requests with 429.
 
         Args:
             times: number of requests.
-            retry_after: seconds for the answers' Retry-After; None: they have none.
+            retry_after: whole seconds for the answers' Retry-After; None: they have none.
         """
-        headers = {} if retry_after is None else {"retry-after": f"{retry_after:g}"}
+        headers = {} if retry_after is None else {"retry-after": str(retry_after)}
         self.sandbox.inject(Fault.status(429, headers=headers), times=times)
 
     def limit(self, rate: float, *, burst: float = 10) -> None:
@@ -121,7 +149,7 @@ class SegmentsSandbox:
 
     def lose_answer(
         self,
-        of: Of = "submit",
+        of: RequestKind = "submit",
         *,
         segment: HasSegmentId | str | None = None,
         times: int = 1,
@@ -139,7 +167,11 @@ class SegmentsSandbox:
         self._inject(fault, of, segment=segment, times=times)
 
     def internal_error(
-        self, of: Of = "submit", *, segment: HasSegmentId | str | None = None, times: int = 1
+        self,
+        of: RequestKind = "submit",
+        *,
+        segment: HasSegmentId | str | None = None,
+        times: int = 1,
     ) -> None:
         """Answer the next requests of a kind with 500, for which the vendor opens a ticket."""
         self._inject(Fault.status(500), of, segment=segment, times=times)
@@ -200,7 +232,7 @@ class SegmentsSandbox:
             yield self
 
     def _inject(
-        self, fault: Fault, of: Of, *, segment: HasSegmentId | str | None, times: int
+        self, fault: Fault, of: RequestKind, *, segment: HasSegmentId | str | None, times: int
     ) -> None:
         segment_id = None if segment is None else _id_of(segment)
         self.sandbox.inject(fault, segment_id=segment_id, times=times, **_REQUESTS[of])

@@ -13,7 +13,7 @@ import math
 import selectors
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import Any, TypeVar, TypeVarTuple
 
 import anyio.to_thread
@@ -58,7 +58,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._now = 0.0
-        self._executor_jobs = 0
+        self._jobs: set[object] = set()  # at work in executors; changed by their threads, too
         self._limiter: CapacityLimiter | None = None
         self._finding: asyncio.Task[None] | None = None
         super().__init__(_JumpingSelector(jump=self._jump, busy=self._busy))
@@ -70,14 +70,39 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*_Args], _Result], *args: *_Args
     ) -> asyncio.Future[_Result]:
-        """As the base class does, and counted: asyncio resolves host names in here."""
-        future = super().run_in_executor(executor, func, *args)
-        self._executor_jobs += 1
-        future.add_done_callback(self._executor_job_done)
+        """As the base class does, and seen: asyncio resolves host names in here.
+
+        A thread that goes on after its future was cancelled is still waited for.
+        """
+        job = object()
+        self._jobs.add(job)
+        if isinstance(executor, ProcessPoolExecutor):  # which pickles what it runs
+            future = super().run_in_executor(executor, func, *args)
+            future.add_done_callback(lambda _: self._jobs.discard(job))
+            return future
+        begun: list[bool] = []
+
+        def work() -> _Result:
+            begun.append(True)
+            try:
+                return func(*args)
+            finally:
+                self._jobs.discard(job)
+
+        def ended(future: asyncio.Future[_Result]) -> None:
+            if future.cancelled() and not begun:
+                self._jobs.discard(job)
+
+        future = super().run_in_executor(executor, work)
+        future.add_done_callback(ended)
         return future
 
-    def _executor_job_done(self, _: asyncio.Future[Any]) -> None:
-        self._executor_jobs -= 1
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002
+        """Join the executor's threads, however long that takes in real time.
+
+        From Python 3.12 on asyncio gives up after 300 s, to which this clock would jump.
+        """
+        await super().shutdown_default_executor()
 
     def _jump(self, seconds: float) -> None:
         self._now += seconds
@@ -92,7 +117,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             # anyio finds the limiter of this loop from within a task only, and none runs now.
             self._finding = self._finding or self.create_task(self._find_limiter())
             return None
-        return self._executor_jobs > 0 or self._limiter.borrowed_tokens > 0
+        return bool(self._jobs) or self._limiter.borrowed_tokens > 0
 
     async def _find_limiter(self) -> None:
         self._limiter = anyio.to_thread.current_default_thread_limiter()

@@ -1,12 +1,12 @@
 """The pytest plugin: the fixture `segments_sandbox`, and virtual time for marked tests.
 
 pytest imports this module in every project in whose environment the package is installed. So it
-imports nothing but pytest, and the rest when a test asks for it.
+imports nothing but pytest, and the rest when a test asks for it; and its hooks are of the old style
+(`hookwrapper`), which every pluggy has.
 """
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    import asyncio
+
     from segments_async.testing.account import SegmentsSandbox
 
 INI = "segments_virtual_time"
-MARKER = "virtual_time"
+MARKER = "segments_virtual_time"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,9 +55,9 @@ def segments_sandbox(
 
     marker = request.node.get_closest_marker("segments_sandbox")
     options: dict[str, Any] = dict(marker.kwargs) if marker is not None else {}
-    allowed = options.pop("allow", ())
+    allow = options.pop("allow", ())
     account = SegmentsSandbox(**options)
-    account.allow(*allowed)
+    account.allow(*([allow] if isinstance(allow, str) else allow))
     monkeypatch.delenv("SEGMENTS_BASE_URL", raising=False)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
@@ -76,26 +78,25 @@ def is_virtual(node: pytest.Item | pytest.Collector) -> bool:
     return bool(marker.args[0] if marker.args else marker.kwargs.get("on", True))
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)
 def pytest_fixture_setup(
     fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest
-) -> Generator[None, object, object]:
+) -> Generator[None, object, None]:
     """For anyio's plugin: the backend gets a virtual clock where the test has virtual time."""
     if fixturedef.argname != "anyio_backend" or not is_virtual(request.node):
-        return (yield)
+        yield
+        return
     func: Any = fixturedef.func
     if inspect.isgeneratorfunction(func):
-        raise pytest.UsageError("virtual_time: anyio_backend has to return its value, not yield it")
+        raise pytest.UsageError(f"{MARKER}: anyio_backend has to return its value, not yield it")
 
     def virtual(**arguments: Any) -> tuple[str, dict[str, Any]]:
         return _in_virtual_time(func(**arguments))
 
     patched: Any = fixturedef
     patched.func = virtual
-    try:
-        return (yield)
-    finally:
-        patched.func = func
+    yield
+    patched.func = func
 
 
 def _in_virtual_time(backend: Any) -> tuple[str, dict[str, Any]]:
@@ -114,26 +115,41 @@ def _parts_of(backend: Any) -> tuple[str, dict[str, Any]]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Refuse a marked test whose loop was made for its whole module, without a look at the test."""
-    backend = getattr(item, "funcargs", {}).get("anyio_backend")
-    if backend is not None and is_virtual(item) and not _has_virtual_clock(backend):
+    """Refuse a marker that has no effect: the test's loop was made without a look at it."""
+    marker = item.get_closest_marker(MARKER)
+    if marker is None or not inspect.iscoroutinefunction(getattr(item, "function", None)):
+        return
+    if is_virtual(item) != _has_virtual_loop(item):
         raise pytest.UsageError(
-            f"{item.nodeid}: the fixture anyio_backend has a wider scope than this test, so the "
-            "test's marker came too late. Mark the module (pytestmark = pytest.mark.virtual_time), "
-            "or define anyio_backend with the scope of a function"
+            f"{item.nodeid}: {MARKER} has no effect here. It needs anyio's plugin, or "
+            "pytest-asyncio 1.4 or later. Where the fixture anyio_backend, or the scope of the "
+            "loop, is wider than the test, mark the module (pytestmark = "
+            f"pytest.mark.{MARKER}), or define anyio_backend with the scope of a function"
         )
 
 
+def _has_virtual_loop(item: pytest.Item) -> bool:
+    arguments = getattr(item, "funcargs", {})
+    if (backend := arguments.get("anyio_backend")) is not None:
+        return _has_virtual_clock(backend)
+    callspec: Any = getattr(item, "callspec", None)
+    factories = () if callspec is None else callspec.params.values()
+    return any(_is_virtual_loop(factory) for factory in factories)
+
+
 def _has_virtual_clock(backend: Any) -> bool:
+    _, options = _parts_of(backend)
+    return "clock" in options or _is_virtual_loop(options.get("loop_factory"))
+
+
+def _is_virtual_loop(factory: Any) -> bool:
     from segments_async.testing.loop import VirtualTimeLoop
 
-    _, options = _parts_of(backend)
-    factory: Any = options.get("loop_factory")
-    return "clock" in options or (inspect.isclass(factory) and issubclass(factory, VirtualTimeLoop))
+    return inspect.isclass(factory) and issubclass(factory, VirtualTimeLoop)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, object, object]:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, object, None]:
     """For pytest-asyncio: with the first marked test, its loops come from this plugin.
 
     A wrapper, so that it runs before pytest-asyncio's own implementation.
@@ -142,7 +158,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> Generator[None, object, 
     present = manager.has_plugin("asyncio") and not manager.has_plugin(name)
     if present and is_virtual(metafunc.definition):
         manager.register(_LoopFactories(), name)
-    return (yield)
+    yield
 
 
 class _LoopFactories:
@@ -153,6 +169,8 @@ class _LoopFactories:
         self, item: pytest.Item
     ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
         if not is_virtual(item):
+            import asyncio
+
             return {"default": asyncio.new_event_loop}
         from segments_async.testing.loop import VirtualTimeLoop
 

@@ -19,7 +19,13 @@ from segments_async import (
     Pacer,
     SegmentsClient,
 )
-from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Fault, Sandbox
+from segments_async.sandbox import (
+    PAGE_ACCESS_TOKEN,
+    PAGE_API_KEY,
+    PAGE_EXPORT_ID,
+    Fault,
+    Sandbox,
+)
 
 # --------------------------------------------------------------------- time limits
 
@@ -36,7 +42,21 @@ async def test_a_list_that_is_held_ends_in_time() -> None:
         await anyio.sleep(100)
     assert len(sandbox.record.lists()) == 1
     assert (caught.value.seconds, caught.value.path) == (5, "/service/v1/segments/list")
+    assert caught.value.sent, "the list that got the 500 was sent"
     assert isinstance(caught.value, APIConnectionError)
+
+
+async def test_a_list_that_never_got_its_turn_was_not_sent() -> None:
+    """A list that waits for another call's ticket guard is known not to have been sent."""
+    sandbox = Sandbox()
+    sandbox.inject(Fault.status(500), method="GET", path="/export/")
+    async with connected(sandbox) as client, anyio.create_task_group() as tasks:
+        tasks.start_soon(client.get_export, PAGE_EXPORT_ID)
+        await anyio.sleep(1)
+        with pytest.raises(APITimeoutError) as caught:
+            await client.list_segments(timeout=5)
+        assert sandbox.record.lists() == []
+    assert not caught.value.sent
 
 
 async def test_a_status_that_is_slow_ends_in_time() -> None:

@@ -61,7 +61,7 @@ def run(
     return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist")
 
 
-VIRTUAL = ", pytest.mark.virtual_time"
+VIRTUAL = ", pytest.mark.segments_virtual_time"
 
 
 def test_clients_made_deep_inside_are_answered(pytester: pytest.Pytester, runner: str) -> None:
@@ -104,7 +104,7 @@ async def test_unmarked():
     await anyio.sleep(0.05)
     assert time.monotonic() - before >= 0.04
 
-@pytest.mark.virtual_time
+@pytest.mark.segments_virtual_time
 async def test_marked():
     before = time.monotonic()
     await anyio.sleep(3600)
@@ -119,7 +119,7 @@ def test_the_option_is_for_all_tests(pytester: pytest.Pytester, runner: str) -> 
 async def test_virtual():
     await anyio.sleep(36000)
 
-@pytest.mark.virtual_time(False)
+@pytest.mark.segments_virtual_time(False)
 async def test_real():
     before = time.monotonic()
     await anyio.sleep(0.05)
@@ -244,12 +244,13 @@ def test_a_second_post_fails_the_test(pytester: pytest.Pytester, runner: str) ->
     "allowing",
     [
         "@pytest.mark.segments_sandbox(allow=['duplicate_exports'])" + TWICE,
+        "@pytest.mark.segments_sandbox(allow='duplicate_exports')" + TWICE,
         TWICE.replace(
             ":\n    async with",
             ":\n    segments_sandbox.allow('duplicate_exports')\n    async with",
         ),
     ],
-    ids=["marker", "method"],
+    ids=["marker", "one name", "method"],
 )
 def test_a_check_can_be_switched_off(pytester: pytest.Pytester, allowing: str) -> None:
     """A check is switched off by its name, in the marker or in the test."""
@@ -317,22 +318,73 @@ async def test_export(segments_sandbox, tmp_path):
 # --------------------------------------------------------------------- a good neighbour
 
 
-def test_a_marker_that_comes_too_late_is_refused(pytester: pytest.Pytester) -> None:
+TOO_LATE = {
+    "one virtual test": ("", "@pytest.mark.segments_virtual_time"),
+    "one real test": (
+        "pytestmark = pytest.mark.segments_virtual_time",
+        "@pytest.mark.segments_virtual_time(False)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOO_LATE)
+def test_a_marker_that_comes_too_late_is_refused(pytester: pytest.Pytester, case: str) -> None:
     """With a loop for the whole module, a test's own marker is refused with what to do."""
+    module, test = TOO_LATE[case]
     pytester.makeini("[pytest]\n")
-    pytester.makepyfile("""
+    pytester.makepyfile(f"""
 import pytest
+{module}
 
 @pytest.fixture(scope="module")
 def anyio_backend(): return "asyncio"
 
 @pytest.mark.anyio
-@pytest.mark.virtual_time
+{test}
 async def test_late(): pass
 """)
     result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:xdist")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["*Mark the module*"])
+    result.stdout.fnmatch_lines(["*mark the module*"])
+
+
+def test_a_marker_without_effect_is_refused(pytester: pytest.Pytester) -> None:
+    """An async test that neither plugin runs is told so; a sync one in a marked module passes."""
+    pytester.makeini("[pytest]\n")
+    pytester.makepyfile("""
+import pytest, unittest
+pytestmark = pytest.mark.segments_virtual_time
+
+class Tests(unittest.IsolatedAsyncioTestCase):
+    async def test_async(self): pass
+
+def test_sync(): pass
+""")
+    result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:xdist")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["*segments_virtual_time has no effect here*"])
+
+
+def test_a_client_that_outlives_its_test_sends_nothing(pytester: pytest.Pytester) -> None:
+    """A client that an account answered refuses to go on to the vendor when the test has ended."""
+    tests = """
+from segments_async import ConfigurationError, SegmentsClient
+
+client = SegmentsClient("a key", "a token")
+
+async def test_first(segments_sandbox):
+    assert len(await client.list_segments()) == 1
+
+async def test_second():
+    with pytest.raises(ConfigurationError, match="that test has ended: nothing was sent"):
+        await client.list_segments()
+"""
+    tests = tests.replace(
+        "client = Seg",
+        "@pytest.fixture(scope='module')\ndef anyio_backend(): return 'asyncio'\n\n"
+        "@pytest.fixture(scope='module', autouse=True)\nasync def loop(): yield\n\nclient = Seg",
+    )
+    run(pytester, "anyio-asyncio", tests).assert_outcomes(passed=2)
 
 
 def test_the_plugin_alone_imports_nothing() -> None:

@@ -77,3 +77,38 @@ def test_the_loops_own_executor_is_waited_for() -> None:
 
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         assert runner.run(main()) < 0.001
+
+
+def test_a_thread_whose_future_was_cancelled_is_waited_for() -> None:
+    """A thread that goes on after its caller has gone still holds the clock."""
+
+    async def main() -> float:
+        job = asyncio.get_running_loop().run_in_executor(None, time.sleep, 0.2)
+        await asyncio.sleep(0)
+        job.cancel()
+        real = time.monotonic()
+        await asyncio.sleep(60)
+        return time.monotonic() - real
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        assert runner.run(main()) > 0.1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_waiting_until_all_tasks_wait_takes_no_time(backend: str) -> None:
+    """`wait_all_tasks_blocked` returns before the clock jumps, also beside a task that sleeps."""
+
+    async def sleep_on() -> None:
+        for _ in range(10**9):
+            await anyio.sleep(1000)
+
+    async def main() -> float:
+        began = anyio.current_time()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(sleep_on)
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        return anyio.current_time() - began
+
+    name, options = virtual_time(backend)
+    assert anyio.run(main, backend=name, backend_options=options) == 0

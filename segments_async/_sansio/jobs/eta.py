@@ -176,7 +176,7 @@ def eta_seconds(
     if not (waiting or pending):
         return files or None
     law = fit(durations, running, pending)
-    if law is None:
+    if law is None or (pending and not running):
         return None
     polls_each = max(1.0, polls / max(1, ended + pending))
     gap = 1.0 / rate if rate else 0.0
