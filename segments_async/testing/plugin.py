@@ -55,9 +55,10 @@ def segments_sandbox(
 
     marker = request.node.get_closest_marker("segments_sandbox")
     options: dict[str, Any] = dict(marker.kwargs) if marker is not None else {}
-    allow = options.pop("allow", ())
+    allow: Any = options.pop("allow", ())
+    checks: Any = [allow] if isinstance(allow, str) else allow
     account = SegmentsSandbox(**options)
-    account.allow(*([allow] if isinstance(allow, str) else allow))
+    account.allow(*checks)
     monkeypatch.delenv("SEGMENTS_BASE_URL", raising=False)
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)

@@ -55,8 +55,8 @@ async def test_a_list_that_never_got_its_turn_was_not_sent() -> None:
         await anyio.sleep(1)
         with pytest.raises(APITimeoutError) as caught:
             await client.list_segments(timeout=5)
+        assert not caught.value.sent
         assert sandbox.record.lists() == []
-    assert not caught.value.sent
 
 
 async def test_a_status_that_is_slow_ends_in_time() -> None:
