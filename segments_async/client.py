@@ -238,8 +238,8 @@ class SegmentsClient:
     def held(self) -> Held | None:
         """What delays this client's requests or downloads; None where nothing does.
 
-        For all its callers together: a list that waits, single exports, bulk runs. Read it in the
-        client's event loop.
+        For all its callers together: a list that waits, single exports, bulk runs; also the next
+        request, where none waits now. Read it in the client's event loop.
         """
         downloading = self._download_slots.value < (self._download_slots.max_value or 0)
         return self._resources.held(fetching=downloading)
@@ -252,8 +252,9 @@ class SegmentsClient:
         A record without a readable id is left out, with a warning.
 
         Args:
-            timeout: seconds for the answer, the wait for the request's turn included; None waits
-                for as long as it takes, which after a 500 is a minute or more.
+            timeout: seconds for the answer, the wait for the request's turn included. While the
+                vendor is away the list is tried again until then. None: five attempts, before each
+                of which the list waits for its turn, after a 500 for a minute or more.
 
         Raises:
             APITimeoutError: no answer came in time.

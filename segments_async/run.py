@@ -151,6 +151,8 @@ class BulkRun(Generic[OutcomeT]):
         )
 
     async def __aenter__(self) -> BulkRun[OutcomeT]:
+        if self._session is not None:
+            raise ConfigurationError("a bulk run is entered once: open another one")
         start = await start_run(self._resources, self._request)
         session = self._session = Session[OutcomeT](self._resources, self._request, start)
         # The task group's own scope is never cancelled: the caller's block is inside it, and a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from segments_async._sansio.api.wire import NOT_NOW, ApiAnswer, ApiRequest
 from segments_async._sansio.pace.backoff import RetryQuota, full_jitter
 from segments_async.errors import APIConnectionError, APIStatusError, APITimeoutError, ServerError
 
-#: How often one call is sent at most.
+#: How often one call is sent at most, unless its caller gave it a time.
 ATTEMPTS = 5
 
 #: Bytes of JSON above which decoding would hold the event loop for longer than a few milliseconds.
@@ -58,7 +59,7 @@ class Calls:
         """
         permits: list[Permit] = []
         with anyio.move_on_after(timeout):
-            return await self._call(request, read, cap, permits)
+            return await self._call(request, read, cap, permits, patient=timeout is not None)
         seconds = timeout or 0.0
         raise APITimeoutError(
             f"{request.method} {request.path}: no answer within {seconds:g} s, the wait for its "
@@ -75,30 +76,40 @@ class Calls:
         read: Callable[[ApiRequest, ApiAnswer], T],
         cap: int,
         permits: list[Permit],
+        *,
+        patient: bool,
     ) -> T:
         after = -math.inf
-        for attempt in range(ATTEMPTS):
+        for attempt in itertools.count():
             try:
                 answer = await self._gate.call(request, after=after, cap=cap, permits=permits)
                 if len(answer.body) > DECODE_IN_THREAD:
                     return await anyio.to_thread.run_sync(read, request, answer)
                 value = read(request, answer)
             except (APIConnectionError, APIStatusError) as exc:
-                if attempt + 1 == ATTEMPTS or not self._worth_another(exc, attempt):
+                if not self._worth_another(exc, attempt, patient=patient):
                     raise
                 after = anyio.current_time() + _pause(exc, attempt)
             else:
                 self._quota.on_success()
                 return value
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        raise AssertionError("unreachable: each attempt returns, raises, or is followed by another")
 
-    def _worth_another(self, exc: APIConnectionError | APIStatusError, attempt: int) -> bool:
+    def _worth_another(
+        self, exc: APIConnectionError | APIStatusError, attempt: int, *, patient: bool
+    ) -> bool:
+        """Whether to send the request again.
+
+        `patient`: the caller's timeout bounds the attempts, and not their number.
+        """
+        if attempt + 1 >= ATTEMPTS and not patient:
+            return False
         if isinstance(exc, APIStatusError) and exc.status_code in NOT_NOW:
             return True  # not refused, only delayed; after a 429 the pacer decides until when
         if isinstance(exc, APIStatusError) and exc.status_code == 500 and attempt:
             return False  # each 500 raises a ticket: one more request after the guard's pause
         passing = isinstance(exc, APIConnectionError | ServerError)
-        return passing and self._quota.take()
+        return passing and (patient or self._quota.take())
 
 
 def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:

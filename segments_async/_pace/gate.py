@@ -137,10 +137,11 @@ class Gate:
 
     @property
     def hold(self) -> Hold | None:
-        """What delays the queued requests by more than their turn; None where nothing does."""
-        # Without a queued request there may be no event loop whose time could be asked.
-        queued = self.admission.scheduler.has_queued
-        return self.admission.hold(anyio.current_time()) if queued else None
+        """What delays requests by more than their turn; None where nothing does, and in no loop."""
+        try:
+            return self.admission.hold(anyio.current_time())
+        except anyio.NoEventLoopError:
+            return None
 
     def add(self, queued: QueuedRequest[Target]) -> None:
         """Queue a request. Its target is delivered a permit when its turn has come."""

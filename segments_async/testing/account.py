@@ -129,7 +129,7 @@ class SegmentsSandbox:
 
     def content(self, segment: HasSegmentId | str, attempt: int = 0) -> bytes:
         """The whole file of a segment's export; `attempt` 0 is the segment's first."""
-        return self.sandbox.content(_id_of(segment), attempt)
+        return self.sandbox.content(_known(self.sandbox, segment), attempt)
 
     # ----------------------------------------------------------------- what goes wrong
 
@@ -179,12 +179,12 @@ class SegmentsSandbox:
     def fail(self, *segments: HasSegmentId | str) -> None:
         """End the next export of each of these segments as FAILED."""
         for segment in segments:
-            self.sandbox.fail_next(_id_of(segment))
+            self.sandbox.fail_next(_known(self.sandbox, segment))
 
     def expire(self, *segments: HasSegmentId | str) -> None:
         """Let the file of the next export of each segment be gone, as after 48 hours."""
         for segment in segments:
-            self.sandbox.expire_next(_id_of(segment))
+            self.sandbox.expire_next(_known(self.sandbox, segment))
 
     def away(self, seconds: float, *, status: int | None = 503) -> None:
         """For so many seconds a gateway answers in the vendor's place.
@@ -234,7 +234,9 @@ class SegmentsSandbox:
     def _inject(
         self, fault: Fault, of: RequestKind, *, segment: HasSegmentId | str | None, times: int
     ) -> None:
-        segment_id = None if segment is None else _id_of(segment)
+        if of not in _REQUESTS:
+            raise ValueError(f"no such request: {of!r}; there are: {', '.join(_REQUESTS)}")
+        segment_id = None if segment is None else _known(self.sandbox, segment)
         self.sandbox.inject(fault, segment_id=segment_id, times=times, **_REQUESTS[of])
 
     def _away(self, seconds: float, status: int | None, *, origin: Literal["api", "files"]) -> None:
@@ -271,8 +273,12 @@ class _AnyAddress(httpx.AsyncBaseTransport):
         return _OWN if accepted else given if given == _FREE else "Basic"
 
 
-def _id_of(segment: HasSegmentId | str) -> str:
-    return segment if isinstance(segment, str) else segment.segment_id
+def _known(account: Sandbox, segment: HasSegmentId | str) -> str:
+    """The segment's id, if the account has the segment."""
+    segment_id = segment if isinstance(segment, str) else segment.segment_id
+    if segment_id not in account.segment_ids:
+        raise ValueError(f"the account has no segment {segment_id!r}")
+    return segment_id
 
 
 def _now(transport: SandboxTransport) -> float:

@@ -21,7 +21,8 @@ class VirtualClock(trio.abc.Clock):
         self._now = 0.0
 
     def start_clock(self) -> None:
-        """Called by trio when a run begins. A clock that is used again goes on where it was."""
+        """Called by trio when a run begins: its time is 0, also of a clock that is used again."""
+        self._now = 0.0
         # trio can't spawn a task yet; its entry queue runs this once it can.
         trio.lowlevel.current_trio_token().run_sync_soon(
             trio.lowlevel.spawn_system_task, self._jump_when_idle

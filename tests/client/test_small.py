@@ -15,6 +15,7 @@ from segments_async import (
     APIConnectionError,
     APITimeoutError,
     ConfigurationError,
+    HeldReason,
     NotExported,
     Pacer,
     SegmentsClient,
@@ -39,7 +40,10 @@ async def test_a_list_that_is_held_ends_in_time() -> None:
         with pytest.raises(APITimeoutError, match=r"no answer within 5 s.*`held`") as caught:
             await client.list_segments(timeout=5)
         assert anyio.current_time() - before == pytest.approx(5)
+        assert client.held is not None, "as the error's text says"
+        assert client.held.reason is HeldReason.TICKET_GUARD
         await anyio.sleep(100)
+        assert client.held is None
     assert len(sandbox.record.lists()) == 1
     assert (caught.value.seconds, caught.value.path) == (5, "/service/v1/segments/list")
     assert caught.value.sent, "the list that got the 500 was sent"
@@ -57,6 +61,23 @@ async def test_a_list_that_never_got_its_turn_was_not_sent() -> None:
             await client.list_segments(timeout=5)
         assert not caught.value.sent
         assert sandbox.record.lists() == []
+
+
+@pytest.mark.parametrize("fault", [Fault.status(503), Fault.UNREACHABLE], ids=["503", "refused"])
+async def test_a_list_with_a_time_outlives_an_outage(fault: Fault) -> None:
+    """With a timeout a list is tried as long as the vendor is away, and no longer than that."""
+    sandbox = Sandbox()
+    sandbox.inject(fault, since=0, until=90)
+    async with connected(sandbox) as client:
+        assert len(await client.list_segments(timeout=600)) == 1
+        assert anyio.current_time() >= 90
+    assert len(sandbox.record.lists()) < 20
+    sandbox = Sandbox()
+    sandbox.inject(fault, times=10_000)
+    async with connected(sandbox) as client:
+        with pytest.raises(APITimeoutError):
+            await client.list_segments(timeout=120)
+    assert len(sandbox.record.lists()) < 30
 
 
 async def test_a_status_that_is_slow_ends_in_time() -> None:
@@ -92,6 +113,19 @@ async def test_a_callers_own_scope_is_not_a_timeout() -> None:
 
 
 # --------------------------------------------------------------------- refusals and names
+
+
+async def test_a_run_is_entered_once(tmp_path: Path) -> None:
+    """A run that is entered a second time would export everything again; it is refused."""
+    sandbox = Sandbox(durations=STEADY)
+    async with connected(sandbox) as client:
+        run = client.open_bulk_export(sandbox.segment_ids, tmp_path)
+        async with run:
+            await run.report()
+        with pytest.raises(ConfigurationError, match="entered once"):
+            async with run:
+                pass
+    assert len(sandbox.record.submits()) == 1
 
 
 async def test_only_changed_with_ids_is_refused(tmp_path: Path) -> None:

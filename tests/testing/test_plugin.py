@@ -209,6 +209,22 @@ async def test_export(segments_sandbox, tmp_path):
     run(pytester, "anyio-asyncio", tests, marks=VIRTUAL).assert_outcomes(passed=1)
 
 
+def test_a_fault_that_cannot_happen_is_refused(pytester: pytest.Pytester) -> None:
+    """A segment that the account hasn't, and a misspelt request, are errors of the test."""
+    tests = """
+def test_faults(segments_sandbox):
+    for fault in (
+        lambda: segments_sandbox.fail("nope"),
+        lambda: segments_sandbox.expire("nope"),
+        lambda: segments_sandbox.lose_answer(segment="nope"),
+        lambda: segments_sandbox.lose_answer("sumbit"),
+    ):
+        with pytest.raises(ValueError, match="the account has no segment|no such request"):
+            fault()
+"""
+    run(pytester, "anyio-asyncio", tests).assert_outcomes(passed=1)
+
+
 def test_other_credentials_are_refused(pytester: pytest.Pytester) -> None:
     """An account that accepts only one pair answers others with 401."""
     tests = """

@@ -112,3 +112,17 @@ def test_waiting_until_all_tasks_wait_takes_no_time(backend: str) -> None:
 
     name, options = virtual_time(backend)
     assert anyio.run(main, backend=name, backend_options=options) == 0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_each_run_begins_at_0(backend: str) -> None:
+    """Also where the value of the fixture `anyio_backend` is used for several tests."""
+
+    async def main() -> float:
+        began = anyio.current_time()
+        await anyio.sleep(3600)
+        return began
+
+    name, options = virtual_time(backend)
+    for _ in range(2):
+        assert anyio.run(main, backend=name, backend_options=options) == 0

@@ -151,9 +151,7 @@ class Admission(Generic[Target]):
         return self._grant(queued, now)
 
     def hold(self, now: float) -> Hold | None:
-        """What delays the queued requests by more than their turn; None where nothing does."""
-        if not self.scheduler.has_queued:
-            return None
+        """What delays requests, queued or not, by more than their turn; None where nothing does."""
         if (at := self.guard.next_at()) > now:
             return Hold(HeldReason.TICKET_GUARD, at)
         if (at := self.outage.next_at()) > now:
@@ -253,7 +251,9 @@ class Admission(Generic[Target]):
         if pause > 0:
             # The text of the error, not the error: a record of the log may be kept or sent on.
             arguments = (str(error), pause)
-            return Notice(event, Level.WARNING, "%s; next try in %.1f s", arguments, delay=pause)
+            return Notice(
+                event, Level.WARNING, "%s; no request is sent for %.1f s", arguments, delay=pause
+            )
         return Notice(event, Level.INFO, "%s", (str(error),))
 
     def on_unreadable(self, now: float, grant: Grant[Target], chance: float) -> None:

@@ -121,11 +121,6 @@ class PollScheduler(Generic[Target]):
             return self._submits.count() + self._delayed.count()
         return (self._calls if kind is Kind.CALL else self._polls).count()
 
-    @property
-    def has_queued(self) -> bool:
-        """Whether any request is queued."""
-        return any((self._submits, self._polls, self._calls, self._delayed))
-
     def submit_hold(self, now: float) -> Hold | None:
         """What delays the submits that are due; None where nothing does, or none is due."""
         if not self._submits:
