@@ -14,6 +14,7 @@ import anyio
 
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.line_limit import LineLimit, Untold
+from segments_async._telemetry.guard import log
 from segments_async._telemetry.listener import End, OutcomeKind, shown_id
 from segments_async.errors import DownloadError, printable
 
@@ -66,7 +67,7 @@ class LogLines:
             arguments.append(shown_id(export_id or ""))
         fields = self._fields(event.value, segment_id, export_id)
         fields["segments_state"], fields["segments_state_before"] = state.value, before.value
-        logger.debug(f"%s: {text}.", *arguments, extra=fields)  # noqa: G004 - a text from above
+        log(logging.DEBUG, f"%s: {text}.", *arguments, extra=fields)
 
     def on_end(self, end: End) -> None:
         """A line at INFO, within limits; at DEBUG for what an earlier session has logged."""
@@ -105,21 +106,22 @@ class LogLines:
             if isinstance(end.error, DownloadError):
                 fields["segments_reason"] = end.error.reason
             told = message if (end.segment_id or "") in message else f"{name}: {message}"
-            logger.log(level, "Not exported: %s", told, extra=fields)
+            log(level, "Not exported: %s", told, extra=fields)
         elif end.file is not None:
             file = end.file
             fields |= {"segments_file": file.location, "segments_bytes": file.size}
             text = _WITH_FILE[end.kind]
-            logger.log(level, text, name, file.size, printable(file.location), extra=fields)
+            log(level, text, name, file.size, printable(file.location), extra=fields)
         else:
-            logger.log(level, _WITHOUT_FILE[end.kind], name, extra=fields)
+            log(level, _WITHOUT_FILE[end.kind], name, extra=fields)
 
     def _log_untold(self, untold: Untold) -> None:
         counts = ", ".join(f"{count} {name}" for name, count in untold.counts.most_common())
         fields: dict[str, Any] = {"segments_event": "summary", "segments_ended": untold.total}
         if self._run is not None:
             fields["segments_run"] = self._run
-        logger.info(
+        log(
+            logging.INFO,
             "%d more exports have ended in %.0f s, without a line for each: %s.",
             untold.total,
             untold.seconds,

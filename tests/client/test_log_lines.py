@@ -302,6 +302,36 @@ async def test_a_log_at_warning_is_asked_once_for_each_change(
     assert asked["INFO"] <= ends + 4  # the run's beginning and end, the counts, the client's end
 
 
+# --------------------------------------------------------------------- a handler with a fault
+
+
+async def test_a_handler_that_raises_ends_nothing(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A run and a call end as without the handler, and stderr says what was raised."""
+
+    class Raising(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raised[getattr(record, "segments_event", "")] += 1
+            raise RuntimeError("a fault of the handler")
+
+    raised: Counter[str] = Counter()
+    caplog.set_level(logging.INFO, logger="segments_async")
+    sandbox = Sandbox(segments=4, rows=2, durations=STEADY)
+    sandbox.inject(Fault.status(429), method="POST", times=2)
+    log, handler = logging.getLogger("segments_async"), Raising()
+    log.addHandler(handler)
+    try:
+        async with connected(sandbox) as client:
+            assert (await client.bulk_export(sandbox.segment_ids[:3], tmp_path)).ok
+            await client.export(sandbox.segment_ids[3], tmp_path / "a.csv")
+    finally:
+        log.removeHandler(handler)
+    assert raised["exported"] == 4
+    assert set(raised) >= {"run_began", "throttled", "granted", "run_ended"}
+    assert "a fault of the handler" in capsys.readouterr().err
+
+
 # --------------------------------------------------------------------- no secret, no clash
 
 
