@@ -194,20 +194,34 @@ def scope_version() -> str | None:
         return None
 
 
-_by_provider: dict[int, Metrics] = {}
+class _Made:
+    """The instruments that were made, by the ids of their providers, which are kept with them."""
+
+    def __init__(self) -> None:
+        self.by_provider: dict[int, Metrics] = {}
+        self.lock: threading.Lock = threading.Lock()
+
+
+_made = _Made()
 
 
 def metrics_of(provider: MeterProvider) -> Metrics | None:
     """The instruments of a provider, made at the first call; None where the provider raises."""
-    found = _by_provider.get(id(provider))  # it is kept, so its id is no other object's
-    if found is None and (made := ask(provider, Metrics, provider)) is not None:
-        found = _by_provider[id(provider)] = made
+    if (found := _made.by_provider.get(id(provider))) is not None:
+        return found
+    # Clients in several threads may begin at once. Instruments made twice would count apart.
+    with _made.lock:
+        found = _made.by_provider.get(id(provider))
+        if found is None and (made := ask(provider, Metrics, provider)) is not None:
+            found = _made.by_provider[id(provider)] = made
     return found
 
 
 def _forget_parents_runs() -> None:
     """In a forked child: the runs and calls that go on are the parent's."""
-    for metrics in _by_provider.values():
+    # Another thread of the parent may have held the lock when the process was forked.
+    _made.lock = threading.Lock()
+    for metrics in _made.by_provider.values():
         metrics.forget()
 
 

@@ -408,6 +408,34 @@ async def test_many_clients_make_the_instruments_once(
     assert otel.values("segments.exports") == {("completed",): 100}
 
 
+def test_threads_that_begin_at_once_make_the_instruments_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four threads ask for a new provider's instruments at the same time: all have the same."""
+
+    class Slow(Faulty):
+        def get_meter(self, *_: Any) -> Slow:
+            self.raised += 1
+            asked.wait(0.05)  # the other threads come here, too, if they can
+            return self
+
+    began, asked, found = threading.Barrier(4), threading.Event(), list[Any]()
+    provider = Slow("nothing")
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: provider)
+
+    def first_use() -> None:
+        began.wait()
+        found.append(current_metrics())
+
+    threads = [threading.Thread(target=first_use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert provider.raised == 1
+    assert len({id(one) for one in found}) == 1
+
+
 async def test_metrics_are_read_in_another_thread_meanwhile(otel: Telemetry) -> None:
     """An exporter's thread reads all the time while calls begin and end: nothing is raised."""
     sandbox = Sandbox(segments=200, durations=STEADY)
