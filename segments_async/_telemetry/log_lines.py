@@ -58,7 +58,10 @@ class LogLines:
         before: State,
         state: State,
     ) -> None:
-        """A line at DEBUG."""
+        """A line at DEBUG; before it the counts that are due."""
+        # Single calls may be hours apart. Without this their counts would wait for a call's end.
+        if self._limit.has_untold:
+            self._log_due()
         if not logger.isEnabledFor(logging.DEBUG):
             return
         text = _CHANGES[event]
@@ -76,21 +79,23 @@ class LogLines:
         level = logging.DEBUG if end.earlier else logging.INFO
         if not logger.isEnabledFor(level):
             return
-        now = anyio.current_time()
         if end.earlier:
             self._log_end(level, end)
             return
-        if (untold := self._limit.due(now)) is not None:
-            self._log_untold(untold)
+        self._log_due()
         name = end.kind.value if end.error is None else type(end.error).__name__
-        if self._limit.admits(name, well=end.error is None, now=now):
+        kind = _LIMITED_TOGETHER.get(end.kind, "with a file")
+        if self._limit.admits(name, kind=kind, now=anyio.current_time()):
             self._log_end(level, end)
 
     def on_closed(self) -> None:
         """Nothing more follows: the counts of the rest."""
+        self._log_due(closing=True)
+
+    def _log_due(self, *, closing: bool = False) -> None:
         if not logger.isEnabledFor(logging.INFO):
             return
-        if (untold := self._limit.due(anyio.current_time(), closing=True)) is not None:
+        if (untold := self._limit.due(anyio.current_time(), closing=closing)) is not None:
             self._log_untold(untold)
 
     def _log_end(self, level: int, end: End) -> None:
@@ -147,6 +152,12 @@ _WITH_FILE = {
 _WITHOUT_FILE = {
     OutcomeKind.COMPLETED: "%s: its export is complete at the vendor.",
     OutcomeKind.CANCELLED: "%s: its caller was cancelled; the export may go on at the vendor.",
+}
+
+#: Ends whose lines have a limit of their own, so that other ends don't use it up.
+_LIMITED_TOGETHER = {
+    OutcomeKind.NOT_EXPORTED: "without a file",
+    OutcomeKind.CANCELLED: "cancelled",
 }
 
 

@@ -279,6 +279,37 @@ async def test_a_large_run_does_not_flood_the_log(records: Records) -> None:
     assert all("completed" in r.getMessage() for r in summaries)
 
 
+async def test_the_counts_of_single_calls_come_with_the_next_call(records: Records) -> None:
+    """150 calls fail in three seconds: a day later the next call tells of 50 in three seconds."""
+    sandbox = Sandbox(segments=2, durations=STEADY)
+    async with connected(sandbox) as client:
+        export = await client.request_export(sandbox.segment_ids[0])
+        for number in range(150):
+            with pytest.raises(ExportTimeoutError):
+                await client.wait_for_export(export, timeout=3 if number == 149 else 0.001)
+        assert (len(records.of("not_exported")), records.of("summary")) == (100, [])
+        await anyio.sleep(86_400)
+        await client.request_export(sandbox.segment_ids[1])
+        (summary,) = records.of("summary")
+    assert "50 more exports have ended in 3 s" in summary.getMessage()
+
+
+async def test_cancelled_calls_hide_no_other_ends(records: Records) -> None:
+    """After 150 cancelled calls an export that is complete has a line, and so has a failed one."""
+    sandbox = Sandbox(segments=2, durations=STEADY)
+    sandbox.fail_next(sandbox.segment_ids[1])
+    async with connected(sandbox) as client:
+        first, second = [await client.request_export(one) for one in sandbox.segment_ids]
+        for _ in range(150):
+            with anyio.move_on_after(0):
+                await client.wait_for_export(first)
+        await client.wait_for_export(first)
+        with pytest.raises(ExportFailedError):
+            await client.wait_for_export(second)
+    assert len(records.of("cancelled")) == 100
+    assert (len(records.of("completed")), len(records.of("not_exported"))) == (1, 1)
+
+
 async def test_a_log_at_warning_is_asked_once_for_each_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
