@@ -46,7 +46,7 @@ class Job:
     @property
     def state(self) -> str:
         """Where the job is."""
-        return "failed" if self.error else "ended" if self.report else "running"
+        return "failed" if self.error is not None else "ended" if self.report else "running"
 
     def to_dict(self) -> dict[str, Any]:
         """The job as a response."""
