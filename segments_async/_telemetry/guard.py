@@ -55,7 +55,11 @@ def ask(
 
 
 def log(
-    level: int, text: str, *arguments: object, extra: Mapping[str, object] | None = None
+    level: int,
+    text: str,
+    *arguments: object,
+    extra: Mapping[str, object] | None = None,
+    exc_info: BaseException | None = None,
 ) -> None:
     """Write a line. A handler or filter that raises is told of on stderr, and the caller goes on.
 
@@ -63,6 +67,6 @@ def log(
     line that logs.
     """
     try:
-        logger.log(level, text, *arguments, extra=extra, stacklevel=2)
+        logger.log(level, text, *arguments, extra=extra, exc_info=exc_info, stacklevel=2)
     except Exception:  # noqa: BLE001 - as above
         _STDERR.handleError(logging.makeLogRecord({"msg": text, "args": arguments}))

@@ -350,15 +350,18 @@ async def test_a_handler_that_raises_ends_nothing(
     caplog.set_level(logging.INFO, logger="segments_async")
     sandbox = Sandbox(segments=4, rows=2, durations=STEADY)
     sandbox.inject(Fault.status(429), method="POST", times=2)
+    sandbox.inject(Fault.status(404), method="GET", path="export/")
+    sandbox.inject(Fault.LOST_AFTER, method="POST", segment_id=sandbox.segment_ids[2])
     log, handler = logging.getLogger("segments_async"), Raising()
     log.addHandler(handler)
     try:
         async with connected(sandbox) as client:
-            assert (await client.bulk_export(sandbox.segment_ids[:3], tmp_path)).ok
+            report = await client.bulk_export(sandbox.segment_ids[:3], tmp_path)
             await client.export(sandbox.segment_ids[3], tmp_path / "a.csv")
     finally:
         log.removeHandler(handler)
-    assert raised["exported"] == 4
+    assert [type(o.error).__name__ for o in report.not_exported] == ["SubmitUnknownError"]
+    assert (raised["exported"], raised["lost"]) == (3, 1)
     assert set(raised) >= {"run_began", "throttled", "granted", "run_ended"}
     assert "a fault of the handler" in capsys.readouterr().err
 
