@@ -3,25 +3,35 @@
     pip install 'segments-async[journal]' fastapi uvicorn
     uvicorn app:app
 
-`POST /exports/{name}` starts the run of that name, or goes on with it after a restart. `GET` says
-how far it is, and `GET /exports/{name}/events` streams that as server-sent events.
+`POST /exports/{name}` starts the run of that name, or goes on with it after a restart or an error.
+`GET` says how far it is, and `GET /exports/{name}/events` streams that as server-sent events.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
+import fastapi
 from anyio.abc import TaskGroup
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
 from segments_async import BulkReport, BulkRun, Exported, SegmentsClient, SegmentsError
+
+logger = logging.getLogger(__name__)
+
+#: Jobs that are remembered. One that has ended and is forgotten is still in the journal.
+MOST_JOBS = 100
+
+#: A name is a directory beside the journal `runs.db`: it has no dot and no slash.
+Name = Annotated[str, fastapi.Path(pattern="^[a-z0-9][a-z0-9-]{0,63}$")]
 
 
 class Job:
@@ -30,14 +40,19 @@ class Job:
     def __init__(self) -> None:
         self.run: BulkRun[Exported] | None = None
         self.report: BulkReport[Exported] | None = None
-        self.error: SegmentsError | None = None
+        self.error: str | None = None
         self.started = anyio.Event()
+
+    @property
+    def state(self) -> str:
+        """Where the job is."""
+        return "failed" if self.error is not None else "ended" if self.report else "running"
 
     def to_dict(self) -> dict[str, Any]:
         """The job as a response."""
         return {
-            "state": "failed" if self.error else "ended" if self.report else "running",
-            "error": None if self.error is None else str(self.error),
+            "state": self.state,
+            "error": self.error,
             "progress": None if self.run is None else self.run.progress.to_dict(),
             "not_exported": [o.to_dict() for o in self.report.not_exported] if self.report else [],
         }
@@ -53,11 +68,21 @@ class Exports:
         self.jobs: dict[str, Job] = {}
 
     def start(self, name: str) -> Job:
-        """Start the run, unless this process has it already."""
-        if name not in self.jobs:
-            self.jobs[name] = Job()
-            self._tasks.start_soon(self._work, name, self.jobs[name])
-        return self.jobs[name]
+        """Start the run, unless this process has it already. After an error it goes on."""
+        job = self.jobs.get(name)
+        if job is None or job.state == "failed":
+            self.jobs.pop(name, None)
+            self._make_room()
+            job = self.jobs[name] = Job()
+            self._tasks.start_soon(self._work, name, job)
+        return job
+
+    def _make_room(self) -> None:
+        if len(self.jobs) >= MOST_JOBS:
+            over = next((name for name, job in self.jobs.items() if job.state != "running"), None)
+            if over is None:
+                raise HTTPException(503, f"{MOST_JOBS} exports are running; try again later")
+            del self.jobs[over]
 
     async def _work(self, name: str, job: Job) -> None:
         try:
@@ -69,7 +94,10 @@ class Exports:
                 job.started.set()
                 job.report = await run.report()
         except SegmentsError as error:  # of the account: errors of segments are in the report
-            job.error = error
+            job.error = str(error)
+        except Exception as error:  # other jobs go on
+            logger.exception("export %s broke off", name)
+            job.error = type(error).__name__
         finally:
             job.started.set()
 
@@ -97,20 +125,20 @@ def job_named(name: str) -> Job:
 
 
 @app.post("/exports/{name}", status_code=202)
-async def start(name: str) -> dict[str, Any]:
+async def start(name: Name) -> dict[str, Any]:
     """Start an export of all segments, or find the one of this name."""
     job: Job = app.state.exports.start(name)
     return job.to_dict()
 
 
 @app.get("/exports/{name}")
-async def status(name: str) -> dict[str, Any]:
+async def status(name: Name) -> dict[str, Any]:
     """How far an export is, and why nothing moves."""
     return job_named(name).to_dict()
 
 
 @app.get("/exports/{name}/events")
-async def events(name: str) -> StreamingResponse:
+async def events(name: Name) -> StreamingResponse:
     """The same as server-sent events, as it changes."""
     return StreamingResponse(_events(job_named(name)), media_type="text/event-stream")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import anyio
 import httpx
 import pytest
 
+from segments_async import SegmentsClient
 from segments_async.testing import SegmentsSandbox
 
 pytestmark = [
@@ -18,10 +21,13 @@ pytestmark = [
 ]
 
 
+NIGHT = "/exports/night"
+
+
 async def ended(service: httpx.AsyncClient) -> dict[str, Any]:
     """Start an export and wait for its end, as a page would."""
-    await service.post("/exports/night")
-    while (job := (await service.get("/exports/night")).json())["state"] == "running":  # noqa: ASYNC110 - over HTTP there is no event
+    await service.post(NIGHT)
+    while (job := (await service.get(NIGHT)).json())["state"] == "running":  # noqa: ASYNC110 - over HTTP there is no event
         await anyio.sleep(30)
     return dict(job)
 
@@ -46,17 +52,51 @@ async def test_why_nothing_moves(
 ) -> None:
     """In the minute after a 500, the status says why nothing moves, and until when."""
     segments_sandbox.internal_error("poll")
-    await service.post("/exports/night")
+    await service.post(NIGHT)
     await anyio.sleep(20)
-    held = (await service.get("/exports/night")).json()["progress"]["held"]
+    held = (await service.get(NIGHT)).json()["progress"]["held"]
     assert held["reason"] == "ticket_guard"
     assert 0 < held["seconds"] < 60
 
 
 async def test_events(service: httpx.AsyncClient) -> None:
     """The stream of events ends with the run, and its last event has every segment."""
-    await service.post("/exports/night")
+    await service.post(NIGHT)
     stream = (await service.get("/exports/night/events")).text
     events = [json.loads(line[6:]) for line in stream.splitlines() if line]
     assert events[-1]["exported"] == 20
     assert (await service.get("/exports/other/events")).status_code == 404
+
+
+@pytest.mark.parametrize("name", ["%2e%2e", "runs.db"])
+async def test_a_bad_name(service: httpx.AsyncClient, tmp_path: Path, name: str) -> None:
+    """A name that is no directory of its own beside the journal is refused, and writes nothing."""
+    assert (await service.post(f"/exports/{name}")).status_code == 422
+    assert [path async for path in anyio.Path(tmp_path).iterdir()] == []
+
+
+@pytest.mark.segments_sandbox(segments=2)
+async def test_a_failed_export_goes_on(
+    service: httpx.AsyncClient, segments_sandbox: SegmentsSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After refused credentials, and after a fault of our own, POST starts the export again."""
+    key, token = os.environ["SEGMENTS_API_KEY"], os.environ["SEGMENTS_ACCESS_TOKEN"]
+    segments_sandbox.accept_only(key, "another token")
+    assert (await ended(service))["state"] == "failed"
+    segments_sandbox.accept_only(key, token)
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentsClient, "list_segments", None)
+        assert (await ended(service))["error"] == "TypeError"
+    assert (await ended(service))["progress"]["exported"] == 2
+
+
+@pytest.mark.segments_sandbox(segments=2)
+async def test_few_exports_are_remembered(
+    service: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest export that has ended makes room for another; one that is running doesn't."""
+    monkeypatch.setattr("app.MOST_JOBS", 1)
+    assert (await ended(service))["state"] == "ended"
+    assert (await service.post("/exports/other")).status_code == 202
+    assert (await service.get(NIGHT)).status_code == 404
+    assert (await service.post(NIGHT)).status_code == 503

@@ -37,10 +37,9 @@ from segments_async._sansio.jobs.verdict import (
     on_submit,
 )
 from segments_async._sansio.pace.scheduler import next_poll_at
+from segments_async._telemetry.guard import log
 from segments_async.errors import APIConnectionError, DecodeError, SegmentsError
 from segments_async.models import Export, ExportStatus
-
-logger: logging.Logger = logging.getLogger("segments_async")
 
 #: A single call's POST is tried this often, where another try is safe.
 TRIES_ALONE = 5
@@ -155,7 +154,7 @@ class ExportRequests:
                 verdict = attrs.evolve(verdict, again_at=now)
         elif first is Event.LOST:
             fields = {"segments_event": "lost", "segments_segment_id": shared.segment_id}
-            logger.warning("%s", str(verdict.error), extra=fields)
+            log(logging.WARNING, "%s", str(verdict.error), extra=fields)
         await self._follow(shared, verdict, now)
 
     async def _on_submit_not_sent(
@@ -167,7 +166,8 @@ class ExportRequests:
         pause = self._refused(shared, now) if isinstance(result, ApiAnswer) else 0.0
         lasting = shared.refusals.lasting(now)
         if lasting:
-            logger.warning(
+            log(
+                logging.WARNING,
                 "segment %s: its export request is refused while others pass; given up: %s",
                 shared.segment_id,
                 str(verdict.error),
@@ -217,7 +217,7 @@ class ExportRequests:
         shared.setback = setback
         shared.setbacks += 1
         level = logging.WARNING if shared.setbacks == SETBACKS_TO_WARN else logging.INFO
-        logger.log(level, "%s; asking again later", str(setback))
+        log(level, "%s; asking again later", str(setback))
 
     # ----------------------------------------------------------------- a list instead of a POST
 
@@ -310,7 +310,7 @@ class ExportRequests:
         shown = redact(export.status)[:LONGEST_ID]
         if shown not in self._unknown_statuses and len(self._unknown_statuses) < UNKNOWN_STATUSES:
             self._unknown_statuses.add(shown)
-            logger.warning("unknown export status %r: taken as not finished", shown)
+            log(logging.WARNING, "unknown export status %r: taken as not finished", shown)
 
 
 def _segment_id(shared: SharedExport) -> str:

@@ -10,13 +10,12 @@ import anyio
 
 from segments_async._pace.gate import Gate
 from segments_async._sansio.pace.notice import on_new_share
+from segments_async._telemetry.guard import log
 from segments_async._telemetry.pace import hear_pace
 from segments_async.errors import JournalError
 
 if TYPE_CHECKING:
     from segments_async._journal.sql import SqlJournal
-
-logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Seconds between two exchanges: while a request waits for the pacer, and while none does.
 BUSY = 1.0
@@ -84,7 +83,8 @@ class Sharing:
         except JournalError as exc:
             if exc.reason != "locked" and not share.failing:
                 share.failing = True
-                logger.warning(
+                log(
+                    logging.WARNING,
                     "the limit isn't shared with other processes for now: %s; this process keeps "
                     "the part that it has, and the exchange is tried again",
                     exc,
@@ -92,7 +92,7 @@ class Sharing:
             return
         if share.failing:
             share.failing = False
-            logger.info("the limit is shared with other processes again")
+            log(logging.INFO, "the limit is shared with other processes again")
         if share.took(pacer, own, report):
             self._gate.on_new_pace()
             hear_pace(on_new_share(pacer.rate, divided=share.divided))

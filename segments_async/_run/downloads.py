@@ -13,9 +13,8 @@ from anyio.abc import TaskGroup
 
 from segments_async._files.refusals import LIFETIME
 from segments_async._sansio.jobs.exports import file_since
+from segments_async._telemetry.guard import log
 from segments_async.models import Export
-
-logger: logging.Logger = logging.getLogger("segments_async")
 
 #: A warning is logged where less than this is left of a file's 48 hours when its fetch begins.
 WARN_BELOW = timedelta(hours=6)
@@ -85,7 +84,8 @@ class DownloadQueue(Generic[ItemT]):
         began = anyio.current_time()
         left = since + LIFETIME - datetime.now(UTC)
         if timedelta() < left < WARN_BELOW:
-            logger.warning(
+            log(
+                logging.WARNING,
                 "export %s: its file is fetched only now, and stays for %.1f hours more",
                 export.export_id,
                 left.total_seconds() / 3600,

@@ -28,10 +28,9 @@ from segments_async._sansio.jobs.eta import Running
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
 from segments_async._sansio.pace.scheduler import Kind
+from segments_async._telemetry.guard import log
 from segments_async.errors import JournalError, SegmentsError
 from segments_async.results import Held, NotExported, OutcomeT, Progress
-
-logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Exports that are looked at to estimate the run's end.
 _MOST_SAMPLES = 24
@@ -91,11 +90,11 @@ class Session(Generic[OutcomeT]):
                         self.engine.interrupt(self._stop_reason)
                 if self.scope.cancelled_caught and self._tells_the_rest():
                     self.engine.interrupt("the run was left before its end")
-            except (BaseExceptionGroup, Exception) as exc:
+            except (BaseExceptionGroup, Exception) as exc:  # noqa: BLE001 - raised to the run's caller
                 # In the caller's task group it would come out of the caller's block in a group.
                 self.outcomes.error = error = _first(exc)
                 if not isinstance(error, SegmentsError):
-                    logger.error("bulk export %s broke off", self.name, exc_info=error)
+                    log(logging.ERROR, "bulk export %s broke off", self.name, exc_info=error)
             finally:
                 await self._finish()
 

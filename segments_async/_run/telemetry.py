@@ -10,6 +10,7 @@ import anyio
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord, LogEntry
 from segments_async._sansio.jobs.run_state import RunState
+from segments_async._telemetry.guard import log
 from segments_async._telemetry.listener import End, Listeners, Operation
 from segments_async._telemetry.log_lines import LogLines
 from segments_async._telemetry.otel import current_metrics, open_telemetry
@@ -64,7 +65,7 @@ class RunTelemetry:
                 "segments_run": self._run,
                 "segments_total": self._total,
             }
-            logger.info("Run %s begins: %d segments.", self._run, self._total, extra=fields)
+            log(logging.INFO, "Run %s begins: %d segments.", self._run, self._total, extra=fields)
 
     def on_outcome(self, outcome: Outcome, *, earlier: bool) -> None:
         """A segment's outcome is told. `earlier`: an earlier session of the run told it already."""
@@ -95,7 +96,8 @@ class RunTelemetry:
             # Its class alone: the error itself is raised to the run's caller.
             fields["segments_error"] = type(error).__name__
             because = f" by {type(error).__name__}"
-        logger.info(
+        log(
+            logging.INFO,
             "Run %s has ended%s after %.0f s: %d exported, %d unchanged, %d not exported.",
             self._run,
             because,

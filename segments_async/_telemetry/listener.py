@@ -21,10 +21,9 @@ import attrs
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import LONGEST_ID, is_id
 from segments_async._sansio.jobs.lifecycle import Event, State
+from segments_async._telemetry.guard import log
 from segments_async.errors import SegmentsError, printable
 from segments_async.results import Completed, Exported, ExportedFile, NotExported, Outcome
-
-logger: logging.Logger = logging.getLogger("segments_async")
 
 
 class Operation(StrEnum):
@@ -168,7 +167,8 @@ class Listeners:
     def _drop(self, listener: Listener, exc: Exception) -> None:
         self._all = tuple(one for one in self._all if one is not listener)
         # Without its text: that may be anything.
-        logger.warning(
+        log(
+            logging.WARNING,
             "%s raised %s, and hears of no more exports; the exports go on",
             type(listener).__name__,
             type(exc).__name__,

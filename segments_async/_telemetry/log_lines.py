@@ -14,6 +14,7 @@ import anyio
 
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.line_limit import LineLimit, Untold
+from segments_async._telemetry.guard import log
 from segments_async._telemetry.listener import End, OutcomeKind, shown_id
 from segments_async.errors import DownloadError, printable
 
@@ -57,7 +58,10 @@ class LogLines:
         before: State,
         state: State,
     ) -> None:
-        """A line at DEBUG."""
+        """A line at DEBUG; before it the counts that are due."""
+        # Single calls may be hours apart. Without this their counts would wait for a call's end.
+        if self._limit.has_untold:
+            self._log_due()
         if not logger.isEnabledFor(logging.DEBUG):
             return
         text = _CHANGES[event]
@@ -66,7 +70,7 @@ class LogLines:
             arguments.append(shown_id(export_id or ""))
         fields = self._fields(event.value, segment_id, export_id)
         fields["segments_state"], fields["segments_state_before"] = state.value, before.value
-        logger.debug(f"%s: {text}.", *arguments, extra=fields)  # noqa: G004 - a text from above
+        log(logging.DEBUG, f"%s: {text}.", *arguments, extra=fields)
 
     def on_end(self, end: End) -> None:
         """A line at INFO, within limits; at DEBUG for what an earlier session has logged."""
@@ -75,21 +79,23 @@ class LogLines:
         level = logging.DEBUG if end.earlier else logging.INFO
         if not logger.isEnabledFor(level):
             return
-        now = anyio.current_time()
         if end.earlier:
             self._log_end(level, end)
             return
-        if (untold := self._limit.due(now)) is not None:
-            self._log_untold(untold)
+        self._log_due()
         name = end.kind.value if end.error is None else type(end.error).__name__
-        if self._limit.admits(name, well=end.error is None, now=now):
+        kind = _LIMITED_TOGETHER.get(end.kind, "with a file")
+        if self._limit.admits(name, kind=kind, now=anyio.current_time()):
             self._log_end(level, end)
 
     def on_closed(self) -> None:
         """Nothing more follows: the counts of the rest."""
+        self._log_due(closing=True)
+
+    def _log_due(self, *, closing: bool = False) -> None:
         if not logger.isEnabledFor(logging.INFO):
             return
-        if (untold := self._limit.due(anyio.current_time(), closing=True)) is not None:
+        if (untold := self._limit.due(anyio.current_time(), closing=closing)) is not None:
             self._log_untold(untold)
 
     def _log_end(self, level: int, end: End) -> None:
@@ -105,21 +111,22 @@ class LogLines:
             if isinstance(end.error, DownloadError):
                 fields["segments_reason"] = end.error.reason
             told = message if (end.segment_id or "") in message else f"{name}: {message}"
-            logger.log(level, "Not exported: %s", told, extra=fields)
+            log(level, "Not exported: %s", told, extra=fields)
         elif end.file is not None:
             file = end.file
             fields |= {"segments_file": file.location, "segments_bytes": file.size}
             text = _WITH_FILE[end.kind]
-            logger.log(level, text, name, file.size, printable(file.location), extra=fields)
+            log(level, text, name, file.size, printable(file.location), extra=fields)
         else:
-            logger.log(level, _WITHOUT_FILE[end.kind], name, extra=fields)
+            log(level, _WITHOUT_FILE[end.kind], name, extra=fields)
 
     def _log_untold(self, untold: Untold) -> None:
         counts = ", ".join(f"{count} {name}" for name, count in untold.counts.most_common())
         fields: dict[str, Any] = {"segments_event": "summary", "segments_ended": untold.total}
         if self._run is not None:
             fields["segments_run"] = self._run
-        logger.info(
+        log(
+            logging.INFO,
             "%d more exports have ended in %.0f s, without a line for each: %s.",
             untold.total,
             untold.seconds,
@@ -145,6 +152,12 @@ _WITH_FILE = {
 _WITHOUT_FILE = {
     OutcomeKind.COMPLETED: "%s: its export is complete at the vendor.",
     OutcomeKind.CANCELLED: "%s: its caller was cancelled; the export may go on at the vendor.",
+}
+
+#: Ends whose lines have a limit of their own, so that other ends don't use it up.
+_LIMITED_TOGETHER = {
+    OutcomeKind.NOT_EXPORTED: "without a file",
+    OutcomeKind.CANCELLED: "cancelled",
 }
 
 

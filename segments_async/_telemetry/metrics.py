@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
+from segments_async._telemetry.guard import ask
 from segments_async._telemetry.listener import End, OutcomeKind
 from segments_async.results import HeldReason
 
@@ -117,22 +118,23 @@ class Metrics:
 
     def on_throttled(self) -> None:
         """An answer of 429."""
-        self._throttled.add(1)
+        ask(self.provider, self._throttled.add, 1)
 
     def on_unknown_submit(self) -> None:
         """It is unknown whether a POST began an export."""
-        self._unknown.add(1)
+        ask(self.provider, self._unknown.add, 1)
 
     def on_held(self, reason: HeldReason, seconds: float) -> None:
         """A run was held for so many seconds."""
-        self._held.add(seconds, {"segments.held.reason": reason.value})
+        attributes = {"segments.held.reason": reason.value}
+        ask(self.provider, self._held.add, seconds, attributes)
 
     def on_end(self, end: End, seconds: float | None) -> None:
         """An export has ended; `seconds` after its request, where there was one."""
         attributes = outcome_attributes(end)
         self._add(tuple(attributes.items()), 1)
         if seconds is not None:
-            self._duration.record(seconds, attributes)
+            ask(self.provider, self._duration.record, seconds, attributes)
 
     def on_file(self, end: End) -> None:
         """A file was fetched, where the end tells of one."""
@@ -192,20 +194,34 @@ def scope_version() -> str | None:
         return None
 
 
-_by_provider: dict[int, Metrics] = {}
+class _Made:
+    """The instruments that were made, by the ids of their providers, which are kept with them."""
+
+    def __init__(self) -> None:
+        self.by_provider: dict[int, Metrics] = {}
+        self.lock: threading.Lock = threading.Lock()
 
 
-def metrics_of(provider: MeterProvider) -> Metrics:
-    """The instruments of a provider, made at the first call."""
-    found = _by_provider.get(id(provider))  # it is kept, so its id is no other object's
-    if found is None:
-        found = _by_provider[id(provider)] = Metrics(provider)
+_made = _Made()
+
+
+def metrics_of(provider: MeterProvider) -> Metrics | None:
+    """The instruments of a provider, made at the first call; None where the provider raises."""
+    if (found := _made.by_provider.get(id(provider))) is not None:
+        return found
+    # Clients in several threads may begin at once. Instruments made twice would count apart.
+    with _made.lock:
+        found = _made.by_provider.get(id(provider))
+        if found is None and (made := ask(provider, Metrics, provider)) is not None:
+            found = _made.by_provider[id(provider)] = made
     return found
 
 
 def _forget_parents_runs() -> None:
     """In a forked child: the runs and calls that go on are the parent's."""
-    for metrics in _by_provider.values():
+    # Another thread of the parent may have held the lock when the process was forked.
+    _made.lock = threading.Lock()
+    for metrics in _made.by_provider.values():
         metrics.forget()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from segments_async._telemetry.guard import ask, is_left_alone
 from segments_async._telemetry.listener import Listener, Operation
 
 if TYPE_CHECKING:
@@ -51,13 +52,15 @@ def current_metrics() -> Metrics | None:
 
 
 def _provider(signal: str) -> Any:
-    """The provider of a signal (``"trace"``, ``"metrics"``), unless it does nothing."""
+    """The provider of a signal (``"trace"``, ``"metrics"``), unless it does nothing, or raised."""
     api = sys.modules.get(f"opentelemetry.{signal}")
     name = "get_tracer_provider" if signal == "trace" else "get_meter_provider"
     get: Any = getattr(api, name, None)
     if get is None:
         return None
-    provider: object = get()
+    provider: object = ask(get, get)
+    if provider is None or is_left_alone(provider):
+        return None
     kind = type(provider)
     idle = kind.__name__ in _IDLE and kind.__module__.startswith(_API)
     return None if idle else provider

@@ -6,6 +6,7 @@ import logging
 from datetime import datetime, timedelta
 
 from segments_async._sansio.pace.notice import Notice, PaceEvent
+from segments_async._telemetry.guard import log
 from segments_async._telemetry.otel import current_metrics
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -31,4 +32,4 @@ def hear_pace(notice: Notice | None) -> None:
         fields["segments_delay"] = delay
     if notice.rate is not None:
         fields["segments_rate"] = notice.rate
-    logger.log(notice.level, text, *arguments, extra=fields)
+    log(notice.level, text, *arguments, extra=fields)

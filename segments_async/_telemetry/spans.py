@@ -21,6 +21,7 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from segments_async._sansio.jobs.lifecycle import Event, State
+from segments_async._telemetry.guard import ask
 from segments_async._telemetry.listener import End, Operation, OutcomeKind, shown_id
 from segments_async._telemetry.metrics import SCOPE, outcome_attributes, scope_version
 from segments_async.errors import (
@@ -85,9 +86,8 @@ class ExportSpans:
     def __init__(
         self, provider: Any, metrics: Metrics | None, operation: Operation, *, run: str | None
     ) -> None:
+        self._provider = provider
         self._tracer: Tracer | None = None
-        if provider is not None:
-            self._tracer = provider.get_tracer(SCOPE, scope_version())
         self._metrics = metrics
         self._operation = operation
         self._run = run
@@ -98,8 +98,14 @@ class ExportSpans:
         self._links: list[Link] = []
         if run is not None:
             self._parent = Context()
+        if provider is not None:
+            ask(provider, self._open)
+
+    def _open(self) -> None:
+        if self._run is not None:
             caller = trace.get_current_span().get_span_context()
             self._links = [Link(caller)] if caller.is_valid else []
+        self._tracer = self._provider.get_tracer(SCOPE, scope_version())
 
     def on_change(
         self,
@@ -154,7 +160,8 @@ class ExportSpans:
             if self._operation in (Operation.EXPORT, Operation.WAIT):
                 self._metrics.on_end(end, seconds)
         if self._tracer is not None and seconds is not None:
-            self._make_spans(self._tracer, end, times or Times(clock.now), seconds, clock)
+            times = times or Times(clock.now)
+            ask(self._provider, self._make_spans, self._tracer, end, times, seconds, clock)
 
     def on_closed(self) -> None:
         """Nothing more follows."""

@@ -42,7 +42,7 @@ Credentials come from SEGMENTS_API_KEY and SEGMENTS_ACCESS_TOKEN, or from a
 prompt; never from an argument, which other users of the machine could read.
 SEGMENTS_BASE_URL names another API than the vendor's, such as the sandbox's.
 
-Every option can come from the environment, too: --rate of `export` from
+Settings can come from the environment, too: --rate of `export` from
 SEGMENTS_EXPORT_RATE, --only-changed from SEGMENTS_EXPORT_ONLY_CHANGED=true.
 An argument counts more than a variable.
 

@@ -21,10 +21,6 @@ FAULTS = Group("Faults", sort_key=3)
 GENERAL = Group("General", sort_key=9)
 
 
-def _lines(_: object, text: str, *, delimiter: str | None = None) -> list[str]:  # noqa: ARG001
-    return text.splitlines()
-
-
 Count = Annotated[int, Parameter(validator=validators.Number(gte=0))]
 Positive = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 Seconds = Annotated[float, Parameter(validator=validators.Number(gt=0))]
@@ -33,11 +29,8 @@ Rate = Annotated[float, Parameter(validator=validators.Number(gt=0))]
 Share = Annotated[float, Parameter(validator=validators.Number(gte=0, lte=1))]
 Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
 
-#: Patterns for names; in a variable one in a line, since names have spaces.
-Names = Annotated[
-    tuple[str, ...],
-    Parameter(metavar="GLOB", consume_multiple=True, env_var_split=_lines),
-]
+#: Patterns for names.
+Names = Annotated[tuple[str, ...], Parameter(metavar="GLOB", consume_multiple=True)]
 
 _IfLost = Literal["report", "resubmit"]
 

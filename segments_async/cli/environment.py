@@ -1,4 +1,7 @@
-"""Options from the environment: ``SEGMENTS_EXPORT_RATE`` is ``--rate`` of ``export``.
+"""Settings from the environment: ``SEGMENTS_EXPORT_RATE`` is ``--rate`` of ``export``.
+
+What a command acts on, and whether it deletes or replaces anything, is said in the command line
+alone: a variable is set far from the command, and stays set for the next one.
 
 The command is a part of the name, since one option means different things to different commands:
 ``--to`` is a directory of `export` and a file of `download`. So no option can have the name of a
@@ -13,10 +16,20 @@ from collections.abc import Mapping
 from cyclopts import App, ArgumentCollection
 from cyclopts.config import Env
 
+from segments_async.cli.exit_codes import UsageError
+
 PREFIX = "SEGMENTS_"
 
 #: Sets options that the command line doesn't have. Not shown: help would be twice as long.
 _FROM_ENVIRONMENT = Env(PREFIX, show=False)
+
+#: Options of the command line alone; so are all arguments without a name.
+ON_COMMAND_LINE = frozenset(
+    {
+        *("--all", "--name", "--sandbox", "--run"),  # what is exported, and from where
+        *("--dry-run", "--overwrite", "--prune", "--install"),  # what is done, replaced or deleted
+    }
+)
 
 
 def options(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -24,6 +37,10 @@ def options(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) 
 
     An empty variable counts as one that isn't set, as for the credentials: containers and CI often
     set variables that way.
+
+    Raises:
+        UsageError: the variable of an argument that is taken from the command line alone. Ignoring
+            it could start what a person meant to prevent, such as an export in place of a dry run.
     """
     if not commands:
         return
@@ -32,6 +49,13 @@ def options(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) 
         argument.tokens[:] = [
             token for token in argument.tokens if token.source != "env" or token.value
         ]
+        alone = argument.index is not None or argument.name in ON_COMMAND_LINE
+        for token in argument.tokens:
+            if alone and token.source == "env":
+                raise UsageError(
+                    f"{token.keyword}: {argument.name} is taken from the command line alone, and "
+                    "nothing was done; unset the variable"
+                )
 
 
 def variables(command: str, environment: Mapping[str, str] = os.environ) -> list[str]:

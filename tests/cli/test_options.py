@@ -12,7 +12,7 @@ from launch import Environment, Parsed, Run
 
 from segments_async.cli import account
 from segments_async.cli.app import app
-from segments_async.cli.environment import PREFIX
+from segments_async.cli.environment import ON_COMMAND_LINE, PREFIX
 from segments_async.sandbox import PAGE_SEGMENT_ID, Fault
 from segments_async.sandbox.server import SandboxServer
 
@@ -25,15 +25,59 @@ EXPORT = ("export", "--to", "exports")
 def test_options_come_from_the_environment(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
 ) -> None:
-    """`SEGMENTS_EXPORT_...` sets the options of `export`: texts, flags and patterns."""
-    first, second = (segment.name for segment in server.sandbox.segments[:2])
-    options = {"TO": "there", "NAME": f"{first}\n{second}", "DRY_RUN": "1", "ONLY_CHANGED": "true"}
+    """`SEGMENTS_EXPORT_...` sets the options of `export`: texts, flags and numbers."""
+    options = {"TO": "there", "RATE": "20", "ONLY_CHANGED": "true", "QUIET": "1"}
     env = {f"SEGMENTS_EXPORT_{name}": value for name, value in options.items()}
-    done = run("export", env=account(server, **env))
-    assert done.returncode == 0, done.stderr
+    done = run("export", "--all", "--dry-run", env=account(server, **env))
+    assert (done.returncode, done.stderr) == (0, "")
     files = [Path(row["file"]) for row in parsed(done.stdout)]
-    assert [file.parent for file in files] == [Path("there")] * 2
+    assert [file.parent for file in files] == [Path("there")] * 5
     assert server.sandbox.record.submits() == []
+
+
+#: Variables of arguments that act, and the command line that each would change.
+ACTING = {
+    "SEGMENTS_EXPORT_SEGMENT": ("export", "--to", "there"),
+    "SEGMENTS_EXPORT_ALL": ("export", "--to", "there"),
+    "SEGMENTS_EXPORT_NAME": ("export", "--to", "there"),
+    "SEGMENTS_EXPORT_SANDBOX": ("export", "--all", "--to", "there"),
+    "SEGMENTS_EXPORT_DRY_RUN": ("export", "--all", "--to", "there"),
+    "SEGMENTS_EXPORT_OVERWRITE": ("export", "--all", "--to", "there"),
+    "SEGMENTS_EXPORT_RUN": ("export", "--all", "--to", "there"),
+    "SEGMENTS_RESUME_RUN": ("resume", "--to", "there"),
+    "SEGMENTS_LIST_NAME": ("list",),
+    "SEGMENTS_RUNS_PRUNE": ("runs", "--to", "there"),
+    "SEGMENTS_STATUS_EXPORT_ID": ("status",),
+    "SEGMENTS_DOWNLOAD_EXPORT_ID": ("download", "--to", "there.csv"),
+    "SEGMENTS_DOWNLOAD_OVERWRITE": ("download", "some-id", "--to", "there.csv"),
+    "SEGMENTS_COMPLETION_SHELL": ("completion",),
+    "SEGMENTS_COMPLETION_INSTALL": ("completion", "bash"),
+}
+
+
+@pytest.mark.parametrize("variable", ACTING)
+def test_what_acts_comes_from_the_command_line(
+    run: Run, account: Environment, server: SandboxServer, tmp_path: Path, variable: str
+) -> None:
+    """A variable that would select, replace or delete is a usage error; nothing is done."""
+    env = account(server, **{variable: "1", "HOME": str(tmp_path)})
+    done = run(*ACTING[variable], env=env)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{variable}: " in done.stderr
+    assert len(server.sandbox.record) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_argument_that_acts_is_known() -> None:
+    """All arguments without a name, and all options that act, are among those of the test above."""
+    alone = {
+        f"{PREFIX}{command}_{argument.name.lstrip('-')}".upper().replace("-", "_")
+        for command in app
+        if not command.startswith("-")
+        for argument in app[command].assemble_argument_collection()
+        if argument.index is not None or argument.name in ON_COMMAND_LINE
+    }
+    assert alone == set(ACTING)
 
 
 def test_an_argument_counts_more(
@@ -51,15 +95,16 @@ def test_a_variable_can_say_no(
     run: Run, account: Environment, server: SandboxServer, tmp_path: Path, no: str
 ) -> None:
     """A flag's variable that says no, or is empty, leaves the flag out."""
-    env = {"SEGMENTS_EXPORT_DRY_RUN": no, "SEGMENTS_EXPORT_RUN": "", "SEGMENTS_EXPORT_RATE": ""}
+    env = {"SEGMENTS_EXPORT_QUIET": no, "SEGMENTS_EXPORT_RUN": "", "SEGMENTS_EXPORT_RATE": ""}
     done = run(*EXPORT, PAGE_SEGMENT_ID, env=account(server, **env))
     assert done.returncode == 0, done.stderr
+    assert "1 segment" in done.stderr
     assert len(server.sandbox.record.submits()) == 1
 
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("DRY_RUN", "perhaps"), ("RATE", "-1"), ("RETRY_FAILED", "some"), ("ON_UNKNOWN", "ask")],
+    [("ONLY_CHANGED", "perhaps"), ("RATE", "-1"), ("RETRY_FAILED", "some"), ("ON_UNKNOWN", "ask")],
 )
 def test_a_wrong_variable_is_named(
     run: Run, account: Environment, server: SandboxServer, variable: str, value: str
@@ -74,9 +119,9 @@ def test_a_wrong_variable_is_named(
 
 def test_a_contradiction_with_a_variable_names_it(run: Run, account: Environment) -> None:
     """Where an argument contradicts a variable, the sentence says where to look."""
-    done = run(*EXPORT, "some-id", env=account(SEGMENTS_EXPORT_ALL="1"))
+    done = run(*EXPORT, "--all", "--no-journal", env=account(SEGMENTS_EXPORT_ONLY_CHANGED="1"))
     assert done.returncode == 2
-    assert "SEGMENTS_EXPORT_ALL" in done.stderr
+    assert "SEGMENTS_EXPORT_ONLY_CHANGED" in done.stderr
 
 
 def test_no_option_is_called_like_a_credential() -> None:

@@ -279,6 +279,37 @@ async def test_a_large_run_does_not_flood_the_log(records: Records) -> None:
     assert all("completed" in r.getMessage() for r in summaries)
 
 
+async def test_the_counts_of_single_calls_come_with_the_next_call(records: Records) -> None:
+    """150 calls fail in three seconds: a day later the next call tells of 50 in three seconds."""
+    sandbox = Sandbox(segments=2, durations=STEADY)
+    async with connected(sandbox) as client:
+        export = await client.request_export(sandbox.segment_ids[0])
+        for number in range(150):
+            with pytest.raises(ExportTimeoutError):
+                await client.wait_for_export(export, timeout=3 if number == 149 else 0.001)
+        assert (len(records.of("not_exported")), records.of("summary")) == (100, [])
+        await anyio.sleep(86_400)
+        await client.request_export(sandbox.segment_ids[1])
+        (summary,) = records.of("summary")
+    assert "50 more exports have ended in 3 s" in summary.getMessage()
+
+
+async def test_cancelled_calls_hide_no_other_ends(records: Records) -> None:
+    """After 150 cancelled calls an export that is complete has a line, and so has a failed one."""
+    sandbox = Sandbox(segments=2, durations=STEADY)
+    sandbox.fail_next(sandbox.segment_ids[1])
+    async with connected(sandbox) as client:
+        first, second = [await client.request_export(one) for one in sandbox.segment_ids]
+        for _ in range(150):
+            with anyio.move_on_after(0):
+                await client.wait_for_export(first)
+        await client.wait_for_export(first)
+        with pytest.raises(ExportFailedError):
+            await client.wait_for_export(second)
+    assert len(records.of("cancelled")) == 100
+    assert (len(records.of("completed")), len(records.of("not_exported"))) == (1, 1)
+
+
 async def test_a_log_at_warning_is_asked_once_for_each_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -300,6 +331,39 @@ async def test_a_log_at_warning_is_asked_once_for_each_change(
     changes, ends = 4 * 10, 10
     assert asked["DEBUG"] == changes
     assert asked["INFO"] <= ends + 4  # the run's beginning and end, the counts, the client's end
+
+
+# --------------------------------------------------------------------- a handler with a fault
+
+
+async def test_a_handler_that_raises_ends_nothing(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A run and a call end as without the handler, and stderr says what was raised."""
+
+    class Raising(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raised[getattr(record, "segments_event", "")] += 1
+            raise RuntimeError("a fault of the handler")
+
+    raised: Counter[str] = Counter()
+    caplog.set_level(logging.INFO, logger="segments_async")
+    sandbox = Sandbox(segments=4, rows=2, durations=STEADY)
+    sandbox.inject(Fault.status(429), method="POST", times=2)
+    sandbox.inject(Fault.status(404), method="GET", path="export/")
+    sandbox.inject(Fault.LOST_AFTER, method="POST", segment_id=sandbox.segment_ids[2])
+    log, handler = logging.getLogger("segments_async"), Raising()
+    log.addHandler(handler)
+    try:
+        async with connected(sandbox) as client:
+            report = await client.bulk_export(sandbox.segment_ids[:3], tmp_path)
+            await client.export(sandbox.segment_ids[3], tmp_path / "a.csv")
+    finally:
+        log.removeHandler(handler)
+    assert [type(o.error).__name__ for o in report.not_exported] == ["SubmitUnknownError"]
+    assert (raised["exported"], raised["lost"]) == (3, 1)
+    assert set(raised) >= {"run_began", "throttled", "granted", "run_ended"}
+    assert "a fault of the handler" in capsys.readouterr().err
 
 
 # --------------------------------------------------------------------- no secret, no clash

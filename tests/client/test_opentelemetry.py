@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -407,6 +408,34 @@ async def test_many_clients_make_the_instruments_once(
     assert otel.values("segments.exports") == {("completed",): 100}
 
 
+def test_threads_that_begin_at_once_make_the_instruments_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four threads ask for a new provider's instruments at the same time: all have the same."""
+
+    class Slow(Faulty):
+        def get_meter(self, *_: Any) -> Slow:
+            self.raised += 1
+            asked.wait(0.05)  # the other threads come here, too, if they can
+            return self
+
+    began, asked, found = threading.Barrier(4), threading.Event(), list[Any]()
+    provider = Slow("nothing")
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: provider)
+
+    def first_use() -> None:
+        began.wait()
+        found.append(current_metrics())
+
+    threads = [threading.Thread(target=first_use) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert provider.raised == 1
+    assert len({id(one) for one in found}) == 1
+
+
 async def test_metrics_are_read_in_another_thread_meanwhile(otel: Telemetry) -> None:
     """An exporter's thread reads all the time while calls begin and end: nothing is raised."""
     sandbox = Sandbox(segments=200, durations=STEADY)
@@ -473,7 +502,53 @@ async def test_a_provider_that_raises_ends_no_export(
         report = await client.bulk_export(sandbox.segment_ids, tmp_path)
     assert report.ok
     (warning,) = [r for r in caplog.records if r.name == "segments_async"]
-    assert "ExportSpans raised RuntimeError" in warning.getMessage()
+    assert "TracerProvider raised RuntimeError" in warning.getMessage()
+
+
+class Faulty:
+    """A provider, its meters and tracers and their instruments, of which one method raises."""
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+        self.raised = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return functools.partial(self._called, name)
+
+    def _called(self, name: str, *_: Any, **__: Any) -> Faulty:
+        if name == self.fault:
+            self.raised += 1
+            raise RuntimeError("a fault of the provider")
+        return self
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *("get_meter_provider", "get_meter", "create_histogram", "add", "record"),
+        *("get_tracer_provider", "get_tracer", "start_span", "end"),
+    ],
+)
+async def test_a_faulty_provider_is_told_nothing_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path, fault: str
+) -> None:
+    """A provider that raises changes no run and no call, and is called no more after a warning."""
+    provider = Faulty(fault)
+    for module, name in ((trace, "get_tracer_provider"), (metrics, "get_meter_provider")):
+        get = getattr(provider, name) if name == fault else lambda: provider
+        monkeypatch.setattr(module, name, get)
+    sandbox = Sandbox(segments=5, rows=2, durations=STEADY)
+    sandbox.inject(Fault.status(429), method="POST", times=2)
+    sandbox.inject(Fault.status(503), method="GET", path="export/", times=4)
+    async with connected(sandbox) as client:
+        assert (await client.bulk_export(sandbox.segment_ids[:3], tmp_path)).ok
+        await client.export(sandbox.segment_ids[3], tmp_path / "a.csv")
+        sandbox.inject(Fault.status(429), method="POST")
+        await client.wait_for_export(await client.request_export(sandbox.segment_ids[4]))
+    assert len(sandbox.record.submits()) - sum(e.status == 429 for e in sandbox.record) == 5
+    told = [r.getMessage() for r in caplog.records if "told nothing more" in r.getMessage()]
+    assert (provider.raised, len(told)) == (1, 1)
+    assert "RuntimeError" in told[0]
 
 
 async def test_an_export_that_another_client_makes_is_not_ours(otel: Telemetry) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from segments_async._sansio.jobs.line_limit import BURST, EACH_WINDOW, WINDOW, LineLimit
 
 
-def lines(limit: LineLimit, seconds: range, *, each: int, well: bool = True) -> int:
+def lines(limit: LineLimit, seconds: range, *, each: int) -> int:
     """How many of the ends, so many in each second, get a line."""
     return sum(
-        limit.admits("exported", well=well, now=float(now)) for now in seconds for _ in range(each)
+        limit.admits("exported", kind="ok", now=float(now)) for now in seconds for _ in range(each)
     )
 
 
@@ -47,7 +47,7 @@ def test_failures_are_not_hidden_by_what_goes_well() -> None:
     """Failures have lines of their own after any number of exports that went well."""
     limit = LineLimit()
     lines(limit, range(10), each=1000)
-    assert limit.admits("DownloadError", well=False, now=10.0)
+    assert limit.admits("DownloadError", kind="failed", now=10.0)
 
 
 def test_a_quiet_hour_brings_the_burst_back() -> None:
@@ -55,3 +55,13 @@ def test_a_quiet_hour_brings_the_burst_back() -> None:
     limit = LineLimit()
     lines(limit, range(10), each=1000)
     assert lines(limit, range(3600, 3601), each=BURST + 5) == BURST
+
+
+def test_the_counts_have_the_time_of_their_own_ends() -> None:
+    """The seconds are those from the first end to the last, however late the counts are told."""
+    limit = LineLimit()
+    lines(limit, range(30), each=BURST)
+    untold = limit.due(86_400.0)
+    assert untold is not None
+    assert untold.seconds == 28.0  # of 1 to 29: the ends of second 0 have lines
+    assert not limit.has_untold

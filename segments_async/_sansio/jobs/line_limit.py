@@ -3,7 +3,8 @@
 A run of a few exports has a line for each. A run of 100 000 exports would write seven lines a
 second for four hours, which nobody reads and somebody pays for. So a run may write `BURST` lines at
 once, and `EACH_WINDOW` lines in each later window; one more line in a window has the counts of the
-rest. Exports that failed have lines of their own, so that many exports that went well hide none.
+rest. Exports that failed have lines of their own, and so have cancelled calls: many exports that
+went well hide none of them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Untold:
 
     Attributes:
         counts: how many, by what the caller of `admits` called them.
-        seconds: since the first of them.
+        seconds: from the first of them to the last.
     """
 
     counts: Counter[str]
@@ -42,38 +43,43 @@ class LineLimit:
     """Limits the lines of one run."""
 
     def __init__(self) -> None:
-        self._left: dict[bool, float] = {}
+        self._left: dict[str, float] = {}
         self._filled_at = -math.inf
         self._untold: Counter[str] = Counter()
-        self._untold_since = math.inf
+        self._first = self._last = math.inf
 
-    def admits(self, name: str, *, well: bool, now: float) -> bool:
+    @property
+    def has_untold(self) -> bool:
+        """Whether ends got no line, and were not told by `due` so far."""
+        return bool(self._untold)
+
+    def admits(self, name: str, *, kind: str, now: float) -> bool:
         """Whether an end gets a line; counted otherwise.
 
         Args:
             name: by which it is counted.
-            well: whether the export went well. Failures have a limit of their own.
+            kind: of ends that have a limit together; each kind has its own.
             now: seconds.
         """
-        left = self._refilled(well, now)
+        left = self._refilled(kind, now)
         if left >= 1.0:
-            self._left[well] = left - 1.0
+            self._left[kind] = left - 1.0
             return True
         self._untold[name] += 1
-        self._untold_since = min(self._untold_since, now)
+        self._first, self._last = min(self._first, now), now
         return False
 
     def due(self, now: float, *, closing: bool = False) -> Untold | None:
         """What got no line, once a window is over, or at the end. None where there is nothing."""
-        if not self._untold or (now - self._untold_since < WINDOW and not closing):
+        if not self._untold or (now - self._first < WINDOW and not closing):
             return None
-        untold = Untold(self._untold, now - self._untold_since)
-        self._untold, self._untold_since = Counter(), math.inf
+        untold = Untold(self._untold, self._last - self._first)
+        self._untold, self._first = Counter(), math.inf
         return untold
 
-    def _refilled(self, well: bool, now: float) -> float:
+    def _refilled(self, kind: str, now: float) -> float:
         if now > self._filled_at:
             gained = EACH_WINDOW / WINDOW * (now - self._filled_at)
-            self._left = {kind: min(BURST, left + gained) for kind, left in self._left.items()}
+            self._left = {one: min(BURST, left + gained) for one, left in self._left.items()}
             self._filled_at = now
-        return self._left.get(well, float(BURST))
+        return self._left.get(kind, float(BURST))
