@@ -23,9 +23,7 @@ async def list_segments(names: Sequence[str], terminal: Terminal) -> Exit:
     if terminal.piped:
         await terminal.lines.send(*(segment.to_dict() for segment in segments))
     elif segments:
-        terminal.people.print(
-            summary.segments_table(segments, narrow=summary.is_narrow(terminal.people))
-        )
+        terminal.people.print(summary.segments_table(segments, width=terminal.people.width))
     if not segments:
         terminal.note("The account has no segments.")
     return Exit.ALL_DONE

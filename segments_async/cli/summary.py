@@ -41,19 +41,23 @@ def is_narrow(console: Console) -> bool:
     return console.width < _NARROW
 
 
-def segments_table(segments: Sequence[Segment], *, narrow: bool = False) -> Table:
-    """The table of `list`. A narrow one has no categories."""
-    category = [] if narrow else ["Category"]
-    table = _table("Id", "Name", "Type", *category, "Last run (UTC)")
-    table.columns[0].no_wrap = table.columns[-1].no_wrap = True
+def segments_table(segments: Sequence[Segment], *, width: int) -> Table:
+    """The table of `list`: ids and names; with more room types and last runs, then categories."""
+    shown = [True, True, width >= _VERY_NARROW, width >= _NARROW, width >= _VERY_NARROW]
+    titles = ["Id", "Name", "Type", "Category", "Last run (UTC)"]
+    table = _table(*itertools.compress(titles, shown))
+    table.columns[0].no_wrap = True
+    if width >= _VERY_NARROW:
+        table.columns[2].no_wrap = table.columns[-1].no_wrap = True
     for segment in segments:
-        table.add_row(
+        row = [
             printable(segment.segment_id),
             printable(segment.name or ""),
             printable(segment.type or ""),
-            *([] if narrow else [printable(segment.category or "")]),
+            printable(segment.category or ""),
             _minute(segment.last_run),
-        )
+        ]
+        table.add_row(*itertools.compress(row, shown))
     return table
 
 
@@ -147,7 +151,11 @@ def print_failures(
         reasons.setdefault(why(outcome), []).append(outcome)
     for reason, outcomes in reasons.items():
         print_sentence(console, f"{counted(len(outcomes), 'segment')} not exported: {reason}")
-        console.print(_failures(outcomes, names, console.width), "")
+        if console.is_terminal:
+            console.print(_failures(outcomes, names, console.width), "")
+        else:
+            for outcome in outcomes:
+                console.print(Text(_failure(outcome, names)), soft_wrap=True)
     _say_hidden(len(failed), console)
     for hint in _hints(failed, journal=journal):
         print_sentence(console, hint)
@@ -248,6 +256,14 @@ def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str], wid
         name = f"  {printable(names[outcome.segment_id])}"
         table.add_row(Text(name), Text(printable(export_id)))
     return table
+
+
+def _failure(outcome: NotExported, names: Mapping[str, str]) -> str:
+    """A line of a mail or a log file, which has room for the whole name and the ids."""
+    name = printable(names[outcome.segment_id])
+    segment = f" ({outcome.segment_id})" if name != outcome.segment_id else ""
+    export = f"  export {outcome.export.export_id}" if outcome.export else ""
+    return f"  {name}{segment}{export}"
 
 
 def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[str]:

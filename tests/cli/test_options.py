@@ -173,15 +173,15 @@ def test_list_by_name(
 def test_a_failed_segment_is_told_once(
     run: Run, account: Environment, server: SandboxServer
 ) -> None:
-    """Segments that failed for one reason are told together, each once, without its id."""
+    """Segments that failed for one reason are told together, each once, with name and id."""
     for segment in server.sandbox.segments[:3]:
         server.sandbox.inject(Fault.LOST_AFTER, method="POST", segment_id=segment.segment_id)
     done = run(*EXPORT, "--all", env=account(server))
     assert done.returncode == 1
     assert done.stderr.count("3 segments not exported: ") == 1
     for segment in server.sandbox.segments[:3]:
-        assert done.stderr.count(segment.segment_id) == 0
-        assert sum(line.strip() == segment.name for line in done.stderr.splitlines()) == 1
+        assert done.stderr.count(f"  {segment.name} ({segment.segment_id})\n") == 1
+        assert done.stderr.count(segment.segment_id) == 1
 
 
 # ------------------------------------------------------------------- completion

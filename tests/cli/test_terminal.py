@@ -285,7 +285,7 @@ def test_tables_fit_into_80_columns() -> None:
     )
     name = f"Recent-purchasers-{PAGE_SEGMENT_ID[:8]}.csv"
     narrow = summary.is_narrow(console)
-    console.print(summary.segments_table([segment], narrow=narrow))
+    console.print(summary.segments_table([segment], width=console.width))
     console.print(summary.runs_table([run]))
     names, files = {PAGE_SEGMENT_ID: "Recent"}, {PAGE_SEGMENT_ID: Path(name)}
     console.print(summary.plan_table(names, files, narrow=narrow))
@@ -295,6 +295,15 @@ def test_tables_fit_into_80_columns() -> None:
         assert piece in shown
     assert shown.count("2026-11-23 12:00") == 3
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_a_list_on_60_columns_has_ids_and_names() -> None:
+    """A narrow terminal has no room for more, and a name isn't broken into letters."""
+    text = io.StringIO()
+    console = Console(file=text, width=60, no_color=True, markup=False, highlight=False)
+    segment = Segment(PAGE_SEGMENT_ID, "Recent purchasers", "p", last_run=datetime.now(UTC))
+    console.print(summary.segments_table([segment], width=console.width))
+    assert f"{PAGE_SEGMENT_ID} Recent purchasers" in text.getvalue()
 
 
 EVIL = "PEN\x1b]0;owned\x07\u202e\nDING"
@@ -318,7 +327,7 @@ def _printed(console: Console, terminal: Terminal) -> None:
         ended_at=datetime.now(UTC),
         progress=Progress(2, 0, 0, 0, 1, 0, 1, 0, 0, 0, None, None, None),
     )
-    console.print(summary.segments_table([segment]))
+    console.print(summary.segments_table([segment], width=console.width))
     console.print(summary.export_table(export))
     console.print(summary.plan_table(names, {segment.segment_id: file.path}))
     console.print(summary.file_line(file))
