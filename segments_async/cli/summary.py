@@ -260,10 +260,10 @@ def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str], wid
 
 def _failure(outcome: NotExported, names: Mapping[str, str]) -> str:
     """A line of a mail or a log file, which has room for the whole name and the ids."""
-    name = printable(names[outcome.segment_id])
+    name = names[outcome.segment_id]
     segment = f" ({outcome.segment_id})" if name != outcome.segment_id else ""
     export = f"  export {outcome.export.export_id}" if outcome.export else ""
-    return f"  {name}{segment}{export}"
+    return printable(f"  {name}{segment}{export}")
 
 
 def _hints(not_exported: Sequence[NotExported], *, journal: bool) -> Iterable[str]:

@@ -303,7 +303,7 @@ def test_a_list_on_60_columns_has_ids_and_names() -> None:
     console = Console(file=text, width=60, no_color=True, markup=False, highlight=False)
     segment = Segment(PAGE_SEGMENT_ID, "Recent purchasers", "p", last_run=datetime.now(UTC))
     console.print(summary.segments_table([segment], width=console.width))
-    assert f"{PAGE_SEGMENT_ID} Recent purchasers" in text.getvalue()
+    assert f"{PAGE_SEGMENT_ID}  Recent purchasers" in text.getvalue()
 
 
 EVIL = "PEN\x1b]0;owned\x07\u202e\nDING"
