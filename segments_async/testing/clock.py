@@ -19,10 +19,13 @@ class VirtualClock(trio.abc.Clock):
 
     def __init__(self) -> None:
         self._now = 0.0
+        #: The clock's own task, while it waits for real events; and whether trio has waited since.
+        self._parked: trio.lowlevel.Task | None = None
+        self._waited = False
 
     def start_clock(self) -> None:
         """Called by trio when a run begins: its time is 0, also of a clock that is used again."""
-        self._now = 0.0
+        self._now, self._parked = 0.0, None
         # trio can't spawn a task yet; its entry queue runs this once it can.
         trio.lowlevel.current_trio_token().run_sync_soon(
             trio.lowlevel.spawn_system_task, self._jump_when_idle
@@ -35,9 +38,19 @@ class VirtualClock(trio.abc.Clock):
     def deadline_to_sleep_time(self, deadline: float) -> float:
         """Called by trio when no task can run: real seconds until a deadline that may come alone.
 
-        None comes alone: the clock's own task, which trio wakes first, jumps to it.
+        None comes alone: the clock's own task, which trio wakes first, jumps to it. While that task
+        waits for real events, the next event ends the wait, or `GLANCE` seconds do.
         """
-        return 0.0 if deadline <= self._now else math.inf
+        if deadline <= self._now:
+            return 0.0
+        if self._parked is None:
+            return math.inf
+        if not self._waited:
+            self._waited = True
+            return GLANCE
+        task, self._parked = self._parked, None
+        trio.lowlevel.reschedule(task)
+        return 0.0
 
     async def _jump_when_idle(self) -> None:
         while True:
@@ -46,10 +59,20 @@ class VirtualClock(trio.abc.Clock):
             await trio.testing.wait_all_tasks_blocked()
             seconds = trio.lowlevel.current_statistics().seconds_to_next_deadline
             if seconds == math.inf or _threads_at_work():
-                # Real I/O, a deadlock, or a thread at work: really wait. An event ends the wait.
-                await trio.testing.wait_all_tasks_blocked(GLANCE)
+                # Real I/O, a deadlock, or a thread at work: really wait.
+                await self._park()
             elif seconds > 0:
                 self._now += seconds
+
+    async def _park(self) -> None:
+        """Wait until trio has waited for real events once."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._parked = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._parked, self._waited = trio.lowlevel.current_task(), False
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
 
 def _threads_at_work() -> bool:
