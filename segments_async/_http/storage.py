@@ -147,9 +147,10 @@ class Storage:
 
     def hold(self, now: float) -> Hold | None:
         """What delays the downloads; None where nothing does."""
-        if self._signer is not None and self._signer.failing:
+        hold = self._gate.hold(now)
+        if hold is None and self._signer is not None and self._signer.failing:
             return Hold(HeldReason.STORAGE_CREDENTIALS, math.inf)
-        return self._gate.hold(now)
+        return hold
 
     def prepare(self) -> None:
         """See `Clients.prepare`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from collections.abc import Callable
@@ -80,7 +79,8 @@ class Calls:
         patient: bool,
     ) -> T:
         after = -math.inf
-        for attempt in itertools.count():
+        attempt = 0
+        while True:
             try:
                 answer = await self._gate.call(request, after=after, cap=cap, permits=permits)
                 if len(answer.body) > DECODE_IN_THREAD:
@@ -90,10 +90,10 @@ class Calls:
                 if not self._worth_another(exc, attempt, patient=patient):
                     raise
                 after = anyio.current_time() + _pause(exc, attempt)
+                attempt += 1
             else:
                 self._quota.on_success()
                 return value
-        raise AssertionError("unreachable: each attempt returns, raises, or is followed by another")
 
     def _worth_another(
         self, exc: APIConnectionError | APIStatusError, attempt: int, *, patient: bool

@@ -10,8 +10,8 @@ import attrs
 
 from segments_async.results import Held, HeldReason
 
-#: A pace at which the next request goes within so many seconds is no reason to tell: something
-#: moves.
+#: The pacer counts as a hold where the next request has to wait for so many seconds. Below that,
+#: requests are sent all the time, and a user would see the reason flicker.
 NOTABLE = 1.0
 
 

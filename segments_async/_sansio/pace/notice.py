@@ -1,4 +1,4 @@
-"""Changes of the pace, for people: a sentence for the log, and what it says as values."""
+"""A change of the pace as a log line: a sentence for people, and its facts as values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import attrs
 
 
 class PaceEvent(StrEnum):
-    """What changed the pace, or may have."""
+    """The cause of a notice."""
 
     THROTTLED = "throttled"  # an answer of 429
     GRANTED = "granted"  # the first request that is granted after a 429
@@ -21,7 +21,7 @@ class PaceEvent(StrEnum):
 
 
 class Level(IntEnum):
-    """How much a person should know of it; the values are logging's."""
+    """The importance of a log line; the values are those of `logging`."""
 
     DEBUG = 10
     INFO = 20
