@@ -6,7 +6,7 @@ import logging
 import re
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import httpx
 import pytest
 from frames import BASIC
 
+from client import httpx2_client
 from client.test_credentials import _troubled
 from client.vendor import STEADY, connected
 from segments_async import (
@@ -37,6 +38,12 @@ from segments_async.sandbox import (
 
 ROOT = Path(__file__).parents[2]
 SECRETS = (PAGE_ACCESS_TOKEN, BASIC, "X-Amz-Signature", "X-Amz-Credential", "0badc0de")
+
+#: The packages whose clients a caller may pass, by the name of their logger.
+CLIENTS: dict[str, Callable[[SandboxTransport], Any]] = {
+    "httpx": lambda transport: httpx.AsyncClient(transport=transport),
+    "httpx2": httpx2_client.client_of,
+}
 
 #: What a LogRecord has by itself.
 PLAIN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -64,7 +71,7 @@ class Records(logging.Handler):
 def records(caplog: pytest.LogCaptureFixture) -> Iterator[Records]:
     """All records of all loggers, from INFO on."""
     kept, root = Records(), logging.getLogger()
-    for name in ("", "segments_async", "httpx", "httpcore"):
+    for name in ("", "segments_async", "httpx", "httpcore", "httpx2", "httpcore2"):
         caplog.set_level(logging.INFO, logger=name or None)
     root.addHandler(kept)
     yield kept
@@ -430,26 +437,36 @@ async def test_failed_exports_that_are_asked_for_again(records: Records) -> None
 # --------------------------------------------------------------------- httpx's own lines
 
 
-async def test_httpx_is_quiet_about_our_requests_at_info(records: Records) -> None:
+@pytest.mark.parametrize("package", CLIENTS)
+async def test_the_http_client_is_quiet_about_our_requests_at_info(
+    records: Records, package: str
+) -> None:
     """At INFO httpx says nothing of this library's requests, and all of the caller's own."""
     sandbox = Sandbox(segments=1)
     async with (
-        httpx.AsyncClient(transport=SandboxTransport(sandbox)) as own,
+        CLIENTS[package](SandboxTransport(sandbox)) as own,
         connected(sandbox, http_client=own) as client,
     ):
         await client.list_segments()
-        assert [r for r in records.all if r.name == "httpx"] == []
+        assert [r for r in records.all if r.name == package] == []
         await own.get(f"{API_ORIGIN}/elsewhere")
-    (line,) = [r for r in records.all if r.name == "httpx"]
+    (line,) = [r for r in records.all if r.name == package]
     assert (line.levelname, "/elsewhere" in line.getMessage()) == ("INFO", True)
 
 
-async def test_httpx_tells_of_our_requests_at_debug(records: Records) -> None:
+@pytest.mark.parametrize("package", CLIENTS)
+async def test_the_http_client_tells_of_our_requests_at_debug(
+    records: Records, package: str
+) -> None:
     """With httpx's logger at DEBUG each request has its line, at that level."""
-    logging.getLogger("httpx").setLevel(logging.DEBUG)
-    async with connected(Sandbox(segments=1)) as client:
+    logging.getLogger(package).setLevel(logging.DEBUG)
+    sandbox = Sandbox(segments=1)
+    async with (
+        CLIENTS[package](SandboxTransport(sandbox)) as own,
+        connected(sandbox, http_client=own) as client,
+    ):
         await client.list_segments()
-    (line,) = [r for r in records.all if r.name == "httpx"]
+    (line,) = [r for r in records.all if r.name == package]
     assert (line.levelno, line.levelname) == (logging.DEBUG, "DEBUG")
     assert line.getMessage().startswith("HTTP Request: GET https://")
 
