@@ -22,7 +22,7 @@ from segments_async._journal.high_water import DIRECTORY
 from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec, RunStatus
 from segments_async._journal.sql import SqlJournal
-from segments_async._run.recorder import Recorder
+from segments_async._run.recorder import GuardWriter
 from segments_async._run.start import account_of, restore_guard, unchanged_files
 from segments_async._sansio.api.credentials import BASE_URL
 from segments_async.models import Segment
@@ -149,4 +149,4 @@ class Journal:
         try:
             yield until
         finally:
-            await Recorder(self._journal).record_guard(guard)
+            await GuardWriter(self._journal).record(guard)
