@@ -260,11 +260,7 @@ class Database:
     def guard(self) -> GuardRecord | None:
         """The stored ticket guard; None where the guard holds nothing."""
         with self.reading() as connection:
-            found = connection.execute(select(guard)).one_or_none()
-            if found is None:
-                return None
-            row = checked(guard, found)
-        return GuardRecord(parse_time(row["until"]), float(row["pause"]), row["internal_errors"])
+            return read_guard(connection)
 
     def set_guard(self, record: GuardRecord | None) -> None:
         """Store the ticket guard in place of the stored one."""
@@ -285,6 +281,15 @@ class Database:
             report = exchange(connection, self.backend.now(connection), member, make_report)
         self.on_tables_committed()
         return report
+
+
+def read_guard(connection: Connection) -> GuardRecord | None:
+    """The stored ticket guard; None where the guard holds nothing."""
+    found = connection.execute(select(guard)).one_or_none()
+    if found is None:
+        return None
+    row = checked(guard, found)
+    return GuardRecord(parse_time(row["until"]), float(row["pause"]), row["internal_errors"])
 
 
 def parts_by_run(connection: Connection) -> dict[int, list[int]]:

@@ -18,7 +18,7 @@ from typing import Any
 import attrs
 from sqlalchemy import Connection, func, insert, select, update
 
-from segments_async._journal.database import Database
+from segments_async._journal.database import Database, read_guard
 from segments_async._journal.high_water import marks
 from segments_async._journal.log import Log
 from segments_async._journal.moves import (
@@ -163,9 +163,8 @@ def look(database: Database, run_id: int) -> tuple[SharedView, GuardRecord | Non
     Raises:
         JournalError: the run was deleted.
     """
-    guard = database.guard()
     with database.reading() as connection:
-        return _view(database, connection, run_id), guard
+        return _view(database, connection, run_id), read_guard(connection)
 
 
 def claim(

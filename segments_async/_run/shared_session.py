@@ -176,7 +176,7 @@ class SharedSession(Generic[OutcomeT]):
                     self._stop_for_errors(view.internal_errors)
                     return
                 for part_id in view.orphans(self._live):
-                    await self._begin(sessions, await self._shared.take_over(part_id))
+                    await self._take_over(sessions, part_id)
                 await self._claim(sessions)
                 if await self._is_over(view):
                     return
@@ -195,6 +195,18 @@ class SharedSession(Generic[OutcomeT]):
             await self._shared.add_internal_errors(new)
             self._errors_counted += new
         return view
+
+    async def _take_over(self, sessions: TaskGroup, part_id: int) -> None:
+        part = await self._shared.take_over(part_id)
+        await self._begin(sessions, part)
+        if part is not None:
+            log(
+                logging.INFO,
+                "run %s: a process that worked at it is gone, and this process goes on with its "
+                "part of %d segments",
+                self.name,
+                len(part.files),
+            )
 
     async def _claim(self, sessions: TaskGroup) -> None:
         live = list(self._live.values())

@@ -44,6 +44,9 @@ class Job:
         journal: a path or URL.
         told: the file for the outcomes.
         run: the run's name.
+        shared: whether other processes work at the same run. Then `told` has the outcomes of all
+            processes, and a second file, `told` with `.own` at its end, those of this session.
+        log: a file for the library's lines of INFO, each with its time; empty for none.
         dies_at: the moment at which the session dies, counted from 1; 0: it doesn't. Moments are
             before, after and in the middle of each journal write and file operation.
     """
@@ -54,6 +57,8 @@ class Job:
     journal: str
     told: str
     run: str = "nightly"
+    shared: bool = False
+    log: str = ""
     dies_at: int = 0
 
 
@@ -63,9 +68,15 @@ async def session(job: Job) -> None:
         SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=job.base_url, file_hosts=["127.0.0.1"]
         ) as client,
-        client.open_bulk_export(job.segments, job.to, journal=job.journal, run=job.run) as run,
+        client.open_bulk_export(
+            job.segments, job.to, journal=job.journal, run=job.run, shared=job.shared
+        ) as run,
     ):
         outcomes = [Told.of(outcome) async for outcome in run]
+        if job.shared:
+            Path(f"{job.told}.own").write_text(dump(outcomes))
+            report = await run.report()
+            outcomes = [Told.of(outcome) for outcome in (*report.exported, *report.not_exported)]
     path = Path(job.told)
     path.with_suffix(".new").write_text(dump(outcomes))
     path.with_suffix(".new").rename(path)
@@ -134,7 +145,9 @@ def partialmethod_of(how: Callable[..., Any], operation: Callable[..., Any]) -> 
 
 
 def _live(job: Job) -> None:
-    logging.getLogger("segments_async").setLevel(logging.CRITICAL)
+    logging.getLogger("segments_async").setLevel(logging.INFO if job.log else logging.CRITICAL)
+    if job.log:
+        logging.basicConfig(filename=job.log, format="%(created)f %(process)d %(message)s")
     if job.dies_at:
         # A short run, since it is repeated many times.
         scheduler.SHORTEST_POLL_GAP = backoff.FIRST_BACKOFF = 0.02
