@@ -181,7 +181,8 @@ class BulkRun(Generic[OutcomeT]):
 
     async def _opened(self) -> Session[OutcomeT] | SharedSession[OutcomeT]:
         if self._request.shared:
-            return await join_run(self._resources, self._request)
+            shared, wanted = await join_run(self._resources, self._request)
+            return SharedSession[OutcomeT](self._resources, self._request, shared, wanted)
         start = await start_run(self._resources, self._request)
         return Session[OutcomeT](self._resources, self._request, start)
 

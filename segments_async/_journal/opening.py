@@ -290,9 +290,10 @@ def older_copy(database: Database, seen: HighWaterMark, was: str, now: str) -> J
     return journal_error(
         database.location,
         "damaged",
-        f"damaged: the journal lost commits of run {label(seen.run)}: {was} durable, and the "
-        f"journal {now}. The journal is an older copy: a backup that was put back, or a database that "
-        "failed over without its last commits. Nothing was sent, since exports would be requested "
+        f"damaged: the journal lost commits of run {label(seen.run)}: {was} durable, and "
+        f"the journal {now}. The journal is an older copy: a backup that was put back, or a "
+        "database that failed over without its last commits. Nothing was sent, since exports would "
+        "be requested "
         "twice. Put the newest copy back; or, to go on with this copy all the same, remove "
         f"{str(seen.path)!r}",
     )

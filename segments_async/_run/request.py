@@ -79,7 +79,7 @@ class RunRequest:
                 "on_unknown": options.on_unknown,
                 "on_expired": options.on_expired,
                 "export_timeout": options.export_timeout,
-                **({"shared": True} if self.shared else {}),
+                **({"shared": True} if self.shared else {}),  # an ordinary spec is as it was
             },
         )
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Generic, cast
@@ -51,8 +51,10 @@ if TYPE_CHECKING:
 LOOK = 1.0
 
 
-async def join_run(resources: Resources, request: RunRequest) -> SharedSession[OutcomeT]:
+async def join_run(resources: Resources, request: RunRequest) -> tuple[SharedRunLog, Sequence[str]]:
     """Join the shared run that the request names, or start it.
+
+    Returns: the run, and the request's segments in the order in which they are claimed.
 
     Raises:
         ConfigurationError: a directory that can't be written, or another run has the name.
@@ -78,7 +80,7 @@ async def join_run(resources: Resources, request: RunRequest) -> SharedSession[O
         expected = {**durations, **request.options.expected_seconds}
         # The longest first, as within one process.
         wanted = sorted(ids, key=lambda one: -expected.get(one, 0.0))
-    return SharedSession(resources, request, shared, wanted)
+    return shared, wanted
 
 
 class SharedSession(Generic[OutcomeT]):
@@ -99,13 +101,19 @@ class SharedSession(Generic[OutcomeT]):
     """
 
     def __init__(
-        self, resources: Resources, request: RunRequest, shared: SharedRunLog, wanted: list[str]
+        self,
+        resources: Resources,
+        request: RunRequest,
+        shared: SharedRunLog,
+        wanted: Sequence[str],
     ) -> None:
         self.name: str = shared.joined.name
         self._resources = resources
         self._request = request
         self._shared = shared
-        names = {} if request.destination is None else request.destination.names
+        names: Mapping[str, str] = {}
+        if request.destination is not None:
+            names = request.destination.names
         self._wanted: list[tuple[str, str | None]] = [(one, names.get(one)) for one in wanted]
         manifest = None if request.destination is None else Manifest(request.destination.manifest)
         self.outcomes: Outcomes[OutcomeT] = Outcomes(self.name, manifest)

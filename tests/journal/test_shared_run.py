@@ -182,20 +182,26 @@ async def test_a_process_that_joins_later_takes_its_share(tmp_path: Path) -> Non
     """A process that joins in the middle of the run works at what no other has claimed."""
     sandbox = sandbox_of(200, limit=TokenBucket(8, 4))
     where = str(tmp_path / "runs.db")
-    async with joined(sandbox, where, tmp_path / "out") as first, anyio.create_task_group() as both:
-        both.start_soon(first.work)
+    reports: list[BulkReport[Any]] = []
+
+    async def join_later() -> None:
         await anyio.sleep(6)
         async with joined(sandbox, where, tmp_path / "out") as second:
             [status] = await (await opened(where)).runs()
             assert status.live
-            report = await second.work()
+            reports.append(await second.work())
             assert 20 <= len(second.outcomes) <= 120
-    assert len(report.exported) == 200
+
+    async with joined(sandbox, where, tmp_path / "out") as first, anyio.create_task_group() as both:
+        both.start_soon(first.work)
+        both.start_soon(join_later)
+    assert [len(report.exported) for report in reports] == [200]
     assert posted_once(sandbox)
 
 
-async def test_a_process_that_joins_after_the_end(where: str, tmp_path: Path) -> None:
+async def test_a_process_that_joins_after_the_end(tmp_path: Path) -> None:
     """Opened again after its end, the run yields nothing and sends nothing; its report has all."""
+    where = str(tmp_path / "runs.db")
     sandbox = sandbox_of(25)
     await all_join(sandbox, where, tmp_path / "out", processes=1)
     before = len(sandbox.record)
@@ -208,8 +214,9 @@ async def test_a_process_that_joins_after_the_end(where: str, tmp_path: Path) ->
         await anext(aiter(late.run))
 
 
-async def test_lists_that_differ(where: str, tmp_path: Path) -> None:
+async def test_lists_that_differ(tmp_path: Path) -> None:
     """The run exports every segment that any process gave, each to a file of its own."""
+    where = str(tmp_path / "runs.db")
     sandbox = sandbox_of(90)
     async with connected(sandbox) as client:
         segments = await client.list_segments()
@@ -345,8 +352,8 @@ async def test_a_process_that_leaves(how: str, tmp_path: Path) -> None:
     leaver: list[Process] = []
 
     async def leave() -> None:
-        options = {"timeout": 5.0} if how == "timeout" else {}
-        async with joined(sandbox, where, tmp_path / "out", **options) as process:
+        timeout = 5.0 if how == "timeout" else None
+        async with joined(sandbox, where, tmp_path / "out", timeout=timeout) as process:
             leaver.append(process)
             if how == "timeout":
                 await process.work()
@@ -354,10 +361,11 @@ async def test_a_process_that_leaves(how: str, tmp_path: Path) -> None:
                 await anyio.sleep(5)
         process.outcomes = [outcome async for outcome in process.run]
 
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(leave)
-        async with joined(sandbox, where, tmp_path / "out") as stayer:
-            report = await stayer.work()
+    async with joined(sandbox, where, tmp_path / "out") as stayer:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(leave)
+            tasks.start_soon(stayer.work)
+        report = await stayer.run.report()
     assert len(report.exported) == 80
     assert posted_once(sandbox)
     missing = [o for o in leaver[0].outcomes if isinstance(o, NotExported)]
@@ -425,8 +433,9 @@ async def test_only_changed_looks_across_runs(tmp_path: Path) -> None:
     assert report.progress.unchanged == 30
 
 
-async def test_prune(where: str, tmp_path: Path) -> None:
+async def test_prune(tmp_path: Path) -> None:
     """A shared run is pruned with its parts, and not before its last part is old enough."""
+    where = str(tmp_path / "runs.db")
     sandbox = sandbox_of(50)
     await all_join(sandbox, where, tmp_path / "out")
     journal = await opened(where)
@@ -446,15 +455,15 @@ async def test_a_500_to_one_process_holds_the_others(tmp_path: Path) -> None:
     """After a 500 no process of the run sends anything for a minute, from the next look on."""
     where = str(tmp_path / "runs.db")
     sandbox = sandbox_of(60, limit=TokenBucket(2, 2))
-    async with joined(sandbox, where, tmp_path / "out") as one:
-        async with (
-            joined(sandbox, where, tmp_path / "out") as other,
-            anyio.create_task_group() as t,
-        ):
-            t.start_soon(one.work)
-            t.start_soon(other.work)
-            await anyio.sleep(6)
-            sandbox.inject(Fault.status(500), **POST)
+    async with (
+        joined(sandbox, where, tmp_path / "out") as one,
+        joined(sandbox, where, tmp_path / "out") as other,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(one.work)
+        tasks.start_soon(other.work)
+        await anyio.sleep(6)
+        sandbox.inject(Fault.status(500), **POST)
     api = sandbox.record.api()
     [error] = [entry for entry in api if entry.status == 500]
     assert error.ended_at is not None

@@ -45,7 +45,7 @@ class Plan:
     kills: int
     limit: TokenBucket
     longest: float
-    durations: Durations = Durations(1.0, 0.7)
+    durations: Durations = attrs.field(factory=lambda: Durations(1.0, 0.7))
     rows: int = 50
     logs: bool = False
 

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,13 +73,18 @@ async def session(job: Job) -> None:
         ) as run,
     ):
         outcomes = [Told.of(outcome) async for outcome in run]
+        own = outcomes
         if job.shared:
-            Path(f"{job.told}.own").write_text(dump(outcomes))
             report = await run.report()
             outcomes = [Told.of(outcome) for outcome in (*report.exported, *report.not_exported)]
-    path = Path(job.told)
-    path.with_suffix(".new").write_text(dump(outcomes))
-    path.with_suffix(".new").rename(path)
+    _store(own, Path(f"{job.told}.own"))
+    _store(outcomes, Path(job.told))
+
+
+def _store(outcomes: Sequence[Told], path: Path) -> None:
+    new = path.with_suffix(f"{path.suffix}.new")
+    new.write_text(dump(outcomes))
+    new.rename(path)
 
 
 class Death:
