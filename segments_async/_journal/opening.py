@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, func, insert, select
 
 from segments_async._journal.backends import RunLock
 from segments_async._journal.database import Database
-from segments_async._journal.high_water import HighWaterFile, HighWaterMark, marks
+from segments_async._journal.high_water import HighWaterFile, HighWaterMark, mark_path, marks
 from segments_async._journal.log import Log
 from segments_async._journal.moves import (
     follow_moves,
@@ -277,13 +277,17 @@ def _was_moved(run: Row[Any], destination: str, journal: str) -> bool:
 
 def _check_seen(database: Database, journal: str, row: Mapping[str, Any], number: int) -> None:
     """Refuse a log with fewer events than are known to have been durable."""
-    for seen in () if row["destination"] is None else marks(row["destination"], journal):
-        if (seen.run, seen.started_at) != (row["name"], row["started_at"]):
-            continue
-        if seen.events > number:
-            raise older_copy(database, seen, f"{seen.events} events of it were", f"has {number}")
-        if seen.finished and row["ended_at"] is None:
-            raise older_copy(database, seen, "its end was", "has the run as unfinished")
+    if row["destination"] is None:
+        return
+    # By its name, and not among all: a directory may have thousands.
+    path = mark_path(row["destination"], journal, row["name"], row["started_at"])
+    seen = HighWaterMark.read(path)
+    if seen is None:
+        return
+    if seen.events > number:
+        raise older_copy(database, seen, f"{seen.events} events of it were", f"has {number}")
+    if seen.finished and row["ended_at"] is None:
+        raise older_copy(database, seen, "its end was", "has the run as unfinished")
 
 
 def older_copy(database: Database, seen: HighWaterMark, was: str, now: str) -> JournalError:
