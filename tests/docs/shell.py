@@ -15,7 +15,7 @@ from typing import Self
 import attrs
 from sybil import Example
 
-PATIENCE = 300.0  # seconds: a bound for what hangs, and no claim of how long anything takes
+PATIENCE = 120.0  # seconds: a bound for what hangs, and no claim of how long anything takes
 
 #: Stands for a free port: pages are tested at the same time, and a reader's server may be running.
 PORT = "8420"
@@ -96,7 +96,7 @@ class Shell:
         """Run a block that is a whole script; its output if it fails, or None."""
         text = example.parsed.replace(PORT, self._port)
         printed = self._run(f"set -euo pipefail\n{text}\nprintf '\\n\\036%s\\n' 0")
-        return None if _STATUS.search(printed) else printed
+        return None if _STATUS.search(printed) else f"the script failed:\n{printed}"
 
     def _run(self, script: str) -> str:
         """The output of a script, stderr included; the state is that of the block before."""
