@@ -83,7 +83,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 # The `*` before keyword-only arguments.
 llms_txt_suppress_unknown_node_warnings = ["abbreviation"]
-llms_txt_suffix_mode = "file-suffix"
+llms_txt_suffix_mode = "replace"
 llms_txt_description = metadata.metadata("segments-async")["Summary"]
 
 #: Pages beside the README are pages of the site, too: their file in the repository, and here.

@@ -13,7 +13,7 @@ class SegmentType(StrEnum):
     """Whether a segment is refreshed ("One-time" and "Daily" in the vendor's web application)."""
 
     STATIC = "Static"
-    """Made once: its users don't change."""
+    """Made once, so that its users don't change."""
     DYNAMIC = "Dynamic"
     """Refreshed by the vendor, daily."""
 
