@@ -8,7 +8,7 @@ from typing import Literal
 
 from attrs import define
 
-Kind = Literal["list", "submit", "poll", "root", "file", "other"]
+Kind = Literal["list", "submit", "poll", "root", "openapi", "file", "other"]
 Lost = Literal["no", "before", "after"]
 Origin = Literal["api", "files"]
 
