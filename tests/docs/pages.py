@@ -39,7 +39,7 @@ _FILE = re.compile(r"\A# (?P<name>[\w./-]+\.[a-z]+)(?P<more>, continued)?\n")
 
 
 def ids(page: Path) -> str:
-    return str(page.relative_to(ROOT))
+    return str(page.relative_to(ROOT)) if page.is_relative_to(ROOT) else str(page)
 
 
 def document(page: Path, rules: Mapping[str, Evaluator]) -> Document:
@@ -121,9 +121,7 @@ def unmarked_code(page: Path) -> list[str]:
     """Code that has no fence, and so no language: CommonMark's indented blocks."""
     tokens = MarkdownIt("commonmark").parse(page.read_text())
     return [
-        f"{ids(page)}:{token.map[0] + 1}"
-        for token in tokens
-        if token.type == "code_block" and token.map
+        f"{page}:{token.map[0] + 1}" for token in tokens if token.type == "code_block" and token.map
     ]
 
 

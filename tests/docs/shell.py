@@ -15,7 +15,7 @@ from typing import Self
 import attrs
 from sybil import Example
 
-PATIENCE = 300.0  # seconds: a bound for what hangs, and no claim of how long anything takes
+PATIENCE = 120.0  # seconds: a bound for what hangs, and no claim of how long anything takes
 
 #: Stand for free ports: pages are tested at the same time, and a reader's server may be running.
 PORTS = ("8420", "8000")
@@ -98,7 +98,7 @@ class Shell:
         """Run a block that is a whole script; its output if it fails, or None."""
         text = self._with_free_ports(example.parsed)
         printed = self._run(f"set -euo pipefail\n{text}\nprintf '\\n\\036%s\\n' 0")
-        return None if _STATUS.search(printed) else printed
+        return None if _STATUS.search(printed) else f"the script failed:\n{printed}"
 
     def _with_free_ports(self, text: str) -> str:
         for port, free in self._free_ports.items():
