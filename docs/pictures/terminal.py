@@ -68,7 +68,6 @@ viewBox="0 0 {width} {height}" role="img" aria-labelledby="title description">
 <desc id="description">@DESCRIPTION@</desc>
 <style>
 .{unique_id}-matrix {{ font-family: monospace; font-size: {char_height}px; }}
-.{unique_id}-title {{ font-family: sans-serif; font-size: 18px; font-weight: bold; }}
 {styles}
 </style>
 {chrome}

@@ -100,6 +100,7 @@ SUBMITS_WAIT = (
 )
 
 _GATE_X, _GATE_WIDTH, _BUS, _BETWEEN = 116.0, 390.0, 22.0, 20.0
+_MIDDLE = _GATE_X + _GATE_WIDTH / 2
 
 
 class Incomplete(AssertionError):
@@ -148,8 +149,8 @@ def _draw_queues(diagram: Diagram) -> None:
     diagram.box(346, 46, 160, polls)
     diagram.arrow(((260, 127), (260, 148)), colour="blue")
     below = 148 + diagram.box(180, 148, 326, wait, colour="blue")
-    diagram.arrow(((343, below), (343, 340)), colour="blue")
-    diagram.label(352, below + 25, ("the next request, of any kind",), anchor="start")
+    diagram.arrow(((_MIDDLE, below), (_MIDDLE, 340)), colour="blue")
+    diagram.label(_MIDDLE + 9, below + 25, ("the next one of all",), anchor="start")
     turn = (
         "While submits and",
         "polls both wait, every",
@@ -165,13 +166,13 @@ def _draw_gates(diagram: Diagram, y: float) -> tuple[float, float]:
 
     Returns: where the next box begins, and the middle of the first gate that answers close.
     """
-    middle, centres = _GATE_X + _GATE_WIDTH / 2, []
+    centres = []
     for gate in GATES:
         lines: list[str | tuple[str, str]] = [gate.name, *gate.closed]
         if gate.held:
             lines.append((" or ".join(reason.value for reason in gate.held), "code soft"))
         height = diagram.box(_GATE_X, y, _GATE_WIDTH, lines, colour="orange")
-        diagram.arrow(((middle, y + height), (middle, y + height + _BETWEEN)))
+        diagram.arrow(((_MIDDLE, y + height), (_MIDDLE, y + height + _BETWEEN)))
         if gate.answer:
             centres.append(centre := y + height / 2)
             diagram.arrow(((_BUS, centre), (_GATE_X, centre)))
