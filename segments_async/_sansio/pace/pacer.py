@@ -96,9 +96,9 @@ class Pacer:
         if rate is not None and not rate > 0:
             raise ConfigurationError(f"rate: requests/s above zero, not {rate!r}")
         known = rate if rate is not None and rate < math.inf else None
-        #: Whether the limit is learnt, and not given by the caller.
+        #: Whether the limit is learnt. False where the caller gave a rate.
         self.learns: bool = rate is None
-        #: One for each client of the pacer: all look again at what may go when the pace changes.
+        #: The clients of this pacer. Each looks again at what may go when the pace changes.
         self.leaders: WeakSet[Leader] = WeakSet()
         #: The part of the limit that this pacer has among the account's processes.
         self.share: Share = Share()
