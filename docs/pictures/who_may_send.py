@@ -28,6 +28,7 @@ DESCRIPTION = (
 OF_DOWNLOADS = (HeldReason.STORAGE_AWAY, HeldReason.STORAGE_CREDENTIALS)
 
 _SHARE = inspect.signature(scheduler.PollScheduler).parameters["poll_share"].default
+_LOST, _AWAY = outage.LOST_IN_A_ROW, outage.AWAY_IN_A_ROW
 _MINUTE = 60
 
 
@@ -63,7 +64,7 @@ GATES = (
     GateBox(
         "3  The vendor is there",
         (
-            f"after {outage.LOST_IN_A_ROW} lost answers, {outage.AWAY_IN_A_ROW} of a gateway, or no",
+            f"after {_LOST} lost answers, {_AWAY} of a gateway, or no",
             f"connection: closed for up to {backoff.LONGEST_BACKOFF:g} s, then one",
             "probe: a poll, or a list in place of a submit",
         ),
@@ -99,6 +100,7 @@ SUBMITS_WAIT = (
 )
 
 _GATE_X, _GATE_WIDTH, _BUS, _BETWEEN = 116.0, 390.0, 22.0, 20.0
+_MIDDLE = _GATE_X + _GATE_WIDTH / 2
 
 
 class Incomplete(AssertionError):
@@ -133,7 +135,12 @@ def _draw_queues(diagram: Diagram) -> None:
     gap, part = scheduler.SHORTEST_POLL_GAP, 100 * scheduler.POLL_GAP_BY_AGE
     calls = ("calls", "a list, a status:", "first, but never two", "in a row")
     submits = ("submits", "longest export first", "(if known), else in", "the order given")
-    polls = ("polls", "longest due first; of", "one export, apart by", f"{gap:g} s, or {part:g} % of age")
+    polls = (
+        "polls",
+        "longest due first; of",
+        "one export, apart by",
+        f"{gap:g} s, or {part:g} % of age",
+    )
     wait = ["Submits also wait"]
     for text, reason in SUBMITS_WAIT:
         wait += [(text, ""), (reason.value, "code soft")]
@@ -142,9 +149,15 @@ def _draw_queues(diagram: Diagram) -> None:
     diagram.box(346, 46, 160, polls)
     diagram.arrow(((260, 127), (260, 148)), colour="blue")
     below = 148 + diagram.box(180, 148, 326, wait, colour="blue")
-    diagram.arrow(((343, below), (343, 340)), colour="blue")
-    diagram.label(352, below + 25, ("the next request, of any kind",), anchor="start")
-    turn = ("While submits and", "polls both wait, every", f"{1 / _SHARE:.0f}th of these requests", "is a poll", f"(poll_share {_SHARE:g}).")
+    diagram.arrow(((_MIDDLE, below), (_MIDDLE, 340)), colour="blue")
+    diagram.label(_MIDDLE + 9, below + 25, ("the next one of all",), anchor="start")
+    turn = (
+        "While submits and",
+        "polls both wait, every",
+        f"{1 / _SHARE:.0f}th of these requests",
+        "is a poll",
+        f"(poll_share {_SHARE:g}).",
+    )
     diagram.paragraph(18, 180, turn)
 
 
@@ -153,13 +166,13 @@ def _draw_gates(diagram: Diagram, y: float) -> tuple[float, float]:
 
     Returns: where the next box begins, and the middle of the first gate that answers close.
     """
-    middle, centres = _GATE_X + _GATE_WIDTH / 2, []
+    centres = []
     for gate in GATES:
         lines: list[str | tuple[str, str]] = [gate.name, *gate.closed]
         if gate.held:
             lines.append((" or ".join(reason.value for reason in gate.held), "code soft"))
         height = diagram.box(_GATE_X, y, _GATE_WIDTH, lines, colour="orange")
-        diagram.arrow(((middle, y + height), (middle, y + height + _BETWEEN)))
+        diagram.arrow(((_MIDDLE, y + height), (_MIDDLE, y + height + _BETWEEN)))
         if gate.answer:
             centres.append(centre := y + height / 2)
             diagram.arrow(((_BUS, centre), (_GATE_X, centre)))
@@ -181,6 +194,8 @@ def _draw_answer(diagram: Diagram, y: float, first: float) -> None:
         "pacer stays as it is.",
     )
     below = diagram.paragraph(18, y + height + 28, notes)
-    held = ("In this type: progress.held.reason. Downloads have two more:", )
+    held = ("In this type: progress.held.reason. Downloads have two more:",)
     below = diagram.paragraph(18, below + 4, held)
-    diagram.text(18, below, " and ".join(reason.value for reason in OF_DOWNLOADS), "code soft", size=SMALL)
+    diagram.text(
+        18, below, " and ".join(reason.value for reason in OF_DOWNLOADS), "code soft", size=SMALL
+    )
