@@ -35,7 +35,7 @@ _HIDDEN = DirectiveInHTMLCommentLexer(directive="invisible-code-block", argument
 _NOT_RUN = re.compile(r"<!--+ not run: (?P<reason>[^>]+?) *--+>\s*\Z")
 _OUTPUT = re.compile(r"<!--+ output *--+>\s*\Z")
 _ACCOUNT = re.compile(r"<!--+ account: (?P<options>[^>]+?) *--+>")
-_FILE = re.compile(r"\A# (?P<name>[\w./-]+\.[a-z]+)\n")
+_FILE = re.compile(r"\A# (?P<name>[\w./-]+\.[a-z]+)(?P<more>, continued)?\n")
 
 
 def ids(page: Path) -> str:
@@ -92,10 +92,18 @@ def is_output(example: Example) -> bool:
     return _OUTPUT.search(example.document.text[: example.start]) is not None
 
 
-def file_name(example: Example) -> str | None:
-    """The name in a block's first line, ``# nightly.py``: the block is a file of that name."""
+def file_of(example: Example, directory: Path) -> Path | None:
+    """The file that a block's first line names (``# nightly.py``), with the block written to it.
+
+    A block that begins with ``# nightly.py, continued`` is appended to the file.
+    """
     found = _FILE.match(example.parsed)
-    return found["name"] if found else None
+    if found is None:
+        return None
+    file = directory / found["name"]
+    with file.open("a" if found["more"] else "w") as opened:
+        opened.write(f"\n\n{example.parsed}" if found["more"] else example.parsed)
+    return file
 
 
 def account_options(document: Document) -> SandboxOptions:

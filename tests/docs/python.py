@@ -22,7 +22,7 @@ from sybil.evaluators.python import pad
 
 from segments_async.testing import SegmentsSandbox, VirtualClock, VirtualTimeLoop, virtual_time
 
-from .pages import file_name, is_hidden
+from .pages import file_of, is_hidden
 from .shell import PATIENCE
 
 #: For hidden blocks alone: a reader's program has no such name.
@@ -66,10 +66,12 @@ class Program:
     def run(self, example: Example) -> str | None:
         """Run a block; None, or the output of its tests that failed."""
         source = str(example.parsed)
-        if name := file_name(example):
-            (self._directory / name).write_text(source)
+        file = file_of(example, self._directory)
         if _has_tests(source):
-            return self._run_tests(source, name or f"test_line_{example.line}.py")
+            if file is None:
+                file = self._directory / f"test_line_{example.line}.py"
+                file.write_text(source)
+            return self._run_tests(file)
         namespace = vars(self._module)
         if is_hidden(example):
             namespace[ACCOUNT] = self._account
@@ -87,11 +89,10 @@ class Program:
         else:
             exec(code, namespace)
 
-    def _run_tests(self, source: str, name: str) -> str | None:
-        """Run a block that has tests with pytest, in a process of its own."""
-        (self._directory / name).write_text(source)
+    def _run_tests(self, file: Path) -> str | None:
+        """Run a file of tests with pytest, in a process of its own."""
         tests = subprocess.run(
-            [*_PYTEST, name],
+            [*_PYTEST, str(file)],
             cwd=self._directory,
             capture_output=True,
             text=True,

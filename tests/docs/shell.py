@@ -17,8 +17,8 @@ from sybil import Example
 
 PATIENCE = 120.0  # seconds: a bound for what hangs, and no claim of how long anything takes
 
-#: Stands for a free port: pages are tested at the same time, and a reader's server may be running.
-PORT = "8420"
+#: Stand for free ports: pages are tested at the same time, and a reader's server may be running.
+PORTS = ("8420", "8000")
 
 #: Commands that serve until they are stopped.
 _SERVERS = re.compile(r"(segments-async sandbox|uvicorn|python3? -m uvicorn|fastapi run)\b")
@@ -67,10 +67,12 @@ class Shell:
     Variables and the directory are kept from block to block, as in a reader's terminal.
     """
 
-    def __init__(self, directory: Path, state: Path, variables: dict[str, str], port: int) -> None:
+    def __init__(
+        self, directory: Path, state: Path, variables: dict[str, str], free: list[int]
+    ) -> None:
         self._directory = directory
         self._state = state
-        self._port = str(port)
+        self._free_ports = dict(zip(PORTS, map(str, free), strict=True))
         self._servers: list[subprocess.Popen[bytes]] = []
         self._environment = _environment(state) | variables
         self._saved = state / "variables.sh"
@@ -85,7 +87,7 @@ class Shell:
 
     def console(self, example: Example) -> str | None:
         """Run a console block; what differs from what it shows, or None."""
-        block = list(commands(example.parsed.replace(PORT, self._port)))
+        block = list(commands(self._with_free_ports(example.parsed)))
         if _SERVERS.match(block[0].text):
             assert len(block) == 1, "a command that serves has a block of its own"
             return self._serve(block[0])
@@ -94,9 +96,14 @@ class Shell:
 
     def script(self, example: Example) -> str | None:
         """Run a block that is a whole script; its output if it fails, or None."""
-        text = example.parsed.replace(PORT, self._port)
+        text = self._with_free_ports(example.parsed)
         printed = self._run(f"set -euo pipefail\n{text}\nprintf '\\n\\036%s\\n' 0")
         return None if _STATUS.search(printed) else f"the script failed:\n{printed}"
+
+    def _with_free_ports(self, text: str) -> str:
+        for port, free in self._free_ports.items():
+            text = re.sub(rf"(?<!\d){port}(?!\d)", free, text)
+        return text
 
     def _run(self, script: str) -> str:
         """The output of a script, stderr included; the state is that of the block before."""

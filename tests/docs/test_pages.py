@@ -35,7 +35,7 @@ from .pages import (
     unmarked_code,
 )
 from .python import Program
-from .shell import Shell, commands, matches, syntax_error
+from .shell import PORTS, Shell, commands, matches, syntax_error
 
 #: Of the account of each page, unless the page says otherwise.
 ACCOUNT: SandboxOptions = {"segments": 12, "rows": 10, "durations": QUICK}
@@ -129,7 +129,7 @@ def test_code_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Mon
             monkeypatch.setenv(name, value)
         stack.enter_context(account.answering())
         program = stack.enter_context(Program(account, monkeypatch))
-        shell = stack.enter_context(Shell(directory, state, variables, _free_port()))
+        shell = stack.enter_context(Shell(directory, state, variables, _free_ports()))
         for example in document(page, Page(program, shell).rules()):
             try:
                 example.evaluate()
@@ -158,11 +158,12 @@ def _variables(base_url: str) -> dict[str, str]:
     }
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _free_ports() -> list[int]:
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in PORTS]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)
