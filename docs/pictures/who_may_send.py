@@ -15,7 +15,7 @@ from segments_async._http.api import SLOTS
 from segments_async._sansio.pace import backoff, outage, scheduler
 from segments_async.results import HeldReason
 
-WIDTH, HEIGHT = 520.0, 1046.0
+WIDTH, HEIGHT = 520.0, 1063.0
 TITLE = "Who may send now"
 DESCRIPTION = (
     "A request is chosen among calls, submits and polls. Submits may have to wait for room. The "
@@ -74,7 +74,7 @@ GATES = (
     GateBox(
         "4  Answers come",
         (
-            f"no answer for {outage.SILENT_FACTOR:g} times the slowest of late, with",
+            f"silence for {outage.SILENT_FACTOR:g} times the slowest recent answer, with",
             f"{outage.SILENT_ABOVE} or more on the wire: closed until one comes",
         ),
         (HeldReason.VENDOR_AWAY,),
@@ -197,7 +197,7 @@ def _draw_answer(diagram: Diagram, y: float, first: float) -> None:
         "pacer stays as it is.",
     )
     below = diagram.paragraph(18, y + height + 28, notes)
-    held = ("In this type: progress.held.reason. Downloads have two more:",)
+    held = ("In typewriter letters: progress.held.reason. Downloads have", "two more reasons:")
     below = diagram.paragraph(18, below + 4, held)
     diagram.text(
         18, below, " and ".join(reason.value for reason in OF_DOWNLOADS), "code soft", size=SMALL
