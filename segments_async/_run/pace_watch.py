@@ -67,9 +67,7 @@ class PaceWatch:
         end = max(before, datetime.now(UTC).timestamp())
         begin = max(before, end - seconds)
         reasons = {} if held is None else {held.reason.value: seconds}
-        self._trace.add(
-            PacePoint(begin, end, seconds, requests, throttled, gate.rate, reasons)
-        )
+        self._trace.add(PacePoint(begin, end, seconds, requests, throttled, gate.rate, reasons))
 
     def keep(self) -> None:
         """Hand the pace to the journal, which stores it with the next events."""

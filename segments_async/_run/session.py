@@ -26,6 +26,7 @@ from segments_async._run.start import Resources, RunStart
 from segments_async._run.telemetry import RunTelemetry
 from segments_async._run.workers import WorkerPool
 from segments_async._sansio.jobs.eta import Running
+from segments_async._sansio.jobs.history import RunHistory, Times
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
 from segments_async._sansio.pace.scheduler import Kind
@@ -63,6 +64,7 @@ class Session(Generic[OutcomeT]):
         self._recorder = start.recorder
         self._options = request.options
         directory = request.destination
+        self._destination = None if directory is None else str(directory.directory)
         manifest = None if directory is None else Manifest(directory.manifest)
         self.outcomes: Outcomes[OutcomeT] = Outcomes(start.name, manifest)
         self._workers = WorkerPool(self._perform)
@@ -225,6 +227,15 @@ class Session(Generic[OutcomeT]):
             fetch_seconds=self.engine.downloads.seconds_each,
         )
         return progress if finished else attrs.evolve(progress, held=self._held_now())
+
+    def history(self) -> RunHistory:
+        """When the run's exports moved on, and its pace."""
+        records = self._recorder.run_state.records
+        return RunHistory(
+            times={i: Times.of(records[i]) for i in self.engine.jobs if i in records},
+            pace=self.pace.points,
+            destination=self._destination,
+        )
 
     def _held_now(self) -> Held | None:
         """What delays the run's requests or downloads by more than their turn."""
