@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from segments_async._report.rows import Problem, Row, RowState, Stage
 from segments_async.results import HeldReason
 
@@ -64,38 +66,61 @@ _DOWNLOAD = (
     "`segments-async download EXPORT_ID --to FILE` fetches its file."
 )
 
-#: For each reason of a hold: a short name, and what it means.
-HELD: dict[HeldReason, tuple[str, str]] = {
-    HeldReason.TICKET_GUARD: (
+
+@attrs.frozen
+class HeldWords:
+    """The words for one reason of a hold.
+
+    Attributes:
+        label: in a picture and a table.
+        by: after "held by".
+        meaning: a sentence or two.
+    """
+
+    label: str
+    by: str
+    meaning: str
+
+
+HELD: dict[HeldReason, HeldWords] = {
+    HeldReason.TICKET_GUARD: HeldWords(
         "Pause after a 500",
+        "the pause after an answer of 500",
         "The vendor answered 500 and opened a support ticket. Nothing was sent for a while.",
     ),
-    HeldReason.VENDOR_AWAY: (
+    HeldReason.VENDOR_AWAY: HeldWords(
         "Vendor away",
+        "a vendor that could not be reached",
         "The API could not be reached. One request at a time was tried.",
     ),
-    HeldReason.STORAGE_AWAY: (
+    HeldReason.STORAGE_AWAY: HeldWords(
         "Storage away",
+        "storage that could not be reached",
         "Storage could not be reached. One download at a time was tried.",
     ),
-    HeldReason.STORAGE_CREDENTIALS: (
+    HeldReason.STORAGE_CREDENTIALS: HeldWords(
         "AWS credentials",
+        "AWS credentials that could not be read",
         "The credentials for s3:// links could not be read or refreshed.",
     ),
-    HeldReason.JOURNAL_AWAY: (
+    HeldReason.JOURNAL_AWAY: HeldWords(
         "Journal away",
+        "a journal that could not be written",
         "The journal could not be written. No export was asked for meanwhile.",
     ),
-    HeldReason.RATE_LIMIT: (
+    HeldReason.RATE_LIMIT: HeldWords(
         "Rate limit",
+        "the vendor's rate limit",
         "The vendor answered 429, or its limit was below one request a second.",
     ),
-    HeldReason.SHARED_LIMIT: (
+    HeldReason.SHARED_LIMIT: HeldWords(
         "Shared limit",
-        "Other processes used the account's limit, too.",
+        "other processes, which share the rate limit",
+        "This process's part of the account's limit was below one request a second.",
     ),
-    HeldReason.JOB_CAP: (
+    HeldReason.JOB_CAP: HeldWords(
         "Cap on exports",
+        "the number of exports that may run at once",
         "As many exports ran as max_pending, or the vendor, admits.",
     ),
 }
@@ -136,11 +161,21 @@ def unfinished_advice(rows: list[Row]) -> str:
 
 def held_label(reason: str) -> str:
     """The short name of a reason; of one that this version doesn't know, the reason itself."""
-    known = HELD.get(HeldReason(reason)) if reason in set(HeldReason) else None
-    return known[0] if known else reason
+    words = _held_words(reason)
+    return reason if words is None else words.label
+
+
+def held_by(reason: str) -> str:
+    """A reason after "held by"."""
+    words = _held_words(reason)
+    return reason if words is None else words.by
 
 
 def held_meaning(reason: str) -> str:
     """What a reason means; empty for one that this version doesn't know."""
-    known = HELD.get(HeldReason(reason)) if reason in set(HeldReason) else None
-    return known[1] if known else ""
+    words = _held_words(reason)
+    return "" if words is None else words.meaning
+
+
+def _held_words(reason: str) -> HeldWords | None:
+    return HELD.get(HeldReason(reason)) if reason in set(HeldReason) else None

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import attrs
 
-from segments_async._report.advice import held_label, held_meaning
+from segments_async._report.advice import held_by, held_label, held_meaning
 from segments_async._report.rows import Problem, Row, RowState
 from segments_async._report.words import counted, in_bytes, in_time, number
 from segments_async._sansio.pace.trace import PacePoint, thinned
@@ -150,18 +150,17 @@ def sentence(view: RunView) -> str:
     left = view.counts[RowState.UNFINISHED]
     failed = view.counts[RowState.NOT_EXPORTED]
     held = holds(view.pace)
-    because = f", {_longest_hold(held[0], view.seconds)}" if held else ""
-    took = f"{in_time(view.seconds)}{because}"
+    took = in_time(view.seconds) + (_longest_hold(held[0]) if held else "")
     if view.live:
         return f"The run is under way: {_of(good, view)} done after {took}{_bad(failed, 0)}."
     if not view.rows:
         return "The run had no segments."
     if good == len(view.rows):
         every = "The one segment is" if good == 1 else f"All {number(good)} segments are"
-        return f"{every} done, in {took}."
+        return f"{every} done, after {took}."
     if left and view.ended_at is None:
         return f"The run is unfinished: {_of(good, view)} done after {took}{_bad(failed, 0)}."
-    return f"{_of(good, view)} done in {took}{_bad(failed, left)}."
+    return f"{_of(good, view)} done after {took}{_bad(failed, left)}."
 
 
 def _of(good: int, view: RunView) -> str:
@@ -179,11 +178,9 @@ def _bad(failed: int, left: int) -> str:
     return f"; {' and '.join(parts)}" if parts else ""
 
 
-def _longest_hold(held: HoldTotal, seconds: float) -> str:
-    share = held.seconds / seconds if seconds else 0.0
-    label = held.label[0].lower() + held.label[1:] if held.label[1:2].islower() else held.label
-    much = "for almost all of it" if share > 0.9 else f"for {in_time(held.seconds)} of it"
-    return f"{much} held by: {label}"
+def _longest_hold(held: HoldTotal) -> str:
+    """``, held for 1 min 00 s of that by the rate limit``."""
+    return f", held for {in_time(held.seconds)} of that by {held_by(held.reason)}"
 
 
 # --------------------------------------------------------------------- what went wrong

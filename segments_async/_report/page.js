@@ -82,7 +82,7 @@
     return chosen ? chosen === "dark" : systemDark.matches;
   };
   function showTheme() {
-    theme.setAttribute("aria-pressed", String(isDark()));
+    theme.textContent = isDark() ? "Light theme" : "Dark theme";
     draw();
   }
   theme.hidden = false;
@@ -103,7 +103,6 @@
     fetch: (i) => ended[i] - complete[i],
     size: (i) => (data.size[i] < 0 ? NaN : data.size[i]),
     note,
-    export: (i) => data.export[i] || "",
   };
   const table = { by: "asked", down: false, page: 0, found: [], order: [] };
   let haystack = null;
@@ -155,8 +154,9 @@
     const state = element("td", "state");
     const [kind, word] = STATES[data.state[i]];
     state.append(element("span", `dot ${kind}`, word));
-    const why = element("td", "note");
-    why.append(element("bdi", "", note(i)));
+    const outcome = element("td", "outcome");
+    outcome.append(element("bdi", "", note(i)));
+    if (data.export[i]) outcome.append(element("span", "id", data.export[i]));
     row.append(
       head,
       state,
@@ -164,8 +164,7 @@
       element("td", "num", seconds(complete[i] - asked[i])),
       element("td", "num", seconds(ended[i] - complete[i])),
       element("td", "num", data.size[i] < 0 ? "–" : inBytes(data.size[i])),
-      why,
-      element("td", "id", data.export[i] || "–"),
+      outcome,
     );
     return row;
   }
@@ -316,6 +315,7 @@
   }
 
   function tick(seconds, step) {
+    if (!seconds) return "0";
     if (step < 1) return `${seconds.toFixed(1)} s`;
     if (step < 60 && seconds < 60) return `${seconds} s`;
     if (step < 60) return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
@@ -447,11 +447,12 @@
     pen.clip();
     for (const [begin, end, length, requests, refused] of shown) {
       if (!length) continue;
-      const wide = Math.max(x(end) - x(begin), 1);
-      pen.fillStyle = paint.sent;
-      pen.fillRect(x(begin), y(requests / length), wide + 0.3, plot.bottom - y(requests / length));
-      pen.fillStyle = paint.failed;
-      pen.fillRect(x(begin), y(refused / length), wide + 0.3, plot.bottom - y(refused / length));
+      const left = Math.round(x(begin));
+      const wide = Math.max(Math.round(x(end)) - left, 1);
+      for (const [name, count] of [["sent", requests], ["failed", refused]]) {
+        pen.fillStyle = paint[name];
+        pen.fillRect(left, y(count / length), wide, plot.bottom - y(count / length));
+      }
     }
     pen.strokeStyle = paint.ink;
     pen.lineWidth = 1.5;
@@ -496,9 +497,10 @@
       for (const point of data.pace) {
         const part = Math.min(1, share(point));
         if (!part || point[1] < span.from || point[0] > span.to) continue;
-        const left = Math.max(plot.left, x(point[0]));
+        const left = Math.max(plot.left, Math.round(x(point[0])));
+        const right = Math.min(Math.round(x(point[1])), plot.right);
         pen.globalAlpha = 0.3 + 0.7 * part;
-        pen.fillRect(left, y, Math.max(Math.min(x(point[1]), plot.right) - left, 2), 14);
+        pen.fillRect(left, y, Math.max(right - left, 2), 14);
       }
       pen.globalAlpha = 1;
     });

@@ -23,8 +23,9 @@ from segments_async._report.data import page_data, script_json
 from segments_async._report.rows import Row, RowState, shown
 from segments_async._report.words import counted, in_time, number
 
-#: Segments that are named for each reason; the table of the page has all of them.
-MOST_NAMED = 50
+#: Segments that are named for each reason: some at once, more on request. The table has all.
+FIRST_NAMED = 8
+MOST_NAMED = 200
 
 #: Reasons that are told.
 MOST_REASONS = 20
@@ -154,14 +155,21 @@ def _verb(rows: Sequence[Row]) -> str:
 
 
 def _failure(title: str, hint: str, rows: Sequence[Row]) -> str:
-    names = "".join(f"<li>{_name(row)}</li>" for row in rows[:MOST_NAMED])
-    hidden = len(rows) - MOST_NAMED
-    more = f"<p>And {number(hidden)} more: the table below has them.</p>" if hidden > 0 else ""
+    names, more = _list(rows[:FIRST_NAMED]), ""
+    if len(rows) > FIRST_NAMED:
+        others = _list(rows[FIRST_NAMED:MOST_NAMED])
+        hidden = len(rows) - MOST_NAMED
+        rest = f"<p>And {number(hidden)} more, in the table below.</p>" if hidden > 0 else ""
+        count = number(len(rows) - FIRST_NAMED)
+        more = f"<details><summary>And {count} more</summary>{others}{rest}</details>"
     kind = "failure unfinished" if rows[0].state is not RowState.NOT_EXPORTED else "failure"
     return (
-        f'<div class="{kind}"><h3>{escape(title)}</h3><p>{_with_code(hint)}</p>'
-        f"<ul>{names}</ul>{more}</div>"
+        f'<div class="{kind}"><h3>{escape(title)}</h3><p>{_with_code(hint)}</p>{names}{more}</div>'
     )
+
+
+def _list(rows: Sequence[Row]) -> str:
+    return f"<ul>{''.join(f'<li>{_name(row)}</li>' for row in rows)}</ul>"
 
 
 def _name(row: Row) -> str:
@@ -217,16 +225,15 @@ def _held(view: RunView) -> str:
     zero = view.begin.timestamp()
     rows = [
         [
-            hold.label,
+            f"{hold.label}\n{hold.meaning}",
             in_time(hold.seconds),
             in_time(hold.first - zero),
             in_time(hold.last - zero),
-            hold.meaning,
         ]
         for hold in holds
     ]
-    heads = ["Reason", "In all", "First seen after", "Last seen after", "Meaning"]
-    return _table("What held the run", heads, rows, numbers=(1, 2, 3))
+    heads = ["Reason", "In all", "First seen after", "Last seen after"]
+    return _table("What held the run", heads, rows)
 
 
 def _slowest(view: RunView) -> str:
@@ -247,6 +254,12 @@ def _slowest(view: RunView) -> str:
     return _table("Slowest exports", heads, rows, numbers=(1, 2, 3))
 
 
+def _heading(text: str) -> str:
+    first, _, second = text.partition("\n")
+    below = f'<span class="sub">{escape(second)}</span>' if second else ""
+    return f"<bdi>{escape(first)}</bdi>{below}"
+
+
 def _seconds(value: float | None) -> str:
     return "\N{EN DASH}" if value is None else in_time(value)
 
@@ -257,7 +270,14 @@ def _table(
     rows: Iterable[Sequence[str]],
     numbers: Sequence[int] | None = None,
 ) -> str:
-    """A table whose first column has the rows' headings; `numbers`: which columns are numbers."""
+    """A table whose first column has the rows' headings, in two lines where they have two.
+
+    Args:
+        caption: of the table.
+        heads: of the columns.
+        rows: texts.
+        numbers: which columns are numbers; None: all but the first.
+    """
     right = set(range(1, len(heads)) if numbers is None else numbers)
     classes = [' class="num"' if n in right else "" for n in range(len(heads))]
     head = "".join(
@@ -265,7 +285,7 @@ def _table(
         for text, kind in zip(heads, classes, strict=True)
     )
     body = "".join(
-        f'<tr><th scope="row"><bdi>{escape(row[0])}</bdi></th>'
+        f'<tr><th scope="row">{_heading(row[0])}</th>'
         + "".join(
             f"<td{kind}>{escape(text)}</td>"
             for text, kind in zip(row[1:], classes[1:], strict=True)
@@ -274,7 +294,7 @@ def _table(
         for row in rows
     )
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{caption}">'
+        f'<div class="scroll" role="region" tabindex="0" aria-label="Table: {caption}">'
         f'<table><caption class="unseen">{caption}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )

@@ -33,6 +33,8 @@ class PaceWatch:
         self._trace = PaceTrace(recorder.trace)
         self._began = self._last = anyio.current_time()
         self._kept = -math.inf
+        #: The last look by the wall clock, which may be set back; the points stay in order.
+        self._at = datetime.now(UTC).timestamp()
         self._requests, self._throttled = gate.requests, gate.throttled
 
     @property
@@ -62,10 +64,9 @@ class PaceWatch:
         if not seconds and not requests:
             return
         self._last, self._requests, self._throttled = now, gate.requests, gate.throttled
-        # The wall clock may be set back meanwhile; the points stay in order.
-        before = self._trace.points[-1].end if self._trace.points else 0.0
-        end = max(before, datetime.now(UTC).timestamp())
-        begin = max(before, end - seconds)
+        end = max(self._at, datetime.now(UTC).timestamp())
+        begin = max(self._at, end - seconds)
+        self._at = end
         reasons = {} if held is None else {held.reason.value: seconds}
         self._trace.add(PacePoint(begin, end, seconds, requests, throttled, gate.rate, reasons))
 
