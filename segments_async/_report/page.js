@@ -457,8 +457,11 @@
     pen.strokeStyle = paint.ink;
     pen.lineWidth = 1.5;
     pen.beginPath();
-    let drawn = false;
+    let [drawn, before] = [false, 0];
     for (const [begin, end, , , , rate] of shown) {
+      // Between two sessions there is no rate.
+      if (begin - before > 0.01 * (span.to - span.from) + 1) drawn = false;
+      before = end;
       if (rate === null) {
         drawn = false;
         continue;
@@ -517,6 +520,7 @@
       drawLanes(paint);
       drawPace(paint);
       drawHeld(paint);
+      if (!document.documentElement.dataset.drawn) performance.mark("drawn");
       document.documentElement.dataset.drawn = "1";
     });
   }
