@@ -19,13 +19,13 @@ from report.browser import chromium, showing
 from report.made import Night
 
 PICTURE = ROOT / "docs/pictures/report.png"
-WIDTH, HEIGHT = 1000, 1560
+WIDTH, HEIGHT = 1000, 1500
 
 
 def main() -> None:
     with chromium() as browser, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
-        path.write_text(Night(300, faults=0.03).report().to_html(), "utf-8")
+        path.write_text(Night(300, faults=0.012).report().to_html(), "utf-8")
         with showing(browser, path, width=WIDTH) as shown:
             shown.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
             shown.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
