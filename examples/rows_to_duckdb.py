@@ -30,8 +30,8 @@ from segments_async import Completed, DownloadError, Export, SegmentsClient, Seg
 #: 2 400 one by one.
 BATCH = 5_000
 
-#: The most memory of DuckDB itself, which would take up to 80 % of the machine's. A file of 205 MB then
-#: needs 255 MiB in all.
+#: The most memory of DuckDB itself, which would take up to 80 % of the machine's. With a file of
+#: 205 MB, the program needs 255 MiB in all.
 MEMORY = "256MB"
 
 #: Attempts to read a file whose connection breaks off. A failed one leaves nothing in the database.
