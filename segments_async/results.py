@@ -341,6 +341,9 @@ class BulkReport(Generic[OutcomeT]):
 class BulkExportError(SegmentsError):
     """Not every segment of a bulk export was exported.
 
+    Raised by :meth:`BulkReport.raise_for_errors` alone. Each entry of ``report.not_exported`` has
+    the error of its segment, and says whether going on later costs no second export.
+
     Attributes:
         report: the outcomes of all segments.
     """

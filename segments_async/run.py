@@ -132,7 +132,8 @@ class BulkRun(Generic[OutcomeT]):
         """Wait for the run's end, and return its report.
 
         Raises:
-            AuthenticationError, PermissionDeniedError: the account ended the run.
+            AuthenticationError: the account ended the run.
+            PermissionDeniedError: the account ended the run.
         """
         session = self._entered()
         outcomes = session.outcomes

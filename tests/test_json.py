@@ -12,8 +12,8 @@ from client.vendor import STEADY, connected
 from jsonschema import Draft202012Validator
 from test_results import COMPLETED, EXPORTED, NOT_FETCHED, NOT_SUBMITTED
 
-from segments_async import BulkReport, Held, HeldReason
-from segments_async.sandbox import PAGE_ACCESS_TOKEN, Fault, Sandbox
+from segments_async import BulkReport, Held, HeldReason, Journal
+from segments_async.sandbox import API_ORIGIN, PAGE_ACCESS_TOKEN, PAGE_API_KEY, Fault, Sandbox
 
 DOCS = Path(__file__).parent.parent / "docs"
 SCHEMA: dict[str, Any] = json.loads((DOCS / "schema.json").read_text())
@@ -60,6 +60,28 @@ async def test_a_run(tmp_path: Path) -> None:
     for line in (tmp_path / "manifest.jsonl").read_text().splitlines():
         check(json.loads(line), "outcome")
     assert {o.name for o in report.not_exported} != {None}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_the_runs_of_a_journal(tmp_path: Path) -> None:
+    """A run's status fits the schema while the run is open, and when it has ended."""
+    sandbox = Sandbox(segments=3, rows=1, durations=STEADY)
+    place = tmp_path / "runs.db"
+    async with connected(sandbox) as client:
+        async with client.open_bulk_export(sandbox.segment_ids, None, journal=place):
+            (live,) = await _statuses(place)
+        await client.bulk_export(sandbox.segment_ids, None, journal=place)
+    (ended,) = await _statuses(place)
+    assert (live["live"], live["ended_at"], live["segments"]) == (True, None, 3)
+    assert (ended["live"], ended["exported"], ended["unfinished"]) == (False, 3, 0)
+
+
+async def _statuses(place: Path) -> list[dict[str, Any]]:
+    journal = await Journal.open(place, api_key=PAGE_API_KEY, base_url=API_ORIGIN)
+    found: list[dict[str, Any]] = [run.to_dict() for run in await journal.runs()]
+    for status in found:
+        check(status, "run_status")
+    return found
 
 
 @pytest.mark.parametrize("outcome", [EXPORTED, COMPLETED, NOT_SUBMITTED, NOT_FETCHED])

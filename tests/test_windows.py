@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ for name in ("fcntl", "grp", "pwd", "termios", "resource"):
 for name in ("register_at_fork", "geteuid", "getuid", "fork", "pread", "pwrite", "O_NOFOLLOW"):
     if hasattr(os, name):
         delattr(os, name)
-del signal.SIGHUP
+del signal.SIGHUP, signal.SIGPIPE
 import anyio
 from segments_async import *
 from segments_async import ConfigurationError, Journal, SegmentsClient
@@ -86,3 +87,37 @@ def test_files_and_journals_are_refused_in_a_sentence(tmp_path: Path) -> None:
 def test_other_modules_are_imported(module: str, tmp_path: Path) -> None:
     """The sandbox's server, and the public journal, can be imported."""
     run(f"import {module}", tmp_path)
+
+
+LISTS = """
+from segments_async.cli import main
+
+os.environ.update(SEGMENTS_API_KEY="a-key", SEGMENTS_ACCESS_TOKEN="a-token")
+sys.argv = ["segments-async", "list", "--json"]
+with account.answering():
+    main()
+"""
+
+EXPORTS = """
+from segments_async.cli import main
+
+sys.argv = ["segments-async", "export", "--sandbox", "--all", "--to", "exports"]
+main()
+"""
+
+
+def test_the_command_lists_segments(tmp_path: Path) -> None:
+    """`list` needs no file, and works."""
+    lines = run(LISTS, tmp_path).splitlines()
+    assert len(lines) == 3
+    assert all(json.loads(line)["segment_id"] for line in lines)
+
+
+def test_the_command_refuses_files_in_a_sentence(tmp_path: Path) -> None:
+    """`export` to a directory ends with exit code 2 and a sentence that names the systems."""
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCK + EXPORTS], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2, done.stderr
+    assert "needs Linux or macOS" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -85,8 +85,9 @@ class Api:
         timeouts = {"connect": timeout, "read": None, "write": None, "pool": None}
         self._timeouts: Mapping[str, float | None] = timeouts
         # Until a caller's client has reported a first step, waiting for its pool can't be told from
-        # waiting for an answer. httpx's PoolTimeout, raised a little earlier, tells them apart.
-        self._first_timeouts: Mapping[str, float | None] = {**timeouts, "pool": 0.9 * timeout}
+        # waiting for an answer. httpx's PoolTimeout tells them apart. It comes well before the
+        # permit's scope ends, since the event loop of a busy machine may stand still for seconds.
+        self._first_timeouts: Mapping[str, float | None] = {**timeouts, "pool": 0.5 * timeout}
         self._queue = PoolQueue(clients, timeout)
         self._notices: set[str] = set()
 

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from segments_async._sansio.jobs.lifecycle import State
+from segments_async.models import iso
 
 _NOT_EXPORTED = (State.REFUSED, State.UNKNOWN, State.FAILED, State.EXPIRED)
 #: States that a later session of an unfinished run leaves again.
@@ -59,6 +60,21 @@ class RunStatus:
     unchanged: int
     not_exported: int
     unfinished: int
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready; the schema is in docs/json.md, and a line of ``runs --json`` has it."""
+        return {
+            "run": self.name,
+            "destination": self.destination,
+            "started_at": iso(self.started_at),
+            "ended_at": iso(self.ended_at),
+            "live": self.live,
+            "segments": self.segments,
+            "exported": self.exported,
+            "unchanged": self.unchanged,
+            "not_exported": self.not_exported,
+            "unfinished": self.unfinished,
+        }
 
 
 def counts(states: Mapping[State, int], *, ended: bool, specified: int | None) -> dict[str, Any]:

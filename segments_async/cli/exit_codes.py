@@ -34,21 +34,25 @@ class Exit(IntEnum):
     SOME_NOT = 1
     USAGE = 2
     REFUSED = 3
-    READER_GONE = 128 + signal.SIGPIPE
+    READER_GONE = 128 + 13  # SIGPIPE, which Windows hasn't
 
 
 class UsageError(Exception):
     """The arguments, or the environment, are wrong."""
 
 
-#: The signals that end a command. SIGHUP: the terminal was closed, or the ssh connection broke.
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
+#: The signals that end a command, and what it says then. SIGHUP, which Windows hasn't: the terminal
+#: was closed, or the ssh connection broke.
 _SENTENCES = {
-    signal.SIGINT: "Interrupted.",
-    signal.SIGTERM: "Terminated.",
-    signal.SIGHUP: "The terminal was closed.",
+    getattr(signal, name): sentence
+    for name, sentence in (
+        ("SIGINT", "Interrupted."),
+        ("SIGTERM", "Terminated."),
+        ("SIGHUP", "The terminal was closed."),
+    )
+    if hasattr(signal, name)
 }
+ENDING: tuple[signal.Signals, ...] = tuple(_SENTENCES)
 
 #: Seconds in which another signal doesn't count as a second one: `timeout` signals both its child
 #: and the child's group, and after a hang-up both the shell and the kernel signal the jobs.
@@ -66,8 +70,11 @@ class Interrupted(Exception):
 
 def ending_signals() -> list[signal.Signals]:
     """The signals that end this command. Under `nohup` SIGHUP is ignored, and stays ignored."""
-    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [number for number in ENDING if not (ignored and number == signal.SIGHUP)]
+    return [
+        number
+        for number in ENDING
+        if number.name != "SIGHUP" or signal.getsignal(number) is not signal.SIG_IGN
+    ]
 
 
 class Signals:

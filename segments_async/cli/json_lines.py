@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from segments_async import RunStatus, without_secret
+from segments_async import without_secret
 from segments_async.cli.wording import in_words
-from segments_async.models import Export
+from segments_async.models import Export, iso
 from segments_async.results import Exported, NotExported
 
 
@@ -27,31 +27,12 @@ def export_line(export: Export) -> dict[str, object]:
         "segment_id": export.segment.segment_id,
         "name": export.segment.name,
         "status": str(export.status),
-        "start_time": _iso(export.start_time),
-        "end_time": _iso(export.end_time),
+        "start_time": iso(export.start_time),
+        "end_time": iso(export.end_time),
         "filename": unsigned(export.filename),
-    }
-
-
-def run_line(run: RunStatus) -> dict[str, object]:
-    """One run of `runs`."""
-    return {
-        "run": run.name,
-        "destination": run.destination,
-        "started_at": _iso(run.started_at),
-        "ended_at": _iso(run.ended_at),
-        "segments": run.segments,
-        "exported": run.exported,
-        "unchanged": run.unchanged,
-        "not_exported": run.not_exported,
-        "unfinished": run.unfinished,
     }
 
 
 def unsigned(link: str | None) -> str | None:
     """The link without its signature, which is a credential for the file."""
     return None if link is None else without_secret(link)
-
-
-def _iso(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat()

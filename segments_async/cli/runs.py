@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from segments_async import Journal, RunSpec, RunStatus
-from segments_async.cli import account, json_lines, summary
+from segments_async.cli import account, summary
 from segments_async.cli.arguments import Hosts, Pace, RunOptions
 from segments_async.cli.exit_codes import Exit, UsageError
 from segments_async.cli.export import ExportCommand, ExportRequest
@@ -23,7 +23,7 @@ async def show(journal: str | None, to: Path | None, terminal: Terminal) -> Exit
     where = place(journal, to)
     found = await (await account.without_token().journal(where)).runs(to)
     if terminal.piped:
-        await terminal.lines.send(*map(json_lines.run_line, found))
+        await terminal.lines.send(*(run.to_dict() for run in found))
     elif found:
         terminal.people.print(summary.runs_table(found))
     if not found:

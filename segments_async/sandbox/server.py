@@ -15,10 +15,16 @@ from datetime import UTC, datetime
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import uvicorn
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+try:
+    import uvicorn
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.types import Receive, Scope, Send
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+except ModuleNotFoundError as missing:
+    raise ModuleNotFoundError(
+        f"the sandbox's server needs {missing.name}: pip install 'segments-async[sandbox]'",
+        name=missing.name,
+    ) from missing
 
 from .answer import Answer, BrokenBody
 from .clock import Clock

@@ -23,7 +23,7 @@ from segments_async.sandbox.server import SandboxServer
 EXPORT = ("export", "--to", "exports", "--all")
 PLACE = ("--to", "exports")
 RUN_KEYS = {
-    "run", "destination", "started_at", "ended_at", "segments", "exported", "unchanged",
+    "run", "destination", "started_at", "ended_at", "live", "segments", "exported", "unchanged",
     "not_exported", "unfinished",
 }  # fmt: skip
 

@@ -196,6 +196,24 @@ def test_serve_ends_with_a_signal(number: signal.Signals) -> None:
     assert run.returncode == 0
 
 
+@pytest.mark.parametrize("package", ["starlette", "uvicorn"])
+def test_a_missing_extra_is_named(package: str) -> None:
+    """Where the server's extra isn't installed, the import's error says which one to install."""
+    program = f"""
+import sys
+sys.modules["{package}"] = None
+try:
+    import segments_async.sandbox.server
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert package in done.stdout
+    assert "pip install 'segments-async[sandbox]'" in done.stdout
+
+
 def test_sandbox_needs_no_server_extra() -> None:
     """Importing the sandbox imports neither starlette nor uvicorn."""
     program = (
