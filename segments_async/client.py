@@ -258,7 +258,7 @@ class SegmentsClient:
 
         Raises:
             APITimeoutError: no answer came in time.
-            APIError: see :mod:`segments_async.errors`.
+            APIError: the request failed; its subclasses say how.
         """
         check_timeout("timeout", timeout)
         self._enter(files=False)
@@ -304,7 +304,7 @@ class SegmentsClient:
         Raises:
             NotFoundError: no such export in this account.
             APITimeoutError: no answer came in time.
-            APIError: see :mod:`segments_async.errors`.
+            APIError: the request failed; its subclasses say how.
         """
         check_timeout("timeout", timeout)
         export_id = export_id_of(export)
@@ -505,8 +505,10 @@ class SegmentsClient:
         The arguments are those of :meth:`open_bulk_export`.
 
         Raises:
-            AuthenticationError, PermissionDeniedError: the account ended the run.
-            ConfigurationError, JournalError: as in :meth:`open_bulk_export`.
+            AuthenticationError: the account ended the run.
+            PermissionDeniedError: the account ended the run.
+            ConfigurationError: as in :meth:`open_bulk_export`.
+            JournalError: as in :meth:`open_bulk_export`.
         """
         run: BulkRun[Any] = BulkRun(self._resources, bulk_export(segments, to, **options))
         del options  # the journal's URL may have a password: errors show this frame's variables

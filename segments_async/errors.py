@@ -53,7 +53,7 @@ JournalReason = Literal[
 
 
 class SegmentsError(Exception):
-    """The root: whatever this library raises on purpose."""
+    """The root of all errors that this library raises on purpose: catch it to catch them all."""
 
     def __init__(self, message: str, **facts: Any) -> None:
         # A message may have a vendor's text in it, and ends up in logs and on terminals.
@@ -74,12 +74,15 @@ def _revive(cls: type[SegmentsError], *args: object) -> SegmentsError:
 class ConfigurationError(SegmentsError):
     """The arguments can't work: bad values, missing or malformed credentials, plain http.
 
-    Nothing was sent.
+    Nothing was sent. The message names the argument or the variable, and what it may be: correct
+    it, trying again changes nothing.
     """
 
 
 class TargetExistsError(ConfigurationError):
     """A file is there already, and ``overwrite`` wasn't given. It was kept.
+
+    Nothing was asked of the vendor. Choose another path, or pass ``overwrite=True``.
 
     Attributes:
         path: the file's.
@@ -92,7 +95,10 @@ class TargetExistsError(ConfigurationError):
 
 
 class APIError(SegmentsError):
-    """A request to the vendor's API failed.
+    """A request to the vendor's API failed, after the attempts that are worth making.
+
+    Raised by single calls; in a bulk run it is the ``error`` of a :class:`NotExported`. Its
+    subclasses say what happened.
 
     Attributes:
         method: the HTTP method, such as ``"POST"``.
@@ -107,7 +113,10 @@ class APIError(SegmentsError):
 
 
 class APIConnectionError(APIError):
-    """The link to the API broke, or the answer took longer than ``request_timeout``.
+    """The connection to the API broke, or the answer took longer than ``request_timeout``.
+
+    The call was tried again before, where that can do no harm. Try later. A submit that may have
+    arrived is a :class:`SubmitUnknownError` instead.
 
     Attributes:
         sent: whether the request may have arrived. False only where it provably didn't (name
@@ -121,7 +130,9 @@ class APIConnectionError(APIError):
 
 
 class APITimeoutError(APIConnectionError):
-    """The ``timeout`` of a call ended before an answer came. The call changes nothing there.
+    """The ``timeout`` of `list_segments` or `get_export` ended before an answer came.
+
+    These calls change nothing at the vendor: call again, with a longer timeout if need be.
 
     Attributes:
         seconds: the timeout.
@@ -135,6 +146,9 @@ class APITimeoutError(APIConnectionError):
 
 class APIStatusError(APIError):
     """The API answered with a status code that isn't success.
+
+    Raised as itself for a code without a class of its own, such as 400: the vendor refuses the
+    request as it is, and the same request would be refused again. ``body`` has the vendor's reason.
 
     Attributes:
         status_code: as answered.
@@ -170,19 +184,33 @@ class APIStatusError(APIError):
 
 
 class AuthenticationError(APIStatusError):
-    """401: the vendor couldn't validate API key and access token. The request isn't repeated."""
+    """401: the vendor couldn't validate API key and access token. The request isn't repeated.
+
+    It ends a bulk run, and stays resumable with a journal. Correct the credentials: they are on the
+    Project Page of the vendor's web application.
+    """
 
 
 class PermissionDeniedError(APIStatusError):
-    """403: the project has no access to the Export API (it takes a Pro or Enterprise plan)."""
+    """403: the project has no access to the Export API (it takes a Pro or Enterprise plan).
+
+    It ends a bulk run. Ask the vendor for access; trying again changes nothing until then.
+    """
 
 
 class NotFoundError(APIStatusError):
-    """404: no such segment or export in this account."""
+    """404: no such segment or export in this account.
+
+    Check the id, and that the credentials are of the project that has it. A segment may have been
+    deleted since it was listed.
+    """
 
 
 class RateLimitedError(APIStatusError):
     """429, in each attempt of one call. The pause after it delays every request of the client.
+
+    Exports of a run are never given up for it: they wait for their turn. Single calls raise it
+    after five attempts. Call later, or find out who else uses the account's limit.
 
     Attributes:
         scope: which limit was hit (``"org"``, ``"account"``, ``"workspace"``...), where the
@@ -193,11 +221,19 @@ class RateLimitedError(APIStatusError):
 
 
 class ServerError(APIStatusError):
-    """5xx. A 500 "will automatically raise a ticket with the Analytics team"."""
+    """5xx: a fault of the vendor's, or of a gateway before it.
+
+    A 500 "will automatically raise a ticket with the Analytics team", so the client sends nothing
+    for a minute or more after one, and doesn't repeat a submit that was answered so. Wait for the
+    vendor to mend it.
+    """
 
 
 class DecodeError(APIError):
     """The API answered with success, and the body isn't as the vendor's page describes it.
+
+    The vendor has changed its answers, or something in between answers in its place. Report it with
+    ``where``.
 
     Attributes:
         where: a JSON path to the fault, such as ``"$[3].segmentId"``; ``"$"`` is the whole body.
@@ -210,7 +246,7 @@ class DecodeError(APIError):
 
 
 class ExportError(SegmentsError):
-    """One export ended without a file.
+    """One export ended without a file. Its subclasses say why.
 
     Attributes:
         segment_id: the segment, or None where only an export id was known.
@@ -227,35 +263,50 @@ class ExportError(SegmentsError):
 
 
 class ExportFailedError(ExportError):
-    """The vendor says FAILED."""
+    """The vendor says FAILED.
+
+    Another export of the segment may succeed: export it again, or pass ``retry_failed`` to a run.
+    """
 
 
 class ExportTimeoutError(ExportError):
     """Time ran out while the vendor was still at work. The export goes on there.
 
-    Hand ``.export`` to :meth:`SegmentsClient.wait_for_export` to go on waiting.
+    Hand ``.export`` to :meth:`SegmentsClient.wait_for_export` to go on waiting. A run with a
+    journal goes on with it in its next session.
     """
 
 
 class ExportExpiredError(ExportError):
-    """The export is complete and its file is gone: files stay "for no more than 48 hours"."""
+    """The export is complete and its file is gone: files stay "for no more than 48 hours".
+
+    Export the segment again, or pass ``on_expired="resubmit"`` to a run.
+    """
 
 
 class SubmitUnknownError(ExportError):
     """The POST was sent, and its answer was lost or has no id: no poll can tell what came of it.
 
     The export may or may not be running at the vendor. The API has no idempotency key, so the POST
-    is never silently repeated. Where the answer has an id that can't go into a URL, the export does
-    run, and ``.export`` has it.
+    is never silently repeated: exporting again may export the segment twice, which is your
+    decision (``on_unknown="resubmit"`` makes it for a run). Where the answer has an id that can't
+    go into a URL, the export does run, and ``.export`` has it.
     """
 
 
 class NotSubmittedError(ExportError):
-    """Nothing was asked of the vendor for this segment; asking later is safe."""
+    """Nothing was asked of the vendor for this segment: a run ended before its turn came.
+
+    Its timeout ended, or its caller left it, or an error of the account ended it. Export the
+    segment later; that is safe.
+    """
 
 
 class DownloadError(SegmentsError):
     """A file could not be fetched whole. The export itself is fine.
+
+    Within 48 hours of its end, hand ``.export`` to :meth:`SegmentsClient.download_export`, or start
+    the run again: the bytes that came are kept. ``reason`` says what has to change before.
 
     Attributes:
         export: the COMPLETE export.
@@ -284,6 +335,9 @@ class DownloadError(SegmentsError):
 
 class JournalError(SegmentsError):
     """The journal can't be used. The library never guesses what a damaged journal said.
+
+    Raised when a run is entered: nothing was asked of the vendor. docs/journal.md says what to do
+    for each ``reason``.
 
     Attributes:
         reason: ``"locked"`` (a live process has the run, or writes without end), ``"damaged"``

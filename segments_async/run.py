@@ -133,7 +133,8 @@ class BulkRun(Generic[OutcomeT]):
         """Wait for the run's end, and return its report.
 
         Raises:
-            AuthenticationError, PermissionDeniedError: the account ended the run.
+            AuthenticationError: the account ended the run.
+            PermissionDeniedError: the account ended the run.
         """
         session = self._entered()
         outcomes = session.outcomes
@@ -150,6 +151,7 @@ class BulkRun(Generic[OutcomeT]):
             started_at=session.started_at,
             ended_at=session.ended_at,
             progress=progress,
+            history=session.history(),
         )
 
     async def __aenter__(self) -> BulkRun[OutcomeT]:

@@ -40,8 +40,10 @@ def _postgresql() -> bool:
 
 _PARTS: dict[str, Callable[[], bool]] = {
     "curl": _on_path("curl"),
+    "jq": _on_path("jq"),
     "nginx": _on_path("nginx"),
     "openssl": _on_path("openssl"),
+    "sqlite3": _on_path("sqlite3"),
     "PostgreSQL": _postgresql,
     "Chromium": _on_path("chromium", "chromium-browser", "google-chrome"),
     "pgbouncer": _on_path("pgbouncer"),

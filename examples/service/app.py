@@ -1,16 +1,21 @@
-"""A FastAPI service that exports segments in the background, and tells how far it is.
+"""A FastAPI service that exports segments in the background, and shows their progress on a page.
 
     pip install 'segments-async[journal]' fastapi uvicorn
-    uvicorn app:app
+    export SEGMENTS_API_KEY=... SEGMENTS_ACCESS_TOKEN=...
+    uvicorn app:app --timeout-graceful-shutdown 5
 
-`POST /exports/{name}` starts the run of that name, or goes on with it after a restart or an error.
-`GET` says how far it is, and `GET /exports/{name}/events` streams that as server-sent events.
+The page is at http://127.0.0.1:8000/. `POST /exports/{name}` starts the run of that name, or goes
+on with it after a restart or an error. `GET /exports/{name}` returns its progress, and
+`GET /exports/{name}/events` streams it as server-sent events.
+
+The service asks nobody for a password: put it behind the one that you have. Without
+`--timeout-graceful-shutdown`, uvicorn waits at its end for each open stream of events, so for the
+run's end. Run one process (no `--workers`): the jobs are in its memory.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -20,8 +25,9 @@ from typing import Annotated, Any
 import anyio
 import fastapi
 from anyio.abc import TaskGroup
-from fastapi import FastAPI, HTTPException
-from fastapi.responses import StreamingResponse
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.responses import FileResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from segments_async import BulkReport, BulkRun, Exported, SegmentsClient, SegmentsError
 
@@ -42,11 +48,14 @@ class Job:
         self.report: BulkReport[Exported] | None = None
         self.error: str | None = None
         self.started = anyio.Event()
+        self.ended = anyio.Event()
 
     @property
     def state(self) -> str:
-        """Where the job is."""
-        return "failed" if self.error is not None else "ended" if self.report else "running"
+        """running, ended (every segment has its outcome), or failed (the run broke off)."""
+        if not self.ended.is_set():
+            return "running"
+        return "failed" if self.error is not None else "ended"
 
     def to_dict(self) -> dict[str, Any]:
         """The job as a response."""
@@ -100,6 +109,7 @@ class Exports:
             job.error = type(error).__name__
         finally:
             job.started.set()
+            job.ended.set()
 
 
 @contextlib.asynccontextmanager
@@ -116,12 +126,24 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
-def job_named(name: str) -> Job:
+def job_named(name: Name) -> Job:
     """The job, or 404."""
     jobs: dict[str, Job] = app.state.exports.jobs
     if name not in jobs:
         raise HTTPException(404, f"no export named {name}")
     return jobs[name]
+
+
+@app.get("/", include_in_schema=False)
+async def page() -> FileResponse:
+    """The page that shows all exports."""
+    return FileResponse(Path(__file__).with_name("page.html"))
+
+
+@app.get("/exports")
+async def jobs() -> dict[str, dict[str, Any]]:
+    """The exports of this process, by name."""
+    return {name: job.to_dict() for name, job in app.state.exports.jobs.items()}
 
 
 @app.post("/exports/{name}", status_code=202)
@@ -132,19 +154,17 @@ async def start(name: Name) -> dict[str, Any]:
 
 
 @app.get("/exports/{name}")
-async def status(name: Name) -> dict[str, Any]:
-    """How far an export is, and why nothing moves."""
-    return job_named(name).to_dict()
+async def status(job: Annotated[Job, Depends(job_named)]) -> dict[str, Any]:
+    """An export's progress, and why nothing moves."""
+    return job.to_dict()
 
 
-@app.get("/exports/{name}/events")
-async def events(name: Name) -> StreamingResponse:
-    """The same as server-sent events, as it changes."""
-    return StreamingResponse(_events(job_named(name)), media_type="text/event-stream")
-
-
-async def _events(job: Job) -> AsyncIterator[str]:
+@app.get("/exports/{name}/events", response_class=EventSourceResponse)
+async def events(job: Annotated[Job, Depends(job_named)]) -> AsyncIterator[ServerSentEvent]:
+    """The same as server-sent events, at most one a second; the last is of the type `end`."""
     await job.started.wait()
     if job.run is not None:
-        async for progress in job.run.changes(1.0):
-            yield f"data: {json.dumps(progress.to_dict())}\n\n"
+        async for _ in job.run.changes(1.0):
+            yield ServerSentEvent(data=job.to_dict())
+    await job.ended.wait()
+    yield ServerSentEvent(data=job.to_dict(), event="end")

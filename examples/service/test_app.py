@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 from segments_async import SegmentsClient
 from segments_async.testing import SegmentsSandbox
 
+SEGMENTS = 8
+
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.segments_virtual_time,
-    pytest.mark.segments_sandbox(segments=20),
+    pytest.mark.segments_sandbox(segments=SEGMENTS),
 ]
 
 
@@ -37,7 +40,7 @@ async def test_a_night(service: httpx.AsyncClient, segments_sandbox: SegmentsSan
     segments_sandbox.storage_away(600)
     job = await ended(service)
     assert job["state"] == "ended"
-    assert job["progress"]["exported"] == 20
+    assert job["progress"]["exported"] == SEGMENTS
 
 
 async def test_a_lost_answer(service: httpx.AsyncClient, segments_sandbox: SegmentsSandbox) -> None:
@@ -60,12 +63,37 @@ async def test_why_nothing_moves(
 
 
 async def test_events(service: httpx.AsyncClient) -> None:
-    """The stream of events ends with the run, and its last event has every segment."""
+    """The stream of events ends with the run, and its last event says so and has every segment."""
     await service.post(NIGHT)
-    stream = (await service.get("/exports/night/events")).text
-    events = [json.loads(line[6:]) for line in stream.splitlines() if line]
-    assert events[-1]["exported"] == 20
+    stream = (await service.get(f"{NIGHT}/events")).text
+    *changes, end = [event.splitlines() for event in stream.split("\n\n") if event]
+    moves = [json.loads(line[6:])["progress"] for (line,) in changes if line.startswith("data: ")]
+    assert [move["exported"] for move in moves] == sorted(move["exported"] for move in moves)
+    assert end[0] == "event: end"
+    assert json.loads(end[1][6:]) == (await service.get(NIGHT)).json()
+    assert json.loads(end[1][6:])["progress"]["exported"] == SEGMENTS
     assert (await service.get("/exports/other/events")).status_code == 404
+
+
+async def test_events_of_a_failed_export(
+    service: httpx.AsyncClient, segments_sandbox: SegmentsSandbox
+) -> None:
+    """An export that could not begin has one event, with its error."""
+    segments_sandbox.accept_only("another key", "another token")
+    await service.post(NIGHT)
+    event, data = (await service.get(f"{NIGHT}/events")).text.splitlines()[:2]
+    assert event == "event: end"
+    assert json.loads(data[6:])["state"] == "failed"
+    assert "401" in json.loads(data[6:])["error"]
+
+
+async def test_the_page(service: httpx.AsyncClient) -> None:
+    """The page is there, loads nothing from anywhere, and finds each export in the list."""
+    page = (await service.get("/")).text
+    assert "default-src 'none'" in page
+    assert re.findall(r"""(?:src|href)=|https?:|@import|url\(""", page) == []
+    await service.post(NIGHT)
+    assert list((await service.get("/exports")).json()) == ["night"]
 
 
 @pytest.mark.parametrize("name", ["%2e%2e", "runs.db"])

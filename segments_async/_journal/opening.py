@@ -37,6 +37,7 @@ from segments_async._journal.tables import (
     shared_runs,
     with_checksum,
 )
+from segments_async._journal.traces import load_trace
 from segments_async._sansio.jobs.replay import records
 from segments_async.errors import ConfigurationError, JournalError
 
@@ -120,8 +121,12 @@ def read_run(
         log = Log(database.reading, row["id"])
         known = records(log)
     known = in_present_directory(known, row["destination"], former)
+    with database.reading() as reader:
+        trace = load_trace(reader, row["id"])
     high_water = _high_water_file(journal, row)
-    return OpenedRun(database.backend, connection, lock, row, known, log, high_water, set_aside)
+    return OpenedRun(
+        database.backend, connection, lock, row, known, log, high_water, set_aside, trace
+    )
 
 
 def _found_or_new(

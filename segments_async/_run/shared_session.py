@@ -25,18 +25,20 @@ from segments_async._pace.sharing import Sharing
 from segments_async._run.job import Job
 from segments_async._run.manifest import Manifest
 from segments_async._run.outcomes import Outcomes
+from segments_async._run.pace_watch import PaceWatch
 from segments_async._run.part_session import PartOutcomes, PartSession
-from segments_async._run.recorder import GuardWriter
+from segments_async._run.recorder import GuardWriter, Recorder
 from segments_async._run.request import RunRequest, unusable_id
 from segments_async._run.session import GUARD_AT_THE_END, first_error
 from segments_async._run.start import Resources, restore_guard, start_with
 from segments_async._sansio.api.wire import is_id
 from segments_async._sansio.files.naming import file_name
 from segments_async._sansio.jobs.decisions import on_interrupt, recorded_outcome
+from segments_async._sansio.jobs.history import RunHistory, Times
 from segments_async._sansio.jobs.journal_outage import LONGEST_OUTAGE
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.parts import SharedView, wants_more
-from segments_async._sansio.jobs.record import NEW
+from segments_async._sansio.jobs.record import NEW, ExportRecord
 from segments_async._sansio.pace.backoff import LONGEST_GUARD
 from segments_async._telemetry.guard import log
 from segments_async.errors import JournalError, SegmentsError
@@ -130,6 +132,8 @@ class SharedSession(Generic[OutcomeT]):
         gate = resources.gate
         self._requests_before, self._throttled_before = gate.requests, gate.throttled
         self._errors_before = self._errors_counted = gate.guard.internal_errors
+        self.pace: PaceWatch = PaceWatch(gate, Recorder(), lambda: self.progress().held)
+        self._records: dict[str, ExportRecord] = {}
         self._away_since: float | None = None
         self._news = anyio.Event()
         self.started_at: datetime = datetime.now(UTC)
@@ -166,6 +170,7 @@ class SharedSession(Generic[OutcomeT]):
                     sharing = Sharing(self._resources.gate, self._shared.journal)
                     await sharing.join()
                     tasks.start_soon(sharing.keep, done)
+                    tasks.start_soon(self.pace.watch, done)
                     await self._share(sessions)
                 finally:
                     done.set()
@@ -340,6 +345,7 @@ class SharedSession(Generic[OutcomeT]):
 
     async def _finish(self) -> None:
         self.ended_at = datetime.now(UTC)
+        self.pace.look()
         with anyio.CancelScope(shield=True):
             await self.outcomes.write()
             with anyio.move_on_after(GUARD_AT_THE_END):
@@ -356,7 +362,9 @@ class SharedSession(Generic[OutcomeT]):
             JournalError: the journal can't be read.
         """
         own = {outcome.segment_id for outcome in self.outcomes.told}
-        others = [one for one in await self._shared.whole() if one.segment_id not in own]
+        recorded = await self._shared.whole()
+        self._records = {one.segment_id: one.record for one in recorded}
+        others = [one for one in recorded if one.segment_id not in own]
         known = own.union(one.segment_id for one in others)
         outcomes: list[Outcome] = [*cast(list[Outcome], self.outcomes.told)]
         outcomes += map(self._recorded, others)
@@ -379,6 +387,15 @@ class SharedSession(Generic[OutcomeT]):
             held=None,
         )
         return cast(list[OutcomeT | NotExported], outcomes), progress
+
+    def history(self) -> RunHistory:
+        """When the exports of all processes moved on, as `whole` read it, and this one's pace."""
+        destination = self._request.destination
+        return RunHistory(
+            times={one: Times.of(record) for one, record in self._records.items()},
+            pace=self.pace.points,
+            destination=None if destination is None else str(destination.directory),
+        )
 
     def _recorded(self, one: Recorded) -> Outcome:
         """The outcome of a segment of another process, by the journal's record of it.

@@ -16,7 +16,13 @@ class BrokenBody(ConnectionError):
 
 @frozen
 class Reply:
-    """A status, a body, and the headers of this reply alone."""
+    """A status, a body, and the headers of this reply alone.
+
+    Attributes:
+        status: of HTTP.
+        body: whole, or in pieces.
+        headers: names in lower case.
+    """
 
     status: int
     body: bytes | Iterable[bytes] = b""
@@ -27,18 +33,27 @@ class Reply:
 class Answer:
     """One answer of the sandbox: the vendor's reply, and the faults of its connection.
 
-    Header names are in lower case.
+    Attributes:
+        status: of HTTP.
+        headers: names in lower case.
+        body: whole, or in pieces.
+        entry: of the record.
+        lost: where not ``"no"``, the client gets not a byte, and the connection breaks.
+        unreachable: the connection was never made, and nothing was sent.
+        cut_after: bytes of the body that go out before the connection breaks; None for all.
+        delay: seconds that the answer is held back, besides the latency.
+        rate: bytes/s of the connection; None for as many as it takes.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes | Iterable[bytes]
     entry: Entry
-    lost: Lost = "no"  # before or after: the client gets not a byte, and the connection breaks
-    unreachable: bool = False  # the connection was never made: nothing was sent
-    cut_after: int | None = None  # bytes of the body that go out before the connection breaks
-    delay: float = 0.0  # seconds that the answer is held back, besides the latency
-    rate: float | None = None  # bytes/s of the connection; None: as many as it takes
+    lost: Lost = "no"
+    unreachable: bool = False
+    cut_after: int | None = None
+    delay: float = 0.0
+    rate: float | None = None
 
     @classmethod
     def whole(cls, entry: Entry, reply: Reply, date: str, rate: float | None) -> Answer:

@@ -24,10 +24,15 @@ class DurationLaw(Protocol):
 
 @frozen
 class Durations:
-    """A lognormal law, cut at `longest` seconds. With `sigma=0` all exports take `median` seconds.
+    """A lognormal law. With ``sigma=0`` all exports take `median` seconds.
 
     Exports "typically complete within a matter of seconds, but can potentially take up to several
     hours".
+
+    Attributes:
+        median: seconds within which half of the exports end.
+        sigma: how far durations spread, as of a lognormal law.
+        longest: seconds at which longer durations are cut.
     """
 
     median: float = field(default=4.0, validator=validators.ge(0))

@@ -18,10 +18,21 @@ from .request import error
 
 @frozen(kw_only=True)
 class Fault:
-    """A fault of one request. Use the constants and the class methods to make one."""
+    """A fault of one request. Use the constants and the class methods to make one.
+
+    Attributes:
+        unreachable: no connection is made.
+        lost: whether the answer is lost, before or after the vendor acted.
+        reply: answered instead of the true reply; None for the true one.
+        acts: whether the vendor does what is asked.
+        change: changes the body of the true reply; None leaves it.
+        cut_after: bytes of the body after which the connection breaks; None for none.
+        delay: seconds that the answer is late.
+        length: the Content-Length; ``"true"`` for the true one, None for none.
+    """
 
     UNREACHABLE: ClassVar[Fault]
-    """No connection is made: nothing is sent, and the record has no entry."""
+    """No connection is made. Nothing is sent, and the record has no entry."""
     LOST_BEFORE: ClassVar[Fault]
     """The connection breaks before the vendor acts."""
     LOST_AFTER: ClassVar[Fault]

@@ -59,9 +59,12 @@ def _times_rise(instance: object, attribute: object, value: Steps) -> None:  # n
 
 @frozen
 class TokenBucket:
-    """`rate` requests/s, of which `burst` requests may be saved up; the bucket starts full.
+    """A bucket that fills evenly, and starts full.
 
-    `steps`, `((seconds, rate), ...)`, set other rates from these times on.
+    Attributes:
+        rate: requests/s.
+        burst: requests that may be saved up.
+        steps: ``((seconds, rate), ...)`` sets other rates from these times on.
     """
 
     rate: float = field(validator=validators.gt(0))
@@ -128,7 +131,13 @@ class _Bucket:
 
 @frozen
 class FixedWindow:
-    """`limit` requests in each window of `seconds`; at 0, `phase` seconds of one have passed."""
+    """A number of requests in each window of time.
+
+    Attributes:
+        limit: requests in a window.
+        seconds: of a window.
+        phase: seconds of a window that have passed at time 0.
+    """
 
     limit: int = field(validator=validators.ge(1))
     seconds: float = field(validator=validators.gt(0))
@@ -174,12 +183,15 @@ class _Window:
 class ContendedLimit:
     """A limit that other users of the account use as well.
 
-    `used_up`, `((since, until), ...)`: from `since` to `until`, in seconds, the other users take
-    all that the limit grants, so every request here is refused. A span of no length takes the rest
-    of the budget at that time. `used`, `((seconds, requests), ...)`: at these times the other users
-    take so many requests of the rest. `limit` None: no limit outside of the spans.
-
     The Retry-After of a refused request is the limit's own, without the other users.
+
+    Attributes:
+        limit: of the account; None for no limit outside of the spans.
+        used_up: ``((since, until), ...)``: in these spans, in seconds, the other users take all
+            that the limit grants, so that every request here is refused. A span of no length takes
+            the rest of the budget at that time.
+        used: ``((seconds, requests), ...)``: at these times the other users take so many requests
+            of the rest.
     """
 
     limit: TokenBucket | FixedWindow | None

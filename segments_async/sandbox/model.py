@@ -18,6 +18,7 @@ from . import chance, page
 from .answer import Answer, Reply
 from .clock import Clock, Timeline, http_date
 from .content import Content
+from .description import openapi_json
 from .exports import PAGE_EXPORT, DurationLaw, Durations, Export, Exports, export_json
 from .faults import Fault, Rule, Script, Shares
 from .limits import ContendedLimit, FixedWindow, TokenBucket
@@ -37,7 +38,34 @@ class Sandbox:
     """An account at the vendor, and the files of its exports.
 
     Answers depend on the options, on `seed` and on the order of the calls. `now` is in seconds
-    since `epoch`, and never goes back. docs/sandbox.md describes the options.
+    since `epoch`, and never goes back.
+
+    Args:
+        segments: number of segments, the page's first; 0 for none.
+        rows: of each file; 0 for the header alone.
+        seed: of all that is drawn.
+        durations: how long exports take.
+        limit: of the account's requests; None for no limit.
+        retry_after: the form of Retry-After with each 429; None for no Retry-After.
+        max_pending: exports running at once; None for any number.
+        failed: share of exports that end FAILED.
+        internal_errors: share of API requests answered 500.
+        gateway_errors: share answered 502, 503 or 504.
+        lost_before: share whose answer is lost before the vendor acted.
+        lost_after: share whose answer is lost after the vendor acted.
+        latency: median seconds of an API request.
+        file_lifetime: seconds for which a file is stored.
+        link_lifetime: seconds for which a link opens.
+        file_host: abilities of the file host.
+        epoch: the wall time at `now` 0.
+        api_origin: of the in-process transport.
+        files_origin: of the in-process transport.
+
+    Attributes:
+        record: every request that arrived.
+
+    Raises:
+        ValueError: an option that can't be.
     """
 
     def __init__(
@@ -220,6 +248,9 @@ class Sandbox:
                 return Answer(0, {}, b"", entry, unreachable=True)
             rule = None
         self.record.begin(entry)
+        if entry.kind == "openapi":  # not the vendor's: no account, no limit, no fault
+            entry.acted = True
+            return self._sent(entry, Reply(200, openapi_json(self.api_origin), JSON), now)
         refused = self._refusal(entry, request)
         if refused is not None:
             return self._sent(entry, refused, now)

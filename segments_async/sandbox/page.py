@@ -13,6 +13,9 @@ FILES_ORIGIN: Final = "https://s3.us-east-1.amazonaws.com"
 LIST_PATH: Final = "/service/v1/segments/list"
 EXPORT_PATH: Final = "/service/v1/segments/export/"
 
+OPENAPI_PATH: Final = "/openapi.json"
+"""The description of the API. The vendor serves none: this path is the sandbox's own."""
+
 PAGE_API_KEY: Final = "5a6646c4-ae5a-4de4-9d47-eb6f228405b2"
 PAGE_ACCESS_TOKEN: Final = "nux06hkn870v0ni4fhtd81kf"  # noqa: S105 (the page publishes it)
 PAGE_SEGMENT_ID: Final = "82200474-c131-4f7b-a35e-381469af31a7"

@@ -8,7 +8,7 @@ from typing import Literal
 
 from attrs import define
 
-Kind = Literal["list", "submit", "poll", "root", "file", "other"]
+Kind = Literal["list", "submit", "poll", "root", "openapi", "file", "other"]
 Lost = Literal["no", "before", "after"]
 Origin = Literal["api", "files"]
 
@@ -19,23 +19,40 @@ class Entry:
 
     Times are in the sandbox's seconds. A benchmark has a million entries: so they have slots, share
     their strings with the export, and keep headers for the file origin only.
+
+    Attributes:
+        at: when the request arrived.
+        origin: ``"api"`` or ``"files"``.
+        method: of HTTP.
+        path: with its query on the file origin.
+        kind: the request's purpose, such as ``"submit"``.
+        segment_id: of the request or of its export; None where neither is known.
+        export_id: of the request, or of the export that it began; None where there is none.
+        ended_at: when the answer had gone out, or its connection broke; None until then.
+        status: of the answer; None where there was none.
+        acted: whether the vendor did what was asked (of a POST: began an export).
+        lost: whether the answer was lost, before or after the vendor acted.
+        authorized: whether the request had an Authorization header.
+        headers: of a request to the file host; None for the API's.
+        sent: bytes of the answer's body that went out.
+        number: from 1, in the order of arrival; 0 where the request never arrived.
     """
 
-    at: float  # when the request arrived
+    at: float
     origin: Origin
     method: str
-    path: str  # with its query on the file origin
+    path: str
     kind: Kind
-    segment_id: str | None = None  # of the request or of its export; None where neither is known
-    export_id: str | None = None  # of the request, or of the export that it began
-    ended_at: float | None = None  # when the answer had gone out, or its connection broke
-    status: int | None = None  # the answer's; None: there was none
-    acted: bool = False  # the vendor did what was asked (of a POST: began an export)
-    lost: Lost = "no"  # the answer was lost, before or after the vendor acted
+    segment_id: str | None = None
+    export_id: str | None = None
+    ended_at: float | None = None
+    status: int | None = None
+    acted: bool = False
+    lost: Lost = "no"
     authorized: bool = False
     headers: Mapping[str, str] | None = None
-    sent: int = 0  # bytes of the answer's body that went out
-    number: int = 0  # from 1, in the order of arrival; 0: the request never arrived
+    sent: int = 0
+    number: int = 0
 
 
 class Record:

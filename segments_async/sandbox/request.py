@@ -66,6 +66,8 @@ def kind_of(method: str, path: str) -> Kind:
             return "list"
         case "GET" if path in ("", "/"):
             return "root"
+        case "GET" if path == page.OPENAPI_PATH:
+            return "openapi"
         case "GET" if path.startswith(page.EXPORT_PATH):
             export_id = path[len(page.EXPORT_PATH) :]
             return "poll" if export_id and "/" not in export_id else "other"

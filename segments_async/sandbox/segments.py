@@ -41,7 +41,18 @@ def quoted(text: str | None) -> str:
 
 @frozen
 class Segment:
-    """A User Segment; the fields of the page's "User Segment Object Response"."""
+    """A User Segment; the fields of the page's "User Segment Object Response".
+
+    Attributes:
+        segment_id: the id.
+        name: for people.
+        description: for people; None for none.
+        category: for people; None for none.
+        type: ``"Static"`` or ``"Dynamic"``.
+        last_run: as printed; None where it never ran.
+        project_id: of the account.
+        text: the segment's JSON, as the page prints it.
+    """
 
     segment_id: str
     name: str

@@ -22,14 +22,16 @@ class FileHost:
     """The abilities of the file host; by default those of S3 for objects uploaded in one part."""
 
     ranges: bool = True
-    """False: ranges and conditions are ignored."""
+    """Whether ranges and conditions are understood; where they aren't, they are ignored."""
     etag: Literal["md5", "parts", "weak"] | None = "md5"
-    """`parts`: S3's ETag of an object uploaded in parts, which is no MD5. None: no ETag."""
+    """The quoted MD5, or ``"parts"``, S3's ETag of an object uploaded in parts, which is no MD5, or
+    ``"weak"``, a weak one; None for no ETag."""
     last_modified: bool = True
+    """Whether answers have a Last-Modified."""
     gzip: bool = False
     """Objects are stored gzip-encoded, and served so, whatever the request accepts."""
     rate: float | None = None
-    """Bytes/s of each connection (S3: 50 to 100 million); None: as many as it takes."""
+    """The bytes/s of each connection (S3 has 50 to 100 million); None for as many as it takes."""
 
     def describe(self, content: Content | Compressed, stored: datetime) -> dict[str, str]:
         """The headers of an object."""

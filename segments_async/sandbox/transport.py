@@ -18,6 +18,12 @@ class SandboxTransport(httpx.AsyncBaseTransport):
     The sandbox's time is `anyio.current_time()`, so virtual time works; its 0 is the time of the
     first request. Several transports may share a sandbox, also one after another in several event
     loops. A request to an origin that isn't the sandbox's fails to connect.
+
+    Args:
+        sandbox: that answers.
+
+    Attributes:
+        sandbox: that answers.
     """
 
     def __init__(self, sandbox: Sandbox) -> None:

@@ -56,7 +56,7 @@ _FREE = authorization(FREE_API_KEY, FREE_ACCESS_TOKEN).reveal()
 
 
 class SandboxOptions(TypedDict, total=False):
-    """The options of `segments_async.sandbox.Sandbox`; docs/sandbox.md says what they mean."""
+    """The options of `segments_async.sandbox.Sandbox`, which says what they mean."""
 
     segments: int
     rows: int

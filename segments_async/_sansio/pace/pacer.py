@@ -3,7 +3,7 @@
 The vendor's page says 429 and no number. So the pacer sends evenly, a little faster with every
 accepted request, until a 429 says that the rate was too high. Then it holds all requests, sends
 single probes until one is accepted, and goes on at the rate that was evidently granted.
-docs/decisions.md has the reasoning, docs/pacing.md the measurements.
+docs/decisions.md has the reasoning, docs/measurements.md the measurements.
 
 Words: a *block* is the time from a 429 to the first accepted probe after it. An *interval* is the
 time from the end of one block to the next 429. The limit is *sought* until it is *granted*, which
@@ -96,9 +96,9 @@ class Pacer:
         if rate is not None and not rate > 0:
             raise ConfigurationError(f"rate: requests/s above zero, not {rate!r}")
         known = rate if rate is not None and rate < math.inf else None
-        #: Whether the limit is learnt, and not given by the caller.
+        #: Whether the limit is learnt. False where the caller gave a rate.
         self.learns: bool = rate is None
-        #: One for each client of the pacer: all look again at what may go when the pace changes.
+        #: The clients of this pacer. Each looks again at what may go when the pace changes.
         self.leaders: WeakSet[Leader] = WeakSet()
         #: The part of the limit that this pacer has among the account's processes.
         self.share: Share = Share()
