@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import resource
 import statistics
 import sys
 import tempfile
@@ -34,7 +35,7 @@ MOST_SECONDS = 10.0
 _HEAD = (
     "journal", "processes", "exports", "kills", "twice or lost, half files", "unknown",
     "429", "time / least time", "statements / export", "commits / export",
-    "s until a part goes on",
+    "processor ms / export", "s until a part goes on",
 )  # fmt: skip
 
 
@@ -55,7 +56,9 @@ class Row:
 
 def measure(directory: Path, seed: int, plan: Plan, name: str, journal: str | None) -> Row:
     """Let the processes work, and count."""
+    before = _processor_seconds()
     found = share(directory, seed, plan, journal)
+    processor = _processor_seconds() - before
     api = found.sandbox.record.api()
     throttled = len(found.sandbox.record.throttled())
     least = (len(api) - throttled - plan.limit.burst) / plan.limit.rate
@@ -76,12 +79,19 @@ def measure(directory: Path, seed: int, plan: Plan, name: str, journal: str | No
         f"{found.seconds / least:.2f}",
         f"{statements:.1f}",
         f"{written['c'] / exports:.2f}",
+        f"{1000 * processor / exports:.1f}",
         f"{statistics.median(delays):.1f}, at most {max(delays):.1f}" if delays else "",
     )
     for complaint in found.complaints[:20]:
         print(f"  {complaint}")
     slow = any(delay > MOST_SECONDS for delay in delays)
     return Row(found, not found.complaints and not slow, texts)
+
+
+def _processor_seconds() -> float:
+    """Of all processes that have ended: their starts are included, and the sandbox isn't."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _delays(directory: Path, kills: Sequence[float]) -> list[float]:

@@ -144,7 +144,7 @@ def _found_or_new(
     check_destination(row, destination)
     if name is not None and is_shared(connection, row["id"]):
         raise ConfigurationError(
-            f"run {name} is shared by several processes, and this call opens runs of its own. "
+            f"run {name} is shared by several processes, and can't be opened for one alone. "
             "Nothing was sent; shared=True joins the run, and another name starts a new one"
         )
     return row
