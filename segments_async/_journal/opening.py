@@ -115,7 +115,7 @@ def read_run(
     # The run is locked: no other process appends to its log while the log is read.
     log = Log(database.reading, row["id"])
     known = records(log)
-    _check_seen(database, journal, row, log.number)
+    check_seen(database, journal, row, log.number)
     set_aside = SetAside.of(journal, row)
     if lock is not None and _take_back(connection, set_aside, log, row["id"]):
         log = Log(database.reading, row["id"])
@@ -280,7 +280,7 @@ def _was_moved(run: Row[Any], destination: str, journal: str) -> bool:
     return all(mark.run != run.name for mark in marks(run.destination, journal))
 
 
-def _check_seen(database: Database, journal: str, row: Mapping[str, Any], number: int) -> None:
+def check_seen(database: Database, journal: str, row: Mapping[str, Any], number: int) -> None:
     """Refuse a log with fewer events than are known to have been durable."""
     if row["destination"] is None:
         return

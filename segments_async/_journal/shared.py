@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ import attrs
 from sqlalchemy import Connection, func, insert, select, update
 
 from segments_async._journal.database import Database, read_guard
-from segments_async._journal.high_water import marks
+from segments_async._journal.high_water import HighWaterFile, marks, remove_mark
 from segments_async._journal.log import Log
 from segments_async._journal.moves import (
     follow_moves,
@@ -32,6 +32,7 @@ from segments_async._journal.opening import (
     check_destination,
     check_lock,
     check_missing,
+    check_seen,
     find_run,
     is_part_of,
     is_shared,
@@ -146,6 +147,7 @@ def join(database: Database, destination: str | None, name: str, spec: RunSpec) 
                 f"run {name} is a run of one process at a time, and can't be joined. Nothing was "
                 "sent; another name starts a shared run"
             )
+        check_seen(database, journal, row, 0)
         _check_parts_seen(database, connection, journal, row)
         round_ = 0
         if row["ended_at"] is None:
@@ -153,6 +155,7 @@ def join(database: Database, destination: str | None, name: str, spec: RunSpec) 
             _add_to_spec(connection, row["id"], spec)
     database.on_tables_committed()
     remove_files(old_files)
+    tidy(database, destination)
     ended = row["ended_at"] is not None
     return Joined(row["id"], name, parse_time(row["started_at"]), round_, ended)
 
@@ -282,6 +285,43 @@ def finish(database: Database, run_id: int) -> tuple[bool, list[str]]:
         connection.execute(update(runs).where(runs.c.id == run_id).values(ended))
         drop_spec(connection, run_id)
     return True, []
+
+
+def tidy(database: Database, destination: str | None) -> None:
+    """Replace the marks of an ended shared run's parts in this directory by one of the run itself.
+
+    Otherwise a directory would have a hundred more after each night. And a part that went on in the
+    same directory of another machine has left a mark here that says it is unfinished for ever.
+    """
+    if destination is None:
+        return
+    with database.reading() as connection:
+        journal = database.backend.identity(connection)
+        found = [seen for seen in marks(destination, journal) if seen.run.startswith(PART)]
+        ended = _ended_runs(connection, {seen.run for seen in found})
+    for seen in found:
+        whole_run = ended.get((seen.run, seen.started_at))
+        if whole_run is not None:
+            mark = HighWaterFile(destination, journal, *whole_run)
+            mark.write(0, finished=True)
+            mark.close()
+            remove_mark(destination, journal, seen.run, seen.started_at)
+
+
+def _ended_runs(
+    connection: Connection, names: Collection[str]
+) -> Mapping[tuple[str, str], tuple[str, str]]:
+    """Name and start of the ended shared run of each of these parts, by the part's own."""
+    part, run = runs.alias(), runs.alias()
+    query = (
+        select(part.c.name, part.c.started_at, run.c.name, run.c.started_at)
+        .select_from(parts)
+        .join(part, parts.c.run_id == part.c.id)
+        .join(run, parts.c.shared_id == run.c.id)
+        .where(run.c.ended_at.is_not(None))
+    )
+    rows = [tuple(row) for row in connection.execute(query)] if names else []
+    return {(row[0], row[1]): (row[2], row[3]) for row in rows if row[0] in names}
 
 
 @attrs.frozen

@@ -83,6 +83,10 @@ class SharedRunLog:
         """Write the run's end, if it has come; see `shared.finish`."""
         return await self.journal.ask(partial(shared.finish, run_id=self.joined.run_id))
 
+    async def tidy(self, destination: str) -> None:
+        """Replace the marks of ended runs' parts in this directory; see `shared.tidy`."""
+        await self.journal.ask(partial(shared.tidy, destination=destination))
+
     async def whole(self) -> list[shared.Recorded]:
         """Every segment of the run, as the journal has it."""
         run_id = self.joined.run_id

@@ -235,14 +235,21 @@ class SharedSession(Generic[OutcomeT]):
         if self._live or self._wanted or not view.is_over(round_):
             return False
         if view.ended or view.round > round_:
+            await self._tidy()
             return True
         over, missing = await self._shared.finish()
+        if over:
+            await self._tidy()
         files = self._request.destination is not None
         # Another process's, which is gone: its id alone is known here.
         self._wanted = [(one, file_name(one, None) if files else None) for one in missing]
         if missing:
             self._news.set()
         return over
+
+    async def _tidy(self) -> None:
+        if self._request.destination is not None:
+            await self._shared.tidy(str(self._request.destination.directory))
 
     def _on_away(self, error: JournalError) -> None:
         """The journal is away: go on with the parts. Raises the error where that takes too long."""

@@ -148,7 +148,11 @@ async def test_two_processes_join_one_run(where: str, tmp_path: Path) -> None:
         assert Counter(o.source for o in report.exported) == {
             "exported": len(own), "resumed": 60 - len(own),
         }  # fmt: skip
-    [status] = await (await opened(where)).runs()
+    journal = await opened(where)
+    [status] = await journal.runs()
+    page = await journal.report_html("nightly")
+    assert all(segment_id in page for segment_id in sandbox.segment_ids)
+    assert len(list((tmp_path / "out" / ".segments-async").glob("seen-*"))) == 1
     assert (status.name, status.exported, status.unfinished) == ("nightly", 60, 0)
     assert status.ended_at is not None
     assert not status.live
@@ -334,9 +338,27 @@ async def test_an_older_copy_of_the_journal(tmp_path: Path) -> None:
         await process.work()
     shutil.copy(copy, where)
     before = len(sandbox.record)
-    with pytest.raises(JournalError) as caught:
+    with pytest.raises(JournalError, match="has the run as unfinished") as caught:
         async with joined(sandbox, str(where), tmp_path / "out"):
             pass
+    assert caught.value.reason == "damaged"
+    assert len(sandbox.record) == before
+
+
+async def test_an_older_copy_during_the_run(tmp_path: Path) -> None:
+    """The same of an unfinished run, whose parts have marks of their own."""
+    sandbox = sandbox_of(100, limit=TokenBucket(4, 4))
+    where, copy = tmp_path / "runs.db", tmp_path / "copy.db"
+    for seconds in (2, 12):
+        async with joined(sandbox, str(where), tmp_path / "out"):
+            await anyio.sleep(seconds)
+        if not copy.exists():
+            shutil.copy(where, copy)
+    shutil.copy(copy, where)
+    before = len(sandbox.record)
+    with pytest.raises(JournalError, match="durable") as caught:
+        async with joined(sandbox, str(where), tmp_path / "out") as process:
+            await process.work()
     assert caught.value.reason == "damaged"
     assert len(sandbox.record) == before
 
