@@ -77,7 +77,9 @@ class Session(Generic[OutcomeT]):
         self._workers = WorkerPool(self._perform)
         self._watch = RequestWatch()
         self._posts: set[Permit] = set()
-        self._telemetry = RunTelemetry(start.name, start.recorder.run_state, len(request.segments))
+        self._telemetry = RunTelemetry(
+            start.name, start.recorder.run_state, len(request.segments), is_part=start.is_part
+        )
         self.engine: Engine[OutcomeT] = Engine(
             resources, request, start, self._workers, self.outcomes, self._telemetry, self.stop
         )

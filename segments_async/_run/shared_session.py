@@ -31,6 +31,7 @@ from segments_async._run.recorder import GuardWriter, Recorder
 from segments_async._run.request import RunRequest, unusable_id
 from segments_async._run.session import GUARD_AT_THE_END, first_error
 from segments_async._run.start import Resources, restore_guard, start_with
+from segments_async._run.telemetry import log_began, log_ended
 from segments_async._sansio.api.wire import is_id
 from segments_async._sansio.files.naming import file_name
 from segments_async._sansio.jobs.decisions import on_interrupt, recorded_outcome
@@ -143,6 +144,7 @@ class SharedSession(Generic[OutcomeT]):
 
     async def run(self) -> None:
         """Work until the whole run is over. An error is raised to the callers that iterate."""
+        log_began(self.name, len(self._request.segments))
         try:
             if not self._shared.joined.ended:
                 # Not in the scopes below: each part's session ends by itself, and tells the rest.
@@ -274,7 +276,7 @@ class SharedSession(Generic[OutcomeT]):
                 await part.log.aclose()
             raise
         # Without the journal: this process has one membership in the limit, and not one for a part.
-        start = attrs.evolve(start, name=self.name, journal=None)
+        start = attrs.evolve(start, name=self.name, journal=None, is_part=True)
         session = PartSession[OutcomeT](
             self._resources,
             request,
@@ -361,6 +363,8 @@ class SharedSession(Generic[OutcomeT]):
                 except JournalError as exc:
                     self.outcomes.error = self.outcomes.error or exc
         self.outcomes.finish()
+        seconds = (self.ended_at - self.started_at).total_seconds()
+        log_ended(self.name, self.progress(), seconds, self.outcomes.error)
 
     async def whole(self) -> tuple[list[OutcomeT | NotExported], Progress]:
         """The outcomes of all processes, as far as they are recorded, and their counts.

@@ -121,6 +121,7 @@ class RunStart:
         files_present: segments whose files, as far as the records have files, are in their place.
         durations: seconds that the segments' last exports took, by segment id.
         journal: by which the account's processes share its limit; None where there is none.
+        is_part: whether it is a part of a shared run.
     """
 
     name: str
@@ -130,6 +131,7 @@ class RunStart:
     files_present: Collection[str] = ()
     durations: Mapping[str, float] = attrs.field(factory=dict[str, float])
     journal: SqlJournal | None = None
+    is_part: bool = False
 
 
 async def start_run(resources: Resources, request: RunRequest) -> RunStart:
