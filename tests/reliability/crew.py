@@ -163,16 +163,22 @@ def share(directory: Path, seed: int, plan: Plan, journal: str | None = None) ->
         crew.work()
     found.complaints += crew.complaints
     found.kills = crew.kills
-    for job in jobs:
-        found.outcomes = load(Path(job.told).read_text())
-        found.own.append(load(Path(f"{job.told}.own").read_text()))
-        found.complaints += unaccounted(sandbox, contents, found.outcomes, killed=plan.kills > 0)
+    told = [load(Path(job.told).read_text()) for job in jobs]
+    found.outcomes = told[0]
+    found.own = [load(Path(f"{job.told}.own").read_text()) for job in jobs]
+    found.complaints += unaccounted(sandbox, contents, found.outcomes, killed=plan.kills > 0)
+    if any(_facts(one) != _facts(told[0]) for one in told):
+        found.complaints.append("two processes report different ends of the run")
     found.complaints += duplicates(sandbox.record)
     found.complaints += half_files(contents, directory / "exports")
     found.complaints += _told_twice(found.own, killed=plan.kills > 0)
     api = sandbox.record.api()
     found.seconds = api[-1].at - api[0].at
     return found
+
+
+def _facts(outcomes: Sequence[Told]) -> set[tuple[str, str | None, str | None]]:
+    return {(told.segment_id, told.error, told.sha256) for told in outcomes}
 
 
 def _told_twice(own: Sequence[Sequence[Told]], *, killed: bool) -> list[str]:
