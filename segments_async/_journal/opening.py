@@ -112,10 +112,12 @@ def read_run(
     Raises:
         JournalError: the log is damaged, or the journal is an older copy.
     """
-    # The run is locked: no other process appends to its log while the log is read.
+    # The run is locked: no other process appends to its log while the log is read. Should a lock
+    # ever lie, the mark is no newer than the log, since it is read first.
+    seen = mark_of(journal, row)
     log = Log(database.reading, row["id"])
     known = records(log)
-    check_seen(database, journal, row, log.number)
+    check_seen(database, seen, row, log.number)
     set_aside = SetAside.of(journal, row)
     if lock is not None and _take_back(connection, set_aside, log, row["id"]):
         log = Log(database.reading, row["id"])
@@ -280,13 +282,20 @@ def _was_moved(run: Row[Any], destination: str, journal: str) -> bool:
     return all(mark.run != run.name for mark in marks(run.destination, journal))
 
 
-def check_seen(database: Database, journal: str, row: Mapping[str, Any], number: int) -> None:
-    """Refuse a log with fewer events than are known to have been durable."""
+def mark_of(journal: str, row: Mapping[str, Any]) -> HighWaterMark | None:
+    """The run's own mark; None where there is none."""
     if row["destination"] is None:
-        return
+        return None
     # By its name, and not among all: a directory may have thousands.
-    path = mark_path(row["destination"], journal, row["name"], row["started_at"])
-    seen = HighWaterMark.read(path)
+    return HighWaterMark.read(
+        mark_path(row["destination"], journal, row["name"], row["started_at"])
+    )
+
+
+def check_seen(
+    database: Database, seen: HighWaterMark | None, row: Mapping[str, Any], number: int
+) -> None:
+    """Refuse a log with fewer events than are known to have been durable."""
     if seen is None:
         return
     if seen.events > number:

@@ -36,6 +36,7 @@ from segments_async._journal.opening import (
     find_run,
     is_part_of,
     is_shared,
+    mark_of,
     new_run,
     older_copy,
     read_run,
@@ -147,7 +148,7 @@ def join(database: Database, destination: str | None, name: str, spec: RunSpec) 
                 f"run {name} is a run of one process at a time, and can't be joined. Nothing was "
                 "sent; another name starts a shared run"
             )
-        check_seen(database, journal, row, 0)
+        check_seen(database, mark_of(journal, row), row, 0)
         _check_parts_seen(database, connection, journal, row)
         round_ = 0
         if row["ended_at"] is None:
