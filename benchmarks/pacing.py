@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import random
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -66,6 +67,7 @@ def measure(
     scenario: Scenario, name: str, client: clients.Client, share: float, seed: int
 ) -> Result:
     """Run the client in virtual time, and judge it by the sandbox's record."""
+    random.seed(seed)  # our client's own chance: the jitter of its probes
     sandbox = scenario.sandbox(seed)
     durations = [sandbox.duration(segment_id) for segment_id in sandbox.segment_ids]
     bound = bounds(scenario, durations, share)

@@ -71,9 +71,9 @@ class Way:
 _NEW, _INTENT, _SUBMITTED, _COMPLETE, _FETCHING, _DONE = 150.0, 350.0, 496.0, 602.0, 712.0, 824.0
 
 PLACES = {
-    State.NEW: Place(_LEFT, _NEW, ("not requested", "it waits its turn"), "plain"),
+    State.NEW: Place(_LEFT, _NEW, ("not requested", "waiting its turn"), "plain"),
     State.INTENT: Place(_LEFT, _INTENT, ("on the wire", "the POST is sent"), "blue"),
-    State.SUBMITTED: Place(_LEFT, _SUBMITTED, ("running", "at the vendor"), "blue"),
+    State.SUBMITTED: Place(_LEFT, _SUBMITTED, ("running", "pending, is polled"), "blue"),
     State.COMPLETE: Place(
         _LEFT,
         _COMPLETE,
@@ -84,7 +84,7 @@ PLACES = {
     State.FETCHING: Place(
         _LEFT,
         _FETCHING,
-        ("downloading", "bytes in a .part"),
+        ("downloading", "fetching to a .part"),
         "blue",
         {Event.RESUMED: ("later: polled again",)},
     ),

@@ -78,9 +78,9 @@ TRACES = {
     "trace-discovery": Trace(
         title="Finding a limit of 100 requests/s",
         description=(
-            "The client's rate grows from 10/s to over 300/s in three seconds, as long as the "
+            "The client's rate grows from 10/s to over 400/s in four seconds, as long as the "
             "limit's burst of 200 lasts. The first refusals stop it. After a few seconds of "
-            "search the rate stays just below the limit of 100/s, and a few requests are refused."
+            "search the rate stays near the limit of 100/s, and a few requests are refused."
         ),
         exports=2_000,
         limit=TokenBucket(100, 200),
@@ -119,7 +119,7 @@ TRACES = {
         title="A limit that is used up at the start",
         description=(
             "Another program has used the account up: all requests of the first 30 seconds are "
-            "refused. The client sends ten probes in that time. When a probe is granted, the rate "
+            "refused. The client sends nine probes in that time. When a probe is granted, the rate "
             "grows until it meets the limit of 20/s."
         ),
         exports=500,

@@ -15,7 +15,7 @@ from segments_async._http.api import SLOTS
 from segments_async._sansio.pace import backoff, outage, scheduler
 from segments_async.results import HeldReason
 
-WIDTH, HEIGHT = 520.0, 1046.0
+WIDTH, HEIGHT = 520.0, 1063.0
 TITLE = "Who may send now"
 DESCRIPTION = (
     "A request is chosen among calls, submits and polls. Submits may have to wait for room. The "
@@ -74,7 +74,7 @@ GATES = (
     GateBox(
         "4  Answers come",
         (
-            f"no answer for {outage.SILENT_FACTOR:g} times the slowest of late, with",
+            f"silence for {outage.SILENT_FACTOR:g} times the slowest recent answer, with",
             f"{outage.SILENT_ABOVE} or more on the wire: closed until one comes",
         ),
         (HeldReason.VENDOR_AWAY,),
@@ -100,6 +100,7 @@ SUBMITS_WAIT = (
 )
 
 _GATE_X, _GATE_WIDTH, _BUS, _BETWEEN = 116.0, 390.0, 22.0, 20.0
+_FIRST_GATE = 340.0
 _MIDDLE = _GATE_X + _GATE_WIDTH / 2
 
 
@@ -126,7 +127,7 @@ def draw() -> str:
     diagram.text(18, 30, "Which request is next?", "bold", size=16)
     _draw_queues(diagram)
     diagram.text(18, 322, "May it go now?", "bold", size=16)
-    bottom, first = _draw_gates(diagram, 340)
+    bottom, first = _draw_gates(diagram, _FIRST_GATE)
     _draw_answer(diagram, bottom, first)
     return diagram.svg()
 
@@ -148,14 +149,16 @@ def _draw_queues(diagram: Diagram) -> None:
     diagram.box(180, 46, 160, submits, colour="blue")
     diagram.box(346, 46, 160, polls)
     diagram.arrow(((260, 127), (260, 148)), colour="blue")
-    below = 148 + diagram.box(180, 148, 326, wait, colour="blue")
-    diagram.arrow(((_MIDDLE, below), (_MIDDLE, 340)), colour="blue")
-    diagram.label(_MIDDLE + 9, below + 25, ("the next one of all",), anchor="start")
+    below = 148 + diagram.box(180, 148, 296, wait, colour="blue")
+    diagram.arrow(((_MIDDLE, below), (_MIDDLE, _FIRST_GATE)), colour="blue")
+    for x in (168, 491):  # calls and polls
+        diagram.arrow(((x, 127), (x, _FIRST_GATE)))
+    diagram.label(_MIDDLE + 9, below + 25, ("the next request",), anchor="start")
     turn = (
         "While submits and",
-        "polls both wait, every",
-        f"{1 / _SHARE:.0f}th of these requests",
-        "is a poll",
+        "polls both wait,",
+        f"every {1 / _SHARE:.0f}th of these",
+        "requests is a poll",
         f"(poll_share {_SHARE:g}).",
     )
     diagram.paragraph(18, 180, turn)
@@ -194,7 +197,7 @@ def _draw_answer(diagram: Diagram, y: float, first: float) -> None:
         "pacer stays as it is.",
     )
     below = diagram.paragraph(18, y + height + 28, notes)
-    held = ("In this type: progress.held.reason. Downloads have two more:",)
+    held = ("In typewriter letters: progress.held.reason. Downloads have", "two more reasons:")
     below = diagram.paragraph(18, below + 4, held)
     diagram.text(
         18, below, " and ".join(reason.value for reason in OF_DOWNLOADS), "code soft", size=SMALL
