@@ -304,7 +304,7 @@ def own_figures(seeds: int) -> None:
 
 
 def draw(folder: Path) -> None:
-    """The pictures of docs/pacing.md (needs matplotlib)."""
+    """The pictures of the pages on the pace (needs matplotlib)."""
     import pacing_pictures
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The pictures of docs/pacing.md, drawn from runs of the real clients in virtual time.
+"""The pictures of two pages, pacing and measurements, drawn from runs in virtual time.
 
 `python benchmarks/pacing.py --draw docs/pictures` draws them (extra `bench`). The scenarios are
 smaller than the tables', so that drawing takes minutes. The same runs give the same files, byte for

@@ -8,6 +8,7 @@ name that is in neither list is a warning, and so an error.
 from __future__ import annotations
 
 import builtins
+import re
 import zlib
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,8 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms import SphinxTransform
+
+from segments_async import S3_HOSTS
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -62,10 +65,10 @@ nitpick_ignore = [
 autoclass_content = "class"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_preserve_defaults = True
 intersphinx_mapping: dict[str, tuple[str, str]] = {}
 autodoc_default_options = {"members": True, "exclude-members": "__init__"}
 python_maximum_signature_line_length = 88
+python_use_unqualified_type_names = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -80,6 +83,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 # The `*` before keyword-only arguments.
 llms_txt_suppress_unknown_node_warnings = ["abbreviation"]
+llms_txt_suffix_mode = "replace"
 llms_txt_description = metadata.metadata("segments-async")["Summary"]
 
 #: Pages beside the README are pages of the site, too: their file in the repository, and here.
@@ -117,6 +121,18 @@ class TypeLinks(SphinxTransform):
                 node["reftarget"] = TYPES.get(node["reftarget"], node["reftarget"])
                 if hasattr(builtins, node["reftarget"]):
                     node["reftarget"] = f"builtins.{node['reftarget']}"
+
+
+class Dashes(SphinxTransform):
+    """An en dash between an argument's name and its meaning, where Sphinx writes two hyphens."""
+
+    default_priority = 200
+
+    def apply(self, **_: Any) -> None:
+        """Replace the hyphens."""
+        for text in list(self.document.findall(nodes.Text)):
+            if text == " -- ":
+                text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
 
 
 class RepositoryLinks(SphinxTransform):
@@ -188,22 +204,43 @@ def show_keywords(_: Sphinx) -> None:
 
 
 #: Classes that a program gets and never makes: their arguments are the library's own matter.
-GIVEN = {"BulkRun", "ExportBody", "Journal"}
+GIVEN = {
+    *("Activity", "Answer", "BulkReport", "BulkRun", "Completed", "Entry", "ExportBody"),
+    *("Exported", "ExportedFile", "Held", "Journal", "NotExported", "Progress", "Record"),
+    *("RunSpec", "RunStatus"),
+}
 
 
-def hide_arguments(
-    _app: Sphinx, what: str, name: str, _object: Any, _options: Any, _signature: str, result: str
-) -> tuple[str, str] | None:
+def shorten_signature(
+    _app: Sphinx, what: str, name: str, _object: Any, _options: Any, signature: str, result: str
+) -> tuple[str | None, str]:
     """Show the name alone of an error, and of a class that a program never makes."""
-    hidden = what == "exception" or (what == "class" and name.rpartition(".")[2] in GIVEN)
-    return ("", result) if hidden else None
+    if what == "exception" or (what == "class" and name.rpartition(".")[2] in GIVEN):
+        return "", result
+    return signature and signature.replace(repr(S3_HOSTS), "S3_HOSTS"), result
+
+
+def write_docstring(
+    _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]
+) -> None:
+    """Show an attribute's type beside its name, and link the pages that docstrings name."""
+    text = "\n".join(lines)
+    text = re.sub(
+        r"^(\.\. attribute:: .*\n)((?: .*\n|\n)*?)\n(   :type: .*)$",
+        r"\1\3\n\2",
+        text,
+        flags=re.MULTILINE,
+    )
+    lines[:] = re.sub(r"docs/([a-z-]+)\.md", r":doc:`/\1`", text).split("\n")
 
 
 def setup(app: Sphinx) -> None:
     """Register what only this site needs."""
     app.add_transform(RepositoryLinks)
     app.add_transform(TypeLinks)
+    app.add_transform(Dashes)
     app.connect("config-inited", link_external_types, priority=100)
     app.connect("builder-inited", show_keywords)
-    app.connect("autodoc-process-signature", hide_arguments)
+    app.connect("autodoc-process-signature", shorten_signature)
+    app.connect("autodoc-process-docstring", write_docstring, priority=900)
     app.add_lexer("crontab", BashLexer)

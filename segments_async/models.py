@@ -13,21 +13,27 @@ class SegmentType(StrEnum):
     """Whether a segment is refreshed ("One-time" and "Daily" in the vendor's web application)."""
 
     STATIC = "Static"
+    """Made once, so that its users don't change."""
     DYNAMIC = "Dynamic"
+    """Refreshed by the vendor, daily."""
 
 
 class ExportStatus(StrEnum):
     """Where an export stands at the vendor."""
 
     PENDING = "PENDING"
+    """The vendor works on it."""
     COMPLETE = "COMPLETE"
+    """Its file is there, for 48 hours."""
     FAILED = "FAILED"
+    """It ended without a file."""
 
 
 class OutputFormat(StrEnum):
     """The format of the exported file: "currently only CSV is supported"."""
 
     CSV = "csv"
+    """Comma-separated values, with a header."""
 
 
 @attrs.frozen

@@ -3,7 +3,7 @@
 The vendor's page says 429 and no number. So the pacer sends evenly, a little faster with every
 accepted request, until a 429 says that the rate was too high. Then it holds all requests, sends
 single probes until one is accepted, and goes on at the rate that was evidently granted.
-docs/decisions.md has the reasoning, docs/pacing.md the measurements.
+docs/decisions.md has the reasoning, docs/measurements.md the measurements.
 
 Words: a *block* is the time from a 429 to the first accepted probe after it. An *interval* is the
 time from the end of one block to the next 429. The limit is *sought* until it is *granted*, which
