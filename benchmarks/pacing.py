@@ -8,13 +8,13 @@ write instead, against the clairvoyant bound. Prints tables; every figure follow
     python benchmarks/pacing.py --only 300 --seeds 2
     python benchmarks/pacing.py --rivals        # the other clients beside ours, one seed
     python benchmarks/pacing.py --large         # 100 000 exports
-    python benchmarks/pacing.py --draw docs/pictures
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
+import random
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -67,6 +67,7 @@ def measure(
     scenario: Scenario, name: str, client: clients.Client, share: float, seed: int
 ) -> Result:
     """Run the client in virtual time, and judge it by the sandbox's record."""
+    random.seed(seed)  # our client's own chance: the jitter of its probes
     sandbox = scenario.sandbox(seed)
     durations = [sandbox.duration(segment_id) for segment_id in sandbox.segment_ids]
     bound = bounds(scenario, durations, share)
@@ -121,7 +122,7 @@ def _job(arguments: tuple[Scenario, float, int]) -> Result:
     return measure(scenario, f"ours, {share:g}", clients.ours(share=share), share, seed)
 
 
-def _rival_job(arguments: tuple[Scenario, str]) -> Result:
+def rival_job(arguments: tuple[Scenario, str]) -> Result:
     scenario, name = arguments
     known: dict[str, clients.Client] = {
         "naive": clients.naive,
@@ -189,7 +190,7 @@ def rivals_table(scenarios: Sequence[Scenario], processes: int) -> None:
         if s.exports <= MOST_WITHOUT_LIMITER or name not in WITHOUT_LIMITER
     ]
     with multiprocessing.Pool(processes) as pool:
-        results = pool.map(_rival_job, jobs, chunksize=1)
+        results = pool.map(rival_job, jobs, chunksize=1)
     print("\nSeed 1, share 0.2: makespan over the bound, and the share of 429s.\n")
     print("| scenario | " + " | ".join(RIVALS) + " |")
     print("|---" * (len(RIVALS) + 1) + "|")
@@ -300,17 +301,6 @@ def own_figures(seeds: int) -> None:
     print(f"| noticed later than max(2 s, 5 %), not saturated | {100 * late:.1f} % | 5 % |")
 
 
-# --------------------------------------------------------------------- pictures
-
-
-def draw(folder: Path) -> None:
-    """The pictures of the pages on the pace (needs matplotlib)."""
-    import pacing_pictures
-
-    folder.mkdir(parents=True, exist_ok=True)
-    pacing_pictures.draw_all(folder)
-
-
 def _chosen(only: str | None, *, quick: bool) -> Iterator[Scenario]:
     for scenario in SCENARIOS:
         if quick:
@@ -326,19 +316,16 @@ def main() -> int:
     parser.add_argument("--rivals", action="store_true")
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--figures", action="store_true")
-    parser.add_argument("--draw", type=Path)
     parser.add_argument("--only")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
-    if options.draw:
-        draw(options.draw)
-    elif options.large:
+    if options.large:
         met = own_table([LARGE], options.seeds, options.processes)
         told = measure(LARGE, "told the rate", clients.told(LARGE.true_rate), 0.2, 1)
         print(f"\nTold the rate, seed 1, share 0.2: {told.makespan:.3f} of the bound.")
         return 0 if met else 1
-    elif options.rivals:
+    if options.rivals:
         rivals_table(list(_chosen(options.only, quick=options.quick)), options.processes)
     elif options.figures:
         own_figures(options.seeds)

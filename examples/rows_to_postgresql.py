@@ -14,16 +14,25 @@ unless you give another): no export is requested twice, and what is loaded isn't
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sys
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 
 import anyio
 import psycopg
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from segments_async import Completed, DownloadError, Export, SegmentsClient, SegmentsError
+from segments_async import (
+    Completed,
+    DownloadError,
+    Export,
+    ExportBody,
+    SegmentsClient,
+    SegmentsError,
+)
 
 #: Segments that are loaded at once, each over a connection of its own.
 LOADERS = 4
@@ -54,39 +63,47 @@ SET export_id = excluded.export_id, name = excluded.name, loaded_at = excluded.l
 """
 
 
-class Loader:
-    """Loads segments over one connection to the database.
+@contextlib.asynccontextmanager
+async def connected(database: str) -> AsyncGenerator[psycopg.AsyncConnection]:
+    """One connection for each segment: none is idle for the hours that an export may take."""
+    connecting = psycopg.AsyncConnection.connect(database, autocommit=True, connect_timeout=30)
+    # Shielded: of a connection that is cancelled while it is made, psycopg leaves the socket open.
+    with anyio.CancelScope(shield=True) as scope:
+        async with await connecting as connection:
+            scope.shield = False
+            yield connection
 
-    Attributes:
-        failed: by segment id, why its rows are not loaded.
-    """
 
-    def __init__(
-        self, client: SegmentsClient, connection: psycopg.AsyncConnection, failed: dict[str, str]
-    ) -> None:
-        self._client = client
-        self._connection = connection
-        self.failed = failed
+async def replace(connection: psycopg.AsyncConnection, body: ExportBody) -> None:
+    """Put the rows of the body in the place of the segment's: all of them, or none."""
+    segment = body.export.segment
+    key = {"segment_id": segment.segment_id}
+    count = 0
+    async with connection.transaction():
+        named = {**key, "export_id": body.export.export_id, "name": segment.name}
+        await connection.execute(BEGIN, named)
+        await connection.execute("DELETE FROM segment_rows WHERE segment_id = %(segment_id)s", key)
+        async with connection.cursor().copy("COPY segment_rows FROM STDIN") as copy:
+            async for row in body.rows():
+                await copy.write_row((segment.segment_id, json.dumps(row, ensure_ascii=False)))
+                count += 1
+        await connection.execute(
+            "UPDATE segment_loads SET rows = %(rows)s WHERE segment_id = %(segment_id)s",
+            {**key, "rows": count},
+        )
 
-    async def load_all(self, exports: MemoryObjectReceiveStream[Export]) -> None:
-        """Load each export that comes. An error of one is kept; one of the database is raised."""
-        async for export in exports:
-            if await self._is_loaded(export):
-                continue
-            try:
-                await self._load_patiently(export)
-            except SegmentsError as error:
-                self.failed[export.segment.segment_id] = str(error)
 
-    async def _is_loaded(self, export: Export) -> bool:
+async def load(client: SegmentsClient, database: str, export: Export) -> None:
+    """Read the export's file into the database, unless it is there."""
+    async with connected(database) as connection:
         query = "SELECT 1 FROM segment_loads WHERE segment_id = %s AND export_id = %s"
-        found = await self._connection.execute(query, (export.segment.segment_id, export.export_id))
-        return await found.fetchone() is not None
-
-    async def _load_patiently(self, export: Export) -> None:
+        found = await connection.execute(query, (export.segment.segment_id, export.export_id))
+        if await found.fetchone() is not None:
+            return
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                await self._load(export)
+                async with client.open_export(export) as body:
+                    await replace(connection, body)
             except DownloadError as error:
                 if error.reason != "broken" or attempt == ATTEMPTS:
                     raise
@@ -94,33 +111,13 @@ class Loader:
             else:
                 return
 
-    async def _load(self, export: Export) -> None:
-        segment = export.segment
-        key = {"segment_id": segment.segment_id}
-        count = 0
-        async with self._client.open_export(export) as body, self._connection.transaction():
-            await self._connection.execute(
-                BEGIN, {**key, "export_id": export.export_id, "name": segment.name}
-            )
-            await self._connection.execute(
-                "DELETE FROM segment_rows WHERE segment_id = %(segment_id)s", key
-            )
-            async with self._connection.cursor().copy("COPY segment_rows FROM STDIN") as copy:
-                async for row in body.rows():
-                    await copy.write_row((segment.segment_id, json.dumps(row, ensure_ascii=False)))
-                    count += 1
-            await self._connection.execute(
-                "UPDATE segment_loads SET rows = %(rows)s WHERE segment_id = %(segment_id)s",
-                {**key, "rows": count},
-            )
-
 
 async def load_segments(client: SegmentsClient, database: str, run: str) -> dict[str, str]:
     """Export all segments, and load their rows.
 
     Args:
         client: of the account.
-        database: the URL of the database, `postgresql://...`.
+        database: the URL of the database, `postgresql://...`. The journal is there, too.
         run: the run's name in the journal.
 
     Returns:
@@ -131,16 +128,19 @@ async def load_segments(client: SegmentsClient, database: str, run: str) -> dict
         ExceptionGroup: of psycopg's errors, where the database failed.
     """
     failed: dict[str, str] = {}
-    async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+    async with connected(database) as connection:
         await connection.execute(TABLES)
     segments = await client.list_segments()
-    # A stream without a buffer: the exports wait at the vendor until a loader is free.
+    # A stream without a buffer: exports wait at the vendor until a loader is free.
     send, receive = anyio.create_memory_object_stream[Export]()
 
     async def loader(exports: MemoryObjectReceiveStream[Export]) -> None:
-        connecting = psycopg.AsyncConnection.connect(database, autocommit=True)
-        async with exports, await connecting as connection:
-            await Loader(client, connection, failed).load_all(exports)
+        async with exports:
+            async for export in exports:
+                try:
+                    await load(client, database, export)
+                except SegmentsError as error:
+                    failed[export.segment.segment_id] = str(error)
 
     async with (
         client.open_bulk_export(segments, None, journal=database, run=run) as outcomes,

@@ -23,7 +23,7 @@ WIDTH = 5.0
 #: Colours of data, light and dark. Those of one chart differ in lightness, too.
 ACCEPTED = ("#9fc5e8", "#2f5f8a")
 REFUSED = ("#d4570a", "#ff9d4d")
-AWAY = ("#b9a3d0", "#7a6496")
+AWAY = ("#6a3d9a", "#c3a5e8")
 LIMIT = ("#2a2d31", "#f0f3f6")
 RATE = ("#0b62a5", "#7cc4f8")
 SERIES = (
@@ -61,7 +61,8 @@ STYLE: dict[Any, Any] = {
     "ytick.labelcolor": INK,
     "grid.color": EDGE,
     "grid.linewidth": 0.7,
-    "hatch.linewidth": 0.8,
+    "figure.constrained_layout.h_pad": 0.1,
+    "figure.constrained_layout.w_pad": 0.12,
     "legend.frameon": False,
     "legend.fontsize": 10,
     "legend.handlelength": 1.6,
@@ -79,7 +80,9 @@ def svg(figure: Figure, title: str, description: str) -> str:
     text = file.getvalue()
     text = text[text.index("<svg ") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    # Of the fonts that matplotlib names, the reader has another one.
     text = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 sans-serif", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: sans-serif", text)
     head = (
         f'<title id="title">{escape(title)}</title>\n'
         f'<desc id="description">{escape(description)}</desc>\n'

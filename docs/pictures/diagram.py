@@ -205,7 +205,9 @@ class Diagram:
     ) -> None:
         """Draw the label of an arrow, its lines centred at y, on a halo that hides lines below."""
         y -= (len(lines) - 1) * (SMALL + 3) / 2 - SMALL * 0.35
+        room = self.width - x - 4 if anchor == "start" else 2 * min(x, self.width - x)
         for line in lines:
+            self._check_room(line, SMALL, look, room)
             self.text(x, y, line, f"halo {look}".strip(), anchor=anchor, size=SMALL)
             y += SMALL + 3
 

@@ -4,17 +4,18 @@
     python docs/pictures/draw.py NAME...    # some of them, such as `who-may-send trace-window`
     python docs/pictures/draw.py --list     # their names
 
-The diagrams need nothing but the library. The charts and the pictures of the command need the extra
-`bench`. The same code gives the same bytes: no date, no random id, no font of one machine.
+The diagrams need nothing but the library, the pictures of the command the extra `dev`, and the
+charts the extra `bench`. The same code gives the same bytes: no date, no random id, no font of one
+machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,10 +26,8 @@ import journal_and_files
 import life_of_an_export
 import who_may_send
 
-Draw = Callable[[], str]
-
 #: Drawn from tables and constants of the code, in milliseconds.
-DIAGRAMS: Mapping[str, Draw] = MappingProxyType(
+DIAGRAMS: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "life-of-an-export": life_of_an_export.draw,
         "journal-and-files": journal_and_files.draw,
@@ -36,14 +35,17 @@ DIAGRAMS: Mapping[str, Draw] = MappingProxyType(
     }
 )
 
+#: What the command prints, in virtual time: a second or two for each.
+TERMINALS = (
+    "cli-help",
+    "cli-list",
+    "cli-export",
+    "cli-held",
+    "cli-summary-with-failures",
+    "cli-runs",
+)
 
-def _trace(name: str) -> str:
-    import pace_traces  # only here: needs matplotlib
-
-    return pace_traces.draw(name)
-
-
-#: Runs of the client in virtual time, some of them of thousands of exports.
+#: Runs of the client in virtual time, some of them of thousands of exports: a minute.
 TRACES = (
     "trace-discovery",
     "trace-moving",
@@ -52,18 +54,28 @@ TRACES = (
     "trace-away",
 )
 
-PICTURES: Mapping[str, Draw] = MappingProxyType(
-    {
-        **DIAGRAMS,
-        **{name: partial(_trace, name) for name in TRACES},
-    }
-)
+#: Clients of benchmarks/pacing.py: both pictures from the same runs, some minutes.
+COMPARISONS = ("makespan", "throttled")
+
+NAMES = (*DIAGRAMS, *TERMINALS, *TRACES, *COMPARISONS)
 
 
-def draw(name: str) -> None:
-    """Draw one picture into its file."""
-    (FOLDER / f"{name}.svg").write_text(PICTURES[name](), encoding="utf-8")
-    print(name)
+def draw(name: str) -> dict[str, str]:
+    """The files' texts, by their names: of one picture, or of two that have the same runs."""
+    if name in DIAGRAMS:
+        return {name: DIAGRAMS[name]()}
+    # Imported here: these need packages that the diagrams don't need.
+    if name in TERMINALS:
+        import terminal
+
+        return {name: terminal.draw(name)}
+    if name in TRACES:
+        import pace_traces
+
+        return {name: pace_traces.draw(name)}
+    import pace_compared
+
+    return pace_compared.draw()
 
 
 def main() -> None:
@@ -71,15 +83,20 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="of a picture; all by default")
     parser.add_argument("--list", action="store_true", help="print the names")
     options = parser.parse_args()
-    names = options.names or list(PICTURES)
-    if unknown := set(names) - set(PICTURES):
+    if unknown := set(options.names) - set(NAMES):
         parser.error(f"no such picture: {', '.join(sorted(unknown))}")
     if options.list:
-        print(*PICTURES, sep="\n")
+        print(*NAMES, sep="\n")
         return
+    chosen = [name for name in NAMES if name in (options.names or NAMES)]
+    if set(COMPARISONS) <= set(chosen):
+        chosen.remove(COMPARISONS[1])
     # A process for each picture: one run leaves nothing behind for the next one.
-    with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
-        pool.map(draw, names, chunksize=1)
+    with ProcessPoolExecutor(2, get_context("spawn"), max_tasks_per_child=1) as processes:
+        for files in processes.map(draw, chosen):
+            for name, text in files.items():
+                (FOLDER / f"{name}.svg").write_text(text, encoding="utf-8")
+                print(name)
 
 
 if __name__ == "__main__":

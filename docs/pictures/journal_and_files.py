@@ -62,7 +62,14 @@ def _draw_columns(diagram: Diagram) -> None:
 
 def _draw_request(diagram: Diagram) -> None:
     """Steps 1 to 5: from the intent to the vendor's COMPLETE."""
-    _step(diagram, JOURNAL, 76, f"1  {Event.INTENT.name}", "a POST will be sent,", "synced to the disk")
+    _step(
+        diagram,
+        JOURNAL,
+        76,
+        f"1  {Event.INTENT.name}",
+        "a POST will be sent,",
+        "synced to the disk",
+    )
     _go(diagram, JOURNAL, 108, VENDOR, 152)
     _step(diagram, VENDOR, 152, "2  POST", "an export begins", colour="plain")
     _go(diagram, VENDOR, 176, JOURNAL, 214)
@@ -80,7 +87,12 @@ def _draw_download(diagram: Diagram) -> None:
     diagram.arrow(((VENDOR[0] + VENDOR[1], 436), (FILES[0], 436)))
     x, width = FILES
     diagram.box(
-        x, 408, width, [("Name.csv.part", "code"), "bytes so far; locked"], colour="green", dashed=True
+        x,
+        408,
+        width,
+        [("Name.csv.part", "code"), "bytes so far; locked"],
+        colour="green",
+        dashed=True,
     )
     sidecar = [
         ("Name.csv.part.json", "code"),
@@ -91,7 +103,15 @@ def _draw_download(diagram: Diagram) -> None:
     height = diagram.box(x, 466, width, sidecar, colour="green", dashed=True)
     below = 466 + height
     diagram.arrow(((x + width / 2, below), (x + width / 2, below + 26)))
-    _step(diagram, FILES, below + 26, "7  checked", "length, and MD5", "where announced;", ".part synced")
+    _step(
+        diagram,
+        FILES,
+        below + 26,
+        "7  checked",
+        "length, and MD5",
+        "where announced;",
+        ".part synced",
+    )
     diagram.arrow(((x + width / 2, below + 107), (x + width / 2, below + 133)))
     _step(
         diagram,

@@ -7,6 +7,8 @@ drawing with an error, and so does a place for one that the table doesn't have.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 import attrs
 from diagram import SMALL, Anchor, Colour, Diagram, Point
 
@@ -17,8 +19,8 @@ TITLE = "The life of an export"
 DESCRIPTION = (
     "In the left column an export goes from its request to its file: not requested, on the wire, "
     "running, complete, downloading, file in place. In the right column are the other ends: "
-    "unchanged, never requested, refused, unknown, failed, broken off, expired. Each end says what a "
-    "later session of the same run does."
+    "unchanged, never requested, refused, unknown, failed, broken off, expired. Each end says what "
+    "a later session of the same run does."
 )
 
 #: Events that only a later session, or an option of the caller's, fires: a line in the state's box.
@@ -69,9 +71,9 @@ class Way:
 _NEW, _INTENT, _SUBMITTED, _COMPLETE, _FETCHING, _DONE = 150.0, 350.0, 496.0, 602.0, 712.0, 824.0
 
 PLACES = {
-    State.NEW: Place(_LEFT, _NEW, ("not requested", "it waits its turn"), "plain"),
+    State.NEW: Place(_LEFT, _NEW, ("not requested", "waiting its turn"), "plain"),
     State.INTENT: Place(_LEFT, _INTENT, ("on the wire", "the POST is sent"), "blue"),
-    State.SUBMITTED: Place(_LEFT, _SUBMITTED, ("running", "at the vendor"), "blue"),
+    State.SUBMITTED: Place(_LEFT, _SUBMITTED, ("running", "pending, is polled"), "blue"),
     State.COMPLETE: Place(
         _LEFT,
         _COMPLETE,
@@ -82,7 +84,7 @@ PLACES = {
     State.FETCHING: Place(
         _LEFT,
         _FETCHING,
-        ("downloading", "bytes in a .part"),
+        ("downloading", "fetching to a .part"),
         "blue",
         {Event.RESUMED: ("later: polled again",)},
     ),
@@ -148,9 +150,7 @@ _MIDDLE = _LEFT + _LEFT_WIDTH / 2
 _TO_BROKEN_OFF, _TO_EXPIRED = _EDGE + 32, _EDGE + 16  # where arrows to these two turn
 
 WAYS = {
-    (State.NEW, Event.INTENT): Way(
-        ((108, 174), (108, 326)), ("its turn", "has come"), (116, 250)
-    ),
+    (State.NEW, Event.INTENT): Way(((108, 174), (108, 326)), ("its turn", "has come"), (116, 250)),
     (State.NEW, Event.ADOPTED): Way(
         ((_LEFT, 150), (32, 150), (32, 496), (_LEFT, 496)),
         ("another", "call's", "export", "serves"),
@@ -245,7 +245,7 @@ def check() -> None:
     _same("ends", set(ENDS), {state for state in PLACES if state not in {s for s, _ in WAYS}})
 
 
-def _same(what: str, there: set[object], here: set[object]) -> None:
+def _same(what: str, there: AbstractSet[object], here: AbstractSet[object]) -> None:
     if there != here:
         raise Incomplete(f"{what} without a place: {there - here}; places without: {here - there}")
 
@@ -264,7 +264,9 @@ def draw() -> str:
     for way in WAYS.values():
         diagram.label(*way.at, way.label, anchor=way.anchor)
     diagram.rule(18, 866, WIDTH - 18, 866)
-    diagram.paragraph(18, 888, ("Blue boxes: under way. Green: a file. Orange: an end without a file.",))
+    diagram.paragraph(
+        18, 888, ("Blue boxes: under way. Green: a file. Orange: an end without a file.",)
+    )
     diagram.paragraph(18, 905, ("later: what a later session of the same run does",), "blue")
     return diagram.svg()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -77,9 +78,9 @@ TRACES = {
     "trace-discovery": Trace(
         title="Finding a limit of 100 requests/s",
         description=(
-            "The client's rate grows from 10/s to over 300/s in three seconds, as long as the "
+            "The client's rate grows from 10/s to over 400/s in four seconds, as long as the "
             "limit's burst of 200 lasts. The first refusals stop it. After a few seconds of "
-            "search the rate stays just below the limit of 100/s, and a few requests are refused."
+            "search the rate stays near the limit of 100/s, and a few requests are refused."
         ),
         exports=2_000,
         limit=TokenBucket(100, 200),
@@ -105,25 +106,27 @@ TRACES = {
             "uses a window's budget up and is refused until the next window begins. After some "
             "windows it knows the length, and spreads the requests over the window."
         ),
-        exports=1_200,
+        exports=1_650,
         limit=FixedWindow(300, 30, 7),
         shown=((0.0, 10.0),),
         limit_label="the limit on average",
-        end=240.0,
+        end=330.0,
         bin=2.0,
-        windows=tuple(23.0 + 30.0 * number for number in range(8)),
+        top=40.0,
+        windows=tuple(23.0 + 30.0 * number for number in range(11)),
     ),
     "trace-used-up": Trace(
         title="A limit that is used up at the start",
         description=(
             "Another program has used the account up: all requests of the first 30 seconds are "
-            "refused. The client sends ten probes in that time. When a probe is granted, the rate "
+            "refused. The client sends nine probes in that time. When a probe is granted, the rate "
             "grows until it meets the limit of 20/s."
         ),
         exports=500,
         limit=ContendedLimit(TokenBucket(20, 20), used_up=((0.0, 30.0),)),
         shown=((0.0, 0.0), (30.0, 20.0)),
         end=70.0,
+        top=50.0,
     ),
     "trace-away": Trace(
         title="A vendor that is away for a minute",
@@ -137,6 +140,7 @@ TRACES = {
         shown=((0.0, 20.0),),
         end=120.0,
         away=(20.0, 80.0),
+        top=50.0,
     ),
 }
 
@@ -183,8 +187,10 @@ async def _run(sandbox: Sandbox, rate: list[tuple[float, float]]) -> None:
 
         async def watch() -> None:
             while True:
-                if (now := run.progress.rate) is not None:
-                    rate.append((anyio.current_time(), now))
+                now = run.progress
+                # While requests are held none is sent, whatever the rate was: a gap in the line.
+                known = now.rate if now.held is None and now.rate is not None else math.nan
+                rate.append((anyio.current_time(), known))
                 await anyio.sleep(0.1)
 
         tasks.start_soon(watch)
@@ -210,15 +216,15 @@ def draw(name: str) -> str:
 
 
 def _bars(axes: Axes, trace: Trace, recording: Recording) -> None:
-    """Requests by the second: granted, on top of them refused, and those that a gateway answered."""
-    kinds: tuple[tuple[str, str, str, Callable[[Entry], bool]], ...] = (
-        ("granted", chart.ACCEPTED[0], "", lambda one: one.status not in (429, 503)),
-        ("refused (429)", chart.REFUSED[0], "", lambda one: one.status == 429),
-        ("a gateway's 503", chart.AWAY[0], "////", lambda one: one.status == 503),
+    """Requests by the second: granted, above them refused, and those that a gateway answered."""
+    kinds: tuple[tuple[str, str, Callable[[Entry], bool]], ...] = (
+        ("granted", chart.ACCEPTED[0], lambda one: one.status not in (429, 503)),
+        ("refused (429)", chart.REFUSED[0], lambda one: one.status == 429),
+        ("a gateway's 503", chart.AWAY[0], lambda one: one.status == 503),
     )
     below = [0.0] * round(trace.end / trace.bin)
     edges = [number * trace.bin for number in range(len(below) + 1)]
-    for label, colour, hatch, belongs in kinds:
+    for label, colour, belongs in kinds:
         heights = _per_second([one.at for one in recording.api if belongs(one)], trace)
         if not any(heights):
             continue
@@ -229,8 +235,6 @@ def _bars(axes: Axes, trace: Trace, recording: Recording) -> None:
             baseline=below,
             fill=True,
             color=colour,
-            hatch=hatch or None,
-            edgecolor=chart.CARD,
             linewidth=0,
             label=label,
         )
@@ -273,7 +277,7 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
     """Without the points within 2 % of the one before, which can't be seen."""
     kept = [points[0]]
     for before, point in itertools.pairwise(points):
-        if abs(point[1] / kept[-1][1] - 1) > 0.02:
+        if not abs(point[1] / kept[-1][1] - 1) <= 0.02:  # also where a gap begins or ends
             # The one before it, too: else a jump after a plateau would be drawn as a slope.
             kept += [before, point]
     return [*kept, points[-1]]

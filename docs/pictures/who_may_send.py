@@ -15,7 +15,7 @@ from segments_async._http.api import SLOTS
 from segments_async._sansio.pace import backoff, outage, scheduler
 from segments_async.results import HeldReason
 
-WIDTH, HEIGHT = 520.0, 1046.0
+WIDTH, HEIGHT = 520.0, 1063.0
 TITLE = "Who may send now"
 DESCRIPTION = (
     "A request is chosen among calls, submits and polls. Submits may have to wait for room. The "
@@ -28,6 +28,7 @@ DESCRIPTION = (
 OF_DOWNLOADS = (HeldReason.STORAGE_AWAY, HeldReason.STORAGE_CREDENTIALS)
 
 _SHARE = inspect.signature(scheduler.PollScheduler).parameters["poll_share"].default
+_LOST, _AWAY = outage.LOST_IN_A_ROW, outage.AWAY_IN_A_ROW
 _MINUTE = 60
 
 
@@ -63,7 +64,7 @@ GATES = (
     GateBox(
         "3  The vendor is there",
         (
-            f"after {outage.LOST_IN_A_ROW} lost answers, {outage.AWAY_IN_A_ROW} of a gateway, or no",
+            f"after {_LOST} lost answers, {_AWAY} of a gateway, or no",
             f"connection: closed for up to {backoff.LONGEST_BACKOFF:g} s, then one",
             "probe: a poll, or a list in place of a submit",
         ),
@@ -73,7 +74,7 @@ GATES = (
     GateBox(
         "4  Answers come",
         (
-            f"no answer for {outage.SILENT_FACTOR:g} times the slowest of late, with",
+            f"silence for {outage.SILENT_FACTOR:g} times the slowest recent answer, with",
             f"{outage.SILENT_ABOVE} or more on the wire: closed until one comes",
         ),
         (HeldReason.VENDOR_AWAY,),
@@ -99,6 +100,8 @@ SUBMITS_WAIT = (
 )
 
 _GATE_X, _GATE_WIDTH, _BUS, _BETWEEN = 116.0, 390.0, 22.0, 20.0
+_FIRST_GATE = 340.0
+_MIDDLE = _GATE_X + _GATE_WIDTH / 2
 
 
 class Incomplete(AssertionError):
@@ -124,7 +127,7 @@ def draw() -> str:
     diagram.text(18, 30, "Which request is next?", "bold", size=16)
     _draw_queues(diagram)
     diagram.text(18, 322, "May it go now?", "bold", size=16)
-    bottom, first = _draw_gates(diagram, 340)
+    bottom, first = _draw_gates(diagram, _FIRST_GATE)
     _draw_answer(diagram, bottom, first)
     return diagram.svg()
 
@@ -133,7 +136,12 @@ def _draw_queues(diagram: Diagram) -> None:
     gap, part = scheduler.SHORTEST_POLL_GAP, 100 * scheduler.POLL_GAP_BY_AGE
     calls = ("calls", "a list, a status:", "first, but never two", "in a row")
     submits = ("submits", "longest export first", "(if known), else in", "the order given")
-    polls = ("polls", "longest due first; of", "one export, apart by", f"{gap:g} s, or {part:g} % of age")
+    polls = (
+        "polls",
+        "longest due first; of",
+        "one export, apart by",
+        f"{gap:g} s, or {part:g} % of age",
+    )
     wait = ["Submits also wait"]
     for text, reason in SUBMITS_WAIT:
         wait += [(text, ""), (reason.value, "code soft")]
@@ -141,10 +149,18 @@ def _draw_queues(diagram: Diagram) -> None:
     diagram.box(180, 46, 160, submits, colour="blue")
     diagram.box(346, 46, 160, polls)
     diagram.arrow(((260, 127), (260, 148)), colour="blue")
-    below = 148 + diagram.box(180, 148, 326, wait, colour="blue")
-    diagram.arrow(((343, below), (343, 340)), colour="blue")
-    diagram.label(352, below + 25, ("the next request, of any kind",), anchor="start")
-    turn = ("While submits and", "polls both wait, every", f"{1 / _SHARE:.0f}th of these requests", "is a poll", f"(poll_share {_SHARE:g}).")
+    below = 148 + diagram.box(180, 148, 296, wait, colour="blue")
+    diagram.arrow(((_MIDDLE, below), (_MIDDLE, _FIRST_GATE)), colour="blue")
+    for x in (168, 491):  # calls and polls
+        diagram.arrow(((x, 127), (x, _FIRST_GATE)))
+    diagram.label(_MIDDLE + 9, below + 25, ("the next request",), anchor="start")
+    turn = (
+        "While submits and",
+        "polls both wait,",
+        f"every {1 / _SHARE:.0f}th of these",
+        "requests is a poll",
+        f"(poll_share {_SHARE:g}).",
+    )
     diagram.paragraph(18, 180, turn)
 
 
@@ -153,13 +169,13 @@ def _draw_gates(diagram: Diagram, y: float) -> tuple[float, float]:
 
     Returns: where the next box begins, and the middle of the first gate that answers close.
     """
-    middle, centres = _GATE_X + _GATE_WIDTH / 2, []
+    centres = []
     for gate in GATES:
         lines: list[str | tuple[str, str]] = [gate.name, *gate.closed]
         if gate.held:
             lines.append((" or ".join(reason.value for reason in gate.held), "code soft"))
         height = diagram.box(_GATE_X, y, _GATE_WIDTH, lines, colour="orange")
-        diagram.arrow(((middle, y + height), (middle, y + height + _BETWEEN)))
+        diagram.arrow(((_MIDDLE, y + height), (_MIDDLE, y + height + _BETWEEN)))
         if gate.answer:
             centres.append(centre := y + height / 2)
             diagram.arrow(((_BUS, centre), (_GATE_X, centre)))
@@ -181,6 +197,8 @@ def _draw_answer(diagram: Diagram, y: float, first: float) -> None:
         "pacer stays as it is.",
     )
     below = diagram.paragraph(18, y + height + 28, notes)
-    held = ("In this type: progress.held.reason. Downloads have two more:", )
+    held = ("In typewriter letters: progress.held.reason. Downloads have", "two more reasons:")
     below = diagram.paragraph(18, below + 4, held)
-    diagram.text(18, below, " and ".join(reason.value for reason in OF_DOWNLOADS), "code soft", size=SMALL)
+    diagram.text(
+        18, below, " and ".join(reason.value for reason in OF_DOWNLOADS), "code soft", size=SMALL
+    )
