@@ -83,7 +83,7 @@ def _draw_request(diagram: Diagram) -> None:
         338,
         f"5  {Event.COMPLETED.name}",
         "without the link,",
-        "which is a credential",
+        "that is a credential",
     )
 
 
