@@ -14,7 +14,9 @@ from typing import Any
 
 @cache
 def _description() -> dict[str, Any]:
-    return dict(json.loads((resources.files("segments_async.sandbox") / "openapi.json").read_bytes()))
+    return dict(
+        json.loads((resources.files("segments_async.sandbox") / "openapi.json").read_bytes())
+    )
 
 
 def openapi_json(origin: str) -> bytes:

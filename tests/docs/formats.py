@@ -84,7 +84,7 @@ def _dockerfile(text: str) -> None:
 
 
 def _sql(text: str) -> None:
-    assert pglast.parse_sql(text)
+    assert pglast.parse_sql(str(text))  # it takes no subclass of str
 
 
 def _csv(text: str) -> None:

@@ -31,7 +31,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     with (
         account.answering(),
         Program(account, monkeypatch) as program,
-        Shell(directory, state, {"SEGMENTS_API_KEY": "key"}, 1234) as shell,
+        Shell(directory, state, {"SEGMENTS_API_KEY": "key"}, [1234, 1235]) as shell,
     ):
         yield Page(program, shell)
 

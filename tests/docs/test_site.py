@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ import segments_async.sandbox
 import segments_async.testing
 
 from . import site as build
-from .pages import ROOT
+from .pages import ROOT, ids
 
 PUBLIC = (segments_async, segments_async.sandbox, segments_async.testing)
 
@@ -69,9 +70,24 @@ def test_most_of_the_site_is_for_users(site: Path) -> None:
     assert users >= 2 * reviewers, f"{users} words for users, {reviewers} for reviewers"
 
 
-def test_llms_txt_lists_the_pages(site: Path) -> None:
-    """`llms.txt` names every page of the index, each as Markdown beside the page."""
-    listed = (site / "llms.txt").read_text()
-    for page in (page for pages in build.parts().values() for page in pages):
-        assert f"({page}.md)" in listed
-        assert (site / f"{page}.md").stat().st_size > 100
+def test_pages_that_code_names_exist() -> None:
+    """Each page that a file of code or of settings names (`docs/files.md#links`) is there."""
+    named = {
+        (ids(path), page, anchor)
+        for folder in ("segments_async", "tests", "benchmarks", "examples", ".ci")
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and path.suffix in {".py", ".sh", ".md", ""}
+        for page, anchor in re.findall(r"\bdocs/([a-z-]+)\.md(?:#([\w-]+))?", path.read_text())
+    }
+    assert len(named) > 20
+    assert [each for each in named if not _is_there(*each[1:])] == []
+
+
+def _is_there(page: str, anchor: str) -> bool:
+    path = ROOT / "docs" / f"{page}.md"
+    return path.exists() and (not anchor or anchor in _anchors(path))
+
+
+def _anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
