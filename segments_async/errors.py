@@ -133,7 +133,8 @@ class APITimeoutError(APIConnectionError):
     """The ``timeout`` of a call ended before an answer came.
 
     The calls with such a timeout, :meth:`SegmentsClient.list_segments` and
-    :meth:`SegmentsClient.get_export`, change nothing at the vendor: call again, with a longer timeout if need be.
+    :meth:`SegmentsClient.get_export`, change nothing at the vendor: call again, with a longer
+    timeout if need be.
 
     Attributes:
         seconds: the timeout.
