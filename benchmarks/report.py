@@ -99,7 +99,9 @@ def main() -> int:
     with chromium() as browser, tempfile.TemporaryDirectory() as folder:
         print(f"Chromium {browser.version}, medians of {rounds} rounds\n")
         found = [measured(count, browser, Path(folder), rounds) for count in counts]
-    print("| exports | size | made in (processor) | usable after | slowest | search | sort | zoom |")
+    print(
+        "| exports | size | made in (processor) | usable after | slowest | search | sort | zoom |"
+    )
     print("|--:|--:|--:|--:|--:|--:|--:|--:|")
     for one in found:
         acts = " | ".join(f"{1000 * seconds:.0f} ms" for seconds in one.actions.values())
