@@ -166,14 +166,16 @@ class RepositoryLinks(SphinxTransform):
             return
         page = self._page(target)
         if page is not None:
-            kind, where = addnodes.pending_xref, {"refdomain": "doc", "reftarget": page}
-            where["reftargetid"] = anchor or None
+            place = {"refdomain": "doc", "reftarget": page, "reftargetid": anchor or None}
+            link = addnodes.pending_xref(**self._linked(place))
         else:
-            kind = addnodes.download_reference
-            where = {"refdomain": None, "reftarget": f"/../{target.relative_to(ROOT)}"}
-        link = kind(reftype="myst", refexplicit=True, refdoc=self.env.docname, **where)
+            place = {"refdomain": None, "reftarget": f"/../{target.relative_to(ROOT)}"}
+            link = addnodes.download_reference(**self._linked(place))
         link += node.children
         node.replace_self(link)
+
+    def _linked(self, place: dict[str, str | None]) -> dict[str, Any]:
+        return {"reftype": "myst", "refexplicit": True, "refdoc": self.env.docname, **place}
 
     def _page(self, target: Path) -> str | None:
         if target.is_relative_to(HERE):

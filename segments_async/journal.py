@@ -21,7 +21,10 @@ from segments_async._files.destination import absolute
 from segments_async._journal.high_water import DIRECTORY
 from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec, RunStatus
+from segments_async._journal.refusals import journal_error
 from segments_async._journal.sql import SqlJournal
+from segments_async._report.page import page_html
+from segments_async._report.views import view_of_run
 from segments_async._run.recorder import Recorder
 from segments_async._run.start import account_of, restore_guard, unchanged_files
 from segments_async._sansio.api.credentials import BASE_URL
@@ -110,6 +113,18 @@ class Journal:
         """
         found = await self._journal.ask(lambda database: database.segments(run))
         return [segment or segment_id for segment_id, segment in found.items()]
+
+    async def report_html(self, run: str) -> str:
+        """The page of a run, finished or not: as :meth:`BulkReport.to_html`, by the run's name.
+
+        Raises:
+            JournalError: ``missing``: the journal has no run of this name.
+        """
+        stored = await self._journal.ask(lambda database: database.stored_run(run))
+        if stored is None:
+            where = self.location
+            raise journal_error(where, "missing", f"there is no run called {run!r:.200}")
+        return await anyio.to_thread.run_sync(lambda: page_html(view_of_run(stored)))
 
     async def unchanged(
         self, segments: Iterable[Segment | str], to: str | os.PathLike[str]

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from html import escape
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import attrs
 
@@ -21,6 +21,9 @@ from segments_async.errors import (
     printable,
 )
 from segments_async.models import Export, iso
+
+if TYPE_CHECKING:
+    from segments_async._sansio.jobs.history import RunHistory
 
 Source = Literal["exported", "resumed", "unchanged"]
 
@@ -291,6 +294,7 @@ class BulkReport(Generic[OutcomeT]):
     started_at: datetime
     ended_at: datetime
     progress: Progress
+    _history: RunHistory | None = attrs.field(default=None, eq=False, alias="history")
 
     @property
     def ok(self) -> bool:
@@ -308,6 +312,18 @@ class BulkReport(Generic[OutcomeT]):
             "exported": [outcome.to_dict(run=self.name) for outcome in self.exported],
             "not_exported": [outcome.to_dict(run=self.name) for outcome in self.not_exported],
         }
+
+    def to_html(self) -> str:
+        """The run as one page for a browser: totals, timeline, pace, reasons, and each export.
+
+        The page requests nothing from anywhere, and holds no link and no credential. Of a report
+        that your own code has made, it has no times.
+        """
+        # Not at the top: the page is made of everything that imports this module.
+        from segments_async._report.page import page_html
+        from segments_async._report.views import view_of_report
+
+        return page_html(view_of_report(self))
 
     def __repr__(self) -> str:
         return (

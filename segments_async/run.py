@@ -149,6 +149,7 @@ class BulkRun(Generic[OutcomeT]):
             started_at=session.engine.stats.started_at,
             ended_at=session.engine.stats.ended_at,
             progress=self.progress,
+            history=session.history(),
         )
 
     async def __aenter__(self) -> BulkRun[OutcomeT]:

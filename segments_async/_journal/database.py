@@ -18,7 +18,7 @@ from segments_async._journal.limit import exchange
 from segments_async._journal.log import Log, counted_states
 from segments_async._journal.moves import former_directories, moves
 from segments_async._journal.place import hidden
-from segments_async._journal.records import GuardRecord, RunSpec, RunStatus, counts
+from segments_async._journal.records import GuardRecord, RunSpec, RunStatus, StoredRun, counts
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.specs import load_spec, load_spec_file, spec_sizes
 from segments_async._journal.tables import (
@@ -36,6 +36,7 @@ from segments_async._journal.tables import (
     runs,
     with_checksum,
 )
+from segments_async._journal.traces import load_trace
 from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.files.naming import moved_path
 from segments_async._sansio.jobs.exports import seconds_taken
@@ -124,7 +125,10 @@ class Database:
                 f"knows schema {SCHEMA}). Nothing was changed or sent",
             )
         if checked(journal, rows[0])["account"] != account:
-            text = "the journal of another account (base URL or API key differ)"
+            text = (
+                "the journal of another account (base URL or API key differ); each account needs "
+                "its own directory, or its own journal. Nothing was changed or sent"
+            )
             raise journal_error(self.location, "foreign", text)
 
     # ----------------------------------------------------------------- runs
@@ -182,6 +186,20 @@ class Database:
             export = record.export or (record.file and record.file.export)
             segments[segment_id] = export.segment if export else None
         return segments
+
+    def stored_run(self, name: str) -> StoredRun | None:
+        """Everything about a run; None where there is no run of this name."""
+        with self.reading() as connection:
+            row = self._run(connection, name)
+            if row is None:
+                return None
+            sizes, pace = spec_sizes(connection), load_trace(connection, row["id"])
+        spec = self.spec(name)
+        with self.errors():
+            known = records(Log(self.reading, row["id"]))
+            status = self._status(row, sizes)
+        segments = None if spec is None else spec.segments
+        return StoredRun(status=status, segments=segments, records=known, pace=pace)
 
     def _run(self, connection: Connection, name: str) -> Mapping[str, Any] | None:
         row = connection.execute(select(runs).where(runs.c.name == name)).one_or_none()

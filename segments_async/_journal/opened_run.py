@@ -33,8 +33,10 @@ from segments_async._journal.tables import (
     runs,
     with_checksum,
 )
+from segments_async._journal.traces import store_trace
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord, LogEntry
+from segments_async._sansio.pace.trace import PacePoint
 from segments_async.errors import JournalError
 
 #: Seconds to wait for a lock that another session has after our connection was lost: it may be the
@@ -77,6 +79,7 @@ class OpenedRun:
         log: of the run, which has been read.
         high_water: the file for the number of durable events; None for a run without a directory.
         set_aside: the file for unwritten events; None for a run without a directory.
+        trace: the run's pace, as earlier sessions stored it.
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class OpenedRun:
         log: Log,
         high_water: HighWaterFile | None,
         set_aside: SetAside | None,
+        trace: Sequence[PacePoint] = (),
     ) -> None:
         self._backend = backend
         self.link = _OwnedConnection(connection)
@@ -106,6 +110,9 @@ class OpenedRun:
         #: An abandoned thread may end while another thread makes an attempt.
         self._counting = threading.Lock()
         self.known: dict[str, ExportRecord] = known
+        self.trace: Sequence[PacePoint] = trace
+        #: The run's pace as JSON, until it is stored.
+        self.unstored_trace: str | None = None
         self.location: str = backend.location
 
     @property
@@ -162,11 +169,13 @@ class OpenedRun:
                         connection.execute(insert(events), rows)
                     else:
                         last_number(connection, self._row["id"])
+                    trace = self._store_trace(connection)
             except IntegrityError as exc:
                 # Rows with these numbers exist: an abandoned attempt or another process wrote them.
                 with connection.begin():
                     self._verify(connection)
                 raise Locked("its own last transaction has only just ended") from exc
+            self._stored(trace)
             if rows:
                 self._wrote(rows[-1]["number"], rows[-1]["seal"])
 
@@ -184,6 +193,8 @@ class OpenedRun:
             with connection.begin():
                 connection.execute(update(runs).where(runs.c.id == row["id"]).values(row))
                 drop_spec(connection, row["id"])
+                trace = self._store_trace(connection)
+            self._stored(trace)
             self._ended(row)
 
     @property
@@ -305,6 +316,18 @@ class OpenedRun:
             self._durable, self._last_checksum = number, checksum
             if self._high_water is not None:
                 self._high_water.write(number, finished=False)
+
+    def _store_trace(self, connection: Connection) -> str | None:
+        """Store the run's pace, in a transaction, if there is a newer one. Returns it."""
+        trace = self.unstored_trace
+        if trace is not None:
+            store_trace(connection, self._row["id"], trace)
+        return trace
+
+    def _stored(self, trace: str | None) -> None:
+        """The transaction that stored this trace is durable."""
+        if trace is self.unstored_trace:
+            self.unstored_trace = None
 
     def _ended(self, row: dict[str, Any]) -> None:
         self._row = row

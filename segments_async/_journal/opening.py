@@ -28,6 +28,7 @@ from segments_async._journal.refusals import Locked, journal_error
 from segments_async._journal.set_aside import SetAside
 from segments_async._journal.specs import remove_spec_file, store_spec
 from segments_async._journal.tables import checked, events, format_time, runs, with_checksum
+from segments_async._journal.traces import load_trace
 from segments_async._sansio.jobs.replay import records
 from segments_async.errors import ConfigurationError, JournalError
 
@@ -85,9 +86,11 @@ def open_run(
             log = Log(database.reading, row["id"])
             known = records(log)
         known = in_present_directory(known, row["destination"], former)
+        with database.reading() as reader:
+            trace = load_trace(reader, row["id"])
         undo.pop_all()
     high_water = _high_water_file(journal, row)
-    return OpenedRun(backend, connection, lock, row, known, log, high_water, set_aside)
+    return OpenedRun(backend, connection, lock, row, known, log, high_water, set_aside, trace)
 
 
 def _found_or_new(

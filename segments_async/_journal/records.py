@@ -9,6 +9,8 @@ from typing import Any
 import attrs
 
 from segments_async._sansio.jobs.lifecycle import State
+from segments_async._sansio.jobs.record import ExportRecord
+from segments_async._sansio.pace.trace import PacePoint
 from segments_async.models import iso
 
 _NOT_EXPORTED = (State.REFUSED, State.UNKNOWN, State.FAILED, State.EXPIRED)
@@ -99,6 +101,23 @@ def counts(states: Mapping[State, int], *, ended: bool, specified: int | None) -
         "not_exported": not_exported,
         "unfinished": segments - exported - unchanged - not_exported,
     }
+
+
+@attrs.frozen(kw_only=True)
+class StoredRun:
+    """Everything that the journal has of one run.
+
+    Attributes:
+        status: of the run.
+        segments: ids, of the run's spec; None where the journal has no spec.
+        records: of the segments that have events, by id.
+        pace: over time; empty where an earlier version made the run.
+    """
+
+    status: RunStatus
+    segments: Sequence[str] | None
+    records: Mapping[str, ExportRecord]
+    pace: Sequence[PacePoint]
 
 
 @attrs.frozen

@@ -19,6 +19,7 @@ from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.payload import NOTHING, Payload, payload_to_json
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.run_state import RunState
+from segments_async._sansio.pace.trace import PacePoint
 from segments_async.errors import JournalError
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -59,6 +60,16 @@ class RunLog:
     def records(self) -> Mapping[str, ExportRecord]:
         """The records of all exports of which the log has an event."""
         return self.run_state.records
+
+    @property
+    def trace(self) -> Sequence[PacePoint]:
+        """The run's pace over time, as earlier sessions stored it."""
+        return self.opened.trace
+
+    def keep_trace(self, points: str) -> None:
+        """Store the run's pace, as JSON, with the next events that are written."""
+        if not self.finished:
+            self.opened.unstored_trace = points
 
     @property
     def away(self) -> bool:
@@ -164,7 +175,8 @@ class RunLog:
             return
         self._closed = True
         try:
-            if not self._commit.broken and self._commit.unwritten:
+            left = self._commit.unwritten or (self.opened.unstored_trace and not self.finished)
+            if left and not self._commit.broken:
                 with anyio.move_on_after(GRACE, shield=True):
                     await self._commit.drained()
         except JournalError:

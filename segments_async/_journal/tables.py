@@ -132,6 +132,21 @@ specs = Table(
     Column("seal", Text, nullable=False),
 )
 
+#: The pace of a run over time, as JSON. Earlier versions ignore this table.
+traces = Table(
+    "segments_async_traces",
+    metadata,
+    Column(
+        "run_id",
+        _RowId,
+        ForeignKey(runs.c.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("points", Text, nullable=False),
+    Column("seal", Text, nullable=False),
+)
+
 #: Paths that a directory of runs had before it was moved. Earlier versions ignore this table.
 directories = Table(
     "segments_async_directories",

@@ -7,6 +7,7 @@ cancellation; the log bounds how long a write may take.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.payload import NOTHING, Payload
 from segments_async._sansio.jobs.run_state import RunState
 from segments_async._sansio.pace.backoff import TicketGuard
+from segments_async._sansio.pace.trace import PacePoint, trace_to_json
 
 if TYPE_CHECKING:
     from segments_async._journal.database import Database
@@ -81,6 +83,16 @@ class Recorder:
     def can_be_lost(self) -> bool:
         """Whether the database can give the run to another process unnoticed: see `check`."""
         return self._log is not None and self._log.has_sessions
+
+    @property
+    def trace(self) -> Sequence[PacePoint]:
+        """The run's pace in earlier sessions."""
+        return () if self._log is None else self._log.trace
+
+    def keep_trace(self, points: Sequence[PacePoint]) -> None:
+        """Store the run's pace with the next events that are written."""
+        if self._log is not None and not self._log.finished:
+            self._log.keep_trace(trace_to_json(points))
 
     def knows_export(self, segment_id: str) -> bool:
         """Whether a later session will find the segment's export in the journal."""

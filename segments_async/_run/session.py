@@ -20,11 +20,13 @@ from segments_async._run.engine import Engine
 from segments_async._run.job import Job
 from segments_async._run.manifest import Manifest
 from segments_async._run.outcomes import Outcomes
+from segments_async._run.pace_watch import PaceWatch
 from segments_async._run.request import RunRequest
 from segments_async._run.start import Resources, RunStart
 from segments_async._run.telemetry import RunTelemetry
 from segments_async._run.workers import WorkerPool
 from segments_async._sansio.jobs.eta import Running
+from segments_async._sansio.jobs.history import RunHistory, Times
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
 from segments_async._sansio.pace.scheduler import Kind
@@ -51,6 +53,7 @@ class Session(Generic[OutcomeT]):
     Attributes:
         name: the run's.
         outcomes: of its segments.
+        pace: of the run over time.
         scope: cancelled when the caller leaves the run.
     """
 
@@ -61,6 +64,7 @@ class Session(Generic[OutcomeT]):
         self._recorder = start.recorder
         self._options = request.options
         directory = request.destination
+        self._destination = None if directory is None else str(directory.directory)
         manifest = None if directory is None else Manifest(directory.manifest)
         self.outcomes: Outcomes[OutcomeT] = Outcomes(start.name, manifest)
         self._workers = WorkerPool(self._perform)
@@ -70,6 +74,7 @@ class Session(Generic[OutcomeT]):
         self.engine: Engine[OutcomeT] = Engine(
             resources, request, start, self._workers, self.outcomes, self._telemetry, self._stop
         )
+        self.pace: PaceWatch = PaceWatch(resources.gate, start.recorder, self._held_now)
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self._deadline = anyio.CancelScope()
         self._stop_reason = f"no time left after {self._options.timeout} s"
@@ -114,6 +119,7 @@ class Session(Generic[OutcomeT]):
                     if self._recorder.can_be_lost and unfinished:
                         tasks.start_soon(self.engine.upkeep.check_until, done)
                     tasks.start_soon(self._telemetry.look, done, self.progress)
+                    tasks.start_soon(self.pace.watch, done)
                     await self.engine.start_all()
                     if self.engine.unsettled:
                         # Leads the gate when no other caller does, until all outcomes are known.
@@ -169,6 +175,7 @@ class Session(Generic[OutcomeT]):
         """Write the last events, and, once every outcome is known, the run's end."""
         try:
             await self._recorder.returned()
+            self._keep_pace()
             if self._is_finished():
                 await self._recorder.finish()
         except JournalError as exc:
@@ -179,6 +186,7 @@ class Session(Generic[OutcomeT]):
         self.engine.close()
         self._ended_at = anyio.current_time()
         self.engine.stats.ended_at = datetime.now(UTC)
+        self._keep_pace()
         with anyio.CancelScope(shield=True):
             await self.outcomes.write()
             with anyio.move_on_after(GUARD_AT_THE_END):
@@ -191,6 +199,10 @@ class Session(Generic[OutcomeT]):
         self.outcomes.finish()
         seconds = (self.engine.stats.ended_at - self.engine.stats.started_at).total_seconds()
         self._telemetry.ended(self.progress(), seconds, self.outcomes.error)
+
+    def _keep_pace(self) -> None:
+        self.pace.look()
+        self.pace.keep()
 
     def _is_finished(self) -> bool:
         """Whether nothing is left that a later session could do."""
@@ -214,13 +226,24 @@ class Session(Generic[OutcomeT]):
             oldest_link_age=self.engine.downloads.oldest_link_age,
             fetch_seconds=self.engine.downloads.seconds_each,
         )
-        return progress if finished else attrs.evolve(progress, held=self._held(progress))
+        return progress if finished else attrs.evolve(progress, held=self._held_now())
 
-    def _held(self, progress: Progress) -> Held | None:
+    def history(self) -> RunHistory:
+        """When the run's exports moved on, and its pace."""
+        records = self._recorder.run_state.records
+        return RunHistory(
+            times={i: Times.of(records[i]) for i in self.engine.jobs if i in records},
+            pace=self.pace.points,
+            destination=self._destination,
+        )
+
+    def _held_now(self) -> Held | None:
+        """What delays the run's requests or downloads by more than their turn."""
+        places = dict(self._telemetry.places())
         return self._resources.held(
-            waiting=progress.waiting > 0,
-            pending=progress.pending > 0,
-            fetching=progress.fetching > 0,
+            waiting=places["waiting"] > 0,
+            pending=places["pending"] > 0,
+            fetching=places["fetching"] > 0,
             journal_away=self._recorder.away,
         )
 

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 import segments_async
 from segments_async.cli import commands, environment, runs
+from segments_async.cli import report as page
 from segments_async.cli.arguments import (
     AGAIN,
     DESTINATION,
@@ -250,6 +251,39 @@ def show_runs(
     if prune is not None:
         return finish(partial(runs.prune, journal, to, prune, terminal), terminal)
     return finish(partial(runs.show, journal, to, terminal), terminal)
+
+
+@_command(
+    """\
+Examples:
+
+  segments-async report --to exports --html report.html
+  segments-async report 2026-11-23T02-00-00Z --to exports --html report.html
+
+The page is one file, for a browser. It requests nothing from anywhere, and
+holds no link and no credential: it can be mailed and kept. A page that is
+there already is replaced; any other file is kept.
+"""
+)
+def report(
+    run: Annotated[str | None, Parameter(name="RUN")] = None,
+    /,
+    *,
+    html: Annotated[Path, Parameter(metavar="FILE")],
+    to: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
+    common: CommonOptions = _COMMON,
+) -> int:
+    """Write a page about a run: totals, timeline, pace, failures, and every export.
+
+    Args:
+        run: The run's name, as `runs` lists it; the latest run by default.
+        html: The file to write.
+        to: The directory of the run's files, and of its journal.
+        journal: The place of the journal, if it is another one.
+    """
+    terminal = common.terminal()
+    return finish(partial(page.write, run, html, journal, to, terminal), terminal)
 
 
 @_command(

@@ -28,6 +28,7 @@ ON_COMMAND_LINE = frozenset(
     {
         *("--all", "--name", "--sandbox", "--run"),  # what is exported, and from where
         *("--dry-run", "--overwrite", "--prune", "--install"),  # what is done, replaced or deleted
+        "--html",  # what is written
     }
 )
 

@@ -49,6 +49,8 @@ ACTING = {
     "SEGMENTS_STATUS_EXPORT_ID": ("status",),
     "SEGMENTS_DOWNLOAD_EXPORT_ID": ("download", "--to", "there.csv"),
     "SEGMENTS_DOWNLOAD_OVERWRITE": ("download", "some-id", "--to", "there.csv"),
+    "SEGMENTS_REPORT_RUN": ("report", "--to", "there", "--html", "there.html"),
+    "SEGMENTS_REPORT_HTML": ("report", "--to", "there"),
     "SEGMENTS_COMPLETION_SHELL": ("completion",),
     "SEGMENTS_COMPLETION_INSTALL": ("completion", "bash"),
 }

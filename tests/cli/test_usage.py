@@ -12,7 +12,17 @@ from launch import Environment, Run
 
 import segments_async
 
-COMMANDS = ["list", "export", "resume", "runs", "status", "download", "sandbox", "completion"]
+COMMANDS = [
+    "list",
+    "export",
+    "resume",
+    "runs",
+    "status",
+    "download",
+    "report",
+    "sandbox",
+    "completion",
+]
 EXPORT = ("export", "--to", "exports")
 
 
@@ -86,6 +96,8 @@ def test_it_is_a_module_too(account: Environment, module: str) -> None:
         (["export", "--all", "--sandbox", "--to", "gs://bucket"], "gs://...: files can't"),
         (["runs", "--to", "s3://bucket/nightly"], "s3://...: files can't"),
         (["resume"], "--journal"),
+        (["report"], "--html"),
+        (["report", "--html", "x.html"], "--journal"),
         (["runs"], "--journal"),
         (["runs", "--to", "exports", "--prune", "-1"], "--prune"),
         (["sandbox", "--port", "70000"], "--port"),
@@ -114,6 +126,7 @@ def test_wrong_argument_is_one_sentence(run: Run, arguments: list[str], word: st
         ["download", "x", "--to", "f"],
         ["runs", "--to", "exports"],
         ["resume", "--to", "exports"],
+        ["report", "--to", "exports", "--html", "x.html"],
     ],
 )
 def test_missing_credentials_are_named(run: Run, arguments: list[str]) -> None:

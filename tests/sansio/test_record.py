@@ -201,7 +201,17 @@ def test_what_is_known_of_a_finished_export() -> None:
         export=export,
         submitted_at=NOON + timedelta(seconds=1),
         file=file_of(export),
+        completed_at=NOON + timedelta(seconds=2),
+        ended_at=NOON + timedelta(seconds=4),
     )
+
+
+def test_an_export_that_is_gone_on_with_was_complete_once() -> None:
+    """A later session's poll doesn't change when an export was first seen to be COMPLETE."""
+    again = (*COMPLETE, Event.RESUMED, Event.COMPLETED)
+    record = records(kept(logged(*again)))["a"]
+    assert record.completed_at == NOON + timedelta(seconds=2)
+    assert record.ended_at is None
 
 
 def test_a_second_export_has_no_past() -> None:

@@ -26,6 +26,9 @@ IfLost = Literal["report", "resubmit"]
 #: States in which the vendor's export may still be unknown.
 _WITHOUT_EXPORT = frozenset({State.NEW, State.INTENT, State.UNASKED, State.REFUSED, State.UNKNOWN})
 
+#: Events from which on there is an export at the vendor.
+SUBMITTING = frozenset({Event.ACCEPTED, Event.ADOPTED})
+
 
 @attrs.frozen
 class LogEntry:
@@ -56,6 +59,9 @@ class ExportRecord:
         file: the export's file, once the file is in place; of an UNCHANGED segment, the last run's.
         failure: why there is no file, where the export ended without one and the log says why.
         failures: how often the vendor said FAILED, in this run.
+        completed_at: when the export was first seen to be COMPLETE; None before.
+        ended_at: when the event was recorded that ended the export; None in the states that have no
+            outcome.
     """
 
     state: State = State.NEW
@@ -64,6 +70,8 @@ class ExportRecord:
     file: ExportedFile | None = None
     failure: Failure | None = None
     failures: int = 0
+    completed_at: datetime | None = None
+    ended_at: datetime | None = None
 
     def after(self, entry: LogEntry) -> ExportRecord:
         """The record after one more event.
@@ -76,14 +84,19 @@ class ExportRecord:
         if state is State.NEW:
             return ExportRecord(failures=self.failures)
         payload = entry.payload
-        submitted = entry.event is Event.ACCEPTED or entry.event is Event.ADOPTED
+        event, ended = entry.event, state in ENDS
+        completed_at = self.completed_at
+        if completed_at is None and event is Event.COMPLETED:
+            completed_at = entry.at
         record = ExportRecord(
             state,
             payload.export or self.export,
-            entry.at if submitted else self.submitted_at,
+            entry.at if event in SUBMITTING else self.submitted_at,
             payload.file if state in (State.DONE, State.UNCHANGED) else None,
-            payload.failure if state in ENDS else None,
+            payload.failure if ended else None,
             self.failures + (state is State.FAILED),
+            completed_at,
+            entry.at if ended else None,
         )
         return checked(entry.segment_id, record)
 

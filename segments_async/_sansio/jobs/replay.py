@@ -8,7 +8,7 @@ from datetime import datetime
 
 from segments_async._sansio.jobs.lifecycle import ENDS, Event, State, advance
 from segments_async._sansio.jobs.payload import UnreadablePayload, payload_from_json
-from segments_async._sansio.jobs.record import ExportRecord, checked
+from segments_async._sansio.jobs.record import SUBMITTING, ExportRecord, checked
 
 #: One event of the log: the segment's id, the event, the time as :func:`datetime.fromisoformat`
 #: reads it, and the payload as JSON.
@@ -20,12 +20,22 @@ _NO_PAYLOAD = "{}"
 class _Replayed:
     """One segment while its events are replayed. Only the last payloads are decoded."""
 
-    __slots__ = ("export", "failures", "last", "state", "submitted_at")
+    __slots__ = (
+        "completed_at",
+        "ended_at",
+        "export",
+        "failures",
+        "last",
+        "state",
+        "submitted_at",
+    )
 
     def __init__(self) -> None:
         self.state = State.NEW
         self.failures = 0
         self.submitted_at: str | None = None
+        self.completed_at: str | None = None
+        self.ended_at: str | None = None
         #: Payloads, as JSON: the last event's, and the last one that has the export.
         self.last = _NO_PAYLOAD
         self.export: str | None = None
@@ -34,12 +44,15 @@ class _Replayed:
         state = self.state = advance(self.state, event)
         self.last = payload
         if state is State.NEW:
-            self.submitted_at = self.export = None
+            self.submitted_at = self.completed_at = self.ended_at = self.export = None
             return
+        self.ended_at = at if state in ENDS else None
         if payload.startswith('{"export":'):
             self.export = payload
-        if event is Event.ACCEPTED or event is Event.ADOPTED:
+        if event in SUBMITTING:
             self.submitted_at = at
+        elif event is Event.COMPLETED and self.completed_at is None:
+            self.completed_at = at
         self.failures += state is State.FAILED
 
     def record(self, segment_id: str) -> ExportRecord:
@@ -49,16 +62,21 @@ class _Replayed:
         if self.export is not None and self.export is not self.last:
             export = payload_from_json(segment_id, json.loads(self.export)).export
         payload = payload_from_json(segment_id, json.loads(self.last), export)
-        at = None if self.submitted_at is None else datetime.fromisoformat(self.submitted_at)
         record = ExportRecord(
             state=self.state,
             export=payload.export or export,
-            submitted_at=at,
+            submitted_at=_time(self.submitted_at),
             file=payload.file if self.state in (State.DONE, State.UNCHANGED) else None,
             failure=payload.failure if self.state in ENDS else None,
             failures=self.failures,
+            completed_at=_time(self.completed_at),
+            ended_at=_time(self.ended_at),
         )
         return checked(segment_id, record)
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def records(log: Iterable[StoredEntry]) -> dict[str, ExportRecord]:

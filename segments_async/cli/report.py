@@ -1,0 +1,78 @@
+"""The command `report`: the page of a run of the journal."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import anyio.to_thread
+
+from segments_async.cli import account
+from segments_async.cli.exit_codes import Exit, UsageError
+from segments_async.cli.journal import place
+from segments_async.cli.terminal import Terminal, in_bytes
+from segments_async.errors import JournalError
+
+#: How each page begins; a file that begins otherwise is not replaced.
+_PAGE = b"<!doctype html>"
+_OURS = b'name="generator" content="segments-async report"'
+
+
+async def write(
+    run: str | None, html: Path, journal: str | None, to: Path | None, terminal: Terminal
+) -> Exit:
+    """Write the page of a run, of the latest one by default."""
+    where = place(journal, to)
+    await anyio.to_thread.run_sync(_check, html)
+    opened = await account.without_token().journal(where)
+    if run is None:
+        runs = await opened.runs(to)
+        if not runs:
+            raise UsageError("the journal has no run to report")
+        run = runs[0].name
+    try:
+        page = await opened.report_html(run)
+    except JournalError as error:
+        if error.reason != "missing":
+            raise
+        raise UsageError(f"no run is called {run!r}: `segments-async runs` lists them") from error
+    content = page.encode()
+    written = await anyio.to_thread.run_sync(_put, html, content)
+    if terminal.piped:
+        await terminal.lines.send({"run": run, "html": str(written), "size": len(content)})
+    terminal.note(f"{html}: the page of run {run}, {in_bytes(len(content))}.")
+    return Exit.ALL_DONE
+
+
+def _check(html: Path) -> None:
+    """Refuse to replace a file that is no page of this command.
+
+    Raises:
+        UsageError: the file is another one, or a directory.
+    """
+    try:
+        if not stat.S_ISREG(html.stat().st_mode):
+            raise UsageError(f"{str(html)!r} is no file")
+        with html.open("rb") as file:
+            head = file.read(2000)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"can't write {str(html)!r}: {error.strerror or error}") from error
+    if not (head.startswith(_PAGE) and _OURS in head):
+        raise UsageError(f"{str(html)!r} is there, and is no page of a run: it was kept")
+
+
+def _put(html: Path, page: bytes) -> Path:
+    """Write the page, whole or not at all. Returns its absolute path."""
+    new = html.with_name(f".{html.name}.{os.getpid()}.new")
+    try:
+        try:
+            new.write_bytes(page)
+            new.replace(html)
+        finally:
+            new.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"can't write {str(html)!r}: {error.strerror or error}") from error
+    return html.absolute()
