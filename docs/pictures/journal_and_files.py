@@ -11,7 +11,7 @@ from diagram import SMALL, Colour, Diagram
 from segments_async._files.part import SIDECAR_INTERVAL
 from segments_async._sansio.jobs.lifecycle import Event
 
-WIDTH, HEIGHT = 520.0, 1082.0
+WIDTH, HEIGHT = 520.0, 1099.0
 TITLE = "Journal and files, step by step"
 DESCRIPTION = (
     "Ten steps of one export in three columns: the journal, the vendor, the directory of files. "
@@ -77,7 +77,14 @@ def _draw_request(diagram: Diagram) -> None:
     _go(diagram, JOURNAL, 238, VENDOR, 276)
     _step(diagram, VENDOR, 276, "4  polls", "until COMPLETE", colour="plain")
     _go(diagram, VENDOR, 300, JOURNAL, 338)
-    _step(diagram, JOURNAL, 338, f"5  {Event.COMPLETED.name}", "without the link,", "a credential")
+    _step(
+        diagram,
+        JOURNAL,
+        338,
+        f"5  {Event.COMPLETED.name}",
+        "without the link,",
+        "that is a credential",
+    )
 
 
 def _draw_download(diagram: Diagram) -> None:
@@ -98,7 +105,7 @@ def _draw_download(diagram: Diagram) -> None:
         ("Name.csv.part.json", "code"),
         "which bytes, of which",
         "version, their hash;",
-        f"again after {SIDECAR_INTERVAL:g} s",
+        f"renewed every {SIDECAR_INTERVAL:g} s",
     ]
     height = diagram.box(x, 466, width, sidecar, colour="green", dashed=True)
     below = 466 + height
@@ -143,7 +150,8 @@ def _draw_kills(diagram: Diagram) -> None:
         diagram.text(18, y, between, "orange", size=SMALL)
         y = diagram.paragraph(146, y, (then,)) + 3
     notes = (
-        "Arrows show the order. The journal's rows are synced to the disk.",
+        "Arrows show the order. Dashed: files that are there for a time.",
+        "Each row of the journal is synced to the disk.",
         "Beside the files, .segments-async/seen-*.json has the number of the",
         "journal's events. So an older copy of the journal is recognized.",
     )

@@ -28,9 +28,8 @@ def main() -> None:
         path.write_text(Night(300, faults=0.012).report().to_html(), "utf-8")
         with showing(browser, path, width=WIDTH) as shown:
             shown.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
-            shown.page.evaluate(
-                "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
-            )
+            frame = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
+            shown.page.evaluate(frame)
             shown.page.screenshot(path=PICTURE)
     print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size / 1000:.0f} kB")
 

@@ -66,6 +66,7 @@ def test_two_nights(dag: DAG, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("AIRFLOW_CONN_SEGMENTS", connection(server, tmp_path / "exports"))
         sandbox.inject(Fault.status(404), method="POST", segment_id=sandbox.segment_ids[2])
         assert night(dag) == "failed"
+        assert len(list((tmp_path / "exports").glob("*.csv"))) == 3
         assert night(dag) == "success"
         files = list((tmp_path / "exports").glob("*.csv"))
         assert {f.read_bytes() for f in files} == {sandbox.content(s) for s in sandbox.segment_ids}

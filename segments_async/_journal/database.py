@@ -129,7 +129,10 @@ class Database:
                 f"knows schema {SCHEMA}). Nothing was changed or sent",
             )
         if checked(journal, rows[0])["account"] != account:
-            text = "the journal of another account (base URL or API key differ)"
+            text = (
+                "the journal of another account (base URL or API key differ); each account needs "
+                "its own directory, or its own journal. Nothing was changed or sent"
+            )
             raise journal_error(self.location, "foreign", text)
 
     # ----------------------------------------------------------------- runs

@@ -135,7 +135,6 @@ _ADVICE: dict[JournalReason, str] = {
     "damaged": "its unfinished exports can't be gone on with; move the journal away to start a new "
     "one, which requests them again",
     "newer": "use that later version of segments-async",
-    "foreign": "each account needs its own directory, or its own --journal",
     "unsupported": "--journal PATH_OR_URL names another place, --no-journal keeps no journal",
     "unavailable": "--journal PATH_OR_URL names another place, --no-journal keeps no journal",
 }

@@ -20,11 +20,11 @@ try:
     from starlette.requests import ClientDisconnect, Request
     from starlette.types import Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import H11Protocol
-except ModuleNotFoundError as missing:
+except ModuleNotFoundError as _missing:
     raise ModuleNotFoundError(
-        f"the sandbox's server needs {missing.name}: pip install 'segments-async[sandbox]'",
-        name=missing.name,
-    ) from missing
+        f"the sandbox's server needs {_missing.name}: pip install 'segments-async[sandbox]'",
+        name=_missing.name,
+    ) from _missing
 
 from .answer import Answer, BrokenBody
 from .clock import Clock

@@ -227,7 +227,7 @@ def test_a_night_goes_on_with_the_last(
     A second time in the same night, the line requests none.
     """
     text = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-    [line] = re.findall(r"^ +0 2 \* \* \*  segments-async (.*)$", text, re.MULTILINE)
+    [line] = re.findall(r"^ *0 2 \* \* \*  segments-async (.*)$", text, re.MULTILINE)
     nightly, env = line.split(), account(server)
     server.sandbox.inject(Fault.status(403), origin="files", times=5)
     assert run(*nightly, env=env).returncode == 1
@@ -507,7 +507,7 @@ def test_another_accounts_journal(
     done = run(*EXPORT, env=account(server, SEGMENTS_API_KEY="another"))
     assert (done.returncode, done.stdout) == (1, "")
     assert "another account" in done.stderr
-    assert "--journal" in done.stderr
+    assert "each account needs its own directory, or its own journal" in done.stderr
     assert len(server.sandbox.record) == sent
 
 

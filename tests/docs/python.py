@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import inspect
 import io
+import os
 import subprocess
 import sys
 import types
@@ -23,7 +24,7 @@ from sybil.evaluators.python import pad
 from segments_async.testing import SegmentsSandbox, VirtualClock, VirtualTimeLoop, virtual_time
 
 from .pages import file_of, is_hidden
-from .shell import PATIENCE
+from .shell import PATIENCE, PYTEST
 
 #: For hidden blocks alone: a reader's program has no such name.
 ACCOUNT = "segments_sandbox"
@@ -94,6 +95,7 @@ class Program:
         tests = subprocess.run(
             [*_PYTEST, str(file)],
             cwd=self._directory,
+            env=os.environ | PYTEST,
             capture_output=True,
             text=True,
             timeout=PATIENCE,

@@ -20,6 +20,12 @@ PATIENCE = 120.0  # seconds: a bound for what hangs, and no claim of how long an
 #: Stand for free ports: pages are tested at the same time, and a reader's server may be running.
 PORTS = ("8420", "8000")
 
+#: The plugins that a reader's environment may have. Importing all of this one's takes two seconds.
+PYTEST = {
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTEST_PLUGINS": "anyio.pytest_plugin,segments_async.testing.plugin,pytest_asyncio.plugin",
+}
+
 #: Commands that serve until they are stopped.
 _SERVERS = re.compile(r"(segments-async sandbox|uvicorn|python3? -m uvicorn|fastapi run)\b")
 
@@ -194,4 +200,5 @@ def _environment(state: Path) -> dict[str, str]:
         "PIP_NO_INDEX": "1",
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_ROOT_USER_ACTION": "ignore",
+        **PYTEST,
     }

@@ -31,7 +31,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     with (
         account.answering(),
         Program(account, monkeypatch) as program,
-        Shell(directory, state, {"SEGMENTS_API_KEY": "key"}, [1234, 1235]) as shell,
+        Shell(directory, state, {"SEGMENTS_API_KEY": "key"}, [1234, 5678]) as shell,
     ):
         yield Page(program, shell)
 
@@ -83,9 +83,11 @@ def test_a_page_is_one_program_in_virtual_time(page: Page) -> None:
         ),
         block("python", "anyio.run(anyio.sleep, 9000)"),
         block("python", "# saved.py\nnumber = 7"),
+        block("python", "# saved.py, continued\nnumber += 1"),
         block("python", "import saved\n\nprint(saved.number)"),
-        "<!--- output --->\n\n" + block("text", "7"),
+        "<!--- output --->\n\n" + block("text", "8"),
         block("console", "$ cat saved.py\n# saved.py\n...\n$ export A=5\n$ mkdir sub; cd sub"),
+        block("console", "$ echo 8420 127.0.0.1:8000 18420\n1234 127.0.0.1:5678 18420"),
         block("console", "$ echo $A $SEGMENTS_API_KEY\n5 key\n$ (exit 3)\n$ echo $?\n3"),
         block("sh", 'test "$(basename "$PWD")" = sub'),
         block("python", "# test_saved.py\nimport saved\n\ndef test_it():\n    assert saved.number"),

@@ -28,8 +28,8 @@ PATIENCE = 300.0  # seconds, for a test that hangs
 
 async def test_each_account_has_its_own_limit(tmp_path: Path) -> None:
     """An account whose limit is low takes its time; the other one isn't slowed down by its 429s."""
-    slow = Sandbox(segments=40, rows=1, seed=1, durations=STEADY, limit=TokenBucket(1, 3))
-    quick = Sandbox(segments=40, rows=1, seed=2, durations=STEADY)
+    slow = Sandbox(segments=12, rows=1, seed=1, durations=STEADY, limit=TokenBucket(1, 3))
+    quick = Sandbox(segments=12, rows=1, seed=2, durations=STEADY)
     async with connected(slow) as eu, connected(quick) as us:
         results = await export_accounts({"eu": eu, "us": us}, tmp_path / "exports")
     assert all(isinstance(result, BulkReport) and result.ok for result in results.values())

@@ -75,7 +75,7 @@ FAILED, LEFT = RowState.NOT_EXPORTED, RowState.UNFINISHED
         ),
     ],
 )
-def test_the_sentence(states: list[RowState], about: dict[str, object], said: str) -> None:
+def test_the_sentence(states: list[RowState], about: dict[str, Any], said: str) -> None:
     """One sentence says how the run went."""
     rows = [row(n, state) for n, state in enumerate(states)]
     assert content.sentence(view(*rows, **about)) == said

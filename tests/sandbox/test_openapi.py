@@ -282,25 +282,27 @@ def test_served_over_http() -> None:
 # Schemathesis
 
 
-def schemathesis(server: SandboxServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A run of schemathesis against the server, the same each time."""
+def schemathesis(
+    server: SandboxServer, cwd: Path, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """A run of schemathesis against the server, the same each time; it keeps its finds in `cwd`."""
     program = [
         *(sys.executable, "-m", "schemathesis.cli", "--config-file"),
         *(Path(__file__).with_name("schemathesis.toml"), "run"),
         *(f"{server.base_url}/openapi.json", "--auth", ":".join(PAGE_AUTH)),
         *arguments,
     ]
-    return subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE)
+    return subprocess.run(program, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
 
 
-def test_schemathesis_finds_nothing() -> None:
+def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     """Odd, false and valid requests, alone and in sequence, are answered as described.
 
     Credentials that are missing or false, bodies of the wrong type, methods that no
     operation has, and exports of segments that were listed.
     """
     with SandboxServer(Sandbox(segments=3, durations=Durations(median=0.0))) as server:
-        done = schemathesis(server, "--max-examples", "10")
+        done = schemathesis(server, tmp_path, "--max-examples", "10")
         seen = {(entry.kind, entry.status) for entry in server.sandbox.record}
     assert done.returncode == 0, done.stdout + done.stderr
     expected = [
@@ -310,11 +312,11 @@ def test_schemathesis_finds_nothing() -> None:
     assert [one for one in expected if one not in seen] == []
 
 
-def test_schemathesis_finds_a_deviation() -> None:
+def test_schemathesis_finds_a_deviation(tmp_path: Path) -> None:
     """An answer that isn't as described is found: a time that is null, against the page."""
     with SandboxServer(Sandbox(durations=Durations(median=0.0))) as server:
         server.sandbox.inject(Fault.fields(startTime=None), method="GET", times=10_000)
-        done = schemathesis(server, "--phases", "examples")
+        done = schemathesis(server, tmp_path, "--phases", "examples")
     assert done.returncode == 1
     assert "Response violates schema" in done.stdout
     assert "startTime" in done.stdout
