@@ -21,6 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.pycode import ModuleAnalyzer
 from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
 
 from segments_async import S3_HOSTS
 
@@ -81,8 +82,6 @@ html_css_files = ["site.css"]
 html_copy_source = False
 copybutton_exclude = ".linenos, .gp, .go"
 
-# The `*` before keyword-only arguments.
-llms_txt_suppress_unknown_node_warnings = ["abbreviation"]
 llms_txt_suffix_mode = "replace"
 llms_txt_description = metadata.metadata("segments-async")["Summary"]
 
@@ -133,6 +132,18 @@ class Dashes(SphinxTransform):
         for text in list(self.document.findall(nodes.Text)):
             if text == " -- ":
                 text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
+class Stars(SphinxPostTransform):
+    """In Markdown, the `*` before keyword-only arguments: it has an explanation only HTML shows."""
+
+    default_priority = 10
+    formats = ("markdown",)
+
+    def run(self, **_: Any) -> None:
+        """Leave the star, without its explanation."""
+        for star in list(self.document.findall(nodes.abbreviation)):
+            star.replace_self(star.children)
 
 
 class RepositoryLinks(SphinxTransform):
@@ -241,6 +252,7 @@ def setup(app: Sphinx) -> None:
     app.add_transform(RepositoryLinks)
     app.add_transform(TypeLinks)
     app.add_transform(Dashes)
+    app.add_post_transform(Stars)
     app.connect("config-inited", link_external_types, priority=100)
     app.connect("builder-inited", show_keywords)
     app.connect("autodoc-process-signature", shorten_signature)

@@ -130,9 +130,11 @@ class APIConnectionError(APIError):
 
 
 class APITimeoutError(APIConnectionError):
-    """The ``timeout`` of `list_segments` or `get_export` ended before an answer came.
+    """The ``timeout`` of a call ended before an answer came.
 
-    These calls change nothing at the vendor: call again, with a longer timeout if need be.
+    The calls with such a timeout, :meth:`SegmentsClient.list_segments` and
+    :meth:`SegmentsClient.get_export`, change nothing at the vendor: call again, with a longer
+    timeout if need be.
 
     Attributes:
         seconds: the timeout.

@@ -18,6 +18,8 @@ import segments_async
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "segments_async"
 MODULES = sorted(PACKAGE.rglob("*.py"))
+#: The template, the style and the script of a run's page.
+PARTS_OF_THE_PAGE = sorted((PACKAGE / "_report").glob("page.[chj]*"))
 
 #: From the bottom up: a module imports from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
@@ -109,7 +111,7 @@ def test_the_tested_package_is_the_tree() -> None:
     installed = Path(segments_async.__file__).parent
     stale = [
         ids(path)
-        for path in MODULES
+        for path in [*MODULES, *PARTS_OF_THE_PAGE]
         if not (copy := installed / path.relative_to(PACKAGE)).exists()
         or copy.read_bytes() != path.read_bytes()
     ]

@@ -24,6 +24,23 @@ MOMENTS = 13
 _NEW_FILES = frozenset({RowState.EXPORTED, RowState.RESUMED})
 
 
+@attrs.frozen
+class Span:
+    """The stages of one export, in seconds from the page's first time.
+
+    Attributes:
+        submitted: where it began to be at the vendor; None where it never was.
+        completed: where it began to be fetched; None where it never was.
+        ended: where its outcome was known; None where it goes on.
+        good: whether it ended with a file, or needed none.
+    """
+
+    submitted: float | None
+    completed: float | None
+    ended: float | None
+    good: bool
+
+
 @attrs.define(kw_only=True, slots=False)
 class RunView:
     """A run as its page shows it.
@@ -85,6 +102,26 @@ class RunView:
         """For which the run was worked on: without the time between its sessions."""
         worked = sum(point.seconds for point in self.pace)
         return worked or (self.end - self.begin).total_seconds()
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """The stages of each row's export."""
+        return [self._span(row) for row in self.rows]
+
+    def _span(self, row: Row) -> Span:
+        """An outcome without a recorded time has the page's last time."""
+        times = row.times
+        ended = self.since_begin(times.ended_at)
+        if row.state is RowState.UNFINISHED:
+            ended = None  # perhaps given up by its session, and gone on with by a later one
+        elif ended is None:
+            ended = self.since_begin(self.end)
+        return Span(
+            submitted=self.since_begin(times.submitted_at),
+            completed=self.since_begin(times.completed_at),
+            ended=ended,
+            good=row.state is not RowState.NOT_EXPORTED,
+        )
 
     def since_begin(self, at: datetime | None) -> float | None:
         """Seconds from the page's first time to this one."""
@@ -352,7 +389,7 @@ class Moment:
 
 def moments(view: RunView, most: int = MOMENTS) -> list[Moment]:
     """Where the exports were, at times that are evenly spread over the run."""
-    spans = [span(row, view) for row in view.rows]
+    spans = view.spans
     whole = (view.end - view.begin).total_seconds()
     count = most if whole > 0 else 1
     return [_moment(whole * step / max(1, count - 1), spans) for step in range(count)]
@@ -376,36 +413,3 @@ def _place(one: Span, at: float) -> str:
     if one.completed is not None and one.completed <= at:
         return "fetching"
     return "pending" if one.submitted is not None and one.submitted <= at else "waiting"
-
-
-@attrs.frozen
-class Span:
-    """The stages of one export, in seconds from the page's first time.
-
-    Attributes:
-        submitted: where it began to be at the vendor; None where it never was.
-        completed: where it began to be fetched; None where it never was.
-        ended: where its outcome was known; None where it goes on.
-        good: whether it ended with a file, or needed none.
-    """
-
-    submitted: float | None
-    completed: float | None
-    ended: float | None
-    good: bool
-
-
-def span(row: Row, view: RunView) -> Span:
-    """The stages of a row's export. An outcome without a recorded time has the page's last time."""
-    times = row.times
-    ended = view.since_begin(times.ended_at)
-    if row.state is RowState.UNFINISHED:
-        ended = None  # perhaps given up by its session, and gone on with by a later one
-    elif ended is None:
-        ended = view.since_begin(view.end)
-    return Span(
-        submitted=view.since_begin(times.submitted_at),
-        completed=view.since_begin(times.completed_at),
-        ended=ended,
-        good=row.state is not RowState.NOT_EXPORTED,
-    )

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from segments_async._report.advice import held_label
-from segments_async._report.content import RunView, span
+from segments_async._report.content import RunView, Span
 from segments_async._report.rows import Row, RowState, Stage
 
 #: A letter for each state, and for each stage of an unfinished export.
@@ -30,7 +30,7 @@ def page_data(view: RunView) -> dict[str, Any]:
     time; `c`, its completion, from `a`; `e`, its end, from the time before it. -1: there is none.
     """
     problems: dict[tuple[str, str], int] = {}
-    times = [_times(row, view) for row in view.rows]
+    times = [_times(one) for one in view.spans]
     return {
         "begin": round(view.begin.timestamp() * 1000),
         "seconds": round((view.end - view.begin).total_seconds(), 2),
@@ -56,8 +56,7 @@ def _letter(row: Row) -> str:
     return LETTERS[row.state]
 
 
-def _times(row: Row, view: RunView) -> tuple[int, int, int]:
-    one = span(row, view)
+def _times(one: Span) -> tuple[int, int, int]:
     found: list[int] = []
     before = 0
     for at in (one.submitted, one.completed, one.ended):

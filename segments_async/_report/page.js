@@ -316,9 +316,12 @@
 
   function tick(seconds, step) {
     if (!seconds) return "0";
-    if (step < 1) return `${seconds.toFixed(1)} s`;
-    if (step < 60 && seconds < 60) return `${seconds} s`;
-    if (step < 60) return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+    const digits = step < 1 ? 1 : 0;
+    if (step < 60 && seconds < 60) return `${seconds.toFixed(digits)} s`;
+    if (step < 60) {
+      const rest = (seconds % 60).toFixed(digits).padStart(digits ? 4 : 2, "0");
+      return `${Math.floor(seconds / 60)}:${rest}`;
+    }
     if (seconds < 3600) return `${seconds / 60} min`;
     const minutes = Math.round(seconds / 60);
     return minutes % 60
@@ -438,7 +441,7 @@
     const shown = data.pace.filter(([begin, end]) => begin <= span.to && end >= span.from);
     const sent = Math.max(0, ...shown.map((p) => (p[2] ? p[3] / p[2] : 0)));
     const rates = shown.map((p) => p[5]).filter((rate) => rate !== null);
-    const most = Math.max(0.1, sent * 1.1, Math.min(Math.max(0, ...rates) * 1.1, sent * 2 || 1));
+    const most = Math.max(0.1, sent * 1.1, Math.min(Math.max(0, ...rates) * 1.1, sent * 2 || Infinity));
     valueAxis(made, most, paint);
     const y = (value) => plot.bottom - (Math.min(value, most) / most) * (plot.bottom - plot.top);
     pen.save();

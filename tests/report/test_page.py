@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from report.made import HOSTILE, NIGHT, SIGNED, Night
 from segments_async._report.data import script_json
 from segments_async._report.page import FIRST_NAMED, MOST_NAMED
+from segments_async._report.rows import shown
 from segments_async.errors import DownloadError, ExportFailedError
 from segments_async.models import Segment
 from segments_async.results import BulkReport, Exported, NotExported, Progress
@@ -124,6 +125,14 @@ def test_a_page_has_no_secret(hostile: Page) -> None:
         for secret in ("5ec4e7f00d", "AKIA", "Signature="):
             assert secret not in text
     assert "GET https://bucket.s3.amazonaws.com/a.csv?..." in html
+
+
+@pytest.mark.parametrize("equals", ["=", "%3D", "\\u003d", "&#61;", "&#x3D;"])
+def test_a_signature_is_found_in_any_coding(equals: str) -> None:
+    """Whatever the `=` of a signature was made by quoting, what follows it isn't shown."""
+    text = shown(f"see X-Amz-Signature{equals}5ec4e7f00d there")
+    assert "5ec4e7f00d" not in text
+    assert text.endswith(" there")
 
 
 def test_without_scripts_totals_and_failures_are_there() -> None:
