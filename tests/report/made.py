@@ -18,7 +18,8 @@ from segments_async.errors import (
     TargetExistsError,
 )
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
-from segments_async.results import BulkReport, Exported, ExportedFile, NotExported, Progress
+from segments_async.report import BulkReport
+from segments_async.results import Exported, ExportedFile, NotExported, Progress
 
 NIGHT = datetime(2026, 11, 23, 2, tzinfo=UTC)
 NAMES = (

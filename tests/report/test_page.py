@@ -21,7 +21,8 @@ from segments_async._report.page import FIRST_NAMED, MOST_NAMED
 from segments_async._report.rows import shown
 from segments_async.errors import DownloadError, ExportFailedError
 from segments_async.models import Segment
-from segments_async.results import BulkReport, Exported, NotExported, Progress
+from segments_async.report import BulkReport
+from segments_async.results import Exported, NotExported, Progress
 
 #: Attributes by which a page requests something.
 REQUESTING = {"src", "srcset", "data", "action", "formaction", "poster", "background", "ping"}
