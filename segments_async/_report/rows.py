@@ -12,7 +12,7 @@ from segments_async._sansio.jobs.decisions import recorded_outcome
 from segments_async._sansio.jobs.history import Times
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
-from segments_async.errors import SegmentsError, printable
+from segments_async.errors import SegmentsError, TargetExistsError, printable
 from segments_async.results import (
     Completed,
     Exported,
@@ -199,8 +199,10 @@ def _problem(outcome: NotExported) -> Problem:
 
 
 def _reason(error: SegmentsError, segment_id: str, export_id: str | None) -> str:
-    """An error's message without the ids that stand beside it: many segments may share it."""
+    """An error's message without the segment's ids and file: many segments may share it."""
     text = str(error).removeprefix(f"segment {segment_id}: ")
+    if isinstance(error, TargetExistsError):
+        text = text.replace(printable(error.path), "the file")
     if export_id:
         text = text.replace(f"export {export_id}", "the export").removeprefix("the export: ")
     return shown(text.replace(segment_id, "...") if len(segment_id) > 20 else text)

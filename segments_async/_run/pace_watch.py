@@ -61,7 +61,7 @@ class PaceWatch:
         now, gate = anyio.current_time(), self._gate
         seconds, held = now - self._last, self._held()
         requests, throttled = gate.requests - self._requests, gate.throttled - self._throttled
-        if not seconds and not requests:
+        if not seconds and not requests and not throttled:
             return
         self._last, self._requests, self._throttled = now, gate.requests, gate.throttled
         end = max(self._at, datetime.now(UTC).timestamp())

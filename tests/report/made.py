@@ -133,7 +133,8 @@ class Night:
                 outcome = NotExported(segment_id, None, lost, "maybe", resumable=False, name=name)
                 times = Times(ended_at=at(asked))
             case 4:
-                there = TargetExistsError("a.csv exists; overwrite=True replaces it", path="a.csv")
+                path = f"/srv/exports/{segment_id}.csv"
+                there = TargetExistsError(f"{path} exists; overwrite=True replaces it", path=path)
                 outcome = NotExported(segment_id, None, there, "no", resumable=True, name=name)
                 times = Times(ended_at=at(0.1))
             case _:
