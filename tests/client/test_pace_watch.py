@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import time_machine
-from client.vendor import STEADY, connected
 
+from client.vendor import STEADY, connected
 from segments_async.sandbox import Sandbox
 
 

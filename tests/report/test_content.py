@@ -13,6 +13,7 @@ from report.made import GUARDED, NIGHT, Night
 from segments_async._report import content
 from segments_async._report.advice import HELD, advice, held_by, held_label, held_meaning
 from segments_async._report.content import RunView
+from segments_async._report.moments import moments
 from segments_async._report.rows import Problem, Row, RowState, Stage
 from segments_async._report.views import view_of_outcomes
 from segments_async._report.words import counted, in_bytes, in_time, number
@@ -163,7 +164,7 @@ def test_the_places_of_the_exports_add_up() -> None:
         row(4, LEFT, stage=Stage.WAITING),
         row(5, RowState.UNCHANGED, times=times(None, None, 0)),
     ]
-    found = content.moments(view(*rows, seconds=100), most=11)
+    found = moments(view(*rows, seconds=100), most=11)
     assert [one.at for one in found] == list(range(0, 101, 10))
     for one in found:
         assert one.waiting + one.pending + one.fetching + one.done + one.failed == len(rows)
