@@ -26,7 +26,7 @@ TESTS = ROOT / "tests"
 #: From the lowest room to the highest. What isn't listed is in no order, and can't lead up.
 ORDER = (
     "models", "errors", "results", "_sansio", "_filesystem", "_http", "_journal", "_pace", "_files",
-    "_exports", "_run", "journal", "run", "client", "cli",
+    "_exports", "_run", "_report", "journal", "report", "run", "client", "cli",
 )  # fmt: skip
 
 #: Lines, and branches in a function (McCabe), above which one is counted.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import resource
 import statistics
 import sys
@@ -107,7 +108,7 @@ def _delays(directory: Path, kills: Sequence[float]) -> list[float]:
         if "is gone, and this process goes on" in line
     ]
     found: list[float] = []
-    for kill, following in zip(kills, [*kills[1:], float("inf")], strict=True):
+    for kill, following in itertools.pairwise([*kills, float("inf")]):
         if taken := [at - kill for at in lines if kill < at < following]:
             found.append(max(taken))
     return found

@@ -131,8 +131,6 @@ async def load_segments(client: SegmentsClient, database: str, run: str) -> dict
     async with connected(database) as connection:
         await connection.execute(TABLES)
     segments = await client.list_segments()
-    # A stream without a buffer: exports wait at the vendor until a loader is free.
-    send, receive = anyio.create_memory_object_stream[Export]()
 
     async def loader(exports: MemoryObjectReceiveStream[Export]) -> None:
         async with exports:
@@ -141,20 +139,26 @@ async def load_segments(client: SegmentsClient, database: str, run: str) -> dict
                     await load(client, database, export)
                 except SegmentsError as error:
                     failed[export.segment.segment_id] = str(error)
+                except psycopg.errors.UntranslatableCharacter:
+                    # The other segments go on. The error isn't shown: it has the row, so the data
+                    # of a user.
+                    failed[export.segment.segment_id] = "a row has a NUL, which no jsonb can hold"
 
     async with (
         client.open_bulk_export(segments, None, journal=database, run=run) as outcomes,
         anyio.create_task_group() as tasks,
-        send,
     ):
-        for _ in range(LOADERS):
-            tasks.start_soon(loader, receive.clone())
-        receive.close()
-        async for outcome in outcomes:
-            if isinstance(outcome, Completed):
-                await send.send(outcome.export)
-            else:
-                failed[outcome.segment_id] = str(outcome.error)
+        # A stream without a buffer: exports wait at the vendor until a loader is free.
+        send, receive = anyio.create_memory_object_stream[Export]()
+        async with send:
+            for _ in range(LOADERS):
+                tasks.start_soon(loader, receive.clone())
+            receive.close()
+            async for outcome in outcomes:
+                if isinstance(outcome, Completed):
+                    await send.send(outcome.export)
+                else:
+                    failed[outcome.segment_id] = str(outcome.error)
     return failed
 
 

@@ -38,9 +38,8 @@ if TYPE_CHECKING:
     )
     from segments_async.journal import Journal, RunSpec, RunStatus
     from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
+    from segments_async.report import BulkExportError, BulkReport
     from segments_async.results import (
-        BulkExportError,
-        BulkReport,
         Completed,
         Exported,
         ExportedFile,
@@ -139,9 +138,8 @@ _MODULES = {
         "Segment",
         "SegmentType",
     ),
+    "segments_async.report": ("BulkExportError", "BulkReport"),
     "segments_async.results": (
-        "BulkExportError",
-        "BulkReport",
         "Completed",
         "Exported",
         "ExportedFile",
@@ -155,7 +153,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 #: Modules that are attributes of the package without being imported before.
-_SUBMODULES = frozenset({"client", "errors", "journal", "models", "results", "run"})
+_SUBMODULES = frozenset({"client", "errors", "journal", "models", "report", "results", "run"})
 
 __version__: str
 

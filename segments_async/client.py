@@ -67,7 +67,8 @@ from segments_async.errors import (
     ConfigurationError,
 )
 from segments_async.models import Export, OutputFormat, Segment
-from segments_async.results import BulkReport, Completed, Exported, ExportedFile, Held
+from segments_async.report import BulkReport
+from segments_async.results import Completed, Exported, ExportedFile, Held
 from segments_async.run import BulkRun
 
 logger: logging.Logger = logging.getLogger("segments_async")

@@ -22,7 +22,7 @@
     │   ├── SubmitUnknownError        the answer to the POST was lost, or has no id
     │   └── NotSubmittedError         nothing was asked of the vendor for this segment
     ├── DownloadError                 .export .reason
-    ├── BulkExportError               .report; its class is in `segments_async.results`
+    ├── BulkExportError               .report; its class is in `segments_async.report`
     └── JournalError                  .reason: locked, damaged, newer, foreign... .location
 
 Facts are attributes, so that no program has to read a message. No error holds a request or a

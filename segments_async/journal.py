@@ -20,11 +20,11 @@ import anyio.to_thread
 from segments_async._files.destination import absolute
 from segments_async._journal.high_water import DIRECTORY
 from segments_async._journal.place import hidden
-from segments_async._journal.records import RunSpec, RunStatus
+from segments_async._journal.records import RunSpec, RunStatus, StoredRun
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.sql import SqlJournal
 from segments_async._report.page import page_html
-from segments_async._report.views import view_of_run
+from segments_async._report.views import view_of_records
 from segments_async._run.recorder import GuardWriter
 from segments_async._run.start import account_of, restore_guard, unchanged_files
 from segments_async._sansio.api.credentials import BASE_URL
@@ -124,7 +124,7 @@ class Journal:
         if stored is None:
             where = self.location
             raise journal_error(where, "missing", f"there is no run called {run!r:.200}")
-        return await anyio.to_thread.run_sync(lambda: page_html(view_of_run(stored)))
+        return await anyio.to_thread.run_sync(_page, stored)
 
     async def unchanged(
         self, segments: Iterable[Segment | str], to: str | os.PathLike[str]
@@ -165,3 +165,19 @@ class Journal:
             yield until
         finally:
             await GuardWriter(self._journal).record(guard)
+
+
+def _page(stored: StoredRun) -> str:
+    status = stored.status
+    view = view_of_records(
+        name=status.name,
+        destination=status.destination,
+        started_at=status.started_at,
+        ended_at=status.ended_at,
+        live=status.live,
+        complete=status.segments is not None,
+        segments=stored.segments or (),
+        records=stored.records,
+        pace=stored.pace,
+    )
+    return page_html(view)

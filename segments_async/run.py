@@ -21,7 +21,8 @@ from segments_async._sansio.arguments import check_positive
 from segments_async._sansio.files import naming
 from segments_async.errors import ConfigurationError
 from segments_async.models import Segment
-from segments_async.results import BulkReport, NotExported, OutcomeT, Progress
+from segments_async.report import BulkReport
+from segments_async.results import NotExported, OutcomeT, Progress
 
 
 @attrs.frozen

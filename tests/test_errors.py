@@ -24,7 +24,8 @@ from segments_async.errors import (
     SegmentsError,
 )
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
-from segments_async.results import BulkExportError, BulkReport, NotExported, Progress
+from segments_async.report import BulkExportError, BulkReport
+from segments_async.results import NotExported, Progress
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 EXPORT = Export(

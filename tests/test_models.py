@@ -13,8 +13,8 @@ import pytest
 
 from segments_async.errors import ConfigurationError, NotSubmittedError
 from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
+from segments_async.report import BulkReport
 from segments_async.results import (
-    BulkReport,
     Completed,
     Exported,
     ExportedFile,

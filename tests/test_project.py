@@ -27,12 +27,13 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"errors"}),
     frozenset({"results"}),
     frozenset({"_sansio"}),
-    frozenset({"_filesystem", "_http", "_telemetry"}),
+    frozenset({"_filesystem", "_http", "_telemetry", "_report"}),
     frozenset({"_journal"}),
     frozenset({"_pace", "_files"}),
     frozenset({"_exports"}),
-    frozenset({"_run", "_report"}),
-    frozenset({"journal", "run"}),
+    frozenset({"_run"}),
+    frozenset({"journal", "report"}),
+    frozenset({"run"}),
     frozenset({"client"}),
     frozenset({"__init__"}),
     frozenset({"cli", "testing"}),
@@ -231,7 +232,6 @@ def test_imports_point_one_way(path: Path) -> None:
         for name in imports(path)
         if name.partition(".")[0] == "segments_async"
         and not _optional_sandbox(own, name)
-        and not _page_of_a_report(own, name)
         and order.get(layer_of(name), len(LAYERS)) > order[own]
     }
     assert above == set()
@@ -249,11 +249,6 @@ def test_decisions_import_one_way(path: Path) -> None:
         and order.index(room) > order.index(path.parent.name)
     }
     assert above == set()
-
-
-def _page_of_a_report(layer: str, name: str) -> bool:
-    """`BulkReport.to_html` imports the page when it is asked for one."""
-    return layer == "results" and layer_of(name) == "_report"
 
 
 def _optional_sandbox(layer: str, name: str) -> bool:

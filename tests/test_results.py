@@ -10,15 +10,8 @@ import pytest
 
 from segments_async.errors import DownloadError, NotSubmittedError
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
-from segments_async.results import (
-    BulkExportError,
-    BulkReport,
-    Completed,
-    Exported,
-    ExportedFile,
-    NotExported,
-    Progress,
-)
+from segments_async.report import BulkExportError, BulkReport
+from segments_async.results import Completed, Exported, ExportedFile, NotExported, Progress
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LINK = "https://bucket.s3.amazonaws.com/secret-path?X-Amz-Signature=5ec4e7"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from segments_async._report.advice import held_label
@@ -29,25 +30,42 @@ def page_data(view: RunView) -> dict[str, Any]:
     Times are whole hundredths of a second: `a`, when an export was requested, from the page's first
     time; `c`, its completion, from `a`; `e`, its end, from the time before it. -1: there is none.
     """
-    problems: dict[tuple[str, str], int] = {}
-    times = [_times(one) for one in view.spans]
     return {
         "begin": round(view.begin.timestamp() * 1000),
         "seconds": round((view.end - view.begin).total_seconds(), 2),
-        "id": [row.segment_id for row in view.rows],
-        "name": [row.name or 0 for row in view.rows],
-        "export": [row.export_id or 0 for row in view.rows],
-        "state": "".join(_letter(row) for row in view.rows),
-        "a": [a for a, _, _ in times],
-        "c": [c for _, c, _ in times],
-        "e": [e for _, _, e in times],
-        "size": [-1 if row.size is None else row.size for row in view.rows],
-        "file": [row.file or 0 for row in view.rows],
-        "problem": [_problem_number(row, problems) for row in view.rows],
-        "problems": [f"{text} ({kind})" for kind, text in problems],
+        **_columns(view.rows),
+        **_time_columns(view.spans),
+        **_problem_columns(view.rows),
         "pace": _pace(view),
         "held": {reason: held_label(reason) for point in view.pace for reason in point.held},
     }
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "id": [row.segment_id for row in rows],
+        "name": [row.name or 0 for row in rows],
+        "export": [row.export_id or 0 for row in rows],
+        "state": "".join(_letter(row) for row in rows),
+        "size": [-1 if row.size is None else row.size for row in rows],
+        "file": [row.file or 0 for row in rows],
+    }
+
+
+def _time_columns(spans: Sequence[Span]) -> dict[str, Any]:
+    times = [_times(one) for one in spans]
+    return {
+        "a": [a for a, _, _ in times],
+        "c": [c for _, c, _ in times],
+        "e": [e for _, _, e in times],
+    }
+
+
+def _problem_columns(rows: Sequence[Row]) -> dict[str, Any]:
+    """Each problem once, and of each row the number of its problem."""
+    problems: dict[tuple[str, str], int] = {}
+    numbers = [_problem_number(row, problems) for row in rows]
+    return {"problem": numbers, "problems": [f"{text} ({kind})" for kind, text in problems]}
 
 
 def _letter(row: Row) -> str:

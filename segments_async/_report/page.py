@@ -20,6 +20,7 @@ from segments_async._report import content
 from segments_async._report.advice import advice, unfinished_advice
 from segments_async._report.content import RunView
 from segments_async._report.data import page_data, script_json
+from segments_async._report.moments import moments
 from segments_async._report.rows import Row, RowState, shown
 from segments_async._report.words import counted, in_time, number
 
@@ -190,7 +191,7 @@ def _with_code(text: str) -> str:
 def _moments(view: RunView) -> str:
     rows = [
         [in_time(m.at), *(number(n) for n in (m.waiting, m.pending, m.fetching, m.done, m.failed))]
-        for m in content.moments(view)
+        for m in moments(view)
     ]
     heads = ["After", "Waiting", "At the vendor", "Fetching", "Done", "Not exported"]
     return _table("How many exports were where", heads, rows)

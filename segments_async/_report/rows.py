@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Any
 
 import attrs
 
@@ -14,9 +12,8 @@ from segments_async._sansio.jobs.decisions import recorded_outcome
 from segments_async._sansio.jobs.history import Times
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
-from segments_async.errors import SegmentsError, printable
+from segments_async.errors import SegmentsError, TargetExistsError, printable
 from segments_async.results import (
-    BulkReport,
     Completed,
     Exported,
     NotExported,
@@ -63,14 +60,12 @@ class Problem:
         kind: the name of the error's class.
         text: the error's message, without the ids that stand beside it.
         reason: of a DownloadError or JournalError, its `reason`.
-        submitted: as in :class:`NotExported`.
         resumable: as in :class:`NotExported`.
     """
 
     kind: str
     text: str
     reason: str | None
-    submitted: str
     resumable: bool
 
 
@@ -101,9 +96,8 @@ class Row:
     times: Times = NEVER
 
 
-def rows_of_report(report: BulkReport[Any], times: Mapping[str, Times]) -> list[Row]:
-    """The rows of a report, in completion order; those without a file last."""
-    outcomes = [*report.exported, *report.not_exported]
+def rows_of_outcomes(outcomes: Iterable[Outcome], times: Mapping[str, Times]) -> list[Row]:
+    """The rows of outcomes, in their order."""
     return [_row(each, times.get(each.segment_id, NEVER), stage=None) for each in outcomes]
 
 
@@ -200,14 +194,15 @@ def _problem(outcome: NotExported) -> Problem:
         kind=type(error).__name__,
         text=_reason(error, outcome.segment_id, None if export is None else export.export_id),
         reason=reason if isinstance(reason, str) else None,
-        submitted=outcome.submitted,
         resumable=outcome.resumable,
     )
 
 
 def _reason(error: SegmentsError, segment_id: str, export_id: str | None) -> str:
-    """An error's message without the ids that stand beside it: many segments may share it."""
+    """An error's message without the segment's ids and file: many segments may share it."""
     text = str(error).removeprefix(f"segment {segment_id}: ")
+    if isinstance(error, TargetExistsError):
+        text = text.replace(printable(error.path), "the file")
     if export_id:
         text = text.replace(f"export {export_id}", "the export").removeprefix("the export: ")
     return shown(text.replace(segment_id, "...") if len(segment_id) > 20 else text)
@@ -227,8 +222,3 @@ def shown(text: str) -> str:
 def shown_name(name: str | None) -> str | None:
     """A segment's name as a page shows it; None where there is none."""
     return shown(name) if name else None
-
-
-def seconds_of(at: datetime | None) -> float | None:
-    """A time in seconds since 1970."""
-    return None if at is None else at.timestamp()

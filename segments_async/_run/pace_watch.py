@@ -33,8 +33,9 @@ class PaceWatch:
         self._trace = PaceTrace(recorder.trace)
         self._began = self._last = anyio.current_time()
         self._kept = -math.inf
-        #: The last look by the wall clock, which may be set back; the points stay in order.
-        self._at = datetime.now(UTC).timestamp()
+        #: The last look by the wall clock, which may be set back, also between two sessions: the
+        #: points stay in order, since neighbours are merged by their times.
+        self._at = max([_now(), *(point.end for point in recorder.trace[-1:])])
         self._requests, self._throttled = gate.requests, gate.throttled
 
     @property
@@ -61,10 +62,10 @@ class PaceWatch:
         now, gate = anyio.current_time(), self._gate
         seconds, held = now - self._last, self._held()
         requests, throttled = gate.requests - self._requests, gate.throttled - self._throttled
-        if not seconds and not requests:
+        if not seconds and not requests and not throttled:
             return
         self._last, self._requests, self._throttled = now, gate.requests, gate.throttled
-        end = max(self._at, datetime.now(UTC).timestamp())
+        end = max(self._at, _now())
         begin = max(self._at, end - seconds)
         self._at = end
         reasons = {} if held is None else {held.reason.value: seconds}
@@ -74,3 +75,7 @@ class PaceWatch:
         """Hand the pace to the journal, which stores it with the next events."""
         self._kept = self._last
         self._recorder.keep_trace(self._trace.points)
+
+
+def _now() -> float:
+    return datetime.now(UTC).timestamp()

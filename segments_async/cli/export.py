@@ -26,12 +26,8 @@ from segments_async.cli.selection import Selection
 from segments_async.cli.terminal import Terminal, counted
 from segments_async.errors import JournalError, SegmentsError, printable
 from segments_async.models import Segment
-from segments_async.results import (
-    BulkReport,
-    Exported,
-    NotExported,
-    leaves_all_as_it_was,
-)
+from segments_async.report import BulkReport
+from segments_async.results import Exported, NotExported, leaves_all_as_it_was
 
 #: Other unfinished runs that are named, each in a line.
 _MOST_NAMED = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
 from pathlib import Path
 
@@ -65,14 +66,23 @@ def _check(html: Path) -> None:
 
 
 def _put(html: Path, page: bytes) -> Path:
-    """Write the page, whole or not at all. Returns its absolute path."""
-    new = html.with_name(f".{html.name}.{os.getpid()}.new")
+    """Write the page, whole or not at all. Returns its absolute path.
+
+    A symbolic link stays one: the file that it names is written.
+    """
+    target = Path(os.path.realpath(html))
+    # Made by this call alone ("x"), under a name that nobody can guess: in a directory of several
+    # users, such as /tmp, a link of that name could lead the page over another file.
+    new = target.with_name(f".{secrets.token_hex(8)}.segments-report")
     try:
-        try:
-            new.write_bytes(page)
-            new.replace(html)
-        finally:
-            new.unlink(missing_ok=True)
+        with new.open("xb") as file:
+            try:
+                file.write(page)
+                file.flush()
+                new.replace(target)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise UsageError(f"can't write {str(html)!r}: {error.strerror or error}") from error
     return html.absolute()

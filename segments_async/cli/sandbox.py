@@ -13,7 +13,8 @@ from segments_async.cli.arguments import SandboxOptions
 from segments_async.cli.exit_codes import Interrupted, UsageError
 from segments_async.cli.streams import json_text
 from segments_async.cli.terminal import Terminal, counted
-from segments_async.results import BulkReport, Exported
+from segments_async.report import BulkReport
+from segments_async.results import Exported
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,

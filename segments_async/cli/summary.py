@@ -18,13 +18,8 @@ from segments_async.cli.json_lines import unsigned
 from segments_async.cli.terminal import Terminal, counted, in_bytes, in_time, print_sentence
 from segments_async.errors import ExportTimeoutError, printable
 from segments_async.models import Export, Segment
-from segments_async.results import (
-    BulkReport,
-    Exported,
-    ExportedFile,
-    NotExported,
-    leaves_all_as_it_was,
-)
+from segments_async.report import BulkReport
+from segments_async.results import Exported, ExportedFile, NotExported, leaves_all_as_it_was
 
 _MOST_ROWS = 40
 _WIDEST_NAME = 36

@@ -64,6 +64,22 @@ def test_a_file_that_is_no_page_is_kept(
     assert (tmp_path / "mine.html").read_text() == "<!doctype html><p>mine"
 
 
+def test_a_link_to_a_page_stays_a_link(
+    run: Run, account: Environment, server: SandboxServer, tmp_path: Path
+) -> None:
+    """The page is written to the file that a symbolic link names, there already or not."""
+    env = account(server)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "run.html").symlink_to("site/index.html")
+    for name in ("first", "second"):
+        run(*EXPORT, "--run", name, env=env)
+        done = run("report", name, *PLACE, "--html", "run.html", env=env)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "run.html").is_symlink()
+        [page] = (tmp_path / "site").iterdir()
+        assert f"<title>Run {name}</title>" in page.read_text()
+
+
 def test_a_run_that_is_not_there(
     run: Run, account: Environment, server: SandboxServer, tmp_path: Path
 ) -> None:

@@ -22,7 +22,8 @@ from segments_async.cli import summary
 from segments_async.cli.terminal import LogLines, Terminal, counted, in_bytes, in_time
 from segments_async.errors import ExportFailedError, printable
 from segments_async.models import Export, Segment
-from segments_async.results import BulkReport, Exported, ExportedFile, NotExported, Progress
+from segments_async.report import BulkReport
+from segments_async.results import Exported, ExportedFile, NotExported, Progress
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,

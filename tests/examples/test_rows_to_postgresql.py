@@ -84,6 +84,19 @@ async def test_what_breaks(database: str, monkeypatch: pytest.MonkeyPatch) -> No
     }
 
 
+async def test_a_row_that_the_database_refuses(database: str) -> None:
+    """A NUL, which jsonb can't hold, fails its segment alone; no data of the row are shown."""
+    nul = Fault.changed(lambda body: body[:-2] + b"\0" + body[-2:])
+    with SandboxServer(Sandbox(segments=3, rows=20, durations=QUICK)) as server:
+        first, *others = server.sandbox.segment_ids
+        server.sandbox.inject(nul, origin="files", segment_id=first)
+        failed = await run(server, database)
+        assert failed == {first: "a row has a NUL, which no jsonb can hold"}
+        assert loaded(database).keys() == set(others)
+        assert await run(server, database) == {}
+    assert loaded(database).keys() == {first, *others}
+
+
 async def test_a_database_that_refuses(database: str) -> None:
     """Where the database fails, the program ends with its error, and the run goes on afterwards."""
     with SandboxServer(Sandbox(segments=3, rows=20, durations=QUICK)) as server:

@@ -18,7 +18,8 @@ from segments_async.errors import (
     TargetExistsError,
 )
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
-from segments_async.results import BulkReport, Exported, ExportedFile, NotExported, Progress
+from segments_async.report import BulkReport
+from segments_async.results import Exported, ExportedFile, NotExported, Progress
 
 NIGHT = datetime(2026, 11, 23, 2, tzinfo=UTC)
 NAMES = (
@@ -132,7 +133,8 @@ class Night:
                 outcome = NotExported(segment_id, None, lost, "maybe", resumable=False, name=name)
                 times = Times(ended_at=at(asked))
             case 4:
-                there = TargetExistsError("a.csv exists; overwrite=True replaces it", path="a.csv")
+                path = f"/srv/exports/{segment_id}.csv"
+                there = TargetExistsError(f"{path} exists; overwrite=True replaces it", path=path)
                 outcome = NotExported(segment_id, None, there, "no", resumable=True, name=name)
                 times = Times(ended_at=at(0.1))
             case _:

@@ -13,8 +13,9 @@ from report.made import GUARDED, NIGHT, Night
 from segments_async._report import content
 from segments_async._report.advice import HELD, advice, held_by, held_label, held_meaning
 from segments_async._report.content import RunView
+from segments_async._report.moments import moments
 from segments_async._report.rows import Problem, Row, RowState, Stage
-from segments_async._report.views import view_of_report
+from segments_async._report.views import view_of_outcomes
 from segments_async._report.words import counted, in_bytes, in_time, number
 from segments_async._sansio.jobs.history import Times
 from segments_async._sansio.pace.trace import PacePoint
@@ -122,7 +123,7 @@ def test_the_page_begins_with_the_first_known_time() -> None:
 
 
 def problem(text: str, **about: object) -> Problem:
-    options = {"kind": "ExportFailedError", "reason": None, "submitted": "yes", "resumable": False}
+    options = {"kind": "ExportFailedError", "reason": None, "resumable": False}
     return Problem(text=text, **{**options, **about})  # type: ignore[arg-type] # as Problem says
 
 
@@ -163,7 +164,7 @@ def test_the_places_of_the_exports_add_up() -> None:
         row(4, LEFT, stage=Stage.WAITING),
         row(5, RowState.UNCHANGED, times=times(None, None, 0)),
     ]
-    found = content.moments(view(*rows, seconds=100), most=11)
+    found = moments(view(*rows, seconds=100), most=11)
     assert [one.at for one in found] == list(range(0, 101, 10))
     for one in found:
         assert one.waiting + one.pending + one.fetching + one.done + one.failed == len(rows)
@@ -176,7 +177,15 @@ def test_the_places_of_the_exports_add_up() -> None:
 def test_a_night_in_figures() -> None:
     """Of a run in memory, the page counts what the report has."""
     report = Night(500).report()
-    seen = view_of_report(report)
+    assert report._history is not None
+    seen = view_of_outcomes(
+        name=report.name,
+        outcomes=[*report.exported, *report.not_exported],
+        started_at=report.started_at,
+        ended_at=report.ended_at,
+        progress=report.progress,
+        history=report._history,
+    )
     counts = seen.counts
     sources = [outcome.source for outcome in report.exported]
     assert counts[RowState.EXPORTED] == sources.count("exported")

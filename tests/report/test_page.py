@@ -19,9 +19,10 @@ from report.made import HOSTILE, NIGHT, SIGNED, Night
 from segments_async._report.data import script_json
 from segments_async._report.page import FIRST_NAMED, MOST_NAMED
 from segments_async._report.rows import shown
-from segments_async.errors import DownloadError, ExportFailedError
+from segments_async.errors import DownloadError, ExportFailedError, TargetExistsError
 from segments_async.models import Segment
-from segments_async.results import BulkReport, Exported, NotExported, Progress
+from segments_async.report import BulkReport
+from segments_async.results import Exported, NotExported, Progress
 
 #: Attributes by which a page requests something.
 REQUESTING = {"src", "srcset", "data", "action", "formaction", "poster", "background", "ping"}
@@ -161,6 +162,22 @@ def test_a_thousand_failures_for_one_reason() -> None:
     first = next(block for block in blocks if "FAILED" in block)
     assert first.partition("<details>")[0].count("<li>") == FIRST_NAMED
     assert len(page.data["id"]) == 1000
+
+
+def test_a_thousand_files_that_were_kept() -> None:
+    """Files that were there already are one reason, whatever their paths; no path is shown."""
+    made = Night(1000, faults=0.0).report()
+    kept: list[NotExported] = []
+    for outcome in made.exported:
+        path = outcome.file.location
+        error = TargetExistsError(f"{path} exists; overwrite=True replaces it", path=path)
+        kept.append(NotExported(outcome.segment_id, None, error, "no", resumable=True))
+    page = page_of(attrs.evolve(made, exported=[], not_exported=kept, history=made._history))
+    assert page.data["problems"] == [
+        "the file exists; overwrite=True replaces it (TargetExistsError)"
+    ]
+    assert "1\u202f000 segments not exported, a file was kept" in page.text
+    assert "/srv/exports/" not in json.dumps(page.data)
 
 
 def test_each_id_and_name_is_in_the_data_once() -> None:
