@@ -176,15 +176,15 @@ def test_the_places_of_the_exports_add_up() -> None:
 
 def test_a_night_in_figures() -> None:
     """Of a run in memory, the page counts what the report has."""
-    report = Night(500).report()
-    assert report._history is not None
+    night = Night(500)
+    report = night.report()
     seen = view_of_outcomes(
         name=report.name,
         outcomes=[*report.exported, *report.not_exported],
         started_at=report.started_at,
         ended_at=report.ended_at,
         progress=report.progress,
-        history=report._history,
+        history=night.history,
     )
     counts = seen.counts
     sources = [outcome.source for outcome in report.exported]
