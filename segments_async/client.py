@@ -459,6 +459,10 @@ class SegmentsClient:
                 a job each night, which then takes up what the last night left. A name goes on with
                 that run; if it is finished, its outcomes are told again and nothing is sent. By the
                 name of another night, a run asks again for exports that are unfinished.
+            shared: several processes work at the run of this name, each of which makes this call.
+                Each yields the outcomes of the segments that it works at; ``await run.report()``
+                waits for the end of the whole run, and has all. Segments that a process brings and
+                others don't are added. Needs ``journal`` and ``run``.
             timeout: seconds for the whole call, None for as long as it takes; what is unfinished
                 then is reported as resumable.
             export_timeout: seconds for one export, from its accepted POST, across restarts; looked

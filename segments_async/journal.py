@@ -25,7 +25,7 @@ from segments_async._journal.refusals import journal_error
 from segments_async._journal.sql import SqlJournal
 from segments_async._report.page import page_html
 from segments_async._report.views import view_of_records
-from segments_async._run.recorder import Recorder
+from segments_async._run.recorder import GuardWriter
 from segments_async._run.start import account_of, restore_guard, unchanged_files
 from segments_async._sansio.api.credentials import BASE_URL
 from segments_async.models import Segment
@@ -164,7 +164,7 @@ class Journal:
         try:
             yield until
         finally:
-            await Recorder(self._journal).record_guard(guard)
+            await GuardWriter(self._journal).record(guard)
 
 
 def _page(stored: StoredRun) -> str:

@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 
 from segments_async._run.request import RunRequest
 from segments_async._run.session import Session
+from segments_async._run.shared_session import SharedSession, join_run
 from segments_async._run.start import Resources, start_run
 from segments_async._run.stats import progress_before_start
 from segments_async._sansio.arguments import check_positive
@@ -59,7 +60,7 @@ class BulkRun(Generic[OutcomeT]):
     def __init__(self, resources: Resources, request: RunRequest) -> None:
         self._resources = resources
         self._request = request
-        self._session: Session[OutcomeT] | None = None
+        self._session: Session[OutcomeT] | SharedSession[OutcomeT] | None = None
         self._tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
@@ -141,23 +142,23 @@ class BulkRun(Generic[OutcomeT]):
         await outcomes.finished.wait()
         if outcomes.error is not None:
             raise outcomes.error
-        missing = [o for o in outcomes.told if isinstance(o, NotExported)]
-        exported = [o for o in outcomes.told if not isinstance(o, NotExported)]
+        told, progress = await session.whole()
+        missing = [o for o in told if isinstance(o, NotExported)]
+        exported = [o for o in told if not isinstance(o, NotExported)]
         return BulkReport(
             name=session.name,
             exported=tuple(exported),
             not_exported=tuple(missing),
-            started_at=session.engine.stats.started_at,
-            ended_at=session.engine.stats.ended_at,
-            progress=self.progress,
+            started_at=session.started_at,
+            ended_at=session.ended_at,
+            progress=progress,
             history=session.history(),
         )
 
     async def __aenter__(self) -> BulkRun[OutcomeT]:
         if self._session is not None:
             raise ConfigurationError("a bulk run is entered once: open another one")
-        start = await start_run(self._resources, self._request)
-        session = self._session = Session[OutcomeT](self._resources, self._request, start)
+        session = self._session = await self._opened()
         # The task group's own scope is never cancelled: the caller's block is inside it, and a
         # failing run must not cancel what the caller is doing.
         self._tasks = anyio.create_task_group()
@@ -181,7 +182,14 @@ class BulkRun(Generic[OutcomeT]):
             # out inside an ExceptionGroup.
             await self._tasks.__aexit__(None, None, None)
 
-    def _entered(self) -> Session[OutcomeT]:
+    async def _opened(self) -> Session[OutcomeT] | SharedSession[OutcomeT]:
+        if self._request.shared:
+            shared, wanted = await join_run(self._resources, self._request)
+            return SharedSession[OutcomeT](self._resources, self._request, shared, wanted)
+        start = await start_run(self._resources, self._request)
+        return Session[OutcomeT](self._resources, self._request, start)
+
+    def _entered(self) -> Session[OutcomeT] | SharedSession[OutcomeT]:
         if self._session is None:
             raise ConfigurationError("a bulk run is entered first: async with ... as run")
         return self._session
@@ -206,7 +214,7 @@ class _Iterator(Generic[OutcomeT]):
     whatever task (PEP 789).
     """
 
-    def __init__(self, session: Session[OutcomeT]) -> None:
+    def __init__(self, session: Session[OutcomeT] | SharedSession[OutcomeT]) -> None:
         self._outcomes = session.outcomes
         self._index = 0
 
@@ -224,7 +232,7 @@ class _Iterator(Generic[OutcomeT]):
 class _Changes:
     """Iterates over a run's progress, as it changes."""
 
-    def __init__(self, session: Session[Any], interval: float) -> None:
+    def __init__(self, session: Session[Any] | SharedSession[Any], interval: float) -> None:
         self._session = session
         self._interval = interval
         self._last: tuple[object, ...] | None = None

@@ -7,6 +7,7 @@ nothing. Synchronous, for worker threads.
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import os
 import sys
@@ -70,6 +71,12 @@ class Destination:
         self._names = file_names(segments, encoding=sys.getfilesystemencoding())
         self._overwrite = overwrite
 
+    def with_names(self, names: Mapping[str, str]) -> Destination:
+        """The same directory, with these files' names by segment id."""
+        other = copy.copy(self)
+        other._names = dict(names)
+        return other
+
     @property
     def manifest(self) -> Path:
         return self._directory / MANIFEST
@@ -77,6 +84,11 @@ class Destination:
     def path(self, segment_id: str) -> Path:
         """The path of this segment's file."""
         return self._directory / self._names[segment_id]
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The name of each segment's file, by segment id."""
+        return self._names
 
     @property
     def directory(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +79,10 @@ class Backend(Protocol):
 
     def is_locked(self, connection: Connection, run_id: int) -> bool:
         """Whether a live process has the run. No lock is taken."""
+        ...
+
+    def locked(self, connection: Connection, run_ids: Collection[int]) -> Collection[int]:
+        """Those of these runs that live processes have. No lock is taken."""
         ...
 
     def holder(self, run_id: int) -> int | None:

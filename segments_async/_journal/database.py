@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -23,6 +24,7 @@ from segments_async._journal.refusals import journal_error
 from segments_async._journal.specs import load_spec, load_spec_file, spec_sizes
 from segments_async._journal.tables import (
     LASTING_ONLY,
+    PART,
     PRUNED,
     SCHEMA,
     Malformed,
@@ -33,6 +35,7 @@ from segments_async._journal.tables import (
     journal,
     metadata,
     parse_time,
+    parts,
     runs,
     with_checksum,
 )
@@ -42,6 +45,7 @@ from segments_async._sansio.files.naming import moved_path
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.payload import Payload, payload_from_json
+from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.replay import records
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.models import Segment
@@ -137,21 +141,33 @@ class Database:
         """Every run, the latest first."""
         with self.reading() as connection:
             query = select(runs).where(~runs.c.name.startswith(PRUNED))
-            rows = connection.execute(query.order_by(runs.c.id.desc())).all()
+            found = connection.execute(query.order_by(runs.c.id.desc())).all()
             sizes = spec_sizes(connection)
             moved = moves(connection, self.backend.file)
+            of_shared = parts_by_run(connection)
         with self.errors():
-            return [self._status(_in_place(checked(runs, row), moved), sizes) for row in rows]
+            rows = {row.id: _in_place(checked(runs, row), moved) for row in found}
+            return [
+                self._status(row, [rows[i] for i in of_shared.get(row["id"], ())], sizes)
+                for row in rows.values()
+                if not row["name"].startswith(PART)
+            ]
 
-    def _status(self, row: Mapping[str, Any], sizes: Mapping[int, int]) -> RunStatus:
+    def _status(
+        self,
+        row: Mapping[str, Any],
+        of_shared: Sequence[Mapping[str, Any]],
+        sizes: Mapping[int, int],
+    ) -> RunStatus:
+        """The status of a run; `of_shared`: the parts of a shared one, in its place."""
         live, size, ended = False, sizes.get(row["id"]), row["ended_at"]
-        if row["states"] is None:
-            states = counted_states(self.reading, row["id"])
-        else:
-            states = {State(name): count for name, count in json.loads(row["states"]).items()}
+        states = self._states(row)
+        for part in of_shared if ended is None else ():
+            states.update(self._states(part))
         if ended is None:
+            ids = [row["id"], *(part["id"] for part in of_shared if part["ended_at"] is None)]
             with self.reading() as connection:
-                live = self.backend.is_locked(connection, row["id"])
+                live = bool(self.backend.locked(connection, ids))
             if size is None and (spec := load_spec_file(row["destination"], row["name"])):
                 size = len(spec.segments)
         return RunStatus(
@@ -162,6 +178,11 @@ class Database:
             live=live,
             **counts(states, ended=bool(ended), specified=size),
         )
+
+    def _states(self, row: Mapping[str, Any]) -> Counter[State]:
+        if row["states"] is None:
+            return Counter(counted_states(self.reading, row["id"]))
+        return Counter({State(name): n for name, n in json.loads(row["states"]).items()})
 
     def spec(self, name: str) -> RunSpec | None:
         """The spec of an unfinished run; None where the journal has none."""
@@ -180,24 +201,36 @@ class Database:
         segments: dict[str, Segment | None] = dict.fromkeys(() if spec is None else spec.segments)
         with self.reading() as connection:
             row = self._run(connection, name)
+            ids = [] if row is None else [row["id"], *parts_by_run(connection).get(row["id"], ())]
+        known: dict[str, ExportRecord] = {}
         with self.errors():
-            known = {} if row is None else records(Log(self.reading, row["id"]))
+            for run_id in ids:
+                known |= records(Log(self.reading, run_id))
         for segment_id, record in known.items():
             export = record.export or (record.file and record.file.export)
             segments[segment_id] = export.segment if export else None
         return segments
 
     def stored_run(self, name: str) -> StoredRun | None:
-        """Everything about a run; None where there is no run of this name."""
+        """Everything about a run; None where there is no run of this name.
+
+        A shared run has no pace: each of its processes had one of its own.
+        """
         with self.reading() as connection:
             row = self._run(connection, name)
             if row is None:
                 return None
             sizes, pace = spec_sizes(connection), load_trace(connection, row["id"])
+            ids = parts_by_run(connection).get(row["id"], ())
+            query = select(runs).where(runs.c.id.in_(ids))
+            found = connection.execute(query.order_by(runs.c.id)).all() if ids else ()
         spec = self.spec(name)
+        known: dict[str, ExportRecord] = {}
         with self.errors():
-            known = records(Log(self.reading, row["id"]))
-            status = self._status(row, sizes)
+            of_shared = [checked(runs, one) for one in found]
+            for one in (row, *of_shared):
+                known |= records(Log(self.reading, one["id"]))
+            status = self._status(row, of_shared, sizes)
         segments = None if spec is None else spec.segments
         return StoredRun(status=status, segments=segments, records=known, pace=pace)
 
@@ -254,11 +287,7 @@ class Database:
     def guard(self) -> GuardRecord | None:
         """The stored ticket guard; None where the guard holds nothing."""
         with self.reading() as connection:
-            found = connection.execute(select(guard)).one_or_none()
-            if found is None:
-                return None
-            row = checked(guard, found)
-        return GuardRecord(parse_time(row["until"]), float(row["pause"]), row["internal_errors"])
+            return read_guard(connection)
 
     def set_guard(self, record: GuardRecord | None) -> None:
         """Store the ticket guard in place of the stored one."""
@@ -279,6 +308,26 @@ class Database:
             report = exchange(connection, self.backend.now(connection), member, make_report)
         self.on_tables_committed()
         return report
+
+
+def read_guard(connection: Connection) -> GuardRecord | None:
+    """The stored ticket guard; None where the guard holds nothing."""
+    found = connection.execute(select(guard)).one_or_none()
+    if found is None:
+        return None
+    row = checked(guard, found)
+    return GuardRecord(parse_time(row["until"]), float(row["pause"]), row["internal_errors"])
+
+
+def parts_by_run(connection: Connection) -> dict[int, list[int]]:
+    """The run ids of the parts of each shared run, by its run id."""
+    if not inspect(connection).has_table(parts.name):
+        return {}
+    found: dict[int, list[int]] = {}
+    for row in connection.execute(select(parts).order_by(parts.c.run_id)):
+        part = checked(parts, row)
+        found.setdefault(part["shared_id"], []).append(part["run_id"])
+    return found
 
 
 def _in_place(row: Mapping[str, Any], moved: Mapping[str, str]) -> Mapping[str, Any]:

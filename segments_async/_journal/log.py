@@ -49,13 +49,14 @@ class Log:
         while True:
             with self._reading() as connection:
                 page = connection.execute(_page(self._run_id, self.number)).all()
-                if len(page) < _PAGE:
-                    self._check_end(connection, page[-1][0] if page else last_id)
+                last_id = page[-1][0] if page else last_id
+                later = len(page) == _PAGE or self._later(connection, last_id)
             for row in page:
                 yield self._read(row)
-            if len(page) < _PAGE:
+            if not later:
                 return
-            last_id = page[-1][0]
+            if not page:
+                raise Malformed(f"the index lacks the last {later} events of run {self._run_id}")
 
     def _read(self, row: Row[Any]) -> StoredEntry:
         _, run_id, number, segment_id, event, at, facts, checksum = tuple(row)
@@ -68,15 +69,15 @@ class Log:
             raise Malformed(f"event {number} of run {self._run_id}: {event!r:.40}?")
         return segment_id, known, at, facts
 
-    def _check_end(self, connection: Connection, last_id: int) -> None:
-        """Look in the table for events after the last one of its index.
+    def _later(self, connection: Connection, last_id: int) -> int:
+        """How many events the table has after the last one of its index.
 
-        An index that lost its end would yield a shorter log without an error.
+        An index that lost its end would yield a shorter log without an error. Events that another
+        process has just written are found by the index with the next page.
         """
         of_run = events.c.run_id + 0 == self._run_id  # by the table, not by the index
         query = select(func.count()).select_from(events).where(events.c.id > last_id, of_run)
-        if lost := connection.execute(query).scalar_one():
-            raise Malformed(f"the index lacks the last {lost} events of run {self._run_id}")
+        return int(connection.execute(query).scalar_one())
 
 
 _EVENTS = {event.value: event for event in Event}

@@ -29,6 +29,7 @@ from segments_async._journal.tables import (
     checked,
     events,
     format_time,
+    label,
     parse_time,
     runs,
     with_checksum,
@@ -117,7 +118,7 @@ class OpenedRun:
 
     @property
     def name(self) -> str:
-        return str(self._row["name"])
+        return label(self._row["name"])
 
     @property
     def started_at(self) -> datetime:

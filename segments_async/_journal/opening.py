@@ -6,7 +6,7 @@ For worker threads.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, func, insert, select
 
 from segments_async._journal.backends import RunLock
 from segments_async._journal.database import Database
-from segments_async._journal.high_water import HighWaterFile, HighWaterMark, marks
+from segments_async._journal.high_water import HighWaterFile, HighWaterMark, mark_path, marks
 from segments_async._journal.log import Log
 from segments_async._journal.moves import (
     follow_moves,
@@ -27,7 +27,16 @@ from segments_async._journal.records import RunSpec
 from segments_async._journal.refusals import Locked, journal_error
 from segments_async._journal.set_aside import SetAside
 from segments_async._journal.specs import remove_spec_file, store_spec
-from segments_async._journal.tables import checked, events, format_time, runs, with_checksum
+from segments_async._journal.tables import (
+    PART,
+    checked,
+    events,
+    format_time,
+    label,
+    runs,
+    shared_runs,
+    with_checksum,
+)
 from segments_async._journal.traces import load_trace
 from segments_async._sansio.jobs.replay import records
 from segments_async.errors import ConfigurationError, JournalError
@@ -74,23 +83,52 @@ def open_run(
         database.on_tables_committed()
         remove_files(old_files)
         if lock is not None:
-            _check_lock(database, connection, lock)
+            check_lock(database, connection, lock)
         if spec is not None:
             remove_spec_file(destination, row["name"])
-        # The run is locked: no other process appends to its log while the log is read.
+        opened = read_run(database, connection, journal, row, lock, former)
+        undo.pop_all()
+    return opened
+
+
+def read_run(
+    database: Database,
+    connection: Connection,
+    journal: str,
+    row: Mapping[str, Any],
+    lock: RunLock | None,
+    former: Collection[str],
+) -> OpenedRun:
+    """Read the log of a run that this process has locked, or that has ended.
+
+    Args:
+        database: of the journal.
+        connection: for this run alone, without a transaction.
+        journal: `Backend.identity`.
+        row: of the run.
+        lock: None for a run that has ended.
+        former: directories that the run's files had before.
+
+    Raises:
+        JournalError: the log is damaged, or the journal is an older copy.
+    """
+    # The run is locked: no other process appends to its log while the log is read. Should a lock
+    # ever lie, the mark is no newer than the log, since it is read first.
+    seen = mark_of(journal, row)
+    log = Log(database.reading, row["id"])
+    known = records(log)
+    check_seen(database, seen, row, log.number)
+    set_aside = SetAside.of(journal, row)
+    if lock is not None and _take_back(connection, set_aside, log, row["id"]):
         log = Log(database.reading, row["id"])
         known = records(log)
-        _check_seen(database, journal, row, log.number)
-        set_aside = SetAside.of(journal, row)
-        if lock is not None and _take_back(connection, set_aside, log, row["id"]):
-            log = Log(database.reading, row["id"])
-            known = records(log)
-        known = in_present_directory(known, row["destination"], former)
-        with database.reading() as reader:
-            trace = load_trace(reader, row["id"])
-        undo.pop_all()
+    known = in_present_directory(known, row["destination"], former)
+    with database.reading() as reader:
+        trace = load_trace(reader, row["id"])
     high_water = _high_water_file(journal, row)
-    return OpenedRun(backend, connection, lock, row, known, log, high_water, set_aside, trace)
+    return OpenedRun(
+        database.backend, connection, lock, row, known, log, high_water, set_aside, trace
+    )
 
 
 def _found_or_new(
@@ -101,20 +139,40 @@ def _found_or_new(
     name: str | None,
     now_name: str,
 ) -> Mapping[str, Any]:
-    row = _find_run(connection, destination, name)
+    row = find_run(connection, destination, name)
     if row is None:
-        _check_missing(database, connection, journal, destination, name)
-        return _new_run(connection, destination, name, now_name)
+        check_missing(database, connection, journal, destination, name)
+        return new_run(connection, destination, name, now_name)
+    check_destination(row, destination)
+    if name is not None and is_shared(connection, row["id"]):
+        raise ConfigurationError(
+            f"run {name} is shared by several processes, and can't be opened for one alone. "
+            "Nothing was sent; shared=True joins the run, and another name starts a new one"
+        )
+    return row
+
+
+def check_destination(row: Mapping[str, Any], destination: str | None) -> None:
+    """Refuse another directory than the run's.
+
+    Raises:
+        ConfigurationError: the run has another destination.
+    """
     if row["destination"] != destination:
         raise ConfigurationError(
             f"the files of run {row['name']} go to {row['destination'] or 'no directory'}, not to "
             f"{destination or 'no directory'}. Nothing was sent; give the run's own directory, or "
             "another name for a new run"
         )
-    return row
 
 
-def _find_run(
+def is_shared(connection: Connection, run_id: int) -> bool:
+    """Whether several processes share the run. The journal has every table."""
+    query = select(shared_runs.c.run_id).where(shared_runs.c.run_id == run_id)
+    return connection.execute(query).first() is not None
+
+
+def find_run(
     connection: Connection, destination: str | None, name: str | None
 ) -> Mapping[str, Any] | None:
     """The run of that name; without a name, the unfinished run that no caller named."""
@@ -127,7 +185,7 @@ def _find_run(
     return None if row is None else checked(runs, row)
 
 
-def _new_run(
+def new_run(
     connection: Connection, destination: str | None, name: str | None, now_name: str
 ) -> Mapping[str, Any]:
     """Insert a run. No other process opens a run meanwhile."""
@@ -162,7 +220,7 @@ def _lock(database: Database, connection: Connection, row: Mapping[str, Any]) ->
     if lock is None:
         process = database.backend.holder(row["id"])
         which = "" if process is None else f" (process {process})"
-        raise Locked(f"run {row['name']} is held by a live process{which}")
+        raise Locked(f"run {label(row['name'])} is held by a live process{which}")
     return lock
 
 
@@ -177,14 +235,15 @@ def _take_back(connection: Connection, set_aside: SetAside | None, log: Log, run
     return True
 
 
-def _check_lock(database: Database, connection: Connection, lock: RunLock) -> None:
+def check_lock(database: Database, connection: Connection, lock: RunLock) -> None:
+    """Check that a lock holds after its commit, and the database after a process's death."""
     lock.confirm(connection)
     if lock.unclean:
         with database.reading() as reader:
             database.backend.check_integrity(reader)
 
 
-def _check_missing(
+def check_missing(
     database: Database,
     connection: Connection,
     journal: str,
@@ -197,13 +256,11 @@ def _check_missing(
     directory was moved.
     """
     for seen in () if destination is None else marks(destination, journal):
-        if seen.finished and seen.run != name:
+        if seen.finished and seen.run != name and not is_part_of(seen.run, name):
             continue
         found = connection.execute(select(runs).where(runs.c.name == seen.run)).one_or_none()
         if found is None or found.started_at != seen.started_at:
-            raise _older_copy(
-                database, seen, f"{seen.events} events of it were", "does not have it"
-            )
+            raise older_copy(database, seen, f"{seen.events} events of it were", "does not have it")
         if name is None and destination is not None and _was_moved(found, destination, journal):
             raise ConfigurationError(
                 f"{destination}: run {seen.run} began in {found.destination}, and the run's files "
@@ -213,6 +270,11 @@ def _check_missing(
             )
 
 
+def is_part_of(part: str, run: str | None) -> bool:
+    """Whether a name is that of a part of the shared run."""
+    return run is not None and part.startswith(f"{PART}{run}, part ")
+
+
 def _was_moved(run: Row[Any], destination: str, journal: str) -> bool:
     """Whether an unfinished run without a caller's name has its files here, by its mark alone."""
     if run.named or run.ended_at is not None or run.destination in (None, destination):
@@ -220,24 +282,36 @@ def _was_moved(run: Row[Any], destination: str, journal: str) -> bool:
     return all(mark.run != run.name for mark in marks(run.destination, journal))
 
 
-def _check_seen(database: Database, journal: str, row: Mapping[str, Any], number: int) -> None:
+def mark_of(journal: str, row: Mapping[str, Any]) -> HighWaterMark | None:
+    """The run's own mark; None where there is none."""
+    if row["destination"] is None:
+        return None
+    # By its name, and not among all: a directory may have thousands.
+    return HighWaterMark.read(
+        mark_path(row["destination"], journal, row["name"], row["started_at"])
+    )
+
+
+def check_seen(
+    database: Database, seen: HighWaterMark | None, row: Mapping[str, Any], number: int
+) -> None:
     """Refuse a log with fewer events than are known to have been durable."""
-    for seen in () if row["destination"] is None else marks(row["destination"], journal):
-        if (seen.run, seen.started_at) != (row["name"], row["started_at"]):
-            continue
-        if seen.events > number:
-            raise _older_copy(database, seen, f"{seen.events} events of it were", f"has {number}")
-        if seen.finished and row["ended_at"] is None:
-            raise _older_copy(database, seen, "its end was", "has the run as unfinished")
+    if seen is None:
+        return
+    if seen.events > number:
+        raise older_copy(database, seen, f"{seen.events} events of it were", f"has {number}")
+    if seen.finished and row["ended_at"] is None:
+        raise older_copy(database, seen, "its end was", "has the run as unfinished")
 
 
-def _older_copy(database: Database, seen: HighWaterMark, was: str, now: str) -> JournalError:
+def older_copy(database: Database, seen: HighWaterMark, was: str, now: str) -> JournalError:
     return journal_error(
         database.location,
         "damaged",
-        f"damaged: the journal lost commits of run {seen.run}: {was} durable, and the journal "
-        f"{now}. The journal is an older copy: a backup that was put back, or a database that "
-        "failed over without its last commits. Nothing was sent, since exports would be requested "
+        f"damaged: the journal lost commits of run {label(seen.run)}: {was} durable, and "
+        f"the journal {now}. The journal is an older copy: a backup that was put back, or a "
+        "database that failed over without its last commits. Nothing was sent, since exports would "
+        "be requested "
         "twice. Put the newest copy back; or, to go on with this copy all the same, remove "
         f"{str(seen.path)!r}",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,13 @@ class PostgreSQL:
     def is_locked(self, connection: Connection, run_id: int) -> bool:
         return _holder(connection, self._key(connection, run_id)) is not None
 
+    def locked(self, connection: Connection, run_ids: Collection[int]) -> Collection[int]:
+        if not run_ids:
+            return ()
+        held = {(high << 32) | low for high, low in connection.execute(_ALL_HELD)}
+        schema = _schema(connection)
+        return {one for one in run_ids if _unsigned(_key(schema, one)) in held}
+
     def holder(self, run_id: int) -> int | None:  # noqa: ARG002
         """None: the process may be on any machine."""
         return None
@@ -125,8 +132,16 @@ class PostgreSQL:
 
     def _key(self, connection: Connection, run_id: int) -> int:
         """The number of an advisory lock. All schemas share the numbers, so the schema counts."""
-        digest = hashlib.sha256(f"segments-async {_schema(connection)} {run_id}".encode()).digest()
-        return int.from_bytes(digest[:8], "big", signed=True)
+        return _key(_schema(connection), run_id)
+
+
+def _key(schema: str | None, run_id: int) -> int:
+    digest = hashlib.sha256(f"segments-async {schema} {run_id}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _unsigned(key: int) -> int:
+    return key & 0xFFFFFFFFFFFFFFFF
 
 
 _KINDS = text(
@@ -188,7 +203,7 @@ class AdvisoryLock:
 
 def _holder(connection: Connection, key: int) -> int | None:
     """The session that has an advisory lock; pg_locks shows the key of 64 bits as two halves."""
-    unsigned = key & 0xFFFFFFFFFFFFFFFF
+    unsigned = _unsigned(key)
     halves = {"high": unsigned >> 32, "low": unsigned & 0xFFFFFFFF}
     found: int | None = connection.execute(_HOLDER, halves).scalar()
     return found
@@ -197,6 +212,12 @@ def _holder(connection: Connection, key: int) -> int | None:
 _HOLDER = text(
     "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
     "AND classid::bigint = :high AND objid::bigint = :low "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+_ALL_HELD = text(
+    "SELECT classid::bigint, objid::bigint FROM pg_locks "
+    "WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 

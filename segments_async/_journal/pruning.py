@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import delete, func, select, update
 
-from segments_async._journal.database import Database
+from segments_async._journal.database import Database, parts_by_run
 from segments_async._journal.high_water import remove_mark
 from segments_async._journal.specs import remove_spec_file
 from segments_async._journal.tables import (
@@ -39,26 +39,37 @@ def old_runs(database: Database, before: datetime) -> list[int]:
     since = func.coalesce(runs.c.ended_at, last, runs.c.started_at)
     old = (since < format_time(before)) & ~runs.c.name.startswith(PRUNED)
     with database.reading() as connection:
-        return list(connection.execute(select(runs.c.id).where(old).order_by(runs.c.id)).scalars())
+        ids = list(connection.execute(select(runs.c.id).where(old).order_by(runs.c.id)).scalars())
+        of_shared = parts_by_run(connection)
+    part_ids, found = {part for some in of_shared.values() for part in some}, set(ids)
+    # A shared run is as old as its youngest part.
+    return [i for i in ids if i not in part_ids and found.issuperset(of_shared.get(i, ()))]
 
 
 def hide(database: Database, run_id: int) -> bool:
-    """Hide the run from every later session. False: a live process has the run, or it is gone."""
+    """Hide the run, and the parts of a shared one, from every later session.
+
+    False: a live process has the run, or it is gone.
+    """
     with database.writing() as connection:
-        found = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
-        if found is None:
+        ids = [run_id, *parts_by_run(connection).get(run_id, ())]
+        found = connection.execute(select(runs).where(runs.c.id.in_(ids))).all()
+        rows = [checked(runs, row) for row in found]
+        if run_id not in [row["id"] for row in rows]:
             return False
-        row = checked(runs, found)
         # While other processes are excluded, none takes a run that is free now.
-        if row["ended_at"] is None and database.backend.is_locked(connection, run_id):
+        unended = [row["id"] for row in rows if row["ended_at"] is None]
+        if database.backend.locked(connection, unended):
             return False
-        hidden = {**row, "name": f"{PRUNED}{run_id}", "named": True, "destination": None}
-        hidden = with_checksum(runs, hidden)
-        connection.execute(update(runs).where(runs.c.id == run_id).values(hidden))
+        for row in rows:
+            one = {**row, "name": f"{PRUNED}{row['id']}", "named": True, "destination": None}
+            hidden = with_checksum(runs, one)
+            connection.execute(update(runs).where(runs.c.id == row["id"]).values(hidden))
         journal = database.backend.identity(connection)
-    if row["destination"] is not None:
-        remove_mark(row["destination"], journal, row["name"], row["started_at"])
-        remove_spec_file(row["destination"], row["name"])
+    for row in rows:
+        if row["destination"] is not None:
+            remove_mark(row["destination"], journal, row["name"], row["started_at"])
+            remove_spec_file(row["destination"], row["name"])
     return True
 
 

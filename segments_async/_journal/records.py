@@ -111,7 +111,7 @@ class StoredRun:
         status: of the run.
         segments: ids, of the run's spec; None where the journal has no spec.
         records: of the segments that have events, by id.
-        pace: over time; empty where an earlier version made the run.
+        pace: over time; empty where an earlier version made the run, and for a shared run.
     """
 
     status: RunStatus

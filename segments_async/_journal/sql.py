@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -28,10 +28,19 @@ from segments_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from segments_async._journal.database import Database
-    from segments_async._journal.opened_run import OpenedRun
     from segments_async._journal.run_log import RunLog
+    from segments_async._journal.shared_log import SharedRunLog
 
 T = TypeVar("T")
+
+
+class Closable(Protocol):
+    """A run that a thread has opened, or several, or none."""
+
+    def close(self) -> None: ...
+
+
+Handed = TypeVar("Handed", bound=Closable)
 
 #: Attempts to lock a run or the database, and the seconds between them: a process that was just
 #: killed may take a moment to die.
@@ -103,8 +112,32 @@ class SqlJournal:
         _check_text("a run's name", name if name is not None else now_name)
         if destination is not None:
             _check_text("a destination", destination, longest=4096)
-        handover = _Handover(partial(open_run, self._database, destination, name, now_name, spec))
-        return RunLog(await handover.taken(self._database.location))
+        opening = partial(
+            open_run, destination=destination, name=name, now_name=now_name, spec=spec
+        )
+        return RunLog(await self.hand_over(opening))
+
+    async def join(self, *, destination: str | None, name: str, spec: RunSpec) -> SharedRunLog:
+        """Join the shared run of this name, or start it; see `_journal.shared`.
+
+        Raises:
+            ConfigurationError: the name can't be one, the run has another destination, or it isn't
+                a shared run.
+            JournalError: the journal can't be written, or is an older copy.
+        """
+        from segments_async._journal.shared import join
+        from segments_async._journal.shared_log import SharedRunLog
+
+        _check_text("a run's name", name)
+        if destination is not None:
+            _check_text("a destination", destination, longest=4096)
+        joined = await self.ask(lambda database: join(database, destination, name, spec))
+        return SharedRunLog(self, joined)
+
+    async def hand_over(self, opening: Callable[[Database], Handed]) -> Handed:
+        """Open something in a worker thread. It is closed where the task is gone by then."""
+        handover = _Handover(partial(opening, self._database))
+        return await handover.taken(self._database.location)
 
     async def ask(self, question: Callable[[Database], T]) -> T:
         """Ask the database in a worker thread, again while another process has locked it.
@@ -168,19 +201,19 @@ async def _retried(question: Callable[[], T], location: str) -> T:
         raise journal_error(location, "locked", str(exc)) from exc
 
 
-class _Handover:
+class _Handover(Generic[Handed]):
     """Hands a run from the worker thread that opens it to the task, or closes the run.
 
     asyncio's own `Task.cancel()` ends the task while the thread is still opening the run.
     """
 
-    def __init__(self, open_run: Callable[[], OpenedRun]) -> None:
-        self._open_run = open_run
+    def __init__(self, opening: Callable[[], Handed]) -> None:
+        self._opening = opening
         self._lock = threading.Lock()
-        self._opened: OpenedRun | None = None
+        self._opened: Handed | None = None
         self._abandoned = False
 
-    async def taken(self, location: str) -> OpenedRun:
+    async def taken(self, location: str) -> Handed:
         try:
             return await _retried(self._open, location)
         except BaseException:
@@ -190,8 +223,8 @@ class _Handover:
                     self._opened.close()
             raise
 
-    def _open(self) -> OpenedRun:
-        opened = self._open_run()
+    def _open(self) -> Handed:
+        opened = self._opening()
         with self._lock:
             self._opened = opened
             if self._abandoned:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -104,6 +104,9 @@ class Sqlite:
 
     def is_locked(self, connection: Connection, run_id: int) -> bool:  # noqa: ARG002
         return FileLock.is_locked(self._lock_file(run_id))
+
+    def locked(self, connection: Connection, run_ids: Collection[int]) -> Collection[int]:
+        return {run_id for run_id in run_ids if self.is_locked(connection, run_id)}
 
     def holder(self, run_id: int) -> int | None:
         return FileLock.holder(self._lock_file(run_id))

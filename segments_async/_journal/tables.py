@@ -36,6 +36,9 @@ SCHEMA = 1
 #: Begins the names of runs that are being pruned. No caller's name has a control character.
 PRUNED = "\x1f"
 
+#: Begins the names of the parts of shared runs, which no list shows and no caller can open.
+PART = "\x1e"
+
 #: Events about an export's end at the vendor, or about its file: looked up across runs.
 LASTING = (Event.COMPLETED, Event.FETCHED, Event.UNCHANGED)
 
@@ -155,6 +158,68 @@ directories = Table(
     Column("present", Text, primary_key=True),
     Column("seal", Text, nullable=False),
 )
+
+
+#: Runs that several processes share. The row in `runs` is never locked and has no events: its parts
+#: have the events. Earlier versions ignore this table, and the two that follow.
+shared_runs = Table(
+    "segments_async_shared_runs",
+    metadata,
+    Column(
+        "run_id",
+        _RowId,
+        ForeignKey(runs.c.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("round", Integer, nullable=False),
+    Column("internal_errors", Integer, nullable=False),  # answers of 500 in this round
+    Column("seal", Text, nullable=False),
+)
+
+#: Parts of shared runs: each is a run of its own, with a log and a lock.
+parts = Table(
+    "segments_async_parts",
+    metadata,
+    Column(
+        "run_id",
+        _RowId,
+        ForeignKey(runs.c.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("shared_id", _RowId, ForeignKey(runs.c.id, ondelete="CASCADE"), nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("left_over", Boolean, nullable=False),  # worked through in this round, and not ended
+    Column("member", Text, nullable=False),  # the process that opened it last
+    Column("seal", Text, nullable=False),
+    Index("segments_async_parts_of_run", "shared_id"),
+)
+
+#: Which part has a segment. The primary key decides between two processes.
+claims = Table(
+    "segments_async_claims",
+    metadata,
+    Column(
+        "shared_id",
+        _RowId,
+        ForeignKey(runs.c.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("segment_id", Text, primary_key=True),
+    Column("part_id", _RowId, ForeignKey(runs.c.id, ondelete="CASCADE"), nullable=False),
+    Column("file", Text),  # its name; None for a run without files
+    Column("file_key", Text),  # equal for names that a file system may take for one
+    Column("seal", Text, nullable=False),
+    UniqueConstraint("shared_id", "file_key"),
+    Index("segments_async_claims_of_part", "part_id"),
+)
+
+
+def label(name: str) -> str:
+    """The name of a run for people: a part's has a control character."""
+    return name.removeprefix(PART)
 
 
 class ChecksumError(Exception):

@@ -30,21 +30,61 @@ if TYPE_CHECKING:
 _LAST_SECONDS = 2.0
 
 
+class GuardWriter:
+    """Writes the ticket guard into the journal, for the account's other processes.
+
+    Args:
+        journal: of the account.
+    """
+
+    def __init__(self, journal: SqlJournal) -> None:
+        self._journal = journal
+        #: Whether the guard was armed, and until when, as the journal has it.
+        self._written: tuple[bool, float] | None = None
+        self._writing = anyio.Lock()
+
+    def knows(self, guard: TicketGuard) -> bool:
+        """Whether the journal has the guard as it is now."""
+        return (guard.armed, guard.until) == (self._written or (False, guard.until))
+
+    def on_read(self, guard: TicketGuard) -> None:
+        """The guard was set to what the journal has."""
+        self._written = (guard.armed, guard.until)
+
+    async def record(self, guard: TicketGuard) -> None:
+        """Write the guard, where it has changed.
+
+        Raises:
+            JournalError: the journal can't be written.
+        """
+        if self.knows(guard):
+            return
+        # One write at a time, and again where the guard has changed meanwhile: of two writes in two
+        # threads, the one of the older state may be the last.
+        with anyio.CancelScope(shield=True):
+            async with self._writing:
+                while not self.knows(guard):
+                    current, record = (guard.armed, guard.until), None
+                    if guard.armed:
+                        left = max(0.0, guard.until - anyio.current_time())
+                        until = datetime.now(UTC) + timedelta(seconds=left)
+                        record = GuardRecord(until, guard.pause, guard.internal_errors)
+                    await self._journal.ask(partial(_set_guard, record))
+                    self._written = current
+
+
 class Recorder:
     """The state of a run, and the journal that keeps it.
 
     Args:
-        journal: None where the run has no journal.
+        guard: where the ticket guard is written; None where the run has no journal.
         log: the run's log in the journal, held by this process.
     """
 
-    def __init__(self, journal: SqlJournal | None = None, log: RunLog | None = None) -> None:
-        self._journal = journal
+    def __init__(self, guard: GuardWriter | None = None, log: RunLog | None = None) -> None:
+        self._guard = guard
         self._log = log
         self.run_state: RunState = RunState() if log is None else log.run_state
-        #: Whether the guard was armed, and until when, as the journal has it.
-        self._guard_written: tuple[bool, float] | None = None
-        self._guard_writer = anyio.Lock()
 
     @property
     def durable(self) -> bool:
@@ -120,9 +160,7 @@ class Recorder:
 
     def knows_guard(self, guard: TicketGuard) -> bool:
         """Whether the journal has the ticket guard as it is now, or there is no journal."""
-        if self._journal is None:
-            return True
-        return (guard.armed, guard.until) == (self._guard_written or (False, guard.until))
+        return self._guard is None or self._guard.knows(guard)
 
     async def record_guard(self, guard: TicketGuard) -> None:
         """Write the ticket guard for the account's other processes, where it has changed.
@@ -130,22 +168,9 @@ class Recorder:
         Raises:
             JournalError: the journal can't be written.
         """
-        if self._journal is None or self.knows_guard(guard):
-            return
-        if self.away:
-            return  # written once the journal is back
-        # One write at a time, and again where the guard has changed meanwhile: of two writes in two
-        # threads, the one of the older state may be the last.
-        with anyio.CancelScope(shield=True):
-            async with self._guard_writer:
-                while not self.knows_guard(guard):
-                    current, record = (guard.armed, guard.until), None
-                    if guard.armed:
-                        left = max(0.0, guard.until - anyio.current_time())
-                        until = datetime.now(UTC) + timedelta(seconds=left)
-                        record = GuardRecord(until, guard.pause, guard.internal_errors)
-                    await self._journal.ask(partial(_set_guard, record))
-                    self._guard_written = current
+        # While the journal is away, nothing is written: that is done once it is back.
+        if self._guard is not None and not self.away:
+            await self._guard.record(guard)
 
     async def finish(self) -> None:
         """Write that the run is finished. Waits for a journal that is away.

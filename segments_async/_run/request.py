@@ -29,6 +29,7 @@ class BulkOptions(TypedDict, total=False):
 
     journal: StrPath | None
     run: str | None
+    shared: bool
     timeout: float | None
     export_timeout: float
     only_changed: bool
@@ -49,6 +50,7 @@ class RunRequest:
         options: of the run.
         journal: a path or URL; None for none.
         run: the name that the caller gave.
+        shared: whether other processes work at the same run.
         overwrite: whether files that are there already may be replaced.
         only_changed: whether to look for segments that needn't be exported.
         unusable: why a segment can't be exported whatever is there, by its id.
@@ -59,6 +61,7 @@ class RunRequest:
     options: RunOptions
     journal: Secret | None = None
     run: str | None = None
+    shared: bool = False
     overwrite: bool = False
     only_changed: bool = False
     unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
@@ -76,6 +79,7 @@ class RunRequest:
                 "on_unknown": options.on_unknown,
                 "on_expired": options.on_expired,
                 "export_timeout": options.export_timeout,
+                **({"shared": True} if self.shared else {}),  # an ordinary spec is as it was
             },
         )
 
@@ -86,6 +90,7 @@ def bulk_export(
     *,
     journal: StrPath | None = None,
     run: str | None = None,
+    shared: bool = False,
     timeout: float | None = None,
     export_timeout: float = 86_400.0,
     only_changed: bool = False,
@@ -107,6 +112,7 @@ def bulk_export(
         raise ConfigurationError("segments: an iterable of segments or ids, not one string")
     given, unusable = _segments(segments)
     _check_use_of_journal(place, run, given, only_changed=only_changed)
+    _check_shared(place, run, shared=shared)
     files = [
         (segment_id, None if segment is None else segment.name)
         for segment_id, segment in given.items()
@@ -127,6 +133,7 @@ def bulk_export(
         ),
         journal=place,
         run=run,
+        shared=shared,
         overwrite=overwrite,
         only_changed=only_changed,
         unusable=unusable,
@@ -148,6 +155,17 @@ def _check_use_of_journal(
         )
 
 
+def _check_shared(journal: object, run: str | None, *, shared: bool) -> None:
+    """Refuse a shared run that other processes could not find."""
+    if shared and journal is None:
+        raise ConfigurationError("shared: needs a journal, in which the processes find the run")
+    if shared and run is None:
+        raise ConfigurationError(
+            "shared: needs the run's name (run=...). Without one, a process that starts late would "
+            "start a run of its own, and request every export once more"
+        )
+
+
 def _segments(
     segments: Iterable[Segment | str],
 ) -> tuple[dict[str, Segment | None], dict[str, SegmentsError]]:
@@ -159,7 +177,7 @@ def _segments(
             # The vendor's own id, and so this one segment's outcome; a caller's id is a mistake.
             shown = _shown_id(segment.segment_id)
             given[shown] = segment
-            unusable[shown] = _unusable(shown)
+            unusable[shown] = unusable_id(shown)
         else:
             segment_id = segment_id_of(segment)
             known = segment if isinstance(segment, Segment) else None
@@ -173,7 +191,8 @@ def _shown_id(segment_id: str) -> str:
     return shown if len(shown) <= LONGEST_ID else shown[: LONGEST_ID - 3] + "..."
 
 
-def _unusable(segment_id: str) -> ConfigurationError:
+def unusable_id(segment_id: str) -> ConfigurationError:
+    """The error for an id that can't be sent."""
     return ConfigurationError(
         f"segment {segment_id}: not an id that this library sends (letters, digits, _ and -, at "
         f"most {LONGEST_ID}); nothing was asked of the vendor for it"

@@ -49,6 +49,7 @@ class Session(Generic[OutcomeT]):
         resources: what the run uses of its client.
         request: what the caller asked.
         start: what the run starts with.
+        outcomes: where outcomes are told; None: for this session alone.
 
     Attributes:
         name: the run's.
@@ -57,7 +58,13 @@ class Session(Generic[OutcomeT]):
         scope: cancelled when the caller leaves the run.
     """
 
-    def __init__(self, resources: Resources, request: RunRequest, start: RunStart) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        request: RunRequest,
+        start: RunStart,
+        outcomes: Outcomes[OutcomeT] | None = None,
+    ) -> None:
         self.name: str = start.name
         self._resources = resources
         self._start = start
@@ -66,19 +73,43 @@ class Session(Generic[OutcomeT]):
         directory = request.destination
         self._destination = None if directory is None else str(directory.directory)
         manifest = None if directory is None else Manifest(directory.manifest)
-        self.outcomes: Outcomes[OutcomeT] = Outcomes(start.name, manifest)
+        self.outcomes: Outcomes[OutcomeT] = outcomes or Outcomes(start.name, manifest)
         self._workers = WorkerPool(self._perform)
         self._watch = RequestWatch()
         self._posts: set[Permit] = set()
-        self._telemetry = RunTelemetry(start.name, start.recorder.run_state, len(request.segments))
+        self._telemetry = RunTelemetry(
+            start.name, start.recorder.run_state, len(request.segments), is_part=start.is_part
+        )
         self.engine: Engine[OutcomeT] = Engine(
-            resources, request, start, self._workers, self.outcomes, self._telemetry, self._stop
+            resources, request, start, self._workers, self.outcomes, self._telemetry, self.stop
         )
         self.pace: PaceWatch = PaceWatch(resources.gate, start.recorder, self._held_now)
         self.scope: anyio.CancelScope = anyio.CancelScope()
         self._deadline = anyio.CancelScope()
         self._stop_reason = f"no time left after {self._options.timeout} s"
+        self._expired = False
         self._ended_at = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """How many segments wait to be submitted."""
+        state = self._recorder.run_state
+        not_added = len(self.engine.jobs) - state.added
+        return not_added + state.count(State.NEW, State.INTENT)
+
+    @property
+    def started_at(self) -> datetime:
+        """When the session started; aware, UTC."""
+        return self.engine.stats.started_at
+
+    @property
+    def ended_at(self) -> datetime:
+        """When the session ended; `started_at` before."""
+        return self.engine.stats.ended_at
+
+    async def whole(self) -> tuple[list[OutcomeT | NotExported], Progress]:
+        """The outcomes of the whole run, and its progress, once it has ended."""
+        return self.outcomes.told, self.progress()
 
     # ----------------------------------------------------------------- from start to end
 
@@ -89,6 +120,8 @@ class Session(Generic[OutcomeT]):
             try:
                 with self.scope:
                     with anyio.move_on_after(self._options.timeout) as self._deadline:
+                        if self._expired:
+                            self._deadline.cancel()
                         await self._work()
                         await self._finish_recording()
                     if self._deadline.cancelled_caught and self._tells_the_rest():
@@ -97,7 +130,7 @@ class Session(Generic[OutcomeT]):
                     self.engine.interrupt("the run was left before its end")
             except (BaseExceptionGroup, Exception) as exc:  # noqa: BLE001 - raised to the run's caller
                 # In the caller's task group it would come out of the caller's block in a group.
-                self.outcomes.error = error = _first(exc)
+                self.outcomes.error = error = first_error(exc)
                 if not isinstance(error, SegmentsError):
                     log(logging.ERROR, "bulk export %s broke off", self.name, exc_info=error)
             finally:
@@ -149,8 +182,7 @@ class Session(Generic[OutcomeT]):
         count = self.engine.stats.internal_errors
         if count >= MOST_INTERNAL_ERRORS:
             # Each 500 raises a ticket with the vendor: six of them are enough for one run.
-            self._stop_reason = f"the vendor answered {count} requests with 500"
-            self._deadline.cancel()
+            self.expire(f"the vendor answered {count} requests with 500")
 
     def _bound_posts(self) -> None:
         """Limit the time of the POSTs on the wire, which are shielded for their answers' ids."""
@@ -158,7 +190,12 @@ class Session(Generic[OutcomeT]):
         for permit in self._posts:
             permit.bound(until)
 
-    def _stop(self, error: SegmentsError) -> None:
+    def expire(self, reason: str) -> None:
+        """End the session as if its time were up: the unfinished segments are told of."""
+        self._stop_reason, self._expired = reason, True
+        self._deadline.cancel()
+
+    def stop(self, error: SegmentsError) -> None:
         """An error about the account, or about the journal, ends the run."""
         if self.outcomes.error is None and isinstance(error, JournalError):
             self._stop_reason = f"the journal ended the run: {error}"
@@ -193,12 +230,15 @@ class Session(Generic[OutcomeT]):
                 # A run that is left at the moment of a 500 has not written the guard yet.
                 await self.engine.upkeep.record_guard()
             try:
-                await self._recorder.close(finished=self._is_finished())
+                await self._close_recorder(finished=self._is_finished())
             except JournalError as exc:
                 self.outcomes.error = self.outcomes.error or exc
         self.outcomes.finish()
         seconds = (self.engine.stats.ended_at - self.engine.stats.started_at).total_seconds()
         self._telemetry.ended(self.progress(), seconds, self.outcomes.error)
+
+    async def _close_recorder(self, *, finished: bool) -> None:
+        await self._recorder.close(finished=finished)
 
     def _keep_pace(self) -> None:
         self.pace.look()
@@ -275,7 +315,7 @@ class Session(Generic[OutcomeT]):
         return running
 
 
-def _first(exc: BaseException) -> BaseException:
+def first_error(exc: BaseException) -> BaseException:
     """The first exception in a group that is no group itself."""
     while isinstance(exc, BaseExceptionGroup):
         exc = cast(BaseException, exc.exceptions[0])

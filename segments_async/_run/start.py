@@ -26,7 +26,7 @@ from segments_async._files.in_progress import InProgressDownloads
 from segments_async._files.refusals import Renew
 from segments_async._http.storage import Storage
 from segments_async._pace.gate import Gate
-from segments_async._run.recorder import Recorder
+from segments_async._run.recorder import GuardWriter, Recorder
 from segments_async._run.request import RunRequest
 from segments_async._sansio.api.credentials import parse_base_url
 from segments_async._sansio.files.naming import is_in
@@ -121,6 +121,7 @@ class RunStart:
         files_present: segments whose files, as far as the records have files, are in their place.
         durations: seconds that the segments' last exports took, by segment id.
         journal: by which the account's processes share its limit; None where there is none.
+        is_part: whether it is a part of a shared run.
     """
 
     name: str
@@ -130,6 +131,7 @@ class RunStart:
     files_present: Collection[str] = ()
     durations: Mapping[str, float] = attrs.field(factory=dict[str, float])
     journal: SqlJournal | None = None
+    is_part: bool = False
 
 
 async def start_run(resources: Resources, request: RunRequest) -> RunStart:
@@ -154,16 +156,29 @@ async def start_run(resources: Resources, request: RunRequest) -> RunStart:
     )
     try:
         await restore_guard(journal, resources.gate.guard)
-        return await _start_with(journal, log, request, directory)
+        return await start_with(journal, log, request, GuardWriter(journal))
     except BaseException:
         with anyio.CancelScope(shield=True):
             await log.aclose()
         raise
 
 
-async def _start_with(
-    journal: SqlJournal, log: RunLog, request: RunRequest, directory: str | None
+async def start_with(
+    journal: SqlJournal, log: RunLog, request: RunRequest, guard: GuardWriter
 ) -> RunStart:
+    """Read everything that a run starts with, which this process has locked.
+
+    Args:
+        journal: of the account.
+        log: of the run.
+        request: the caller's.
+        guard: writes the ticket guard.
+
+    Raises:
+        ConfigurationError: a directory that can't be written.
+        JournalError: the journal is damaged...
+    """
+    directory = None if request.destination is None else str(request.destination.directory)
     # Only of the segments that may be submitted: two look-ups for each of 200 000 segments take
     # half a minute.
     ids = [i for i in request.segments if _may_be_submitted(log.records.get(i))]
@@ -177,7 +192,7 @@ async def _start_with(
     own = {file.location for file in [*files.values(), *known.values()]}
     return RunStart(
         name=log.name,
-        recorder=Recorder(journal, log),
+        recorder=Recorder(guard, log),
         obstacles=await _obstacles(request, own),
         unchanged=unchanged,
         files_present=present.keys(),

@@ -32,6 +32,7 @@ class RunStats:
         durations: seconds that exports of the run took in earlier sessions; see `known_durations`.
 
     Attributes:
+        internal_errors_before: answers of 500 to this client before the run began.
         bytes: of files, fetched so far.
         started_at: aware, UTC.
         ended_at: aware, UTC; `started_at` while the run goes on.
@@ -42,7 +43,7 @@ class RunStats:
         self._total = total
         self._requests_before = gate.requests
         self._throttled_before = gate.throttled
-        self._internal_errors_before = gate.guard.internal_errors
+        self.internal_errors_before: int = gate.guard.internal_errors
         self._durations: deque[float] = deque(durations, maxlen=_DURATIONS_KEPT)
         self._submitted = 0
         self._estimate: float | None = None
@@ -55,7 +56,12 @@ class RunStats:
     @property
     def internal_errors(self) -> int:
         """Answers of 500 since the run began."""
-        return self._gate.guard.internal_errors - self._internal_errors_before
+        return self._gate.guard.internal_errors - self.internal_errors_before
+
+    @property
+    def submitted(self) -> int:
+        """POSTs that were accepted."""
+        return self._submitted
 
     def add_submitted(self) -> None:
         """A POST was accepted."""

@@ -29,13 +29,15 @@ class RunTelemetry:
         run: the run's name.
         run_state: where its exports stand.
         total: segments of the run.
+        is_part: whether it is a part of a shared run, whose own session logs begin and end.
 
     Attributes:
         oldest_file: as in `metrics.Live`; looked at every second.
     """
 
-    def __init__(self, run: str, run_state: RunState, total: int) -> None:
+    def __init__(self, run: str, run_state: RunState, total: int, *, is_part: bool = False) -> None:
         self._run = run
+        self._is_part = is_part
         self._state = run_state
         self._total = total
         self.oldest_file: float | None = None
@@ -59,13 +61,8 @@ class RunTelemetry:
         """The run begins. `ended` has to follow."""
         if self._metrics is not None:
             self._metrics.begin(self)
-        if logger.isEnabledFor(logging.INFO):
-            fields = {
-                "segments_event": "run_began",
-                "segments_run": self._run,
-                "segments_total": self._total,
-            }
-            log(logging.INFO, "Run %s begins: %d segments.", self._run, self._total, extra=fields)
+        if not self._is_part:
+            log_began(self._run, self._total)
 
     def on_outcome(self, outcome: Outcome, *, earlier: bool) -> None:
         """A segment's outcome is told. `earlier`: an earlier session of the run told it already."""
@@ -77,36 +74,8 @@ class RunTelemetry:
         if self._metrics is not None:
             self._metrics.end(self)
         self._listeners.on_closed()
-        if not logger.isEnabledFor(logging.INFO):
-            return
-        fields: dict[str, object] = {
-            "segments_event": "run_ended",
-            "segments_run": self._run,
-            "segments_total": progress.total,
-            "segments_exported": progress.exported,
-            "segments_unchanged": progress.unchanged,
-            "segments_not_exported": progress.not_exported,
-            "segments_bytes": progress.bytes,
-            "segments_requests": progress.requests,
-            "segments_throttled": progress.throttled,
-            "segments_seconds": seconds,
-        }
-        because = ""
-        if error is not None:
-            # Its class alone: the error itself is raised to the run's caller.
-            fields["segments_error"] = type(error).__name__
-            because = f" by {type(error).__name__}"
-        log(
-            logging.INFO,
-            "Run %s has ended%s after %.0f s: %d exported, %d unchanged, %d not exported.",
-            self._run,
-            because,
-            seconds,
-            progress.exported,
-            progress.unchanged,
-            progress.not_exported,
-            extra=fields,
-        )
+        if not self._is_part:
+            log_ended(self._run, progress, seconds, error)
 
     async def look(self, done: anyio.Event, progress: Callable[[], Progress]) -> None:
         """While the run goes on, tell the metrics every second what holds it."""
@@ -128,3 +97,48 @@ class RunTelemetry:
         self._listeners.on_change(
             entry.segment_id, export_id, entry.event, before.state, after.state
         )
+
+
+def log_began(run: str, total: int) -> None:
+    """Log that this process has begun to work at a run."""
+    if logger.isEnabledFor(logging.INFO):
+        fields = {
+            "segments_event": "run_began",
+            "segments_run": run,
+            "segments_total": total,
+        }
+        log(logging.INFO, "Run %s begins: %d segments.", run, total, extra=fields)
+
+
+def log_ended(run: str, progress: Progress, seconds: float, error: BaseException | None) -> None:
+    """Log that this process has ended its work at a run; `error`: by what."""
+    if not logger.isEnabledFor(logging.INFO):
+        return
+    fields: dict[str, object] = {
+        "segments_event": "run_ended",
+        "segments_run": run,
+        "segments_total": progress.total,
+        "segments_exported": progress.exported,
+        "segments_unchanged": progress.unchanged,
+        "segments_not_exported": progress.not_exported,
+        "segments_bytes": progress.bytes,
+        "segments_requests": progress.requests,
+        "segments_throttled": progress.throttled,
+        "segments_seconds": seconds,
+    }
+    because = ""
+    if error is not None:
+        # Its class alone: the error itself is raised to the run's caller.
+        fields["segments_error"] = type(error).__name__
+        because = f" by {type(error).__name__}"
+    log(
+        logging.INFO,
+        "Run %s has ended%s after %.0f s: %d exported, %d unchanged, %d not exported.",
+        run,
+        because,
+        seconds,
+        progress.exported,
+        progress.unchanged,
+        progress.not_exported,
+        extra=fields,
+    )

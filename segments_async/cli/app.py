@@ -124,6 +124,7 @@ Examples:
   segments-async export 82200474-c131-4f7b-a35e-381469af31a7 --to exports
   segments-async export --all --to exports | jq -r 'select(.error) | .name'
   segments-async export --all --to exports --only-changed
+  segments-async export --all --to exports --run nightly --join    (several times at once)
   segments-async export --sandbox --all --to exports     (needs no account)
 
 A journal in DIR/.segments-async/ stores what was requested: after a kill,
@@ -140,6 +141,7 @@ def export(
     journal: Annotated[str | None, Parameter(group=AGAIN, metavar="PATH_OR_URL")] = None,
     no_journal: Annotated[bool, Parameter(group=AGAIN)] = False,
     run: Annotated[str | None, Parameter(group=AGAIN, metavar="NAME")] = None,
+    join: Annotated[bool, Parameter(group=AGAIN)] = False,
     sandbox: Annotated[bool, Parameter(group=SELECTION)] = False,
     options: RunOptions = _RUN_OPTIONS,
     pace: Pace = _PACE,
@@ -160,6 +162,7 @@ def export(
         journal: Another place for the journal: a file, or postgresql://HOST/DATABASE.
         no_journal: Keep no journal. After the process has ended, no command can go on.
         run: Start, or go on with, the run of this name; of an ended run, repeat the outcomes.
+        join: Share the run with other processes of the same command, on this or other machines.
         sandbox: Export from a stand-in for the vendor, started for this command; compare each file.
     """
     if journal is not None and (no_journal or sandbox):
@@ -174,6 +177,7 @@ def export(
         # The stand-in is another account each time: no later command could go on there.
         journal=None if no_journal or sandbox else place(journal, to),
         run=run,
+        join=join,
         dry_run=dry_run,
         sandbox=sandbox,
     )

@@ -40,6 +40,7 @@ class ExportRequest:
     Attributes:
         journal: its path or URL; None for no journal.
         run: the run's name; None for an unnamed run.
+        join: whether other processes work at the same run.
         command: the command that was given.
     """
 
@@ -50,6 +51,7 @@ class ExportRequest:
     hosts: Hosts
     journal: Path | str | None
     run: str | None = None
+    join: bool = False
     dry_run: bool = False
     sandbox: bool = False
     command: Literal["export", "resume"] = "export"
@@ -63,6 +65,11 @@ class ExportRequest:
         """
         self.selection.check()
         Journal.path_in(self.to)
+        if self.join and self.run is None:
+            raise UsageError(
+                "--join needs --run NAME: without a name, a command that starts late would start "
+                "a run of its own, and request every export once more"
+            )
         if self.journal is None:
             if self.options.only_changed or self.run is not None:
                 option = "--run" if self.run is not None else "--only-changed"
@@ -87,6 +94,8 @@ class ExportCommand:
         self._runs: Mapping[str, RunStatus] = {}
         self._names: dict[str, str] = {}
         self._unfinished: dict[str, str] = {}
+        #: How many outcomes the loop has got.
+        self._reported = 0
         self._failed: list[NotExported] = []
         #: Names of the segments that a signal cut off, by the ids of their exports.
         self._at_vendor: dict[str, str] = {}
@@ -106,6 +115,13 @@ class ExportCommand:
         """Name the segments that failed, and those that a signal cut off."""
         journal = self._request.journal is not None
         summary.print_failures(self._failed, self._names, self._terminal.err, journal=journal)
+        if self._request.join and self._unfinished:
+            self._terminal.say(
+                f"This process ended {counted(self._reported, 'segment')} of the run's. Other "
+                "processes of the run go on with the rest, and so does the same command; no export "
+                "is repeated."
+            )
+            return
         if self._unfinished:
             done = len(self._names) - len(self._unfinished)
             self._terminal.say(
@@ -248,12 +264,17 @@ class ExportCommand:
             if entered:
                 await self._report_rest(run)
         report = await run.report()
+        for exported in report.exported:
+            self._learn_name(exported)
+        for missing in report.not_exported:
+            self._learn_name(missing)
         summary.print_report(
             report,
             self._names,
             self._terminal,
             elapsed=monotonic() - started,
             journal=self._request.journal is not None,
+            joined=self._request.join,
         )
         return report
 
@@ -270,7 +291,7 @@ class ExportCommand:
             if request.options.only_changed:
                 # An id that is not in the account's list: the vendor's answer names the fault.
                 segments = [Segment(one) if isinstance(one, str) else one for one in segments]
-            keywords |= {"journal": request.journal, "run": request.run}
+            keywords |= {"journal": request.journal, "run": request.run, "shared": request.join}
         return client.open_bulk_export(segments, request.to, **keywords)
 
     def _say_start(self, name: str) -> None:
@@ -279,12 +300,14 @@ class ExportCommand:
             return
         earlier = self._runs.get(name)
         if earlier is not None and earlier.ended_at is not None:
-            self._terminal.note(f"Run {name} has ended: its outcomes are repeated.")
+            told = "nothing is sent" if self._request.join else "its outcomes are repeated"
+            self._terminal.note(f"Run {name} has ended: {told}.")
             return
         if earlier is not None:
             done = earlier.exported + earlier.unchanged
             of = f" of {earlier.segments}" if earlier.segments else ""
-            self._terminal.note(f"Going on with run {name}: {done}{of} are done.")
+            how = "Joining" if self._request.join else "Going on with"
+            self._terminal.note(f"{how} run {name}: {done}{of} are done.")
         if self._request.command == "export":
             self._name_unfinished(name)
 
@@ -315,12 +338,13 @@ class ExportCommand:
         The run is over, so that iterating over its outcomes waits for nothing. Only the reader of
         stdout is waited for, after a signal for a short time.
         """
-        seen = len(self._names) - len(self._unfinished)
+        seen = self._reported
         outcomes: list[Exported | NotExported] = []
         with suppress(SegmentsError):  # the error that ended the run is being raised already
             async for outcome in run:
                 outcomes.append(outcome)  # noqa: PERF401 - keeps those before an error
         for outcome in outcomes[seen:]:
+            self._learn_name(outcome)
             if isinstance(outcome, NotExported) and outcome.export and outcome.resumable:
                 self._at_vendor[outcome.export.export_id] = self._names[outcome.segment_id]
         if not self._terminal.piped:
@@ -338,8 +362,16 @@ class ExportCommand:
     def _line(self, outcome: Exported | NotExported, run_name: str) -> dict[str, object]:
         return json_lines.outcome_line(outcome, run=run_name, name=self._names[outcome.segment_id])
 
+    def _learn_name(self, outcome: Exported | NotExported) -> None:
+        """Learn the name of a segment that another process of a shared run brought."""
+        export = outcome.export
+        name = export.segment.name if export is not None else None
+        self._names.setdefault(outcome.segment_id, name or outcome.segment_id)
+
     async def _report_outcome(self, outcome: Exported | NotExported, run_name: str) -> None:
-        del self._unfinished[outcome.segment_id]
+        self._learn_name(outcome)
+        self._unfinished.pop(outcome.segment_id, None)
+        self._reported += 1
         if isinstance(outcome, NotExported) and not leaves_all_as_it_was(outcome):
             self._failed.append(outcome)
         if self._terminal.piped:

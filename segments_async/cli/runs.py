@@ -79,6 +79,7 @@ class ResumeCommand:
             hosts=request.hosts,
             journal=where,
             run=found.name,
+            join=bool(spec.options.get("shared")),
             command="resume",
         )
         self._export = ExportCommand(export, self._terminal)
@@ -119,10 +120,11 @@ async def _spec(journal: Journal, run: RunStatus) -> tuple[Path, RunSpec]:
 
 
 def _options(run: RunStatus, spec: RunSpec) -> RunOptions:
-    if unknown := spec.options.keys() - attrs.fields_dict(RunOptions).keys():
+    options = {name: value for name, value in spec.options.items() if name != "shared"}
+    if unknown := options.keys() - attrs.fields_dict(RunOptions).keys():
         raise UsageError(
             f"run {run.name} was started by a later version of segments-async, with options that "
             f"this version doesn't have: {', '.join(sorted(unknown))}. Go on with the run by that "
             "version"
         )
-    return RunOptions(**spec.options)
+    return RunOptions(**options)

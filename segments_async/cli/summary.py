@@ -106,6 +106,7 @@ def print_report(
     *,
     elapsed: float,
     journal: bool,
+    joined: bool = False,
 ) -> None:
     """Print the files, the segments without a file and the reasons, and the totals.
 
@@ -117,6 +118,7 @@ def print_report(
         terminal: to print on.
         elapsed: seconds that the command took.
         journal: whether the same command would go on with unfinished segments.
+        joined: whether other processes worked at the same run.
     """
     console, quiet = terminal.people, terminal.quiet
     if report.exported and not quiet:
@@ -127,7 +129,7 @@ def print_report(
     if kept := [outcome for outcome in report.not_exported if leaves_all_as_it_was(outcome)]:
         print_sentence(console, _kept(kept, names))
     if not quiet:
-        print_sentence(console, _totals(report, elapsed), "bold")
+        print_sentence(console, _totals(report, elapsed, joined=joined), "bold")
 
 
 def print_failures(
@@ -283,7 +285,7 @@ def _say_hidden(count: int, console: Console) -> None:
         console.print(Text(f"and {hidden} more: see manifest.jsonl beside the files", style="dim"))
 
 
-def _totals(report: BulkReport[Exported], elapsed: float) -> str:
+def _totals(report: BulkReport[Exported], elapsed: float, *, joined: bool) -> str:
     progress = report.progress
     changed = [outcome for outcome in report.exported if outcome.source != "unchanged"]
     size = sum(outcome.file.size for outcome in changed)
@@ -291,7 +293,7 @@ def _totals(report: BulkReport[Exported], elapsed: float) -> str:
     if report.exported:
         count += f" to {relative(report.exported[0].file.path.parent)}"
     if resumed := sum(outcome.source == "resumed" for outcome in changed):
-        count += f" ({resumed} of them before)"
+        count += f" ({resumed} of them {'by other processes or ' if joined else ''}before)"
     if unchanged := len(report.exported) - len(changed):
         count += f", {unchanged} unchanged"
     return (

@@ -17,6 +17,7 @@ _WORDS: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]] = [
         r"is not a host of files; --file-host \1 admits it",
     ),
     (r"\bfile_hosts\b", "--file-host"),
+    (r"shared=True joins the run", "--join joins the run"),
     (r"\bapi_key:", "SEGMENTS_API_KEY:"),
     (r"\baccess_token:", "SEGMENTS_ACCESS_TOKEN:"),
     (r"base_url: not an http\(s\) URL: .*", "SEGMENTS_BASE_URL: not an http(s) URL"),

@@ -76,6 +76,39 @@ def test_killed_export_goes_on(
     assert record.duplicates() == {}
 
 
+def test_several_commands_join_one_run(
+    start: Start,
+    run: Run,
+    account: Environment,
+    steady_server: SandboxServer,
+    until: Until,
+    parsed: Parsed,
+) -> None:
+    """A killed command's exports are gone on with by another one, and by `resume` of the run."""
+    record, env = steady_server.sandbox.record, account(steady_server)
+    command = (*EXPORT, "--run", "ours", "--join")
+    first = start(*command, env=env)
+    until(lambda: len({entry.export_id for entry in record.polls()}) == 5)
+    others = [start(*command, env=env), start("resume", *PLACE, "--run", "ours", env=env)]
+    first.kill()
+    first.communicate()
+    rows = []
+    for process in others:
+        out, err = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, err
+        assert "5 of 5 segments exported" in err
+        rows += parsed(out)
+    assert sorted(row["segment_id"] for row in rows) == sorted(steady_server.sandbox.segment_ids)
+    assert len(record.submits()) == 5
+    alone = run(*EXPORT, "--run", "ours", env=env)
+    assert alone.returncode == 2, alone.stderr
+    assert "--join joins the run" in alone.stderr
+    late = run(*command, env=env)
+    assert (late.returncode, late.stdout) == (0, "")
+    assert "Run ours has ended: nothing is sent." in late.stderr
+    assert "5 of 5 segments exported" in late.stderr
+
+
 @pytest.mark.parametrize("again", ["the same", "resume"])
 def test_a_moved_directory_goes_on(
     start: Start,

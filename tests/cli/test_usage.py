@@ -91,6 +91,7 @@ def test_it_is_a_module_too(account: Environment, module: str) -> None:
         ([*EXPORT, "--all", "--journal", "x.db", "--no-journal"], "--no-journal"),
         ([*EXPORT, "--all", "--journal", "x.db", "--sandbox"], "--sandbox"),
         ([*EXPORT, "--all", "--run", "x", "--no-journal"], "--run"),
+        ([*EXPORT, "--all", "--join"], "--join needs --run"),
         ([*EXPORT, "--all", "--only-changed", "--sandbox"], "--only-changed"),
         ([*EXPORT[:1], "--all", "--to", "s3://me:s3cret@bucket/nightly"], "s3://...: files can't"),
         (["export", "--all", "--sandbox", "--to", "gs://bucket"], "gs://...: files can't"),

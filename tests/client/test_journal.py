@@ -34,7 +34,7 @@ from segments_async import (
 from segments_async._journal.database import Database
 from segments_async._journal.run_log import RunLog
 from segments_async._journal.sql import SqlJournal
-from segments_async._run.recorder import Recorder
+from segments_async._run.recorder import GuardWriter, Recorder
 from segments_async._run.start import account_of
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.pace.backoff import TicketGuard
@@ -537,7 +537,7 @@ async def test_the_last_state_of_the_guard_is_the_one_that_is_written(
 
     monkeypatch.setattr(Database, "set_guard", slowly)
     journal = await SqlJournal.open(tmp_path / "runs.db", account="0" * 64)
-    guard, recorder = TicketGuard(), Recorder(journal)
+    guard, recorder = TicketGuard(), Recorder(GuardWriter(journal))
     guard.on_internal_error(0.0)
     await recorder.record_guard(guard)
     async with anyio.create_task_group() as tasks:

@@ -12,13 +12,14 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import attrs
+import sqlalchemy
 from forks import import_all
 
 from reliability.judge import Told, dump
@@ -44,6 +45,11 @@ class Job:
         journal: a path or URL.
         told: the file for the outcomes.
         run: the run's name.
+        shared: whether other processes work at the same run. Then `told` has the outcomes of all
+            processes, and a second file, `told` with `.own` at its end, those of this session.
+        log: a file for the library's lines of INFO, each with its time; empty for none. Beside it,
+            with `.sql` at the end of its name, a character is written for each statement (`r`, `w`)
+            and for each commit of something (`c`).
         dies_at: the moment at which the session dies, counted from 1; 0: it doesn't. Moments are
             before, after and in the middle of each journal write and file operation.
     """
@@ -54,6 +60,8 @@ class Job:
     journal: str
     told: str
     run: str = "nightly"
+    shared: bool = False
+    log: str = ""
     dies_at: int = 0
 
 
@@ -63,12 +71,23 @@ async def session(job: Job) -> None:
         SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=job.base_url, file_hosts=["127.0.0.1"]
         ) as client,
-        client.open_bulk_export(job.segments, job.to, journal=job.journal, run=job.run) as run,
+        client.open_bulk_export(
+            job.segments, job.to, journal=job.journal, run=job.run, shared=job.shared
+        ) as run,
     ):
         outcomes = [Told.of(outcome) async for outcome in run]
-    path = Path(job.told)
-    path.with_suffix(".new").write_text(dump(outcomes))
-    path.with_suffix(".new").rename(path)
+        own = outcomes
+        if job.shared:
+            report = await run.report()
+            outcomes = [Told.of(outcome) for outcome in (*report.exported, *report.not_exported)]
+    _store(own, Path(f"{job.told}.own"))
+    _store(outcomes, Path(job.told))
+
+
+def _store(outcomes: Sequence[Told], path: Path) -> None:
+    new = path.with_suffix(f"{path.suffix}.new")
+    new.write_text(dump(outcomes))
+    new.rename(path)
 
 
 class Death:
@@ -133,8 +152,28 @@ def partialmethod_of(how: Callable[..., Any], operation: Callable[..., Any]) -> 
     return call
 
 
+def _count_statements(path: str) -> None:
+    """Write a character for each statement: what was written outlives a kill."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def on_statement(connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        writes = statement.split(None, 1)[0] in ("INSERT", "UPDATE", "DELETE")
+        connection.info["wrote"] = writes or connection.info.get("wrote", False)
+        os.write(descriptor, b"w" if writes else b"r")
+
+    def on_commit(connection: Any) -> None:
+        if connection.info.pop("wrote", False):
+            os.write(descriptor, b"c")
+
+    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", on_statement)
+    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", on_commit)
+
+
 def _live(job: Job) -> None:
-    logging.getLogger("segments_async").setLevel(logging.CRITICAL)
+    logging.getLogger("segments_async").setLevel(logging.INFO if job.log else logging.CRITICAL)
+    if job.log:
+        logging.basicConfig(filename=job.log, format="%(created)f %(process)d %(message)s")
+        _count_statements(f"{job.log}.sql")
     if job.dies_at:
         # A short run, since it is repeated many times.
         scheduler.SHORTEST_POLL_GAP = backoff.FIRST_BACKOFF = 0.02

@@ -7,6 +7,7 @@ name for people; the segment's id makes names distinct.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections import Counter
@@ -90,16 +91,16 @@ def file_names(
     """
     pairs = list(segments)
     short = {sid: file_name(sid, name, encoding=encoding) for sid, name in pairs}
-    taken = Counter(map(_alike, short.values()))
+    taken = Counter(map(alike, short.values()))
     return _apart(
         {
-            sid: file_name(sid, name, encoding=encoding, whole_id=taken[_alike(short[sid])] > 1)
+            sid: file_name(sid, name, encoding=encoding, whole_id=taken[alike(short[sid])] > 1)
             for sid, name in pairs
         }
     )
 
 
-def _alike(name: str) -> str:
+def alike(name: str) -> str:
     """Equal for names that a file system may take for one: it may ignore case, or normal forms."""
     return unicodedata.normalize("NFC", name.casefold())
 
@@ -109,10 +110,30 @@ def _apart(names: dict[str, str]) -> dict[str, str]:
     seen: Counter[str] = Counter()
     apart: dict[str, str] = {}
     for sid, name in sorted(names.items()):
-        seen[_alike(name)] += 1
-        count = seen[_alike(name)]
+        seen[alike(name)] += 1
+        count = seen[alike(name)]
         apart[sid] = name if count == 1 else f"{name.removesuffix('.csv')}~{count}.csv"
     return apart
+
+
+def free_name(name: str, segment_id: str, taken: Collection[str]) -> str:
+    """The name, or another one where a file of the same directory has it.
+
+    Args:
+        name: of a segment's file.
+        segment_id: the segment.
+        taken: names that other files have, each as `alike` gives it.
+    """
+    if alike(name) not in taken:
+        return name
+    stem = name.removesuffix(".csv")
+    short = segment_id[:8]
+    whole = f"{stem.removesuffix(short)}{segment_id}" if stem.endswith(f"-{short}") else stem
+    for count in itertools.count(1):
+        candidate = f"{whole}.csv" if count == 1 else f"{whole}~{count}.csv"
+        if alike(candidate) not in taken:
+            return candidate
+    raise AssertionError("count() ends never")
 
 
 def is_in(directory: str, path: str) -> bool:

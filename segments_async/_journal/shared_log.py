@@ -1,0 +1,97 @@
+"""The shared run as its process sees it: the journal's questions, asked in worker threads."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import attrs
+
+from segments_async._journal import shared
+from segments_async._journal.records import GuardRecord
+from segments_async._journal.run_log import RunLog
+from segments_async._sansio.jobs.parts import SharedView
+
+if TYPE_CHECKING:
+    from segments_async._journal.sql import SqlJournal
+
+
+@attrs.frozen
+class PartLog:
+    """A part that this process works at.
+
+    Attributes:
+        run_id: of the part.
+        log: of the part.
+        files: the name of each segment's file, by segment id; None without files.
+    """
+
+    run_id: int
+    log: RunLog
+    files: Mapping[str, str | None]
+
+
+class SharedRunLog:
+    """A shared run that this process has joined.
+
+    Args:
+        journal: of the account.
+        joined: the run.
+    """
+
+    def __init__(self, journal: SqlJournal, joined: shared.Joined) -> None:
+        self.journal: SqlJournal = journal
+        self.joined: shared.Joined = joined
+        #: This process's name in the run: another one for each session.
+        self.member: str = uuid.uuid4().hex
+
+    async def look(self) -> tuple[SharedView, GuardRecord | None]:
+        """How the run stands, and the account's ticket guard.
+
+        Raises:
+            JournalError: the journal can't be read, or the run was deleted.
+        """
+        return await self.journal.ask(partial(shared.look, run_id=self.joined.run_id))
+
+    async def claim(self, wanted: Sequence[tuple[str, str | None]]) -> tuple[PartLog | None, int]:
+        """Claim some segments; see `shared.claim`. How many of the wanted ones have a part now."""
+        claim = partial(shared.claim, run_id=self.joined.run_id, member=self.member, wanted=wanted)
+        claimed = await self.journal.hand_over(claim)
+        return _part_log(claimed.part), claimed.looked_at
+
+    async def take_over(self, part_id: int) -> PartLog | None:
+        """Open a part whose process is gone; None where another process has been quicker."""
+        take = partial(
+            shared.take_over, run_id=self.joined.run_id, part_id=part_id, member=self.member
+        )
+        return _part_log((await self.journal.hand_over(take)).part)
+
+    async def leave_over(self, part_id: int) -> None:
+        """Leave what a part has left to the next round."""
+        leave = partial(shared.leave_over, part_id=part_id, member=self.member)
+        await self.journal.ask(leave)
+
+    async def add_internal_errors(self, count: int) -> None:
+        """Count answers of 500 for the whole run."""
+        run_id, round_ = self.joined.run_id, self.joined.round
+        add = partial(shared.add_internal_errors, run_id=run_id, round_=round_, count=count)
+        await self.journal.ask(add)
+
+    async def finish(self) -> tuple[bool, list[str]]:
+        """Write the run's end, if it has come; see `shared.finish`."""
+        return await self.journal.ask(partial(shared.finish, run_id=self.joined.run_id))
+
+    async def tidy(self, destination: str) -> None:
+        """Replace the marks of ended runs' parts in this directory; see `shared.tidy`."""
+        await self.journal.ask(partial(shared.tidy, destination=destination))
+
+    async def whole(self) -> list[shared.Recorded]:
+        """Every segment of the run, as the journal has it."""
+        run_id = self.joined.run_id
+        return await self.journal.ask(lambda database: list(shared.whole(database, run_id)))
+
+
+def _part_log(part: shared.OpenedPart | None) -> PartLog | None:
+    return None if part is None else PartLog(part.run_id, RunLog(part.run), part.files)
