@@ -53,7 +53,7 @@ FAILED, LEFT = RowState.NOT_EXPORTED, RowState.UNFINISHED
         ([], {}, "The run had no segments."),
         ([RowState.EXPORTED], {}, "The one segment is done, after 1 min 30 s."),
         ([RowState.EXPORTED] * 3, {}, "All 3 segments are done, after 1 min 30 s."),
-        ([RowState.UNCHANGED, RowState.KEPT], {}, "All 2 segments are done, after 1 min 30 s."),
+        ([RowState.UNCHANGED, RowState.RESUMED], {}, "All 2 segments are done, after 1 min 30 s."),
         (
             [RowState.EXPORTED, FAILED],
             {},
@@ -63,6 +63,11 @@ FAILED, LEFT = RowState.NOT_EXPORTED, RowState.UNFINISHED
             [RowState.RESUMED] * 2 + [FAILED] * 2 + [LEFT],
             {},
             "2 of 5 segments are done after 1 min 30 s; 2 were not exported and 1 is unfinished.",
+        ),
+        (
+            [RowState.EXPORTED, RowState.KEPT, RowState.KEPT],
+            {},
+            "All 3 segments are done, after 1 min 30 s; 2 files were there already, and were kept.",
         ),
         (
             [RowState.EXPORTED, LEFT],
