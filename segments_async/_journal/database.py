@@ -235,6 +235,8 @@ class Database:
         return StoredRun(status=status, segments=segments, records=known, pace=pace)
 
     def _run(self, connection: Connection, name: str) -> Mapping[str, Any] | None:
+        if "\0" in name or not _is_unicode(name):
+            return None  # no run has such a name, and the driver can't ask for one
         row = connection.execute(select(runs).where(runs.c.name == name)).one_or_none()
         if row is None:
             return None
@@ -374,3 +376,12 @@ def _last_of(
     if destinations:
         latest = latest.join(runs).where(runs.c.destination.in_(destinations))
     return select(events).where(events.c.id.in_(latest))
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether the text has no lone surrogate, as an argument of the command line may have."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

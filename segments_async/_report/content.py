@@ -194,7 +194,7 @@ def sentence(view: RunView) -> str:
         return "The run had no segments."
     if good == len(view.rows):
         every = "The one segment is" if good == 1 else f"All {number(good)} segments are"
-        return f"{every} done, after {took}."
+        return f"{every} done, after {took}{_kept(view.counts[RowState.KEPT])}."
     if left and view.ended_at is None:
         return f"The run is unfinished: {_of(good, view)} done after {took}{_bad(failed, 0)}."
     return f"{_of(good, view)} done after {took}{_bad(failed, left)}."
@@ -213,6 +213,14 @@ def _bad(failed: int, left: int) -> str:
     if left:
         parts.append(f"{number(left)} {'is' if left == 1 else 'are'} unfinished")
     return f"; {' and '.join(parts)}" if parts else ""
+
+
+def _kept(files: int) -> str:
+    """``; 3 files were there already, and were kept``: the run has not written them."""
+    if not files:
+        return ""
+    be = "was" if files == 1 else "were"
+    return f"; {counted(files, 'file')} {be} there already, and {be} kept"
 
 
 def _longest_hold(held: HoldTotal) -> str:

@@ -21,7 +21,7 @@ def main() -> None:
     streams.prepare()
     try:
         # Imported here, so that a missing extra, or Ctrl-C during the import, is one sentence.
-        from segments_async.cli.app import run
+        from segments_async.cli.command_line import run
 
         code = run(sys.argv[1:])
     except KeyboardInterrupt:

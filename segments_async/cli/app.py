@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, Parameter
 
 import segments_async
 from segments_async.cli import commands, environment, runs
@@ -27,15 +27,12 @@ from segments_async.cli.arguments import (
     RunOptions,
     SandboxOptions,
 )
-from segments_async.cli.exit_codes import Exit, UsageError, exit_code, finish, sentence
+from segments_async.cli.exit_codes import UsageError, finish
 from segments_async.cli.export import ExportCommand, ExportRequest
 from segments_async.cli.journal import place
 from segments_async.cli.selection import Selection
-from segments_async.cli.streams import StdoutError
-from segments_async.cli.terminal import Terminal
-from segments_async.errors import SegmentsError
 
-_PROGRAM = "segments-async"
+PROGRAM = "segments-async"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _ABOUT = """\
@@ -62,11 +59,11 @@ def _reflowed(text: str) -> str:
 
 
 def _version() -> str:
-    return f"{_PROGRAM} {segments_async.__version__}"
+    return f"{PROGRAM} {segments_async.__version__}"
 
 
 app: App = App(
-    name=_PROGRAM,
+    name=PROGRAM,
     help="Export user segments of mParticle Analytics: many at once, as verified CSV files.",
     help_format="plaintext",
     help_epilogue=_reflowed(_ABOUT),
@@ -396,37 +393,3 @@ def completion(
     from segments_async.cli import completion as script
 
     return script.install(app, shell) if install else script.show(app, shell)
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code."""
-    try:
-        command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
-        code: int = command(*bound.args, **bound.kwargs) or Exit.ALL_DONE
-    except CycloptsError as error:
-        _complain(_with_origin(f"{error} (segments-async --help shows what there is)", arguments))
-        return Exit.USAGE
-    except UsageError as error:
-        _complain(_with_origin(str(error), arguments))
-        return Exit.USAGE
-    except SegmentsError as error:
-        _complain(sentence(error))
-        return exit_code(error)
-    except StdoutError as error:
-        if error.reader_gone:
-            return Exit.READER_GONE
-        _complain(str(error))
-        return Exit.SOME_NOT
-    return code
-
-
-def _with_origin(sentence: str, arguments: Sequence[str]) -> str:
-    """The sentence, and the variables that the options may have come from."""
-    found = environment.variables(arguments[0]) if arguments else []
-    if not found or any(name in sentence for name in found):
-        return sentence
-    return f"{sentence}; options from the environment: {', '.join(found)}"
-
-
-def _complain(what: str) -> None:
-    Terminal.open().say(f"{_PROGRAM}: {what}", style="red")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from attrs import define, field, frozen, validators
 
 from . import chance, page
+from .clock import Clock
+from .record import Entry
+from .request import Request, kind_of
 from .segments import PAGE_SEGMENT, Segment
 
 Status = Literal["PENDING", "COMPLETE", "FAILED"]
@@ -63,6 +67,18 @@ class Export:
             return "PENDING"
         return "FAILED" if self.fails else "COMPLETE"
 
+    def has_file(self, now: float, lifetime: float) -> bool:
+        """Whether a file is stored at `now`, where files are stored for `lifetime` seconds."""
+        return self.status(now) == "COMPLETE" and now < self.ends_at - self.aged + lifetime
+
+    def json(self, now: float, clock: Clock, link: Callable[[str, float], str]) -> bytes:
+        """The answer to a status request at `now`; `link` signs the link of an export's id."""
+        status = self.status(now)
+        # "This field will remain null until the export is completed."
+        ended = None if status == "PENDING" else clock.stamp(self.ends_at - self.aged)
+        filename = link(self.export_id, now) if status == "COMPLETE" else None
+        return export_json(self.export_id, self.segment, status, self.started, ended, filename)
+
 
 class Exports:
     """The exports of an account.
@@ -99,6 +115,21 @@ class Exports:
         while self._ends and self._ends[0] <= now:
             heapq.heappop(self._ends)
         return len(self._ends), self._ends[0] if self._ends else now + 1.0
+
+
+def entry_of(request: Request, exports: Exports) -> Entry:
+    """The record's entry of a request to the API."""
+    method, path, now = request.method, request.path, request.now
+    kind = kind_of(method, path)
+    if kind == "poll":
+        export_id = path[len(page.EXPORT_PATH) :]
+        export = exports.get(export_id)
+        if export is None:
+            return Entry(now, "api", method, path, kind, None, export_id)
+        known = export.segment.segment_id, export.export_id
+        return Entry(now, "api", "GET", export.path, kind, *known)  # shares its strings
+    segment_id = request.segment_id if kind == "submit" else None
+    return Entry(now, "api", method, path, kind, segment_id)
 
 
 def export_json(

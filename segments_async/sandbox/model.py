@@ -16,15 +16,15 @@ from attrs import evolve
 
 from . import chance, page
 from .answer import Answer, Reply
-from .clock import Clock, Timeline, http_date
+from .clock import Clock, Timeline
 from .content import Content
 from .description import openapi_json
-from .exports import PAGE_EXPORT, DurationLaw, Durations, Export, Exports, export_json
+from .exports import PAGE_EXPORT, DurationLaw, Durations, Export, Exports, entry_of, export_json
 from .faults import Fault, Rule, Script, Shares
 from .limits import ContendedLimit, FixedWindow, TokenBucket
 from .links import Signer, s3_error
 from .record import Entry, Origin, Record
-from .request import JSON, Request, error, has_access, kind_of, misdirected
+from .request import JSON, Request, error, has_access, misdirected, throttled
 from .segments import Segment, list_json, make_segments
 from .storage import FileHost, serve
 
@@ -241,7 +241,7 @@ class Sandbox:
     ) -> Answer:
         """The API's answer to a request that arrives at `now`."""
         request = Request(method, path, headers, body, now)
-        entry = self._entry(request)
+        entry = entry_of(request, self._exports)
         rule = self._script.rule_for(entry) if self._script else None
         if rule is not None and rule.fault.unreachable:
             if self._script.take(rule) is not None:
@@ -260,20 +260,6 @@ class Sandbox:
         reply = fault.alter(self._acted(entry, request) if fault.acts else Reply(0))
         return fault.spoil(self._sent(entry, reply, now))
 
-    def _entry(self, request: Request) -> Entry:
-        """The record's entry of a request to the API."""
-        method, path, now = request.method, request.path, request.now
-        kind = kind_of(method, path)
-        if kind == "poll":
-            export_id = path[len(page.EXPORT_PATH) :]
-            export = self._exports.get(export_id)
-            if export is None:
-                return Entry(now, "api", method, path, kind, None, export_id)
-            known = export.segment.segment_id, export.export_id
-            return Entry(now, "api", "GET", export.path, kind, *known)  # shares its strings
-        segment_id = request.segment_id if kind == "submit" else None
-        return Entry(now, "api", method, path, kind, segment_id)
-
     def _refusal(self, entry: Entry, request: Request) -> Reply | None:
         """401, 403 or 429, in this order: an unknown sender uses nothing of the budget."""
         pro = has_access(request.headers)
@@ -289,13 +275,7 @@ class Sandbox:
         return None if wait is None else self._throttled(wait, request.now)
 
     def _throttled(self, wait: float, now: float) -> Reply:
-        """429. The page has no Retry-After; an option adds one in either form."""
-        more: dict[str, str] = {}
-        if self.retry_after == "seconds":
-            more = {"retry-after": str(max(1, math.ceil(wait)))}
-        elif self.retry_after == "date":
-            more = {"retry-after": http_date(self.clock.second_after(now + wait))}
-        return error(429, "Too Many Requests", more)
+        return throttled(self.retry_after, wait, self.clock.second_after(now + wait))
 
     def _drawn_fault(self) -> Fault | None:
         return None if self._shares is None else self._shares.draw(self._fault_chance)
@@ -329,7 +309,7 @@ class Sandbox:
         if export is None:
             return error(404, "No such export")  # assumed
         entry.acted = True
-        return Reply(200, self._export_json(export, now), JSON)
+        return Reply(200, export.json(now, self.clock, self.link), JSON)
 
     def _submitted(self, entry: Entry, request: Request) -> Reply:
         malformed = request.malformed()
@@ -364,15 +344,6 @@ class Sandbox:
         )
         self._exports.add(export, counted=self.max_pending is not None)
         return export
-
-    def _export_json(self, export: Export, now: float) -> bytes:
-        status = export.status(now)
-        # "This field will remain null until the export is completed."
-        ended = None if status == "PENDING" else self.clock.stamp(export.ends_at - export.aged)
-        filename = self.link(export.export_id, now) if status == "COMPLETE" else None
-        return export_json(
-            export.export_id, export.segment, status, export.started, ended, filename
-        )
 
     # The file host
 
@@ -409,11 +380,7 @@ class Sandbox:
 
     def _stored(self, entry: Entry, export: Export | None, now: float) -> Reply:
         """The file, as long as it "will remain in Amazon"."""
-        if (
-            export is None
-            or export.status(now) != "COMPLETE"
-            or now >= export.ends_at - export.aged + self.file_lifetime
-        ):
+        if export is None or not export.has_file(now, self.file_lifetime):
             return s3_error(404, "NoSuchKey", "The specified key does not exist.")
         key = export.segment.segment_id, export.attempt
         _, stored_at = self._replaced.get(key, (0, export.ends_at))

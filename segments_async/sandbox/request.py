@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Mapping
-from typing import Final, cast
+from datetime import datetime
+from typing import Final, Literal, cast
 
 from . import page
 from .answer import Reply
+from .clock import http_date
 from .record import Kind
 
 LARGEST_BODY: Final = 1 << 20
@@ -89,6 +92,24 @@ def error(status: int, message: str, more: Mapping[str, str] | None = None) -> R
     """An error. Its form is assumed; "All API responses are in JSON format" is the page's."""
     body = f'{{\n  "error": {json.dumps(message)}\n}}'.encode()
     return Reply(status, body, {**JSON, **more} if more else JSON)
+
+
+def throttled(
+    retry_after: Literal["seconds", "date"] | None, wait: float, until: datetime
+) -> Reply:
+    """429. The page has no Retry-After; an option of the sandbox adds one in either form.
+
+    Args:
+        retry_after: the form; None for no Retry-After.
+        wait: seconds until a request is admitted.
+        until: the first whole second at which one is.
+    """
+    more: dict[str, str] = {}
+    if retry_after == "seconds":
+        more = {"retry-after": str(max(1, math.ceil(wait)))}
+    elif retry_after == "date":
+        more = {"retry-after": http_date(until)}
+    return error(429, "Too Many Requests", more)
 
 
 def header(headers: Mapping[str, str], name: str) -> str | None:

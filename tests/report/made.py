@@ -54,11 +54,15 @@ class Night:
     missing: list[NotExported] = attrs.field(factory=list[NotExported])
     times: dict[str, Times] = attrs.field(factory=dict[str, Times])
     ended: float = 1.0
+    history: RunHistory | None = None
 
     def report(self) -> BulkReport[Exported]:
         """The report of the night."""
         for number in range(self.count):
             self._export(number)
+        self.history = RunHistory(
+            times=self.times, pace=list(self._pace()), destination="/srv/exports"
+        )
         done = len(self.exported)
         left = len(self.missing)
         size = sum(outcome.file.size for outcome in self.exported)
@@ -72,9 +76,7 @@ class Night:
             NIGHT,
             at(self.ended),
             progress,
-            history=RunHistory(
-                times=self.times, pace=list(self._pace()), destination="/srv/exports"
-            ),
+            history=self.history,
         )
 
     @property

@@ -53,7 +53,7 @@ FAILED, LEFT = RowState.NOT_EXPORTED, RowState.UNFINISHED
         ([], {}, "The run had no segments."),
         ([RowState.EXPORTED], {}, "The one segment is done, after 1 min 30 s."),
         ([RowState.EXPORTED] * 3, {}, "All 3 segments are done, after 1 min 30 s."),
-        ([RowState.UNCHANGED, RowState.KEPT], {}, "All 2 segments are done, after 1 min 30 s."),
+        ([RowState.UNCHANGED, RowState.RESUMED], {}, "All 2 segments are done, after 1 min 30 s."),
         (
             [RowState.EXPORTED, FAILED],
             {},
@@ -63,6 +63,11 @@ FAILED, LEFT = RowState.NOT_EXPORTED, RowState.UNFINISHED
             [RowState.RESUMED] * 2 + [FAILED] * 2 + [LEFT],
             {},
             "2 of 5 segments are done after 1 min 30 s; 2 were not exported and 1 is unfinished.",
+        ),
+        (
+            [RowState.EXPORTED, RowState.KEPT, RowState.KEPT],
+            {},
+            "All 3 segments are done, after 1 min 30 s; 2 files were there already, and were kept.",
         ),
         (
             [RowState.EXPORTED, LEFT],
@@ -176,15 +181,15 @@ def test_the_places_of_the_exports_add_up() -> None:
 
 def test_a_night_in_figures() -> None:
     """Of a run in memory, the page counts what the report has."""
-    report = Night(500).report()
-    assert report._history is not None
+    night = Night(500)
+    report = night.report()
     seen = view_of_outcomes(
         name=report.name,
         outcomes=[*report.exported, *report.not_exported],
         started_at=report.started_at,
         ended_at=report.ended_at,
         progress=report.progress,
-        history=report._history,
+        history=night.history,
     )
     counts = seen.counts
     sources = [outcome.source for outcome in report.exported]

@@ -121,7 +121,7 @@ def test_a_page_has_no_secret(hostile: Page) -> None:
     first = report.exported[0]
     error = DownloadError(f"segment x: GET {SIGNED}: 403", reason="denied", export=first.export)
     bad = NotExported("x", first.export, error, "yes", resumable=True)
-    html = attrs.evolve(report, not_exported=[bad], history=report._history).to_html()
+    html = attrs.evolve(report, not_exported=[bad]).to_html()
     for text in (html, "".join(hostile.raw["script"]), hostile.text):
         for secret in ("5ec4e7f00d", "AKIA", "Signature="):
             assert secret not in text
@@ -172,7 +172,7 @@ def test_a_thousand_files_that_were_kept() -> None:
         path = outcome.file.location
         error = TargetExistsError(f"{path} exists; overwrite=True replaces it", path=path)
         kept.append(NotExported(outcome.segment_id, None, error, "no", resumable=True))
-    page = page_of(attrs.evolve(made, exported=[], not_exported=kept, history=made._history))
+    page = page_of(attrs.evolve(made, exported=[], not_exported=kept))
     assert page.data["problems"] == [
         "the file exists; overwrite=True replaces it (TargetExistsError)"
     ]
@@ -219,10 +219,11 @@ def test_a_report_that_a_program_made() -> None:
 
 def test_a_name_in_another_place() -> None:
     """The run's name and its directory are texts, too."""
-    made = Night(2, faults=0.0).report()
+    night = Night(2, faults=0.0)
+    made = night.report()
     evil = "<b>&\"'</b>"
-    assert made._history is not None
-    history = attrs.evolve(made._history, destination=f"/{evil}")
+    assert night.history is not None
+    history = attrs.evolve(night.history, destination=f"/{evil}")
     html = attrs.evolve(made, name=evil, history=history).to_html()
     assert "<b>" not in html
     assert html.count("&lt;b&gt;&amp;&quot;&#x27;&lt;/b&gt;") == 3

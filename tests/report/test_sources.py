@@ -138,6 +138,9 @@ async def test_a_run_that_is_not_there(tmp_path: Path) -> None:
     async with connected(sandbox) as client:
         await client.bulk_export(sandbox.segment_ids, tmp_path / "out", journal=where)
     journal = await Journal.open(where, **ACCOUNT)
-    with pytest.raises(JournalError, match="no run called 'y'") as caught:
-        await journal.report_html("y")
-    assert caught.value.reason == "missing"
+    for name in ("y", "y\udcff", "y\0"):
+        with pytest.raises(JournalError, match="no run called 'y") as caught:
+            await journal.report_html(name)
+        assert caught.value.reason == "missing"
+        assert await journal.spec(name) is None
+        assert await journal.segments(name) == []
