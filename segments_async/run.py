@@ -78,7 +78,7 @@ class BulkRun(Generic[OutcomeT]):
 
     @property
     def progress(self) -> Progress:
-        """How far the run is, now."""
+        """How far the run is, now; of a shared run, with what this process has claimed."""
         if self._session is None:
             held = self._resources.held(fetching=False)
             total = len(self._request.segments)
@@ -133,9 +133,12 @@ class BulkRun(Generic[OutcomeT]):
     async def report(self) -> BulkReport[OutcomeT]:
         """Wait for the run's end, and return its report.
 
+        Of a shared run: for the end in all processes, with the outcomes of all.
+
         Raises:
             AuthenticationError: the account ended the run.
             PermissionDeniedError: the account ended the run.
+            JournalError: of a shared run: the outcomes of the other processes can't be read.
         """
         session = self._entered()
         outcomes = session.outcomes

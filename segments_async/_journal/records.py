@@ -28,7 +28,8 @@ class RunSpec:
     Attributes:
         segments: ids, in the order of the request.
         options: keywords of :meth:`SegmentsClient.open_bulk_export`: ``overwrite``,
-            ``only_changed``, ``retry_failed``, ``on_unknown``, ``on_expired``, ``export_timeout``.
+            ``only_changed``, ``retry_failed``, ``on_unknown``, ``on_expired``, ``export_timeout``;
+            of a run that several processes share, ``shared``.
     """
 
     segments: Sequence[str]

@@ -90,7 +90,11 @@ def run(options: SandboxOptions, *, port: int, files_port: int, terminal: Termin
             ready=lambda server: _announce(server, terminal),
         )
     except OSError as error:
-        raise UsageError(f"can't listen: {error.strerror or error}") from error
+        ports = " and ".join(str(one) for one in (port, files_port) if one)
+        raise UsageError(
+            f"can't listen on 127.0.0.1, port {ports or 'of any number'}: "
+            f"{error.strerror or error}; --port 0 takes a port that is free"
+        ) from error
     stop = Interrupted(number)
     terminal.note(f"{stop.sentence} {counted(len(sandbox.record), 'request')} served.")
     return stop.exit_code

@@ -27,13 +27,14 @@ def test_prints_where_it_is_and_serves_there(
 
 
 def test_port_in_use_is_usage(start: Start, run: Run) -> None:
-    """A port in use ends with one sentence and 2."""
+    """A port in use ends with 2, and one sentence that names it and says what to do."""
     process = start("sandbox", "--port", "0")
     assert process.stdout is not None
     port = json.loads(process.stdout.readline())["base_url"].rpartition(":")[2]
     done = run("sandbox", "--port", port)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "can't listen" in done.stderr
+    assert f"can't listen on 127.0.0.1, port {port}:" in done.stderr
+    assert "--port 0" in done.stderr
 
 
 @pytest.mark.needs("curl")

@@ -19,7 +19,7 @@ import pytest
 from client.vendor import STEADY, all_whole, connected
 from reliability.crew import Plan, share
 from reliability.judge import load
-from reliability.processes import nursery
+from reliability.processes import die_everywhere, nursery
 from reliability.victim import Job
 
 from segments_async import (
@@ -561,6 +561,14 @@ def test_killed_processes(journal: Callable[[], str | None], tmp_path: Path, cou
     assert found.complaints == []
     assert found.exported + found.unknown == plan.segments
     assert found.exported > 2 * found.unknown
+
+
+@pytest.mark.counted(every=41, of="moments at which something durable is done")
+def test_dies_at_every_durable_operation(tmp_path: Path, every: int) -> None:
+    """Before, after and in the middle of each write of a shared run: the next process ends it."""
+    tally = die_everywhere(tmp_path, lambda: None, first=7, every=every, shared=True)
+    assert tally.complaints == [], tally
+    assert tally.kills > 80 // every
 
 
 def test_a_process_that_stands_still(tmp_path: Path) -> None:

@@ -176,7 +176,12 @@ def _judge(sandbox: Sandbox, contents: Contents, told: Path, tally: Tally) -> li
 
 
 def die_everywhere(
-    directory: Path, journal: Callable[[], str | None], *, first: int = 1, every: int = 1
+    directory: Path,
+    journal: Callable[[], str | None],
+    *,
+    first: int = 1,
+    every: int = 1,
+    shared: bool = False,
 ) -> Tally:
     """A small run that dies at its first moment, then one at its second, until none is left.
 
@@ -187,18 +192,22 @@ def die_everywhere(
         journal: makes a place for one more journal; None: beside the files.
         first: the first moment that is tried.
         every: every so many-th moment after it is tried.
+        shared: whether the run is a shared one.
     """
     tally = Tally()
     with nursery() as found:
         for moment in range(first, MOST_MOMENTS, every):
             place = directory / f"moment-{moment}"
             place.mkdir()
-            if not _die_once(found, place, moment, journal() or str(place / "runs.db"), tally):
+            where = journal() or str(place / "runs.db")
+            if not _die_once(found, place, moment, where, tally, shared=shared):
                 return tally
     raise AssertionError("it never comes to its end")
 
 
-def _die_once(found: Nursery, place: Path, moment: int, journal: str, tally: Tally) -> bool:
+def _die_once(
+    found: Nursery, place: Path, moment: int, journal: str, tally: Tally, *, shared: bool
+) -> bool:
     """Run a session that may die. Returns whether it died."""
     sandbox = Sandbox(segments=3, rows=300, seed=moment, durations=Durations(0.01, 0.0))
     # A download that breaks off leaves a part and its sidecar.
@@ -206,7 +215,8 @@ def _die_once(found: Nursery, place: Path, moment: int, journal: str, tally: Tal
     contents = Contents(sandbox)
     told = place / "told.json"
     with SandboxServer(sandbox) as server:
-        job = Job(server.base_url, sandbox.segment_ids, str(place / "exports"), journal, str(told))
+        to = str(place / "exports")
+        job = Job(server.base_url, sandbox.segment_ids, to, journal, str(told), shared=shared)
         found.start(attrs.evolve(job, dies_at=moment))
         died = found.wait()
         if died not in (0, DIED):

@@ -19,12 +19,12 @@ from typing import Any
 
 import anyio
 import attrs
-import sqlalchemy
 from forks import import_all
+from sqlalchemy import Engine, event
 
 from reliability.judge import Told, dump
 from segments_async import SegmentsClient
-from segments_async._journal import opening
+from segments_async._journal import opening, shared
 from segments_async._journal.database import Database
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._sansio.pace import backoff, scheduler
@@ -110,6 +110,12 @@ class Death:
             (OpenedRun, "finish"),
             (Database, "set_guard"),
             (opening, "open_run"),
+            (shared, "join"),
+            (shared, "claim"),
+            (shared, "take_over"),
+            (shared, "leave_over"),
+            (shared, "finish"),
+            (shared, "tidy"),
             (Database, "exchange"),
             (os, "fsync"),
             (os, "ftruncate"),
@@ -165,8 +171,8 @@ def _count_statements(path: str) -> None:
         if connection.info.pop("wrote", False):
             os.write(descriptor, b"c")
 
-    sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", on_statement)
-    sqlalchemy.event.listen(sqlalchemy.Engine, "commit", on_commit)
+    event.listen(Engine, "before_cursor_execute", on_statement)
+    event.listen(Engine, "commit", on_commit)
 
 
 def _live(job: Job) -> None:
