@@ -1,7 +1,8 @@
 """Where the pace of a run over time is stored: one row for each run. For worker threads.
 
 The row is replaced now and then, in a transaction that writes events of the run anyway. So it costs
-no commit of its own, and a process that is killed loses the pace of its last seconds.
+no commit of its own, and a process that is killed loses the pace since the last one: that of half a
+minute, or of longer where no event was written.
 """
 
 from __future__ import annotations

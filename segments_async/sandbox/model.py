@@ -99,7 +99,7 @@ class Sandbox:
         self.seed = seed
         self.durations = durations
         self.limit = limit
-        self.retry_after = retry_after
+        self.retry_after: Literal["seconds", "date"] | None = retry_after
         self.max_pending = max_pending
         self.failed = failed
         self.latency = latency

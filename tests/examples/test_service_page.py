@@ -83,6 +83,17 @@ def dom(address: str) -> str:
     ).stdout
 
 
+def test_an_export_that_the_service_has_forgotten(service: str) -> None:
+    """A restarted service has no events of its earlier exports: the page says so."""
+    until = time.monotonic() + PATIENCE
+    shown = ""
+    while "not followed" not in shown:
+        assert time.monotonic() < until
+        shown = re.sub(r"(?s)<script>.*", "", dom(service))
+    assert "The service no longer has this export" in shown
+    assert '<span class="state soft">running</span>' not in shown
+
+
 def test_the_page(service: str) -> None:
     """The page shows the export's end, which it knows by an event, and names are no HTML."""
     with httpx.Client(base_url=service, trust_env=False) as http:

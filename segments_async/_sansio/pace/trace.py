@@ -1,7 +1,7 @@
 """The pace of a run over time, in a bounded number of points, whatever the run's length.
 
 A point covers some time: how many requests were sent in it, how many were answered 429, the rate at
-its end, and for how long what held the run. Where there are too many points, neighbours are
+its end, and for how long each reason held the run. Where there are too many points, neighbours are
 merged, those that are closest together first. So a run of four minutes is known to the second, and
 one of a day to some ten minutes.
 """
@@ -37,7 +37,7 @@ class PacePoint:
         requests: sent in this time.
         throttled: how many of those were answered 429.
         rate: requests/s sent at most, at the end; None while nothing limits them.
-        held: seconds of this time, by what held the run.
+        held: by reason, the seconds of this time in which the run was held.
     """
 
     begin: float
