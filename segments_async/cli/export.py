@@ -392,9 +392,7 @@ def _by_id(segments: Iterable[Segment | str]) -> dict[str, Segment | str]:
 
 
 def _name(segment: Segment | str) -> str:
-    if isinstance(segment, Segment):
-        return segment.name or segment.segment_id
-    return segment
+    return segment if isinstance(segment, str) else segment.name or segment.segment_id
 
 
 def _exit_code(report: BulkReport[Exported] | None) -> Exit:
