@@ -45,6 +45,14 @@ PROGRAMS = ("curl", "jq", "sqlite3")
 
 SHELL = frozenset({"sh", "console"})
 
+#: Pages with so many commands that the README's command runs the first of them alone.
+LONG = (
+    "docs/cli.md",
+    "docs/tutorial.md",
+    "docs/five-minutes.md",
+    "docs/nights.md",
+)
+
 #: Commands that `.ci/run` runs as they stand, in fresh copies with fresh environments.
 RUN_BY_CI = {"README.md": {"Run it", "Test it"}, "CONTRIBUTING.md": {"Set up"}}
 
@@ -103,8 +111,10 @@ def examples(page: Path) -> list[Example]:
 
 
 def pages() -> Iterator[object]:
-    """Each page that has blocks, marked with the programs that its commands need."""
+    """Each other page that has blocks, marked with the programs that its commands need."""
     for page in PAGES:
+        if ids(page) in LONG:
+            continue
         blocks = examples(page)
         script = "\n".join(each.parsed for each in blocks if language(each.region) in SHELL)
         needed = [name for name in PROGRAMS if re.search(rf"\b{name}\b", script)]
@@ -115,8 +125,22 @@ def pages() -> Iterator[object]:
 @pytest.mark.parametrize("page", list(pages()))
 def test_code_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block of a page does what the page says, from top to bottom, as a reader runs it."""
-    directory, state = tmp_path / "page", tmp_path / "state"
-    directory.mkdir()
+    check(page, tmp_path, monkeypatch)
+
+
+@pytest.mark.counted(1, len(LONG), "long pages")
+@pytest.mark.needs(*PROGRAMS)
+def test_code_on_a_long_page_runs(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same of pages whose commands take a reader minutes."""
+    for name in LONG[:count]:
+        check(ROOT / name, tmp_path / Path(name).stem, monkeypatch)
+
+
+def check(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, state = folder / "page", folder / "state"
+    directory.mkdir(parents=True)
     state.mkdir()
     monkeypatch.chdir(directory)
     blocks = document(page, {})
