@@ -68,6 +68,13 @@ runs = Table(
     Column("seal", Text, nullable=False),
 )
 
+
+def _run_key(name: str) -> Column[int]:
+    """A column of a table's primary key with a run's id. The row goes when the run is deleted."""
+    to_run = ForeignKey(runs.c.id, ondelete="CASCADE")
+    return Column(name, _RowId, to_run, primary_key=True, autoincrement=False)
+
+
 events = Table(
     "segments_async_events",
     metadata,
@@ -123,13 +130,7 @@ members = Table(
 specs = Table(
     "segments_async_specs",
     metadata,
-    Column(
-        "run_id",
-        _RowId,
-        ForeignKey(runs.c.id, ondelete="CASCADE"),
-        primary_key=True,
-        autoincrement=False,
-    ),
+    _run_key("run_id"),
     Column("segments", Integer, nullable=False),  # how many
     Column("spec", Text, nullable=False),  # a `RunSpec`, as JSON
     Column("seal", Text, nullable=False),
@@ -139,13 +140,7 @@ specs = Table(
 traces = Table(
     "segments_async_traces",
     metadata,
-    Column(
-        "run_id",
-        _RowId,
-        ForeignKey(runs.c.id, ondelete="CASCADE"),
-        primary_key=True,
-        autoincrement=False,
-    ),
+    _run_key("run_id"),
     Column("points", Text, nullable=False),
     Column("seal", Text, nullable=False),
 )
@@ -165,13 +160,7 @@ directories = Table(
 shared_runs = Table(
     "segments_async_shared_runs",
     metadata,
-    Column(
-        "run_id",
-        _RowId,
-        ForeignKey(runs.c.id, ondelete="CASCADE"),
-        primary_key=True,
-        autoincrement=False,
-    ),
+    _run_key("run_id"),
     Column("round", Integer, nullable=False),
     Column("internal_errors", Integer, nullable=False),  # answers of 500 in this round
     Column("seal", Text, nullable=False),
@@ -181,13 +170,7 @@ shared_runs = Table(
 parts = Table(
     "segments_async_parts",
     metadata,
-    Column(
-        "run_id",
-        _RowId,
-        ForeignKey(runs.c.id, ondelete="CASCADE"),
-        primary_key=True,
-        autoincrement=False,
-    ),
+    _run_key("run_id"),
     Column("shared_id", _RowId, ForeignKey(runs.c.id, ondelete="CASCADE"), nullable=False),
     Column("round", Integer, nullable=False),
     Column("left_over", Boolean, nullable=False),  # worked through in this round, and not ended
@@ -200,13 +183,7 @@ parts = Table(
 claims = Table(
     "segments_async_claims",
     metadata,
-    Column(
-        "shared_id",
-        _RowId,
-        ForeignKey(runs.c.id, ondelete="CASCADE"),
-        primary_key=True,
-        autoincrement=False,
-    ),
+    _run_key("shared_id"),
     Column("segment_id", Text, primary_key=True),
     Column("part_id", _RowId, ForeignKey(runs.c.id, ondelete="CASCADE"), nullable=False),
     Column("file", Text),  # its name; None for a run without files
