@@ -193,7 +193,8 @@ def test_bad_places_are_refused(url: Any) -> None:
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.8.8.8", "[::1]"])
 def test_plain_http_on_loopback_needs_nothing(host: str) -> None:
     """A vendor on this machine (the sandbox) is admitted without a warning."""
-    SegmentsClient("key", "token", base_url=f"http://{host}:8420")
+    client = SegmentsClient("key", "token", base_url=f"http://{host}:8420")
+    assert f"http://{host}:8420" in repr(client)
 
 
 def test_insecure_is_admitted_aloud() -> None:
