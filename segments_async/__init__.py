@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segments_async._sansio.files.links import S3_HOSTS, without_secret
     from segments_async._sansio.pace.pacer import Pacer
     from segments_async.client import SegmentsClient
+    from segments_async.destination import Destination, DestinationWriter, StoredFile
     from segments_async.errors import (
         APIConnectionError,
         APIError,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         AuthenticationError,
         ConfigurationError,
         DecodeError,
+        DestinationError,
         DownloadError,
         ExportError,
         ExportExpiredError,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
     from segments_async.report import BulkExportError, BulkReport
     from segments_async.results import (
+        Activity,
         Completed,
         Exported,
         ExportedFile,
@@ -48,7 +51,7 @@ if TYPE_CHECKING:
         NotExported,
         Progress,
     )
-    from segments_async.run import Activity, BulkRun, file_names
+    from segments_async.run import BulkRun, file_names
 
 __all__ = [
     "S3_HOSTS",
@@ -64,6 +67,9 @@ __all__ = [
     "Completed",
     "ConfigurationError",
     "DecodeError",
+    "Destination",
+    "DestinationError",
+    "DestinationWriter",
     "DownloadError",
     "Export",
     "ExportBody",
@@ -93,6 +99,7 @@ __all__ = [
     "SegmentsClient",
     "SegmentsError",
     "ServerError",
+    "StoredFile",
     "SubmitUnknownError",
     "TargetExistsError",
     "file_names",
@@ -107,6 +114,7 @@ _MODULES = {
     "segments_async._sansio.files.links": ("S3_HOSTS", "without_secret"),
     "segments_async._sansio.pace.pacer": ("Pacer",),
     "segments_async.client": ("SegmentsClient",),
+    "segments_async.destination": ("Destination", "DestinationWriter", "StoredFile"),
     "segments_async.errors": (
         "APIConnectionError",
         "APIError",
@@ -115,6 +123,7 @@ _MODULES = {
         "AuthenticationError",
         "ConfigurationError",
         "DecodeError",
+        "DestinationError",
         "DownloadError",
         "ExportError",
         "ExportExpiredError",
@@ -140,6 +149,7 @@ _MODULES = {
     ),
     "segments_async.report": ("BulkExportError", "BulkReport"),
     "segments_async.results": (
+        "Activity",
         "Completed",
         "Exported",
         "ExportedFile",
@@ -148,12 +158,14 @@ _MODULES = {
         "NotExported",
         "Progress",
     ),
-    "segments_async.run": ("Activity", "BulkRun", "file_names"),
+    "segments_async.run": ("BulkRun", "file_names"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 #: Modules that are attributes of the package without being imported before.
-_SUBMODULES = frozenset({"client", "errors", "journal", "models", "report", "results", "run"})
+_SUBMODULES = frozenset(
+    {"client", "destination", "errors", "journal", "models", "report", "results", "run"}
+)
 
 __version__: str
 

@@ -2,4 +2,5 @@
 
 from segments_async.cli import main
 
-main()
+if __name__ == "__main__":  # and not in the processes of `--workers`, which import the main module
+    main()

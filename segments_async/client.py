@@ -8,27 +8,22 @@ import logging
 import os
 import ssl
 import warnings
-from collections.abc import (
-    AsyncGenerator,
-    Iterable,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from functools import partial
 from typing import Any, Self, Unpack, overload
 
 import anyio
-import anyio.to_thread
 
 from segments_async._exports.call_state import CallTelemetry, ids_of
-from segments_async._exports.files import ExportFiles
 from segments_async._exports.followers import CallFollower
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
 from segments_async._exports.shared_export import SharedExport
 from segments_async._files.body import ExportBody
-from segments_async._files.destination import check_target
+from segments_async._files.export_files import ExportFiles
+from segments_async._files.open_place import open_target
 from segments_async._files.s3 import S3Signer
-from segments_async._http.api import LIST_CAP, STATUS_CAP, Api
+from segments_async._http.api import Api
 from segments_async._http.binding import Binding
 from segments_async._http.client_options import ClientOptions
 from segments_async._http.clients import KEEPALIVE, CallersClient, Clients, HttpClient, OwnClients
@@ -36,7 +31,7 @@ from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
 from segments_async._pace.calls import Calls
 from segments_async._pace.gate import Gate, GateStatistics
 from segments_async._pace.permits import Target
-from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_bulk_options
+from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_options
 from segments_async._run.start import Resources, account_of
 from segments_async._sansio.api.credentials import (
     BASE_URL,
@@ -46,10 +41,7 @@ from segments_async._sansio.api.credentials import (
     parse_base_url,
 )
 from segments_async._sansio.api.decoding import read_segments, read_status
-from segments_async._sansio.api.wire import (
-    list_request,
-    poll_request,
-)
+from segments_async._sansio.api.wire import list_request, poll_request
 from segments_async._sansio.arguments import (
     check_at_least_one,
     check_patterns,
@@ -63,9 +55,8 @@ from segments_async._sansio.jobs.exports import is_complete
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._telemetry.listener import Operation
-from segments_async.errors import (
-    ConfigurationError,
-)
+from segments_async.destination import Destination
+from segments_async.errors import ConfigurationError
 from segments_async.models import Export, OutputFormat, Segment
 from segments_async.report import BulkReport
 from segments_async.results import Completed, Exported, ExportedFile, Held
@@ -171,19 +162,17 @@ class SegmentsClient:
         self._enter = partial(_enter, self._binding, self._api, self._storage)
         self._calls = Calls(self._gate)
         self._telemetry = CallTelemetry()
-        self._download_slots = anyio.Semaphore(downloads, max_value=downloads)
-        self._files = ExportFiles(self._storage, self._download_slots, self.get_export)
+        self._files = ExportFiles(self._storage, downloads, self.get_export)
+        self._registry = ExportRegistry(self._gate)
+        requests = ExportRequests(self._gate, self._registry)
+        self._follower = partial(CallFollower, requests=requests)
         self._resources = Resources(
             check=self._enter,
             account=account_of(base_url, key.reveal()),
             gate=self._gate,
-            registry=(registry := ExportRegistry(self._gate)),
-            requests=ExportRequests(self._gate, registry),
-            storage=self._storage,
-            in_progress=self._files.in_progress,
-            download_slots=self._download_slots,
-            downloads=downloads,
-            renew=self.get_export,
+            registry=self._registry,
+            requests=requests,
+            files=self._files,
         )
 
     def __repr__(self) -> str:
@@ -242,8 +231,7 @@ class SegmentsClient:
         For all its callers together: a list that waits, single exports, bulk runs; also the next
         request, where none waits now. Read it in the client's event loop.
         """
-        downloading = self._download_slots.value < (self._download_slots.max_value or 0)
-        return self._resources.held(fetching=downloading)
+        return self._resources.held({"waiting": 1, "fetching": self._files.connections})
 
     # ----------------------------------------------------------------- the vendor's operations
 
@@ -261,10 +249,10 @@ class SegmentsClient:
             APITimeoutError: no answer came in time.
             APIError: the request failed; its subclasses say how.
         """
-        check_timeout("timeout", timeout)
+        check_timeout(timeout)
         self._enter(files=False)
         request = list_request()
-        found = await self._calls.call(request, read_segments, cap=LIST_CAP, timeout=timeout)
+        found = await self._calls.call(request, read_segments, timeout=timeout)
         if found.left_out:
             logger.warning(
                 "%d of the list's records can't be read, and are left out; the first: %s",
@@ -290,10 +278,10 @@ class SegmentsClient:
         segment_id = segment_id_of(segment)
         self._enter()
         with self._telemetry.call(Operation.REQUEST, (segment_id, None)) as state:
-            follower = CallFollower(state)
-            registry = self._resources.registry
-            start = partial(registry.start_alone, follower, segment_id, output_format)
-            return await self._resources.wait(follower, start, until=_is_accepted)
+            start = partial(
+                self._registry.start_alone, segment_id=segment_id, output_format=output_format
+            )
+            return await self._follower(state).wait(start, until=_is_accepted)
 
     async def get_export(self, export: Export | str, *, timeout: float | None = None) -> Export:
         """Ask once where an export stands.
@@ -307,11 +295,11 @@ class SegmentsClient:
             APITimeoutError: no answer came in time.
             APIError: the request failed; its subclasses say how.
         """
-        check_timeout("timeout", timeout)
+        check_timeout(timeout)
         export_id = export_id_of(export)
         self._enter(files=False)
         read, request = partial(read_status, export_id=export_id), poll_request(export_id)
-        return await self._calls.call(request, read, cap=STATUS_CAP, timeout=timeout)
+        return await self._calls.call(request, read, timeout=timeout)
 
     async def wait_for_export(
         self, export: Export | str, *, timeout: float | None = None
@@ -330,21 +318,16 @@ class SegmentsClient:
             ExportTimeoutError: not finished in time. It goes on at the vendor: wait again.
             NotFoundError: no such export, and not only for a moment.
         """
-        check_timeout("timeout", timeout)
+        check_timeout(timeout)
         export_id = export_id_of(export)
         self._enter(files=False)
         if isinstance(export, Export) and is_complete(export):
             return export
         with self._telemetry.call(Operation.WAIT, ids_of(export)) as state:
-            follower = CallFollower(state)
-            join = partial(
-                self._resources.registry.join_export,
-                follower,
-                export_id,
-                export if isinstance(export, Export) else None,
-            )
+            follower, known = self._follower(state), export if isinstance(export, Export) else None
+            join = partial(self._registry.join_export, export_id=export_id, export=known)
             with anyio.move_on_after(timeout):
-                return await self._resources.wait(follower, join)
+                return await follower.wait(join)
             raise follower.timeout_error(timeout)
 
     async def download_export(
@@ -354,17 +337,19 @@ class SegmentsClient:
 
         Args:
             export: an export, or its id. Without a link in it, the vendor is asked once.
-            to: the file's path. It appears there only when it is whole.
+            to: the file's path, or the URL of an object (``"s3://bucket/name.csv"``). It appears
+                there only when it is whole.
             overwrite: replace what is there.
 
         Raises:
             ConfigurationError: the path can't be written, or the export isn't COMPLETE yet.
             ExportFailedError: the vendor says FAILED.
+            DestinationError: the object can't be written.
             DownloadError: with its reason.
             ExportExpiredError: the file is gone, after 48 hours.
         """
         self._enter(asks_api=False)
-        target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
+        target = await open_target(to, overwrite=overwrite)
         with self._telemetry.call(Operation.DOWNLOAD, ids_of(export)) as state:
             found = await self._files.with_link(export)
             state.on_fetch(found)
@@ -379,8 +364,11 @@ class SegmentsClient:
             async with client.open_export(export) as body:
                 async for row in body.rows(): ...
 
+        Args:
+            export: the export, or its id.
+
         Raises:
-            DownloadError: with its reason; also while reading.
+            DownloadError: the file can't be fetched, or the connection breaks off while it is read.
             ExportExpiredError: the file is gone, after 48 hours.
         """
         self._enter(asks_api=False)
@@ -402,25 +390,28 @@ class SegmentsClient:
 
         Args:
             segment: a segment, or its id.
-            to: the file's path, checked before anything is asked of the vendor.
+            to: the file's path, or the URL of an object (``"s3://bucket/name.csv"``), checked
+                before anything is asked of the vendor.
             timeout: seconds for all of it; None for as long as it takes.
             overwrite: replace what is there.
 
         Raises:
             ExportError: the export came to nothing; see its subclasses.
             DownloadError: its file could not be fetched.
-            APIError: the vendor refused.
+            APIError: the vendor refused, or can't be reached.
             ConfigurationError: the path can't be written.
+            DestinationError: the object can't be written.
         """
-        check_timeout("timeout", timeout)
+        check_timeout(timeout)
         segment_id = segment_id_of(segment)
         self._enter()
-        target = await anyio.to_thread.run_sync(partial(check_target, to, overwrite=overwrite))
+        target = await open_target(to, overwrite=overwrite)
         with self._telemetry.call(Operation.EXPORT, (segment_id, None)) as state:
-            follower = CallFollower(state)
+            follower = self._follower(state)
             with anyio.move_on_after(timeout):
-                join = partial(self._resources.registry.join_segment, follower, segment_id)
-                complete = await self._resources.wait(follower, join)
+                complete = await follower.wait(
+                    partial(self._registry.join_segment, segment_id=segment_id)
+                )
                 state.on_fetch(complete)
                 return state.on_fetched(await self._files.fetch(complete, target))
             raise follower.timeout_error(timeout)
@@ -429,15 +420,21 @@ class SegmentsClient:
 
     @overload
     def open_bulk_export(
-        self, segments: Iterable[Segment | str], to: StrPath, **options: Unpack[BulkOptions]
+        self,
+        segments: Iterable[Segment | str],
+        to: StrPath | Destination,
+        **options: Unpack[BulkOptions],
     ) -> BulkRun[Exported]: ...
     @overload
     def open_bulk_export(
         self, segments: Iterable[Segment | str], to: None, **options: Unpack[BulkOptions]
     ) -> BulkRun[Completed]: ...
-    @shows_bulk_options
+    @shows_options(BulkOptions)
     def open_bulk_export(
-        self, segments: Iterable[Segment | str], to: StrPath | None, **options: Unpack[BulkOptions]
+        self,
+        segments: Iterable[Segment | str],
+        to: StrPath | Destination | None,
+        **options: Unpack[BulkOptions],
     ) -> BulkRun[Any]:
         """Export many segments at once.
 
@@ -449,8 +446,10 @@ class SegmentsClient:
         Args:
             segments: segments or their ids; one given twice is exported once. Segments get
                 readable file names, ids only their id.
-            to: a directory for the files and `manifest.jsonl`; None fetches nothing, and yields
-                :class:`Completed` with the link.
+            to: a directory for the files and `manifest.jsonl`, or a place in object storage, such
+                as ``"s3://bucket/prefix/"`` (also ``gs://`` and ``az://``; needs the extra
+                ``objects``), or a :class:`Destination` of your own. None fetches nothing, and
+                yields :class:`Completed` with the link.
             journal: where to keep what happened, so that a killed run goes on: the path of a SQLite
                 file, or a SQLAlchemy URL (``postgresql://...``). Needs the extra ``journal``. None
                 keeps nothing: what a process had asked for is lost with it.
@@ -485,21 +484,28 @@ class SegmentsClient:
         Raises:
             ConfigurationError: an id that can't be one, or options that make no sense; on
                 entering, a directory that can't be written.
+            DestinationError: on entering, object storage that can't be written.
             JournalError: on entering: a live process has the run, or the journal is damaged...
         """
         return BulkRun(self._resources, bulk_export(segments, to, **options))
 
     @overload
     async def bulk_export(
-        self, segments: Iterable[Segment | str], to: StrPath, **options: Unpack[BulkOptions]
+        self,
+        segments: Iterable[Segment | str],
+        to: StrPath | Destination,
+        **options: Unpack[BulkOptions],
     ) -> BulkReport[Exported]: ...
     @overload
     async def bulk_export(
         self, segments: Iterable[Segment | str], to: None, **options: Unpack[BulkOptions]
     ) -> BulkReport[Completed]: ...
-    @shows_bulk_options
+    @shows_options(BulkOptions)
     async def bulk_export(
-        self, segments: Iterable[Segment | str], to: StrPath | None, **options: Unpack[BulkOptions]
+        self,
+        segments: Iterable[Segment | str],
+        to: StrPath | Destination | None,
+        **options: Unpack[BulkOptions],
     ) -> BulkReport[Any]:
         """Export many segments, and return only the result.
 
@@ -583,7 +589,6 @@ def _check_transport(origin: Origin, *, allow_insecure: bool) -> None:
 
 
 def statistics_of(client: SegmentsClient) -> tuple[GateStatistics, int]:
-    """For tests: a client's gate at this moment, and the files that are being downloaded."""
-    slots = client._download_slots  # pyright: ignore[reportPrivateUsage]
+    """For tests: a client's gate at this moment, and its connections to storage."""
     gate = client._gate  # pyright: ignore[reportPrivateUsage]
-    return gate.statistics(), int(slots.max_value or 0) - slots.value
+    return gate.statistics(), client._files.connections  # pyright: ignore[reportPrivateUsage]

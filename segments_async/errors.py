@@ -22,6 +22,7 @@
     │   ├── SubmitUnknownError        the answer to the POST was lost, or has no id
     │   └── NotSubmittedError         nothing was asked of the vendor for this segment
     ├── DownloadError                 .export .reason
+    ├── DestinationError              .reason: away, denied, missing, full, exists, broken
     ├── BulkExportError               .report; its class is in `segments_async.report`
     └── JournalError                  .reason: locked, damaged, newer, foreign... .location
 
@@ -47,6 +48,7 @@ DownloadReason = Literal[
     "disk_full",
     "broken",
 ]
+DestinationReason = Literal["away", "denied", "missing", "full", "exists", "broken"]
 JournalReason = Literal[
     "locked", "damaged", "newer", "foreign", "unsupported", "unavailable", "missing"
 ]
@@ -333,6 +335,25 @@ class DownloadError(SegmentsError):
         by_policy: bool = False,
     ) -> None:
         super().__init__(message, reason=reason, export=export, by_policy=by_policy)
+
+
+class DestinationError(SegmentsError):
+    """Files can't be written to a :class:`Destination`, such as object storage.
+
+    Raised when a run is entered: nothing was asked of the vendor. What happens later to one file is
+    a :class:`DownloadError`. A destination of your own raises it, too.
+
+    Attributes:
+        reason: ``"away"`` (it doesn't answer now, which may pass: files wait for it), ``"denied"``
+            (the credentials, or a right, are missing), ``"missing"`` (the bucket doesn't exist, or
+            is in another region), ``"full"``, ``"exists"`` (a file of that name, which may not be
+            replaced), or ``"broken"``.
+    """
+
+    reason: DestinationReason
+
+    def __init__(self, message: str, *, reason: DestinationReason) -> None:
+        super().__init__(message, reason=reason)
 
 
 class JournalError(SegmentsError):

@@ -18,17 +18,19 @@ import anyio
 import anyio.to_thread
 
 from segments_async._files.destination import absolute
+from segments_async._files.open_place import location_of, open_place
 from segments_async._journal.high_water import DIRECTORY
 from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec, RunStatus, StoredRun
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.sql import SqlJournal
-from segments_async._report.page import page_html
-from segments_async._report.views import view_of_records
 from segments_async._run.recorder import GuardWriter
 from segments_async._run.start import account_of, restore_guard, unchanged_files
 from segments_async._sansio.api.credentials import BASE_URL
+from segments_async.destination import Destination
 from segments_async.models import Segment
+from segments_async.report.page import page_html
+from segments_async.report.views import view_of_records
 
 if TYPE_CHECKING:
     from segments_async.client import SegmentsClient
@@ -82,18 +84,27 @@ class Journal:
         """
         return absolute(directory) / DIRECTORY / "runs.db"
 
+    @staticmethod
+    def location_of(to: str | os.PathLike[str] | Destination) -> str:
+        """The location by which a journal knows the place of files: an absolute path, or a URL.
+
+        Raises:
+            ConfigurationError: a URL that can't be one of a destination, or may hold a credential.
+        """
+        return location_of(to)
+
     @property
     def location(self) -> str:
         """The file, or the database server without user and password."""
         return self._journal.location
 
-    async def runs(self, to: str | os.PathLike[str] | None = None) -> list[RunStatus]:
+    async def runs(self, to: str | os.PathLike[str] | Destination | None = None) -> list[RunStatus]:
         """Every run, the latest first.
 
         Args:
-            to: only the runs whose files go to this directory.
+            to: only the runs whose files go to this directory or destination.
         """
-        directory = None if to is None else str(absolute(to))
+        directory = None if to is None else location_of(to)
         runs = await self._journal.ask(lambda database: database.runs())
         return [run for run in runs if directory in (None, run.destination)]
 
@@ -108,8 +119,10 @@ class Journal:
     async def segments(self, run: str) -> list[Segment | str]:
         """The segments of a run, finished or not.
 
-        A :class:`Segment` where an export of the run described it, otherwise an id. Of an
-        unfinished run without a spec, segments to which nothing happened yet are missing.
+        A :class:`Segment` as an export of the run described it. A segment that ended without an
+        export is a :class:`Segment` with id and name alone, or its id where it had no name. A
+        segment to which nothing has happened yet is its id, or is missing where the unfinished run
+        has no spec.
         """
         found = await self._journal.ask(lambda database: database.segments(run))
         return [segment or segment_id for segment_id, segment in found.items()]
@@ -124,29 +137,35 @@ class Journal:
         if stored is None:
             where = self.location
             raise journal_error(where, "missing", f"there is no run called {run!r:.200}")
-        return await anyio.to_thread.run_sync(_page, stored)
+        try:
+            return await anyio.to_thread.run_sync(_page, stored)
+        except RuntimeError:  # no thread can be started
+            return _page(stored)
 
     async def unchanged(
-        self, segments: Iterable[Segment | str], to: str | os.PathLike[str]
+        self, segments: Iterable[Segment | str], to: str | os.PathLike[str] | Destination
     ) -> set[str]:
         """The ids of the segments that ``only_changed`` would not export to this directory.
 
         They have not run since their last export, whose file is still in the directory.
         """
         known = {s.segment_id: s for s in segments if isinstance(s, Segment)}
-        ids, directory = list(known), str(absolute(to))
-        files = await self._journal.ask(lambda database: database.last_files(ids, directory))
-        return set(await anyio.to_thread.run_sync(unchanged_files, known, files))
+        ids, place = list(known), open_place(to)
+        files = await self._journal.ask(lambda database: database.last_files(ids, place.location))
+        return set(await unchanged_files(place, known, files))
 
     async def prune(self, before: datetime) -> int:
-        """Delete the runs to which nothing has happened since, finished or not; how many.
+        """Delete the runs to which nothing has happened since a time, finished or not.
 
-        The runs of live processes stay. With a run, ``only_changed`` loses
-        its files. Other processes can write meanwhile. The next prune deletes the rest of a
-        cancelled one.
+        A run that a live process has open stays. ``only_changed`` doesn't know the files of a
+        deleted run any more. Other processes can write to the journal meanwhile. Where the call is
+        cancelled, the next one deletes the rest.
 
         Args:
-            before: aware.
+            before: the time, aware.
+
+        Returns:
+            The number of runs deleted.
         """
         return await self._journal.prune(before)
 

@@ -24,7 +24,8 @@ class ExportedFile:
     """A whole file in its final place.
 
     Attributes:
-        location: the absolute path.
+        location: the absolute path; of a file in a :class:`Destination` its URL, such as
+            ``"s3://bucket/prefix/name.csv"``.
         size: in bytes, as written: of a file that is stored gzip-encoded, decoded.
         sha256: of the bytes as written, in hex.
         verified: whether the server announced a length, and the file has that length. False where
@@ -181,6 +182,9 @@ class HeldReason(StrEnum):
     submits stay unknown. One request at a time goes as a probe."""
     STORAGE_AWAY = "storage_away"
     """Storage can't be reached. One download at a time is tried; the bytes that came are kept."""
+    DESTINATION_AWAY = "destination_away"
+    """The object storage that the files go to can't be reached, or another destination. It is tried
+    again, with pauses of up to a minute; exports go on meanwhile."""
     STORAGE_CREDENTIALS = "storage_credentials"
     """The AWS credentials for ``s3://`` links can't be read or refreshed, which may pass."""
     JOURNAL_AWAY = "journal_away"
@@ -192,6 +196,9 @@ class HeldReason(StrEnum):
     JOB_CAP = "job_cap"
     """As many exports run as ``max_pending``, or the vendor, admits. The next one is asked for when
     one of them ends."""
+    OTHER_PROCESSES = "other_processes"
+    """Nothing is left for this process in a shared run, and other processes work at the rest. It
+    waits for the run's end, and goes on with the work of a process that dies."""
 
 
 @attrs.frozen(kw_only=True)
@@ -261,6 +268,28 @@ class Progress:
         return values | {"held": None if self.held is None else self.held.to_dict()}
 
 
+@attrs.frozen
+class Activity:
+    """One export under way, for a display of the run.
+
+    Attributes:
+        segment_id: the segment.
+        export_id: the vendor's id; None before its POST is accepted.
+        name: the segment's; None where it isn't known.
+        state: ``"intent"``, ``"submitted"``, ``"complete"`` (waiting to be fetched) or
+            ``"fetching"``.
+        age: seconds since its POST was accepted; 0 before.
+        bytes: of its file, fetched so far.
+    """
+
+    segment_id: str
+    export_id: str | None
+    name: str | None
+    state: str
+    age: float
+    bytes: int
+
+
 def leaves_all_as_it_was(outcome: Exported | Completed | NotExported) -> bool:
     """Whether a file was there and was kept: the manifest's earlier line of it still holds."""
     return isinstance(outcome, NotExported) and isinstance(outcome.error, TargetExistsError)
@@ -295,3 +324,15 @@ def _line(
         "error": None,
     }
     return line | of_this_kind
+
+
+def in_bytes(count: int) -> str:
+    """``0 B``, ``12.3 kB``, ``4.5 GB``."""
+    if count < 1000:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("kB", "MB", "GB"):
+        amount /= 1000
+        if amount < 999.95:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1000:.1f} TB"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
@@ -13,38 +12,18 @@ import attrs
 from anyio.abc import TaskGroup
 
 from segments_async._run.request import RunRequest
+from segments_async._run.run_session import RunSession
 from segments_async._run.session import Session
 from segments_async._run.shared_session import SharedSession, join_run
 from segments_async._run.start import Resources, start_run
 from segments_async._run.stats import progress_before_start
+from segments_async._run.telemetry import run_logged
 from segments_async._sansio.arguments import check_positive
 from segments_async._sansio.files import naming
 from segments_async.errors import ConfigurationError
 from segments_async.models import Segment
 from segments_async.report import BulkReport
-from segments_async.results import NotExported, OutcomeT, Progress
-
-
-@attrs.frozen
-class Activity:
-    """One export under way, for a display of the run.
-
-    Attributes:
-        segment_id: the segment.
-        export_id: the vendor's id; None before its POST is accepted.
-        name: the segment's; None where it isn't known.
-        state: ``"intent"``, ``"submitted"``, ``"complete"`` (waiting to be fetched) or
-            ``"fetching"``.
-        age: seconds since its POST was accepted; 0 before.
-        bytes: of its file, fetched so far.
-    """
-
-    segment_id: str
-    export_id: str | None
-    name: str | None
-    state: str
-    age: float
-    bytes: int
+from segments_async.results import Activity, NotExported, OutcomeT, Progress
 
 
 class BulkRun(Generic[OutcomeT]):
@@ -60,7 +39,7 @@ class BulkRun(Generic[OutcomeT]):
     def __init__(self, resources: Resources, request: RunRequest) -> None:
         self._resources = resources
         self._request = request
-        self._session: Session[OutcomeT] | SharedSession[OutcomeT] | None = None
+        self._session: RunSession[OutcomeT] | None = None
         self._tasks: TaskGroup | None = None
 
     def __repr__(self) -> str:
@@ -80,10 +59,10 @@ class BulkRun(Generic[OutcomeT]):
     def progress(self) -> Progress:
         """How far the run is, now; of a shared run, with what this process has claimed."""
         if self._session is None:
-            held = self._resources.held(fetching=False)
+            held = self._resources.held({"waiting": 1})
             total = len(self._request.segments)
             return progress_before_start(total, self._resources.gate.rate, held)
-        return self._session.progress()
+        return self._session.view.progress()
 
     def changes(self, interval: float = 1.0) -> AsyncIterator[Progress]:
         """Progress whenever the run moves: for server-sent events, and for bars.
@@ -107,25 +86,12 @@ class BulkRun(Generic[OutcomeT]):
         return _Changes(self._entered(), interval)
 
     def activity(self, limit: int = 20) -> list[Activity]:
-        """The exports under way, the latest event first.
+        """The exports under way, the one with the latest event first.
 
         Args:
             limit: how many at most.
         """
-        if self._session is None:
-            return []
-        now = anyio.current_time()
-        return [
-            Activity(
-                job.segment_id,
-                job.shared.export_id if job.shared else None,
-                job.name,
-                state.value,
-                now - job.shared.submitted_at if job.shared and job.shared.export_id else 0.0,
-                job.bytes,
-            )
-            for job, state in itertools.islice(self._session.latest(), limit)
-        ]
+        return [] if self._session is None else self._session.view.activity(limit)
 
     def __aiter__(self) -> AsyncIterator[OutcomeT | NotExported]:
         return _Iterator(self._entered())
@@ -145,7 +111,7 @@ class BulkRun(Generic[OutcomeT]):
         await outcomes.finished.wait()
         if outcomes.error is not None:
             raise outcomes.error
-        told, progress = await session.whole()
+        told, progress = await session.view.whole()
         missing = [o for o in told if isinstance(o, NotExported)]
         exported = [o for o in told if not isinstance(o, NotExported)]
         return BulkReport(
@@ -155,7 +121,7 @@ class BulkRun(Generic[OutcomeT]):
             started_at=session.started_at,
             ended_at=session.ended_at,
             progress=progress,
-            history=session.history(),
+            history=session.view.history(),
         )
 
     async def __aenter__(self) -> BulkRun[OutcomeT]:
@@ -166,7 +132,8 @@ class BulkRun(Generic[OutcomeT]):
         # failing run must not cancel what the caller is doing.
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
-        self._tasks.start_soon(session.run, name=f"bulk export {session.name}")
+        total, name = len(self._request.segments), f"bulk export {session.name}"
+        self._tasks.start_soon(run_logged, session, total, name=name)
         return self
 
     async def __aexit__(
@@ -185,14 +152,15 @@ class BulkRun(Generic[OutcomeT]):
             # out inside an ExceptionGroup.
             await self._tasks.__aexit__(None, None, None)
 
-    async def _opened(self) -> Session[OutcomeT] | SharedSession[OutcomeT]:
+    async def _opened(self) -> RunSession[OutcomeT]:
         if self._request.shared:
             shared, wanted = await join_run(self._resources, self._request)
-            return SharedSession[OutcomeT](self._resources, self._request, shared, wanted)
-        start = await start_run(self._resources, self._request)
-        return Session[OutcomeT](self._resources, self._request, start)
+            return SharedSession(self._resources, self._request, shared, wanted)
+        return Session(
+            self._resources, self._request, await start_run(self._resources, self._request)
+        )
 
-    def _entered(self) -> Session[OutcomeT] | SharedSession[OutcomeT]:
+    def _entered(self) -> RunSession[OutcomeT]:
         if self._session is None:
             raise ConfigurationError("a bulk run is entered first: async with ... as run")
         return self._session
@@ -217,7 +185,7 @@ class _Iterator(Generic[OutcomeT]):
     whatever task (PEP 789).
     """
 
-    def __init__(self, session: Session[OutcomeT] | SharedSession[OutcomeT]) -> None:
+    def __init__(self, session: RunSession[OutcomeT]) -> None:
         self._outcomes = session.outcomes
         self._index = 0
 
@@ -235,7 +203,7 @@ class _Iterator(Generic[OutcomeT]):
 class _Changes:
     """Iterates over a run's progress, as it changes."""
 
-    def __init__(self, session: Session[Any] | SharedSession[Any], interval: float) -> None:
+    def __init__(self, session: RunSession[Any], interval: float) -> None:
         self._session = session
         self._interval = interval
         self._last: tuple[object, ...] | None = None
@@ -250,7 +218,7 @@ class _Changes:
                 with anyio.move_on_after(self._interval):
                     await self._session.outcomes.finished.wait()
             self._ended = self._session.outcomes.finished.is_set()
-            progress = self._session.progress()
+            progress = self._session.view.progress()
             moving = _moving(progress)
             if self._ended or moving != self._last:
                 self._last = moving

@@ -7,13 +7,19 @@ A test of schedules, kills, fuzzing, or of every byte of a file says how many ca
 
 Under ``--whole`` it tries the second number, or each one. Counted tests run last. What each of
 them tried is printed at the end, and docs/reliability.md has both numbers.
+
+A long test whose claim is tested by a quicker one too, or is none about the library, is marked
+``whole``: the README's command leaves it out, and `.ci/run` runs it.
+
+Tests with long cases are marked ``alternating``. The README's command runs each case on one of the
+two backends, and about half of a file's cases on each. Under ``--whole`` each case runs on both.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -98,14 +104,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--whole",
         action="store_true",
-        help="counted tests try all the cases that docs/reliability.md tells of, not a few",
+        help="counted tests try all the cases that docs/reliability.md tells of; long tests run",
     )
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the counted tests last, so that a broken claim shows early."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the counted tests last, so that a broken claim shows early. Leave out long items."""
     items.sort(key=lambda item: marked(item) is not None)
+    if config.getoption("whole"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("whole") is not None]
+    left_out += on_the_other_backend(items)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
+
+
+def on_the_other_backend(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Of the tests marked ``alternating``, the items that the README's command leaves out.
+
+    A test's n-th item on asyncio and its n-th item on trio are the same case. The cases of a file
+    are counted through all its tests, and the parity of the ones in the binary digits of a case's
+    number says on which backend it runs. So of two neighbours one runs on each backend, and no
+    parameter that changes at an even period always meets the same backend.
+    """
+    tests: dict[str, dict[str, list[pytest.Item]]] = {}
+    for item in items:
+        if item.get_closest_marker("alternating") is not None:
+            of_backends = tests.setdefault(item.nodeid.partition("[")[0], {})
+            of_backends.setdefault(_backend(item), []).append(item)
+    numbers: dict[str, Iterator[int]] = {}
+    left_out: list[pytest.Item] = []
+    for test, of_backends in tests.items():
+        number = numbers.setdefault(test.partition("::")[0], itertools.count())
+        pairs = zip(of_backends.get("asyncio", ()), of_backends.get("trio", ()), strict=False)
+        left_out += [pair[1 - next(number).bit_count() % 2] for pair in pairs]
+    return left_out
+
+
+def _backend(item: pytest.Item) -> str:
+    callspec: Any = getattr(item, "callspec", None)
+    return "" if callspec is None else str(callspec.params.get("anyio_backend"))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

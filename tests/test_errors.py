@@ -54,6 +54,7 @@ FACTS: dict[type[SegmentsError], dict[str, Any]] = {
     RateLimitedError: {**STATUS, "scope": "workspace"},
     errors.JournalError: {"reason": "newer", "location": "runs.db"},
     DownloadError: {"export": EXPORT, "reason": "checksum"},
+    errors.DestinationError: {"reason": "away"},
     BulkExportError: {"report": REPORT},
 }
 

@@ -111,6 +111,22 @@ async def bulk(client: SegmentsClient, path: Path) -> Any:
     report.raise_for_errors()
 
 
+async def stored(client: SegmentsClient, _: Path) -> Any:
+    # A port of this machine at which nothing listens any more.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "AKIDEXAMPLE",
+        "AWS_SECRET_ACCESS_KEY": SIGNATURE,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        await client.bulk_export([PAGE_SEGMENT_ID], "s3://bucket/out")
+
+
 async def journaled(client: SegmentsClient, path: Path) -> Any:
     (path / "j.db").write_bytes(b"no database at all" * 100)
     await client.bulk_export([PAGE_SEGMENT_ID], path / "out", journal=path / "j.db")
@@ -198,6 +214,7 @@ CASES: dict[str, tuple[str, Any, Any, Act]] = {
     "bulk": ("BulkExportError", COMPLETE, refused(403, LINK), bulk),
     "bulk unknown": ("BulkExportError", coded(200, "br"), broken, bulk),
     "journal": ("JournalError", COMPLETE, broken, journaled),
+    "destination": ("DestinationError", COMPLETE, broken, stored),
     "closed": ("ConfigurationError", COMPLETE, broken, closed),
 }
 
@@ -210,6 +227,7 @@ def quiet() -> Iterator[None]:
 
 
 @abandoned_body
+@pytest.mark.alternating
 @pytest.mark.parametrize("name", CASES)
 async def test_no_frame_shows_a_secret(name: str, tmp_path: Path) -> None:
     """No frame, text or attribute of an error or of its causes has a secret."""

@@ -11,7 +11,14 @@ import pytest
 from segments_async.errors import DownloadError, NotSubmittedError
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
 from segments_async.report import BulkExportError, BulkReport
-from segments_async.results import Completed, Exported, ExportedFile, NotExported, Progress
+from segments_async.results import (
+    Completed,
+    Exported,
+    ExportedFile,
+    NotExported,
+    Progress,
+    in_bytes,
+)
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 LINK = "https://bucket.s3.amazonaws.com/secret-path?X-Amz-Signature=5ec4e7"
@@ -175,3 +182,10 @@ def test_a_line_says_when(outcome: Outcome) -> None:
     assert outcome.to_dict()["at"] is None
     at = NOON.astimezone(timezone(timedelta(hours=2)))
     assert outcome.to_dict(at=at)["at"] == "2026-11-23T12:00:00.000+00:00"
+
+
+def test_sizes_in_words() -> None:
+    """Sizes as people write them."""
+    assert [in_bytes(n) for n in (0, 999, 1000, 999_999, 12_345_678)] == [
+        "0 B", "999 B", "1.0 kB", "1.0 MB", "12.3 MB",
+    ]  # fmt: skip

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import socket
+import socketserver
 import ssl
 import threading
 import traceback
@@ -35,6 +36,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from segments_async import (
+    APITimeoutError,
     ConfigurationError,
     DecodeError,
     DownloadError,
@@ -44,8 +46,8 @@ from segments_async import (
     SubmitUnknownError,
 )
 from segments_async._files.gzip_stream import STEP, GzipDecoder, NotGzip
-from segments_async._http.api import LIST_CAP, STATUS_CAP
 from segments_async._http.storage import STORAGE_ERROR_CAP, StorageAnswer
+from segments_async._sansio.api.wire import LIST_CAP, STATUS_CAP
 from segments_async.models import Export, ExportStatus, Segment
 from segments_async.sandbox import (
     API_ORIGIN,
@@ -57,6 +59,8 @@ from segments_async.sandbox import (
     Sandbox,
     SandboxTransport,
 )
+
+pytestmark = pytest.mark.alternating
 
 SECRETS = (PAGE_ACCESS_TOKEN, BASIC, SIGNATURE, "X-Amz-Signature", "X-Amz-Credential")
 
@@ -594,6 +598,49 @@ async def test_a_reader_may_take_its_time() -> None:
                 if body.taken >= 500_000:
                     break
     assert body.taken >= 500_000
+
+
+class BrokenChunks(socketserver.StreamRequestHandler):
+    """Answers each request with chunks of which the second one has text in its length's place."""
+
+    def handle(self) -> None:
+        for line in self.rfile:
+            if line == b"\r\n":
+                break
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
+        self.wfile.write(f"{TOLD}\r\n".encode() * 3)
+
+
+#: What a body may have: a link to a file, or a user's data.
+TOLD = "somebody@example.com"
+
+
+async def test_a_body_that_cannot_be_read_is_not_quoted(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Bytes where a chunk's length should be are in no log line and no error, of API and file."""
+    caplog.set_level(logging.DEBUG, "")
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), BrokenChunks) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        base_url = f"http://127.0.0.1:{server.server_address[1]}"
+        async with SegmentsClient("key", "access token", base_url=base_url) as client:
+            export = Export(
+                export_id="e",
+                segment=Segment("s"),
+                status=ExportStatus.COMPLETE,
+                filename=f"{base_url}/a.csv",
+            )
+            with pytest.raises(APITimeoutError) as listing:
+                await client.list_segments(timeout=0.5)
+            with pytest.raises(DownloadError, match="illegal chunk") as opening:  # noqa: PT012
+                async with client.open_export(export) as body:
+                    async for _ in body.iter_bytes():
+                        pass
+        server.shutdown()
+    thread.join()
+    assert "receive_response_body.failed" in caplog.text
+    assert TOLD not in caplog.text + str(listing.value) + str(opening.value)
 
 
 async def test_nothing_is_asked_for_compressed(tmp_path: Path) -> None:

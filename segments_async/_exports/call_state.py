@@ -1,6 +1,7 @@
-"""Where the export of one single call stands, for those who listen.
+"""The state of the export of one single call, and the listeners that hear of each change.
 
-It is to a call what `RunState` is to a run.
+`CallState` does for a call what `RunState` does for a run: it advances the export's state by each
+event.
 """
 
 from __future__ import annotations
@@ -10,20 +11,13 @@ from collections.abc import Generator, Iterable
 
 from segments_async._exports.shared_export import SharedExport
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
+from segments_async._sansio.jobs.run_state import PLACES
 from segments_async._telemetry.listener import End, Listener, Listeners, Operation, OutcomeKind
 from segments_async._telemetry.log_lines import LogLines
 from segments_async._telemetry.otel import current_metrics, open_telemetry
 from segments_async.errors import SegmentsError
 from segments_async.models import Export
 from segments_async.results import ExportedFile
-
-_PLACES = {
-    State.NEW: "waiting",
-    State.INTENT: "waiting",
-    State.SUBMITTED: "pending",
-    State.COMPLETE: "fetching",
-    State.FETCHING: "fetching",
-}
 
 _DONE = {
     Operation.EXPORT: OutcomeKind.EXPORTED,
@@ -38,11 +32,12 @@ class CallState:
 
     Args:
         operation: what the caller asked for.
-        lines: the log of the client's calls.
-        of: the segment's id, or the export as far as the caller knows it.
+        lines: the listener that logs what becomes of the client's calls.
+        of: the ids of the segment and of the export; None for an id that the caller doesn't know.
 
     Attributes:
-        oldest_file: as in `metrics.Live`: a call fetches its file at once.
+        oldest_file: always None (see `metrics.Live`): a call fetches its file at once, so its file
+            never waits.
     """
 
     oldest_file: float | None = None
@@ -54,15 +49,15 @@ class CallState:
         self._file: ExportedFile | None = None
         self._metrics = current_metrics()
         spans = open_telemetry(operation, self._metrics)
-        self._listeners = Listeners([lines] if spans is None else [lines, spans])
+        self._listeners = Listeners(lines, spans)
 
     def places(self) -> Iterable[tuple[str, int]]:
         """Where the export is; see `metrics.Live`."""
-        place = _PLACES.get(self._state)
+        place = PLACES.get(self._state)
         return () if place is None else ((place, 1),)
 
     def on_joined(self, shared: SharedExport) -> None:
-        """The call follows an export that may be under way already."""
+        """The call has joined an export: catch up with it, since it may be under way already."""
         if shared.posting:
             self.apply(shared, Event.INTENT)
         elif shared.running:
@@ -88,7 +83,7 @@ class CallState:
 
     @contextlib.contextmanager
     def until_the_end(self) -> Generator[CallState]:
-        """Tell the end of the call, whatever it is."""
+        """Tell the listeners how the call ended: with a result, an error or a cancellation."""
         if self._metrics is not None:
             self._metrics.begin(self)
         try:
@@ -122,14 +117,14 @@ class CallState:
 
 
 class CallTelemetry:
-    """What the single calls of one client tell those who listen."""
+    """Makes the state of each single call of one client, and has the listener that logs them."""
 
     def __init__(self) -> None:
-        # One for all calls: a service may make 100 000 of them.
+        # One listener limits the lines of all calls: a service may make 100 000 calls.
         self._lines = LogLines(None)
 
     def call(self, operation: Operation, of: _Ids) -> contextlib.AbstractContextManager[CallState]:
-        """The state of one call's export, until the call's end, which is told too."""
+        """The state of one call's export. Its listeners hear of the call's end, too."""
         return CallState(operation, self._lines, of).until_the_end()
 
     def close(self) -> None:
@@ -137,12 +132,12 @@ class CallTelemetry:
         self._lines.on_closed()
 
 
-#: A segment's id, and an export's, as far as a caller knows them.
+#: The ids of a segment and of an export; None for an id that the caller doesn't know.
 _Ids = tuple[str | None, str | None]
 
 
 def ids_of(export: Export | str) -> _Ids:
-    """The ids that an export, or its id, tells."""
+    """The ids of the segment and the export, as far as an export, or its id alone, has them."""
     if isinstance(export, Export):
         return export.segment.segment_id or None, export.export_id
     return None, export

@@ -9,17 +9,16 @@ from typing import TypeVar
 import anyio
 
 from segments_async._exports.call_state import CallState
-from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
-from segments_async._exports.shared_export import SharedExport, last_setback
-from segments_async._pace.gate import Gate
+from segments_async._exports.shared_export import Follower, SharedExport, last_setback
 from segments_async._pace.permits import Mailbox, Permit
 from segments_async._pace.watch import RequestWatch
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async.errors import ExportTimeoutError, NotSubmittedError, SegmentsError
 from segments_async.models import Export
 
-#: Seconds that a POST on the wire goes on after its caller was cancelled, so that its id is kept.
+#: Seconds for which a POST on the wire goes on after its caller was cancelled. Its answer has the
+#: export's id.
 POST_GRACE = 1.0
 
 T = TypeVar("T")
@@ -29,62 +28,56 @@ class CallFollower:
     """A single call, as a follower of an export.
 
     Args:
-        state: where the export stands, for those who listen.
+        state: of the call's export.
+        requests: of the client.
 
     Attributes:
+        mailbox: where the gate puts the permits.
         shared: the export that the call follows, or followed; None before it joined one.
     """
 
-    def __init__(self, state: CallState) -> None:
+    def __init__(self, state: CallState, requests: ExportRequests) -> None:
         self._state = state
-        self._mailbox: Mailbox | None = None
+        self._requests = requests
+        self.mailbox: Mailbox = Mailbox()
         self.shared: SharedExport | None = None
 
-    @property
-    def mailbox(self) -> Mailbox:
-        if self._mailbox is None:
-            raise AssertionError("no mailbox before the wait")
-        return self._mailbox
-
     async def record(self, shared: SharedExport, event: Event) -> None:
-        """A single call keeps no journal."""
+        """Advance the call's state. A single call has no journal to write to."""
         self._state.apply(shared, event)
 
     async def unfinished(self, shared: SharedExport, now: float, *, answered: bool) -> None:
-        """A single call's timeout is a cancel scope."""
+        """Nothing to do: a cancel scope around the call ends it when its time is up."""
 
     async def ended(self, shared: SharedExport) -> None:
         self.mailbox.deliver(shared)
 
     async def wait(
         self,
-        gate: Gate,
-        registry: ExportRegistry,
-        requests: ExportRequests,
-        join: Callable[[], SharedExport],
+        join: Callable[[Follower], SharedExport],
         until: Callable[[SharedExport], bool] = lambda shared: shared.ended,
     ) -> Export:
         """Join an export and wait, sending the requests that are granted to this call.
 
         Args:
-            gate: of the client.
-            registry: of the client.
-            requests: of the client.
-            join: makes this follower one of an export's.
-            until: when the wait is over; None waits for the export's end.
+            join: makes the follower one of an export's.
+            until: when the wait is over; by default at the export's end.
 
         Raises:
             SegmentsError: why the export ended without a link.
         """
-        with gate.mailbox() as self._mailbox:
-            shared = self.shared = join()
+        requests = self._requests
+        shared = self.shared = join(self)
+        try:
             self._state.on_joined(shared)
-            with registry.waiting(self._mailbox, self, shared):
-                while not until(shared):
-                    item = await gate.next(self._mailbox)
-                    if isinstance(item, Permit):
-                        send = partial(requests.perform, item)
-                        await (shielded(item, send) if shared.waits_for_submit else send())
+            while not until(shared):
+                item = await requests.gate.next(self.mailbox)
+                if isinstance(item, Permit):
+                    send = partial(requests.perform, item)
+                    await (shielded(item, send) if shared.waits_for_submit else send())
+        finally:
+            requests.registry.unfollow(self, shared)
+            requests.registry.release(self.mailbox)
         if shared.error is not None:
             raise shared.fresh_error()
         if shared.export is None:
@@ -95,10 +88,9 @@ class CallFollower:
         """Why a call that was given so many seconds ends without its export."""
         shared = self.shared
         if shared is None:
-            text = f"no segment yet: no end within {timeout:g} s; nothing was submitted"
-            return NotSubmittedError(text, segment_id=None, export=None)
+            raise AssertionError("an export is joined before anything is waited for")
         if shared.error is not None:
-            return shared.fresh_error()  # it came within the grace of a POST
+            return shared.fresh_error()  # the POST was answered within its grace
         segment_id, export = shared.segment_id, shared.export
         text = f"{segment_id or shared.export_id}: no end within {timeout:g} s"
         if shared.submitted == "no":
@@ -113,8 +105,8 @@ class CallFollower:
 async def shielded(permit: Permit, send: Callable[[], Awaitable[T]]) -> T:
     """Run `send` to its end even where the caller is cancelled, for at most `POST_GRACE` s more.
 
-    A POST that is cut off on the wire may have been acted on, and its id would be lost. It goes in
-    a task of its own, which asyncio's `Task.cancel()` of the caller doesn't reach.
+    The vendor may act on a POST that is cut off on the wire, and the export's id would be lost. So
+    the POST is sent in a task of its own: asyncio's `Task.cancel()` of the caller doesn't reach it.
     """
     results: list[T] = []
     raised: list[Exception] = []
@@ -134,7 +126,7 @@ async def shielded(permit: Permit, send: Callable[[], Awaitable[T]]) -> T:
                 try:
                     results.append(await send())
                 except Exception as exc:  # noqa: BLE001 - raised below, as itself
-                    # Not from inside the task group, which would wrap it in an ExceptionGroup.
+                    # Raised in here, it would leave the task group wrapped in an ExceptionGroup.
                     raised.append(exc)
             tasks.cancel_scope.cancel()
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import anyio
 
@@ -115,7 +114,7 @@ class ExportRegistry:
         """An answer describes the export anew."""
         if export != shared.export:  # else the run's record and this export share one value
             shared.export = export
-        # Of an export known by its id alone, the first answer tells the segment.
+        # A caller may have given the export's id alone: the answer has the segment's.
         shared.segment_id = shared.segment_id or export.segment.segment_id or None
         seconds = seconds_taken(export)
         if seconds is not None and shared.segment_id is not None:
@@ -129,7 +128,7 @@ class ExportRegistry:
     def waiting_for_submit(self) -> Iterator[SharedExport]:
         """The exports whose POST is still queued."""
         for shared in (*self._alone, *self._by_segment.values()):
-            if shared.waits_for_submit and shared.followers and shared.queued.entry:
+            if shared.awaits_its_turn:
                 yield shared
 
     def unfollow(self, follower: Follower, shared: SharedExport) -> None:
@@ -145,17 +144,6 @@ class ExportRegistry:
             self._sweep()
         else:
             self.forget(shared)
-
-    @contextlib.contextmanager
-    def waiting(
-        self, mailbox: Mailbox, follower: Follower, shared: SharedExport
-    ) -> Generator[None]:
-        """Unfollow the export at the end, and release the permits that were not used."""
-        try:
-            yield
-        finally:
-            self.unfollow(follower, shared)
-            self.release(mailbox)
 
     def release(self, mailbox: Mailbox) -> None:
         """Release unused permits. An export that others follow queues its request again."""

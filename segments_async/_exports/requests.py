@@ -12,12 +12,14 @@ import attrs
 
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.shared_export import SharedExport
-from segments_async._http.api import LIST_CAP
 from segments_async._pace.gate import Gate
 from segments_async._pace.permits import Permit
+from segments_async._sansio.api.decoding import shows_segment
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import (
+    ABSENT,
     LONGEST_ID,
+    UNROUTED,
     ApiAnswer,
     ApiRequest,
     is_away,
@@ -36,20 +38,23 @@ from segments_async._sansio.jobs.verdict import (
     on_poll,
     on_submit,
 )
+from segments_async._sansio.pace.absence import api_is_there
 from segments_async._sansio.pace.scheduler import next_poll_at
 from segments_async._telemetry.guard import log
 from segments_async.errors import APIConnectionError, DecodeError, SegmentsError
 from segments_async.models import Export, ExportStatus
 
-#: A single call's POST is tried this often, where another try is safe.
+#: The number of POSTs that a single call sends at most. A further one is sent only if the vendor
+#: provably did nothing about the one before.
 TRIES_ALONE = 5
 
 #: So many statuses that the vendor's page doesn't have are logged. A vendor that writes how far an
 #: export is ("37 %") would have a new one at each poll.
 UNKNOWN_STATUSES = 20
 
-#: Statuses of a list that was asked for instead of a POST which show that the vendor is there, and
-#: say nothing of exports: an account may be allowed to export, and not to list.
+#: While the vendor seems away, a list is sent in place of a POST. These statuses of its answer show
+#: that the vendor is there, and say nothing of exports: an account may be allowed to export, and
+#: not to list.
 _VENDOR_PRESENT = frozenset({401, 403, 429})
 
 #: Polls in a row without a status after which a warning is logged.
@@ -57,33 +62,35 @@ SETBACKS_TO_WARN = 5
 
 
 class ExportRequests:
-    """Sends submits and polls of a client's shared exports; each in the task that was granted it.
+    """Sends submits and polls of a client's shared exports.
 
-    Args:
+    Each request is sent in the task of the caller that got the permit for it.
+
+    Attributes:
         gate: through which the requests go.
         registry: of the exports.
     """
 
     def __init__(self, gate: Gate, registry: ExportRegistry) -> None:
-        self._gate = gate
-        self._registry = registry
+        self.gate: Gate = gate
+        self.registry: ExportRegistry = registry
         self._unknown_statuses: set[str] = set()
 
     async def perform(self, permit: Permit) -> None:
         """Send the permitted request, and apply the verdict on its answer."""
         shared = permit.queued.target
         if not isinstance(shared, SharedExport):
-            raise AssertionError("a permit for something else than an export")
+            raise AssertionError("a permit that is not for an export")
         if not shared.followers:
             # All followers left between the grant and now: nothing more is sent for the export.
-            self._registry.requeue(shared, permit.queued.key)
-            self._gate.release(permit)
-        elif permit.instead:
+            self.registry.requeue(shared, permit.queued.key)
+            self.gate.release(permit)
+        elif permit.grant.instead:
             await self._list_instead(shared, permit)
         elif shared.export_id is None:
             await self._submit(shared, permit)
         else:
-            await self._poll(shared, permit)
+            await self._poll(shared, shared.export_id, permit)
 
     # ----------------------------------------------------------------- submits
 
@@ -101,17 +108,18 @@ class ExportRequests:
             return
         shared.submitted = "maybe"
         try:
-            result: Result = await self._gate.send(permit, request)
+            result: Result = await self.gate.send(permit, request)
         except (APIConnectionError, DecodeError) as exc:
             result = exc
         except BaseException:
-            # Cancelled, or a fault of a caller's HTTP client: others wait for this export's end.
+            # The caller was cancelled, or its HTTP client raised. Other callers may wait for this
+            # export, so the verdict is applied before the error goes on.
             with anyio.CancelScope(shield=True):
                 if permit.may_have_left:
                     await self._on_submit(shared, permit, request, None)
                 else:
                     await self._not_sent(shared)
-                    self._registry.requeue(shared, shared.queued.key)
+                    self.registry.requeue(shared, shared.queued.key)
             raise
         await self._on_submit(shared, permit, request, result)
         if isinstance(result, ApiAnswer) and result.raised is not None:
@@ -120,13 +128,13 @@ class ExportRequests:
             raise result.raised
 
     async def _withdraw(self, shared: SharedExport, permit: Permit) -> None:
-        """The POST is not sent, though INTENT was recorded."""
+        """Take INTENT back, since the POST is not sent now, and queue the POST again."""
         try:
             with anyio.CancelScope(shield=True):
                 await self._not_sent(shared)
         finally:
-            self._registry.requeue(shared, shared.queued.key)
-            self._gate.release(permit)
+            self.registry.requeue(shared, shared.queued.key)
+            self.gate.release(permit)
 
     async def _not_sent(self, shared: SharedExport) -> None:
         shared.submitted = "no"
@@ -136,26 +144,42 @@ class ExportRequests:
         self, shared: SharedExport, permit: Permit, request: ApiRequest, result: Result
     ) -> None:
         now = _time_of(result)
-        segment_id = _segment_id(shared)
-        verdict = on_submit(segment_id, request, result, now=now, chance=random.random())
-        if verdict.export and self._registry.is_of_another_segment(shared, verdict.export):
-            verdict = anothers_export(segment_id, request)
+        verdict = self._verdict_on_submit(shared, request, result, now)
         first = verdict.events[0]
         if first is Event.NOT_SENT:
             await self._on_submit_not_sent(shared, verdict, result, now)
             return
         away = isinstance(result, ApiAnswer) and is_away(result)
-        if isinstance(result, ApiAnswer | DecodeError) and not away:  # of those, the gate knows
-            self._gate.submit_judged(permit, known=first is not Event.LOST)
+        # Of every other result the gate itself tells what it says about submits.
+        if isinstance(result, ApiAnswer | DecodeError) and not away:
+            self.gate.submit_judged(permit, known=first is not Event.LOST)
         if first is Event.ACCEPTED and verdict.export is not None:
-            self._registry.accepted(shared, verdict.export, now)
+            self.registry.accepted(shared, verdict.export, now)
             if shared.alone and verdict.again_at is not None:
-                # The caller that waits for it later polls at once.
+                # `request_export()` returns now. A later call polls at once.
                 verdict = attrs.evolve(verdict, again_at=now)
         elif first is Event.LOST:
             fields = {"segments_event": "lost", "segments_segment_id": shared.segment_id}
             log(logging.WARNING, "%s", str(verdict.error), extra=fields)
         await self._follow(shared, verdict, now)
+
+    def _verdict_on_submit(
+        self, shared: SharedExport, request: ApiRequest, result: Result, now: float
+    ) -> Verdict:
+        segment_id, route = _segment_id(shared), self.gate.admission.submit_route
+        there = api_is_there(
+            route.absent,
+            now,
+            away=self.gate.outage.armed or route.lost,
+            held=route.held,
+            listed=shared.listed,
+            absent_at=shared.absent_at,
+        )
+        chance = random.random()
+        verdict = on_submit(segment_id, request, result, now=now, chance=chance, api_there=there)
+        if verdict.export and self.registry.is_of_another_segment(shared, verdict.export):
+            return anothers_export(segment_id, request)
+        return verdict
 
     async def _on_submit_not_sent(
         self, shared: SharedExport, verdict: Verdict, result: Result, now: float
@@ -163,7 +187,7 @@ class ExportRequests:
         """The vendor did nothing about the POST: send it again, as long as that may help."""
         shared.tries += 1
         await self._not_sent(shared)
-        pause = self._refused(shared, now) if isinstance(result, ApiAnswer) else 0.0
+        pause = self._refused(shared, result) if isinstance(result, ApiAnswer) else 0.0
         lasting = shared.refusals.lasting(now)
         if lasting:
             log(
@@ -174,37 +198,57 @@ class ExportRequests:
                 extra={"segments_event": "refused", "segments_segment_id": shared.segment_id},
             )
         given_up = shared.alone and shared.tries == TRIES_ALONE
-        if given_up or lasting or self._gate.outage.hopeless(now):
+        hopeless = self._is_hopeless(result, now)
+        if given_up or lasting or hopeless:
             await self._end(shared, attrs.evolve(verdict, events=(Event.GAVE_UP,)))
+            if hopeless and verdict.error is not None:
+                await self._give_up(list(self.registry.waiting_for_submit()), verdict.error)
             return
         later = max(verdict.again_at or now, now + pause)
         shared.queued.not_before = later if later > now else -math.inf
-        self._registry.requeue(shared, shared.queued.key)
+        self.registry.requeue(shared, shared.queued.key)
 
-    def _refused(self, shared: SharedExport, now: float) -> float:
-        """The vendor said "not now". Returns the seconds before this submit is sent again."""
-        shared.refusals = shared.refusals.refused(
-            now, granted=self._gate.admission.granted, others=self._gate.pending - 1
-        )
+    def _is_hopeless(self, result: Result, now: float) -> bool:
+        """Whether no submit has passed for so long that the callers have to hear of it."""
+        unrouted = isinstance(result, ApiAnswer) and result.status in UNROUTED
+        lost = unrouted and self.gate.admission.submit_route.hopeless(now)
+        return lost or self.gate.outage.hopeless(now)
+
+    def _refused(self, shared: SharedExport, answer: ApiAnswer) -> float:
+        """The vendor did nothing about the POST. Returns the seconds before it is sent again."""
+        unrouted = answer.status in UNROUTED
+        lost = unrouted and self.gate.admission.submit_route.lost
+        if not lost:  # else all exports are refused, and not this one
+            shared.refusals = shared.refusals.refused(
+                answer.at, granted=self.gate.admission.granted, others=self.gate.pending - 1
+            )
         shared.queued.suspect = shared.refusals.suspicious
-        return shared.refusals.pause
+        if answer.status in ABSENT:
+            shared.absent_at = min(shared.absent_at, answer.at)
+        if answer.status in ABSENT and not lost:
+            # A list goes next, before the other submits: they may be in vain.
+            shared.queued.suspect, shared.queued.key = True, -math.inf
+        elif unrouted:
+            # The other submits go first: one that is accepted shows that the path takes submits.
+            shared.queued.suspect, shared.queued.key = False, max(answer.at, 0.0)
+        return 0.0 if lost else shared.refusals.pause
 
     # ----------------------------------------------------------------- polls
 
-    async def _poll(self, shared: SharedExport, permit: Permit) -> None:
-        job = shared.poll_job()
-        request = poll_request(job.export_id)
+    async def _poll(self, shared: SharedExport, export_id: str, permit: Permit) -> None:
+        request = poll_request(export_id)
         try:
-            result: Result = await self._gate.send(permit, request)
+            result: Result = await self.gate.send(permit, request)
         except (APIConnectionError, DecodeError) as exc:
             result = exc
         except BaseException:
             # Cancelled, or a fault of a caller's HTTP client. This poll was sent: the next one for
             # the other followers comes after the usual gap.
             next_at = next_poll_at(anyio.current_time(), shared.submitted_at)
-            self._registry.requeue(shared, next_at)
+            self.registry.requeue(shared, next_at)
             raise
         now = _time_of(result)
+        job = shared.poll_job(export_id, self.gate.admission.absent_polls)
         verdict = on_poll(job, request, result, now=now, chance=random.random())
         if verdict.setback is not None:
             self._on_setback(shared, verdict.setback)
@@ -226,36 +270,45 @@ class ExportRequests:
         request, key = list_request(), permit.queued.key
         error: SegmentsError | None = None
         try:
-            answer = await self._gate.send(permit, request, cap=LIST_CAP)
+            answer = await self.gate.send(permit, request)
         except APIConnectionError as exc:
             error = exc
         except DecodeError:
-            # Larger than any list that is read, or in a coding that isn't: the vendor is there.
-            shared.queued.suspect = False
+            # The list was too large, or in an unknown coding. So the vendor is there.
+            shared.queued.suspect, shared.listed = False, True
         except BaseException:
-            self._registry.requeue(shared, key)
+            self.registry.requeue(shared, key)
             raise
         else:
             shared.queued.suspect = shared.queued.suspect and answer.status == 429
             present = 200 <= answer.status <= 299 or answer.status in _VENDOR_PRESENT
             if is_away(answer) or not present:
                 error = status_error(request, answer)
+            elif answer.status != 429:
+                shared.listed = True
+                shown = shows_segment(answer, _segment_id(shared))
+                route = self.gate.admission.submit_route
+                route.on_listed(shared.queued, permit.grant.at, answer.at, shown=shown)
         shared.tries += error is not None
-        self._registry.requeue(shared, key)
+        self.registry.requeue(shared, key)
         if error is not None:
             await self._on_list_failed(shared, error)
 
     async def _on_list_failed(self, shared: SharedExport, error: SegmentsError) -> None:
-        if not fatal(error) and self._gate.outage.hopeless(anyio.current_time()):
-            ending = list(self._registry.waiting_for_submit())
+        if not fatal(error) and self.gate.outage.hopeless(anyio.current_time()):
+            ending = list(self.registry.waiting_for_submit())
         elif fatal(error) or (shared.alone and shared.tries >= TRIES_ALONE):
             ending = [shared]
         else:
             return
+        await self._give_up(ending, error)
+
+    async def _give_up(self, ending: list[SharedExport], error: SegmentsError) -> None:
+        """End exports whose submits aren't sent; a later session submits them."""
         verdict = Verdict(events=(Event.GAVE_UP,), error=error, submitted="no", resumable=True)
         for waiting in ending:
-            if waiting.waits_for_submit and waiting.followers and waiting.queued.entry:
-                self._gate.cancel(waiting.queued)
+            if waiting.awaits_its_turn:
+                self.gate.cancel(waiting.queued)
                 waiting.submitted = "no"
                 await self._end(waiting, verdict, counted=False)
 
@@ -264,7 +317,7 @@ class ExportRequests:
     async def _follow(self, shared: SharedExport, verdict: Verdict, now: float) -> None:
         """Put a verdict into effect."""
         if verdict.export is not None:
-            self._registry.update(shared, verdict.export)
+            self.registry.update(shared, verdict.export)
             self._check_status(verdict.export)
         shared.submitted = verdict.submitted
         shared.missing = verdict.missing
@@ -275,11 +328,10 @@ class ExportRequests:
             await self.notify(shared, event)
         # A request that is to be repeated at once keeps its place among the others.
         at = verdict.again_at if verdict.again_at > now else shared.queued.key
-        self._registry.requeue(shared, at)
+        self.registry.requeue(shared, at)
         answered = verdict.export is not None or verdict.setback is not None
-        for follower in tuple(shared.followers):
-            if follower in shared.followers:
-                await follower.unfinished(shared, now, answered=answered)
+        for follower in shared.each_follower():
+            await follower.unfinished(shared, now, answered=answered)
 
     async def _end(self, shared: SharedExport, verdict: Verdict, *, counted: bool = True) -> None:
         """End the export: no more requests. `counted`: the gate counts it as running."""
@@ -289,20 +341,18 @@ class ExportRequests:
         shared.error = verdict.error
         shared.resumable = verdict.resumable
         if counted and (shared.followers or not shared.running):
-            self._gate.pending_ended()
-        self._registry.forget(shared)
+            self.gate.pending_ended()
+        self.registry.forget(shared)
         shared.ended = True
         await self.notify(shared, last)
-        for follower in tuple(shared.followers):
-            if follower in shared.followers:
-                await follower.ended(shared)
+        for follower in shared.each_follower():
+            await follower.ended(shared)
 
     async def notify(self, shared: SharedExport, event: Event) -> None:
         """Tell every follower of the event, and wait until each has recorded it."""
         shared.posting = event is Event.INTENT
-        for follower in tuple(shared.followers):
-            if follower in shared.followers:  # it may have left while another one recorded
-                await follower.record(shared, event)
+        for follower in shared.each_follower():
+            await follower.record(shared, event)
 
     def _check_status(self, export: Export) -> None:
         if isinstance(export.status, ExportStatus) or is_complete(export):

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from typing import Protocol
+
+import attrs
 
 from segments_async._pace.permits import Mailbox, Permit, Target
 from segments_async._sansio.jobs.lifecycle import Event
-from segments_async._sansio.jobs.verdict import Missing, PollJob, Submitted
+from segments_async._sansio.jobs.payload import Submitted
+from segments_async._sansio.jobs.verdict import Missing, PollJob
+from segments_async._sansio.pace.absence import Absence
 from segments_async._sansio.pace.refusals import Refusals
 from segments_async._sansio.pace.scheduler import Kind, QueuedRequest
 from segments_async.errors import SegmentsError
@@ -44,6 +49,7 @@ class Follower(Protocol):
         ...
 
 
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class SharedExport:
     """One export at the vendor.
 
@@ -67,69 +73,62 @@ class SharedExport:
             caller before its POST is accepted.
         tries: submits that came to nothing.
         refusals: the submits that were answered "not now".
+        absent_at: when its POST was first answered 404 or 410, in seconds of the event loop's
+            clock; inf before.
+        listed: whether a list in the place of its POST was answered by the API itself.
         missing: answers that lack what must come soon; see `verdict`.
         queued: its next request in the scheduler.
     """
 
-    __slots__ = (
-        "abandoned_at",
-        "alone",
-        "ended",
-        "error",
-        "export",
-        "export_id",
-        "followers",
-        "missing",
-        "output_format",
-        "polled_at",
-        "posting",
-        "queued",
-        "refusals",
-        "resumable",
-        "segment_id",
-        "setback",
-        "setbacks",
-        "submitted",
-        "submitted_at",
-        "tries",
-    )
+    segment_id: str | None
+    output_format: OutputFormat = OutputFormat.CSV
+    export_id: str | None = None
+    export: Export | None = None
+    posting: bool = False
+    ended: bool = False
+    error: SegmentsError | None = None
+    resumable: bool = False
+    submitted: Submitted = "no"
+    submitted_at: float = math.nan
+    polled_at: float = math.nan
+    followers: dict[Follower, None] = attrs.field(factory=dict["Follower", None])
+    abandoned_at: float | None = None
+    setbacks: int = 0
+    setback: SegmentsError | None = None
+    alone: bool = False
+    tries: int = 0
+    refusals: Refusals = _NO_REFUSALS
+    absent_at: float = math.inf
+    listed: bool = False
+    missing: Missing | None = None
+    queued: QueuedRequest[Target] = attrs.field(init=False)
 
-    def __init__(
-        self, segment_id: str | None, output_format: OutputFormat = OutputFormat.CSV
-    ) -> None:
-        self.segment_id: str | None = segment_id
-        self.output_format: OutputFormat = output_format
-        self.export_id: str | None = None
-        self.export: Export | None = None
-        self.posting: bool = False
-        self.ended: bool = False
-        self.error: SegmentsError | None = None
-        self.resumable: bool = False
-        self.submitted: Submitted = "no"
-        self.submitted_at: float = math.nan
-        self.polled_at: float = math.nan
-        self.followers: dict[Follower, None] = {}
-        self.abandoned_at: float | None = None
-        self.setbacks: int = 0
-        self.setback: SegmentsError | None = None
-        self.alone: bool = False
-        self.tries: int = 0
-        self.refusals: Refusals = _NO_REFUSALS
-        self.missing: Missing | None = None
-        self.queued: QueuedRequest[Target] = QueuedRequest(Kind.SUBMIT, self)
+    def __attrs_post_init__(self) -> None:
+        self.queued = QueuedRequest(Kind.SUBMIT, self)
 
     @property
     def waits_for_submit(self) -> bool:
-        """Whether its POST is still to be sent."""
+        """Whether the export's POST is still to be sent."""
         return self.export_id is None and not self.posting and not self.ended
 
     @property
     def running(self) -> bool:
-        """Whether the vendor is at work on it, as far as is known."""
+        """Whether the vendor has accepted the export, and no answer has told of its end."""
         return self.export_id is not None and not self.ended
 
+    @property
+    def awaits_its_turn(self) -> bool:
+        """Whether the export's POST is queued, and a follower waits for it."""
+        return self.waits_for_submit and bool(self.followers and self.queued.entry)
+
+    def each_follower(self) -> Iterator[Follower]:
+        """The followers, without those that leave before it is their turn."""
+        for follower in tuple(self.followers):
+            if follower in self.followers:
+                yield follower
+
     def known_seconds(self) -> float:
-        """Seconds that the vendor is known to have worked on it, by the last poll; 0 before one."""
+        """Seconds from the accepted POST to the last poll that brought a status; 0 before one."""
         if math.isnan(self.polled_at):
             return 0.0
         return max(0.0, self.polled_at - self.submitted_at)
@@ -138,16 +137,16 @@ class SharedExport:
         """The gate grants this export's request: the first follower is to send it."""
         next(iter(self.followers)).mailbox.deliver(permit)
 
-    def poll_job(self) -> PollJob:
-        """The facts about the export for the verdict on a poll."""
-        if self.export_id is None:
-            raise AssertionError("a poll of an export without an id")
+    def poll_job(self, export_id: str, polls: Absence) -> PollJob:
+        """The facts about the export for the verdict on a poll; `polls`: of all exports."""
         return PollJob(
-            export_id=self.export_id,
+            export_id=export_id,
             segment_id=self.segment_id,
             submitted_at=self.submitted_at,
             setbacks=self.setbacks,
             missing=self.missing,
+            polls_answered_at=polls.answered_at,
+            polls_absent_in_a_row=polls.in_a_row,
         )
 
     def fresh_error(self) -> SegmentsError:

@@ -71,6 +71,11 @@ class BodyWriter:
             if self._offset == 0 and self._attempt.is_last(self._end):
                 self._attempt.rest = memoryview(self._batch)[: self._filled]
                 self._filled = 0
+        except anyio.get_cancelled_exc_class():
+            # Not where the connection alone is given up: another one brings the rest.
+            if not self._speed.scope.cancel_called:
+                self._attempt.part.interrupt()
+            raise
         finally:
             # The bytes that arrived are written, under cancellation too.
             with anyio.CancelScope(shield=True):
@@ -118,7 +123,8 @@ class BodyWriter:
 
     async def _hand_over(self) -> None:
         """Give the batch to the writing task, and start the next one in other memory."""
-        await self._batches.send((self._offset, self._batch, self._filled))
+        with self._speed.not_counting():
+            await self._batches.send((self._offset, self._batch, self._filled))
         self._offset, self._filled, self._began = self._at, 0, anyio.current_time()
         # Memory that was allocated before is faster than new memory.
         spare, self._spare = self._spare, None

@@ -62,7 +62,13 @@ class PrefixDigest:
         self.size += len(data)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "segments-async-hash")
-        self.running = self._thread.submit(self.update, data, with_md5)
+        try:
+            self.running = self._thread.submit(self.update, data, with_md5)
+        except RuntimeError:
+            # No thread can be started now. The pool has queued the piece all the same.
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread = None
+            self.update(data, with_md5)
 
     def update(self, data: Bytes, with_md5: bool) -> None:
         self._sha256.update(data)

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NoReturn
 
 import anyio
-import anyio.to_thread
 import attrs
 from anyio.abc import TaskGroup
 
@@ -25,7 +24,8 @@ from segments_async._files.errors import (
 )
 from segments_async._files.gzip_stream import GzipDecoder
 from segments_async._files.min_speed import MinSpeed
-from segments_async._files.part import PartFile
+from segments_async._files.parts import Part
+from segments_async._filesystem.threads import in_thread
 from segments_async._http.storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
 from segments_async._sansio.files.progress_limit import TOO_SLOW
 from segments_async._sansio.files.range_allocator import RangeAllocator, size_of
@@ -45,6 +45,9 @@ logger: logging.Logger = logging.getLogger("segments_async")
 #: Bytes of a batch. Smaller batches cost more hand-overs to threads, of some 0.3 ms each; larger
 #: ones no longer fit the processor's cache.
 BATCH = 4 * 1024 * 1024
+
+#: Bytes of a batch for a part that takes its bytes in order: it copies each, for its destination.
+SEQUENTIAL_BATCH = 1024 * 1024
 
 #: Batches of a connection: one is received, one is written, one is hashed. With a fourth, waiting
 #: between them, a GiB takes 0.80 s instead of 0.72 s: it no longer fits the processor's cache.
@@ -68,7 +71,8 @@ class Attempt:
         part: open.
         refuse: raises the error that a refusal by storage means.
         progress: called with the number of the file's bytes that have arrived so far.
-        slots: limits the connections to storage; the caller holds one slot. None: one connection.
+        slots: limits the connections to storage; the caller holds one slot.
+        alone: no more than one connection, although slots are free.
 
     Attributes:
         rest: all bytes of a file smaller than a batch: they are written when the file is finished,
@@ -77,10 +81,11 @@ class Attempt:
 
     storage: Storage
     link: str
-    part: PartFile
+    part: Part
     refuse: Callable[[StorageAnswer], Awaitable[NoReturn]]
     progress: Callable[[int], None]
-    slots: anyio.Semaphore | None
+    slots: anyio.Semaphore
+    alone: bool = False
     _received: int = attrs.field(default=0, init=False)
     _allocator: RangeAllocator = attrs.field(init=False)
     _syncing: bool = attrs.field(default=False, init=False)
@@ -98,7 +103,10 @@ class Attempt:
             OSError: they can't be written.
         """
         self._received = size_of(self.part.held)
+        ended = anyio.Event()
         async with anyio.create_task_group() as self._tasks:
+            if self.part.sequential:
+                self._tasks.start_soon(self._interrupt_on_cancel, ended)
             try:
                 if self.part.resumable and self.part.version is not None:
                     total = self.part.version.total or 0
@@ -110,8 +118,18 @@ class Attempt:
             except Exception as exc:  # noqa: BLE001 - raised below, as itself
                 # Raised inside the task group it would be wrapped in an ExceptionGroup.
                 self._fail(exc)
+            finally:
+                ended.set()
         if self._failure is not None:
             raise self._failure
+
+    async def _interrupt_on_cancel(self, ended: anyio.Event) -> None:
+        """Interrupt a write that the body's own task is shielded for: a destination may hang."""
+        try:
+            await ended.wait()
+        except anyio.get_cancelled_exc_class():
+            self.part.interrupt()
+            raise
 
     def _fail(self, exc: Exception) -> None:
         self._failure = self._failure or exc
@@ -167,7 +185,7 @@ class Attempt:
         """A body that is the whole file, although a range may have been asked for."""
         before = self.part.version
         if self.part.held and not (before is not None and version.is_same(before)):
-            await anyio.to_thread.run_sync(self.part.reset)
+            await self.part.reset()
         self.part.version = version
         self._received = 0
         if version.gzip:
@@ -193,11 +211,12 @@ class Attempt:
 
         async def write() -> None:
             nonlocal offset
-            await anyio.to_thread.run_sync(decoder.feed, bytes(batch))
-            written = -1
-            while written != offset:
-                written = offset
-                offset = await anyio.to_thread.run_sync(decoder.write_some, self.part, offset)
+            with speed.not_counting():
+                await in_thread(decoder.feed, bytes(batch))
+                written = -1
+                while written != offset:
+                    written = offset
+                    offset = await self.part.write_decoded(decoder, offset)
             self.progress(offset)
 
         async for chunk in answer.chunks:
@@ -217,9 +236,9 @@ class Attempt:
     @property
     def batch_size(self) -> int:
         """Bytes of a batch, depending on how many connections share the memory now."""
-        slots = self.slots
-        taken = 0 if slots is None else (slots.max_value or 0) - slots.value
-        return min(BATCH, ALL_BATCHES // BATCHES // max(1 + self._extra_connections, taken))
+        taken = (self.slots.max_value or 0) - self.slots.value
+        largest = SEQUENTIAL_BATCH if self.part.sequential else BATCH
+        return min(largest, ALL_BATCHES // BATCHES // max(1 + self._extra_connections, taken))
 
     def is_last(self, end: int) -> bool:
         """Whether the file ends here."""
@@ -237,7 +256,7 @@ class Attempt:
     async def write(self, offset: int, batch: Bytes) -> None:
         """Write and hash a batch. An error ends the attempt."""
         try:
-            await anyio.to_thread.run_sync(self.part.write, offset, batch)
+            await self.part.write(offset, batch)
         except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
             self._fail(exc)
             return
@@ -248,7 +267,7 @@ class Attempt:
     async def _sync(self) -> None:
         """Bring the written bytes to the disk while more arrive."""
         try:
-            await anyio.to_thread.run_sync(self.part.sync, abandon_on_cancel=True)
+            await self.part.sync()
         except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
             self._fail(exc)
         finally:
@@ -263,9 +282,9 @@ class Attempt:
         """Open as many more connections as are useful, and have a free slot."""
         version = self.part.version
         total = version.total or 0 if version is not None and version.divisible else 0
-        if self.slots is None or self._extra_broke or total <= PARALLEL_FROM:
+        if self.alone or self._extra_broke or total <= PARALLEL_FROM:
             return
-        if not speed.worth_another:
+        if self.part.sequential or not speed.worth_another:
             return
         while self.slots.value:
             self._extra_connections += 1
@@ -274,15 +293,16 @@ class Attempt:
                 self._extra_connections -= 1
                 return
             self.slots.acquire_nowait()
-            self._group.start_soon(self._run_extra, self.slots, reserved)
+            self._group.start_soon(self._run_extra, reserved)
 
-    async def _run_extra(self, slots: anyio.Semaphore, reserved: tuple[Range, int] | None) -> None:
+    async def _run_extra(self, reserved: tuple[Range, int] | None) -> None:
         """Another connection: it fetches chunk by chunk, while no other task waits for its slot."""
         try:
             while reserved is not None:
                 await self._request(*reserved, first=False)
                 # Another file's first connection comes before the extra ones of this file.
-                reserved = self._reserve() if not slots.statistics().tasks_waiting else None
+                waits = self.slots.statistics().tasks_waiting
+                reserved = None if waits else self._reserve()
         except CannotResume as exc:
             self._fail(exc)
         except (AttemptFailed, StorageBroken) as exc:
@@ -294,4 +314,4 @@ class Attempt:
             self._fail(exc)
         finally:
             self._extra_connections -= 1
-            slots.release()
+            self.slots.release()

@@ -5,13 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import random
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import attrs
 
 from segments_async._files.digest import Bytes
@@ -22,8 +19,9 @@ from segments_async._files.errors import (
     LengthMismatch,
     WrongRangeReceived,
 )
-from segments_async._files.locked_part import PartBusy, PartModified
-from segments_async._files.part import ChecksumMismatch, ExportedBytes, PartFile, part_of
+from segments_async._files.locked_part import PartModified
+from segments_async._files.part import ChecksumMismatch, ExportedBytes, is_whole
+from segments_async._files.parts import Part, Target
 from segments_async._files.refusals import (
     FileDenied,
     LinkExpired,
@@ -34,17 +32,21 @@ from segments_async._files.refusals import (
     refuse,
     with_fresh_link,
 )
+from segments_async._filesystem.threads import NoThread
 from segments_async._http.storage import Storage, StorageBroken
 from segments_async._http.storage_gate import LONGEST_PAUSE, StorageUnavailable
+from segments_async._sansio.files.destination_outage import DestinationOutage
 from segments_async._sansio.files.links import LinkRefused
-from segments_async._sansio.files.progress_limit import (
-    MIN_BYTES_WINDOW,
-    LinkRenewals,
-    ProgressLimit,
-)
+from segments_async._sansio.files.progress_limit import LinkRenewals, ProgressLimit
 from segments_async._sansio.files.range_allocator import size_of
 from segments_async._sansio.pace.backoff import full_jitter
-from segments_async.errors import DownloadError, DownloadReason, ExportExpiredError
+from segments_async.errors import (
+    DestinationError,
+    DestinationReason,
+    DownloadError,
+    DownloadReason,
+    ExportExpiredError,
+)
 from segments_async.models import Export
 from segments_async.results import ExportedFile
 
@@ -53,24 +55,13 @@ logger: logging.Logger = logging.getLogger("segments_async")
 #: Seconds for one file, in all. At 50 MB/s it is two terabytes.
 DEADLINE = 12 * 3600.0
 
-#: Seconds to wait for the part to be kept or discarded after a cancellation. On a slow disk the
-#: thread that does so takes longer, and goes on by itself.
-LEAVING = 0.5
-
 #: After so many ranges in a row that weren't asked for, the file is fetched from its beginning: a
 #: server that can't serve ranges has the whole file all the same.
 MOST_WRONG_RANGES = 2
 
-#: Seconds between two looks at a part that another download has locked: at first, and at last.
-FIRST_LOOK, LAST_LOOK = 0.1, 5.0
-
-#: Seconds without a change after which a part that another holder has locked is begun anew. The
-#: holder may wait for storage, be stopped, or be no download at all.
-UNCHANGED_FOR = 2 * MIN_BYTES_WINDOW
-
-#: How often a file is tried that can't be opened because all file descriptors are used: for some
-#: two minutes.
-DESCRIPTOR_ATTEMPTS = 8
+#: How often a file is tried for which no file descriptor, or no thread, is left: for some two
+#: minutes.
+SHORT_ATTEMPTS = 8
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -78,11 +69,11 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 async def fetch_file(
     storage: Storage,
     export: Export,
-    target: Path,
+    target: Target,
     *,
-    progress: Callable[[int], None] = lambda _: None,
-    slots: anyio.Semaphore | None = None,
-    renew: Renew | None = None,
+    progress: Callable[[int], None],
+    slots: anyio.Semaphore,
+    renew: Renew,
 ) -> ExportedFile:
     """Fetch the export's file to `target`, replacing the file that is there.
 
@@ -94,13 +85,14 @@ async def fetch_file(
     Args:
         storage: to ask for the file.
         export: COMPLETE, with a link.
-        target: an absolute path.
+        target: the file's place. A destination keeps no part: the next download to it starts from
+            the beginning.
         progress: called with the number of the file's bytes that are there so far; fewer than
             before if the download starts over.
         slots: limits the connections to storage; the caller holds one slot. A large file takes
-            more of them while no task waits for one. None: one connection.
+            more of them while no task waits for one.
         renew: asks the vendor for the export again, with a fresh link, as often as the link
-            expires while bytes arrive. None: an expired link ends the download.
+            expires while bytes arrive.
 
     Raises:
         DownloadError: with its reason.
@@ -108,13 +100,14 @@ async def fetch_file(
     """
     attempt = 0
     while True:
-        part = PartFile(target)
+        part = target.part()
+        fetch = _Fetch(storage, export, target.location, progress, slots, renew, part)
         try:
-            return await _Fetch(storage, export, target, progress, slots, renew, part).run()
+            return await fetch.run()
         except DownloadError as exc:
-            if attempt == DESCRIPTOR_ATTEMPTS or not _out_of_descriptors(exc.__cause__):
+            if attempt == SHORT_ATTEMPTS or not _is_short(exc.__cause__):
                 raise
-            # Other tasks of this process use all file descriptors, and will close some.
+            # Other tasks of this process use all descriptors, or threads, and will free some.
             logger.info("%s; again when some are free", str(exc))
         await anyio.sleep(full_jitter(attempt, random.random()))
         attempt += 1
@@ -126,20 +119,24 @@ class _Fetch:
 
     _storage: Storage
     _export: Export
-    _target: Path
+    _location: str
     _progress: Callable[[int], None]
-    _slots: anyio.Semaphore | None
-    _renew: Renew | None
-    _part: PartFile
+    _slots: anyio.Semaphore
+    _renew: Renew
+    _part: Part
     _limit: ProgressLimit = attrs.field(factory=ProgressLimit)
     _renewals: LinkRenewals = attrs.field(factory=LinkRenewals)
+    _outage: DestinationOutage = attrs.field(factory=DestinationOutage)
     _link_expired: bool = False
+    #: Whether storage has answered a range with another version. Where its servers disagree about
+    #: the version, each further connection would be answered so, and one alone brings the file.
+    _disagrees: bool = False
 
     async def run(self) -> ExportedFile:
-        leave = self._part.keep
+        discard = False
         try:
             with anyio.move_on_after(DEADLINE):
-                await self._open_part()
+                await self._part.open(self._export.export_id)
                 return await self._fetch()
             raise download_error(
                 self._export,
@@ -149,46 +146,23 @@ class _Fetch:
         except (LinkRefused, StorageUnavailable) as exc:
             raise as_download_error(self._export, exc) from None
         except FileDenied as exc:
-            if exc.error.absent:
-                leave = self._part.discard
+            discard = exc.error.absent
             raise as_download_error(self._export, exc) from None
         except ExportExpiredError:
-            leave = self._part.discard
+            discard = True
             raise
+        except DestinationError as exc:
+            raise download_error(
+                self._export, _REASONS.get(exc.reason, "broken"), str(exc)
+            ) from exc
         except OSError as exc:
-            if not _out_of_descriptors(exc):
-                leave = self._part.discard  # makes room for other files; such a disk isn't trusted
+            # Makes room for other files; and such a disk isn't trusted.
+            discard = not _is_short(exc)
             reason: DownloadReason = "disk_full" if exc.errno in _DISK_FULL else "broken"
-            what = f"{self._target}: {exc.strerror or exc}"
+            what = f"{exc.filename or self._location}: {exc.strerror or exc}"
             raise download_error(self._export, reason, what) from exc
         finally:
-            if not self._part.is_finished:
-                await leave_part(leave)
-
-    async def _open_part(self) -> None:
-        """Open the part, once no other download has locked it.
-
-        A download of another process, or of another client, to the same target is waited for,
-        whichever export it is of. A part that no longer changes is begun anew.
-        """
-        pause, seen, since = FIRST_LOOK, None, anyio.current_time()
-        while True:
-            unchanged = anyio.current_time() - since >= UNCHANGED_FOR
-            open_part = partial(self._part.open, self._export.export_id, ignore_lock=unchanged)
-            try:
-                return await anyio.to_thread.run_sync(open_part)
-            except PartBusy:
-                found = await anyio.to_thread.run_sync(_state_of, part_of(self._target))
-            if seen is None:
-                logger.info(
-                    "file of export %s: another download is writing %s; waiting for it to end",
-                    self._export.export_id,
-                    self._target,
-                )
-            if found != seen:
-                seen, since = found, anyio.current_time()
-            await anyio.sleep(pause)
-            pause = min(LAST_LOOK, 2 * pause)
+            await self._part.leave(discard=discard)
 
     async def _fetch(self) -> ExportedFile:
         """Try until the file is in place, or five attempts in a row brought no more bytes.
@@ -200,16 +174,17 @@ class _Fetch:
                 placed = await self._attempt()
             except LinkExpired as exc:
                 now = anyio.current_time()
-                may_renew = self._renewals.may_renew(size_of(self._part.held), now)
-                if self._renew is None or not may_renew:
+                if not self._renewals.may_renew(size_of(self._part.held), now):
                     raise as_download_error(self._export, exc) from None
                 self._link_expired = True
             except (AttemptFailed, StorageBroken, ChecksumMismatch, PartModified) as exc:
                 await self._pause(exc)
+            except DestinationError as exc:
+                await self._wait_for_destination(exc)
             else:
                 version = self._part.version
                 return ExportedFile(
-                    location=str(self._target),
+                    location=self._location,
                     size=placed.size,
                     sha256=placed.sha256,
                     verified=version is not None and version.total is not None,
@@ -217,7 +192,7 @@ class _Fetch:
                 )
 
     async def _attempt(self) -> ExportedBytes:
-        if self._link_expired and self._renew is not None:
+        if self._link_expired:
             self._export = await with_fresh_link(self._export, self._renew)
             self._link_expired = False
         attempt = Attempt(
@@ -227,26 +202,40 @@ class _Fetch:
             refuse=partial(refuse, self._export),
             progress=self._progress,
             slots=self._slots,
+            alone=self._disagrees,
         )
         await attempt.run()
         return await self._finish(attempt.rest)
 
     async def _finish(self, rest: Bytes) -> ExportedBytes:
-        if not self._part.is_whole(rest):
+        if not is_whole(self._part.version, self._part.held, rest):
             raise AttemptFailed("one of several connections broke, and bytes are missing")
-        if self._part.held:
-            # In steps: bytes of an earlier download, or that came out of order, aren't hashed yet.
-            while not await anyio.to_thread.run_sync(self._part.hash_on):
-                pass
-        return await anyio.to_thread.run_sync(self._part.finish, rest)
+        return await self._part.finish(rest)
+
+    async def _wait_for_destination(self, exc: DestinationError) -> None:
+        """Wait before the file is begun again, while the destination is away; raise otherwise."""
+        now = anyio.current_time()
+        pause = self._outage.pause(exc.reason, now, random.random())
+        if pause is None:
+            raise exc
+        await self._part.reset()
+        self._progress(0)
+        logger.warning(
+            "file of export %s: %s; it is begun again in %.1f s",
+            self._export.export_id,
+            str(exc),
+            pause,
+        )
+        await anyio.sleep(pause)
 
     async def _pause(self, exc: Exception) -> None:
         """Wait before the next attempt; raise if there is none."""
+        self._disagrees |= isinstance(exc, CannotResume)
         unusable = isinstance(exc, CannotResume | ChecksumMismatch | PartModified)
         wrong_ranges = self._limit.without_progress >= MOST_WRONG_RANGES
         unusable |= isinstance(exc, WrongRangeReceived) and wrong_ranges
         if self._part.held and (unusable or not self._part.resumable):
-            await anyio.to_thread.run_sync(self._part.reset)
+            await self._part.reset()
         kept = size_of(self._part.held)
         self._progress(kept)
         name = self._export.export_id
@@ -267,27 +256,11 @@ class _Fetch:
         await anyio.sleep(pause)
 
 
-async def leave_part(leave: Callable[[], None]) -> None:
-    """Keep or discard the part in a thread, and wait for at most `LEAVING` seconds."""
-    try:
-        with anyio.move_on_after(LEAVING, shield=True):
-            await anyio.to_thread.run_sync(leave, abandon_on_cancel=True)
-    except BaseException:
-        # asyncio's own cancellation respects no shield, and may come before the thread has begun:
-        # the part would stay locked as long as the process lives. Leaving it twice does no harm.
-        threading.Thread(target=leave, name="segments-async-leave").start()
-        raise
+#: The reasons of a destination that have a name among those of a download.
+_REASONS: Mapping[DestinationReason, DownloadReason] = {"full": "disk_full"}
 
 
-def _state_of(path: Path) -> tuple[int, ...]:
-    """The properties of a file that change while a download writes it."""
-    try:
-        found = path.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return ()
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _out_of_descriptors(exc: BaseException | None) -> bool:
-    """Whether the process or the system has no free file descriptor; the disk is not at fault."""
-    return isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE)
+def _is_short(exc: BaseException | None) -> bool:
+    """Whether the process has no free file descriptor, or no thread; the disk is not at fault."""
+    no_descriptor = isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE)
+    return no_descriptor or isinstance(exc, NoThread)

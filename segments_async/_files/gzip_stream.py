@@ -51,7 +51,7 @@ class GzipDecoder:
                 self._start_member()
             piece = self._input[: self._take]
             try:
-                # Without input, too: zlib holds output back after a step of the largest output.
+                # Also without input: after a step of `STEP` bytes, zlib may hold more output back.
                 output = self._member.decompress(piece, STEP)
             except zlib.error as exc:
                 raise NotGzip(f"the stored gzip can't be decoded: {exc}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import anyio
 
@@ -21,10 +20,10 @@ class InProgressDownloads:
     """The downloads that tasks of one client share: one at a time to each target."""
 
     def __init__(self) -> None:
-        self._by_target: dict[Path, _Fetch] = {}
+        self._by_target: dict[str, _Fetch] = {}
 
     async def fetch(
-        self, target: Path, export_id: str, fetch: Callable[[], Awaitable[ExportedFile]]
+        self, target: str, export_id: str, fetch: Callable[[], Awaitable[ExportedFile]]
     ) -> ExportedFile:
         """Fetch the export's file, or wait for the file that another task is fetching.
 

@@ -9,7 +9,14 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from segments_async._filesystem.disk import NoLocks, close_locked, is_at, try_lock, write_all_at
+from segments_async._filesystem.disk import (
+    NoLocks,
+    close_locked,
+    is_at,
+    sync_file,
+    try_lock,
+    write_all_at,
+)
 from segments_async._filesystem.trust import open_regular
 
 #: Bytes read from the disk at once.
@@ -28,8 +35,9 @@ class LockedPart:
     """A part's file. Its lock ends with the descriptor, and so with the process.
 
     Attributes:
-        modified: whether the part's modification time is another than after our last write, at
-            the same size. Then its bytes have to be compared (:meth:`compare`).
+        modified: whether the part's modification time has changed since our last write, and its
+            size hasn't. Another process may have written to the part then, so its bytes have to be
+            compared (:meth:`compare`).
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,7 +95,7 @@ class LockedPart:
         return block
 
     def sync(self) -> None:
-        os.fsync(self.descriptor)
+        sync_file(self.descriptor)
 
     def is_in_place(self, path: Path | None = None) -> bool:
         """Whether this file has the part's name, or the name of another path."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+import math
+from collections.abc import AsyncIterator, Generator
 
 import anyio
 
@@ -21,6 +23,20 @@ class MinSpeed:
     def on_bytes(self, count: int) -> None:
         self._meter.on_bytes(count, anyio.current_time())
         self.scope.deadline = self._meter.deadline
+
+    @contextlib.contextmanager
+    def not_counting(self) -> Generator[None]:
+        """Leave out the time in which nothing is read, since what arrived is still written.
+
+        A destination may be slower than storage, and storage isn't to blame for that.
+        """
+        began = anyio.current_time()
+        self.scope.deadline = math.inf
+        try:
+            yield
+        finally:
+            self._meter.skip(anyio.current_time() - began)
+            self.scope.deadline = self._meter.deadline
 
     @property
     def worth_another(self) -> bool:

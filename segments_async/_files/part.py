@@ -57,6 +57,29 @@ class ExportedBytes(NamedTuple):
     sha256: str
 
 
+def is_whole(version: ObjectVersion | None, held: Ranges, rest: Bytes) -> bool:
+    """Whether the bytes held, or `rest` with all the bytes of a small file, are the whole file."""
+    held = with_range(held, 0, len(rest))
+    total = version.total if version is not None and not version.gzip else None
+    return total is None or held == (((0, total),) if total else ())
+
+
+def check_bytes(version: ObjectVersion | None, digest: PrefixDigest) -> None:
+    """Compare the bytes of a whole file with what storage announced.
+
+    Raises:
+        ChecksumMismatch: they have another MD5.
+        OSError: some are missing.
+    """
+    digest.wait()
+    if version is None or version.gzip:
+        return
+    if version.total not in (None, digest.size):
+        raise OSError(None, "the part isn't whole: bytes of the file are missing")
+    if not digest.has_md5(version.md5):
+        raise ChecksumMismatch("the received bytes have another MD5 than storage announced")
+
+
 def part_of(target: Path) -> Path:
     """The path of a file while it is downloaded."""
     return target.with_name(target.name + ".part")
@@ -96,7 +119,7 @@ class PartFile:
         self._recorded: sidecar.PrefixHash | None = None
         self.version: ObjectVersion | None = None
         self.held: Ranges = ()
-        self.is_finished = False
+        self.is_finished: bool = False
 
     @property
     def resumable(self) -> bool:
@@ -111,13 +134,6 @@ class PartFile:
     def wants_sync(self) -> bool:
         """Whether enough was written since the last `sync` for the next one."""
         return self._unsynced >= UNSYNCED
-
-    def is_whole(self, rest: Bytes) -> bool:
-        """Whether the part, or `rest` with all the bytes of a small file, is the whole file."""
-        held = with_range(self.held, 0, len(rest))
-        version = self.version
-        total = version.total if version is not None and not version.gzip else None
-        return total is None or held == (((0, total),) if total else ())
 
     def open(self, export_id: str, *, ignore_lock: bool = False) -> None:
         """Lock the part for this download, and take over what an earlier one of the export left.
@@ -140,7 +156,10 @@ class PartFile:
                 self._take_over(self._file.open())
             except BaseException as exc:
                 self._close()
-                if not (ignore_lock and isinstance(exc, PartBusy)):
+                # PermissionError: another user left the part (root, once). Who owns the directory
+                # may replace it all the same.
+                replaceable = isinstance(exc, PermissionError)
+                if not replaceable and not (ignore_lock and isinstance(exc, PartBusy)):
                     raise
                 self._begin()
 
@@ -223,14 +242,7 @@ class PartFile:
                 self._write(0, rest)
             while not self.hash_on():
                 pass
-            self._digest.wait()
-            if self.version is not None and not self.version.gzip:
-                if self.version.total not in (None, self._digest.size):
-                    raise OSError(None, "the part isn't whole: bytes of the file are missing")
-                if not self._digest.has_md5(self.version.md5):
-                    raise ChecksumMismatch(
-                        "the received bytes have another MD5 than storage announced"
-                    )
+            check_bytes(self.version, self._digest)
             self._place()
             self.is_finished = True
             self._close()

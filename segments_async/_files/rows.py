@@ -71,7 +71,7 @@ class RowParser:
     def _parse(self, lines: list[bytes], rows: deque[Row], *, final: bool) -> None:
         begins = self.line
         header = self._header
-        width = len(header) or -1  # which no record has
+        width = len(header) or -1  # no record has -1 fields: the first one is the header
         reader = csv.reader(map(bytes.decode, lines), strict=True)
         try:
             for fields in reader:

@@ -17,9 +17,9 @@ from importlib import import_module
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import attrs
 
+from segments_async._filesystem.threads import NoThread, in_thread
 from segments_async._http.storage import SignedLink, StorageBroken
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.files.links import LinkRefused
@@ -48,7 +48,7 @@ class S3Signer:
         #: Whether the last link could not be signed, for a reason that may pass.
         self.failing: bool = False
         self._lock = threading.Lock()
-        self._account: _Account | None = None
+        self._account: Account | None = None
         self._regions: dict[str, str] = {}
 
     async def sign(self, target: S3Object) -> SignedLink:
@@ -64,10 +64,13 @@ class S3Signer:
                 # A cancelled caller doesn't wait for the thread, which changes only this object,
                 # under its lock.
                 sign = partial(self._sign, target, now)
-                link = await anyio.to_thread.run_sync(sign, abandon_on_cancel=True)
+                link = await in_thread(sign, abandon_on_cancel=True)
                 self.failing = False
                 return link
             raise StorageBroken(f"AWS credentials: none within {PATIENCE:g} s")
+        except NoThread as exc:
+            self.failing = True
+            raise StorageBroken(f"AWS credentials: {exc.strerror}") from exc
         except StorageBroken:
             self.failing = True
             raise
@@ -77,10 +80,10 @@ class S3Signer:
         self._regions[bucket] = region
 
     def _sign(self, target: S3Object, now: float) -> SignedLink:
-        _at_work.set(True)  # in the thread's own copy of the context
+        _at_work.set(True)  # for this call alone: its thread has a copy of the caller's context
         with self._lock:
             if self._account is None:
-                self._account = _Account.of_this_process()
+                self._account = Account.of_this_process()
             credentials = self._account.credentials(now)
         place = self._account.place
         region = self._regions.get(target.bucket) or place.region or DEFAULT_REGION
@@ -99,7 +102,7 @@ def _signed(url: str, credentials: Any, region: str) -> str:
 
 
 @attrs.define
-class _Account:
+class Account:
     """The AWS configuration and credentials. Used by one thread at a time."""
 
     place: S3Place
@@ -107,7 +110,7 @@ class _Account:
     _anonymous_until: float = 0.0
 
     @classmethod
-    def of_this_process(cls) -> _Account:
+    def of_this_process(cls) -> Account:
         try:
             session = import_module("botocore.session").Session()
         except ImportError:

@@ -23,21 +23,20 @@ from segments_async._files.refusals import (
 from segments_async._http.storage import Storage, StorageAnswer, StorageBroken
 from segments_async._sansio.files.links import LinkRefused
 from segments_async._sansio.files.progress_limit import MIN_BYTES_WINDOW, TOO_SLOW
-from segments_async._sansio.files.ranges import ObjectVersion, read_answer
+from segments_async._sansio.files.ranges import ObjectVersion, WrongRange, read_answer
 from segments_async.models import Export
 
 
 @contextlib.asynccontextmanager
 async def open_file(
-    storage: Storage, export: Export, *, renew: Renew | None = None
+    storage: Storage, export: Export, *, renew: Renew
 ) -> AsyncGenerator[StorageAnswer]:
     """Open the export's file, decoded if it is stored gzip-encoded.
 
     Args:
         storage: to ask for the file.
         export: COMPLETE, with a link.
-        renew: asks the vendor for the export with a fresh link, once. None: an expired link is an
-            error.
+        renew: asks the vendor for the export with a fresh link, once.
 
     Raises:
         DownloadError: with its reason.
@@ -48,8 +47,6 @@ async def open_file(
             try:
                 answer = await _opened(storage, export, stack)
             except LinkExpired:
-                if renew is None:
-                    raise
                 export = await with_fresh_link(export, renew)
                 answer = await _opened(storage, export, stack)
             yield answer
@@ -60,10 +57,12 @@ async def open_file(
 async def _opened(
     storage: Storage, export: Export, stack: contextlib.AsyncExitStack
 ) -> StorageAnswer:
-    """Only the head, or an error page, has a time limit; the file's body has a minimum speed."""
+    """Request the file. The head, or an error page, has a time limit; the body a minimum speed."""
     with anyio.move_on_after(MIN_BYTES_WINDOW):
         answer = await stack.enter_async_context(storage.get(link_of(export)))
         version = read_answer(answer.status, answer.headers, None)
+        if isinstance(version, WrongRange):
+            raise AttemptFailed(version.why)
         if not isinstance(version, ObjectVersion):
             await refuse(export, answer)
         chunks: AsyncIterator[bytes] = MinSpeedChunks(answer.chunks)

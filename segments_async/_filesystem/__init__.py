@@ -1,1 +1,1 @@
-"""Locks, durable renames, and trust in files: for downloads and for the journal."""
+"""Locks, durable renames, trust in files, and worker threads: for downloads and the journal."""

@@ -9,15 +9,21 @@ import errno
 import os
 from pathlib import Path
 
-#: Errors of a mount without locks: FUSE without `flock`, NFS without a lock daemon.
-_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL})
+#: Errors of an operation that a file system doesn't have. macOS has ENOTTY for SMB and exFAT.
+_NO_OPERATION = frozenset(
+    {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
+)
+
+#: Errors of a process that may write, and yet may not do this.
+_NO_RIGHT = frozenset({errno.EACCES, errno.EPERM})
+
+#: Errors of a mount without locks: FUSE without `flock`, NFS without a lock daemon. AppArmor and
+#: SELinux may deny a lock where they allow a write.
+_NO_LOCKS = _NO_OPERATION | _NO_RIGHT | {errno.ENOLCK}
 
 #: Errors of a file system that can't sync a directory (CIFS, VirtualBox's shared folders, sshfs). A
 #: failing disk has EIO.
-_NO_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
-
-#: Errors of a directory that may be written but not read: it can't be opened for its sync.
-_NO_READING = frozenset({errno.EACCES, errno.EPERM})
+_NO_SYNC_OF_DIRECTORIES = _NO_OPERATION | _NO_RIGHT | {errno.EBADF, errno.ENOENT}
 
 
 class NoLocks(Exception):
@@ -97,11 +103,28 @@ def is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
+def sync_file(descriptor: int) -> None:
+    """Make the bytes of a file durable.
+
+    Nothing is done where the file system can't do it. Then a crash of the machine may lose bytes of
+    a file that was whole.
+
+    Raises:
+        OSError: the disk failed, or is full.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno not in _NO_OPERATION:
+            raise
+
+
 def sync_directory(directory: Path) -> None:
     """Make a rename durable (POSIX promises it only once the directory itself is synced).
 
-    On a file system that can't sync directories this does nothing: the file itself is synced, and
-    in its place.
+    Nothing is done where the file system can't sync directories, or where this process may not read
+    the directory. Then a crash of the machine may undo the rename; the file's bytes are safe, since
+    the writer has synced the file itself.
 
     Raises:
         OSError: the disk failed.
@@ -109,27 +132,23 @@ def sync_directory(directory: Path) -> None:
     try:
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as exc:
-        if exc.errno in _NO_READING:
+        if exc.errno in _NO_RIGHT:
             return
         raise
     try:
         os.fsync(descriptor)
     except OSError as exc:
-        if exc.errno not in _NO_SYNC:
+        if exc.errno not in _NO_SYNC_OF_DIRECTORIES:
             raise
     finally:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, chunk: bytes) -> None:
-    """Write all bytes: os.write may write fewer, on a full disk or a network file system."""
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def write_all_at(descriptor: int, chunk: bytes | memoryview, offset: int) -> None:
-    """As :func:`write_all`, from an offset in the file on."""
+    """Write all bytes to the file from an offset on.
+
+    os.pwrite may write fewer, on a full disk or a network file system.
+    """
     view = memoryview(chunk)
     while view:
         written = os.pwrite(descriptor, view, offset)

@@ -1,13 +1,16 @@
-"""What files and journals need of the operating system.
+"""What downloads and journals need of the system: file locks, and paths that lead somewhere.
 
-The package is imported without it, too: on Windows, a client without files, and the sandbox, work.
+Windows has no such locks. The package can be imported there: a client without files works, and so
+does the sandbox.
 """
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
+from pathlib import Path
 
-from segments_async.errors import ConfigurationError
+from segments_async.errors import ConfigurationError, printable
 
 
 def require_posix(what: str) -> None:
@@ -25,3 +28,18 @@ def require_posix(what: str) -> None:
             "directory (to=None) and a journal the client works, and open_export() reads a file as "
             "a stream. Nothing was sent"
         )
+
+
+def real_path(path: str | os.PathLike[str]) -> Path:
+    """The absolute path without symbolic links and ``..``.
+
+    Raises:
+        ConfigurationError: the path is relative to a directory that was removed.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"{printable(os.fspath(path))}: a relative path leads nowhere, since the current "
+            "directory of this process was removed. Nothing was asked of the vendor"
+        ) from None

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-#: Symbolic links that are followed for one path, as by Linux.
+#: The number of symbolic links that are followed for one path; Linux has the same limit.
 _MOST_LINKS = 40
 
 
@@ -29,7 +29,7 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     try:
         descriptor = os.open(path, flags, mode)
     except OSError as exc:
-        if exc.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # of a FIFO, of a socket
+        if exc.errno in (errno.ENXIO, errno.EOPNOTSUPP):  # a FIFO without a reader; a socket
             raise OSError(exc.errno, "not a regular file", str(path)) from exc
         raise
     found = os.fstat(descriptor)
@@ -45,7 +45,10 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def make_directories(path: Path) -> None:
-    """Make a directory and its parents, which others can't write to, whatever the umask is."""
+    """Make a directory, and its parents where they are missing.
+
+    Other users can't write to the new directories, whatever the umask is.
+    """
     if not path.parent.is_dir():
         make_directories(path.parent)
     path.mkdir(mode=0o755, exist_ok=True)
@@ -79,9 +82,9 @@ def distrust_of_file(path: Path) -> str | None:
 
 
 def distrust_of_path(path: Path) -> str | None:
-    """Why others may have put a file at this path; None if they can't have.
+    """Why another user may have put the file at this path there; None if none can have.
 
-    All directories on the path count, those of symbolic links too.
+    Every directory on the path is judged, also those that a symbolic link on the path leads to.
     """
     try:
         for directory, link in _steps(path):
@@ -123,7 +126,7 @@ def _distrust_of_directory(directory: Path) -> str | None:
     mode = stat.S_IMODE(found.st_mode)
     me = os.geteuid()
     if mode & stat.S_ISVTX:
-        return None  # as /tmp: users can't move or replace each other's files
+        return None  # sticky, as /tmp is: users can't move or replace each other's files
     if mode & 0o002 or (mode & 0o020 and _has_others(found.st_gid)):
         return (
             f"others may write to the directory {directory} (mode {mode:04o}), and put another "

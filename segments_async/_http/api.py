@@ -43,10 +43,6 @@ MOST_NOTICES = 5
 #: doubled the 429s after a cut of the limit (docs/decisions.md). No request waits inside httpx.
 SLOTS = 64
 
-#: Largest bodies read, in bytes. 100 000 segments are 32 MB.
-LIST_CAP = 64 * 1024 * 1024
-STATUS_CAP = 1024 * 1024
-
 
 class Api:
     """The vendor's API: sends one request, and reads its whole answer.
@@ -95,9 +91,7 @@ class Api:
         """See `Clients.prepare`."""
         self._clients.prepare()
 
-    async def send(
-        self, request: ApiRequest, permit: Permit, *, cap: int = STATUS_CAP
-    ) -> ApiAnswer:
+    async def send(self, request: ApiRequest, permit: Permit) -> ApiAnswer:
         """Send the request once, in the permit's scope.
 
         `permit.may_have_left` is right however this ends. `timeout` begins with connecting, or with
@@ -111,7 +105,7 @@ class Api:
         Raises:
             APIConnectionError: no whole answer came; `sent` says whether the request may have
                 arrived.
-            DecodeError: the answer was larger than `cap` bytes, or compressed unasked.
+            DecodeError: the answer was larger than `request.cap` bytes, or compressed unasked.
         """
         post = request.body is not None
         handled = sys.exception()
@@ -120,11 +114,11 @@ class Api:
         progress = RequestProgress(permit, self._queue, traced=post or not self._clients.own)
         try:
             with permit.scope(anyio.current_time() + self.timeout, shield=post):
-                return await self._exchange(client, request, cap, progress)
+                return await self._exchange(client, request, progress)
         except Exception as exc:
             answer = progress.answer_despite(exc)
             if answer is None and carries_response(exc):
-                answer = await self._carried(request, exc, cap, progress)
+                answer = await self._carried(request, exc, progress)
             if answer is not None:
                 return answer
             if not progress.on_failed(exc):
@@ -146,7 +140,7 @@ class Api:
         raise _broken(request, what, progress)
 
     async def _exchange(
-        self, client: HttpClient, request: ApiRequest, cap: int, progress: RequestProgress
+        self, client: HttpClient, request: ApiRequest, progress: RequestProgress
     ) -> ApiAnswer:
         post = request.body is not None
         timeouts = self._timeouts if self._queue.traces else self._first_timeouts
@@ -167,14 +161,16 @@ class Api:
             self._urls[request.path] = outgoing.url
         if not self._clients.own:
             if not _sends_as_httpx(client):
-                progress.on_handed_over()  # such a client's own steps can't be told from sending
-            client = self._with_our_hooks(client, request, cap, progress)
+                # Its `send` may do anything at any time, so the request may leave from now on.
+                progress.on_handed_over()
+            client = self._with_our_hooks(client, request, progress)
         with redact_logs(self.place + request.path):
             response: Response = await client.send(
                 outgoing, stream=True, auth=progress.on_auth, follow_redirects=False
             )
         try:
-            answer = progress.answer or await self._answer(request, response, cap, progress)
+            with redact_logs(self.place + request.path):
+                answer = progress.answer or await self._answer(request, response, progress)
         except BaseException:
             # After a whole body httpx has closed the response itself.
             await close(response)
@@ -186,7 +182,7 @@ class Api:
         return answer
 
     def _with_our_hooks(
-        self, client: HttpClient, request: ApiRequest, cap: int, progress: RequestProgress
+        self, client: HttpClient, request: ApiRequest, progress: RequestProgress
     ) -> HttpClient:
         """The caller's client; if it has hooks, a copy of it with ours around them.
 
@@ -204,7 +200,7 @@ class Api:
 
         async def on_response(response: Any) -> None:
             rereadable = RereadableResponse(response)
-            progress.answer = await self._answer(request, rereadable, cap, progress)
+            progress.answer = await self._answer(request, rereadable, progress)
             await rereadable.put_back()
 
         copied: Any = copy.copy(client)
@@ -213,7 +209,7 @@ class Api:
         return cast(HttpClient, copied)
 
     async def _answer(
-        self, request: ApiRequest, response: Response, cap: int, progress: RequestProgress
+        self, request: ApiRequest, response: Response, progress: RequestProgress
     ) -> ApiAnswer:
         headers = response_headers(response.headers.raw)
         for name in SHOWN_HEADERS & headers.keys():
@@ -221,11 +217,11 @@ class Api:
         progress.on_head(response.status_code, headers)
         if "deprecation" in headers or "sunset" in headers:
             self._warn_of_deprecation(request, headers)
-        body = await read_body(response, cap)
+        body = await read_body(response, request.cap, progress.parts)
         if body is None:
-            _raise_undecodable(request, f"an answer of more than {cap} bytes")
+            _raise_undecodable(request, f"an answer of more than {request.cap} bytes")
         if names := codings(headers.get("content-encoding")):
-            body = decoded(body, names, cap)
+            body = decoded(body, names, request.cap)
             if body is None:
                 what = f"an answer in a coding that was not asked for ({', '.join(names)})"
                 _raise_undecodable(request, what)
@@ -248,14 +244,14 @@ class Api:
             )
 
     async def _carried(
-        self, request: ApiRequest, exc: Exception, cap: int, progress: RequestProgress
+        self, request: ApiRequest, exc: Exception, progress: RequestProgress
     ) -> ApiAnswer | None:
         """The answer in an HTTPStatusError of a caller's client, with the body if it was read."""
         response: Any = getattr(exc, "response", None)
         answer: ApiAnswer | None = None
         with contextlib.suppress(Exception), anyio.move_on_after(0):
             # Without waiting: the body was read, or the response is closed by now.
-            answer = await self._answer(request, response, cap, progress)
+            answer = await self._answer(request, response, progress)
         return answer or progress.answer_despite(exc)
 
 

@@ -25,7 +25,7 @@ class Binding:
         self._closed = False
 
     def check(self) -> None:
-        """Called at the beginning of each operation.
+        """Refuse another event loop or process than the first one. Each operation calls this first.
 
         Raises:
             ConfigurationError: the client is closed, or was used elsewhere before.

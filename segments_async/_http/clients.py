@@ -19,8 +19,6 @@ from segments_async._http.environment import Route, read_certificates
 from segments_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import httpcore
-
     from segments_async._http.fast_transport import CheckAddresses
     from segments_async._http.transport import OneConnection
 
@@ -60,8 +58,8 @@ class StandIn:
     files: HttpClient
 
 
-#: Takes the requests of every own client of this process, those included that exist already. None:
-#: they go to the network.
+#: Answers the requests of all own clients of this process, also of clients made before it. None:
+#: the requests go to the network.
 _stand_in: StandIn | None = None
 
 
@@ -111,11 +109,19 @@ class CallersClient:
     Args:
         client: httpx's or httpx2's.
         name: of the argument by which the caller passed the client.
+
+    Raises:
+        ConfigurationError: the client is a synchronous one, or none of httpx's kind.
     """
 
     own = False
 
     def __init__(self, client: HttpClient, name: str = "http_client") -> None:
+        classes = {(c.__module__.partition(".")[0], c.__name__) for c in type(client).__mro__}
+        usable = hasattr(client, "build_request") and hasattr(client, "send")
+        if not usable or classes & {("httpx", "Client"), ("httpx2", "Client")}:
+            what = f"{type(client).__module__}.{type(client).__name__}"
+            raise ConfigurationError(f"{name}: an httpx.AsyncClient, not {what}")
         self._client = client
         self._name = name
 
@@ -184,16 +190,6 @@ class OwnClients:
     def own(self) -> bool:
         return _stand_in is None
 
-    @property
-    def clients(self) -> list[HttpClient]:
-        """All clients, idle ones and those that are lent."""
-        return list(self._transports)
-
-    @property
-    def connections(self) -> list[httpcore.AsyncConnectionInterface]:
-        """The connections of all clients."""
-        return [one for transport in self._transports.values() for one in transport.connections]
-
     def prepare(self) -> None:
         if self._closed:
             raise ConfigurationError(CLOSED)
@@ -201,7 +197,7 @@ class OwnClients:
             self._was_answered = True
             return
         if self._was_answered:
-            # What is left of a test would be sent to the vendor, with whatever credentials it has.
+            # A stand-in has answered: a test is over. Its requests must not reach the real vendor.
             raise ConfigurationError(
                 "a test's account answered this client, and that test has ended: nothing was sent"
             )
@@ -231,7 +227,7 @@ class OwnClients:
         if transport is None:
             return
         if not transport.is_idle:
-            # Cancelled at a bad moment: httpcore's pool keeps a connection that nobody will close.
+            # A cancellation interrupted the closing: httpcore's pool keeps the connection for ever.
             transport.must_reconnect = True
         self._idle.append(client)
 
@@ -259,7 +255,7 @@ class OwnClients:
             await client.aclose()
 
     def forget(self) -> None:
-        """As `aclose`, in an event loop or a process that can't close these connections."""
+        """Forget all connections, where this event loop or process can't close them."""
         self._closed = True
         self._idle.clear()
         self._transports.clear()

@@ -91,7 +91,7 @@ class Route:
     """
 
     def __init__(self, scheme: str) -> None:
-        # Not in a local variable, which error reporters would show: the URL may have a password.
+        # No local variable has the URL: error reporters show those, and it may have a password.
         self.proxy: Proxy | None = proxy_for(scheme, getproxies(), os.environ)
         self._no_proxy = getproxies().get("no", "")
         problem = None if self.proxy is None else proxy_problem(self.proxy)

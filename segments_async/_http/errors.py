@@ -24,8 +24,9 @@ _REFUSED_STREAM = 7
 #: The packages that a request goes through.
 _LAYERS = frozenset({"httpx", "httpx2", "httpcore", "httpcore2", "h11", "h2"})
 
-#: h11 quotes a header that it can't parse after these words.
-_HEADER_LINE = re.compile(r"(?is)(header (?:line|name|value)\b).*")
+#: h11 quotes a header that it can't parse after these words, and other bytes as a bytearray. Where
+#: a chunk's length is wrong, these are bytes of the file: a user's data.
+_QUOTED = re.compile(r"(?is)(header (?:line|name|value)\b|\bbytearray\().*")
 
 
 def was_sent(exc: Exception) -> bool | None:
@@ -79,7 +80,7 @@ def described(exc: Exception) -> str:
 
 
 def forget_request(exc: BaseException, until: BaseException | None = None) -> None:
-    """Remove from an httpx error and its causes all that holds credentials or a signed URL.
+    """Remove credentials and signed URLs from an httpx error and its causes.
 
     Removed are the request; the frames, whose local variables error reporters show, the
     Authorization header among them; and the parts of an answer that a message quotes.
@@ -101,4 +102,8 @@ def _httpx_names(exc: Exception) -> set[str]:
 
 
 def _redacted(text: str) -> str:
-    return redact(_HEADER_LINE.sub(r"\1 ...", text))
+    return redact(_QUOTED.sub(_without_quote, text))
+
+
+def _without_quote(found: re.Match[str]) -> str:
+    return "..." if found[1].startswith("bytearray") else f"{found[1]} ..."

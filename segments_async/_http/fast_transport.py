@@ -294,7 +294,7 @@ class _EncryptedStream(_FastStream):
         return size or None
 
     def _decrypt_into(self, buffer: memoryview) -> int:
-        """Decrypt the records that have arrived. The next read raises the error of a broken one."""
+        """Decrypt what has arrived. The next read raises the error of a broken record."""
         size = 0
         try:
             while size < len(buffer):
@@ -306,7 +306,7 @@ class _EncryptedStream(_FastStream):
         except (ssl.SSLWantReadError, ssl.SSLEOFError):
             pass  # nothing more has arrived; the next read raises this again
         except ssl.SSLError as exc:
-            # OpenSSL reports it once; to the next read, the stream would just seem to end.
+            # OpenSSL reports this error once. After it, the stream would just seem to end.
             self._broken = exc
         return size
 

@@ -68,9 +68,9 @@ class _Requests(logging.Filter):
         return logging.getLogger(record.name).isEnabledFor(record.levelno)
 
 
-def _request_line(told: tuple[object, ...] | Mapping[str, object] | None, url: str) -> str:
+def _request_line(args: tuple[object, ...] | Mapping[str, object] | None, url: str) -> str:
     """Httpx's own line with the printable URL, and without the reason phrase of the server."""
-    match told:
+    match args:
         case (str(method), _, str(version), int(status), _):
             return f'HTTP Request: {method} {url} "{version} {status}"'
         case _:

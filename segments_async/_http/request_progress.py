@@ -17,6 +17,8 @@ import attrs
 from segments_async._http.clients import Clients
 from segments_async._http.errors import carries_response, was_sent, was_unprocessed
 from segments_async._http.responses import response_headers
+from segments_async._sansio.api.content_coding import codings
+from segments_async._sansio.api.json_values import is_whole
 from segments_async._sansio.api.wire import ApiAnswer
 from segments_async.errors import DecodeError
 
@@ -81,6 +83,7 @@ class RequestProgress:
         hooked: whether the caller's hooks run between httpx and its transport.
         answer: the answer that a response hook of ours has read.
         stream_id: HTTP/2's, if the request has one.
+        parts: the answer's body as far as it has come.
     """
 
     _permit: Permit
@@ -89,6 +92,8 @@ class RequestProgress:
     hooked: bool = False
     answer: ApiAnswer | None = None
     stream_id: int | None = None
+    # Not in the repr, which tracebacks may show: the body of a COMPLETE export has its link.
+    parts: list[bytes] = attrs.field(factory=list[bytes], repr=False)
     _handed_over: bool = False
     #: None: no step was reported, as by transports other than httpcore's.
     _sent: bool | None = None
@@ -108,7 +113,7 @@ class RequestProgress:
         return self._handed_over and self._sent is None and not self.may_have_left
 
     def on_auth(self, outgoing: Any) -> Any:
-        """Called by httpx for credentials, before the request hooks. The request has its own.
+        """Note that httpx has the request; it calls this for credentials, before the request hooks.
 
         (With `auth=None` httpx would look for credentials in the URL.)
         """
@@ -150,7 +155,7 @@ class RequestProgress:
             self._sent = False
 
     def on_failed(self, exc: Exception) -> bool:
-        """The request failed. Returns whether by its transport; False: by the caller's own code."""
+        """The request failed. Returns whether the transport failed, not the caller's own code."""
         sent = was_sent(exc)
         if sent is False:
             self.on_unsent()
@@ -159,7 +164,9 @@ class RequestProgress:
         return sent is not None or self._sent is False
 
     def on_head(self, status: int, headers: Mapping[str, str]) -> None:
+        """An answer begins. A caller's client that tries again has several."""
         self._head = status, headers
+        self.parts.clear()
 
     def on_end(self) -> None:
         self._queue.remove(self._permit)
@@ -170,16 +177,21 @@ class RequestProgress:
 
         That is an answer which our hook read before the caller's hook raised. Or an answer whose
         body did not come, and whose status is no success: its status is enough to act upon, and
-        its body would only be an excerpt in an error.
+        its body would only be an excerpt in an error. Or an answer with success of which nothing
+        but the end is missing: a last chunk, or bytes that a false Content-Length announced.
         """
         if self.answer is not None:
             if exc is None or carries_response(exc):
                 return self.answer
             return attrs.evolve(self.answer, raised=exc)
-        if self._head is None or self._head[0] < 300:
+        if self._head is None:
+            return None
+        status, headers = self._head
+        body = b"".join(self.parts) if status < 300 else b""
+        if status < 300 and (codings(headers.get("content-encoding")) or not is_whole(body)):
             return None
         of_the_caller = exc if exc is not None and _is_callers(exc) else None
-        return ApiAnswer(*self._head, b"", anyio.current_time(), of_the_caller)
+        return ApiAnswer(status, headers, body, anyio.current_time(), of_the_caller)
 
 
 def _is_callers(exc: Exception) -> bool:

@@ -55,16 +55,18 @@ def joined_headers(raw: Iterable[tuple[bytes, bytes]]) -> ResponseHeaders:
 
 
 def body_chunks(response: Response) -> AsyncIterator[bytes]:
-    """The body as served; or as the transport has read it, if the transport read it already.
+    """The chunks of the body as served; if the transport has read the body already, as it read it.
 
-    ``httpx.MockTransport`` and other transports that build a response from a whole body do that.
+    ``httpx.MockTransport`` has, and other transports that make a response of a whole body.
     """
     return response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
 
 
-async def read_body(response: Response, cap: int) -> bytes | None:
-    """The whole body; None if it is larger than `cap` bytes."""
-    parts: list[bytes] = []
+async def read_body(response: Response, cap: int, parts: list[bytes]) -> bytes | None:
+    """The whole body; None if it is larger than `cap` bytes.
+
+    `parts` gets what comes: the caller has it, too, where the body breaks.
+    """
     size = 0
     async for part in body_chunks(response):
         size += len(part)
@@ -75,7 +77,7 @@ async def read_body(response: Response, cap: int) -> bytes | None:
 
 
 def unbind(response: Any) -> None:
-    """Have a response that was read freed as soon as it is used no more.
+    """Break the circle of a response that was read, so that it is freed with its last use.
 
     httpx's response and its stream refer to each other, so a response, its request and all that the
     request refers to would wait for the garbage collector: 35 objects for each request, which took

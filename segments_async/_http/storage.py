@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
@@ -30,7 +29,6 @@ from segments_async._sansio.files.ranges import content_length
 from segments_async._sansio.files.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.files.storage_errors import storage_error
 from segments_async._sansio.pace.hold import Hold
-from segments_async.results import HeldReason
 
 if TYPE_CHECKING:
     from segments_async._http.fast_transport import DirectRead
@@ -43,7 +41,7 @@ STORAGE_ERROR_CAP = 16 * 1024
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 
-#: The default of `get`.
+#: The default of `Storage.get`: no more headers than the client's own.
 NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -147,10 +145,8 @@ class Storage:
 
     def hold(self, now: float) -> Hold | None:
         """What delays the downloads; None where nothing does."""
-        hold = self._gate.hold(now)
-        if hold is None and self._signer is not None and self._signer.failing:
-            return Hold(HeldReason.STORAGE_CREDENTIALS, math.inf)
-        return hold
+        unsigned = self._signer is not None and self._signer.failing
+        return self._gate.hold(now, unsigned=unsigned)
 
     def prepare(self) -> None:
         """See `Clients.prepare`."""
@@ -368,12 +364,13 @@ class _Chunks:
     async def _read(self) -> bytes:
         handled = sys.exception()
         try:
-            chunk = await self._raw.__anext__()
+            with redact_logs("the body of a file"):  # httpcore logs what it can't read of a body
+                chunk = await self._raw.__anext__()
         except Exception as exc:
             if isinstance(exc, StopAsyncIteration):
                 raise
             _raise_storage_broken(exc, handled)
-        except BaseException as exc:  # a cancellation
+        except BaseException as exc:  # such as a cancellation: its traceback must not show the link
             forget_request(exc, handled)
             raise
         self._left -= len(chunk)
@@ -382,7 +379,9 @@ class _Chunks:
 
 def _file_of(link: Secret) -> str:
     """A name of the file that reveals nothing of its link."""
-    return hashlib.sha256(link.reveal().partition("?")[0].encode()).hexdigest()
+    # The policy, which refuses half a surrogate pair, comes later.
+    text = link.reveal().partition("?")[0].encode(errors="surrogatepass")
+    return hashlib.sha256(text).hexdigest()
 
 
 def _raise_storage_broken(

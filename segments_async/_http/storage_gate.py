@@ -16,7 +16,6 @@ from segments_async._sansio.files.storage_outage import (
     failure_of,
 )
 from segments_async._sansio.pace.hold import Hold
-from segments_async.results import HeldReason
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
@@ -29,17 +28,15 @@ class StorageUnavailable(Exception):
 
 
 class StorageGate:
-    """Shared by all downloads of a client: whether storage is available."""
+    """Says to all downloads of a client whether storage is available, and which is the probe."""
 
     def __init__(self) -> None:
         self._outage = StorageOutage()
         self._changed: anyio.Event | None = None
 
-    def hold(self, now: float) -> Hold | None:
-        """What delays the downloads; None where nothing does."""
-        if self._outage.armed and (at := self._outage.next_at()) > now:
-            return Hold(HeldReason.STORAGE_AWAY, at)
-        return None
+    def hold(self, now: float, *, unsigned: bool) -> Hold | None:
+        """See `StorageOutage.hold`."""
+        return self._outage.hold(now, unsigned=unsigned)
 
     async def turn(self) -> None:
         """Wait until a request may be sent. The caller has to send it at once.

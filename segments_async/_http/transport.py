@@ -68,8 +68,9 @@ class OneConnection(httpx.AsyncBaseTransport):
     def is_idle(self) -> bool:
         """Whether no request holds a connection.
 
-        A connection whose closing was interrupted is held for ever, and the next request would
-        wait for it without end: a second cancellation by asyncio itself respects no shield.
+        A second cancellation by asyncio itself interrupts the closing of a connection, though that
+        is shielded. The pool never gets such a connection back, and the next request would wait for
+        it without end.
         """
         return all(found.is_idle() or found.is_closed() for found in self.connections)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import URL, Connection, Engine, make_url
+from sqlalchemy import URL, ColumnElement, Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError
 
-from segments_async._journal.place import hidden
+from segments_async._journal.place import hidden, is_other_notation
 from segments_async._sansio.api.credentials import Secret
 from segments_async.errors import ConfigurationError
 
@@ -21,6 +20,10 @@ class RunLock(Protocol):
 
     #: Whether the last process with this lock ended without releasing the lock.
     unclean: bool
+
+    def is_held(self, connection: Connection) -> bool:
+        """Whether this process has the lock, by this connection. In a transaction."""
+        ...
 
     def confirm(self, connection: Connection) -> None:
         """Check that the lock is still there after a commit.
@@ -69,8 +72,12 @@ class Backend(Protocol):
         """Exclude the other processes from opening runs, until the transaction's end."""
         ...
 
-    def now(self, connection: Connection) -> datetime:
-        """The time by a clock that all processes of this journal share."""
+    @property
+    def clock(self) -> ColumnElement[str] | None:
+        """The time by a clock that all processes of this journal share, as `format_time` has it.
+
+        None: the clock of this machine, which has all of these processes.
+        """
         ...
 
     def try_lock(self, connection: Connection, run_id: int) -> RunLock | None:
@@ -143,7 +150,13 @@ def _path(text: str) -> Path:
     if text.startswith("~"):
         raise ConfigurationError(
             "the journal's path begins with '~', which only a shell replaces by the home "
-            "directory; give os.path.expanduser(path), or './~...' for a file of that name"
+            "directory; give os.path.expanduser(path), or the absolute path of a file of that name"
+        )
+    if is_other_notation(text):
+        # The text isn't repeated: it may have a password.
+        raise ConfigurationError(
+            "the journal's path begins as a database's address does, and is no URL; write "
+            "postgresql://USER@HOST/DATABASE, or an absolute path for a file of that name"
         )
     try:
         if b"\0" in os.fsencode(text):

@@ -6,18 +6,20 @@ import contextlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
 import attrs
-from sqlalchemy import Connection, Engine, Row, Select, delete, func, insert, inspect, select
+from sqlalchemy import Connection, Engine, Row, Select, delete, func, inspect, select
 
+from segments_async._journal.at_work import AtWork, look, parts_by_run
 from segments_async._journal.backends import Backend, backend
 from segments_async._journal.errors import mapped_errors
 from segments_async._journal.limit import exchange
 from segments_async._journal.log import Log, counted_states
 from segments_async._journal.moves import former_directories, moves
+from segments_async._journal.outages import read_guard, read_news
 from segments_async._journal.place import hidden
 from segments_async._journal.records import GuardRecord, RunSpec, RunStatus, StoredRun, counts
 from segments_async._journal.refusals import journal_error
@@ -32,12 +34,12 @@ from segments_async._journal.tables import (
     events,
     format_time,
     guard,
+    in_queries,
+    insert_row,
     journal,
     metadata,
     parse_time,
-    parts,
     runs,
-    with_checksum,
 )
 from segments_async._journal.traces import load_trace
 from segments_async._sansio.api.credentials import Secret
@@ -48,11 +50,9 @@ from segments_async._sansio.jobs.payload import Payload, payload_from_json
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.replay import records
 from segments_async._sansio.pace.shared_limit import GroupView, Report
+from segments_async._sansio.pace.shared_outage import News
 from segments_async.models import Segment
 from segments_async.results import ExportedFile
-
-#: Ids in one query. SQLite accepts at least 999 parameters.
-_IDS_AT_ONCE = 500
 
 
 class Database:
@@ -101,20 +101,29 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Generator[Connection]:
-        """A transaction in which no other process opens a run or changes the account's rows."""
-        with self.errors(), self.backend.engine.begin() as connection:
-            self.backend.exclude_others(connection)
+    def writing(self, *, every_table: bool = False) -> Generator[Connection]:
+        """As `transaction`, on a connection of its own."""
+        with (
+            self.errors(),
+            self.backend.engine.connect() as connection,
+            self.transaction(connection, every_table=every_table),
+        ):
             yield connection
 
-    def add_missing_tables(self, connection: Connection) -> None:
-        """Add the tables that a journal of an earlier version lacks. Excludes other processes."""
-        if not self._complete:
-            metadata.create_all(connection)
+    @contextlib.contextmanager
+    def transaction(self, connection: Connection, *, every_table: bool = False) -> Generator[None]:
+        """A transaction in which no other process opens a run or changes the account's rows.
 
-    def on_tables_committed(self) -> None:
-        """The transaction of `add_missing_tables` is durable."""
-        self._complete = True
+        Args:
+            connection: without a transaction.
+            every_table: first add the tables that a journal of an earlier version lacks.
+        """
+        with connection.begin():
+            self.backend.exclude_others(connection)
+            if every_table and not self._complete:
+                metadata.create_all(connection)
+            yield
+        self._complete = self._complete or every_table
 
     def _check_header(self, connection: Connection, account: str) -> None:
         rows = connection.execute(select(journal)).all()
@@ -160,14 +169,15 @@ class Database:
         sizes: Mapping[int, int],
     ) -> RunStatus:
         """The status of a run; `of_shared`: the parts of a shared one, in its place."""
-        live, size, ended = False, sizes.get(row["id"]), row["ended_at"]
+        size, ended = sizes.get(row["id"]), row["ended_at"]
+        at_work = AtWork()
         states = self._states(row)
         for part in of_shared if ended is None else ():
             states.update(self._states(part))
         if ended is None:
             ids = [row["id"], *(part["id"] for part in of_shared if part["ended_at"] is None)]
             with self.reading() as connection:
-                live = bool(self.backend.locked(connection, ids))
+                at_work = look(connection, self.backend, ids)
             if size is None and (spec := load_spec_file(row["destination"], row["name"])):
                 size = len(spec.segments)
         return RunStatus(
@@ -175,7 +185,9 @@ class Database:
             destination=row["destination"],
             started_at=parse_time(row["started_at"]),
             ended_at=parse_time(ended) if ended else None,
-            live=live,
+            live=at_work.processes > 0,
+            processes=at_work.processes,
+            held=at_work.held,
             **counts(states, ended=bool(ended), specified=size),
         )
 
@@ -195,20 +207,16 @@ class Database:
     def segments(self, name: str) -> dict[str, Segment | None]:
         """The segments of a run, by id: those of its spec, and those with events.
 
-        The value is the segment as an export of the run described it; None without an export.
+        The value is the segment as an export of the run described it. Without an export, it has
+        the name alone, and is None where the log doesn't have the name either.
         """
         spec = self.spec(name)
         segments: dict[str, Segment | None] = dict.fromkeys(() if spec is None else spec.segments)
         with self.reading() as connection:
             row = self._run(connection, name)
             ids = [] if row is None else [row["id"], *parts_by_run(connection).get(row["id"], ())]
-        known: dict[str, ExportRecord] = {}
-        with self.errors():
-            for run_id in ids:
-                known |= records(Log(self.reading, run_id))
-        for segment_id, record in known.items():
-            export = record.export or (record.file and record.file.export)
-            segments[segment_id] = export.segment if export else None
+        for segment_id, record in _records(self, ids).items():
+            segments[segment_id] = _segment(segment_id, record)
         return segments
 
     def stored_run(self, name: str) -> StoredRun | None:
@@ -225,12 +233,9 @@ class Database:
             query = select(runs).where(runs.c.id.in_(ids))
             found = connection.execute(query.order_by(runs.c.id)).all() if ids else ()
         spec = self.spec(name)
-        known: dict[str, ExportRecord] = {}
+        known = _records(self, [row["id"], *ids])
         with self.errors():
-            of_shared = [checked(runs, one) for one in found]
-            for one in (row, *of_shared):
-                known |= records(Log(self.reading, one["id"]))
-            status = self._status(row, of_shared, sizes)
+            status = self._status(row, [checked(runs, one) for one in found], sizes)
         segments = None if spec is None else spec.segments
         return StoredRun(status=status, segments=segments, records=known, pace=pace)
 
@@ -250,7 +255,7 @@ class Database:
             found = _last(connection, segment_ids, (Event.COMPLETED,))
         return {
             segment_id: seconds
-            for segment_id, payload in self._payloads(found)
+            for segment_id, payload in _payloads(self, found)
             if payload.export is not None and (seconds := seconds_taken(payload.export)) is not None
         }
 
@@ -273,16 +278,9 @@ class Database:
             segment_id: attrs.evolve(
                 payload.file, location=moved_path(payload.file.location, destination, former)
             )
-            for segment_id, payload in self._payloads(found)
+            for segment_id, payload in _payloads(self, found)
             if payload.file is not None
         }
-
-    def _payloads(self, rows: Sequence[Row[Any]]) -> Iterator[tuple[str, Payload]]:
-        """The payloads of events, by segment id. Decoded after the transaction that read them."""
-        with self.errors():
-            for row in rows:
-                facts = json.loads(checked(events, row)["facts"])
-                yield row.segment_id, payload_from_json(row.segment_id, facts)
 
     # ----------------------------------------------------------------- across processes
 
@@ -290,6 +288,11 @@ class Database:
         """The stored ticket guard; None where the guard holds nothing."""
         with self.reading() as connection:
             return read_guard(connection)
+
+    def news(self) -> News:
+        """What the account's processes tell each other: the ticket guard, the vendor's outages."""
+        with self.reading() as connection:
+            return read_news(connection, self.backend)
 
     def set_guard(self, record: GuardRecord | None) -> None:
         """Store the ticket guard in place of the stored one."""
@@ -301,35 +304,37 @@ class Database:
                     "pause": repr(record.pause),
                     "internal_errors": record.internal_errors,
                 }
-                connection.execute(insert(guard).values(with_checksum(guard, values)))
+                insert_row(connection, guard, values)
 
     def exchange(self, member: str, make_report: Callable[[GroupView], Report]) -> Report:
         """Read the rate limit that the account's processes found, and add this process's report."""
-        with self.writing() as connection:
-            self.add_missing_tables(connection)
-            report = exchange(connection, self.backend.now(connection), member, make_report)
-        self.on_tables_committed()
-        return report
+        with self.writing(every_table=True) as connection:
+            return exchange(connection, self.backend, member, make_report)
 
 
-def read_guard(connection: Connection) -> GuardRecord | None:
-    """The stored ticket guard; None where the guard holds nothing."""
-    found = connection.execute(select(guard)).one_or_none()
-    if found is None:
-        return None
-    row = checked(guard, found)
-    return GuardRecord(parse_time(row["until"]), float(row["pause"]), row["internal_errors"])
+def _records(database: Database, run_ids: Iterable[int]) -> dict[str, ExportRecord]:
+    """Where the exports of these runs stand, by segment id."""
+    known: dict[str, ExportRecord] = {}
+    with database.errors():
+        for run_id in run_ids:
+            known |= records(Log(database.reading, run_id))
+    return known
 
 
-def parts_by_run(connection: Connection) -> dict[int, list[int]]:
-    """The run ids of the parts of each shared run, by its run id."""
-    if not inspect(connection).has_table(parts.name):
-        return {}
-    found: dict[int, list[int]] = {}
-    for row in connection.execute(select(parts).order_by(parts.c.run_id)):
-        part = checked(parts, row)
-        found.setdefault(part["shared_id"], []).append(part["run_id"])
-    return found
+def _segment(segment_id: str, record: ExportRecord) -> Segment | None:
+    export = record.export or (record.file and record.file.export)
+    if export:
+        return export.segment
+    name = record.failure and record.failure.name
+    return Segment(segment_id, name) if name else None
+
+
+def _payloads(database: Database, rows: Sequence[Row[Any]]) -> Iterator[tuple[str, Payload]]:
+    """The payloads of events, by segment id. Decoded after the transaction that read them."""
+    with database.errors():
+        for row in rows:
+            facts = json.loads(checked(events, row)["facts"])
+            yield row.segment_id, payload_from_json(row.segment_id, facts)
 
 
 def _in_place(row: Mapping[str, Any], moved: Mapping[str, str]) -> Mapping[str, Any]:
@@ -343,8 +348,7 @@ def _initialize(backend: Backend, account: str, engine: Engine) -> None:
         if inspect(connection).has_table(journal.name):
             return
         metadata.create_all(connection)
-        values = with_checksum(journal, {"version": SCHEMA, "account": account})
-        connection.execute(insert(journal).values(values))
+        insert_row(connection, journal, {"version": SCHEMA, "account": account})
 
 
 def _last(
@@ -355,8 +359,7 @@ def _last(
 ) -> list[Row[Any]]:
     """Each segment's last event of these kinds, in runs to these directories, or in any run."""
     found: list[Row[Any]] = []
-    for start in range(0, len(segment_ids), _IDS_AT_ONCE):
-        ids = segment_ids[start : start + _IDS_AT_ONCE]
+    for ids in in_queries(segment_ids):
         found += connection.execute(_last_of(ids, kinds, destinations))
     return found
 

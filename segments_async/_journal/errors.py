@@ -35,7 +35,9 @@ def mapped_errors(location: str, secrets: Iterable[Secret] = ()) -> Generator[No
     except _DAMAGE as exc:
         raise journal_error(location, "damaged", f"damaged: {exc}") from exc
     except OSError as exc:
-        raise journal_error(location, "unavailable", exc.strerror or str(exc)) from exc
+        # Of a file, or of pg8000's socket while it connects: then its frames have the password.
+        cause = _scrubbed(exc, handled, tuple(secrets)) if secrets else exc
+        raise journal_error(location, "unavailable", exc.strerror or str(exc)) from cause
     except TypeError as exc:
         if "unexpected keyword argument" not in str(exc):
             raise
@@ -55,7 +57,7 @@ _DAMAGE = (ChecksumError, IllegalTransition, Malformed, UnicodeDecodeError, Unre
 def _scrubbed(
     exc: Exception, handled: BaseException | None, secrets: tuple[Secret, ...]
 ) -> Exception | None:
-    """The error without passwords, for a traceback; None where its text has one."""
+    """The error without passwords, for a traceback; None where the error's text has one."""
     shown = any(secret.reveal() in f"{exc}{exc!r}" for secret in secrets)
     _clear(_original(exc))
     for one in chain(exc, handled):
@@ -92,7 +94,7 @@ def _mapped(exc: Exception, location: str, secrets: tuple[Secret, ...]) -> Excep
 
 
 def _is_drivers(exc: Exception) -> bool:
-    """Whether it is a driver's own error. SQLAlchemy doesn't wrap those of connecting."""
+    """Whether the error is a driver's own: SQLAlchemy wraps no error of connecting."""
     bases = type(exc).__mro__
     return any(b.__name__ == "Error" and b.__module__.partition(".")[0] in _DRIVERS for b in bases)
 
@@ -157,7 +159,8 @@ _SQLITE: dict[str, JournalReason] = {
     "SQLITE_READONLY": "unavailable",
 }
 
-#: By SQLSTATE, by its first three or by its first two characters, the longest first.
+#: The reasons of errors, by the whole SQLSTATE, its first three or its first two characters. The
+#: longest one that is here counts.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRESQL: dict[str, JournalReason] = {
     "08": "unavailable",  # the connection is lost, or was refused
@@ -195,8 +198,9 @@ _POSTGRESQL: dict[str, JournalReason] = {
 
 _RIGHTS = (
     "; the journal's role needs USAGE and, to make the tables, CREATE on the schema (GRANT USAGE, "
-    "CREATE ON SCHEMA ... TO ...), and SELECT, INSERT, UPDATE and DELETE on the tables "
-    "segments_async_*. The journal itself is unharmed"
+    "CREATE ON SCHEMA ... TO ...), SELECT, INSERT, UPDATE and DELETE on the tables "
+    "segments_async_*, and USAGE on the sequence segments_async_events_id_seq. The journal itself "
+    "is unharmed"
 )
 _POOLER = (
     "; the connection seems to go through a transaction pooler: use a direct connection or a "

@@ -35,7 +35,7 @@ def network_file_system(path: Path) -> str | None:
 
 
 def kind_of_network(mounts: str, path: Path) -> str | None:
-    """As :func:`network_file_system`, from the text of /proc/mounts."""
+    """What :func:`network_file_system` returns, from the text of /proc/mounts."""
     place, kind = Path(), ""
     for line in mounts.splitlines():
         fields = line.split(" ")
@@ -146,12 +146,16 @@ class FileLock:
         finally:
             os.close(descriptor)
 
+    def is_held(self, connection: object = None) -> bool:  # noqa: ARG002
+        """Whether the lock file is the one that this process has locked."""
+        return self._descriptor is not None and is_at(self._descriptor, self._path)
+
     def confirm(self, connection: object) -> None:
         """Nothing to check: the lock does not depend on a connection."""
 
-    def reacquire(self, connection: object) -> bool:  # noqa: ARG002
+    def reacquire(self, connection: object) -> bool:
         """As `RunLock.reacquire`. A lock file that was removed is created again."""
-        if self._descriptor is not None and is_at(self._descriptor, self._path):
+        if self.is_held(connection):
             return True
         again = self.try_acquire(self._path)
         if again is None:
@@ -163,7 +167,7 @@ class FileLock:
     def release(self) -> None:
         # Unlink before releasing the lock: after the release another process may have created and
         # locked a file of this name, and we would delete that one.
-        if self._descriptor is not None and is_at(self._descriptor, self._path):
+        if self.is_held():
             with contextlib.suppress(OSError):
                 self._path.unlink()
         self._close()

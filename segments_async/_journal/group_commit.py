@@ -4,6 +4,9 @@
 one does: in one hop to a worker thread it writes all entries that have gathered, wakes the callers
 whose entries these were, and another caller leads. No task belongs to the log.
 
+*Lingering.* An entry that can wait is due later (`_sansio/jobs/commits.py`). Its caller leads only
+then, and only if no other caller has written the entry with its own.
+
 *Away.* A database restarts, fails over, is locked, or has no space, and mostly it is back soon.
 Meanwhile entries stay in the queue, in order, and no caller waits for them, except those that ask
 to wait. What gathers is bounded by what runs at the vendor, since nothing new is submitted.
@@ -16,29 +19,22 @@ are numbered and written at most once, so that a task which doesn't live to see 
 from __future__ import annotations
 
 import itertools
-import logging
+import math
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import anyio
-import anyio.to_thread
+import anyio.lowlevel
 
+from segments_async._journal.attempts import Attempts
 from segments_async._journal.opened_run import OpenedRun
-from segments_async._journal.refusals import Locked
-from segments_async._sansio.jobs.journal_outage import LONGEST_OUTAGE, JournalOutage
+from segments_async._sansio.jobs.commits import CommitSchedule
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.jobs.record import LogEntry
-from segments_async.errors import JournalError, JournalReason
-
-logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Entries in one transaction.
 _MOST_AT_ONCE = 1000
-
-#: Seconds after which an attempt is left to its thread, and the database counts as away.
-_STALL_SECONDS = 5.0
 
 #: Seconds for which a cancelled caller, or one that closes the log, waits for what is in the queue.
 GRACE = 0.5
@@ -50,24 +46,29 @@ class Entry:
     Attributes:
         row: None where there is nothing to write.
         log_entry: what the row says.
+        due: when it is written at the latest, in seconds.
         settled: whether it was written, or never will be.
         patient: whether its caller waits while the database is away.
+        waited: whether a caller waits for it.
         wakeup: set when the caller that waits is to look again.
     """
 
-    __slots__ = ("log_entry", "patient", "row", "settled", "wakeup")
+    __slots__ = ("due", "log_entry", "patient", "row", "settled", "waited", "wakeup")
 
     def __init__(
         self,
         row: dict[str, Any] | None = None,
         log_entry: LogEntry | None = None,
         *,
+        due: float = -math.inf,
         patient: bool = False,
     ) -> None:
         self.row = row
         self.log_entry = log_entry
+        self.due = due
         self.settled = False
         self.patient = patient
+        self.waited = False
         self.wakeup: anyio.Event | None = None
 
     def first_tells_export(self, segment_id: str | None = None) -> bool:
@@ -88,14 +89,18 @@ class GroupCommit:
 
     Args:
         run: where the rows go.
+
+    Attributes:
+        attempts: to use the run's database.
     """
 
     def __init__(self, run: OpenedRun) -> None:
         self._run = run
+        self.attempts: Attempts = Attempts(run, self._on_away, self._on_broken)
         self._queue: deque[Entry] = deque()
         self._leading = False
-        self._outage = JournalOutage()
-        self._broken: JournalError | None = None
+        self._schedule = CommitSchedule()
+        self._hurried = False
         #: Once it is broken: segments of whose exports the log doesn't tell, and unwritten rows.
         self._never_written: frozenset[str] = frozenset()
         self._unwritten: list[dict[str, Any]] = []
@@ -104,12 +109,7 @@ class GroupCommit:
     @property
     def away(self) -> bool:
         """Whether the database can't be written for now."""
-        return self._outage.away
-
-    @property
-    def broken(self) -> bool:
-        """Whether nothing can be written any more."""
-        return self._broken is not None
+        return self.attempts.away
 
     @property
     def unwritten(self) -> list[dict[str, Any]]:
@@ -118,7 +118,7 @@ class GroupCommit:
 
     def tells_export(self, segment_id: str) -> bool:
         """Whether a later session will find the segment's export: in the log, or set aside."""
-        if self._sets_aside and (self._broken is None or self._unwritten):
+        if self._sets_aside and (not self.attempts.broken or self._unwritten):
             return True
         if segment_id in self._never_written:
             return False
@@ -126,11 +126,46 @@ class GroupCommit:
 
     def idle(self) -> float:
         """Seconds since the database took anything; 0 while entries are in the queue."""
-        return 0.0 if self._queue else self._outage.idle(anyio.current_time())
+        return 0.0 if self._queue else self.attempts.idle()
+
+    @property
+    def lingers(self) -> bool:
+        """Whether entries are in the queue for which no caller waits."""
+        return any(not entry.waited for entry in self._queue)
+
+    def due(self, event: Event, *, others: bool) -> float:
+        """When an event is written at the latest; see `CommitSchedule.due`."""
+        now = anyio.current_time()
+        return now if self._hurried else self._schedule.due(event, now, others=others)
+
+    def due_later(self) -> float:
+        """When an event is written at the latest for which no caller waits."""
+        now = anyio.current_time()
+        return now if self._hurried else self._schedule.due_later(now)
+
+    def hurry(self) -> None:
+        """Let no entry linger from now on."""
+        self._hurried = True
+        for entry in self._queue:
+            entry.due = -math.inf
+            if entry.wakeup is not None:
+                entry.wakeup.set()
 
     def append(self, entry: Entry) -> None:
         """Put an entry into the queue without waiting for it."""
         self._queue.append(entry)
+
+    async def flush(self) -> None:
+        """Write the entries for which no caller waits, once each is due, until there are none.
+
+        Raises:
+            JournalError: nothing can be written any more.
+        """
+        while not self.away:
+            entry = next((one for one in self._queue if not one.waited), None)
+            if entry is None:
+                return
+            await self._settle(entry)
 
     async def written(self, entry: Entry) -> None:
         """Put an entry into the queue, and wait until it is written or the database is away.
@@ -143,6 +178,7 @@ class GroupCommit:
             await self._settle(entry)
         except anyio.get_cancelled_exc_class():
             if not entry.settled:
+                entry.due = -math.inf
                 with anyio.move_on_after(GRACE, shield=True):
                     await self._settle(entry)
             raise
@@ -163,65 +199,47 @@ class GroupCommit:
         Raises:
             JournalError: the database was away for too long, or came back without durable events.
         """
-        self.raise_broken()
-        while self.away or any(e.wakeup is None and not e.patient for e in self._queue):
+        self.attempts.raise_broken()
+        while self.away or self.lingers:
             await self.drained()
-
-    async def attempt(self, call: Callable[[], None]) -> bool:
-        """Make one call of the database in a worker thread. Whether the call did its work."""
-        error = await self._attempt(call)
-        now = anyio.current_time()
-        if error is None:
-            seconds = self._outage.on_written(now)
-            if seconds is not None:
-                logger.info("run %s: the journal is back, after %.1f s", self._run.name, seconds)
-            return True
-        if isinstance(error, Locked):
-            if self._outage.on_busy(now):
-                self._on_away(now, self._error(str(error), "locked"), error)
-        elif isinstance(error, JournalError) and error.reason == "unavailable":
-            self._on_away(now, error, error)
-        elif isinstance(error, JournalError):
-            self._break(error, error)
-        else:
-            text = f"can't be written: {type(error).__name__}"
-            self._break(self._error(text, "unavailable"), error)
-        return False
-
-    def raise_broken(self) -> None:
-        """Raise the error that ended all writing, anew for each caller."""
-        if self._broken is not None:
-            error = JournalError(
-                str(self._broken), reason=self._broken.reason, location=self._broken.location
-            )
-            raise error from self._broken.__cause__
 
     async def _settle(self, entry: Entry) -> None:
         """Wait for an entry in the queue to be written, by whichever caller leads."""
+        entry.waited = True
         try:
             while not entry.settled and (entry.patient or not self.away):
-                if self._leading:
+                left = entry.due - anyio.current_time()
+                if self._leading or left > 0:
                     entry.wakeup = anyio.Event()
-                    await entry.wakeup.wait()
+                    with anyio.move_on_after(left if left > 0 else math.inf):
+                        await entry.wakeup.wait()
                 else:
                     await self._lead()
         finally:
-            entry.wakeup = None
+            entry.waited, entry.wakeup = False, None
             if entry.row is None and not entry.settled:
                 self._queue.remove(entry)
             if not self._leading:
-                # The caller that has waited longest leads.
-                waiting = (e.wakeup for e in self._queue if e.wakeup is not None)
-                if (wakeup := next(waiting, None)) is not None:
-                    wakeup.set()
-        self.raise_broken()
+                self._wake_next()
+        self.attempts.raise_broken()
+
+    def _wake_next(self) -> None:
+        """Wake the caller that has waited longest for an entry that is due: it leads then."""
+        now = anyio.current_time()
+        for entry in self._queue:
+            if entry.wakeup is not None and entry.due <= now:
+                entry.wakeup.set()
+                return
 
     async def _lead(self) -> None:
         """Write the queued events once. At the end no caller leads."""
         self._leading = True
         try:
-            if pause := self._outage.next_pause():
+            if pause := self.attempts.next_pause():
                 await anyio.sleep(pause)
+            else:
+                # Requests that were granted together write their INTENTs together.
+                await anyio.lowlevel.cancel_shielded_checkpoint()
             await self._write_batch()
         finally:
             self._leading = False
@@ -230,55 +248,30 @@ class GroupCommit:
         batch = list(itertools.islice(self._queue, _MOST_AT_ONCE))
         rows = [entry.row for entry in batch if entry.row is not None]
         # Without rows, the attempt shows whether any could be written.
-        if await self.attempt(partial(self._run.append, rows)):
+        if await self.attempts.attempt(partial(self._run.append, rows)):
+            if rows:
+                self._schedule.on_commit(anyio.current_time())
             for entry in batch:
                 if self._queue and self._queue[0] is entry:
                     self._queue.popleft()
                 entry.settle()
 
-    async def _attempt(self, call: Callable[[], None]) -> Exception | None:
-        """Make the call. Returns its error; None if the call succeeded.
-
-        The call is shielded from cancellation, for some seconds only: with a server that vanished,
-        its thread would wait for minutes. Such a thread is left alone, and the next attempt finds
-        in the log what the thread has written.
-        """
-        ended = False
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _STALL_SECONDS):
-            try:
-                await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, no later event can be logged
-                return exc
-            ended = True
-        if ended:
-            return None
-        self._run.abandon()
-        return self._error(f"no answer within {_STALL_SECONDS:g} s", "unavailable")
-
-    def _on_away(self, now: float, why: JournalError, cause: Exception) -> None:
-        match self._outage.on_away(now):
-            case "begins":
-                self._sets_aside = self._run.sets_aside
-                logger.warning(
-                    "run %s: the journal is away (%s); no export is asked for until it is back, "
-                    "and what happens meanwhile is kept in memory",
-                    self._run.name,
-                    why,
-                )
-            case "over":
-                gone = self._gone(why)
-                self._unwritten = self.unwritten
-                self._break(gone, cause)
-                return
-            case "lasts":
-                pass
+    def _on_away(self) -> None:
+        """The database is away: no caller waits any more, except those that ask to."""
+        self._sets_aside = self._run.sets_aside
         for entry in self._queue:
             if entry.wakeup is not None:
                 entry.wakeup.set()
 
-    def _break(self, error: JournalError, cause: Exception) -> None:
-        error.__cause__ = cause.__cause__ if cause is error else cause
-        self._broken = error
+    def _on_broken(self, *, keep: bool) -> int:
+        """Nothing can be written any more. Returns how many rows the database hasn't taken.
+
+        Args:
+            keep: whether the rows are kept, to be set aside for a later session.
+        """
+        unwritten = self.unwritten
+        if keep:
+            self._unwritten = unwritten
         self._never_written = frozenset(
             entry.log_entry.segment_id
             for entry in self._queue
@@ -286,16 +279,4 @@ class GroupCommit:
         )
         while self._queue:
             self._queue.popleft().settle()
-
-    def _error(self, what: str, reason: JournalReason) -> JournalError:
-        where = self._run.location
-        return JournalError(f"{where}: {what}", reason=reason, location=where)
-
-    def _gone(self, why: JournalError) -> JournalError:
-        return JournalError(
-            f"{why}; run {self._run.name} was ended, since its journal had been away for "
-            f"{LONGEST_OUTAGE / 60:g} minutes. {len(self.unwritten)} events were not written; "
-            "exports whose id is known are told of as outcomes, and in manifest.jsonl",
-            reason=why.reason,
-            location=self._run.location,
-        )
+        return len(unwritten)

@@ -4,6 +4,8 @@ A journal that was put back from a backup, or a database that failed over to a s
 last commits, is intact but lacks events: the exports since would be requested again. So a small
 file holds the number of durable events. The file is written after each commit and never synced, so
 that its number is never higher than that of a journal whose commits are durable.
+
+A run whose files go to object storage has no such file, and so no such protection.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeGuard
 
 import attrs
+from attrs.validators import instance_of
 
 from segments_async._filesystem.trust import open_regular
 
@@ -43,11 +46,11 @@ class HighWaterMark:
         path: of the file.
     """
 
-    journal: str
-    run: str
-    started_at: str
-    events: int
-    finished: bool
+    journal: str = attrs.field(validator=instance_of(str))
+    run: str = attrs.field(validator=instance_of(str))
+    started_at: str = attrs.field(validator=instance_of(str))
+    events: int = attrs.field(validator=instance_of(int))
+    finished: bool = attrs.field(validator=instance_of(bool))
     path: Path
 
     @classmethod
@@ -56,7 +59,7 @@ class HighWaterMark:
         try:
             with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
                 value = json.loads(file.read(2 * _SIZE))
-            seen = cls(
+            return cls(
                 value["journal"],
                 value["run"],
                 value["started_at"],
@@ -66,11 +69,6 @@ class HighWaterMark:
             )
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
-        kinds = (str, str, str, int, bool)
-        values = (seen.journal, seen.run, seen.started_at, seen.events, seen.finished)
-        if any(type(v) is not kind for v, kind in zip(values, kinds, strict=True)):
-            return None
-        return seen
 
 
 class HighWaterFile:
@@ -108,16 +106,25 @@ class HighWaterFile:
         return open_regular(self._path, os.O_WRONLY | os.O_CREAT)
 
 
-def marks(destination: str, journal: str) -> Iterator[HighWaterMark]:
-    """The marks of this journal's runs in this directory."""
+def is_local(destination: str | None) -> TypeGuard[str]:
+    """Whether a run's files go to a directory. Object storage has a URL, and no such files."""
+    return destination is not None and "://" not in destination
+
+
+def marks(destination: str | None, journal: str) -> Iterator[HighWaterMark]:
+    """The marks of this journal's runs in this directory; none in object storage."""
+    if not is_local(destination):
+        return
     for path in sorted((Path(destination) / DIRECTORY).glob("seen-*.json")):
         seen = HighWaterMark.read(path)
         if seen is not None and seen.journal == digest(journal):
             yield seen
 
 
-def remove_mark(destination: str, journal: str, run: str, started_at: str) -> None:
+def remove_mark(destination: str | None, journal: str, run: str, started_at: str) -> None:
     """Remove the file of a run that was deleted from the journal."""
+    if not is_local(destination):
+        return
     with contextlib.suppress(OSError):
         mark_path(destination, journal, run, started_at).unlink()
 

@@ -6,20 +6,30 @@ The limit's row stays after the processes have ended: later processes start with
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete
 
+from segments_async._journal.backends import Backend
+from segments_async._journal.outages import (
+    NEWS,
+    news_of,
+    only_row,
+    read_together,
+    write_outages,
+)
 from segments_async._journal.tables import (
-    checked,
     format_time,
+    insert_row,
     limit,
     members,
     parse_time,
-    with_checksum,
+    update_row,
 )
 from segments_async._sansio.pace.shared_limit import GroupView, Report
+from segments_async._sansio.pace.shared_outage import News
 
 #: A process without a report for so long has ended, or stands still.
 LEASE = timedelta(seconds=5)
@@ -33,42 +43,80 @@ WORTH = timedelta(minutes=1)
 REMEMBERED = timedelta(days=35)
 
 
+#: A process that reported within so many seconds may take the turn to probe for all; see
+#: `shared_outage`. Twice the longest time between two reports.
+ALIVE = timedelta(seconds=20)
+
+_EXCHANGED = (members, limit, *NEWS)
+
+#: A limit that stays the same is written again once it is so old.
+FRESH = timedelta(seconds=10)
+
+
 def exchange(
-    connection: Connection, now: datetime, member: str, make_report: Callable[[GroupView], Report]
+    connection: Connection,
+    backend: Backend,
+    member: str,
+    make_report: Callable[[GroupView], Report],
 ) -> Report:
     """Read the reports of all processes, and store this process's report.
 
     Args:
         connection: in a transaction that excludes the other processes.
-        now: by a clock that all processes share.
+        backend: of the connection.
         member: this process's name.
         make_report: makes this process's report from those of the others.
     """
-    report = make_report(_group_view(connection, now, member))
-    if report.limit is not None:
-        group = {"sum_id": report.epoch, "requests": repr(report.limit), "at": format_time(now)}
-        connection.execute(delete(limit))
-        connection.execute(insert(limit).values(with_checksum(limit, group)))
-    connection.execute(
-        delete(members).where(
-            (members.c.member == member) | (members.c.at < format_time(now - WORTH))
-        )
-    )
+    now, rows = read_together(connection, backend, _EXCHANGED)
+    found = only_row(limit.name, rows)
+    report = make_report(_group_view(now, member, rows[members.name], found, news_of(now, rows)))
+    _write_limit(connection, now, report, found)
     own = {"member": member, "waits": report.waits, "at": format_time(now)}
-    connection.execute(insert(members).values(with_checksum(members, own)))
+    of_members = [(row["member"], parse_time(row["at"])) for row in rows[members.name]]
+    if any(at < now - WORTH for _, at in of_members):
+        old = members.c.at < format_time(now - WORTH)
+        connection.execute(delete(members).where(old, members.c.member != member))
+    if any(name == member for name, _ in of_members):
+        update_row(connection, members, own)
+    else:
+        insert_row(connection, members, own)
+    write_outages(connection, now, report.outages)
     return report
 
 
-def _group_view(connection: Connection, now: datetime, member: str) -> GroupView:
-    rows = [checked(members, row) for row in connection.execute(select(members)).all()]
-    others = [row for row in rows if row["member"] != member and row["waits"]]
-    alive = sum(abs(now - parse_time(row["at"])) <= LEASE for row in others)
-    found = connection.execute(select(limit)).one_or_none()
-    row = None if found is None else checked(limit, found)
-    # abs(): after a clock has jumped back, a row from the future is not fresh.
-    age = None if row is None else abs(now - parse_time(row["at"]))
-    if row is None or age is None or age > REMEMBERED:
-        return GroupView(None, alive, uuid.uuid4().hex)
-    if age > WORTH:
-        return GroupView(None, alive, uuid.uuid4().hex, learnt=float(row["requests"]))
-    return GroupView(float(row["requests"]), alive, row["sum_id"])
+def _write_limit(
+    connection: Connection, now: datetime, report: Report, found: Mapping[str, Any] | None
+) -> None:
+    if report.limit is None:
+        return
+    row = {"sum_id": report.epoch, "requests": repr(report.limit), "at": format_time(now)}
+    if found is not None and found["sum_id"] == report.epoch:
+        if found["requests"] == row["requests"] and _age(now, found) <= FRESH:
+            return
+        update_row(connection, limit, row)
+        return
+    connection.execute(delete(limit))
+    insert_row(connection, limit, row)
+
+
+def _group_view(
+    now: datetime,
+    member: str,
+    of_members: Sequence[Mapping[str, Any]],
+    found: Mapping[str, Any] | None,
+    news: News,
+) -> GroupView:
+    others = [row for row in of_members if row["member"] != member]
+    waiting = sum(row["waits"] and _age(now, row) <= LEASE for row in others)
+    alive = sum(_age(now, row) <= ALIVE for row in others)
+    epoch, learnt, requests = uuid.uuid4().hex, None, None
+    if found is not None and _age(now, found) <= WORTH:
+        epoch, requests = found["sum_id"], float(found["requests"])
+    elif found is not None and _age(now, found) <= REMEMBERED:
+        learnt = float(found["requests"])
+    return GroupView(requests, waiting, epoch, learnt=learnt, alive=alive, news=news)
+
+
+def _age(now: datetime, row: Mapping[str, Any]) -> timedelta:
+    """After a clock has jumped back, a row from the future is not fresh."""
+    return abs(now - parse_time(row["at"]))

@@ -45,18 +45,35 @@ class Log:
         Raises:
             ChecksumError, Malformed: an event was changed, or is missing.
         """
-        last_id = 0
+        last_id, unfound = 0, False
         while True:
             with self._reading() as connection:
                 page = connection.execute(_page(self._run_id, self.number)).all()
                 last_id = page[-1][0] if page else last_id
-                later = len(page) == _PAGE or self._later(connection, last_id)
+                later = len(page) == _PAGE or self.count_after(connection, last_id)
             for row in page:
                 yield self._read(row)
             if not later:
                 return
-            if not page:
+            if unfound and not page:
                 raise Malformed(f"the index lacks the last {later} events of run {self._run_id}")
+            # Another process may have written the first of them after the page was read.
+            unfound = not page
+
+    def later(self) -> Iterator[StoredEntry]:
+        """Read the events that were appended since the last one that was read, if there are any.
+
+        Raises:
+            ChecksumError, Malformed: an event was changed, or is missing in between.
+        """
+        page: Sequence[Row[Any]] = ()
+        while not page or len(page) == _PAGE:
+            with self._reading() as connection:
+                page = connection.execute(_page(self._run_id, self.number)).all()
+            if not page:
+                return
+            for row in page:
+                yield self._read(row)
 
     def _read(self, row: Row[Any]) -> StoredEntry:
         _, run_id, number, segment_id, event, at, facts, checksum = tuple(row)
@@ -69,13 +86,14 @@ class Log:
             raise Malformed(f"event {number} of run {self._run_id}: {event!r:.40}?")
         return segment_id, known, at, facts
 
-    def _later(self, connection: Connection, last_id: int) -> int:
+    def count_after(self, connection: Connection, last_id: int) -> int:
         """How many events the table has after the last one of its index.
 
         An index that lost its end would yield a shorter log without an error. Events that another
         process has just written are found by the index with the next page.
         """
-        of_run = events.c.run_id + 0 == self._run_id  # by the table, not by the index
+        # "+ 0" keeps the database from using the index for this query.
+        of_run = events.c.run_id + 0 == self._run_id
         query = select(func.count()).select_from(events).where(events.c.id > last_id, of_run)
         return int(connection.execute(query).scalar_one())
 

@@ -20,14 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, insert, inspect, select, update
+from sqlalchemy import Connection, inspect, select
 
 from segments_async._filesystem.trust import distrust_of_file, distrust_of_path
 from segments_async._journal.backends import Backend
-from segments_async._journal.high_water import DIRECTORY, HighWaterFile, mark_path, marks
+from segments_async._journal.high_water import DIRECTORY, HighWaterFile, is_local, mark_path, marks
 from segments_async._journal.refusals import Locked
 from segments_async._journal.set_aside import SetAside
-from segments_async._journal.tables import ChecksumError, checked, directories, runs, with_checksum
+from segments_async._journal.tables import (
+    ChecksumError,
+    checked,
+    directories,
+    insert_row,
+    runs,
+    update_row,
+)
 from segments_async._sansio.files.naming import moved_path
 from segments_async._sansio.jobs.record import ExportRecord
 
@@ -50,11 +57,12 @@ class _Move:
 
 
 def moves(connection: Connection, file: Path | None) -> dict[str, str]:
-    """Recorded directories that have another path now, each with that path.
+    """The present path of each directory that has moved, by its recorded path.
 
     Args:
         connection: to the journal.
-        file: the journal's file. None, for a server: directories of other machines can't be judged.
+        file: the journal's file. None, for a server: no directory counts as moved, since those of
+            other machines can't be seen from here.
     """
     return {move.before: move.now for move in _moves(connection, file)}
 
@@ -74,8 +82,7 @@ def follow_moves(connection: Connection, backend: Backend) -> list[Path]:
         for row in rows:
             if row["ended_at"] is None and backend.is_locked(connection, row["id"]):
                 raise Locked(f"run {row['name']} is held by a live process, in {move.before}")
-            moved = with_checksum(runs, {**row, "destination": move.now})
-            connection.execute(update(runs).where(runs.c.id == row["id"]).values(moved))
+            update_row(connection, runs, {**row, "destination": move.now})
         _remember(connection, move.before, move.now)
         if move.journal != backend.location:
             old += _carry_files(move, backend.location, rows)
@@ -122,7 +129,8 @@ def _moves(connection: Connection, file: Path | None) -> list[_Move]:
         with contextlib.suppress(ChecksumError):
             row = checked(runs, found)
             of_runs.setdefault(row["destination"], []).append((row["name"], row["started_at"]))
-    places = [_present(file, before, started) for before, started in of_runs.items()]
+    local = {at: started for at, started in of_runs.items() if is_local(at)}
+    places = [_present(file, before, started) for before, started in local.items()]
     return [move for move in places if move.now != move.before]
 
 
@@ -188,8 +196,7 @@ def _is_same(before: str, now: Path) -> bool:
 def _remember(connection: Connection, before: str, now: str) -> None:
     wanted = {before, *former_directories(connection, before)} - {now}
     for former in sorted(wanted - former_directories(connection, now)):
-        row = with_checksum(directories, {"former": former, "present": now})
-        connection.execute(insert(directories).values(row))
+        insert_row(connection, directories, {"former": former, "present": now})
 
 
 def _carry_files(move: _Move, journal: str, rows: Collection[Mapping[str, Any]]) -> list[Path]:

@@ -15,7 +15,7 @@ from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from segments_async._journal.backends import Backend, RunLock
@@ -30,8 +30,8 @@ from segments_async._journal.tables import (
     events,
     format_time,
     label,
-    parse_time,
     runs,
+    update_row,
     with_checksum,
 )
 from segments_async._journal.traces import store_trace
@@ -121,12 +121,9 @@ class OpenedRun:
         return label(self._row["name"])
 
     @property
-    def started_at(self) -> datetime:
-        return parse_time(self._row["started_at"])
-
-    @property
-    def ended_at(self) -> datetime | None:
-        return parse_time(ended) if (ended := self._row["ended_at"]) else None
+    def ended(self) -> bool:
+        """Whether the run had ended before it was opened here, or has ended since."""
+        return self._row["ended_at"] is not None
 
     @property
     def has_sessions(self) -> bool:
@@ -192,7 +189,7 @@ class OpenedRun:
                 return
             self._finished_row = row
             with connection.begin():
-                connection.execute(update(runs).where(runs.c.id == row["id"]).values(row))
+                update_row(connection, runs, row)
                 drop_spec(connection, row["id"])
                 trace = self._store_trace(connection)
             self._stored(trace)
@@ -270,7 +267,7 @@ class OpenedRun:
         if self._held_since is None:
             self._held_since = now
         if now - self._held_since > _HELD_SECONDS:
-            return self._taken()
+            return _taken(self)
         return Locked(f"run {self.name} is held by another session")
 
     def _verify(self, connection: Connection) -> None:
@@ -285,28 +282,16 @@ class OpenedRun:
         if row is not None and row == self._finished_row:
             self._ended(row)
         if row != self._row:
-            raise self._taken()
+            raise _taken(self)
         query = select(events).where(events.c.run_id == run_id, events.c.number >= number)
         rows = [checked(events, r) for r in connection.execute(query.order_by(events.c.number))]
         checksums = {row["number"]: row["seal"] for row in rows}
         if number and checksums.pop(number, None) != self._last_checksum:
-            raise self._lost(last_number(connection, run_id))
+            raise _lost(self, self._durable, last_number(connection, run_id))
         if not checksums.items() <= self._in_doubt.items():
-            raise self._taken()
+            raise _taken(self)
         if checksums:
             self._wrote(max(checksums), checksums[max(checksums)])
-
-    def _lost(self, last: int) -> JournalError:
-        """The error for a log whose event with the number `_durable` is another one, or is gone."""
-        if last >= self._durable:
-            return self._taken()
-        return journal_error(
-            self.location,
-            "damaged",
-            f"damaged: run {self.name} had {self._durable} events here, and has {last} now. The "
-            "database lost its last commits (a failover to a server that lacked them, or a backup "
-            "that was put back). The run was ended, and nothing more was sent",
-        )
 
     def _wrote(self, number: int, checksum: str) -> None:
         with self._counting:
@@ -337,14 +322,29 @@ class OpenedRun:
         if self._set_aside is not None:
             self._set_aside.remove()
 
-    def _taken(self) -> JournalError:
-        return journal_error(
-            self.location,
-            "locked",
-            f"another process has gone on with run {self.name}, or deleted it, while this process "
-            "had lost the database. Nothing of the other process was overwritten; this process "
-            "sends nothing more for the run",
-        )
+
+def _taken(run: OpenedRun) -> JournalError:
+    """The error for a run that another process has now."""
+    return journal_error(
+        run.location,
+        "locked",
+        f"another process has gone on with run {run.name}, or deleted it, while this process "
+        "had lost the database. Nothing of the other process was overwritten; this process "
+        "sends nothing more for the run",
+    )
+
+
+def _lost(run: OpenedRun, had: int, has: int) -> JournalError:
+    """The error for a log in which the event with the number `had` is another one, or is gone."""
+    if has >= had:
+        return _taken(run)
+    return journal_error(
+        run.location,
+        "damaged",
+        f"damaged: run {run.name} had {had} events here, and has {has} now. The database lost its "
+        "last commits (a failover to a server that lacked them, or a backup that was put back). "
+        "The run was ended, and nothing more was sent",
+    )
 
 
 def last_number(connection: Connection, run_id: int) -> int:

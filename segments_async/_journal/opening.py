@@ -6,7 +6,7 @@ For worker threads.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,13 @@ from sqlalchemy import Connection, Row, func, insert, select
 
 from segments_async._journal.backends import RunLock
 from segments_async._journal.database import Database
-from segments_async._journal.high_water import HighWaterFile, HighWaterMark, mark_path, marks
+from segments_async._journal.high_water import (
+    HighWaterFile,
+    HighWaterMark,
+    is_local,
+    mark_path,
+    marks,
+)
 from segments_async._journal.log import Log
 from segments_async._journal.moves import (
     follow_moves,
@@ -32,10 +38,10 @@ from segments_async._journal.tables import (
     checked,
     events,
     format_time,
+    insert_row,
     label,
     runs,
     shared_runs,
-    with_checksum,
 )
 from segments_async._journal.traces import load_trace
 from segments_async._sansio.jobs.replay import records
@@ -68,63 +74,57 @@ def open_run(
         connection = backend.engine.connect()
         undo.callback(connection.close)
         lock: RunLock | None = None
-        with connection.begin():
-            backend.exclude_others(connection)
-            database.add_missing_tables(connection)
+        with database.transaction(connection, every_table=True):
             old_files = follow_moves(connection, backend)
             journal = backend.identity(connection)
             row = _found_or_new(database, connection, journal, destination, name, now_name)
-            former = former_directories(connection, row["destination"])
             if row["ended_at"] is None:
                 lock = _lock(database, connection, row)
                 undo.callback(lock.release)
                 if spec is not None:
                     store_spec(connection, row["id"], spec)
-        database.on_tables_committed()
         remove_files(old_files)
         if lock is not None:
             check_lock(database, connection, lock)
         if spec is not None:
             remove_spec_file(destination, row["name"])
-        opened = read_run(database, connection, journal, row, lock, former)
+        opened = read_run(database, connection, row, lock)
         undo.pop_all()
     return opened
 
 
 def read_run(
-    database: Database,
-    connection: Connection,
-    journal: str,
-    row: Mapping[str, Any],
-    lock: RunLock | None,
-    former: Collection[str],
+    database: Database, connection: Connection, row: Mapping[str, Any], lock: RunLock | None
 ) -> OpenedRun:
     """Read the log of a run that this process has locked, or that has ended.
 
     Args:
         database: of the journal.
         connection: for this run alone, without a transaction.
-        journal: `Backend.identity`.
         row: of the run.
         lock: None for a run that has ended.
-        former: directories that the run's files had before.
 
     Raises:
+        Locked: the run's end was written after `row` was read.
         JournalError: the log is damaged, or the journal is an older copy.
     """
+    with database.reading() as reader:
+        journal = database.backend.identity(reader)
+        former = former_directories(reader, row["destination"])
+        trace = load_trace(reader, row["id"])
     # The run is locked: no other process appends to its log while the log is read. Should a lock
     # ever lie, the mark is no newer than the log, since it is read first.
     seen = mark_of(journal, row)
     log = Log(database.reading, row["id"])
     known = records(log)
+    if seen is not None and seen.finished and row["ended_at"] is None:
+        _check_unended(database, row["id"])
     check_seen(database, seen, row, log.number)
     set_aside = SetAside.of(journal, row)
     if lock is not None and _take_back(connection, set_aside, log, row["id"]):
         log = Log(database.reading, row["id"])
         known = records(log)
     known = in_present_directory(known, row["destination"], former)
-    with database.reading() as reader:
-        trace = load_trace(reader, row["id"])
     high_water = _high_water_file(journal, row)
     return OpenedRun(
         database.backend, connection, lock, row, known, log, high_water, set_aside, trace
@@ -199,9 +199,7 @@ def new_run(
         "ended_at": None,
         "states": None,
     }
-    row = with_checksum(runs, values)
-    connection.execute(insert(runs).values(row))
-    return row
+    return insert_row(connection, runs, values)
 
 
 def _unique(connection: Connection, name: str) -> str:
@@ -225,7 +223,7 @@ def _lock(database: Database, connection: Connection, row: Mapping[str, Any]) ->
 
 
 def _take_back(connection: Connection, set_aside: SetAside | None, log: Log, run_id: int) -> bool:
-    """Insert the events that the last session could not write. Whether there were any."""
+    """Insert the events that the last session could not write. Returns whether there were any."""
     rows = () if set_aside is None else set_aside.load(run_id, log.number, log.last_checksum)
     if set_aside is None or not rows:
         return False
@@ -255,12 +253,10 @@ def check_missing(
     Either the journal lacks the run, or the run is in another directory by the journal: then this
     directory was moved.
     """
-    for seen in () if destination is None else marks(destination, journal):
+    for seen in marks(destination, journal):
         if seen.finished and seen.run != name and not is_part_of(seen.run, name):
             continue
-        found = connection.execute(select(runs).where(runs.c.name == seen.run)).one_or_none()
-        if found is None or found.started_at != seen.started_at:
-            raise older_copy(database, seen, f"{seen.events} events of it were", "does not have it")
+        found = marked_run(database, connection, seen)
         if name is None and destination is not None and _was_moved(found, destination, journal):
             raise ConfigurationError(
                 f"{destination}: run {seen.run} began in {found.destination}, and the run's files "
@@ -268,6 +264,18 @@ def check_missing(
                 "exports would be requested twice. Move the directory back to go on with the "
                 "run; or give a name (run=..., --run) to start a new run"
             )
+
+
+def marked_run(database: Database, connection: Connection, seen: HighWaterMark) -> Row[Any]:
+    """The row of the run that a mark is of.
+
+    Raises:
+        JournalError: the journal is an older copy, which lacks the run.
+    """
+    found = connection.execute(select(runs).where(runs.c.name == seen.run)).one_or_none()
+    if found is None or found.started_at != seen.started_at:
+        raise _older_copy(database, seen, f"{seen.events} events of it were", "does not have it")
+    return found
 
 
 def is_part_of(part: str, run: str | None) -> bool:
@@ -284,9 +292,9 @@ def _was_moved(run: Row[Any], destination: str, journal: str) -> bool:
 
 def mark_of(journal: str, row: Mapping[str, Any]) -> HighWaterMark | None:
     """The run's own mark; None where there is none."""
-    if row["destination"] is None:
+    if not is_local(row["destination"]):
         return None
-    # By its name, and not among all: a directory may have thousands.
+    # The mark is opened by its name. A search would read a directory that may have thousands.
     return HighWaterMark.read(
         mark_path(row["destination"], journal, row["name"], row["started_at"])
     )
@@ -299,12 +307,28 @@ def check_seen(
     if seen is None:
         return
     if seen.events > number:
-        raise older_copy(database, seen, f"{seen.events} events of it were", f"has {number}")
+        raise _older_copy(database, seen, f"{seen.events} events of it were", f"has {number}")
     if seen.finished and row["ended_at"] is None:
-        raise older_copy(database, seen, "its end was", "has the run as unfinished")
+        raise _older_copy(database, seen, "its end was", "has the run as unfinished")
 
 
-def older_copy(database: Database, seen: HighWaterMark, was: str, now: str) -> JournalError:
+def _check_unended(database: Database, run_id: int) -> None:
+    """Refuse, for now, a run that has ended since its row was read.
+
+    The mark is read after the row. In PostgreSQL the process that had the lock may write the run's
+    end, and the mark, and release the lock, between the two. Then the mark is newer than the row,
+    and the journal is no older copy.
+
+    Raises:
+        Locked: the run has ended.
+    """
+    with database.reading() as connection:
+        query = select(runs.c.ended_at).where(runs.c.id == run_id)
+        if connection.execute(query).scalar() is not None:
+            raise Locked("another process has only just ended the run")
+
+
+def _older_copy(database: Database, seen: HighWaterMark, was: str, now: str) -> JournalError:
     return journal_error(
         database.location,
         "damaged",
@@ -318,6 +342,6 @@ def older_copy(database: Database, seen: HighWaterMark, was: str, now: str) -> J
 
 
 def _high_water_file(journal: str, row: Mapping[str, Any]) -> HighWaterFile | None:
-    if row["destination"] is None or row["ended_at"] is not None:
+    if not is_local(row["destination"]) or row["ended_at"] is not None:
         return None
     return HighWaterFile(row["destination"], journal, row["name"], row["started_at"])

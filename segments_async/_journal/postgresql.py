@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, text
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    NullPool,
+    Text,
+    create_engine,
+    event,
+    func,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from segments_async._journal.refusals import journal_error
@@ -64,14 +74,15 @@ class PostgreSQL:
                 raise journal_error(self.location, "foreign", f"{name:.60} is not a table")
 
     def exclude_others(self, connection: Connection) -> None:
-        key = self._key(connection, 0)
-        for limit in ("lock_timeout", "statement_timeout"):
-            connection.execute(text(f"SET LOCAL {limit} = {EXCLUSIVE_SECONDS * 1000:.0f}"))
+        limit = f"{EXCLUSIVE_SECONDS * 1000:.0f}"
+        schema: str | None = connection.execute(_SET_LOCAL, {"limit": limit}).all()[0][0]
+        key = _key(schema, 0)
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
 
-    def now(self, connection: Connection) -> datetime:
-        found: datetime = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
-        return found
+    @property
+    def clock(self) -> ColumnElement[str] | None:
+        now = func.timezone("UTC", func.clock_timestamp())
+        return func.to_char(now, 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"', type_=Text)
 
     def try_lock(self, connection: Connection, run_id: int) -> AdvisoryLock | None:
         lock = AdvisoryLock(self._key(connection, run_id), self.location)
@@ -83,8 +94,9 @@ class PostgreSQL:
     def locked(self, connection: Connection, run_ids: Collection[int]) -> Collection[int]:
         if not run_ids:
             return ()
-        held = {(high << 32) | low for high, low in connection.execute(_ALL_HELD)}
-        schema = _schema(connection)
+        rows = connection.execute(_ALL_HELD).all()
+        schema = rows[0][0]
+        held = {(high << 32) | low for _, high, low in rows if high is not None}
         return {one for one in run_ids if _unsigned(_key(schema, one)) in held}
 
     def holder(self, run_id: int) -> int | None:  # noqa: ARG002
@@ -167,9 +179,12 @@ class AdvisoryLock:
         self._session = _session(connection)
         return True
 
+    def is_held(self, connection: Connection) -> bool:
+        return {_session(connection), _holder(connection, self._key)} == {self._session}
+
     def confirm(self, connection: Connection) -> None:
         with connection.begin():
-            if {_session(connection), _holder(connection, self._key)} == {self._session}:
+            if self.is_held(connection):
                 return
         self._unlock(connection)
         raise pooled(self._location)
@@ -181,8 +196,7 @@ class AdvisoryLock:
                 return True
             holder = _holder(connection, self._key)
             if holder is not None and holder == self._session:
-                ended = text("SELECT pg_terminate_backend(:pid)")
-                connection.execute(ended, {"pid": holder})
+                connection.execute(_END_SESSION, {"pid": holder})
             return False
 
     def release(self) -> None:
@@ -197,8 +211,7 @@ class AdvisoryLock:
                     connection.execute(unlock, {"key": self._key})
                     return
         with connection.begin():
-            ended = text("SELECT pg_terminate_backend(:pid)")
-            connection.execute(ended, {"pid": self._session})
+            connection.execute(_END_SESSION, {"pid": self._session})
 
 
 def _holder(connection: Connection, key: int) -> int | None:
@@ -215,10 +228,19 @@ _HOLDER = text(
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 
+_END_SESSION = text("SELECT pg_terminate_backend(:pid)")
+
+#: The schema, and every advisory lock: at least one row.
 _ALL_HELD = text(
-    "SELECT classid::bigint, objid::bigint FROM pg_locks "
-    "WHERE locktype = 'advisory' AND granted AND objsubid = 1 "
+    "SELECT current_schema(), classid::bigint, objid::bigint FROM (SELECT 1) AS one "
+    "LEFT JOIN pg_locks ON locktype = 'advisory' AND granted AND objsubid = 1 "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
+#: The schema; and limits in milliseconds, until the transaction's end.
+_SET_LOCAL = text(
+    "SELECT current_schema(), set_config(name, :limit, true) "
+    "FROM (VALUES ('lock_timeout'), ('statement_timeout')) AS limits (name)"
 )
 
 
@@ -330,7 +352,7 @@ _SETTINGS = {
 
 
 _VALUES = ", ".join(f"('{name}', '{value}')" for name, value in _SETTINGS.items())
-_SET = (
+SET_STATEMENT = (
     f"SELECT set_config(name, value, false) FROM (VALUES {_VALUES}) AS wanted (name, value) "  # noqa: S608 - ours
     "WHERE current_setting(name, true) IS NOT NULL"
 )
@@ -343,6 +365,6 @@ def _on_connect(connection: Any, _: object) -> None:
         "SELECT set_config('synchronous_commit', 'on', false) "
         "WHERE current_setting('synchronous_commit') = 'off'"
     )
-    cursor.execute(_SET)
+    cursor.execute(SET_STATEMENT)
     cursor.close()
     connection.commit()

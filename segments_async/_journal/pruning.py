@@ -9,26 +9,20 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select
 
-from segments_async._journal.database import Database, parts_by_run
+from segments_async._journal.at_work import parts_by_run
+from segments_async._journal.database import Database
 from segments_async._journal.high_water import remove_mark
 from segments_async._journal.specs import remove_spec_file
-from segments_async._journal.tables import (
-    PRUNED,
-    checked,
-    events,
-    format_time,
-    runs,
-    with_checksum,
-)
+from segments_async._journal.tables import PRUNED, checked, events, format_time, runs, update_row
 
 #: Events deleted in one transaction: some 20 ms during which SQLite's other writers wait.
 _EVENTS_AT_ONCE = 2000
 
 
 def old_runs(database: Database, before: datetime) -> list[int]:
-    """The ids of the runs to which nothing has happened since."""
+    """The ids of the runs to which nothing has happened since `before`."""
     last = (
         select(events.c.at)
         .where(events.c.run_id == runs.c.id)
@@ -62,14 +56,12 @@ def hide(database: Database, run_id: int) -> bool:
         if database.backend.locked(connection, unended):
             return False
         for row in rows:
-            one = {**row, "name": f"{PRUNED}{row['id']}", "named": True, "destination": None}
-            hidden = with_checksum(runs, one)
-            connection.execute(update(runs).where(runs.c.id == row["id"]).values(hidden))
+            name = f"{PRUNED}{row['id']}"
+            update_row(connection, runs, {**row, "name": name, "named": True, "destination": None})
         journal = database.backend.identity(connection)
     for row in rows:
-        if row["destination"] is not None:
-            remove_mark(row["destination"], journal, row["name"], row["started_at"])
-            remove_spec_file(row["destination"], row["name"])
+        remove_mark(row["destination"], journal, row["name"], row["started_at"])
+        remove_spec_file(row["destination"], row["name"])
     return True
 
 

@@ -12,6 +12,7 @@ from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.pace.trace import PacePoint
 from segments_async.models import iso
+from segments_async.results import Held
 
 _NOT_EXPORTED = (State.REFUSED, State.UNKNOWN, State.FAILED, State.EXPIRED)
 #: States that a later session of an unfinished run leaves again.
@@ -46,6 +47,11 @@ class RunStatus:
         started_at: when its first session started; aware, UTC.
         ended_at: when its last export ended; aware, UTC. None for an unfinished run.
         live: whether a process has the run open now.
+        processes: number of processes that work at segments of the run now: of a run that isn't
+            shared, 1 or 0. A process of a shared run that has no segment at present doesn't count.
+        held: of a live run, what the journal knows to hold every request of the account: the ticket
+            guard, after an answer of 500, or the vendor's outage. None where it knows nothing; each
+            process may have other reasons of its own to wait.
         segments: number of segments; None where the journal has no spec of an unfinished run.
         exported: segments whose files are in place.
         unchanged: segments whose earlier files are still right.
@@ -58,6 +64,8 @@ class RunStatus:
     started_at: datetime
     ended_at: datetime | None
     live: bool
+    processes: int
+    held: Held | None
     segments: int | None
     exported: int
     unchanged: int
@@ -72,6 +80,8 @@ class RunStatus:
             "started_at": iso(self.started_at),
             "ended_at": iso(self.ended_at),
             "live": self.live,
+            "processes": self.processes,
+            "held": None if self.held is None else self.held.to_dict(),
             "segments": self.segments,
             "exported": self.exported,
             "unchanged": self.unchanged,

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
+from segments_async._filesystem.threads import NoThread, in_thread
 from segments_async._journal.group_commit import GRACE, Entry, GroupCommit
 from segments_async._journal.opened_run import OpenedRun
+from segments_async._journal.refusals import journal_error
 from segments_async._sansio.jobs.journal_outage import BUSY_PAUSE, LONGEST_OUTAGE
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.payload import NOTHING, Payload, payload_to_json
-from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.run_state import RunState
 from segments_async._sansio.pace.trace import PacePoint
 from segments_async.errors import JournalError
@@ -41,25 +41,11 @@ class RunLog:
         self._commit = GroupCommit(run)
         self._closed = False
         self.run_state: RunState = RunState(run.known)
-        self.finished: bool = run.ended_at is not None
+        self.finished: bool = run.ended
 
     @property
     def name(self) -> str:
         return self.opened.name
-
-    @property
-    def started_at(self) -> datetime:
-        """When the run's first session started."""
-        return self.opened.started_at
-
-    @property
-    def ended_at(self) -> datetime | None:
-        return self.opened.ended_at
-
-    @property
-    def records(self) -> Mapping[str, ExportRecord]:
-        """The records of all exports of which the log has an event."""
-        return self.run_state.records
 
     @property
     def trace(self) -> Sequence[PacePoint]:
@@ -78,7 +64,7 @@ class RunLog:
 
     @property
     def has_sessions(self) -> bool:
-        """Whether the database can lose the run's session without a word: see `check`."""
+        """Whether the database can end the run's session unnoticed; `check` finds that out."""
         return self.opened.has_sessions
 
     def knows_export(self, segment_id: str) -> bool:
@@ -88,6 +74,8 @@ class RunLog:
 
     async def record(self, segment_id: str, event: Event, payload: Payload = NOTHING) -> None:
         """Log the event. Returns once the event is durable, or at once while the database is away.
+
+        An event that can wait is written together with another one (`_sansio/jobs/commits.py`).
 
         While the database is away, the event stays in memory, and is written when the database is
         back. Of all events, only an INTENT must be durable before anything follows. So an INTENT is
@@ -108,9 +96,7 @@ class RunLog:
             JournalError: the database can't be written. Nothing can be recorded any more.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
-        self._commit.raise_broken()
-        if self.finished or self._closed:
-            raise AssertionError(f"run {self.name} is over: nothing happens in it")
+        self._check_open()
         if self.away and event is Event.INTENT:
             return
         entry = self._entry(segment_id, event, payload)
@@ -118,10 +104,44 @@ class RunLog:
         if not entry.settled and event is Event.INTENT:
             self._commit.append(self._entry(segment_id, Event.NOT_SENT, NOTHING))
 
+    def add(self, segment_id: str, event: Event, payload: Payload = NOTHING) -> None:
+        """Log the event without waiting: it is durable before the segment's next event is.
+
+        A caller has to `flush` afterwards. Raises as `record` does.
+        """
+        self._check_open()
+        entry = self._entry(segment_id, event, payload)
+        entry.due = self._commit.due_later()
+        self._commit.append(entry)
+
+    def _check_open(self) -> None:
+        self._commit.attempts.raise_broken()
+        if self.finished or self._closed:
+            raise AssertionError(f"run {self.name} is over: nothing happens in it")
+
     def _entry(self, segment_id: str, event: Event, payload: Payload) -> Entry:
         text = payload_to_json(payload)
         entry = self.run_state.apply(segment_id, event, payload, at=datetime.now(UTC))
-        return Entry(self.opened.row(entry, text), entry)
+        active = self.run_state.active
+        due = self._commit.due(event, others=len(active) > (segment_id in active))
+        return Entry(self.opened.row(entry, text), entry, due=due)
+
+    @property
+    def lingers(self) -> bool:
+        """Whether events wait in memory for which no caller waits."""
+        return self._commit.lingers
+
+    async def flush(self) -> None:
+        """Write the events that `add` has logged, each once it has waited long enough.
+
+        Raises:
+            JournalError: the database can't be written. Nothing can be recorded any more.
+        """
+        await self._commit.flush()
+
+    def hurry(self) -> None:
+        """The session ends: let no event wait for another one from now on."""
+        self._commit.hurry()
 
     async def returned(self) -> None:
         """Wait for the database, if it is away, and write the queued events.
@@ -152,21 +172,21 @@ class RunLog:
         """
         with anyio.move_on_after(patience):
             while not self.finished:
-                await self._commit.drained()
+                if self._commit.away or self._commit.unwritten:
+                    await self._commit.drained()
+                self._commit.attempts.raise_broken()
                 states = {state: self.run_state.count(state) for state in State}
-                if await self._commit.attempt(
-                    partial(self.opened.finish, datetime.now(UTC), states)
-                ):
+                write = partial(self.opened.finish, datetime.now(UTC), states)
+                if await self._commit.attempts.attempt(write):
                     self.finished = True
                 elif not self.away:
                     await anyio.sleep(BUSY_PAUSE)
         if not self.finished:
-            where = self.opened.location
-            raise JournalError(
-                f"{where}: run {self.name} has ended, and the journal is away: its end was not "
-                "written. The same run can be started again, and asks for nothing twice",
-                reason="unavailable",
-                location=where,
+            raise journal_error(
+                self.opened.location,
+                "unavailable",
+                f"run {self.name} has ended, and the journal is away: its end was not written. The "
+                "same run can be started again, and asks for nothing twice",
             )
 
     async def aclose(self) -> None:
@@ -176,7 +196,7 @@ class RunLog:
         self._closed = True
         try:
             left = self._commit.unwritten or (self.opened.unstored_trace and not self.finished)
-            if left and not self._commit.broken:
+            if left and not self._commit.attempts.broken:
                 with anyio.move_on_after(GRACE, shield=True):
                     await self._commit.drained()
         except JournalError:
@@ -188,19 +208,20 @@ class RunLog:
         rows = self._commit.unwritten
         try:
             with anyio.CancelScope(shield=True):
-                if rows:
-                    await anyio.to_thread.run_sync(self._set_aside, rows)
-                await anyio.to_thread.run_sync(self.opened.close)
+                await in_thread(self._close, rows)
+        except NoThread:
+            self._close(rows)
         except BaseException:
             self.opened.close()  # cancelled by asyncio itself before the thread started
             raise
 
-    def _set_aside(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Store the unwritten events for the next session. For a worker thread."""
-        if not self.opened.set_aside(rows):
+    def _close(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Store the unwritten events for the next session, and release the run. For a thread."""
+        if rows and not self.opened.set_aside(rows):
             logger.error(
                 "run %s: its journal is away, and the last %d events are in it nowhere; "
                 "manifest.jsonl has the exports' ids",
                 self.name,
                 len(rows),
             )
+        self.opened.close()

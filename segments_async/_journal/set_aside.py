@@ -17,8 +17,9 @@ from typing import Any
 
 import attrs
 
+from segments_async._filesystem.disk import sync_file
 from segments_async._filesystem.trust import distrust_of_file, distrust_of_path
-from segments_async._journal.high_water import DIRECTORY, digest
+from segments_async._journal.high_water import DIRECTORY, digest, is_local
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.tables import ChecksumError, check_event, events
 
@@ -40,13 +41,13 @@ class SetAside:
     @classmethod
     def of(cls, journal: str, row: Mapping[str, Any]) -> SetAside | None:
         """The file of a run; None for a run without a directory. `journal`: `Backend.identity`."""
-        if row["destination"] is None:
+        if not is_local(row["destination"]):
             return None
         name = f"unwritten-{digest(journal, row['name'], row['started_at'])}.jsonl"
         return cls(Path(row["destination"]) / DIRECTORY / name)
 
     def has_place(self) -> bool:
-        """Whether the file can probably be written, by the directory's rights."""
+        """Whether the directory's permissions let this process write the file."""
         directory = self.path.parent
         nearest = directory if directory.is_dir() else directory.parent
         return os.access(nearest, os.W_OK | os.X_OK)
@@ -63,7 +64,7 @@ class SetAside:
             with os.fdopen(os.open(new, flags, 0o600), "w") as file:
                 file.writelines(json.dumps(dict(row)) + "\n" for row in rows)
                 file.flush()
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
             new.replace(self.path)
         except OSError as exc:
             logger.error("can't write %s: %s", self.path, exc.strerror or exc)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 
-from segments_async._journal import shared
-from segments_async._journal.records import GuardRecord
+from segments_async._journal import claiming, shared, shared_marks
 from segments_async._journal.run_log import RunLog
+from segments_async._journal.shared_whole import Recorded, whole
 from segments_async._sansio.jobs.parts import SharedView
+from segments_async._sansio.pace.shared_outage import News
 
 if TYPE_CHECKING:
     from segments_async._journal.sql import SqlJournal
@@ -47,30 +48,40 @@ class SharedRunLog:
         #: This process's name in the run: another one for each session.
         self.member: str = uuid.uuid4().hex
 
-    async def look(self) -> tuple[SharedView, GuardRecord | None]:
-        """How the run stands, and the account's ticket guard.
+    async def look(self) -> tuple[SharedView, News]:
+        """How the run stands, and what the account's processes tell each other.
 
         Raises:
             JournalError: the journal can't be read, or the run was deleted.
         """
         return await self.journal.ask(partial(shared.look, run_id=self.joined.run_id))
 
-    async def claim(self, wanted: Sequence[tuple[str, str | None]]) -> tuple[PartLog | None, int]:
-        """Claim some segments; see `shared.claim`. How many of the wanted ones have a part now."""
-        claim = partial(shared.claim, run_id=self.joined.run_id, member=self.member, wanted=wanted)
-        claimed = await self.journal.hand_over(claim)
+    async def claim(
+        self, wanted: Sequence[tuple[str, str | None]], most: int
+    ) -> tuple[PartLog | None, int]:
+        """Claim some segments; see `claiming.claim`.
+
+        Returns: the new part, if any, and how many of the wanted segments have a part now.
+        """
+        return await self._hand_over_claim(partial(claiming.claim, wanted=wanted, most=most))
+
+    async def _hand_over_claim(
+        self, claim: Callable[..., claiming.Claimed]
+    ) -> tuple[PartLog | None, int]:
+        by_us = partial(claim, run_id=self.joined.run_id, member=self.member)
+        claimed = await self.journal.hand_over(by_us)
         return _part_log(claimed.part), claimed.looked_at
 
     async def take_over(self, part_id: int) -> PartLog | None:
         """Open a part whose process is gone; None where another process has been quicker."""
         take = partial(
-            shared.take_over, run_id=self.joined.run_id, part_id=part_id, member=self.member
+            claiming.take_over, run_id=self.joined.run_id, part_id=part_id, member=self.member
         )
         return _part_log((await self.journal.hand_over(take)).part)
 
     async def leave_over(self, part_id: int) -> None:
         """Leave what a part has left to the next round."""
-        leave = partial(shared.leave_over, part_id=part_id, member=self.member)
+        leave = partial(claiming.leave_over, part_id=part_id, member=self.member)
         await self.journal.ask(leave)
 
     async def add_internal_errors(self, count: int) -> None:
@@ -84,14 +95,15 @@ class SharedRunLog:
         return await self.journal.ask(partial(shared.finish, run_id=self.joined.run_id))
 
     async def tidy(self, destination: str) -> None:
-        """Replace the marks of ended runs' parts in this directory; see `shared.tidy`."""
-        await self.journal.ask(partial(shared.tidy, destination=destination))
+        """Replace the marks of ended runs' parts in this directory; see `shared_marks.tidy`."""
+        await self.journal.ask(partial(shared_marks.tidy, destination=destination))
 
-    async def whole(self) -> list[shared.Recorded]:
+    async def whole(self) -> list[Recorded]:
         """Every segment of the run, as the journal has it."""
         run_id = self.joined.run_id
-        return await self.journal.ask(lambda database: list(shared.whole(database, run_id)))
+        return await self.journal.ask(lambda database: list(whole(database, run_id)))
 
 
-def _part_log(part: shared.OpenedPart | None) -> PartLog | None:
+def _part_log(part: claiming.OpenedPart | None) -> PartLog | None:
+    """The part, for coroutines."""
     return None if part is None else PartLog(part.run_id, RunLog(part.run), part.files)

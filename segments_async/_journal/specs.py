@@ -12,12 +12,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, inspect, select
+from sqlalchemy import Connection, delete, inspect, select
 
 from segments_async._filesystem.trust import distrust_of_file
-from segments_async._journal.high_water import DIRECTORY, digest
+from segments_async._journal.high_water import DIRECTORY, digest, is_local
 from segments_async._journal.records import RunSpec
-from segments_async._journal.tables import checked, specs, with_checksum
+from segments_async._journal.tables import checked, insert_row, specs
 from segments_async.errors import ConfigurationError
 
 
@@ -26,7 +26,7 @@ def store_spec(connection: Connection, run_id: int, spec: RunSpec) -> None:
     text = json.dumps({"segments": list(spec.segments), "options": dict(spec.options)})
     row = {"run_id": run_id, "segments": len(spec.segments), "spec": text}
     drop_spec(connection, run_id)
-    connection.execute(insert(specs).values(with_checksum(specs, row)))
+    insert_row(connection, specs, row)
 
 
 def drop_spec(connection: Connection, run_id: int) -> None:
@@ -60,7 +60,7 @@ def load_spec_file(destination: str | None, run: str) -> RunSpec | None:
     Raises:
         ConfigurationError: another user may have written the file.
     """
-    if destination is None:
+    if not is_local(destination):
         return None
     path = _path(destination, run)
     if (problem := distrust_of_file(path)) is not None:
@@ -74,7 +74,7 @@ def load_spec_file(destination: str | None, run: str) -> RunSpec | None:
 
 def remove_spec_file(destination: str | None, run: str) -> None:
     """Remove a spec file of an earlier version: the journal has the spec, or not even the run."""
-    if destination is not None:
+    if is_local(destination):
         with contextlib.suppress(OSError):
             _path(destination, run).unlink()
 

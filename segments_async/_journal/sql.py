@@ -9,16 +9,17 @@ import contextlib
 import os
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import anyio
-import anyio.to_thread
+import attrs
 
 from segments_async._filesystem.posix import require_posix
-from segments_async._journal.place import hidden
+from segments_async._filesystem.threads import NoThread, in_thread
+from segments_async._journal.place import hidden, is_other_notation
 from segments_async._journal.records import RunSpec
 from segments_async._journal.refusals import Locked, journal_error
 from segments_async._sansio.api.credentials import Secret
@@ -27,6 +28,7 @@ from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from segments_async._journal.coordinated_log import BatchLog, CoordinatedRun
     from segments_async._journal.database import Database
     from segments_async._journal.run_log import RunLog
     from segments_async._journal.shared_log import SharedRunLog
@@ -50,7 +52,8 @@ _BETWEEN = 0.1
 #: Seconds between two transactions of a prune, in which other processes write.
 _PRUNE_PAUSE = 0.02
 
-_LONGEST_NAME = 200
+#: Characters of a run's name, and of its destination.
+_LONGEST_NAME, _LONGEST_PATH = 200, 4096
 
 
 class SqlJournal:
@@ -109,9 +112,7 @@ class SqlJournal:
         from segments_async._journal.opening import open_run
         from segments_async._journal.run_log import RunLog
 
-        _check_text("a run's name", name if name is not None else now_name)
-        if destination is not None:
-            _check_text("a destination", destination, longest=4096)
+        _check_texts(name if name is not None else now_name, destination)
         opening = partial(
             open_run, destination=destination, name=name, now_name=now_name, spec=spec
         )
@@ -128,11 +129,56 @@ class SqlJournal:
         from segments_async._journal.shared import join
         from segments_async._journal.shared_log import SharedRunLog
 
-        _check_text("a run's name", name)
-        if destination is not None:
-            _check_text("a destination", destination, longest=4096)
+        _check_texts(name, destination)
         joined = await self.ask(lambda database: join(database, destination, name, spec))
         return SharedRunLog(self, joined)
+
+    async def enter_batch(
+        self,
+        *,
+        destination: str | None,
+        name: str,
+        round_: int,
+        segment_ids: Sequence[str],
+        member: str,
+    ) -> BatchLog:
+        """Enter the shared run of a coordinator, for one batch of its segments.
+
+        Args:
+            destination: the directory of the run's files; None for a run without files.
+            name: of the run.
+            round_: in which the coordinator works.
+            segment_ids: of the batch.
+            member: the beginning of this process's name in the run.
+
+        Raises:
+            JournalError: the journal lacks the run, or is an older copy.
+        """
+        from segments_async._journal.coordinated_log import BatchLog
+        from segments_async._journal.shared import join
+
+        joined = await self.ask(lambda database: join(database, destination, name, None))
+        return BatchLog(self, attrs.evolve(joined, round=round_), segment_ids, member)
+
+    async def coordinate(
+        self, *, destination: str | None, name: str, spec: RunSpec
+    ) -> CoordinatedRun:
+        """Join the shared run of this name, or start it, as the one that gives out its segments.
+
+        Raises:
+            ConfigurationError: as :meth:`join`.
+            JournalError: as :meth:`join`; or another live process gives them out (``locked``).
+        """
+        from segments_async._journal.coordinated_log import CoordinatedRun
+        from segments_async._journal.coordination import coordinate, is_coordinated
+
+        # Before this process joins, which may begin a round.
+        if await self.ask(partial(is_coordinated, name=name)):
+            text = f"run {name}: another live process gives out its segments. Nothing was sent"
+            raise journal_error(self._database.location, "locked", text)
+        joined = (await self.join(destination=destination, name=name, spec=spec)).joined
+        lock = await self.hand_over(partial(coordinate, run_id=joined.run_id))
+        return CoordinatedRun(self, joined, lock)
 
     async def hand_over(self, opening: Callable[[Database], Handed]) -> Handed:
         """Open something in a worker thread. It is closed where the task is gone by then."""
@@ -159,9 +205,8 @@ class SqlJournal:
         """
         try:
             # A cancelled caller doesn't wait for the thread, whose report does no harm.
-            return await anyio.to_thread.run_sync(
-                self._database.exchange, member, make_report, abandon_on_cancel=True
-            )
+            exchange = partial(self._database.exchange, member, make_report)
+            return await _asked(exchange, self._database.location, abandon_on_cancel=True)
         except Locked as exc:
             raise journal_error(self._database.location, "locked", str(exc)) from exc
 
@@ -193,12 +238,20 @@ async def _retried(question: Callable[[], T], location: str) -> T:
     """Ask in a worker thread, again while another process has locked the run or the database."""
     for _ in range(_ATTEMPTS - 1):
         with contextlib.suppress(Locked):
-            return await anyio.to_thread.run_sync(question)
+            return await _asked(question, location)
         await anyio.sleep(_BETWEEN)
     try:
-        return await anyio.to_thread.run_sync(question)
+        return await _asked(question, location)
     except Locked as exc:
         raise journal_error(location, "locked", str(exc)) from exc
+
+
+async def _asked(question: Callable[[], T], location: str, *, abandon_on_cancel: bool = False) -> T:
+    """Ask in a worker thread. A thread that can't be started is an error of the journal."""
+    try:
+        return await in_thread(question, abandon_on_cancel=abandon_on_cancel)
+    except NoThread as exc:
+        raise journal_error(location, "unavailable", str(exc.strerror)) from exc
 
 
 class _Handover(Generic[Handed]):
@@ -232,8 +285,16 @@ class _Handover(Generic[Handed]):
         return opened
 
 
-def _check_text(what: str, text: str, *, longest: int = _LONGEST_NAME) -> None:
+def _check_texts(name: str, destination: str | None) -> None:
+    _check_text("a run's name", name, _LONGEST_NAME)
+    if destination is not None:
+        _check_text("a destination", destination, _LONGEST_PATH)
+
+
+def _check_text(what: str, text: object, longest: int) -> None:
     """Refuse a text that a database can't store, a terminal can't show, or that has a secret."""
+    if not isinstance(text, str):  # a date, or a date as a number
+        raise ConfigurationError(f"not {what}: a string, not {type(text).__name__}")
     try:
         check_secrets(text)
         text.encode()
@@ -245,4 +306,5 @@ def _check_text(what: str, text: str, *, longest: int = _LONGEST_NAME) -> None:
 
 def _shown(where: Secret) -> str:
     """The place, without the part that may be a password."""
-    return where.reveal().rpartition("@")[2].partition("?")[0]
+    text = where.reveal()
+    return "..." if is_other_notation(text) else text.rpartition("@")[2].partition("?")[0]

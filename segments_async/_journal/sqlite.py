@@ -10,7 +10,6 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +17,7 @@ from urllib.parse import quote
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 
 from segments_async._filesystem.disk import NoLocks
+from segments_async._filesystem.posix import real_path
 from segments_async._filesystem.trust import distrust_of_file, distrust_of_path, make_directories
 from segments_async._journal.files import (
     FileLock,
@@ -60,7 +60,7 @@ class Sqlite:
     def __init__(self, path: Path) -> None:
         self._given = path
         # The path without symbolic links: all processes must use the same lock files beside it.
-        self._path = Path(os.path.realpath(path))
+        self._path = real_path(path)
         self.location: str = str(self._path)
         self.file: Path | None = self._path
         self.engine: Engine = _engine(self._path)
@@ -89,8 +89,9 @@ class Sqlite:
     def exclude_others(self, connection: Connection) -> None:
         """Nothing to do: every writing transaction starts with BEGIN IMMEDIATE."""
 
-    def now(self, connection: Connection) -> datetime:  # noqa: ARG002
-        return datetime.now(UTC)
+    @property
+    def clock(self) -> None:
+        return None
 
     def try_lock(self, connection: Connection, run_id: int) -> FileLock | None:  # noqa: ARG002
         try:

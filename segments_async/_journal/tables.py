@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Connection,
     ForeignKey,
     Index,
     Integer,
@@ -25,9 +26,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    insert,
     literal_column,
+    update,
 )
 
+from segments_async._sansio.jobs.batches import batches
 from segments_async._sansio.jobs.lifecycle import Event
 
 #: Version of the tables. A journal with a higher version is refused; see docs/journal.md.
@@ -41,6 +45,11 @@ PART = "\x1e"
 
 #: Events about an export's end at the vendor, or about its file: looked up across runs.
 LASTING = (Event.COMPLETED, Event.FETCHED, Event.UNCHANGED)
+
+#: Values in one query.
+_AT_ONCE = 500
+
+T = TypeVar("T")
 
 metadata = MetaData()
 
@@ -126,6 +135,21 @@ members = Table(
     Column("seal", Text, nullable=False),
 )
 
+#: That the vendor is away, for all processes of the account. Earlier versions ignore this table.
+outages = Table(
+    "segments_async_outages",
+    metadata,
+    Column("what", Text, primary_key=True),  # all requests, or submits alone
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("since", Text, nullable=False),
+    Column("until", Text, nullable=False),  # when the next process may probe
+    Column("at", Text, nullable=False),
+    Column("member", Text, nullable=False),  # answered last, or to probe
+    Column("facts", Text, nullable=False),  # JSON: whether it is to probe, and the counts
+    Column("seal", Text, nullable=False),
+)
+
 #: What a run was started with. Earlier versions ignore this table.
 specs = Table(
     "segments_async_specs",
@@ -194,6 +218,11 @@ claims = Table(
 )
 
 
+def in_queries(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The values in slices that fit one query each: SQLite accepts at least 999 parameters."""
+    return batches(values, _AT_ONCE)
+
+
 def label(name: str) -> str:
     """The name of a run for people: a part's has a control character."""
     return name.removeprefix(PART)
@@ -212,10 +241,38 @@ def with_checksum(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "seal": _checksum(table, values)}
 
 
+def insert_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Insert a row with its checksum. Returns the row."""
+    row = with_checksum(table, values)
+    connection.execute(insert(table).values(row))
+    return row
+
+
+def update_row(connection: Connection, table: Table, values: Mapping[str, Any]) -> None:
+    """Write a whole row again, by its primary key."""
+    row = with_checksum(table, values)
+    own = [column == row[column.name] for column in table.primary_key]
+    connection.execute(update(table).where(*own).values(row))
+
+
 def checked(table: Table, row: Row[Any]) -> dict[str, Any]:
     """The row by its columns' names; ChecksumError if it was changed."""
     # Public in spite of its name, as the fields of a namedtuple are.
-    values = dict(row._mapping)  # pyright: ignore[reportPrivateUsage]
+    return checked_values(table, dict(row._mapping))  # pyright: ignore[reportPrivateUsage]
+
+
+def checked_of(table: Table, values: Sequence[Any]) -> dict[str, Any] | None:
+    """As :func:`checked`, for a part of a joined row: all columns of the table, in their order.
+
+    None where the join found no row of the table.
+    """
+    if all(value is None for value in values):
+        return None
+    return checked_values(table, dict(zip(table.columns.keys(), values, strict=True)))
+
+
+def checked_values(table: Table, values: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a row by their names; ChecksumError if the row was changed."""
     try:
         whole = _checksum(table, values) == values["seal"]
     except TypeError:  # SQLite stores a type with each value: JSON has no bytes
@@ -255,7 +312,7 @@ def _checksum(table: Table, values: Mapping[str, Any]) -> str:
 
 
 def format_time(at: datetime) -> str:
-    """As text of one length, in UTC: texts are ordered as the times are."""
+    """The time as text in UTC, of one length: such texts sort in the order of their times."""
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 

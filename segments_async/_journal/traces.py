@@ -7,17 +7,16 @@ minute, or of longer where no event was written.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, inspect, select
+from sqlalchemy import Connection, delete, inspect, select
 
-from segments_async._journal.tables import Malformed, checked, traces, with_checksum
+from segments_async._journal.tables import Malformed, checked, insert_row, traces
 from segments_async._sansio.pace.trace import PacePoint, trace_from_json
 
 
 def store_trace(connection: Connection, run_id: int, points: str) -> None:
     """Store the points, as JSON, in place of those that are stored."""
     connection.execute(delete(traces).where(traces.c.run_id == run_id))
-    row = with_checksum(traces, {"run_id": run_id, "points": points})
-    connection.execute(insert(traces).values(row))
+    insert_row(connection, traces, {"run_id": run_id, "points": points})
 
 
 def load_trace(connection: Connection, run_id: int) -> list[PacePoint]:

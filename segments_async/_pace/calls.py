@@ -11,9 +11,10 @@ import anyio
 import anyio.to_thread
 
 from segments_async._pace.gate import Gate
-from segments_async._pace.permits import Permit
+from segments_async._pace.permits import Mailbox, Permit, Target
 from segments_async._sansio.api.wire import NOT_NOW, ApiAnswer, ApiRequest
 from segments_async._sansio.pace.backoff import RetryQuota, full_jitter
+from segments_async._sansio.pace.scheduler import Kind, QueuedRequest
 from segments_async.errors import APIConnectionError, APIStatusError, APITimeoutError, ServerError
 
 #: How often one call is sent at most, unless its caller gave it a time.
@@ -41,7 +42,6 @@ class Calls:
         request: ApiRequest,
         read: Callable[[ApiRequest, ApiAnswer], T],
         *,
-        cap: int,
         timeout: float | None = None,
     ) -> T:
         """Send a request and read its answer.
@@ -49,7 +49,6 @@ class Calls:
         Args:
             request: one that may be repeated.
             read: makes a value of the answer, or raises.
-            cap: largest answer, in bytes.
             timeout: seconds for all attempts and for the waits before them; None for no limit.
 
         Raises:
@@ -58,7 +57,7 @@ class Calls:
         """
         permits: list[Permit] = []
         with anyio.move_on_after(timeout):
-            return await self._call(request, read, cap, permits, patient=timeout is not None)
+            return await self._call(request, read, permits, patient=timeout is not None)
         seconds = timeout or 0.0
         raise APITimeoutError(
             f"{request.method} {request.path}: no answer within {seconds:g} s, the wait for its "
@@ -73,7 +72,6 @@ class Calls:
         self,
         request: ApiRequest,
         read: Callable[[ApiRequest, ApiAnswer], T],
-        cap: int,
         permits: list[Permit],
         *,
         patient: bool,
@@ -82,9 +80,11 @@ class Calls:
         attempt = 0
         while True:
             try:
-                answer = await self._gate.call(request, after=after, cap=cap, permits=permits)
+                permit = await self._permit(after)
+                permits.append(permit)
+                answer = await self._gate.send(permit, request)
                 if len(answer.body) > DECODE_IN_THREAD:
-                    return await anyio.to_thread.run_sync(read, request, answer)
+                    return await _read_in_thread(read, request, answer)
                 value = read(request, answer)
             except (APIConnectionError, APIStatusError) as exc:
                 if not self._worth_another(exc, attempt, patient=patient):
@@ -94,6 +94,19 @@ class Calls:
             else:
                 self._quota.on_success()
                 return value
+
+    async def _permit(self, after: float) -> Permit:
+        """Wait for the turn of one request, at `after` seconds at the earliest."""
+        mailbox = Mailbox()
+        queued = QueuedRequest[Target](Kind.CALL, mailbox, max(after, anyio.current_time()))
+        self._gate.add(queued)
+        try:
+            permit: Permit = await self._gate.next(mailbox)
+        finally:
+            self._gate.cancel(queued)
+            for unspent in mailbox.items:
+                self._gate.release(unspent)
+        return permit
 
     def _worth_another(
         self, exc: APIConnectionError | APIStatusError, attempt: int, *, patient: bool
@@ -105,11 +118,20 @@ class Calls:
         if attempt + 1 >= ATTEMPTS and not patient:
             return False
         if isinstance(exc, APIStatusError) and exc.status_code in NOT_NOW:
-            return True  # not refused, only delayed; after a 429 the pacer decides until when
+            return True  # all four say "not now"; after a 429 the pacer decides when
         if isinstance(exc, APIStatusError) and exc.status_code == 500 and attempt:
             return False  # each 500 raises a ticket: one more request after the guard's pause
         passing = isinstance(exc, APIConnectionError | ServerError)
         return passing and (patient or self._quota.take())
+
+
+async def _read_in_thread(
+    read: Callable[[ApiRequest, ApiAnswer], T], request: ApiRequest, answer: ApiAnswer
+) -> T:
+    try:
+        return await anyio.to_thread.run_sync(read, request, answer)
+    except RuntimeError:  # no thread can be started; an error of `read` itself comes again
+        return read(request, answer)
 
 
 def _pause(exc: APIConnectionError | APIStatusError, attempt: int) -> float:

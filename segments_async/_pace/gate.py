@@ -16,22 +16,19 @@ random numbers and the log.
 
 from __future__ import annotations
 
-import contextlib
-import math
 import random
-from collections.abc import Generator
+import uuid
 from typing import Any
 
 import anyio
 import attrs
 
-from segments_async._http.api import SLOTS, STATUS_CAP, Api
+from segments_async._http.api import SLOTS, Api
 from segments_async._pace.leader import Leader
 from segments_async._pace.permits import Mailbox, Permit, Target
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async._sansio.pace.admission import Admission, Grant, Wait
 from segments_async._sansio.pace.backoff import TicketGuard
-from segments_async._sansio.pace.hold import Hold
 from segments_async._sansio.pace.outage import Outage
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest
@@ -88,6 +85,7 @@ class Gate:
         self.admission: Admission[Target] = Admission(
             pacer, scheduler, slots=SLOTS, timeout=api.timeout
         )
+        self.admission.member = uuid.uuid4().hex
         self.guard: TicketGuard = self.admission.guard
         self.outage: Outage = self.admission.outage
         self._leader = Leader(pacer, self._dispatch)
@@ -135,14 +133,6 @@ class Gate:
         """Exports submitted, or being submitted, that are not known to have ended."""
         return self.admission.scheduler.pending
 
-    @property
-    def hold(self) -> Hold | None:
-        """What delays requests by more than their turn; None where nothing does, and in no loop."""
-        try:
-            return self.admission.hold(anyio.current_time())
-        except anyio.NoEventLoopError:
-            return None
-
     def add(self, queued: QueuedRequest[Target]) -> None:
         """Queue a request. Its target is delivered a permit when its turn has come."""
         self.admission.scheduler.add(queued)
@@ -166,9 +156,13 @@ class Gate:
         self.admission.scheduler.not_started()
 
     def submit_judged(self, permit: Permit, *, known: bool) -> None:
-        """A submit's answer was read: whether it has an export's id, or refuses the export."""
+        """A submit's answer was read.
+
+        `known`: the answer has an export's id, or refuses the export. Otherwise it is unknown
+        whether the vendor made an export.
+        """
         self.admission.on_judged(anyio.current_time(), permit.grant, known=known)
-        self._leader.reschedule()
+        self._on_result()
 
     def on_new_pace(self) -> None:
         """The pace of this gate's pacer has changed: all its gates look again at what may go."""
@@ -179,47 +173,7 @@ class Gate:
         """Wait for the next item in the mailbox, and lead the gate meanwhile if no caller does."""
         return await self._leader.next(mailbox)
 
-    @contextlib.contextmanager
-    def mailbox(self, mailbox: Mailbox | None = None) -> Generator[Mailbox]:
-        """A mailbox whose unspent permits are released when its owner leaves, however it does."""
-        mailbox = mailbox or Mailbox()
-        try:
-            yield mailbox
-        finally:
-            for item in mailbox.items:
-                if isinstance(item, Permit):
-                    self.release(item)
-            mailbox.items.clear()
-
-    async def call(
-        self,
-        request: ApiRequest,
-        *,
-        after: float = -math.inf,
-        cap: int,
-        permits: list[Permit],
-    ) -> ApiAnswer:
-        """Send one request that belongs to no export, at `after` seconds at the earliest.
-
-        Its permit is appended to `permits`, whatever becomes of the request.
-
-        Raises:
-            APIConnectionError: no whole answer came.
-            DecodeError: the answer was larger than `cap` bytes, or compressed unasked.
-        """
-        with self.mailbox() as mailbox:
-            queued = QueuedRequest[Target](Kind.CALL, mailbox, max(after, anyio.current_time()))
-            self.add(queued)
-            try:
-                permit: Permit = await self.next(mailbox)
-            finally:
-                self.cancel(queued)
-        permits.append(permit)
-        return await self.send(permit, request, cap=cap)
-
-    async def send(
-        self, permit: Permit, request: ApiRequest, *, cap: int = STATUS_CAP
-    ) -> ApiAnswer:
+    async def send(self, permit: Permit, request: ApiRequest) -> ApiAnswer:
         """Spend a permit: send the request, and let its result delay the requests after it.
 
         A POST is shielded from cancellation. A POST that is cut off on the wire may have begun an
@@ -230,7 +184,7 @@ class Gate:
         """
         self.requests += 1
         try:
-            answer = await self._api.send(request, permit, cap=cap)
+            answer = await self._api.send(request, permit)
         except APIConnectionError as exc:
             now, chance = anyio.current_time(), random.random()
             hear_pace(self.admission.on_broken(now, permit.grant, exc, chance))
@@ -250,12 +204,18 @@ class Gate:
                 raise answer.raised
             return answer
         finally:
-            self._leader.reschedule()
+            self._on_result()
 
     def release(self, permit: Permit) -> None:
         """Give a permit back unspent. Its slot is free again; the pacer's grant is used up."""
         self.admission.on_released(anyio.current_time(), permit.grant, random.random())
         self._leader.reschedule()
+
+    def _on_result(self) -> None:
+        self._leader.reschedule()
+        wake = self.pacer.share.wake
+        if wake is not None and self.admission.news.has_news:
+            wake()
 
     def _dispatch(self, now: float) -> Wait:
         """Deliver a permit for every request that may go now."""

@@ -19,16 +19,18 @@ from segments_async._pace.permits import Mailbox
 from segments_async._sansio.pace.admission import Wait
 from segments_async._sansio.pace.pacer import Pacer
 
-#: Seconds by which a timer may be early. Without it, a clock that is a rounding error short of the
-#: time waited for would be asked again and again.
+#: Seconds before its time at which a request counts as due. A timer may fire a rounding error too
+#: early; the leader would then sleep for no time, again and again.
 TICK = 1e-6
 
-#: Seconds for which the leader may sleep for the pacer without an alarm. Hardly anything lets the
-#: next request go earlier than that, and an alarm is a tenth of what a request costs.
+#: The longest sleep, in seconds, from which nothing wakes the leader, where it waits for the pacer
+#: alone. Hardly anything lets the next request go earlier, and a sleep that others can end costs a
+#: tenth of a request's processor time.
 NAP = 0.05
 
-#: Below this a timer costs more than evenness is worth: the pacer lets the requests that became due
-#: meanwhile go together. That is two at a time at 100/s, and nothing changes below 66/s.
+#: The shortest sleep for the pacer, in seconds. A shorter one costs more processor time than even
+#: gaps between requests are worth. The requests that become due during the sleep go together: two
+#: at a time at 100 requests/s. Below 66 requests/s nothing changes.
 SHORTEST_NAP = 0.015
 
 
@@ -48,7 +50,7 @@ class Leader:
         self._leader: Mailbox | None = None
         #: Until when the leader sleeps; None while it is awake.
         self._asleep_until: float | None = None
-        #: Until when the pacer alone delays the next request; None where something else does.
+        #: When the next request may go, where the pacer alone delays it; else None.
         self._paced_until: float | None = None
         # An answer to one client may let the next request of another client of this pacer go.
         pacer.leaders.add(self)

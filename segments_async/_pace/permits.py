@@ -27,13 +27,14 @@ class Watch(Protocol):
 class Permit:
     """A slot and a grant, for one request. Spend it with `Gate.send`, or `Gate.release` it."""
 
-    __slots__ = ("_deadline", "_scope", "_until", "_watch", "grant", "may_have_left")
+    __slots__ = ("_scope", "_until", "_watch", "due", "grant", "may_have_left")
 
     def __init__(self, grant: Grant[Target]) -> None:
         self.grant: Grant[Target] = grant
         #: Whether the request may have left this process. False means that it provably didn't.
         self.may_have_left: bool = False
-        self._deadline = math.inf
+        #: When the request's time is over; inf before the request is sent.
+        self.due: float = math.inf
         self._until = math.inf
         self._scope: anyio.CancelScope | None = None
         self._watch: Watch | None = None
@@ -42,11 +43,6 @@ class Permit:
     def queued(self) -> QueuedRequest[Target]:
         return self.grant.queued
 
-    @property
-    def instead(self) -> bool:
-        """Whether a list has to be sent in place of the submit; see `Grant.instead`."""
-        return self.grant.instead
-
     def bound(self, until: float) -> None:
         """End the request at `until` at the latest: the caller that sends it was cancelled."""
         self._until = min(self._until, until)
@@ -54,29 +50,24 @@ class Permit:
 
     def scope(self, deadline: float, *, shield: bool) -> anyio.CancelScope:
         """Make the cancel scope for the request, which ends it at `deadline`."""
-        self._deadline = deadline
+        self.due = deadline
         self._scope = anyio.CancelScope(shield=shield)
         self._set_deadline()
         return self._scope
 
     def put_off(self, deadline: float) -> None:
         """Move the request's deadline: its time began later than its scope was made."""
-        self._deadline = deadline
+        self.due = deadline
         self._set_deadline()
 
-    @property
-    def due(self) -> float:
-        """When the request's time is over; inf before the request is sent."""
-        return self._deadline
-
     def watched_by(self, watch: Watch | None) -> None:
-        """Let a watch end the request when its time is over; None: its scope's own deadline."""
+        """Let the watch end the request in time. None: the deadline of its cancel scope does."""
         self._watch = watch
         self._set_deadline()
 
     def end(self) -> None:
         """End the request: its time is over."""
-        self._deadline = math.inf
+        self.due = math.inf
         if self._scope is not None:
             self._scope.cancel()
 
@@ -85,11 +76,11 @@ class Permit:
             return
         # The watch of a cancelled caller may have stopped already.
         if self._watch is None or self._until < math.inf:
-            self._scope.deadline = min(self._deadline, self._until)
+            self._scope.deadline = min(self.due, self._until)
         else:
             if self._scope.deadline < math.inf:
                 self._scope.deadline = math.inf
-            self._watch.on_due(self._deadline)
+            self._watch.on_due(self.due)
 
 
 class Mailbox:

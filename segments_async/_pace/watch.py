@@ -36,7 +36,7 @@ class RequestWatch:
     def add(self, permit: Permit) -> None:
         """Watch the permit's request from its first byte on."""
         if self._tasks is None:
-            return  # its scope's own deadline holds
+            return  # the deadline of its cancel scope ends the request
         permit.watched_by(self)
         self._permits[permit] = None
         if self._scope is None:
@@ -44,7 +44,7 @@ class RequestWatch:
             self._tasks.start_soon(self._watch, self._scope)
 
     def on_due(self, due: float, /) -> None:
-        """A request is on the wire, and its time is over at `due`."""
+        """Look again at `due`, when the time of a request on the wire is over."""
         if due < self._look_at:
             self._alarm.cancel()
 

@@ -35,6 +35,7 @@ from segments_async._sansio.jobs.decisions import (
     Submit,
     given_up,
     is_overdue,
+    left_outcome,
     on_interrupt,
     on_overdue,
     on_start,
@@ -45,11 +46,7 @@ from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import ENDS, Event, State
 from segments_async._sansio.jobs.payload import NOTHING, Payload
 from segments_async._sansio.jobs.verdict import fatal
-from segments_async.errors import (
-    JournalError,
-    NotSubmittedError,
-    SegmentsError,
-)
+from segments_async.errors import JournalError, NotSubmittedError, SegmentsError
 from segments_async.models import Export
 from segments_async.results import Completed, NotExported, Outcome, OutcomeT
 
@@ -103,12 +100,14 @@ class Engine(Generic[OutcomeT]):
         self.stats: RunStats = RunStats(
             resources.gate, len(self.jobs), known_durations(self._state.records.values())
         )
-        self._fetcher = FileFetcher(resources, request, self._state, self.stats, self._given_up)
+        self._fetcher = FileFetcher(
+            resources.files, request, self._state, self.stats, self._given_up
+        )
         self.downloads: DownloadQueue[Job] = DownloadQueue(
-            self._fetch, resources.download_slots, resources.downloads
+            self._fetch, resources.files.slots, resources.files.downloads
         )
         self.upkeep: JournalUpkeep = JournalUpkeep(
-            self._recorder, resources.gate.guard, self._submit, stop
+            self._recorder, resources.gate.guard, start.guard, self._submit, stop
         )
 
     def open(self, tasks: TaskGroup | None) -> None:
@@ -125,7 +124,7 @@ class Engine(Generic[OutcomeT]):
         The run stops following the export, and a POST that only this run wanted isn't sent.
         """
         if event is Event.ACCEPTED:
-            self.stats.add_submitted()
+            self.stats.submitted += 1
         job = self.jobs[shared.segment_id or ""]
         try:
             if job.retry is not None:
@@ -207,15 +206,11 @@ class Engine(Generic[OutcomeT]):
 
     async def _carry_out(self, job: Job, decision: Decision) -> None:
         """Record the events, then take the step. A JournalError stops the run, and isn't raised."""
-        match decision.step:
-            case Settle(outcome):
-                # Before anything is awaited: from here on no permit is delivered for the segment.
-                job.decided = outcome
-                self._unfollow(job)
-            case Submit() | RetryAt():
-                self._unfollow(job)
-            case _:
-                pass
+        # Before anything is awaited: from here on no permit is delivered for the segment.
+        if isinstance(decision.step, Settle):
+            job.decided = decision.step.outcome
+        if not isinstance(decision.step, Fetch):
+            self._unfollow(job)
         try:
             for event, payload in decision.events:
                 await self._record(job, event, payload)
@@ -266,7 +261,11 @@ class Engine(Generic[OutcomeT]):
             self._stop(exc)
             return
         job.replaced = job.replaced or isinstance(decision.step, Submit)
-        await self._carry_out(job, decision)
+        if self._recorder.durable and self._tasks is not None:
+            # In a task of its own: the next file needn't wait until this one is recorded.
+            self._tasks.start_soon(self._carry_out, job, decision)
+        else:
+            await self._carry_out(job, decision)
         if (refusal := self._fetcher.refused_links) is not None:
             await self._stop_submits(refusal)
 
@@ -305,19 +304,19 @@ class Engine(Generic[OutcomeT]):
             if job.decided is None and job.retry is not None:
                 self.retry_pending = True
                 job.decided = job.retry
-            self.settle(
-                job,
-                job.decided
-                or on_interrupt(
+            elif job.decided is None and job.shared is not None:
+                export, known = following(job.shared), self._will_be_known(job)
+                job.decided = on_interrupt(job.segment_id, export, reason=reason, known=known)
+            elif job.decided is None:
+                job.decided = left_outcome(
                     job.segment_id,
                     self._state.record(job.segment_id),
-                    None if job.shared is None else following(job.shared),
                     reason=reason,
                     run=self._start.name,
                     file_present=job.segment_id in self._start.files_present,
                     known=self._will_be_known(job),
-                ),
-            )
+                )
+            self.settle(job, job.decided)
 
     def settle(self, job: Job, outcome: Outcome) -> None:
         """Tell the segment's outcome."""
@@ -329,7 +328,7 @@ class Engine(Generic[OutcomeT]):
             self._state.release(job.segment_id)
         self.unsettled -= 1
         if isinstance(outcome, NotExported):
-            outcome = attrs.evolve(outcome, name=job.name)
+            outcome = attrs.evolve(outcome, name=job.name or outcome.name)
         self._outcomes.add(outcome, self._tasks)
         self._telemetry.on_outcome(outcome, earlier=job.retold)
         if not self.unsettled:
@@ -347,6 +346,6 @@ class Engine(Generic[OutcomeT]):
             job.shared = None
 
     async def _record(self, job: Job, event: Event, payload: Payload = NOTHING) -> State:
-        state = await self._recorder.record(job.segment_id, event, payload)
-        self.upkeep.wait_if_away()
+        state = await self._recorder.record(job.segment_id, event, payload.named(job.name))
+        self.upkeep.look_after()
         return state

@@ -6,16 +6,17 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
-from segments_async._files.fetch import fetch_file
+from segments_async._files.export_files import ExportFiles
+from segments_async._files.places import Place
 from segments_async._run.job import Job
 from segments_async._run.request import RunRequest
-from segments_async._run.start import Resources
 from segments_async._run.stats import RunStats
 from segments_async._sansio.jobs.decisions import Decision, on_expired, on_fetched
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.run_state import RunState
-from segments_async.errors import DownloadError, ExportExpiredError, SegmentsError
+from segments_async.errors import DestinationError, DownloadError, ExportExpiredError, SegmentsError
 from segments_async.models import Export
+from segments_async.results import ExportedFile
 
 logger: logging.Logger = logging.getLogger("segments_async")
 
@@ -28,7 +29,7 @@ class FileFetcher:
     """Fetches the files of one run.
 
     Args:
-        resources: what the run uses of its client.
+        files: of the client's exports.
         request: what the caller asked.
         run_state: where the run's exports stand.
         stats: where bytes are counted.
@@ -37,13 +38,13 @@ class FileFetcher:
 
     def __init__(
         self,
-        resources: Resources,
+        files: ExportFiles,
         request: RunRequest,
         run_state: RunState,
         stats: RunStats,
         given_up: Callable[[Job, SegmentsError], Decision],
     ) -> None:
-        self._resources = resources
+        self._files = files
         self._destination = request.destination
         self._options = request.options
         self._state = run_state
@@ -53,28 +54,22 @@ class FileFetcher:
 
     @property
     def refused_links(self) -> DownloadError | None:
-        """The last refusal, where the policy seems to refuse every link; None where it doesn't."""
+        """The last refusal of a link, if the policy seems to refuse every link; else None."""
         admitted = self._state.count(State.DONE) or self._stats.bytes
         refused = len(self._refusals) >= REFUSED_LINKS and not admitted
         return self._refusals[-1] if refused else None
 
     async def fetch(self, job: Job, export: Export) -> Decision:
         """Fetch the segment's file to its place. Raises nothing but a cancellation."""
-        if self._destination is None:
+        segment_id, place = job.segment_id, self._destination
+        if place is None:
             raise AssertionError("nowhere to put the file")
-        resources, segment_id = self._resources, job.segment_id
-        target = self._destination.path(segment_id)
-        fetch = partial(
-            fetch_file,
-            resources.storage,
-            export,
-            target,
-            progress=partial(self._on_bytes, job),
-            slots=resources.download_slots,
-            renew=resources.renew,
-        )
+        target = place.target(segment_id)
         try:
-            file = await resources.in_progress.fetch(target, export.export_id, fetch)
+            file = await _placed(place, segment_id, export)
+            if file is None:
+                progress = partial(self._on_bytes, job)
+                file = await self._files.fetch_in_slot(export, target, progress)
         except ExportExpiredError as exc:
             replaced, options = job.replaced, self._options
             return on_expired(segment_id, export, exc, options=options, replaced=replaced)
@@ -83,7 +78,7 @@ class FileFetcher:
                 self._refusals.append(exc)
             return self._given_up(job, exc)
         except Exception as exc:
-            # No other export is harmed by a fault that one file's link or answer brings out.
+            # A fault of ours that one file's link or answer brings out must not end the whole run.
             logger.exception("fetching the file of export %s", export.export_id)
             text = f"file of export {export.export_id}: {type(exc).__name__}"
             return self._given_up(job, DownloadError(text, reason="broken", export=export))
@@ -93,3 +88,12 @@ class FileFetcher:
     def _on_bytes(self, job: Job, size: int) -> None:
         self._stats.bytes += size - job.bytes
         job.bytes = size
+
+
+async def _placed(place: Place, segment_id: str, export: Export) -> ExportedFile | None:
+    """The file that a killed session placed; None, too, where the destination can't say."""
+    try:
+        return await place.placed(segment_id, export)
+    except DestinationError as exc:
+        logger.info("file of export %s: %s; it is fetched again", export.export_id, str(exc))
+        return None

@@ -1,4 +1,4 @@
-"""Waiting for a run's journal that is away, and checks of an idle journal."""
+"""Waiting for a run's journal that is away, its events that can wait, and checks of an idle one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from segments_async._run.job import Job
-from segments_async._run.recorder import Recorder
+from segments_async._run.recorder import GuardWriter, Recorder
+from segments_async._sansio.jobs.journal_outage import is_away
 from segments_async._sansio.pace.backoff import TicketGuard
 from segments_async.errors import JournalError
 
@@ -23,9 +24,12 @@ CHECK_JOURNAL = 30.0
 class JournalUpkeep:
     """Waits for the run's journal while it is away, and then submits the segments that waited.
 
+    And it writes the events for which no caller waits.
+
     Args:
         recorder: of the run.
         guard: the ticket guard, which other processes learn of by the journal.
+        writer: writes the guard; None where there is no journal.
         submit: submits a segment whose INTENT could not be recorded. It may raise a JournalError.
         stop: ends the run for a JournalError.
     """
@@ -34,15 +38,18 @@ class JournalUpkeep:
         self,
         recorder: Recorder,
         guard: TicketGuard,
+        writer: GuardWriter | None,
         submit: Callable[[Job], Awaitable[None]],
         stop: Callable[[JournalError], None],
     ) -> None:
         self._recorder = recorder
         self._guard = guard
+        self._writer = writer
         self._submit = submit
         self._stop = stop
         self._tasks: TaskGroup | None = None
         self._waiting = False
+        self._flushing = False
         self._jobs: list[Job] = []
         self._guard_failed = False
 
@@ -53,14 +60,21 @@ class JournalUpkeep:
     def hold(self, job: Job) -> None:
         """Submit the segment when the journal is back. It keeps no slot meanwhile."""
         self._jobs.append(job)
-        self.wait_if_away()
+        self.look_after()
 
-    def wait_if_away(self) -> None:
-        """If the journal is away, wait for it in a task, unless one waits already."""
-        away = self._recorder.away or self._jobs
-        if away and self._tasks is not None and not self._waiting:
+    def look_after(self) -> None:
+        """Start the task that is needed now, unless it is there already.
+
+        One waits for a journal that is away; the other one writes the events that wait in memory.
+        """
+        if self._tasks is None:
+            return
+        if (self._recorder.away or self._jobs) and not self._waiting:
             self._waiting = True
             self._tasks.start_soon(self._wait)
+        if not self._flushing and not self._recorder.away and self._recorder.lingers:
+            self._flushing = True
+            self._tasks.start_soon(self._flush)
 
     async def check_until(self, done: anyio.Event) -> None:
         """Now and then, while nothing is written, see that this process still holds the run."""
@@ -73,20 +87,22 @@ class JournalUpkeep:
             except JournalError as exc:
                 self._stop(exc)
                 return
-            self.wait_if_away()
+            self.look_after()
 
     async def record_guard(self) -> None:
-        """Write the ticket guard for the account's other processes, where it has changed."""
-        if self._recorder.knows_guard(self._guard):
-            self._guard_failed = False
+        """Write the ticket guard for the account's other processes, where it has changed.
+
+        While the journal is away, nothing is written: that is done once it is back.
+        """
+        if self._writer is None or self._recorder.away:
             return
         try:
-            await self._recorder.record_guard(self._guard)
+            await self._writer.record(self._guard)
         except JournalError as exc:
-            if exc.reason not in ("locked", "unavailable"):
+            if not is_away(exc):
                 self._stop(exc)
             elif not self._guard_failed:
-                # Written again after the next request. This process heeds its guard all the same.
+                # The next request tries again. This process itself waits, written or not.
                 self._guard_failed = True
                 logger.warning("other processes are not told of the vendor's 500: %s", exc)
         else:
@@ -108,4 +124,14 @@ class JournalUpkeep:
                     await self._submit(job)
                 except JournalError as exc:
                     self._stop(exc)
-        self.wait_if_away()
+        self.look_after()
+
+    async def _flush(self) -> None:
+        try:
+            await self._recorder.flush()
+        except JournalError as exc:
+            self._stop(exc)
+            return
+        finally:
+            self._flushing = False
+        self.look_after()

@@ -8,13 +8,9 @@ from typing import Generic, cast
 import anyio
 from anyio.abc import TaskGroup
 
+from segments_async._files.places import Place
 from segments_async._run.manifest import Manifest
-from segments_async.results import (
-    NotExported,
-    Outcome,
-    OutcomeT,
-    leaves_all_as_it_was,
-)
+from segments_async.results import Exported, NotExported, Outcome, OutcomeT, leaves_all_as_it_was
 
 
 class Outcomes(Generic[OutcomeT]):
@@ -27,12 +23,12 @@ class Outcomes(Generic[OutcomeT]):
 
     Args:
         run: the run's name, for the manifest.
-        manifest: the file of outcome lines; None where the run fetches no files.
+        place: where the file of outcome lines is; None where none is written.
     """
 
-    def __init__(self, run: str, manifest: Manifest | None) -> None:
+    def __init__(self, run: str, place: Place | None) -> None:
         self._run = run
-        self._manifest = manifest
+        self._manifest = None if place is None else Manifest(place)
         self._news: anyio.Event | None = None
         self.told: list[OutcomeT | NotExported] = []
         self.finished: anyio.Event = anyio.Event()
@@ -47,10 +43,15 @@ class Outcomes(Generic[OutcomeT]):
                 tasks.start_soon(self._manifest.write)
         self._wake()
 
-    async def write(self) -> None:
-        """Write the lines that are not written yet."""
+    def hurry(self) -> None:
+        """Let the task that writes lines wait for no more of them."""
         if self._manifest is not None:
-            await self._manifest.write()
+            self._manifest.hurry()
+
+    async def write(self) -> None:
+        """Write the lines that are not written yet; the last call."""
+        if self._manifest is not None:
+            await self._manifest.write(last=True)
 
     def finish(self) -> None:
         """No more outcomes follow."""
@@ -76,3 +77,11 @@ class Outcomes(Generic[OutcomeT]):
         if self._news is not None:
             self._news.set()
             self._news = None
+
+
+def field_of(outcome: Outcome) -> str:
+    """The field of `Progress` that counts the outcome."""
+    if isinstance(outcome, NotExported):
+        return "not_exported"
+    unchanged = isinstance(outcome, Exported) and outcome.source == "unchanged"
+    return "unchanged" if unchanged else "exported"

@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 from anyio.abc import TaskGroup
 
-from segments_async._run.outcomes import Outcomes
+from segments_async._run.outcomes import Outcomes, field_of
 from segments_async._run.request import RunRequest
 from segments_async._run.session import Session
 from segments_async._run.start import Resources, RunStart
 from segments_async._telemetry.guard import log
 from segments_async.errors import JournalError
-from segments_async.results import Exported, NotExported, Outcome, OutcomeT
+from segments_async.results import NotExported, Outcome, OutcomeT
 
 
 class PartOutcomes(Outcomes[OutcomeT]):
@@ -47,8 +46,12 @@ class PartOutcomes(Outcomes[OutcomeT]):
         super().add(outcome, None)
         if outcome.segment_id not in self._told:
             self._told.add(outcome.segment_id)
-            self.counts[_field(outcome)] += 1
+            self.counts[field_of(outcome)] += 1
             self._whole.add(outcome, tasks)
+
+    def hurry(self) -> None:
+        """The part's outcomes have their lines in the run's manifest."""
+        self._whole.hurry()
 
     def _drop(self, outcome: Outcome) -> None:
         if outcome.export is not None and isinstance(outcome, NotExported):
@@ -58,13 +61,6 @@ class PartOutcomes(Outcomes[OutcomeT]):
                 outcome.segment_id,
                 outcome.export.export_id,
             )
-
-
-def _field(outcome: Outcome) -> str:
-    if isinstance(outcome, NotExported):
-        return "not_exported"
-    unchanged = isinstance(outcome, Exported) and outcome.source == "unchanged"
-    return "unchanged" if unchanged else "exported"
 
 
 class PartSession(Session[OutcomeT]):
@@ -92,16 +88,6 @@ class PartSession(Session[OutcomeT]):
         super().__init__(resources, request, start, outcomes)
         self._leave_over = leave_over
         self.left_early: bool = False
-
-    @property
-    def counts(self) -> Counter[str]:
-        """How many outcomes were told, by the fields of `Progress`."""
-        return cast(PartOutcomes[OutcomeT], self.outcomes).counts
-
-    @property
-    def lost(self) -> bool:
-        """Whether another process has gone on with the part."""
-        return cast(PartOutcomes[OutcomeT], self.outcomes).lost
 
     async def _close_recorder(self, *, finished: bool) -> None:
         told = not self.engine.unsettled and self.outcomes.error is None

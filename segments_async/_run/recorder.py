@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from segments_async._journal.records import GuardRecord
+from segments_async._sansio.jobs.commits import UNAWAITED
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.payload import NOTHING, Payload
 from segments_async._sansio.jobs.run_state import RunState
@@ -77,12 +78,10 @@ class Recorder:
     """The state of a run, and the journal that keeps it.
 
     Args:
-        guard: where the ticket guard is written; None where the run has no journal.
         log: the run's log in the journal, held by this process.
     """
 
-    def __init__(self, guard: GuardWriter | None = None, log: RunLog | None = None) -> None:
-        self._guard = guard
+    def __init__(self, log: RunLog | None = None) -> None:
         self._log = log
         self.run_state: RunState = RunState() if log is None else log.run_state
 
@@ -99,6 +98,9 @@ class Recorder:
     async def record(self, segment_id: str, event: Event, payload: Payload = NOTHING) -> State:
         """Record an event, durably where there is a journal. Returns the state after it.
 
+        An event on which nothing depends is durable before the segment's next event: nothing is
+        sent and no outcome is told between the two. See `flush`.
+
         While the journal is away, the event stays in memory until the journal is back. An INTENT is
         not recorded then: the state stays NEW, and no POST may go.
 
@@ -109,6 +111,8 @@ class Recorder:
         # FETCH is of no use to a later session, which asks for the link anew: not worth a commit.
         if self._log is None or event is Event.FETCH:
             self.run_state.apply(segment_id, event, payload, at=datetime.now(UTC))
+        elif event in UNAWAITED:
+            self._log.add(segment_id, event, payload)
         else:
             with anyio.CancelScope(shield=True):
                 await self._log.record(segment_id, event, payload)
@@ -118,6 +122,25 @@ class Recorder:
     def away(self) -> bool:
         """Whether the journal can't be written for now."""
         return self._log is not None and self._log.away
+
+    @property
+    def lingers(self) -> bool:
+        """Whether events wait in memory, so that `flush` is needed."""
+        return self._log is not None and self._log.lingers
+
+    async def flush(self) -> None:
+        """Write the events that wait in memory, each once it has waited long enough.
+
+        Raises:
+            JournalError: the journal can't be written.
+        """
+        if self._log is not None:
+            await self._log.flush()
+
+    def hurry(self) -> None:
+        """The session ends: let no event wait for another one from now on."""
+        if self._log is not None:
+            self._log.hurry()
 
     @property
     def can_be_lost(self) -> bool:
@@ -157,20 +180,6 @@ class Recorder:
         """
         if self._log is not None and not self._log.away:
             await self._log.check(idle)
-
-    def knows_guard(self, guard: TicketGuard) -> bool:
-        """Whether the journal has the ticket guard as it is now, or there is no journal."""
-        return self._guard is None or self._guard.knows(guard)
-
-    async def record_guard(self, guard: TicketGuard) -> None:
-        """Write the ticket guard for the account's other processes, where it has changed.
-
-        Raises:
-            JournalError: the journal can't be written.
-        """
-        # While the journal is away, nothing is written: that is done once it is back.
-        if self._guard is not None and not self.away:
-            await self._guard.record(guard)
 
     async def finish(self) -> None:
         """Write that the run is finished. Waits for a journal that is away.

@@ -9,27 +9,25 @@ from typing import Any, TypedDict, TypeVar
 
 import attrs
 
-from segments_async._files.destination import Destination
+from segments_async._files.open_place import open_place
+from segments_async._files.places import Place
 from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec
 from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import LONGEST_ID, is_id
 from segments_async._sansio.arguments import check_positive, check_timeout, segment_id_of
-from segments_async._sansio.jobs.decisions import RunOptions
-from segments_async._sansio.jobs.record import IfLost
+from segments_async._sansio.jobs.record import IfLost, RunOptions
+from segments_async.destination import Destination
 from segments_async.errors import ConfigurationError, SegmentsError, printable
 from segments_async.models import Segment
 
 StrPath = str | os.PathLike[str]
 
 
-class BulkOptions(TypedDict, total=False):
-    """The keywords of a bulk export, for type checkers; `SegmentsClient` documents them."""
+class ExportOptions(TypedDict, total=False):
+    """The keywords of every bulk export, for type checkers; `SegmentsClient` documents them."""
 
-    journal: StrPath | None
-    run: str | None
-    shared: bool
     timeout: float | None
     export_timeout: float
     only_changed: bool
@@ -38,6 +36,14 @@ class BulkOptions(TypedDict, total=False):
     on_expired: IfLost
     expected_seconds: Mapping[str, float] | None
     overwrite: bool
+
+
+class BulkOptions(ExportOptions, total=False):
+    """The keywords of a client's bulk export."""
+
+    journal: StrPath | None
+    run: str | None
+    shared: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -57,7 +63,7 @@ class RunRequest:
     """
 
     segments: Mapping[str, Segment | None]
-    destination: Destination | None
+    destination: Place | None
     options: RunOptions
     journal: Secret | None = None
     run: str | None = None
@@ -67,26 +73,37 @@ class RunRequest:
     unusable: Mapping[str, SegmentsError] = attrs.field(factory=dict[str, SegmentsError])
 
     @property
+    def directory(self) -> str | None:
+        """The location of the files; None where only links are wanted."""
+        return None if self.destination is None else self.destination.location
+
+    @property
+    def stored_options(self) -> dict[str, Any]:
+        """The keywords that a later session, or a worker, makes the same request with."""
+        options = self.options
+        return {
+            "overwrite": self.overwrite,
+            "only_changed": self.only_changed,
+            "retry_failed": options.retry_failed,
+            "on_unknown": options.on_unknown,
+            "on_expired": options.on_expired,
+            "export_timeout": options.export_timeout,
+        }
+
+    @property
     def spec(self) -> RunSpec:
         """The part of the request that the journal stores for a later session of the run."""
-        options = self.options
+        # The specs of other runs stay as they were before there were shared runs.
+        shared = {"shared": True} if self.shared else {}
         return RunSpec(
             segments=[segment for segment in self.segments if segment not in self.unusable],
-            options={
-                "overwrite": self.overwrite,
-                "only_changed": self.only_changed,
-                "retry_failed": options.retry_failed,
-                "on_unknown": options.on_unknown,
-                "on_expired": options.on_expired,
-                "export_timeout": options.export_timeout,
-                **({"shared": True} if self.shared else {}),  # an ordinary spec is as it was
-            },
+            options=self.stored_options | shared,
         )
 
 
 def bulk_export(
     segments: Iterable[Segment | str],
-    to: StrPath | None,
+    to: StrPath | Destination | None,
     *,
     journal: StrPath | None = None,
     run: str | None = None,
@@ -120,7 +137,7 @@ def bulk_export(
     ]
     return RunRequest(
         segments=given,
-        destination=None if to is None else Destination(to, files, overwrite=overwrite),
+        destination=None if to is None else open_place(to, files, overwrite=overwrite),
         options=_checked(
             RunOptions(
                 timeout=timeout,
@@ -200,7 +217,7 @@ def unusable_id(segment_id: str) -> ConfigurationError:
 
 
 def _checked(options: RunOptions) -> RunOptions:
-    check_timeout("timeout", options.timeout)
+    check_timeout(options.timeout)
     check_positive("export_timeout", options.export_timeout)
     if options.retry_failed < 0:
         raise ConfigurationError(f"retry_failed: 0 or more, not {options.retry_failed!r}")
@@ -215,10 +232,20 @@ def _checked(options: RunOptions) -> RunOptions:
 CallableT = TypeVar("CallableT", bound=Callable[..., Any])
 
 
-def shows_bulk_options(method: CallableT) -> CallableT:
-    """Let `inspect.signature` and rendered docs show each keyword of a client's bulk method."""
-    own = inspect.signature(method)
-    keywords = inspect.signature(bulk_export).parameters.values()
-    parameters = [own.parameters["self"], *keywords]
-    setattr(method, "__signature__", own.replace(parameters=parameters))  # noqa: B010 - unknown to types
-    return method
+def shows_options(options: Any) -> Callable[[CallableT], CallableT]:
+    """Let `inspect.signature` and rendered docs show each of these keywords for `**options`.
+
+    Args:
+        options: `ExportOptions` or `BulkOptions`.
+    """
+
+    def decorate(function: CallableT) -> CallableT:
+        own = inspect.signature(function)
+        named = [one for one in own.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        keywords = inspect.signature(bulk_export).parameters
+        named += [one for name, one in keywords.items() if name in options.__annotations__]
+        shown = own.replace(parameters=named)
+        setattr(function, "__signature__", shown)  # noqa: B010 - unknown to types
+        return function
+
+    return decorate

@@ -8,35 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import math
-import stat
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 import attrs
 
-from segments_async._exports.followers import CallFollower
 from segments_async._exports.registry import ExportRegistry
 from segments_async._exports.requests import ExportRequests
-from segments_async._exports.shared_export import SharedExport
-from segments_async._files.in_progress import InProgressDownloads
-from segments_async._files.refusals import Renew
-from segments_async._http.storage import Storage
+from segments_async._files.export_files import ExportFiles
+from segments_async._files.places import Place
 from segments_async._pace.gate import Gate
+from segments_async._pace.sharing import read_news
 from segments_async._run.recorder import GuardWriter, Recorder
 from segments_async._run.request import RunRequest
 from segments_async._sansio.api.credentials import parse_base_url
 from segments_async._sansio.files.naming import is_in
+from segments_async._sansio.jobs.exports import is_unchanged
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
-from segments_async._sansio.jobs.unchanged import is_unchanged
 from segments_async._sansio.pace.backoff import LONGEST_GUARD, TicketGuard
 from segments_async._sansio.pace.hold import Hold, heaviest
 from segments_async.errors import JournalError, SegmentsError
-from segments_async.models import Export, Segment
+from segments_async.models import Segment
 from segments_async.results import ExportedFile, Held, HeldReason
 
 if TYPE_CHECKING:
@@ -54,11 +49,7 @@ class Resources:
         gate: through which requests go.
         registry: of shared exports.
         requests: sends their requests.
-        storage: where files are fetched from.
-        in_progress: downloads that others may share.
-        download_slots: for connections to storage, of the whole client.
-        downloads: files that one run fetches at once.
-        renew: gives an export with a fresh link.
+        files: fetches the files of exports.
     """
 
     check: Callable[[], None]
@@ -66,46 +57,33 @@ class Resources:
     gate: Gate
     registry: ExportRegistry
     requests: ExportRequests
-    storage: Storage
-    in_progress: InProgressDownloads
-    download_slots: anyio.Semaphore
-    downloads: int
-    renew: Renew
-
-    async def wait(
-        self,
-        follower: CallFollower,
-        join: Callable[[], SharedExport],
-        until: Callable[[SharedExport], bool] = lambda shared: shared.ended,
-    ) -> Export:
-        """Follow an export for a single call; see `CallFollower.wait`."""
-        return await follower.wait(self.gate, self.registry, self.requests, join, until)
+    files: ExportFiles
 
     def held(
         self,
+        places: Mapping[str, int],
         *,
-        waiting: bool = True,
-        pending: bool = True,
-        fetching: bool,
         journal_away: bool = False,
+        place: Place | None = None,
     ) -> Held | None:
         """What delays the requests or downloads by more than their turn; None where nothing does.
 
         Args:
-            fetching: whether the asker has files that are not in place yet.
-            waiting: whether it has exports that are not submitted yet.
-            pending: whether it has exports that the vendor works on.
-            journal_away: whether its journal can't be written.
+            places: how many of the asker's exports are ``waiting``, ``pending`` and ``fetching``.
+            journal_away: whether the asker's journal can't be written.
+            place: where the asker's files go.
         """
-        api = self.gate.hold if waiting or pending else None
-        if api is not None and api.reason is HeldReason.JOB_CAP and not waiting:
-            api = None
-        journal = Hold(HeldReason.JOURNAL_AWAY, math.inf) if journal_away else None
-        if not fetching and api is None and journal is None:
-            return None
-        now = anyio.current_time()
-        storage = self.storage.hold(now) if fetching else None
-        hold = heaviest([api, storage, journal])
+        try:
+            now = anyio.current_time()
+        except anyio.NoEventLoopError:
+            return None  # outside of any loop nothing is under way
+        hold = heaviest(
+            self.gate.admission.hold(now),
+            self.files.hold(now),
+            None if place is None else place.hold(now),
+            Hold(HeldReason.JOURNAL_AWAY, math.inf) if journal_away else None,
+            places=places,
+        )
         return None if hold is None else hold.told(now, datetime.now(UTC))
 
 
@@ -121,7 +99,7 @@ class RunStart:
         files_present: segments whose files, as far as the records have files, are in their place.
         durations: seconds that the segments' last exports took, by segment id.
         journal: by which the account's processes share its limit; None where there is none.
-        is_part: whether it is a part of a shared run.
+        guard: writes the ticket guard into the journal; None where there is none.
     """
 
     name: str
@@ -131,7 +109,7 @@ class RunStart:
     files_present: Collection[str] = ()
     durations: Mapping[str, float] = attrs.field(factory=dict[str, float])
     journal: SqlJournal | None = None
-    is_part: bool = False
+    guard: GuardWriter | None = None
 
 
 async def start_run(resources: Resources, request: RunRequest) -> RunStart:
@@ -150,13 +128,14 @@ async def start_run(resources: Resources, request: RunRequest) -> RunStart:
     from segments_async._journal.sql import SqlJournal
 
     journal = await SqlJournal.open(request.journal, account=resources.account)
-    directory = None if request.destination is None else str(request.destination.directory)
     log = await journal.open_run(
-        destination=directory, name=request.run, now_name=now_name, spec=request.spec
+        destination=request.directory, name=request.run, now_name=now_name, spec=request.spec
     )
     try:
-        await restore_guard(journal, resources.gate.guard)
-        return await start_with(journal, log, request, GuardWriter(journal))
+        guard = GuardWriter(journal)
+        if await read_news(resources.gate, journal):
+            guard.on_read(resources.gate.guard)
+        return await start_with(journal, log, request, guard)
     except BaseException:
         with anyio.CancelScope(shield=True):
             await log.aclose()
@@ -178,33 +157,37 @@ async def start_with(
         ConfigurationError: a directory that can't be written.
         JournalError: the journal is damaged...
     """
-    directory = None if request.destination is None else str(request.destination.directory)
+    directory = request.directory
     # Only of the segments that may be submitted: two look-ups for each of 200 000 segments take
     # half a minute.
-    ids = [i for i in request.segments if _may_be_submitted(log.records.get(i))]
+    records = log.run_state.records
+    ids = [i for i in request.segments if _may_be_submitted(records.get(i))]
     files = await journal.ask(lambda database: database.last_files(ids, directory))
-    known = {i: record.file for i, record in log.records.items() if record.file}
+    known = {i: record.file for i, record in records.items() if record.file}
     _check_places([*files.values(), *known.values()], directory, journal.location)
-    present = await anyio.to_thread.run_sync(_in_place, known)
-    unchanged = {}
-    if request.only_changed:
-        unchanged = await anyio.to_thread.run_sync(unchanged_files, request.segments, files)
+    place = request.destination
+    present, unchanged = {}, {}
+    if place is not None:
+        present = await place.present(known)
+    if place is not None and request.only_changed:
+        unchanged = await unchanged_files(place, request.segments, files)
     own = {file.location for file in [*files.values(), *known.values()]}
     return RunStart(
         name=log.name,
-        recorder=Recorder(guard, log),
+        recorder=Recorder(log),
         obstacles=await _obstacles(request, own),
         unchanged=unchanged,
         files_present=present.keys(),
         durations=await journal.ask(lambda database: database.durations(ids)),
         journal=journal,
+        guard=guard,
     )
 
 
 async def _obstacles(request: RunRequest, own: Collection[str]) -> Mapping[str, SegmentsError]:
     if request.destination is None:
         return request.unusable
-    in_the_way = await anyio.to_thread.run_sync(request.destination.prepare, own)
+    in_the_way = await request.destination.obstacles(own)
     return {**in_the_way, **request.unusable}
 
 
@@ -251,27 +234,15 @@ def _check_places(files: Iterable[ExportedFile], directory: str | None, journal:
             )
 
 
-def _in_place(files: Mapping[str, ExportedFile]) -> dict[str, ExportedFile]:
-    return {segment_id: file for segment_id, file in files.items() if _is_there(file)}
-
-
-def _is_there(file: ExportedFile) -> bool:
-    """Whether a file of the recorded size is in its place. A symbolic link isn't followed."""
-    try:
-        found = Path(file.location).lstat()
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISREG(found.st_mode) and found.st_size == file.size
-
-
-def unchanged_files(
-    segments: Mapping[str, Segment | None], files: Mapping[str, ExportedFile]
+async def unchanged_files(
+    place: Place, segments: Mapping[str, Segment | None], files: Mapping[str, ExportedFile]
 ) -> dict[str, ExportedFile]:
-    """The last files that are still right, and in place. For worker threads."""
-    return {
-        segment_id: file
-        for segment_id, file in files.items()
-        if (segment := segments.get(segment_id)) is not None
-        and is_unchanged(segment, file.export.segment)
-        and _is_there(file)
-    }
+    """The last files that are still right, and in place."""
+    return await place.present(
+        {
+            segment_id: file
+            for segment_id, file in files.items()
+            if (segment := segments.get(segment_id)) is not None
+            and is_unchanged(segment, file.export.segment)
+        }
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from itertools import islice
 
 from segments_async._pace.gate import Gate
@@ -16,9 +15,10 @@ from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.run_state import RunState
 from segments_async.results import Held, Progress
 
-#: Durations of the exports that ended last, from which the next durations are estimated.
+#: The number of durations that are kept, of the exports that ended last.
 _DURATIONS_KEPT = 500
-#: An estimate is worth a millisecond of work twice a second, and not for each look at a progress.
+#: An estimate takes a millisecond. So it is made at most once in so many seconds, however often a
+#: caller looks at the progress.
 _SECONDS_AN_ESTIMATE = 0.5
 _AFTER_THE_VENDOR = frozenset({State.COMPLETE, State.FETCHING, State.DONE})
 
@@ -34,8 +34,7 @@ class RunStats:
     Attributes:
         internal_errors_before: answers of 500 to this client before the run began.
         bytes: of files, fetched so far.
-        started_at: aware, UTC.
-        ended_at: aware, UTC; `started_at` while the run goes on.
+        submitted: POSTs that were accepted.
     """
 
     def __init__(self, gate: Gate, total: int, durations: Iterable[float] = ()) -> None:
@@ -45,27 +44,16 @@ class RunStats:
         self._throttled_before = gate.throttled
         self.internal_errors_before: int = gate.guard.internal_errors
         self._durations: deque[float] = deque(durations, maxlen=_DURATIONS_KEPT)
-        self._submitted = 0
+        self.submitted: int = 0
         self._estimate: float | None = None
         self._estimate_until = -math.inf
         self._ended = 0
         self.bytes: int = 0
-        self.started_at: datetime = datetime.now(UTC)
-        self.ended_at: datetime = self.started_at
 
     @property
     def internal_errors(self) -> int:
         """Answers of 500 since the run began."""
         return self._gate.guard.internal_errors - self.internal_errors_before
-
-    @property
-    def submitted(self) -> int:
-        """POSTs that were accepted."""
-        return self._submitted
-
-    def add_submitted(self) -> None:
-        """A POST was accepted."""
-        self._submitted += 1
 
     def add_ended(self, seconds: float | None) -> None:
         """An export is complete; it took so many seconds at the vendor, if its times tell."""
@@ -83,21 +71,16 @@ class RunStats:
         fetch_seconds: float,
     ) -> Progress:
         """The run's progress at `now`; the arguments are as in :func:`eta_seconds`."""
-        count = run_state.count
-        exported, unchanged = count(State.DONE), count(State.UNCHANGED)
-        fetching = count(State.COMPLETE, State.FETCHING)
-        not_added = self._total - run_state.added
-        waiting, pending = not_added + count(State.NEW, State.INTENT), count(State.SUBMITTED)
+        exported, unchanged = run_state.count(State.DONE), run_state.count(State.UNCHANGED)
+        places = run_state.places(self._total)
         requests = self._gate.requests - self._requests_before
-        unfinished = waiting + pending + fetching
+        unfinished = sum(places.values())
         if not unfinished or now >= self._estimate_until:
             self._estimate_until = now + _SECONDS_AN_ESTIMATE
             self._estimate = eta_seconds(
-                waiting=waiting,
-                pending=pending,
-                fetching=fetching,
+                **places,
                 rate=self._gate.rate,
-                polls=max(0, requests - self._submitted),
+                polls=max(0, requests - self.submitted),
                 ended=self._ended,
                 durations=self._durations,
                 running=running(),
@@ -105,9 +88,7 @@ class RunStats:
             )
         return Progress(
             total=self._total,
-            waiting=waiting,
-            pending=pending,
-            fetching=fetching,
+            **places,
             exported=exported,
             unchanged=unchanged,
             not_exported=self._total - unfinished - exported - unchanged,
@@ -117,11 +98,12 @@ class RunStats:
             rate=self._gate.rate,
             oldest_link_age=oldest_link_age,
             eta_seconds=self._estimate,
+            held=None,
         )
 
 
 def known_durations(records: Iterable[ExportRecord]) -> list[float]:
-    """Seconds that exports with these records took at the vendor, of as many as are kept."""
+    """Seconds that exports took at the vendor: the first `_DURATIONS_KEPT` of these records."""
     exports = (record.export for record in records if record.state in _AFTER_THE_VENDOR)
     taken = (seconds_taken(export) for export in exports if export is not None)
     return list(islice((one for one in taken if one is not None), _DURATIONS_KEPT))

@@ -1,13 +1,14 @@
-"""What a run tells those who listen: its exports' changes and ends, its own beginning and end."""
+"""The listeners of a run, and the log lines of the run's own beginning and end."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import anyio
 
-from segments_async._sansio.jobs.lifecycle import State
+from segments_async._run.run_session import RunSession
 from segments_async._sansio.jobs.record import ExportRecord, LogEntry
 from segments_async._sansio.jobs.run_state import RunState
 from segments_async._telemetry.guard import log
@@ -15,8 +16,6 @@ from segments_async._telemetry.listener import End, Listeners, Operation
 from segments_async._telemetry.log_lines import LogLines
 from segments_async._telemetry.otel import current_metrics, open_telemetry
 from segments_async.results import Outcome, Progress
-
-logger: logging.Logger = logging.getLogger("segments_async")
 
 #: Seconds between two looks at what holds a run, while metrics are in use.
 LOOK = 1.0
@@ -29,53 +28,39 @@ class RunTelemetry:
         run: the run's name.
         run_state: where its exports stand.
         total: segments of the run.
-        is_part: whether it is a part of a shared run, whose own session logs begin and end.
 
     Attributes:
         oldest_file: as in `metrics.Live`; looked at every second.
     """
 
-    def __init__(self, run: str, run_state: RunState, total: int, *, is_part: bool = False) -> None:
-        self._run = run
-        self._is_part = is_part
+    def __init__(self, run: str, run_state: RunState, total: int) -> None:
         self._state = run_state
         self._total = total
         self.oldest_file: float | None = None
         self._metrics = current_metrics()
         spans = open_telemetry(Operation.EXPORT, self._metrics, run=run)
-        lines = LogLines(run)
-        self._listeners = Listeners([lines] if spans is None else [lines, spans])
+        self._listeners = Listeners(LogLines(run), spans)
         run_state.listener = self._on_change
 
     def places(self) -> Iterable[tuple[str, int]]:
         """How many exports are where; see `metrics.Live`."""
-        count = self._state.count
-        waiting = self._total - self._state.added + count(State.NEW, State.INTENT)
-        return (
-            ("waiting", waiting),
-            ("pending", count(State.SUBMITTED)),
-            ("fetching", count(State.COMPLETE, State.FETCHING)),
-        )
+        return self._state.places(self._total).items()
 
     def began(self) -> None:
         """The run begins. `ended` has to follow."""
         if self._metrics is not None:
             self._metrics.begin(self)
-        if not self._is_part:
-            log_began(self._run, self._total)
 
     def on_outcome(self, outcome: Outcome, *, earlier: bool) -> None:
         """A segment's outcome is told. `earlier`: an earlier session of the run told it already."""
         submitted_at = self._state.record(outcome.segment_id).submitted_at
         self._listeners.on_end(End.of(outcome, submitted_at, earlier=earlier))
 
-    def ended(self, progress: Progress, seconds: float, error: BaseException | None) -> None:
-        """The run has ended; `error`: by what, other than its caller."""
+    def ended(self) -> None:
+        """The run has ended."""
         if self._metrics is not None:
             self._metrics.end(self)
         self._listeners.on_closed()
-        if not self._is_part:
-            log_ended(self._run, progress, seconds, error)
 
     async def look(self, done: anyio.Event, progress: Callable[[], Progress]) -> None:
         """While the run goes on, tell the metrics every second what holds it."""
@@ -99,21 +84,27 @@ class RunTelemetry:
         )
 
 
-def log_began(run: str, total: int) -> None:
-    """Log that this process has begun to work at a run."""
-    if logger.isEnabledFor(logging.INFO):
-        fields = {
-            "segments_event": "run_began",
-            "segments_run": run,
-            "segments_total": total,
-        }
-        log(logging.INFO, "Run %s begins: %d segments.", run, total, extra=fields)
+async def run_logged(session: RunSession[Any], total: int) -> None:
+    """Run a session to its end, between a log line of its begin and one of its end.
+
+    Args:
+        session: of a whole run, or of a batch.
+        total: segments of the session.
+    """
+    _log_began(session.name, total)
+    try:
+        await session.run()
+    finally:
+        seconds = (session.ended_at - session.started_at).total_seconds()
+        _log_ended(session.name, session.view.progress(), seconds, session.outcomes.error)
 
 
-def log_ended(run: str, progress: Progress, seconds: float, error: BaseException | None) -> None:
-    """Log that this process has ended its work at a run; `error`: by what."""
-    if not logger.isEnabledFor(logging.INFO):
-        return
+def _log_began(run: str, total: int) -> None:
+    fields = {"segments_event": "run_began", "segments_run": run, "segments_total": total}
+    log(logging.INFO, "Run %s begins: %d segments.", run, total, extra=fields)
+
+
+def _log_ended(run: str, progress: Progress, seconds: float, error: BaseException | None) -> None:
     fields: dict[str, object] = {
         "segments_event": "run_ended",
         "segments_run": run,

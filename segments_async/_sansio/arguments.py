@@ -15,10 +15,10 @@ def check_positive(name: str, value: float) -> None:
         raise ConfigurationError(f"{name}: above zero, not {value!r}")
 
 
-def check_timeout(name: str, value: float | None) -> None:
+def check_timeout(timeout: float | None) -> None:
     """Refuse seconds that aren't above zero; None means no limit."""
-    if value is not None:
-        check_positive(name, value)
+    if timeout is not None:
+        check_positive("timeout", timeout)
 
 
 def check_at_least_one(name: str, value: int) -> None:

@@ -44,7 +44,7 @@ def ask(
         return call(*args, **options)
     except Exception as exc:  # noqa: BLE001 - a caller's provider may raise anything
         _left_alone[id(provider)] = provider
-        # Without the error's text: that may be anything.
+        # The class alone: the error's text may be anything.
         log(
             logging.WARNING,
             "%s raised %s, and is told nothing more; the exports go on",
@@ -61,7 +61,7 @@ def log(
     extra: Mapping[str, object] | None = None,
     exc_info: BaseException | None = None,
 ) -> None:
-    """Write a line. A handler or filter that raises is told of on stderr, and the caller goes on.
+    """Write a line. If a handler or filter raises, stderr says so, and the caller goes on.
 
     logging's own handlers never raise. One of the caller's may, and its error would come out of the
     line that logs.

@@ -1,4 +1,4 @@
-"""The interface of everything that hears what becomes of exports, and a group of such listeners.
+"""The interface of listeners to the changes and ends of exports, and the group of one run.
 
 A bulk run, and each single call, has one `Listeners`. It hears of each export from the one place
 that changes the export's state: `RunState.apply` for a run, `CallState.apply` for a call. An export
@@ -11,7 +11,7 @@ may be called in another caller's task (see `_run/recorder.py`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
@@ -72,7 +72,7 @@ class End:
 
     @classmethod
     def of(cls, outcome: Outcome, submitted_at: datetime | None, *, earlier: bool) -> End:
-        """The end that an outcome of a run tells."""
+        """The end of an export, from its outcome in a run."""
         export = outcome.export
         kind, resumable = OutcomeKind.COMPLETED, False
         error: SegmentsError | None = None
@@ -130,12 +130,15 @@ class Listeners:
 
     A fault of a listener (of an exporter, of a handler) never ends an export: such a listener is
     told nothing more.
+
+    Args:
+        *listeners: None for one that there is not.
     """
 
     __slots__ = ("_all",)
 
-    def __init__(self, all_: Iterable[Listener]) -> None:
-        self._all = tuple(all_)
+    def __init__(self, *listeners: Listener | None) -> None:
+        self._all = tuple(one for one in listeners if one is not None)
 
     def on_change(
         self,
@@ -145,11 +148,7 @@ class Listeners:
         before: State,
         state: State,
     ) -> None:
-        for listener in self._all:
-            try:
-                listener.on_change(segment_id, export_id, event, before, state)
-            except Exception as exc:  # noqa: BLE001 - a caller's provider or handler may raise anything
-                self._drop(listener, exc)
+        self._tell(lambda listener: listener.on_change(segment_id, export_id, event, before, state))
 
     def on_end(self, end: End) -> None:
         self._tell(lambda listener: listener.on_end(end))
@@ -161,12 +160,12 @@ class Listeners:
         for listener in self._all:
             try:
                 tell(listener)
-            except Exception as exc:  # noqa: BLE001 - as above
+            except Exception as exc:  # noqa: BLE001 - a caller's provider or handler may raise anything
                 self._drop(listener, exc)
 
     def _drop(self, listener: Listener, exc: Exception) -> None:
         self._all = tuple(one for one in self._all if one is not listener)
-        # Without its text: that may be anything.
+        # The class alone: the error's text may be anything.
         log(
             logging.WARNING,
             "%s raised %s, and hears of no more exports; the exports go on",

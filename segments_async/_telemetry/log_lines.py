@@ -58,8 +58,8 @@ class LogLines:
         before: State,
         state: State,
     ) -> None:
-        """A line at DEBUG; before it the counts that are due."""
-        # Single calls may be hours apart. Without this their counts would wait for a call's end.
+        """Log the change at DEBUG, after the counts that are due."""
+        # Counts must not wait for the next end: single calls may end hours apart.
         if self._limit.has_untold:
             self._log_due()
         if not logger.isEnabledFor(logging.DEBUG):
@@ -73,7 +73,7 @@ class LogLines:
         log(logging.DEBUG, f"%s: {text}.", *arguments, extra=fields)
 
     def on_end(self, end: End) -> None:
-        """A line at INFO, within limits; at DEBUG for what an earlier session has logged."""
+        """Log the end at INFO, within limits; at DEBUG where an earlier session has logged it."""
         if end.kind is OutcomeKind.REQUESTED:
             return
         level = logging.DEBUG if end.earlier else logging.INFO
@@ -89,7 +89,7 @@ class LogLines:
             self._log_end(level, end)
 
     def on_closed(self) -> None:
-        """Nothing more follows: the counts of the rest."""
+        """The run has ended: log the counts of the lines that the limits left out."""
         self._log_due(closing=True)
 
     def _log_due(self, *, closing: bool = False) -> None:
@@ -110,8 +110,8 @@ class LogLines:
             }
             if isinstance(end.error, DownloadError):
                 fields["segments_reason"] = end.error.reason
-            told = message if (end.segment_id or "") in message else f"{name}: {message}"
-            log(level, "Not exported: %s", told, extra=fields)
+            line = message if (end.segment_id or "") in message else f"{name}: {message}"
+            log(level, "Not exported: %s", line, extra=fields)
         elif end.file is not None:
             file = end.file
             fields |= {"segments_file": file.location, "segments_bytes": file.size}

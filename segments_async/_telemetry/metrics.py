@@ -32,7 +32,10 @@ class Live(Protocol):
 
     @property
     def oldest_file(self) -> float | None:
-        """Seconds since the oldest file was made that isn't in its place; None without one."""
+        """The age of the oldest file that isn't in its place, in seconds; None without such a file.
+
+        A file's age counts from its making at the vendor.
+        """
         ...
 
     def places(self) -> Iterable[tuple[str, int]]:
@@ -40,10 +43,10 @@ class Live(Protocol):
         ...
 
 
-#: The attributes that a total is of, as pairs.
+#: The attributes of one total, as pairs of name and value.
 _Key = tuple[tuple[str, str], ...]
 
-#: The total of bytes, which has no attributes.
+#: The key of the total of bytes, which has no attributes.
 _BYTES: _Key = ()
 
 
@@ -137,7 +140,7 @@ class Metrics:
             ask(self.provider, self._duration.record, seconds, attributes)
 
     def on_file(self, end: End) -> None:
-        """A file was fetched, where the end tells of one."""
+        """Count the bytes of the fetched file, if the end has one."""
         if end.kind is OutcomeKind.EXPORTED and end.file is not None:
             self._add(_BYTES, end.file.size)
 
@@ -147,7 +150,7 @@ class Metrics:
         self._lock, self._live, self._totals = threading.Lock(), {}, Counter()
 
     def _add(self, key: _Key, count: int) -> None:
-        """Count something, to be read when it is exported.
+        """Add to a total, which the exporter reads later.
 
         An SDK's counter takes ten times as long, and each export would have several.
         """
@@ -179,7 +182,7 @@ class Metrics:
 
 
 def outcome_attributes(end: End) -> dict[str, str]:
-    """The outcome, and the class of the error: as many values as this library has classes."""
+    """The outcome's kind, and the class of its error: few values, all of this library's."""
     attributes = {"segments.outcome": end.kind.value}
     if end.error is not None:
         attributes["error.type"] = type(end.error).__qualname__
@@ -194,34 +197,30 @@ def scope_version() -> str | None:
         return None
 
 
-class _Made:
-    """The instruments that were made, by the ids of their providers, which are kept with them."""
-
-    def __init__(self) -> None:
-        self.by_provider: dict[int, Metrics] = {}
-        self.lock: threading.Lock = threading.Lock()
-
-
-_made = _Made()
+#: The instruments that were made, by the ids of their providers. Each has its provider, so that no
+#: other object gets the provider's id.
+_made: dict[int, Metrics] = {}
+_making = threading.Lock()
 
 
 def metrics_of(provider: MeterProvider) -> Metrics | None:
     """The instruments of a provider, made at the first call; None where the provider raises."""
-    if (found := _made.by_provider.get(id(provider))) is not None:
+    if (found := _made.get(id(provider))) is not None:
         return found
     # Clients in several threads may begin at once. Instruments made twice would count apart.
-    with _made.lock:
-        found = _made.by_provider.get(id(provider))
+    with _making:
+        found = _made.get(id(provider))
         if found is None and (made := ask(provider, Metrics, provider)) is not None:
-            found = _made.by_provider[id(provider)] = made
+            found = _made[id(provider)] = made
     return found
 
 
 def _forget_parents_runs() -> None:
     """In a forked child: the runs and calls that go on are the parent's."""
+    global _making
     # Another thread of the parent may have held the lock when the process was forked.
-    _made.lock = threading.Lock()
-    for metrics in _made.by_provider.values():
+    _making = threading.Lock()
+    for metrics in _made.values():
         metrics.forget()
 
 

@@ -1,6 +1,6 @@
 """Whether OpenTelemetry is in use, and the listener that makes its spans and metrics.
 
-Nothing of OpenTelemetry is imported here. A provider can only be in use where somebody has imported
+Nothing of OpenTelemetry is imported here. A provider can only be in use if the program has imported
 OpenTelemetry's API: then its modules are loaded, and asking them costs a look-up. Without a
 provider the API has proxies that do nothing, and there is no listener.
 """

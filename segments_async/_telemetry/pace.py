@@ -1,4 +1,4 @@
-"""Changes of the pace: a line in the log for each, and the count of answers of 429."""
+"""Hears every change of the pace, such as a 429: logs a line, and counts the answers of 429."""
 
 from __future__ import annotations
 

@@ -74,11 +74,11 @@ class Times:
 
 
 class ExportSpans:
-    """Makes the spans of one run or call, and tells the metrics.
+    """Makes the spans of one run or call, and feeds the metrics.
 
     Args:
         provider: of tracers; None makes no spans.
-        metrics: None tells none.
+        metrics: the instruments; None where no meter provider is in use.
         operation: what the caller asked for.
         run: the run's name; None for a call.
     """
@@ -168,7 +168,7 @@ class ExportSpans:
         self._times.clear()
 
     def _key(self, segment_id: str | None) -> str | None:
-        # Of a call, an answer may tell the segment's id later.
+        # A call may learn the segment's id from a later answer.
         return None if self._run is None else segment_id
 
     def _make_spans(
@@ -194,33 +194,28 @@ class ExportSpans:
         self, tracer: Tracer, span: Span, end: End, times: Times, clock: _Clock
     ) -> None:
         inside = trace.set_span_in_context(span, Context())
+
+        def make(name: str, step: tuple[float, float], error: str | None, size: int | None) -> None:
+            began, ended = map(clock.at, step)
+            made = tracer.start_span(name, inside, SpanKind.INTERNAL, None, None, began)
+            if size is not None:
+                made.set_attribute("segments.file.size", size)
+            if error is not None:
+                made.set_attribute("error.type", error)
+                made.set_status(Status(StatusCode.ERROR))
+            made.end(ended)
+
         if times.submit is not None:
             result = times.submit_result or Event.ACCEPTED
-            step = tracer.start_span(
-                "segments.submit",
-                inside,
-                SpanKind.INTERNAL,
-                None,
-                None,
-                clock.at(times.submit[0]),
-            )
-            if result is not Event.ACCEPTED:
-                step.set_attribute("error.type", result.value)
-                step.set_status(Status(StatusCode.ERROR))
-            step.end(clock.at(times.submit[1]))
+            refused = None if result is Event.ACCEPTED else result.value
+            make("segments.submit", times.submit, refused, None)
         fetch = times.fetch
         if fetch is None and times.fetch_began is not None:
-            fetch = (times.fetch_began, clock.now)  # cut off
+            fetch = (times.fetch_began, clock.now)  # the fetch was cut off by the export's end
         if fetch is not None:
-            step = tracer.start_span(
-                "segments.fetch", inside, SpanKind.INTERNAL, None, None, clock.at(fetch[0])
-            )
-            if end.file is not None:
-                step.set_attribute("segments.file.size", end.file.size)
-            if end.error is not None:
-                step.set_attribute("error.type", type(end.error).__qualname__)
-                step.set_status(Status(StatusCode.ERROR))
-            step.end(clock.at(fetch[1]))
+            error = None if end.error is None else type(end.error).__qualname__
+            size = None if end.file is None else end.file.size
+            make("segments.fetch", fetch, error, size)
 
     def _attributes(self, end: End) -> dict[str, str | int | bool]:
         attributes: dict[str, str | int | bool] = {**outcome_attributes(end)}

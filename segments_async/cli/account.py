@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from getpass import getpass
 from pathlib import Path
@@ -54,30 +54,30 @@ class Account:
         )
 
 
-def from_environment(environment: Mapping[str, str] = os.environ) -> Account:
+def from_environment() -> Account:
     """The account that the environment names. In a terminal a missing credential is asked for.
 
     Raises:
         UsageError: a credential is missing, and stdin is no terminal.
     """
     return Account(
-        _given(environment, API_KEY, "API key"),
-        _given(environment, ACCESS_TOKEN, "Access token"),
-        environment.get(BASE_URL) or None,
+        _given(API_KEY, "API key"),
+        _given(ACCESS_TOKEN, "Access token"),
+        os.environ.get(BASE_URL) or None,
     )
 
 
-def without_token(environment: Mapping[str, str] = os.environ) -> Account:
+def without_token() -> Account:
     """The account that the environment names, for its journal alone: no access token is needed.
 
     Raises:
         UsageError: the API key is missing, and stdin is no terminal.
     """
-    return Account(_given(environment, API_KEY, "API key"), "", environment.get(BASE_URL) or None)
+    return Account(_given(API_KEY, "API key"), "", os.environ.get(BASE_URL) or None)
 
 
-def _given(environment: Mapping[str, str], variable: str, what: str) -> str:
-    if value := environment.get(variable):
+def _given(variable: str, what: str) -> str:
+    if value := os.environ.get(variable):
         return value
     if sys.stdin is None or not sys.stdin.isatty():
         raise UsageError(

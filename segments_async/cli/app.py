@@ -1,4 +1,4 @@
-"""The commands: their names, arguments and help."""
+"""The commands: their names, options and help. `arguments` has the options of several commands."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from segments_async.cli.arguments import (
     DESTINATION,
     SELECTION,
     CommonOptions,
-    Days,
     Hosts,
     Names,
     Pace,
     Port,
     RunOptions,
+    RunsOptions,
     SandboxOptions,
+    Workers,
 )
+from segments_async.cli.destination import To, place_of_file, place_of_files
 from segments_async.cli.exit_codes import UsageError, finish
-from segments_async.cli.export import ExportCommand, ExportRequest
+from segments_async.cli.export import ExportCommand
 from segments_async.cli.journal import place
+from segments_async.cli.request import ExportRequest
 from segments_async.cli.selection import Selection
 
 PROGRAM = "segments-async"
@@ -87,10 +90,10 @@ def _command(
     return register
 
 
-_COMMON = CommonOptions()
-_PACE = Pace()
-_RUN_OPTIONS = RunOptions()
+_COMMON, _PACE, _RUN_OPTIONS = CommonOptions(), Pace(), RunOptions()
+_RUNS_OPTIONS = RunsOptions()
 _HOSTS = Hosts()
+_WORKERS = Workers()
 _SANDBOX_OPTIONS = SandboxOptions()
 
 
@@ -136,12 +139,13 @@ def export(
     *segments: Annotated[str, Parameter(name="SEGMENT", group=SELECTION)],
     every: Annotated[bool, Parameter(name="--all", group=SELECTION)] = False,
     name: Annotated[Names, Parameter(group=SELECTION)] = (),
-    to: Annotated[Path, Parameter(group=DESTINATION, metavar="DIR")],
+    to: Annotated[To, Parameter(group=DESTINATION, metavar="DIR", converter=place_of_files)],
     dry_run: Annotated[bool, Parameter(group=DESTINATION)] = False,
     journal: Annotated[str | None, Parameter(group=AGAIN, metavar="PATH_OR_URL")] = None,
     no_journal: Annotated[bool, Parameter(group=AGAIN)] = False,
     run: Annotated[str | None, Parameter(group=AGAIN, metavar="NAME")] = None,
     join: Annotated[bool, Parameter(group=AGAIN)] = False,
+    workers: Workers = _WORKERS,
     sandbox: Annotated[bool, Parameter(group=SELECTION)] = False,
     options: RunOptions = _RUN_OPTIONS,
     pace: Pace = _PACE,
@@ -157,7 +161,7 @@ def export(
         segments: Ids of segments.
         every: Every segment of the account.
         name: Segments whose name matches a shell pattern, such as 'Recent*'; an error if none does.
-        to: A directory, made if it doesn't exist.
+        to: A directory, made if it doesn't exist, or s3://BUCKET/PREFIX (gs://, az://).
         dry_run: Show which segments would be exported to which files, and export nothing.
         journal: Another place for the journal: a file, or postgresql://HOST/DATABASE.
         no_journal: Keep no journal. After the process has ended, no command can go on.
@@ -178,6 +182,7 @@ def export(
         journal=None if no_journal or sandbox else place(journal, to),
         run=run,
         join=join,
+        workers=workers,
         dry_run=dry_run,
         sandbox=sandbox,
     )
@@ -200,7 +205,7 @@ a success.
 )
 def resume(
     *,
-    to: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    to: Annotated[To | None, Parameter(metavar="DIR", converter=place_of_files)] = None,
     journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
     run: Annotated[str | None, Parameter(metavar="NAME")] = None,
     pace: Pace = _PACE,
@@ -227,6 +232,7 @@ Examples:
 
   segments-async runs --to exports
   segments-async runs --to exports --json | jq -r 'select(.unfinished > 0).run'
+  segments-async runs --to exports --watch
   segments-async runs --to exports --prune 90
 
 --prune deletes unfinished runs too, except those that a process has open, and
@@ -236,22 +242,20 @@ needs to know of its files.
 )
 def show_runs(
     *,
-    to: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    to: Annotated[To | None, Parameter(metavar="DIR", converter=place_of_files)] = None,
     journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
-    prune: Annotated[Days | None, Parameter(metavar="DAYS")] = None,
+    options: RunsOptions = _RUNS_OPTIONS,
     common: CommonOptions = _COMMON,
 ) -> int:
-    """List the runs of a journal, the latest first.
+    """List the runs of a journal, the latest first, or watch them.
 
     Args:
         to: The directory of their files, and of their journal.
         journal: The place of the journal, if it is another one.
-        prune: Delete all runs to which nothing has happened for so many days.
     """
     terminal = common.terminal()
-    if prune is not None:
-        return finish(partial(runs.prune, journal, to, prune, terminal), terminal)
-    return finish(partial(runs.show, journal, to, terminal), terminal)
+    work = runs.command(journal, to, options, terminal)
+    return finish(work, terminal, until_interrupted=options.watch)
 
 
 @_command(
@@ -271,7 +275,7 @@ def report(
     /,
     *,
     html: Annotated[Path, Parameter(metavar="FILE")],
-    to: Annotated[Path | None, Parameter(metavar="DIR")] = None,
+    to: Annotated[To | None, Parameter(metavar="DIR", converter=place_of_files)] = None,
     journal: Annotated[str | None, Parameter(metavar="PATH_OR_URL")] = None,
     common: CommonOptions = _COMMON,
 ) -> int:
@@ -322,7 +326,7 @@ def download(
     export_id: Annotated[str, Parameter(name="EXPORT_ID")],
     /,
     *,
-    to: Annotated[Path, Parameter(metavar="FILE")],
+    to: Annotated[To, Parameter(metavar="FILE", converter=place_of_file)],
     overwrite: bool = False,
     hosts: Hosts = _HOSTS,
     common: CommonOptions = _COMMON,
@@ -331,7 +335,7 @@ def download(
 
     Args:
         export_id: The export's id, as the manifest and JSON lines have it.
-        to: The file to write.
+        to: The file to write, or s3://BUCKET/KEY (gs://, az://).
         overwrite: Replace the file if it is there already.
     """
     terminal = common.terminal()

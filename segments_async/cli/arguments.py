@@ -1,4 +1,4 @@
-"""Arguments that several commands have: types of values, and groups of options."""
+"""Options that several commands have, as groups, and the types of their values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import attrs
 from cyclopts import Group, Parameter, validators
 
 from segments_async import S3_HOSTS
+from segments_async.cli.exit_codes import UsageError
 from segments_async.cli.terminal import LogLines, Terminal
 
 SELECTION = Group("Which segments", sort_key=1)
@@ -16,6 +17,7 @@ DESTINATION = Group("Where to", sort_key=2)
 AGAIN = Group("Again", sort_key=3)
 PACE = Group("Pace", sort_key=4)
 FILES = Group("Files", sort_key=5)
+WORKERS = Group("Workers", sort_key=6)
 LIMIT = Group("Limit", sort_key=2)
 FAULTS = Group("Faults", sort_key=3)
 GENERAL = Group("General", sort_key=9)
@@ -94,6 +96,61 @@ class Hosts:
     def patterns(self) -> tuple[str, ...] | None:
         """For the client's `file_hosts`; None for its default."""
         return (*S3_HOSTS, *self.file_host) if self.file_host else None
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class RunsOptions:
+    """Which runs are shown, and whether they are watched or deleted."""
+
+    run: Annotated[str | None, Parameter(metavar="NAME")] = None
+    """Only the run of this name."""
+    watch: bool = False
+    """Show the unfinished runs until Ctrl-C, or the run NAME until it has ended."""
+    prune: Annotated[Days | None, Parameter(metavar="DAYS")] = None
+    """Delete all runs to which nothing has happened for so many days."""
+
+
+@Parameter(name="*", group=WORKERS)
+@attrs.frozen(kw_only=True)
+class Workers:
+    """Who works at the run in this process's place. Both options need --run and the journal."""
+
+    workers: Annotated[Positive | None, Parameter(metavar="N")] = None
+    """Share the run between N processes of this machine; one that dies is replaced."""
+    dask: Annotated[str | None, Parameter(metavar="ADDRESS")] = None
+    """Share the run between the workers of a Dask cluster: tcp://HOST:PORT of its scheduler."""
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there are any."""
+        return self.workers is not None or self.dask is not None
+
+    def check(self, *, run: str | None, join: bool, journal: bool, pace: Pace) -> None:
+        """Refuse contradictions before any request is sent.
+
+        Raises:
+            UsageError: arguments contradict each other.
+        """
+        if not self.wanted:
+            return
+        option = "--workers" if self.workers is not None else "--dask"
+        if self.workers is not None and self.dask is not None:
+            raise UsageError("--workers and --dask: give one")
+        if join:
+            raise UsageError(f"{option} and --join: give one; {option} shares the run by itself")
+        if not journal:
+            raise UsageError(f"{option} needs a journal, and with this command line there is none")
+        if run is None:
+            raise UsageError(
+                f"{option} needs --run NAME: the workers find the run by its name. For a job each "
+                'night: --run "$(date +%F)"'
+            )
+        if self.dask is not None and (pace.rate is not None or pace.max_pending is not None):
+            raise UsageError(
+                "--rate and --max-pending are divided between the workers, whose number changes "
+                "with --dask: leave them out, or use --workers"
+            )
 
 
 @Parameter(name="*", group=AGAIN)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
+from segments_async import SegmentsError
 from segments_async.cli import environment
 from segments_async.cli.app import PROGRAM, app
 from segments_async.cli.exit_codes import Exit, UsageError, exit_code, sentence
 from segments_async.cli.streams import StdoutError
 from segments_async.cli.terminal import Terminal
-from segments_async.errors import SegmentsError
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,14 +1,17 @@
-"""The commands `list`, `status` and `download`: one call of the client each."""
+"""The commands `list`, `status` and `download`: one call of the client each.
+
+`app` declares their options.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.text import Text
 
 from segments_async.cli import account, json_lines, summary
 from segments_async.cli.arguments import Hosts
+from segments_async.cli.destination import To
 from segments_async.cli.exit_codes import Exit
 from segments_async.cli.selection import Selection
 from segments_async.cli.terminal import Terminal
@@ -41,7 +44,7 @@ async def status(export_id: str, terminal: Terminal) -> Exit:
 
 
 async def download(
-    export_id: str, to: Path, overwrite: bool, hosts: Hosts, terminal: Terminal
+    export_id: str, to: To, overwrite: bool, hosts: Hosts, terminal: Terminal
 ) -> Exit:
     """Fetch the file of one complete export."""
     async with account.from_environment().client(file_hosts=hosts.patterns) as client:

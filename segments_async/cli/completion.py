@@ -11,7 +11,8 @@ from segments_async.cli.terminal import Terminal
 
 Shell = Literal["bash", "zsh", "fish"]
 
-#: Without these, zsh takes the script only as a file of one certain name in `fpath`.
+#: Lines at the script's end. Without them, zsh takes the script only as a file of one certain name
+#: in `fpath`.
 _LAST_LINES: dict[Shell, str] = {
     "zsh": """
 if [[ ${funcstack[1]} == _* ]]; then

@@ -11,7 +11,6 @@ credential (`account.API_KEY`): no command is called `api`, `access` or `base`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 from cyclopts import App, ArgumentCollection
 from cyclopts.config import Env
@@ -59,7 +58,7 @@ def options(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) 
                 )
 
 
-def variables(command: str, environment: Mapping[str, str] = os.environ) -> list[str]:
+def variables(command: str) -> list[str]:
     """The variables that hold options of this command."""
     prefix = f"{PREFIX}{command.upper()}_"
-    return sorted(name for name, value in environment.items() if name.startswith(prefix) and value)
+    return sorted(name for name, value in os.environ.items() if name.startswith(prefix) and value)

@@ -7,24 +7,26 @@ import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from enum import IntEnum
+from pathlib import Path
 from time import monotonic
 from types import FrameType, MappingProxyType
 from typing import Any
 
 import anyio
 
-from segments_async.cli import streams
-from segments_async.cli.terminal import Terminal
-from segments_async.cli.wording import in_words
-from segments_async.errors import (
+from segments_async import (
     APIConnectionError,
     AuthenticationError,
     ConfigurationError,
+    DestinationError,
     JournalError,
-    JournalReason,
     PermissionDeniedError,
     SegmentsError,
 )
+from segments_async.cli import streams
+from segments_async.cli.terminal import Terminal
+from segments_async.cli.wording import in_words
+from segments_async.errors import JournalReason
 
 
 class Exit(IntEnum):
@@ -39,6 +41,16 @@ class Exit(IntEnum):
 
 class UsageError(Exception):
     """The arguments, or the environment, are wrong."""
+
+
+def unwritable(path: Path, error: OSError) -> UsageError:
+    """The error for a path of the arguments that can't be written."""
+    return UsageError(f"can't write {str(path)!r}: {error.strerror or error}")
+
+
+def unknown_run(name: str) -> UsageError:
+    """The error for a name that no run of the journal has."""
+    return UsageError(f"no run is called {name!r}: `segments-async runs` lists them")
 
 
 #: The signals that end a command, and what it says then. SIGHUP, which Windows hasn't: the terminal
@@ -112,6 +124,10 @@ def exit_code(error: SegmentsError | UsageError) -> Exit:
         return Exit.USAGE
     if isinstance(error, AuthenticationError | PermissionDeniedError):
         return Exit.REFUSED
+    if isinstance(error, DestinationError) and error.reason == "denied":
+        return Exit.REFUSED
+    if isinstance(error, DestinationError) and error.reason == "missing":
+        return Exit.USAGE
     return Exit.SOME_NOT
 
 
@@ -156,6 +172,8 @@ def finish(
     work: Callable[[], Awaitable[Exit]],
     terminal: Terminal,
     say_unfinished: Callable[[], None] = lambda: None,
+    *,
+    until_interrupted: bool = False,
 ) -> int:
     """Do a command's work, and return its exit code.
 
@@ -163,6 +181,7 @@ def finish(
         work: of the command.
         terminal: for a message.
         say_unfinished: called where a signal, or a broken stdout, cut the work off.
+        until_interrupted: whether Ctrl-C is the usual end of this command, and a success.
 
     Raises:
         StdoutError: stdout can't be written.
@@ -171,6 +190,8 @@ def finish(
     try:
         return anyio.run(interruptible, work, Signals())
     except Interrupted as stop:
+        if until_interrupted and stop.exit_code == 128 + signal.SIGINT:
+            return Exit.ALL_DONE
         terminal.say(stop.sentence)
         say_unfinished()
         return stop.exit_code

@@ -1,86 +1,44 @@
-"""The command `export`, and the part of `resume` that is the same."""
+"""The command `export`, and the part of `resume` that is the same. `app` declares the options."""
 
 from __future__ import annotations
 
 import math
-import os
-import shlex
 from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack, suppress
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import attrs
 
-from segments_async import BulkRun, Journal, Pacer, RunStatus, SegmentsClient, file_names
+from segments_async import (
+    BulkReport,
+    BulkRun,
+    Exported,
+    Journal,
+    JournalError,
+    NotExported,
+    Pacer,
+    RunStatus,
+    Segment,
+    SegmentsClient,
+    SegmentsError,
+    file_names,
+)
 from segments_async.cli import account, json_lines, summary
-from segments_async.cli.arguments import Hosts, Pace, RunOptions
-from segments_async.cli.exit_codes import Exit, UsageError, alongside
-from segments_async.cli.journal import make_private_directory, place
+from segments_async.cli.destination import file_in
+from segments_async.cli.exit_codes import Exit, alongside
+from segments_async.cli.journal import make_private_directory
 from segments_async.cli.live import View, show_hold
-from segments_async.cli.selection import Selection
+from segments_async.cli.other_runs import name_others, say_start
+from segments_async.cli.request import ExportRequest
 from segments_async.cli.terminal import Terminal, counted
-from segments_async.errors import JournalError, SegmentsError, printable
-from segments_async.models import Segment
-from segments_async.report import BulkReport
-from segments_async.results import Exported, NotExported, leaves_all_as_it_was
-
-#: Other unfinished runs that are named, each in a line.
-_MOST_NAMED = 3
-
-
-@attrs.frozen(kw_only=True)
-class ExportRequest:
-    """The arguments of the command; see `segments-async export --help`.
-
-    Attributes:
-        journal: its path or URL; None for no journal.
-        run: the run's name; None for an unnamed run.
-        join: whether other processes work at the same run.
-        command: the command that was given.
-    """
-
-    selection: Selection
-    to: Path
-    options: RunOptions
-    pace: Pace
-    hosts: Hosts
-    journal: Path | str | None
-    run: str | None = None
-    join: bool = False
-    dry_run: bool = False
-    sandbox: bool = False
-    command: Literal["export", "resume"] = "export"
-
-    def check(self) -> None:
-        """Refuse contradictions before any request is sent.
-
-        Raises:
-            UsageError: arguments contradict each other, or the journal can't store the path.
-            ConfigurationError: the directory is a URL.
-        """
-        self.selection.check()
-        Journal.path_in(self.to)
-        if self.join and self.run is None:
-            raise UsageError(
-                "--join needs --run NAME: without a name, a command that starts late would start "
-                "a run of its own, and request every export once more"
-            )
-        if self.journal is None:
-            if self.options.only_changed or self.run is not None:
-                option = "--run" if self.run is not None else "--only-changed"
-                raise UsageError(
-                    f"{option} needs a journal, and with this command line there is none"
-                )
-        elif not _is_text(self.to):
-            raise UsageError(
-                f"--to {printable(str(self.to))}: the path is not UTF-8 text, which a journal "
-                "needs; give another directory, or --no-journal"
-            )
+from segments_async.cli.workers import run_on, workers_of
+from segments_async.results import leaves_all_as_it_was
 
 
 class ExportCommand:
@@ -108,7 +66,7 @@ class ExportCommand:
         return await self.run_for(account.from_environment())
 
     async def run_for(self, source: account.Account) -> Exit:
-        """As `run`, for this account."""
+        """Carry out the command for this account; see `run`."""
         return _exit_code(await self._export_from(source))
 
     def say_unfinished(self) -> None:
@@ -131,6 +89,9 @@ class ExportCommand:
             if self._request.journal is not None:
                 self._terminal.say("The same command goes on with them; no export is repeated.")
                 return
+        elif self._reported:
+            manifest = file_in(self._request.to, "manifest.jsonl")
+            self._terminal.say(f"All segments had ended; {manifest} has the outcomes.")
         if self._at_vendor:
             self._terminal.say(
                 f"{counted(len(self._at_vendor), 'export')} at the vendor; "
@@ -227,7 +188,10 @@ class ExportCommand:
         unchanged: set[str] = set()
         if self._journal is not None and self._request.options.only_changed:
             unchanged = await self._journal.unchanged(chosen.values(), self._request.to)
-        files = {one: self._request.to / name for one, name in file_names(chosen.values()).items()}
+        files = {
+            one: file_in(self._request.to, name)
+            for one, name in file_names(chosen.values()).items()
+        }
         names = {one: name for one, name in self._names.items() if one not in unchanged}
         if self._terminal.piped:
             await self._terminal.lines.send(
@@ -249,20 +213,10 @@ class ExportCommand:
         self, client: SegmentsClient, segments: Iterable[Segment | str]
     ) -> BulkReport[Exported]:
         started = monotonic()
-        run = await self._open(client, segments)
-        entered = False
-        try:
-            async with AsyncExitStack() as stack:
-                await stack.enter_async_context(run)
-                self._unfinished = dict(self._names)
-                entered = True
-                self._say_start(run.name)
-                async with alongside(View(run, self._terminal).show):
-                    async for outcome in run:
-                        await self._report_outcome(outcome, run.name)
-        finally:
-            if entered:
-                await self._report_rest(run)
+        workers = self._request.workers
+        async with workers_of(workers) if workers.wanted else nullcontext() as executor:
+            run = await self._open(client, segments, executor)
+            await self._follow(run)
         report = await run.report()
         for exported in report.exported:
             self._learn_name(exported)
@@ -278,8 +232,28 @@ class ExportCommand:
         )
         return report
 
+    async def _follow(self, run: BulkRun[Exported]) -> None:
+        """Enter the run, and report its outcomes."""
+        entered = False
+        try:
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(run)
+                self._unfinished = dict(self._names)
+                entered = True
+                self._say_start(run.name)
+                whole = len(self._names) if self._request.join else None
+                async with alongside(View(run, self._terminal, whole).show):
+                    async for outcome in run:
+                        await self._report_outcome(outcome, run.name)
+        finally:
+            if entered:
+                await self._report_rest(run)
+
     async def _open(
-        self, client: SegmentsClient, segments: Iterable[Segment | str]
+        self,
+        client: SegmentsClient,
+        segments: Iterable[Segment | str],
+        executor: Executor | None,
     ) -> BulkRun[Exported]:
         request = self._request
         keywords: dict[str, Any] = {
@@ -287,50 +261,28 @@ class ExportCommand:
             **attrs.asdict(request.options),
         }
         if request.journal is not None:
-            await anyio.to_thread.run_sync(make_private_directory, request.to)
+            if isinstance(request.to, Path):
+                await anyio.to_thread.run_sync(make_private_directory, request.to)
             if request.options.only_changed:
-                # An id that is not in the account's list: the vendor's answer names the fault.
+                # `only_changed` needs segments. An id that isn't in the account's list is sent too:
+                # the vendor's answer says what is wrong with it.
                 segments = [Segment(one) if isinstance(one, str) else one for one in segments]
-            keywords |= {"journal": request.journal, "run": request.run, "shared": request.join}
+            keywords |= {"journal": request.journal, "run": request.run}
+        if executor is not None:
+            return run_on(executor, list(segments), request, keywords)
+        if request.join:
+            keywords["shared"] = True
         return client.open_bulk_export(segments, request.to, **keywords)
 
     def _say_start(self, name: str) -> None:
-        """Say whether the run is an earlier one, and which unfinished runs it leaves alone."""
-        if self._request.journal is None:
+        """Say whether the run is an earlier one, and which other runs it leaves alone."""
+        request = self._request
+        if request.journal is None:
             return
         earlier = self._runs.get(name)
-        if earlier is not None and earlier.ended_at is not None:
-            told = "nothing is sent" if self._request.join else "its outcomes are repeated"
-            self._terminal.note(f"Run {name} has ended: {told}.")
-            return
-        if earlier is not None:
-            done = earlier.exported + earlier.unchanged
-            of = f" of {earlier.segments}" if earlier.segments else ""
-            how = "Joining" if self._request.join else "Going on with"
-            self._terminal.note(f"{how} run {name}: {done}{of} are done.")
-        if self._request.command == "export":
-            self._name_unfinished(name)
-
-    def _name_unfinished(self, name: str) -> None:
-        """Name the other unfinished runs, since no later `export` goes on with them."""
-        runs = self._runs.values()
-        others = [run for run in runs if run.ended_at is None and not run.live and run.name != name]
-        for run in others[:_MOST_NAMED]:
-            of = "" if run.segments is None else f" of {run.segments}"
-            to = summary.relative(Path(run.destination or self._request.to))
-            how = shlex.join([*self._journal_option(), "--to", to, "--run", run.name])
-            self._terminal.say(
-                f"Run {run.name} is unfinished, {run.unfinished}{of} segments; "
-                f"`segments-async resume {how}` goes on with it, and this run doesn't.",
-                style="yellow",
-            )
-        if len(others) > _MOST_NAMED:
-            more = counted(len(others) - _MOST_NAMED, "run")
-            self._terminal.say(f"And {more} more: `segments-async runs` lists them.")
-
-    def _journal_option(self) -> list[str]:
-        journal = self._request.journal
-        return [] if journal == place(None, self._request.to) else ["--journal", str(journal)]
+        say_start(name, earlier, self._terminal, join=request.join)
+        if request.command == "export" and (earlier is None or earlier.ended_at is None):
+            name_others(name, self._runs, request.to, request.journal, self._terminal)
 
     async def _report_rest(self, run: BulkRun[Exported]) -> None:
         """Report the outcomes of a run that was left early, and its exports at the vendor.
@@ -345,7 +297,9 @@ class ExportCommand:
                 outcomes.append(outcome)  # noqa: PERF401 - keeps those before an error
         for outcome in outcomes[seen:]:
             self._learn_name(outcome)
-            if isinstance(outcome, NotExported) and outcome.export and outcome.resumable:
+            if not (isinstance(outcome, NotExported) and outcome.resumable):
+                self._unfinished.pop(outcome.segment_id, None)
+            elif outcome.export:
                 self._at_vendor[outcome.export.export_id] = self._names[outcome.segment_id]
         if not self._terminal.piped:
             return
@@ -355,7 +309,7 @@ class ExportCommand:
         elif not await self._terminal.lines.finish(lines):
             self._terminal.say(
                 "The reader of stdout didn't take the last lines; "
-                f"{self._request.to / 'manifest.jsonl'} has the outcomes.",
+                f"{file_in(self._request.to, 'manifest.jsonl')} has the outcomes.",
                 style="yellow",
             )
 
@@ -366,6 +320,8 @@ class ExportCommand:
         """Learn the name of a segment that another process of a shared run brought."""
         export = outcome.export
         name = export.segment.name if export is not None else None
+        if isinstance(outcome, NotExported):
+            name = name or outcome.name
         self._names.setdefault(outcome.segment_id, name or outcome.segment_id)
 
     async def _report_outcome(self, outcome: Exported | NotExported, run_name: str) -> None:
@@ -376,15 +332,6 @@ class ExportCommand:
             self._failed.append(outcome)
         if self._terminal.piped:
             await self._terminal.lines.send(self._line(outcome, run_name))
-
-
-def _is_text(path: Path) -> bool:
-    """Whether the bytes of the path are UTF-8, the only text that databases store."""
-    try:
-        os.path.realpath(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _by_id(segments: Iterable[Segment | str]) -> dict[str, Segment | str]:

@@ -7,20 +7,29 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from segments_async import Journal
-from segments_async.cli.exit_codes import UsageError
+from segments_async.cli.destination import To
+from segments_async.cli.exit_codes import UsageError, unwritable
 
 
-def place(journal: str | None, to: Path | None) -> Path | str:
+def place(journal: str | None, to: To | None) -> Path | str:
     """The place of the journal: that of `--journal`, otherwise one in the directory of the files.
 
     Raises:
         UsageError: neither is given, or the URL has a password.
-        ConfigurationError: the directory is a URL.
+        ConfigurationError: a URL that may hold a credential.
     """
     if journal is None:
         if to is None:
             raise UsageError("which journal? Give --to DIR, or --journal PATH_OR_URL")
+        if isinstance(to, str):
+            Journal.location_of(to)
+            raise UsageError(
+                "object storage can't hold the journal: --journal PATH_OR_URL names its place, and "
+                "`export --no-journal` keeps none"
+            )
         return Journal.path_in(to)
+    if not journal:
+        raise UsageError("--journal: the path is empty, and nothing was done")
     if "://" not in journal:
         return Path(journal)
     if (problem := _problem(journal)) is not None:
@@ -46,11 +55,17 @@ _HARMLESS = frozenset(
 )  # fmt: skip
 
 
+#: A password, after the URL's `://`, as SQLAlchemy reads it: up to the @, whatever is in it. For
+#: `urlsplit` the host ends at a `/`, `?` or `#` in the password.
+_PASSWORD = re.compile(r"[^:/]*:[^@]*@")
+
 #: A password in a parameter that holds a list of parameters.
 _CONNINFO = re.compile(r"(?i)password\s*=")
 
 
 def _problem(url: str) -> str | None:
+    if _PASSWORD.match(url.partition("://")[2]):
+        return "the URL has a password"
     try:
         parts = urlsplit(url)
         given = parse_qsl(parts.query, keep_blank_values=True)
@@ -83,4 +98,4 @@ def make_private_directory(to: Path) -> None:
                 parent.mkdir(mode=0o755, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"can't write {str(to)!r}: {error.strerror or error}") from error
+        raise unwritable(to, error) from error

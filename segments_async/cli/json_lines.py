@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from segments_async import without_secret
+from segments_async import Export, Exported, NotExported, without_secret
 from segments_async.cli.wording import in_words
-from segments_async.models import Export, iso
-from segments_async.results import Exported, NotExported
+from segments_async.models import iso
 
 
 def outcome_line(outcome: Exported | NotExported, *, run: str, name: str) -> dict[str, object]:

@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from segments_async.cli.terminal import Terminal, counted, in_bytes, in_time
-from segments_async.client import SegmentsClient
+from segments_async import Activity, BulkRun, Exported, Held, HeldReason, Progress, SegmentsClient
+from segments_async.cli.terminal import Terminal, counted, in_time
 from segments_async.errors import printable
-from segments_async.results import Exported, Held, HeldReason, Progress
-from segments_async.run import Activity, BulkRun
+from segments_async.results import in_bytes
 
 #: A frame costs milliseconds, and is drawn only where it differs from the last one.
 _SECONDS_A_FRAME = 0.25
@@ -37,44 +36,60 @@ _HELD = {
     HeldReason.TICKET_GUARD: "the vendor answered 500 and opens a support ticket",
     HeldReason.VENDOR_AWAY: "the vendor can't be reached",
     HeldReason.STORAGE_AWAY: "storage can't be reached",
+    HeldReason.DESTINATION_AWAY: "the files' object storage can't be reached",
     HeldReason.STORAGE_CREDENTIALS: "no AWS credentials for storage",
     HeldReason.JOURNAL_AWAY: "the journal can't be written",
     HeldReason.RATE_LIMIT: "the vendor's rate limit",
     HeldReason.SHARED_LIMIT: "other processes share the rate limit",
     HeldReason.JOB_CAP: "no more exports may run at once",
+    HeldReason.OTHER_PROCESSES: "other processes of the run work at the rest",
 }
 #: A text and its style.
 Part = tuple[str, str]
 
 
 class View:
-    """Draws the progress of a run until cancelled; nothing where progress isn't drawn."""
+    """Draws the progress of a run until cancelled; nothing where progress isn't drawn.
 
-    def __init__(self, run: BulkRun[Exported], terminal: Terminal) -> None:
+    Args:
+        run: whose progress.
+        terminal: to draw on.
+        shared: segments of the whole run, of which this process has a share; None for a run of
+            this process alone.
+    """
+
+    def __init__(
+        self, run: BulkRun[Exported], terminal: Terminal, shared: int | None = None
+    ) -> None:
         self._run = run
         self._terminal = terminal
+        self._shared = shared
         self._began = anyio.current_time()
 
     async def show(self) -> None:
         """Draw what changes, four times a second; at the end, erase the drawing."""
         if self._terminal.live:
-            await _draw(self._terminal.err, self._lines)
+            await draw(self._terminal.err, self._lines)
 
     def _lines(self, width: int, height: int) -> list[Sequence[Part]]:
         shown = self._run.activity(limit=max(0, height - _LINES_OF_THE_WHOLE))
         elapsed = anyio.current_time() - self._began
-        return picture(self._run.progress, shown, elapsed, width)
+        return picture(self._run.progress, shown, elapsed, width, self._shared)
 
 
 def picture(
-    progress: Progress, shown: Sequence[Activity], elapsed: float, width: int
+    progress: Progress,
+    shown: Sequence[Activity],
+    elapsed: float,
+    width: int,
+    shared: int | None = None,
 ) -> list[Sequence[Part]]:
     """The lines of a run's progress: some exports, the bar, the totals, what delays the run."""
     lines = _exports(shown, progress, width)
-    lines += _bar(progress, width)
+    lines += _bar(progress, width, shared)
     lines += _totals(progress, elapsed, width)
     if progress.held is not None and _is_worth_a_line(progress.held):
-        lines += _held(progress.held, width)
+        lines += held_lines(progress.held, width)
     return lines
 
 
@@ -83,16 +98,32 @@ async def show_hold(client: SegmentsClient, terminal: Terminal) -> None:
 
     def lines(width: int, _height: int) -> list[Sequence[Part]]:
         held = client.held
-        return [] if held is None else _held(held, width)
+        return [] if held is None else held_lines(held, width)
 
     if terminal.live:
-        await _draw(terminal.err, lines)
+        await draw(terminal.err, lines)
 
 
-async def _draw(console: Console, lines: Callable[[int, int], list[Sequence[Part]]]) -> None:
+async def draw(
+    console: Console,
+    lines: Callable[[int, int], list[Sequence[Part]]],
+    *,
+    transient: bool = True,
+    over: Callable[[], bool] = lambda: False,
+) -> None:
+    """Draw lines until cancelled, or until they are the last ones; a frame only where it differs.
+
+    Args:
+        console: to draw on.
+        lines: by the columns and rows that there are.
+        transient: whether the drawing is erased at the end.
+        over: whether these lines are the last ones.
+    """
     # auto_refresh=False: rich's thread would read the run while the run changes.
     # redirect_stdout=False: stdout may carry JSON lines for another program.
-    with Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False) as live:
+    with Live(
+        console=console, auto_refresh=False, transient=transient, redirect_stdout=False
+    ) as live:
         last: object = None
         while True:
             width, height = console.size
@@ -101,6 +132,8 @@ async def _draw(console: Console, lines: Callable[[int, int], list[Sequence[Part
             if (width, height, frame) != last:
                 last = (width, height, frame)
                 live.update(_text(frame), refresh=True)
+            if over():
+                return
             await anyio.sleep(_SECONDS_A_FRAME)
 
 
@@ -114,8 +147,8 @@ def _text(lines: Sequence[Sequence[Part]]) -> Text:
     return text
 
 
-def _held(held: Held, width: int) -> list[Sequence[Part]]:
-    """``Waiting: the vendor's rate limit; next try in 12 s``."""
+def held_lines(held: Held, width: int) -> list[Sequence[Part]]:
+    """What delays a run: ``Waiting: the vendor's rate limit; next try in 12 s``."""
     reason = f"Waiting: {_HELD[held.reason]}"
     then = "" if held.seconds is None else f"next try in {in_time(held.seconds)}"
     whole = f"{reason}; {then}" if then else reason
@@ -156,16 +189,11 @@ def fitted(text: str, width: int) -> str:
     return set_cell_size(text, width)
 
 
-def _bar(progress: Progress, width: int) -> list[Sequence[Part]]:
+def _bar(progress: Progress, width: int, shared: int | None) -> list[Sequence[Part]]:
     ended = progress.exported + progress.unchanged + progress.not_exported
-    parts = [(f"{ended} of {progress.total}", "bold"), *_counts(progress)]
-    lines = _packed(parts, width, "  ")
-    room = min(_WIDEST_BAR, width - 2 - sum(len(part) for part, _ in lines[0]))
-    if room < _NARROWEST_BAR:
-        return lines
-    done = room * ended // max(1, progress.total)
-    bar = [("━" * done, "green"), ("━" * (room - done), "dim"), ("  ", "")]
-    return [[*bar, *lines[0]], *lines[1:]]
+    share = "" if shared is None else f" here, of the run's {max(shared, progress.total)}"
+    parts = [(f"{ended} of {progress.total}{share}", "bold"), *_counts(progress)]
+    return with_bar(parts, ended, progress.total, width)
 
 
 def _counts(progress: Progress) -> list[Part]:
@@ -191,10 +219,26 @@ def _totals(progress: Progress, elapsed: float, width: int) -> list[Sequence[Par
     parts.append(in_time(elapsed))
     if progress.eta_seconds is not None:
         parts.append(f"about {in_time(progress.eta_seconds)} left")
-    return _packed([(part, "dim") for part in parts], width, " · ")
+    return packed([(part, "dim") for part in parts], width, " · ")
 
 
-def _packed(parts: Iterable[Part], width: int, between: str) -> list[Sequence[Part]]:
+def with_bar(
+    parts: Iterable[Part], done: int, total: int | None, width: int
+) -> list[Sequence[Part]]:
+    """Lines of these parts, after a bar that is green as far as it is done, if it has room.
+
+    `total`: None where it isn't known, and there is no bar.
+    """
+    lines = packed(parts, width, "  ")
+    room = min(_WIDEST_BAR, width - 2 - sum(len(part) for part, _ in lines[0]))
+    if total is None or room < _NARROWEST_BAR:
+        return lines
+    full = room * done // max(1, total)
+    bar = [("━" * full, "green"), ("━" * (room - full), "dim"), ("  ", "")]
+    return [[*bar, *lines[0]], *lines[1:]]
+
+
+def packed(parts: Iterable[Part], width: int, between: str) -> list[Sequence[Part]]:
     """Lines of whole parts, as many in a line as fit."""
     lines: list[list[Part]] = [[]]
     length = 0

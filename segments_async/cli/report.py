@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import anyio.to_thread
 
+from segments_async import JournalError
 from segments_async.cli import account
-from segments_async.cli.exit_codes import Exit, UsageError
+from segments_async.cli.destination import To
+from segments_async.cli.exit_codes import Exit, UsageError, unknown_run, unwritable
 from segments_async.cli.journal import place
-from segments_async.cli.terminal import Terminal, in_bytes
-from segments_async.errors import JournalError
+from segments_async.cli.terminal import Terminal
+from segments_async.results import in_bytes
 
 #: How each page begins; a file that begins otherwise is not replaced.
 _PAGE = b"<!doctype html>"
@@ -21,7 +24,7 @@ _OURS = b'name="generator" content="segments-async report"'
 
 
 async def write(
-    run: str | None, html: Path, journal: str | None, to: Path | None, terminal: Terminal
+    run: str | None, html: Path, journal: str | None, to: To | None, terminal: Terminal
 ) -> Exit:
     """Write the page of a run, of the latest one by default."""
     where = place(journal, to)
@@ -37,7 +40,7 @@ async def write(
     except JournalError as error:
         if error.reason != "missing":
             raise
-        raise UsageError(f"no run is called {run!r}: `segments-async runs` lists them") from error
+        raise unknown_run(run) from error
     content = page.encode()
     written = await anyio.to_thread.run_sync(_put, html, content)
     if terminal.piped:
@@ -60,7 +63,7 @@ def _check(html: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UsageError(f"can't write {str(html)!r}: {error.strerror or error}") from error
+        raise unwritable(html, error) from error
     if not (head.startswith(_PAGE) and _OURS in head):
         raise UsageError(f"{str(html)!r} is there, and is no page of a run: it was kept")
 
@@ -68,15 +71,18 @@ def _check(html: Path) -> None:
 def _put(html: Path, page: bytes) -> Path:
     """Write the page, whole or not at all. Returns its absolute path.
 
-    A symbolic link stays one: the file that it names is written.
+    A symbolic link stays one: the file that it names is written. A page that is replaced keeps its
+    permissions.
     """
-    target = Path(os.path.realpath(html))
-    # Made by this call alone ("x"), under a name that nobody can guess: in a directory of several
-    # users, such as /tmp, a link of that name could lead the page over another file.
-    new = target.with_name(f".{secrets.token_hex(8)}.segments-report")
     try:
+        target = Path(os.path.realpath(html))
+        # Made by this call alone ("x"), under a name that can't be guessed: in a directory of
+        # several users, such as /tmp, a link of that name could lead the page over another file.
+        new = target.with_name(f".{secrets.token_hex(8)}.segments-report")
         with new.open("xb") as file:
             try:
+                with contextlib.suppress(OSError):  # there is no page, or no way to change the mode
+                    os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
                 file.write(page)
                 file.flush()
                 new.replace(target)
@@ -84,5 +90,5 @@ def _put(html: Path, page: bytes) -> Path:
                 new.unlink(missing_ok=True)
                 raise
     except OSError as error:
-        raise UsageError(f"can't write {str(html)!r}: {error.strerror or error}") from error
+        raise unwritable(html, error) from error
     return html.absolute()

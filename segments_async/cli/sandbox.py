@@ -8,13 +8,12 @@ import sys
 import attrs
 from rich.text import Text
 
+from segments_async import BulkReport, Exported
 from segments_async.cli.account import ACCESS_TOKEN, API_KEY, BASE_URL, Account
 from segments_async.cli.arguments import SandboxOptions
 from segments_async.cli.exit_codes import Interrupted, UsageError
 from segments_async.cli.streams import json_text
 from segments_async.cli.terminal import Terminal, counted
-from segments_async.report import BulkReport
-from segments_async.results import Exported
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,
@@ -119,7 +118,8 @@ def _manual(server: SandboxServer) -> str:
     user = shlex.quote(f"{PAGE_API_KEY}:{PAGE_ACCESS_TOKEN}")
     body = shlex.quote(f'{{"segmentId": "{PAGE_SEGMENT_ID}", "outputFormat": "csv"}}')
     return f"""\
-The sandbox serves the API at {base}, its files at {server.files_url}. Ctrl-C stops it.
+The sandbox serves the API at {base},
+and its files at {server.files_url}. Ctrl-C stops it.
 
   export {BASE_URL}={base}
   export {API_KEY}={PAGE_API_KEY}

@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 
 import attrs
 
+from segments_async import Segment
 from segments_async.cli.exit_codes import UsageError
-from segments_async.models import Segment
 
 
 @attrs.frozen(kw_only=True)

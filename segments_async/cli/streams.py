@@ -165,6 +165,12 @@ def _is_writable(number: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
+def _has_no_reader(number: int) -> bool:
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
 def json_text(line: Mapping[str, object]) -> str:
     """One line of JSON, ASCII only: the same under any locale, and harmless on a terminal."""
     return json.dumps(line, allow_nan=False) + "\n"
@@ -192,6 +198,15 @@ class JsonLines:
         while self._unsent:
             await checkpoint()
             await self._send_some()
+
+    def check_reader(self) -> None:
+        """Check that stdout still has a reader, without sending anything.
+
+        Raises:
+            StdoutError: stdout is a pipe whose reader has ended.
+        """
+        if _has_no_reader(self._descriptor):
+            raise StdoutError(OSError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
     async def finish(self, lines: Iterable[Mapping[str, object]]) -> bool:
         """Send these lines though the task is cancelled. Whether the reader has taken all.

@@ -5,21 +5,28 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segments_async import RunStatus
+from segments_async import (
+    BulkReport,
+    Export,
+    Exported,
+    ExportedFile,
+    ExportTimeoutError,
+    NotExported,
+    RunStatus,
+    Segment,
+)
 from segments_async.cli import wording
+from segments_async.cli.destination import To, relative, to_of
 from segments_async.cli.json_lines import unsigned
-from segments_async.cli.terminal import Terminal, counted, in_bytes, in_time, print_sentence
-from segments_async.errors import ExportTimeoutError, printable
-from segments_async.models import Export, Segment
-from segments_async.report import BulkReport
-from segments_async.results import Exported, ExportedFile, NotExported, leaves_all_as_it_was
+from segments_async.cli.terminal import Terminal, counted, in_time, print_sentence
+from segments_async.errors import printable
+from segments_async.results import in_bytes, leaves_all_as_it_was
 
 _MOST_ROWS = 40
 _WIDEST_NAME = 36
@@ -77,9 +84,7 @@ def _segment_of(export: Export) -> str:
     return f"{segment.name} ({segment.segment_id})" if segment.name else segment.segment_id
 
 
-def plan_table(
-    names: Mapping[str, str], files: Mapping[str, Path], *, narrow: bool = False
-) -> Table:
+def plan_table(names: Mapping[str, str], files: Mapping[str, To], *, narrow: bool = False) -> Table:
     """The table of `export --dry-run`. A narrow one has no names: the files' names repeat them."""
     first = [] if narrow else ["Segment"]
     table = _table(*first, "Id", "File")
@@ -96,7 +101,7 @@ def plan_table(
 def file_line(file: ExportedFile) -> str:
     """The sentence of `download`."""
     unverified = "" if file.verified else ", unverified: the server gave no length"
-    return f"{printable(str(file.path))}: {in_bytes(file.size)}, sha256 {file.sha256}{unverified}"
+    return f"{printable(file.location)}: {in_bytes(file.size)}, sha256 {file.sha256}{unverified}"
 
 
 def print_report(
@@ -172,7 +177,7 @@ def runs_table(runs: Sequence[RunStatus]) -> Table:
     table = _table("Run", *directory, "Started (UTC)", "Ended (UTC)", "Segments")
     table.columns[-3].no_wrap = table.columns[-2].no_wrap = True
     for run in runs:
-        to = "-" if run.destination is None else relative(Path(run.destination))
+        to = "-" if run.destination is None else relative(to_of(run.destination))
         table.add_row(
             printable(run.name),
             *([to] if several else []),
@@ -235,7 +240,7 @@ def _row(outcome: Exported, names: Mapping[str, str]) -> list[str]:
     file = outcome.file
     return [
         printable(names[outcome.segment_id]),
-        printable(file.path.name),
+        printable(file.location.rpartition("/")[2]),
         in_bytes(file.size),
         file.sha256[:_SHA256_SHOWN] + ("" if file.verified else " unverified"),
         outcome.source,
@@ -245,6 +250,8 @@ def _row(outcome: Exported, names: Mapping[str, str]) -> list[str]:
 def _failures(not_exported: Sequence[NotExported], names: Mapping[str, str], width: int) -> Table:
     """Names, and the ids of exports, which people copy for `download EXPORT_ID`."""
     room = max(_NARROWEST_NAME, min(_WIDEST_NAME, width - _WIDTH_OF_AN_ID))
+    if not any(outcome.export for outcome in not_exported):
+        room = width  # a segment without an export may have no name: its id is shown whole
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, overflow="ellipsis", style="red", max_width=room)
     table.add_column(overflow="fold")
@@ -291,14 +298,15 @@ def _totals(report: BulkReport[Exported], elapsed: float, *, joined: bool) -> st
     size = sum(outcome.file.size for outcome in changed)
     count = f"{len(changed)} of {counted(progress.total, 'segment')} exported"
     if report.exported:
-        count += f" to {relative(report.exported[0].file.path.parent)}"
+        count += f" to {relative(to_of(report.exported[0].file.location.rpartition('/')[0]))}"
     if resumed := sum(outcome.source == "resumed" for outcome in changed):
         count += f" ({resumed} of them {'by other processes or ' if joined else ''}before)"
     if unchanged := len(report.exported) - len(changed):
         count += f", {unchanged} unchanged"
+    by = " by this process" if joined else ""
     return (
         f"{count}, {in_bytes(size)}, in {in_time(elapsed)}: "
-        f"{counted(progress.requests, 'request')}, {progress.throttled} answered 429."
+        f"{counted(progress.requests, 'request')}{by}, {progress.throttled} answered 429."
     )
 
 
@@ -313,12 +321,6 @@ def _table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
-
-
-def relative(path: Path) -> str:
-    """The path, relative to the current directory where it is inside."""
-    current = Path.cwd()
-    return printable(str(path.relative_to(current) if path.is_relative_to(current) else path))
 
 
 def _minute(time: datetime | None) -> str:

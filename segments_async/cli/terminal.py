@@ -15,7 +15,8 @@ from segments_async.cli.streams import JsonLines
 from segments_async.cli.wording import in_words
 from segments_async.errors import printable
 
-_WIDTH_OF_A_LOG = 110
+#: A log or a mail has no width: a file's name, which people copy, is on one line there.
+_WIDTH_OF_A_LOG = 300
 
 
 @attrs.frozen
@@ -98,18 +99,6 @@ class LogLines(logging.Handler):
             print_sentence(self._terminal.err, line, style)
         except Exception:  # noqa: BLE001 - as logging's own handlers do: a log line must not end a program
             self.handleError(record)
-
-
-def in_bytes(count: int) -> str:
-    """``0 B``, ``12.3 kB``, ``4.5 GB``."""
-    if count < 1000:
-        return f"{count} B"
-    amount = float(count)
-    for unit in ("kB", "MB", "GB"):
-        amount /= 1000
-        if amount < 999.95:
-            return f"{amount:.1f} {unit}"
-    return f"{amount / 1000:.1f} TB"
 
 
 def in_time(seconds: float) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from segments_async.errors import APIConnectionError, SegmentsError
+from segments_async import APIConnectionError, SegmentsError
 
 #: What the library's messages say, and what the command's say instead.
 _WORDS: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]] = [

@@ -70,7 +70,7 @@ class Timeline:
 
     @property
     def last(self) -> float:
-        """The sandbox's time as it was last told."""
+        """The latest `now` that a caller gave, in seconds."""
         return self._last
 
     def now(self, loop: object, time: float) -> float:

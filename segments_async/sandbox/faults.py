@@ -1,4 +1,8 @@
-"""Faults that a test scripts: each names the requests that it affects, and its effect."""
+"""Faults that a test scripts or the sandbox draws: their effects, and which requests get them.
+
+A fault changes the vendor's reply (`Fault.alter`), or the answer on its way (`Fault.spoil`). The
+`transport` and the `server` carry out what an `Answer` says of its connection.
+"""
 
 from __future__ import annotations
 

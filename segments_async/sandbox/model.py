@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, Literal
 
@@ -123,7 +123,7 @@ class Sandbox:
         self._script = Script()
         self._signer = Signer.of(seed)
 
-    # For tests
+    # For tests: a client can't see or change these
 
     @property
     def epoch(self) -> datetime:
@@ -208,10 +208,12 @@ class Sandbox:
     ) -> None:
         """Script a fault for the next `times` matching requests, after the first `skip` of them.
 
-        Only requests that arrive at `since` or later and before `until` match, in the sandbox's
-        seconds. `times` None: one, or with an `until` all of them.
-        `path` is a regular expression, looked for anywhere in the path. A request that gets 401,
-        403 or the limiter's 429 uses up no fault but `Fault.UNREACHABLE`.
+        None matches any `method`, `path` or `segment_id`. `path` is a regular expression that is
+        looked for anywhere in a request's path. Only requests that arrive at `since` or later and
+        before `until` match, in the sandbox's seconds. Without `times`, one request gets the fault,
+        or with an `until` all of them.
+
+        A request that gets 401, 403 or the limiter's 429 uses up no fault but `Fault.UNREACHABLE`.
         """
         pattern = re.compile(path) if path is not None else None
         if times is None:
@@ -250,15 +252,19 @@ class Sandbox:
         self.record.begin(entry)
         if entry.kind == "openapi":  # not the vendor's: no account, no limit, no fault
             entry.acted = True
-            return self._sent(entry, Reply(200, openapi_json(self.api_origin), JSON), now)
+            return self._sent(entry, Reply(200, openapi_json(self.api_origin), JSON))
         refused = self._refusal(entry, request)
         if refused is not None:
-            return self._sent(entry, refused, now)
+            return self._sent(entry, refused)
         fault = self._script.take(rule) if rule is not None else self._drawn_fault()
+        return self._with_fault(fault, entry, lambda: self._acted(entry, request))
+
+    def _with_fault(self, fault: Fault | None, entry: Entry, act: Callable[[], Reply]) -> Answer:
+        """The answer, with the fault if there is one. `act` carries the request out."""
         if fault is None:
-            return self._sent(entry, self._acted(entry, request), now)
-        reply = fault.alter(self._acted(entry, request) if fault.acts else Reply(0))
-        return fault.spoil(self._sent(entry, reply, now))
+            return self._sent(entry, act())
+        reply = fault.alter(act() if fault.acts else Reply(0))
+        return fault.spoil(self._sent(entry, reply))
 
     def _refusal(self, entry: Entry, request: Request) -> Reply | None:
         """401, 403 or 429, in this order: an unknown sender uses nothing of the budget."""
@@ -360,10 +366,7 @@ class Sandbox:
         if fault is not None and fault.unreachable:
             return Answer(0, {}, b"", entry, unreachable=True)
         self.record.begin(entry)
-        if fault is None:
-            return self._sent(entry, self._fetched(entry, export, now), now)
-        reply = fault.alter(self._fetched(entry, export, now) if fault.acts else Reply(0))
-        return fault.spoil(self._sent(entry, reply, now))
+        return self._with_fault(fault, entry, lambda: self._fetched(entry, export, now))
 
     def _fetched(self, entry: Entry, export: Export | None, now: float) -> Reply:
         reply = self._file_refusal(entry, now) or self._stored(entry, export, now)
@@ -391,6 +394,6 @@ class Sandbox:
         version, _ = self._replaced.get((segment_id, attempt), (0, 0.0))
         return Content.of(self.seed, segment_id, attempt, self.rows, version)
 
-    def _sent(self, entry: Entry, reply: Reply, now: float) -> Answer:
+    def _sent(self, entry: Entry, reply: Reply) -> Answer:
         rate = self.file_host.rate if entry.origin == "files" else None
-        return Answer.whole(entry, reply, self.clock.http_date(now), rate)
+        return Answer.whole(entry, reply, self.clock.http_date(entry.at), rate)

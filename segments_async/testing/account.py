@@ -196,7 +196,7 @@ class SegmentsSandbox:
         self._away(seconds, status, origin="api")
 
     def storage_away(self, seconds: float, *, status: int | None = 503) -> None:
-        """As `away`, of the storage that has the files."""
+        """For so many seconds a gateway answers in the place of the storage; see `away`."""
         self._away(seconds, status, origin="files")
 
     def accept_only(self, api_key: str, access_token: str) -> None:
@@ -221,7 +221,7 @@ class SegmentsSandbox:
             for problem in check(self.sandbox)
         ]
 
-    # ----------------------------------------------------------------- how
+    # ----------------------------------------------------------------- the stand-in for the network
 
     @contextlib.contextmanager
     def answering(self) -> Generator[SegmentsSandbox]:
@@ -282,7 +282,7 @@ def _known(account: Sandbox, segment: HasSegmentId | str) -> str:
 
 
 def _now(transport: SandboxTransport) -> float:
-    """The account's time; outside of an event loop, as it was last told."""
+    """The account's time; outside of an event loop, the latest one that a request brought."""
     try:
         return transport.now()
     except anyio.NoEventLoopError:  # a test that isn't async, or a fixture

@@ -36,10 +36,10 @@ class VirtualClock(trio.abc.Clock):
         return self._now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Called by trio when no task can run: real seconds until a deadline that may come alone.
+        """Real seconds for which trio waits for real events; trio asks when no task can run.
 
-        None comes alone: the clock's own task, which trio wakes first, jumps to it. While that task
-        waits for real events, the next event ends the wait, or `GLANCE` seconds do.
+        No deadline comes by itself: the clock's own task, which trio wakes first, jumps to it.
+        While that task waits for real events, the next event ends the wait, or `GLANCE` seconds do.
         """
         if deadline <= self._now:
             return 0.0

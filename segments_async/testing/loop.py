@@ -24,7 +24,7 @@ _Result = TypeVar("_Result")
 
 _RESOLUTION = time.get_clock_info("monotonic").resolution
 
-#: Real seconds to wait at once for a worker thread or a socket. Each of them ends the wait.
+#: Real seconds of one wait for a worker thread or a socket. The wait ends when one is ready.
 GLANCE = 0.05
 
 
@@ -70,9 +70,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*_Args], _Result], *args: *_Args
     ) -> asyncio.Future[_Result]:
-        """As the base class does, and seen: asyncio resolves host names in here.
+        """Run the function as the base class does, and know of its thread until the thread ends.
 
-        A thread that goes on after its future was cancelled is still waited for.
+        asyncio resolves host names by this method. A thread that goes on after its future was
+        cancelled is still waited for.
         """
         job = object()
         self._jobs.add(job)
@@ -112,9 +113,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             self._now = math.nextafter(self._now, math.inf)
 
     def _busy(self) -> bool | None:
-        """Whether a thread is at work; None: a task that was just made will know."""
+        """Whether a worker thread is at work; None until a new task has found anyio's limiter."""
         if self._limiter is None:
-            # anyio finds the limiter of this loop from within a task only, and none runs now.
+            # anyio gives the limiter of this loop to a running task only, and no task runs now.
             self._finding = self._finding or self.create_task(self._find_limiter())
             return None
         return bool(self._jobs) or self._limiter.borrowed_tokens > 0

@@ -116,7 +116,7 @@ def _parts_of(backend: Any) -> tuple[str, dict[str, Any]]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_call(item: pytest.Item) -> None:
-    """Refuse a marker that has no effect: the test's loop was made without a look at it."""
+    """Fail a test whose marker has no effect, since its event loop was made for another scope."""
     marker = item.get_closest_marker(MARKER)
     if marker is None or not inspect.iscoroutinefunction(getattr(item, "function", None)):
         return

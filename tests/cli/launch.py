@@ -23,7 +23,8 @@ AMPLE = "5"
 def environment(server: SandboxServer | None = None, **more: str) -> dict[str, str]:
     """The environment of a command: the package under test, and a server's account or none."""
     package = Path(segments_async.__file__).parent.parent
-    kept = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME", "LANG"}}
+    names = {"PATH", "HOME", "LANG", "SSL_CERT_FILE"}
+    kept = {name: value for name, value in os.environ.items() if name in names}
     account = {}
     if server is not None:
         account = {

@@ -44,7 +44,10 @@ def test_list_is_json_lines_in_a_pipe(
 def test_export_all(
     run_anew: Run, account: Environment, server: SandboxServer, parsed: Parsed, tmp_path: Path
 ) -> None:
-    """`export --all`: a line per segment on stdout, and files that equal the vendor's."""
+    """`export --all`: a line per segment on stdout, and files that equal the vendor's.
+
+    A log is as wide as a file's name needs.
+    """
     done = run_anew(*EXPORT, "--all", env=account(server))
     rows = parsed(done.stdout)
     assert done.returncode == 0, done.stderr
@@ -55,6 +58,7 @@ def test_export_all(
         body = Path(row["file"]).read_bytes()
         assert hashlib.sha256(body).hexdigest() == server.sandbox.sha256(row["segment_id"])
         assert Path(row["file"]).parent == tmp_path / "exports"
+        assert Path(row["file"]).name in done.stderr
     assert "5 of 5 segments exported" in done.stderr
 
 

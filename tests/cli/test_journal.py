@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import stat
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,8 @@ from segments_async.sandbox.server import SandboxServer
 EXPORT = ("export", "--to", "exports", "--all")
 PLACE = ("--to", "exports")
 RUN_KEYS = {
-    "run", "destination", "started_at", "ended_at", "live", "segments", "exported", "unchanged",
-    "not_exported", "unfinished",
+    "run", "destination", "started_at", "ended_at", "live", "processes", "held", "segments",
+    "exported", "unchanged", "not_exported", "unfinished",
 }  # fmt: skip
 
 
@@ -255,6 +256,22 @@ def test_unfinished_runs_of_other_names_are_spoken_of(
         assert " --run 2026-11-24` goes on with it" in said
 
 
+def test_a_run_of_another_name_under_way_is_spoken_of(
+    start: Start, run: Run, account: Environment, steady_server: SandboxServer, until: Until
+) -> None:
+    """Where last night's run still goes on, tonight's says that it requests the same segments."""
+    record, env = steady_server.sandbox.record, account(steady_server)
+    first = start(*EXPORT, "--run", "2026-11-26", "--join", env=env)
+    until(lambda: len({entry.export_id for entry in record.polls()}) == 5)
+    second = run(*EXPORT, "--run", "2026-11-27", "--join", env=env)
+    _, said = first.communicate(timeout=PATIENCE)
+    assert (first.returncode, second.returncode) == (0, 0), said
+    assert "Run 2026-11-26 to the same directory is under way" in second.stderr
+    assert "5 of 5 segments exported" in said
+    assert "5 of 5 segments exported" in second.stderr
+    assert len(record.submits()) == 10
+
+
 def test_second_run_exports_again_over_its_own_files(
     run: Run, account: Environment, server: SandboxServer, parsed: Parsed
 ) -> None:
@@ -372,6 +389,22 @@ def test_resume_with_nothing_to_do(run: Run, account: Environment, server: Sandb
     assert "has ended" in done.stderr
     assert "Run x has ended" in named.stderr
     assert len(server.sandbox.record) == sent
+
+
+def test_resume_in_a_copy_of_a_directory(
+    run: Run, account: Environment, slow_server: SandboxServer, tmp_path: Path
+) -> None:
+    """The original's run goes on in the original; `resume` doesn't say that the run has ended."""
+    env = account(slow_server)
+    run(*EXPORT, "--run", "one", "--timeout", "1", env=env)
+    sent = len(slow_server.sandbox.record)
+    shutil.copytree(tmp_path / "exports", tmp_path / "copy")
+    done = run("resume", "--to", "copy", env=env)
+    assert done.returncode == 0
+    assert "no run to this directory" in done.stderr
+    assert "Run one to exports is unfinished" in done.stderr
+    assert "ended" not in done.stderr
+    assert len(slow_server.sandbox.record) == sent
 
 
 def test_resume_that_cannot_know(

@@ -6,8 +6,7 @@ import pytest
 from rich.cells import cell_len
 
 from segments_async.cli.live import fitted, picture
-from segments_async.results import Held, HeldReason, Progress
-from segments_async.run import Activity
+from segments_async.results import Activity, Held, HeldReason, Progress
 
 NAMES = [
     "VIP",
@@ -83,6 +82,13 @@ def test_a_small_run_has_a_whole_bar() -> None:
     facts = {"total": 40, "waiting": 0, "exported": 20, "unchanged": 0, "not_exported": 0}
     lines = _drawn(80, pending=12, **facts)
     assert any("━" in line and "20 of 40" in line and "8 fetching" in line for line in lines)
+
+
+def test_a_share_of_a_run_is_called_a_share() -> None:
+    """In a shared run the first figure is this process's, and the whole run's stands beside it."""
+    facts = {"total": 40, "waiting": 0, "exported": 20, "unchanged": 0, "not_exported": 0}
+    lines = picture(_progress(**facts), [], 1.0, 100, 60)
+    assert any("20 of 40 here, of the run's 60" in "".join(t for t, _ in line) for line in lines)
 
 
 @pytest.mark.parametrize("text", ["a", "abcdef", "日本語", "日本", "👩‍💻👩‍💻👩‍💻", ""])

@@ -46,6 +46,7 @@ ACTING = {
     "SEGMENTS_RESUME_RUN": ("resume", "--to", "there"),
     "SEGMENTS_LIST_NAME": ("list",),
     "SEGMENTS_RUNS_PRUNE": ("runs", "--to", "there"),
+    "SEGMENTS_RUNS_RUN": ("runs", "--to", "there"),
     "SEGMENTS_STATUS_EXPORT_ID": ("status",),
     "SEGMENTS_DOWNLOAD_EXPORT_ID": ("download", "--to", "there.csv"),
     "SEGMENTS_DOWNLOAD_OVERWRITE": ("download", "some-id", "--to", "there.csv"),

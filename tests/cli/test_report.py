@@ -39,13 +39,16 @@ def test_the_page_of_a_run(
 def test_the_latest_run_is_reported_by_default(
     run: Run, account: Environment, server: SandboxServer, tmp_path: Path
 ) -> None:
-    """Without a name, the page is of the latest run; a page that is there is replaced."""
+    """Without a name, the page is of the latest run. A page that is replaced keeps its mode."""
     env = account(server)
     for name in ("first", "second"):
         run(*EXPORT, "--run", name, env=env)
         done = run("report", *PLACE, "--html", "run.html", env=env)
         assert done.returncode == 0, done.stderr
         assert f"<title>Run {name}</title>" in (tmp_path / "run.html").read_text()
+        (tmp_path / "run.html").chmod(0o600)
+    run("report", *PLACE, "--html", "run.html", env=env)
+    assert (tmp_path / "run.html").stat().st_mode & 0o777 == 0o600
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exports", "run.html"]
 
 

@@ -16,6 +16,8 @@ from segments_async.sandbox import Fault
 from segments_async.sandbox.server import SandboxServer
 
 EXPORT = ("export", "--to", "exports", "--all")
+pytestmark = pytest.mark.usefixtures("hangups_count")
+
 SIGNALS = pytest.mark.parametrize(
     ("number", "code", "word"),
     [
@@ -25,14 +27,6 @@ SIGNALS = pytest.mark.parametrize(
     ],
     ids=["SIGINT", "SIGTERM", "SIGHUP"],
 )
-
-
-@pytest.fixture(autouse=True)
-def hangups_count() -> Iterator[None]:
-    """Under `nohup` the commands of these tests would inherit that SIGHUP is ignored."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 @SIGNALS

@@ -55,6 +55,8 @@ def test_stdout_on_a_full_disk(
 ) -> None:
     """Stdout that can't be written ends with 1 and a sentence, and loses no export."""
     env = account(server)
+    slow = server.sandbox.export_id(server.sandbox.segment_ids[4])
+    server.sandbox.inject(Fault.status(404), method="GET", path=slow, times=3)
     done = run(*command, env=env, out="/dev/full")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
@@ -64,6 +66,18 @@ def test_stdout_on_a_full_disk(
         assert "The same command goes on with them" in done.stderr
         assert len(run(*EXPORT, env=env).stdout.splitlines()) == 5
         assert server.sandbox.record.duplicates() == {}
+
+
+def test_stdout_on_a_full_disk_after_the_last_export(
+    run: Run, account: Environment, server: SandboxServer, tmp_path: Path
+) -> None:
+    """Where every segment had ended, nobody is told that the same command goes on."""
+    one = server.sandbox.segment_ids[0]
+    done = run("export", "--to", "exports", one, env=account(server), out="/dev/full")
+    assert done.returncode == 1
+    assert "All segments had ended; exports/manifest.jsonl has the outcomes" in done.stderr
+    assert "goes on" not in done.stderr
+    assert len(list((tmp_path / "exports").glob("*.csv"))) == 1
 
 
 def test_stderr_on_a_full_disk(
@@ -114,6 +128,38 @@ def test_a_path_that_is_not_utf_8(
     assert done.returncode == 0, done.stderr
     assert all(Path(row["file"]).is_file() for row in parsed(done.stdout))
     assert len(list((tmp_path / to).glob("*.csv"))) == 5
+
+
+def test_a_current_directory_that_was_removed(
+    account: Environment, server: SandboxServer, tmp_path: Path
+) -> None:
+    """Absolute paths work there. A relative one is a usage error of one sentence."""
+    (tmp_path / "gone").mkdir()
+    there = f"{tmp_path}/exports"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "gone").mkdir(exist_ok=True)
+        leave = 'cd gone && rmdir ../gone && exec "$@"'
+        return subprocess.run(
+            ["sh", "-c", leave, "sh", *COMMAND, *arguments],
+            cwd=tmp_path,
+            env=account(server),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    done = run("export", "--all", "--to", there)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "exports").glob("*.csv"))) == 5
+    for refused in (
+        run("export", "--all", "--to", "exports"),
+        run("runs", "--journal", "runs.db"),
+        run("report", "--to", there, "--html", "run.html"),
+    ):
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert len(refused.stderr.splitlines()) == 1, refused.stderr
 
 
 # ----------------------------------------------------------------- pipes, in this process

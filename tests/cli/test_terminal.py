@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pty
+import re
 import signal
 import subprocess
 from datetime import UTC, datetime
@@ -19,8 +20,8 @@ from rich.console import Console
 
 from segments_async import RunStatus
 from segments_async.cli import summary
-from segments_async.cli.terminal import LogLines, Terminal, counted, in_bytes, in_time
-from segments_async.errors import ExportFailedError, printable
+from segments_async.cli.terminal import LogLines, Terminal, counted, in_time
+from segments_async.errors import ExportFailedError, NotSubmittedError, printable
 from segments_async.models import Export, Segment
 from segments_async.report import BulkReport
 from segments_async.results import Exported, ExportedFile, NotExported, Progress
@@ -136,6 +137,33 @@ def test_runs_is_a_table(account: Environment, server: SandboxServer, tmp_path: 
         assert heading in shown
 
 
+def test_runs_are_watched(account: Environment, server: SandboxServer, tmp_path: Path) -> None:
+    """In a terminal an ended run is drawn once, and stays on the screen."""
+    env = account(server)
+    export = ("export", "--all", "--to", "exports", "--run", "first")
+    assert PseudoTerminal(*export, env=env, cwd=tmp_path).end()[0] == 0
+    watch = ("runs", "--to", "exports", "--run", "first", "--watch", "--no-color")
+    code, shown = PseudoTerminal(*watch, env=env, cwd=tmp_path).end()
+    assert code == 0
+    plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
+    assert "first · ended" in plain
+    assert "5 of 5" in plain
+    assert re.search(r"\x1b\[(\d+;)*3[0-7]", shown) is None, "a colour"
+
+
+def test_a_watch_ends_by_ctrl_c(
+    account: Environment, server: SandboxServer, tmp_path: Path, until: Until
+) -> None:
+    """Without a name the watch goes on until Ctrl-C, which is its success."""
+    env = account(server)
+    assert PseudoTerminal("export", "--all", "--to", "exports", env=env, cwd=tmp_path).end()[0] == 0
+    terminal = PseudoTerminal("runs", "--to", "exports", "--watch", env=env, cwd=tmp_path)
+    terminal.interrupt("No run is unfinished", until)
+    code, shown = terminal.end()
+    assert code == 0
+    assert "Interrupted" not in shown
+
+
 @pytest.mark.parametrize("how", [["--no-color"], []], ids=["--no-color", "NO_COLOR"])
 def test_no_color(
     account: Environment, server: SandboxServer, tmp_path: Path, how: list[str]
@@ -211,10 +239,7 @@ def test_plain(text: str, shown: str) -> None:
 
 
 def test_values_in_words() -> None:
-    """Sizes, times and counts as a person would write them."""
-    assert [in_bytes(n) for n in (0, 999, 1000, 999_999, 12_345_678)] == [
-        "0 B", "999 B", "1.0 kB", "1.0 MB", "12.3 MB",
-    ]  # fmt: skip
+    """Times and counts as a person would write them."""
     assert [in_time(s) for s in (0.4, 59, 61, 3600, 7500)] == [
         "0 s", "59 s", "1 min 01 s", "1 h 00 min", "2 h 05 min",
     ]  # fmt: skip
@@ -278,6 +303,8 @@ def test_tables_fit_into_80_columns() -> None:
         started_at=noon,
         ended_at=noon,
         live=False,
+        processes=0,
+        held=None,
         segments=500,
         exported=300,
         unchanged=190,
@@ -305,6 +332,17 @@ def test_a_list_on_60_columns_has_ids_and_names() -> None:
     segment = Segment(PAGE_SEGMENT_ID, "Recent purchasers", "p", last_run=datetime.now(UTC))
     console.print(summary.segments_table([segment], width=console.width))
     assert f"{PAGE_SEGMENT_ID}  Recent purchasers" in text.getvalue()
+
+
+def test_a_segment_that_nobody_knows_has_its_whole_id() -> None:
+    """Of a mistyped id there is no name: a narrow terminal doesn't cut the id."""
+    text = io.StringIO()
+    console = Console(file=text, width=60, force_terminal=True, color_system=None)
+    error = NotSubmittedError("not submitted", segment_id=PAGE_SEGMENT_ID)
+    missing = NotExported(PAGE_SEGMENT_ID, None, error, "no", resumable=False)
+    names = {PAGE_SEGMENT_ID: PAGE_SEGMENT_ID}
+    summary.print_failures([missing], names, console, journal=False)
+    assert PAGE_SEGMENT_ID in text.getvalue()
 
 
 EVIL = "PEN\x1b]0;owned\x07\u202e\nDING"

@@ -93,9 +93,13 @@ def test_it_is_a_module_too(account: Environment, module: str) -> None:
         ([*EXPORT, "--all", "--run", "x", "--no-journal"], "--run"),
         ([*EXPORT, "--all", "--join"], "--join needs --run"),
         ([*EXPORT, "--all", "--only-changed", "--sandbox"], "--only-changed"),
-        ([*EXPORT[:1], "--all", "--to", "s3://me:s3cret@bucket/nightly"], "s3://...: files can't"),
-        (["export", "--all", "--sandbox", "--to", "gs://bucket"], "gs://...: files can't"),
-        (["runs", "--to", "s3://bucket/nightly"], "s3://...: files can't"),
+        ([*EXPORT[:1], "--all", "--to", "s3://me:s3cret@bucket/nightly"], "s3://...: a user"),
+        (["export", "--all", "--sandbox", "--to", "ftp://bucket"], "ftp://...: files can't"),
+        ([*EXPORT[:1], "--all", "--to", ""], "--to: the path is empty"),
+        ([*EXPORT[:1], "--all", "--to", "~/exports"], "begins with '~'"),
+        (["resume", "--to", ""], "--to: the path is empty"),
+        (["runs", "--journal", ""], "--journal: the path is empty"),
+        (["runs", "--to", "s3://bucket/nightly"], "--journal"),
         (["resume"], "--journal"),
         (["report"], "--html"),
         (["report", "--html", "x.html"], "--journal"),
@@ -169,6 +173,7 @@ def test_credentials_are_no_arguments(run: Run, variable: str) -> None:
     [
         "postgresql://me:s3cret@localhost/x",
         "postgresql://me:s3cret#@localhost/x",
+        "postgresql://me:s3/cret@localhost/x",
         "postgresql://localhost/x?password=s3cret",
         "postgresql://localhost/x?%70assword=s3cret",
         "postgresql://localhost/x?PGPASSWORD=s3cret",
@@ -186,6 +191,7 @@ def test_a_password_is_no_argument(run: Run, account: Environment, url: str) -> 
     assert (done.returncode, done.stdout) == (2, "")
     assert "PGPASSWORD" in done.stderr
     assert "s3cret" not in done.stderr
+    assert "cret@" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,15 @@ from segments_async import (
     APIStatusError,
     BulkReport,
     Completed,
+    NotFoundError,
     Pacer,
     RateLimitedError,
     ServerError,
     SubmitUnknownError,
 )
 from segments_async.sandbox import PAGE_SEGMENT_ID, Durations, Fault, Sandbox, TokenBucket
+
+pytestmark = pytest.mark.alternating
 
 POST: dict[str, Any] = {"method": "POST"}
 
@@ -45,8 +48,8 @@ def unknown(report: BulkReport[Any]) -> list[str]:
 
 def repeated(sandbox: Sandbox) -> list[str | None]:
     """Segments whose POST was repeated although the vendor may have acted on it."""
-    not_now = (408, 421, 425, 429)
-    posts = Counter(e.segment_id for e in sandbox.record.submits() if e.status not in not_now)
+    not_done = (404, 408, 410, 421, 425, 429)
+    posts = Counter(e.segment_id for e in sandbox.record.submits() if e.status not in not_done)
     return [segment_id for segment_id, count in posts.items() if count > 1]
 
 
@@ -322,6 +325,195 @@ async def test_a_limit_that_refuses_all_gives_up_nobody() -> None:
         report = await client.bulk_export(sandbox.segment_ids, None)
         assert anyio.current_time() >= 3600
     assert report.ok
+
+
+# --------------------------------------------------------------------- a gateway without a route
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize(
+    "way", [{}, {"method": "GET", "path": "export/."}, {"path": "(list|export/)$"}],
+    ids=["all", "polls", "lists and submits"],
+)  # fmt: skip
+async def test_half_a_minute_of_404_is_no_missing_segment(status: int, way: dict[str, Any]) -> None:
+    """A gateway that has no route to the API for 30 s costs two segments at most, and no export.
+
+    The first two 404s in a row are believed: they may be about their segments.
+    """
+    sandbox = Sandbox(
+        segments=60, durations=Durations(10.0, 0.3, 30.0), limit=TokenBucket(20, 20), latency=0.1
+    )
+    sandbox.inject(Fault.status(status, body="no route"), since=2.0, until=32.0, **way)
+    async with connected(sandbox, pacer=Pacer(rate=15)) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert anyio.current_time() < 120
+    assert len(report.exported) >= 58
+    assert {outcome.submitted for outcome in report.not_exported} <= {"no"}
+    assert sandbox.record.duplicates() == {}
+
+
+@pytest.mark.parametrize("status", [404, 405, 410])
+async def test_submits_without_a_route_cost_two_segments_though_lists_have_one(status: int) -> None:
+    """Where the list shows the segments, their 404s are not about them; nor is any 405.
+
+    The first two 404s in a row are believed.
+    """
+    sandbox = Sandbox(segments=40, durations=Durations(10.0), limit=TokenBucket(20, 20))
+    sandbox.inject(Fault.status(status), since=1.0, until=31.0, **POST)
+    async with connected(sandbox, pacer=Pacer(rate=15)) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert anyio.current_time() < 90
+    assert len(report.exported) >= (40 if status == 405 else 38)
+    assert sum(entry.status == status for entry in sandbox.record.submits()) <= 15
+    assert len(sandbox.record.lists()) <= 8
+    assert sandbox.record.duplicates() == {}
+
+
+@pytest.mark.parametrize("get", ["503", "a login page"])
+async def test_a_maintenance_page_that_takes_no_post_costs_no_segment(get: str) -> None:
+    """A web server answers 405 to a POST of the path of its static page, and no vendor does."""
+    sandbox = Sandbox(segments=40, durations=Durations(10.0), limit=TokenBucket(20, 20))
+    sandbox.inject(Fault.status(405, body="<html>Not Allowed"), since=1.0, until=31.0, **POST)
+    sandbox.inject(AWAY[get], since=1.0, until=31.0, method="GET")
+    async with connected(sandbox, pacer=Pacer(rate=15)) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    assert report.ok
+    assert sum(entry.status == 405 for entry in sandbox.record.submits()) <= 5
+
+
+async def test_a_server_that_never_takes_submits_ends_the_run(tmp_path: Path) -> None:
+    """After ten minutes all segments are resumable, and the next session exports them."""
+    sandbox = Sandbox(segments=20)
+    sandbox.inject(Fault.status(405), until=900.0, **POST)
+    journal: dict[str, Any] = {"journal": tmp_path / "runs.db", "run": "night"}
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None, **journal)
+        assert 600 < anyio.current_time() < 700
+    assert {(o.submitted, o.resumable) for o in report.not_exported} == {("no", True)}
+    assert len(sandbox.record.submits()) <= 30
+    await anyio.sleep(300)
+    async with connected(sandbox) as client:
+        assert (await client.bulk_export(sandbox.segment_ids, None, **journal)).ok
+
+
+async def test_a_single_segment_waits_as_long_for_a_route_as_many_do() -> None:
+    """No other request passes: its 405s aren't taken for refusals of this segment alone."""
+    sandbox = Sandbox(segments=1)
+    sandbox.inject(Fault.status(405), until=500.0, **POST)
+    async with connected(sandbox) as client:
+        assert (await client.bulk_export(sandbox.segment_ids, None)).ok
+
+
+async def test_a_429_after_ten_minutes_without_a_route_gives_up_nothing() -> None:
+    """The API itself answers again: what waits for its turn is exported."""
+    sandbox = Sandbox(segments=5)
+    sandbox.inject(Fault.status(405), until=610.0, **POST)
+    sandbox.inject(Fault.status(429), since=610.0, until=650.0, **POST)
+    async with connected(sandbox) as client:
+        assert (await client.bulk_export(sandbox.segment_ids, None)).ok
+    assert 429 in {entry.status for entry in sandbox.record.submits()}
+
+
+async def test_an_idle_hour_is_no_hour_without_a_route() -> None:
+    """A client that met 405 an hour ago gives up no run at the first 405 that it meets again."""
+    sandbox = Sandbox(segments=5)
+    sandbox.inject(Fault.status(405), until=20.0, **POST)
+    sandbox.inject(Fault.status(405), since=3600.0, until=3640.0, **POST)
+    async with connected(sandbox) as client:
+        await client.bulk_export(sandbox.segment_ids, None, timeout=15.0)
+        await anyio.sleep(3600.0)
+        assert (await client.bulk_export(sandbox.segment_ids, None)).ok
+
+
+async def test_listed_segments_that_cant_be_exported_end_alone() -> None:
+    """Where other submits are accepted, a 404 to a segment of the list is believed."""
+    sandbox = Sandbox(segments=20, latency=0.1)
+    missing = sandbox.segment_ids[:5]
+    for segment_id in missing:
+        sandbox.inject(Fault.status(404), **POST, segment_id=segment_id, times=math.inf)
+    longest = dict.fromkeys(missing, 3600.0)
+    async with connected(sandbox, pacer=Pacer(rate=10)) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None, expected_seconds=longest)
+        assert anyio.current_time() < 60
+    assert {outcome.segment_id for outcome in report.not_exported} == set(missing)
+    assert {outcome.resumable for outcome in report.not_exported} == {False}
+    assert len(sandbox.record.submits()) <= 20 + 2 * len(missing)
+
+
+async def test_answers_that_are_late_hide_no_lost_route() -> None:
+    """Accepted submits that were sent before the route was lost say nothing about later 404s."""
+    sandbox = Sandbox(segments=100, durations=Durations(10.0), limit=TokenBucket(40, 40))
+    sandbox.inject(Fault.slow(1.5), until=1.0, times=math.inf, **POST)
+    sandbox.inject(Fault.status(404, body="no route"), since=1.0, until=31.0)
+    async with connected(sandbox, pacer=Pacer(rate=30)) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    assert len(report.exported) >= 98
+    assert sandbox.record.duplicates() == {}
+
+
+async def test_a_route_that_is_lost_by_and_by_costs_no_export() -> None:
+    """Polls of half of the exports had 404 for seconds before those of all exports have it."""
+    sandbox = Sandbox(segments=40, durations=Durations(60.0), limit=TokenBucket(20, 20))
+    for segment_id in sandbox.segment_ids[::2]:
+        export_id = sandbox.export_id(segment_id)
+        sandbox.inject(Fault.status(404), until=8.0, method="GET", path=export_id)
+    sandbox.inject(Fault.status(404), since=8.0, until=38.0, method="GET", path="export/.")
+    async with connected(sandbox, pacer=Pacer(rate=15)) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    assert report.ok
+
+
+async def test_no_404_is_believed_in_an_outage() -> None:
+    """A submit that is tried though all lists fail is sent again after a 404."""
+    sandbox = Sandbox(segments=5)
+    sandbox.inject(Fault.status(503), times=2, **POST)
+    sandbox.inject(Fault.status(503), until=300.0, path="list$")
+    sandbox.inject(Fault.status(404), until=300.0, **POST)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    assert 404 in {entry.status for entry in sandbox.record.submits()}
+    assert len(report.exported) == 3
+    assert len(unknown(report)) == 2
+    assert repeated(sandbox) == []
+
+
+async def test_a_segment_that_isnt_there_costs_one_post() -> None:
+    """After the third 404 in a row, a list shows that the API is there, before the second POST."""
+    sandbox = Sandbox(segments=3)
+    missing = [f"no-such-segment-{number}" for number in range(3)]
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(missing, None)
+        assert anyio.current_time() < 10
+    for outcome in report.not_exported:
+        assert isinstance(outcome.error, NotFoundError)
+        assert (outcome.submitted, outcome.resumable) == ("no", False)
+    kinds = [entry.kind for entry in sandbox.record.api()]
+    assert kinds == ["submit", "submit", "submit", "list", "submit"]
+
+
+async def test_segments_that_arent_there_need_no_list_while_others_are_accepted() -> None:
+    """An accepted submit shows as well as a list that the API is there."""
+    sandbox = Sandbox(segments=30, latency=0.1)
+    missing = [f"no-such-segment-{number}" for number in range(10)]
+    async with connected(sandbox, pacer=Pacer(rate=15)) as client:
+        report = await client.bulk_export([*missing, *sandbox.segment_ids], None)
+    assert len(report.exported) == 30
+    assert {outcome.segment_id for outcome in report.not_exported} == set(missing)
+    assert len(sandbox.record.lists()) <= 10
+    assert len(sandbox.record.submits()) <= 30 + 2 * len(missing)
+
+
+async def test_an_export_that_the_vendor_forgets_ends_alone(tmp_path: Path) -> None:
+    """404s to the polls of one export end it within minutes, while other exports have a status."""
+    sandbox = Sandbox(segments=5, durations=Durations(300.0, 0.0))
+    forgotten = sandbox.export_id(sandbox.segment_ids[2])
+    sandbox.inject(Fault.status(404), method="GET", path=forgotten, times=math.inf)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(
+            sandbox.segment_ids, None, journal=tmp_path / "runs.db", timeout=200
+        )
+    [ended] = [o for o in report.not_exported if isinstance(o.error, NotFoundError)]
+    assert (ended.segment_id, ended.resumable) == (sandbox.segment_ids[2], False)
 
 
 # --------------------------------------------------------------------- a list that shows nothing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from segments_async import (
     ServerError,
     SubmitUnknownError,
 )
+from segments_async._files import destination
 from segments_async.sandbox import Durations, Fault, Sandbox, TokenBucket
 
 
@@ -98,6 +100,26 @@ async def test_the_manifest_has_a_line_for_each_outcome(tmp_path: Path) -> None:
         assert (line["outcome"], line["submitted"]) == ("not_exported", "yes")
         assert line["error"]["type"] == "ExportFailedError"
     assert {line["run"] for line in lines} == {report.name}
+
+
+async def test_a_line_that_could_not_be_written_is_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A moment without a free descriptor costs the manifest no line."""
+    failing = [OSError(24, "Too many open files") for _ in range(3)]
+    append = destination.append_lines
+
+    def append_or_fail(path: Path, lines: Sequence[str]) -> None:
+        if failing:
+            raise failing.pop()
+        append(path, lines)
+
+    monkeypatch.setattr(destination, "append_lines", append_or_fail)
+    async with connected(Sandbox(segments=6, rows=5)) as client:
+        report = await client.bulk_export(await client.list_segments(), tmp_path)
+    assert report.ok
+    lines = [line["segment_id"] for line in manifest(tmp_path)]
+    assert sorted(lines) == sorted(one.segment_id for one in report.exported)
 
 
 async def test_links_alone_fetch_nothing(tmp_path: Path) -> None:

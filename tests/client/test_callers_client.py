@@ -268,6 +268,34 @@ async def test_a_transport_that_tries_again_has_sent_what_it_sent_first() -> Non
         assert len(server.sandbox.record.submits()) == 1
 
 
+class _SendsAgain(httpx.AsyncClient):
+    """Sends once more after a 429, as subclasses of httpx's client do."""
+
+    async def send(self, request: httpx.Request, **kwargs: Any) -> httpx.Response:
+        response = await super().send(request, **kwargs)
+        if response.status_code != 429:
+            return response
+        await response.aclose()
+        return await super().send(request, **kwargs)
+
+
+async def test_a_client_that_tries_again_has_the_last_answers_body_alone() -> None:
+    """With hooks, each answer is read. What an earlier one said is no part of the JSON."""
+    sandbox = Sandbox()
+    sandbox.inject(Fault.status(429, body="too many"), method="POST")
+
+    async def nothing(_: httpx.Response) -> None: ...
+
+    hooks = {"response": [nothing]}
+    async with (
+        _SendsAgain(transport=SandboxTransport(sandbox), event_hooks=hooks) as http,
+        connected(sandbox, http_client=http) as client,
+    ):
+        export = await client.request_export(PAGE_SEGMENT_ID)
+    assert export.export_id == sandbox.export_id(PAGE_SEGMENT_ID)
+    assert [entry.status for entry in sandbox.record.submits()] == [429, 200]
+
+
 # --------------------------------------------------------------------- answers that break
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import anyio
+import pytest
 
 from client.vendor import connected
-from segments_async.sandbox import Fault, Sandbox, TokenBucket
+from segments_async.sandbox import Durations, Fault, Sandbox, TokenBucket
+
+pytestmark = pytest.mark.alternating
 
 
 async def test_a_cap_on_jobs_is_not_taken_for_a_low_rate() -> None:
@@ -20,6 +23,18 @@ async def test_a_cap_on_jobs_is_not_taken_for_a_low_rate() -> None:
     # Ten at a time; taken for a rate, the refusals make it 1.7 times as long.
     assert took < 1.4 * work / 10
     assert len(sandbox.record.throttled()) <= 20
+
+
+async def test_submits_that_alone_are_refused_for_a_while_leave_no_cap() -> None:
+    """After 30 s of 429 to submits alone, in which all exports end, submits get their pace back."""
+    sandbox = Sandbox(
+        segments=100, durations=Durations(10.0, 0.3, 30.0), limit=TokenBucket(20, 20), latency=0.1
+    )
+    sandbox.inject(Fault.status(429), method="POST", since=3.0, until=33.0)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+        assert anyio.current_time() < 90  # 400 s with a cap that grows by single exports
+    assert report.ok
 
 
 async def test_a_told_cap_is_never_exceeded() -> None:

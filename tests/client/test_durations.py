@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from client.vendor import connected
 from segments_async import Pacer
 from segments_async.sandbox import Durations, Sandbox
+
+pytestmark = pytest.mark.alternating
 
 
 async def test_what_took_long_is_submitted_first_the_next_time() -> None:

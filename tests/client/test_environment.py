@@ -16,6 +16,8 @@ import pytest
 
 from segments_async import APIConnectionError, ConfigurationError, SegmentsClient
 
+pytestmark = pytest.mark.alternating
+
 PASSWORD = "hunter2-of-the-proxy"
 
 #: Broken variables, by a name: where it is a path, of something in the test's directory.

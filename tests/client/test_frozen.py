@@ -67,8 +67,17 @@ def stop_and_go_on(backend: str, how: str, *, timeout: float, stopped: float) ->
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no SIGSTOP on this system")
 @pytest.mark.counted(7, 60, "seconds of a stop")
-@pytest.mark.parametrize("how", ["run", "single calls"])
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize(
+    ("loop", "how"),
+    [
+        ("asyncio", "run"),
+        ("trio", "single calls"),
+        pytest.param("asyncio", "single calls", marks=pytest.mark.whole),
+        pytest.param("trio", "run", marks=pytest.mark.whole),
+        pytest.param("uvloop", "run", marks=pytest.mark.whole),
+        pytest.param("uvloop", "single calls", marks=pytest.mark.whole),
+    ],
+)
 def test_a_stopped_process_loses_no_answer(loop: str, how: str, count: int) -> None:
     """Stopped for longer than `request_timeout`, with ten POSTs on the wire: none is unknown.
 

@@ -23,6 +23,8 @@ from segments_async import (
 )
 from segments_async.sandbox import Fault, FixedWindow, Sandbox
 
+pytestmark = pytest.mark.alternating
+
 R = HeldReason
 
 
@@ -70,6 +72,27 @@ async def test_nothing_holds_a_run_that_moves(tmp_path: Path) -> None:
     """Where the vendor answers everything, nothing is told."""
     watch = await watched(Sandbox(segments=20, rows=1, durations=STEADY), tmp_path)
     assert watch.reasons == []
+
+
+async def test_a_process_with_nothing_left_of_a_shared_run(tmp_path: Path) -> None:
+    """It waits for the other processes, and says so; while it has work, it doesn't."""
+    sandbox = Sandbox(segments=40, rows=1, durations=STEADY)
+    shared = {"journal": tmp_path / "runs.db", "run": "ours", "shared": True}
+    seen: list[HeldReason | None] = []
+    async with (
+        connected(sandbox) as one,
+        connected(sandbox) as other,
+        one.open_bulk_export(sandbox.segment_ids, tmp_path / "out", **shared) as first,
+        anyio.create_task_group() as tasks,
+    ):
+        await anyio.sleep(0.5)
+        async with other.open_bulk_export([], tmp_path / "out", **shared) as second:
+            tasks.start_soon(second.report)
+            while first.progress.exported + first.progress.not_exported < 40:
+                seen.append(second.progress.held and second.progress.held.reason)
+                assert first.progress.held is None
+                await anyio.sleep(0.1)
+    assert set(seen) == {None, R.OTHER_PROCESSES}
 
 
 async def test_the_minute_after_a_500(tmp_path: Path) -> None:
@@ -169,7 +192,7 @@ async def test_credentials_of_storage(tmp_path: Path, monkeypatch: pytest.Monkey
 
 async def test_the_journal_is_away(tmp_path: Path, database: Server) -> None:
     """While the journal can't be written, submits wait, and the reason is the journal."""
-    sandbox = Sandbox(segments=200, rows=1, durations=STEADY)
+    sandbox = Sandbox(segments=100, rows=1, durations=STEADY)
     database.away = (3.0, 30.0)
     watch = Watched()
     async with (

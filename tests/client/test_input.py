@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from segments_async import (
     SegmentsClient,
     SubmitUnknownError,
 )
-from segments_async._http.api import STATUS_CAP
+from segments_async._sansio.api.wire import STATUS_CAP
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     PAGE_API_KEY,
@@ -33,6 +34,8 @@ from segments_async.sandbox import (
     Fault,
     Sandbox,
 )
+
+pytestmark = pytest.mark.alternating
 
 BAD_IDS = ["", ".", "..", "a/b", "a?b", "a#b", "a b", "a%2fb", "é", "a\n", "a" * 129, None, 7]
 #: httpx's generators of a body that isn't read to its end can't be closed from outside.
@@ -88,6 +91,29 @@ def test_senseless_options_are_refused(options: dict[str, Any]) -> None:
     """The constructor refuses impossible numbers, and a string in place of a list of hosts."""
     with pytest.raises(ConfigurationError):
         SegmentsClient("key", "token", **options)
+
+
+@pytest.mark.parametrize("option", ["http_client", "file_http_client"])
+def test_a_synchronous_client_is_refused(option: str) -> None:
+    """The constructor refuses clients that can't be awaited, and those of other packages."""
+    with httpx.Client() as synchronous:
+        for client in (synchronous, object()):
+            options: dict[str, Any] = {option: client}
+            with pytest.raises(ConfigurationError, match=rf"^{option}: an httpx.AsyncClient, not "):
+                SegmentsClient("key", "token", **options)
+
+
+@pytest.mark.parametrize("name", [20261127, date(2026, 11, 27), b"night"])
+async def test_a_runs_name_is_a_string(name: Any, tmp_path: Path) -> None:
+    """A date isn't made a name by itself: it is refused, and nothing is sent."""
+    sandbox = Sandbox()
+    async with connected(sandbox) as client:
+        for shared in (False, True):
+            with pytest.raises(ConfigurationError, match="a run's name: a string, not"):
+                await client.bulk_export(
+                    sandbox.segment_ids, None, journal=tmp_path / "j.db", run=name, shared=shared
+                )
+    assert len(sandbox.record) == 0
 
 
 @pytest.mark.parametrize("rate", BAD_SECONDS)
@@ -405,7 +431,10 @@ async def test_one_string_is_not_many_segments(tmp_path: Path) -> None:
     assert sandbox.record.submits() == []
 
 
-@pytest.mark.parametrize("to", ["s3://me:s3cret@bucket/x", Path("gs://bucket/x"), "file:///tmp/x"])
+@pytest.mark.parametrize(
+    "to",
+    ["s3://me:s3cret@bucket/x", Path("gs://bucket/x"), "file:///tmp/x", "s3:bucket/x", "gs:bucket"],
+)
 async def test_a_url_is_no_destination(to: str | Path) -> None:
     """A URL is refused before any request, and no local directory is made of it."""
     sandbox = Sandbox()
@@ -415,7 +444,9 @@ async def test_a_url_is_no_destination(to: str | Path) -> None:
             partial(client.export, PAGE_SEGMENT_ID, to),
             partial(client.download_export, PAGE_EXPORT_ID, to),
         ):
-            with pytest.raises(ConfigurationError, match=r"^(s3|gs|file)://...: files can't") as it:
+            with pytest.raises(
+                ConfigurationError, match=r"^(s3|gs|file)://...: (files can't|a user)"
+            ) as it:
                 await operation()
             assert "s3cret" not in str(it.value)
     assert len(sandbox.record) == 0

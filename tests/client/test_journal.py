@@ -34,11 +34,13 @@ from segments_async import (
 from segments_async._journal.database import Database
 from segments_async._journal.run_log import RunLog
 from segments_async._journal.sql import SqlJournal
-from segments_async._run.recorder import GuardWriter, Recorder
+from segments_async._run.recorder import GuardWriter
 from segments_async._run.start import account_of
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.pace.backoff import TicketGuard
 from segments_async.sandbox import Durations, Fault, Sandbox
+
+pytestmark = pytest.mark.alternating
 
 POST: dict[str, Any] = {"method": "POST", "path": "export/"}
 
@@ -161,21 +163,34 @@ async def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
     assert len(sandbox.record) == before
 
 
+def fail_at(event: Event, patch: pytest.MonkeyPatch) -> None:
+    """From now on the journal fails to take this event."""
+    record, add = RunLog.record, RunLog.add
+
+    def check(what: Event) -> None:
+        if what is event:
+            raise JournalError("the disk is full", reason="unavailable", location="here")
+
+    async def recording(log: RunLog, segment_id: str, what: Event, facts: Any = None) -> None:
+        check(what)
+        await record(log, segment_id, what, facts)
+
+    def adding(log: RunLog, segment_id: str, what: Event, facts: Any = None) -> None:
+        check(what)
+        add(log, segment_id, what, facts)
+
+    patch.setattr(RunLog, "record", recording)
+    patch.setattr(RunLog, "add", adding)
+
+
 @pytest.mark.parametrize("event", [Event.INTENT, Event.ACCEPTED, Event.COMPLETED, Event.FETCHED])
 async def test_a_journal_that_fails_ends_the_run(
     event: Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error ends the run; no POST goes without a durable INTENT; a later session goes on."""
     sandbox = sandbox_of()
-    real = RunLog.record
-
-    async def failing(log: RunLog, segment_id: str, what: Event, facts: Any = None) -> None:
-        if what is event:
-            raise JournalError("the disk is full", reason="unavailable", location="here")
-        await real(log, segment_id, what, facts)
-
     with monkeypatch.context() as patch:
-        patch.setattr(RunLog, "record", failing)
+        fail_at(event, patch)
         with pytest.raises(JournalError, match="the disk is full"):
             await session(sandbox, tmp_path)
     if event is Event.INTENT:
@@ -193,14 +208,7 @@ async def test_a_failing_journal_harms_no_other_caller(
 ) -> None:
     """Another caller that shares an export with the run gets its file."""
     sandbox = sandbox_of(1)
-    real = RunLog.record
-
-    async def failing(log: RunLog, segment_id: str, what: Event, facts: Any = None) -> None:
-        if what is Event.COMPLETED:
-            raise JournalError("the disk is full", reason="unavailable", location="here")
-        await real(log, segment_id, what, facts)
-
-    monkeypatch.setattr(RunLog, "record", failing)
+    fail_at(Event.COMPLETED, monkeypatch)
     async with connected(sandbox) as client, anyio.create_task_group() as tasks:
 
         async def single() -> None:
@@ -330,7 +338,7 @@ async def test_a_file_that_is_gone_is_fetched_again(tmp_path: Path) -> None:
 
 async def test_patience_counts_from_the_accepted_post(tmp_path: Path) -> None:
     """`export_timeout` counts from the accepted POST, over all sessions."""
-    slow = Durations(median=3600.0, sigma=0, longest=3600.0)
+    slow = Durations(median=300.0, sigma=0, longest=300.0)
     sandbox = Sandbox(segments=1, rows=5, durations=slow)
     first = await session(sandbox, tmp_path, timeout=100.0)
     assert errors(first) == {ExportTimeoutError}
@@ -537,16 +545,16 @@ async def test_the_last_state_of_the_guard_is_the_one_that_is_written(
 
     monkeypatch.setattr(Database, "set_guard", slowly)
     journal = await SqlJournal.open(tmp_path / "runs.db", account="0" * 64)
-    guard, recorder = TicketGuard(), Recorder(GuardWriter(journal))
+    guard, writer = TicketGuard(), GuardWriter(journal)
     guard.on_internal_error(0.0)
-    await recorder.record_guard(guard)
+    await writer.record(guard)
     async with anyio.create_task_group() as tasks:
         guard.on_sent()
         guard.on_probe_answer(1.0, passed=True)
-        tasks.start_soon(recorder.record_guard, guard)
+        tasks.start_soon(writer.record, guard)
         await turns(5)
         guard.on_internal_error(2.0)
-        tasks.start_soon(recorder.record_guard, guard)
+        tasks.start_soon(writer.record, guard)
     assert written[-1] is True
     assert await journal.ask(Database.guard) is not None
 

@@ -29,6 +29,8 @@ from segments_async._journal.refusals import Locked
 from segments_async.client import statistics_of
 from segments_async.sandbox import Fault, Sandbox
 
+pytestmark = pytest.mark.alternating
+
 GONE = JournalError("the server is gone", reason="unavailable", location="here")
 
 #: Requests a second, so that a run of some hundred segments takes some seconds.

@@ -9,9 +9,12 @@ import uuid
 
 import anyio
 import httpx
+import pytest
 
 from segments_async import Pacer, SegmentsClient
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
+
+pytestmark = pytest.mark.alternating
 
 EXPORTS = 1_000
 

@@ -16,6 +16,8 @@ from segments_async import BulkReport, ConfigurationError, Journal, JournalError
 from segments_async._journal.tables import events, runs, with_checksum
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Sandbox
 
+pytestmark = pytest.mark.alternating
+
 #: Where the command line has it.
 INSIDE = Path(".segments-async") / "runs.db"
 #: Seconds after which some of six exports have files, and others are at the vendor.

@@ -38,6 +38,8 @@ from segments_async.sandbox import (
     SandboxTransport,
 )
 
+pytestmark = pytest.mark.alternating
+
 SECRETS = (PAGE_ACCESS_TOKEN, BASIC, "X-Amz-Signature", "X-Amz-Credential", "0badc0de", "https://")
 
 

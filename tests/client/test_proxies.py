@@ -36,7 +36,7 @@ from segments_async.sandbox import (
 )
 from segments_async.sandbox.server import SandboxServer
 
-pytestmark = pytest.mark.real_time
+pytestmark = [pytest.mark.real_time, pytest.mark.alternating]
 
 #: No such host is: what asks for it goes through the proxy, or nowhere.
 VENDOR = "vendor.invalid"

@@ -11,6 +11,8 @@ from client.vendor import connected
 from segments_async import ExportTimeoutError, NotExported, NotSubmittedError, ServerError
 from segments_async.sandbox import PAGE_SEGMENT_ID, Durations, Fault, Sandbox
 
+pytestmark = pytest.mark.alternating
+
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_after_a_refused_link_nothing_reported_as_unasked_was_asked(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import anyio
+import pytest
 
 from client.vendor import connected
 from segments_async.sandbox import Durations, Sandbox
+
+pytestmark = pytest.mark.alternating
 
 
 async def test_a_resumed_run_shows_its_exports_and_when_it_ends(tmp_path: Path) -> None:

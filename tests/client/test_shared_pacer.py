@@ -13,8 +13,10 @@ from reliability.judge import busiest_second
 
 from client.vendor import connected
 from segments_async import BulkReport, Completed, Pacer
-from segments_async._journal.sqlite import Sqlite
+from segments_async._journal import outages
 from segments_async.sandbox import Durations, FixedWindow, Sandbox, TokenBucket
+
+pytestmark = pytest.mark.alternating
 
 
 async def test_a_429_to_one_client_holds_the_other() -> None:
@@ -80,7 +82,7 @@ def journal_in_virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
         seconds: float = anyio.from_thread.run_sync(anyio.current_time)
         return began + timedelta(seconds=seconds)
 
-    monkeypatch.setattr(Sqlite, "now", now)
+    monkeypatch.setattr(outages, "machine_time", now)
 
 
 @pytest.mark.usefixtures("journal_in_virtual_time")

@@ -27,7 +27,10 @@ from segments_async._pace.sharing import BUSY, IDLE, Sharing
 from segments_async._run.start import account_of
 from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._sansio.pace.shared_limit import GroupView, Report
+from segments_async._sansio.pace.shared_outage import GuardNews
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Sandbox, TokenBucket
+
+pytestmark = pytest.mark.alternating
 
 
 @pytest.fixture
@@ -140,10 +143,27 @@ async def test_a_locked_journal_holds_no_first_request(database: Path) -> None:
     with closing(sqlite3.connect(database, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")
         began = anyio.current_time()
-        await Sharing(gate, journal).join()
+        await Sharing(gate, journal, lambda _: None).join()
         assert anyio.current_time() - began <= 1.0
         holder.execute("ROLLBACK")
     assert pacer.granted is None
+
+
+async def test_a_500_elsewhere_while_the_own_probe_is_on_the_wire(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process whose probe is on the wire hears of another one's 500, and says how long it waits.
+
+    Until the probe's answer has come, the next request has no time. The log line has one.
+    """
+    api: Any = SimpleNamespace(timeout=30.0)
+    gate, now = Gate(api, Pacer(), PollScheduler()), anyio.current_time()
+    gate.guard.restore(now, 60.0)
+    assert gate.guard.on_sent()
+    sharing = Sharing(gate, await journal_at(database), lambda _: None)
+    sharing.took_guard(GuardNews(left=120.0, pause=240.0, version="1"))
+    [line] = [one for one in caplog.records if "answered 500" in one.getMessage()]
+    assert vars(line)["segments_delay"] == pytest.approx(120.0)
 
 
 async def test_a_run_begins_with_its_part(database: Path) -> None:

@@ -28,6 +28,8 @@ from segments_async.sandbox import (
     Sandbox,
 )
 
+pytestmark = pytest.mark.alternating
+
 # --------------------------------------------------------------------- time limits
 
 

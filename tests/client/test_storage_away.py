@@ -25,6 +25,8 @@ from segments_async.sandbox import (
 
 from .vendor import connected, is_whole, names_in
 
+pytestmark = pytest.mark.alternating
+
 QUICK = Durations(median=0.2, sigma=0.1, longest=0.5)
 
 

@@ -119,9 +119,11 @@ def _has_tests(source: str) -> bool:
     )
 
 
-def _give_virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    anyio_run, trio_run = anyio.run, trio.run
+#: As they are before any page replaces them: pages in one process may follow each other.
+anyio_run, trio_run = anyio.run, trio.run
 
+
+def _give_virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def in_asyncio(main: Coroutine[Any, Any, Any], *, debug: bool | None = None) -> Any:
         with asyncio.Runner(debug=debug, loop_factory=VirtualTimeLoop) as runner:
             return runner.run(main)

@@ -51,6 +51,10 @@ LONG = (
     "docs/tutorial.md",
     "docs/five-minutes.md",
     "docs/nights.md",
+    "docs/executors.md",
+    "docs/report.md",
+    "docs/scaling-out.md",
+    "docs/accounts.md",
 )
 
 #: Commands that `.ci/run` runs as they stand, in fresh copies with fresh environments.

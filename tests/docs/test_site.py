@@ -11,13 +11,14 @@ from types import ModuleType
 import pytest
 
 import segments_async
+import segments_async.cluster
 import segments_async.sandbox
 import segments_async.testing
 
 from . import site as build
 from .pages import ROOT, ids
 
-PUBLIC = (segments_async, segments_async.sandbox, segments_async.testing)
+PUBLIC = (segments_async, segments_async.cluster, segments_async.sandbox, segments_async.testing)
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +38,27 @@ def public_names(module: ModuleType) -> Iterator[str]:
                     yield f"{module.__name__}.{name}.{member}"
 
 
+@pytest.mark.whole
 def test_the_site_builds_without_a_warning(site: Path) -> None:
     """The build has no warning: each link, anchor and type on a page leads somewhere."""
     assert (site / "warnings.txt").read_text() == ""
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
 def test_every_public_name_is_on_a_page(site: Path, module: ModuleType) -> None:
     """The reference has every public name, and every public member of a public class."""
     assert sorted(set(public_names(module)) - build.names(site)) == []
 
 
+@pytest.mark.whole
 def test_no_link_is_dead(site: Path) -> None:
     """Every link within the site leads to a page, and to a place on that page."""
     assert list(build.dead_links(site)) == []
     assert len(list(site.glob("*.html"))) > 20
 
 
+@pytest.mark.whole
 def test_the_index_has_every_page(site: Path) -> None:
     """Each page of docs/ is in exactly one part of the index."""
     listed = [page for pages in build.parts().values() for page in pages]
@@ -61,6 +66,7 @@ def test_the_index_has_every_page(site: Path) -> None:
     assert sorted(listed) == sorted(there)
 
 
+@pytest.mark.whole
 def test_most_of_the_site_is_for_users(site: Path) -> None:
     """There are at least twice as many words for users as for reviewers, as rendered."""
     parts = build.parts()

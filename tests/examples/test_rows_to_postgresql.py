@@ -35,10 +35,14 @@ def database(postgres: PostgresServer) -> str:
 
 
 def loaded(database: str) -> dict[str, list[dict[str, str]]]:
-    """By segment id, the rows in the database, in their order."""
+    """By segment id, the rows in the database, by their users' ids, which is the file's order.
+
+    A table has no order: PostgreSQL puts new rows into the pages that deleted ones have left.
+    """
     found: dict[str, list[Any]] = {}
     with psycopg.connect(database) as connection:
-        rows = connection.execute("SELECT segment_id, row FROM segment_rows ORDER BY ctid")
+        query = "SELECT segment_id, row FROM segment_rows ORDER BY row->>'user_id' COLLATE \"C\""
+        rows = connection.execute(query)
         for segment_id, row in rows:
             found.setdefault(segment_id, []).append(row)
         loads = connection.execute("SELECT segment_id, rows FROM segment_loads").fetchall()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
+import time
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from segments_async._files import destination
-from segments_async._files.destination import Destination, append_lines, check_target
+from segments_async._files.destination import Directory, append_lines, check_target
 from segments_async.errors import ConfigurationError
 
 ONE = "82200474-c131-4f7b-a35e-381469af31a7"
@@ -22,7 +22,7 @@ ONE_FILE = "My-Segment-82200474.csv"
 def prepare(directory: Path | str, *, overwrite: bool = False) -> dict[str, str]:
     """The problem of each segment that can't be exported to the directory."""
     segments = [(ONE, "My Segment"), (TWO, "Other")]
-    problems = Destination(directory, segments, overwrite=overwrite).prepare()
+    problems = Directory(directory, segments, overwrite=overwrite).prepare()
     return {segment_id: str(error) for segment_id, error in problems.items()}
 
 
@@ -51,6 +51,45 @@ def test_a_file_in_the_directorys_place_is_found(tmp_path: Path, below: str) -> 
     (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match="can't write"):
         prepare(tmp_path / "file" / below)
+
+
+@pytest.mark.parametrize("path", ["", "~", "~/exports", "~operator/exports"])
+def test_what_only_a_shell_makes_a_path_is_refused(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither an empty path nor a `~` writes anything into the current directory."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"is empty|begins with '~'"):
+        prepare(path)
+    with pytest.raises(ConfigurationError, match=r"is empty|begins with '~'"):
+        check_target(path, overwrite=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_below_the_current_directory_may_begin_with_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After `./`, or as an absolute path, `~` is a name like any other; a Path drops the `./`."""
+    monkeypatch.chdir(tmp_path)
+    assert prepare("./~exports") == {}
+    assert prepare(tmp_path / "~exports") == {}
+    for path in ("./~exports/a.csv", tmp_path / "~exports" / "a.csv"):
+        assert check_target(path, overwrite=False) == tmp_path / "~exports" / "a.csv"
+    with pytest.raises(ConfigurationError, match="the absolute path"):
+        check_target(Path("./~exports/a.csv"), overwrite=False)
+
+
+def test_a_current_directory_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path is refused there, and an absolute one works."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    for check in (prepare, lambda path: check_target(path, overwrite=True)):
+        with pytest.raises(ConfigurationError, match="current directory"):
+            check("exports")
+    assert prepare(tmp_path / "exports") == {}
 
 
 @pytest.mark.parametrize("name", ["a\0b", "a" * 300])
@@ -129,18 +168,18 @@ def test_unrelated_files_are_no_problem(tmp_path: Path) -> None:
 
 def test_every_segment_has_its_path(tmp_path: Path) -> None:
     """A segment's file is in the directory, under its name."""
-    there = Destination(tmp_path, [(ONE, "My Segment"), (TWO, None)], overwrite=False)
-    assert there.path(ONE) == tmp_path / ONE_FILE
-    assert there.path(TWO) == tmp_path / f"{TWO}.csv"
+    there = Directory(tmp_path, [(ONE, "My Segment"), (TWO, None)], overwrite=False)
+    assert there.target(ONE).location == str(tmp_path / ONE_FILE)
+    assert there.target(TWO).location == str(tmp_path / f"{TWO}.csv")
 
 
 def test_paths_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relative destination stays where it was meant when the process changes its directory."""
     monkeypatch.chdir(tmp_path)
-    there = Destination("exports", [(ONE, "My Segment")], overwrite=False)
+    there = Directory("exports", [(ONE, "My Segment")], overwrite=False)
     monkeypatch.chdir("/")
-    assert there.path(ONE) == tmp_path / "exports" / ONE_FILE
-    assert there.manifest == tmp_path / "exports" / "manifest.jsonl"
+    assert there.target(ONE).location == str(tmp_path / "exports" / ONE_FILE)
+    assert there.location == str(tmp_path / "exports")
 
 
 # A single file.
@@ -161,11 +200,24 @@ def test_a_target_that_can_not_be_is_found(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("target", ["", ".", "/"])
+@pytest.mark.parametrize("target", [".", "/"])
 def test_a_directory_is_no_target(target: str, overwrite: bool) -> None:
     """A target that is a directory is refused, with `overwrite` too."""
     with pytest.raises(ConfigurationError, match="is a directory"):
         check_target(target, overwrite=overwrite)
+
+
+@pytest.mark.parametrize("target", ["/dev/stdout", "/dev/null", "/dev/no-such-disk"])
+def test_no_file_is_made_among_the_devices(target: str) -> None:
+    """Not even where `/dev/stdout` leads to a regular file: root would replace the link."""
+    with pytest.raises(ConfigurationError, match="is not a regular file"):
+        check_target(target, overwrite=True)
+
+
+def test_a_path_with_a_slash_at_its_end_is_no_file(tmp_path: Path) -> None:
+    """`exports/` means a directory, also where there is none yet."""
+    with pytest.raises(ConfigurationError, match="names a directory"):
+        check_target(f"{tmp_path}/exports/", overwrite=True)
 
 
 @pytest.mark.parametrize("link", [False, True])
@@ -226,6 +278,53 @@ def test_lines_are_appended(tmp_path: Path) -> None:
     assert (tmp_path / "lines").read_bytes() == "caf\u00e9\ntwo\n".encode()
 
 
+def test_a_line_without_a_newline_stays_a_line(tmp_path: Path) -> None:
+    """After a line that an editor or a crash left unfinished, the new line is one of its own."""
+    (tmp_path / "lines").write_text('{"a": 1}\n{"b"')
+    append_lines(tmp_path / "lines", ["{}", "{}"])
+    assert (tmp_path / "lines").read_text() == '{"a": 1}\n{"b"\n{}\n{}\n'
+
+
+def test_a_line_that_another_process_is_writing_gets_no_newline_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the file grows, its last line isn't torn: a line without text would follow it."""
+    (tmp_path / "lines").write_text('{"b"')
+    parts = [": 1", "}\n"]
+
+    def others_write(_: float) -> None:
+        with (tmp_path / "lines").open("a") as file:
+            file.write(parts.pop(0))
+
+    monkeypatch.setattr(time, "sleep", others_write)
+    append_lines(tmp_path / "lines", ["{}"])
+    assert (tmp_path / "lines").read_text() == '{"b": 1}\n{}\n'
+
+
+@pytest.mark.parametrize("taken", [0, 1, 12])
+def test_a_full_disk_leaves_no_part_of_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    """Where the disk takes a part of the lines and no more, none of them is in the file."""
+    (tmp_path / "lines").write_text("before\n")
+    write, room = os.write, [taken]
+
+    def full(descriptor: int, data: bytes) -> int:
+        size = min(room[0], len(data))
+        room[0] -= size
+        if not size:
+            raise OSError(28, "No space left on device")
+        return write(descriptor, data[:size])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        append_lines(tmp_path / "lines", ["one line", "another line"])
+    assert (tmp_path / "lines").read_text() == "before\n"
+    room[0] = 1000
+    append_lines(tmp_path / "lines", ["one line", "another line"])
+    assert (tmp_path / "lines").read_text() == "before\none line\nanother line\n"
+
+
 def test_no_descriptor_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that fails leaves no open file behind."""
     closed: list[int] = []
@@ -240,7 +339,7 @@ def test_no_descriptor_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def full(*_: object) -> NoReturn:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(destination, "write_all", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space"):
         append_lines(tmp_path / "lines", ["one"])
     assert len(closed) == 1
@@ -252,9 +351,11 @@ def test_one_directory_by_several_names(tmp_path: Path, spelling: str) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "sub").mkdir()
     (tmp_path / "link").symlink_to("real")
-    found = Destination(tmp_path / spelling, [("s1", None)], overwrite=False)
-    assert found.directory == Path(os.path.realpath(tmp_path / "real"))
-    assert check_target(tmp_path / spelling / "a.csv", overwrite=False).parent == found.directory
+    found = Directory(tmp_path / spelling, [("s1", None)], overwrite=False)
+    assert found.location == os.path.realpath(tmp_path / "real")
+    assert str(check_target(tmp_path / spelling / "a.csv", overwrite=False).parent) == (
+        found.location
+    )
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

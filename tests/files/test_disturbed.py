@@ -5,22 +5,33 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from client.vendor import STEADY, connected, names_in
 from holder import outlived
 
 import segments_async
-from segments_async import Exported, ExportedFile, SegmentsClient
+from segments_async import (
+    ConfigurationError,
+    Exported,
+    ExportedFile,
+    JournalError,
+    SegmentsClient,
+)
 from segments_async._files import body_writer, download
 from segments_async._files import part as part_module
 from segments_async._files.locked_part import PartBusy, PartModified
 from segments_async._files.part import PartFile, part_of, sidecar_of
+from segments_async._pace import calls
 from segments_async._sansio.files.ranges import ObjectVersion
 from segments_async.sandbox import PAGE_SEGMENT_ID, Fault, FileHost, Sandbox
 
@@ -141,7 +152,10 @@ def test_another_export_of_a_machine_without_locks(
     assert not sidecar_of(target).exists()
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+@pytest.mark.parametrize(
+    "number",
+    [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EACCES, errno.EPERM, errno.ENOTTY],
+)
 async def test_a_mount_without_locks(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +168,36 @@ async def test_a_mount_without_locks(
     await exports_all(tmp_path)
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP])
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOTTY, errno.EINVAL])
+async def test_a_mount_that_can_sync_nothing(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without any sync the files are whole and in place; an export isn't lost for its want."""
+
+    def fails(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    await exports_all(tmp_path)
+
+
+async def test_a_disk_that_fails_at_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the disk at a sync is an outcome, and no file is in place."""
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fails)
+    sandbox = Sandbox(rows=5, durations=STEADY)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export([PAGE_SEGMENT_ID], tmp_path)
+    assert "Input/output error" in str(report.not_exported[0].error)
+    assert [one async for one in anyio.Path(tmp_path).glob("*.csv")] == []
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EINVAL, errno.ENOTSUP, errno.ENOTTY, errno.ENOENT, errno.EACCES, errno.EPERM]
+)
 async def test_a_mount_that_cant_sync_a_directory(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +211,94 @@ async def test_a_mount_that_cant_sync_a_directory(
 
     monkeypatch.setattr(os, "fsync", fails)
     await exports_all(tmp_path)
+
+
+async def test_no_thread_for_the_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file is hashed without a thread of its own where none can be started, every other time."""
+    refused, start = list[bool](), threading.Thread.start
+
+    def at_times(thread: threading.Thread) -> None:
+        if thread.name.startswith("segments-async-hash"):
+            refused.append(len(refused) % 2 == 0)
+            if refused[-1]:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", at_times)
+    sandbox = Sandbox(rows=60_000, durations=STEADY)
+    async with connected(sandbox) as client:
+        file = await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+    assert True in refused
+    assert file.sha256 == hashlib.sha256(sandbox.content(PAGE_SEGMENT_ID)).hexdigest()
+
+
+def refuse_threads(monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool]) -> list[str]:
+    """As anyio at a limit of threads; `when`: whether the next call finds none. Lists these."""
+    run, refused = anyio.to_thread.run_sync, list[str]()
+
+    async def at_times(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if when():
+            refused.append(function.__name__)
+            raise RuntimeError("can't start new thread")
+        return await run(function, *args, **options)
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", at_times)
+    return refused
+
+
+async def test_no_thread_every_other_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls wait for a thread: every file is exported, and each export is in the journal."""
+    sandbox = Sandbox(segments=3, rows=500, durations=STEADY)
+    calls = itertools.count()
+    refuse_threads(monkeypatch, lambda: next(calls) % 2 == 0)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(
+            sandbox.segment_ids, tmp_path, journal=tmp_path / "runs.db", run="a"
+        )
+        again = await client.bulk_export(
+            sandbox.segment_ids, tmp_path, journal=tmp_path / "runs.db", run="a"
+        )
+    assert report.ok
+    assert again.ok
+    assert len(sandbox.record.submits()) == 3
+    assert [name for name in names_in(tmp_path) if "part" in name] == []
+
+
+async def test_no_thread_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run outlives it, as it outlives a journal that is away; nothing is asked for twice."""
+    sandbox = Sandbox(segments=6, rows=2000, durations=STEADY, file_host=FileHost(rate=60_000))
+    refused = refuse_threads(monkeypatch, lambda: 5 < anyio.current_time() < 35)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(
+            sandbox.segment_ids, tmp_path, journal=tmp_path / "runs.db"
+        )
+    report.raise_for_errors()
+    assert len(refused) > 20
+    assert sandbox.record.duplicates() == {}
+
+
+async def test_no_thread_for_a_long_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long list is decoded without a thread."""
+    sandbox = Sandbox(segments=3)
+    refuse_threads(monkeypatch, lambda: True)
+    monkeypatch.setattr(calls, "DECODE_IN_THREAD", 0)
+    async with connected(sandbox) as client:
+        assert len(await client.list_segments()) == 3
+
+
+async def test_no_thread_at_the_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an error of the library, before anything is asked of the vendor."""
+    sandbox = Sandbox()
+    refuse_threads(monkeypatch, lambda: True)
+    async with connected(sandbox) as client:
+        with pytest.raises(ConfigurationError, match="can't start new thread"):
+            await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv")
+        with pytest.raises(ConfigurationError, match="can't start new thread"):
+            await client.bulk_export([PAGE_SEGMENT_ID], tmp_path)
+        with pytest.raises(JournalError, match="can't start new thread") as caught:
+            await client.bulk_export([PAGE_SEGMENT_ID], tmp_path, journal=tmp_path / "runs.db")
+    assert caught.value.reason == "unavailable"
+    assert sandbox.record.submits() == []
 
 
 async def exports_all(to: Path) -> None:

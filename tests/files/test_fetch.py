@@ -19,6 +19,7 @@ import anyio
 import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
+import attrs
 import httpx
 import pytest
 from client.test_cancellation import Counted
@@ -26,9 +27,8 @@ from client.test_input import abandoned_body
 from client.vendor import STEADY, connected, is_whole, names_in
 
 from segments_async import DownloadError, Export, ExportedFile, SegmentsClient
-from segments_async._files import download, fetch, part
+from segments_async._files import download, fetch, part, parts
 from segments_async._files.digest import Bytes
-from segments_async._files.fetch import fetch_file
 from segments_async._http.clients import CallersClient
 from segments_async._http.storage import Storage
 from segments_async._sansio.files import progress_limit
@@ -56,6 +56,29 @@ async def exported(
         clients = CallersClient(files or http)
         yield Storage(clients, lambda link: link, redirects=3, timeout=60.0), export
     assert sandbox.record.credentials_seen_by_files() == []
+
+
+async def fetch_file(
+    storage: Storage,
+    export: Export,
+    target: Path,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+    slots: anyio.Semaphore | None = None,
+) -> ExportedFile:
+    """Over one connection, unless there are slots for more. Another link isn't to be had."""
+
+    async def renew(export: Export) -> Export:
+        return attrs.evolve(export, filename=None)
+
+    return await fetch.fetch_file(
+        storage,
+        export,
+        parts.LocalTarget(target),
+        progress=progress,
+        slots=slots or anyio.Semaphore(0, max_value=1),
+        renew=renew,
+    )
 
 
 async def complete(client: SegmentsClient) -> Export:
@@ -260,6 +283,28 @@ INEXACT = {
     "a range of all": Fault.status(206, headers={"content-range": "bytes 150000-342028/*"}),
     "nonsense": Fault.status(206, headers={"content-range": "bytes 9-1/-3"}, body=b"x"),
 }
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["with Content-Range", "without"])
+async def test_a_range_with_the_status_of_a_whole_file(
+    told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where each range comes with a 200, its bytes are not taken for the whole file."""
+    sandbox = sandbox_of(3000, etag="parts")  # which is no MD5, that would tell
+    sandbox.inject(Fault.cut(150_000), origin="files")
+    answer = sandbox.answer_file
+
+    def with_200(*request: Any) -> Any:
+        found = answer(*request)
+        headers = {k: v for k, v in found.headers.items() if told or k != "content-range"}
+        return attrs.evolve(found, status=200, headers=headers)
+
+    monkeypatch.setattr(sandbox, "answer_file", with_200)
+    async with exported(sandbox) as (storage, export):
+        file = await fetch_file(storage, export, tmp_path / "a.csv")
+    assert file.size == len(sandbox.content(PAGE_SEGMENT_ID))
+    assert is_whole(sandbox, file.path, PAGE_SEGMENT_ID)
+    assert sent(sandbox) == file.size or not told
 
 
 @pytest.mark.parametrize("fault", INEXACT.values(), ids=INEXACT)
@@ -485,6 +530,7 @@ async def test_of_a_file_that_is_gone_no_part_is_kept(status: int, tmp_path: Pat
 # --------------------------------------------------------------------- cancellation
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("host", [{}, {"ranges": False}, {"gzip": True}, {"rate": 1e6}])
 async def test_cancelled_at_every_await(
     host: dict[str, Any], tmp_path: Path, small_chunks: None
@@ -559,6 +605,7 @@ def _most_at_once(sandbox: Sandbox) -> int:
     return max(sum(1 for e in files if e.at <= f.at < (e.ended_at or 0.0)) for f in files)
 
 
+@pytest.mark.alternating
 async def test_a_large_file_comes_over_several_connections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -632,6 +679,24 @@ async def test_breaks_of_several_connections(
     # Of what a closed connection had under way, something is lost each time.
     assert sent(sandbox) <= (3.0 if kind == "412" else 1.6) * size
     assert _most_at_once(sandbox) <= 4
+
+
+async def test_servers_that_disagree_about_the_version(
+    tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every further connection is told of another version, one alone brings the file."""
+    sandbox = sandbox_of(30_000, rate=1e6)
+    answer = sandbox.answer_file
+
+    def of_another_server(method: str, path: str, headers: Any, now: float) -> Any:
+        if "range" in headers:
+            headers = {**headers, "if-match": '"of another server"'}
+        return answer(method, path, headers, now)
+
+    monkeypatch.setattr(sandbox, "answer_file", of_another_server)
+    await _timed(sandbox, tmp_path / "a.csv", 4)
+    assert is_whole(sandbox, tmp_path / "a.csv", PAGE_SEGMENT_ID)
+    assert sent(sandbox) <= 2 * (tmp_path / "a.csv").stat().st_size
 
 
 async def test_a_large_file_is_cancelled_at_once(tmp_path: Path, small_chunks: None) -> None:
@@ -781,7 +846,7 @@ async def test_a_part_is_left_though_cancelled_twice_by_asyncio(anyio_backend: s
         try:
             await anyio.sleep_forever()
         finally:
-            await fetch.leave_part(left.set)
+            await parts.leave_part(left.set)
 
     task = asyncio.create_task(download())
     for _ in range(2):
@@ -790,3 +855,16 @@ async def test_a_part_is_left_though_cancelled_twice_by_asyncio(anyio_backend: s
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert await anyio.to_thread.run_sync(left.wait, 10)
+
+
+async def test_a_part_is_left_without_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started, the lock of the part is released all the same."""
+
+    def none(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(anyio.to_thread, "run_sync", none)
+    monkeypatch.setattr(threading.Thread, "start", none)
+    left = list[bool]()
+    await parts.leave_part(lambda: left.append(True))
+    assert left == [True]

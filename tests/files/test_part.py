@@ -278,6 +278,24 @@ def test_another_export_starts_over(target: Path, leave: Any) -> None:
     part.discard()
 
 
+def test_a_part_of_another_user_is_replaced(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part that only its owner may write (root, once) is replaced by one of this user."""
+    part_of(target).write_bytes(b"root's")
+    open_file = os.open
+
+    def refuse(path: Any, flags: int, mode: int = 0o777) -> int:
+        mine = flags & os.O_EXCL or not os.path.lexists(path) or flags & os.O_DIRECTORY
+        if not mine:  # root, which runs the tests of some machines, may write to any file
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return open_file(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    part = opened(target, OBJECT)
+    assert part.finish(b"0123456789").size == 10
+    assert target.read_bytes() == b"0123456789"
+    assert names(target) == {"a.csv"}
+
+
 @pytest.mark.parametrize(
     ("leave", "goes_on"), [(PartFile.keep, True), (killed, False)], ids=["kept", "killed"]
 )

@@ -430,6 +430,7 @@ async def test_others_get_their_turn_while_a_large_chunk_is_read() -> None:
     assert turns >= 20
 
 
+@pytest.mark.alternating
 async def test_memory_does_not_grow_with_the_file() -> None:
     """Of a file of 60 chunks no more is in memory than of a file of six."""
     body = lines_of(PIECE)

@@ -237,7 +237,7 @@ def _check_served(given: Served, found: ObjectVersion | PartialContent | Restart
     if isinstance(found, PartialContent):
         asked = given.asked
         assert asked is not None
-        assert given.status == 206
+        assert given.status in (200, 206)  # some servers send the range that was asked for with 200
         whole = (asked.start, asked.stop, asked.version.total)
         assert content_range(given.headers) == whole, given
     if isinstance(found, ObjectVersion):

@@ -20,12 +20,14 @@ from journal.test_run_log import Recorder, recorded_by
 from journal.test_sessions import by
 from journal.test_sql import execute, logged, rows
 from segments_async import JournalError
-from segments_async._journal import group_commit
+from segments_async._journal import attempts
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.refusals import Locked
 from segments_async._journal.run_log import RunLog
 from segments_async._sansio.jobs.journal_outage import LONGEST_OUTAGE
 from segments_async._sansio.jobs.lifecycle import Event, State
+
+pytestmark = pytest.mark.alternating
 
 AWAY = JournalError("the server is gone", reason="unavailable", location="here")
 
@@ -65,7 +67,7 @@ async def kept_by(log: RunLog) -> AsyncIterator[None]:
 
 async def stands(where: str) -> dict[str, State]:
     async with run_of(await opened(where)) as log:
-        return {segment_id: record.state for segment_id, record in log.records.items()}
+        return {segment_id: record.state for segment_id, record in log.run_state.records.items()}
 
 
 async def record(log: RunLog, segment_id: str, event: Event) -> None:
@@ -241,7 +243,7 @@ async def test_an_end_that_can_not_be_written(where: str, monkeypatch: pytest.Mo
 @pytest.mark.real_time
 async def test_a_server_that_says_nothing(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt without an end is left to its thread; its rows are not written twice."""
-    monkeypatch.setattr(group_commit, "_STALL_SECONDS", 0.2)
+    monkeypatch.setattr(attempts, "_STALL_SECONDS", 0.2)
     async with run_of(await opened(where)) as log:
         recorder = recorded_by(log)
         log.run_state.add("a")

@@ -61,7 +61,7 @@ def written(directory: Path) -> Written:
                 for event in events:
                     facts = payload_for(event, export_of(f"s{n}"))
                     await log.record(f"s{n}", event, facts)
-                    known.append(dict(log.records))
+                    known.append(dict(log.run_state.records))
 
     anyio.run(write)
     return Written(path.read_bytes(), b"", known)

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 import sqlalchemy.exc
+from frames import given_away
 
 from journal.lives import opened
 from segments_async import ConfigurationError, JournalError
@@ -274,6 +275,31 @@ def test_paths_that_mean_something_else(
     with pytest.raises(ConfigurationError):
         anyio.run(opened, form.format(path))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "host=db user=me password=SeCrEt dbname=runs",
+        " dbname = runs password=SeCrEt",
+        "connect_timeout=5 host=db password=SeCrEt",
+        "application_name='a b'\n sslpassword=SeCrEt dbname = runs",
+        "service=runs",
+        "postgresql:/me:SeCrEt@db/runs",
+        "postgres:me:SeCrEt@db/runs",
+        "Postgresql+psycopg:/me:SeCrEt@db/runs",
+        "jdbc:postgresql:/db/runs?password=SeCrEt",
+    ],
+)
+async def test_other_notations_of_an_address(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are no names of files: no SQLite journal is made in place of the server's."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="write postgresql://") as caught:
+        await opened(text)
+    assert "SeCrEt" not in given_away(caught.value)
+    assert [path async for path in anyio.Path(tmp_path).iterdir()] == []
 
 
 @pytest.mark.parametrize("form", ["/{}", "//{}", "sqlite:////{}", "sqlite://///{}"])

@@ -25,6 +25,8 @@ from segments_async._journal.opening import open_run
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, PAGE_SEGMENT_ID, Sandbox
 
+pytestmark = pytest.mark.alternating
+
 
 @pytest.fixture(params=[0o000, 0o022, 0o777], ids=oct)
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
@@ -225,7 +227,7 @@ async def test_a_journal_by_another_name(tmp_path: Path) -> None:
                     pass
             assert caught.value.reason == "locked"
     async with run_of(await opened(tmp_path / "link.db")) as log:
-        assert log.records.keys() == {"a"}
+        assert log.run_state.records.keys() == {"a"}
 
 
 def test_a_forked_child_holds_nothing(tmp_path: Path) -> None:
@@ -288,7 +290,7 @@ def test_a_lock_is_seen_without_being_taken(tmp_path: Path) -> None:
     assert FileLock.is_locked(path), "a file that can't be opened is taken for locked"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EACCES])
 async def test_a_mount_without_locks_is_refused(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -351,7 +353,7 @@ async def test_a_mount_whose_locks_lock_nothing(
         assert caught.value.reason == "locked"
         await live(first, "c", GOES_WELL[:2])
     async with run_of(await opened(where)) as log:
-        assert {i: record.state for i, record in log.records.items()} == {
+        assert {i: record.state for i, record in log.run_state.records.items()} == {
             "a": State.SUBMITTED,
             "c": State.SUBMITTED,
         }

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import anyio
 import pytest
+from sqlalchemy import event
 
 from journal.lives import opened
 from journal.test_sql import execute, rows
 from segments_async import JournalError
 from segments_async._journal.backends import backend
-from segments_async._journal.limit import LEASE, REMEMBERED, WORTH
+from segments_async._journal.limit import LEASE, REMEMBERED, WORTH, exchange
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import format_time, limit, members, with_checksum
 from segments_async._sansio.pace.shared_limit import GroupView, Report
+
+pytestmark = pytest.mark.alternating
 
 SUM = "one sum"
 NOTHING = Report(None, None, False, "")
@@ -161,3 +165,23 @@ async def test_nobody_tells_in_between(where: str) -> None:
         for number in range(20):
             tasks.start_soon(tell, number)
     assert await known(journals[0]) == (20.0, 20)
+
+
+async def test_an_exchange_is_cheap(where: str) -> None:
+    """One statement reads what all processes told, and at most two write what this one tells."""
+    await opened(where)
+    database, statements = backend(where), list[str]()
+
+    def note(*arguments: Any) -> None:
+        statements.append(arguments[2])
+
+    def tell(group: GroupView) -> Report:
+        return Report(20.0, 20.0, True, group.epoch)
+
+    with database.engine.begin() as connection:
+        exchange(connection, database, "one", tell)
+        event.listen(connection, "before_cursor_execute", note)
+        exchange(connection, database, "one", tell)
+    reads = [one for one in statements if one.startswith("SELECT")]
+    assert len(reads) == 1
+    assert len(statements) <= 3

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.from_thread
 import pytest
+from reliability.lies import of_locks
+from sqlalchemy import Connection
 
-from journal.lives import GOES_WELL, live, opened, run_of
+from journal.lives import GOES_WELL, NOON, live, opened, run_of
 from journal.server import PostgresServer
 from journal.test_sql import execute
 from segments_async import JournalError
+from segments_async._journal import opening
 from segments_async._journal.high_water import DIRECTORY, HighWaterFile, HighWaterMark, marks
-from segments_async._sansio.jobs.lifecycle import Event
+from segments_async._journal.log import Log
+from segments_async._journal.opening import mark_of
+from segments_async._sansio.jobs.lifecycle import Event, State
+
+pytestmark = pytest.mark.alternating
 
 
 @pytest.fixture
@@ -62,7 +71,7 @@ async def test_a_backup_that_was_put_back(path: Path, to: str, tmp_path: Path) -
         assert str(seen_in(to)[0]) in str(caught.value)
     shutil.copy(tmp_path / "newest", path)
     async with run_of(await opened(path), destination=to) as log:
-        assert log.records.keys() == {"a", "b"}
+        assert log.run_state.records.keys() == {"a", "b"}
 
 
 async def test_a_backup_from_before_the_run(path: Path, to: str, tmp_path: Path) -> None:
@@ -87,7 +96,7 @@ async def test_a_journal_that_was_removed(path: Path, to: str) -> None:
     [seen] = seen_in(to)
     seen.unlink()
     async with run_of(await opened(path), destination=to) as log:
-        assert dict(log.records) == {}
+        assert dict(log.run_state.records) == {}
 
 
 @pytest.mark.parametrize("name", ["nightly", None])
@@ -105,12 +114,59 @@ async def test_a_backup_from_before_the_runs_end(
             pass
 
 
+async def test_a_run_that_ends_while_it_is_opened(
+    path: Path, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An end that was written after the run's row was read is no sign of an older copy."""
+    for where, method, lie in of_locks():
+        monkeypatch.setattr(where, method, lie)
+    async with run_of(await opened(path), "nightly", destination=to) as log:
+        await live(log, "a", [Event.INTENT, Event.LOST])
+
+        def finish_first(journal: str, row: Mapping[str, Any]) -> HighWaterMark | None:
+            log.opened.finish(NOON, {State.UNKNOWN: 1})
+            return mark_of(journal, row)
+
+        monkeypatch.setattr(opening, "mark_of", finish_first)
+        async with run_of(await opened(path), "nightly", destination=to) as second:
+            assert second.finished
+
+
+@pytest.mark.needs("PostgreSQL")
+@pytest.mark.parametrize("before", [[], [Event.INTENT]], ids=["the first event", "a later one"])
+async def test_a_log_that_is_written_while_it_is_read(
+    before: list[Event], postgres: PostgresServer, to: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event that comes between two statements is no sign of an index without its end.
+
+    A process whose database session broke may still write while another has taken its part over.
+    """
+    for where, method, lie in of_locks():
+        monkeypatch.setattr(where, method, lie)
+    journal = await opened(postgres.schema())
+    count, coming = Log.count_after, [Event.INTENT, Event.LOST][len(before) : len(before) + 1]
+
+    async with run_of(journal, "nightly", destination=to) as first:
+        await live(first, "a", before)
+
+        def write_first(log: Log, connection: Connection, last_id: int) -> int:
+            for event in (coming.pop() for _ in tuple(coming)):
+                anyio.from_thread.run(live, first, "a", [event])
+            return count(log, connection, last_id)
+
+        monkeypatch.setattr(Log, "count_after", write_first)
+        async with run_of(journal, "nightly", destination=to) as second:
+            expected = State.UNKNOWN if before else State.INTENT
+            assert second.run_state.records["a"].state is expected
+    assert not coming
+
+
 async def test_a_copy_elsewhere(path: Path, to: str, tmp_path: Path) -> None:
     """A journal may be moved; a copy without the last commits is refused there, too."""
     await begun(path, to, tmp_path / "copy.db")
     shutil.move(path, tmp_path / "moved.db")
     async with run_of(await opened(tmp_path / "moved.db"), destination=to) as log:
-        assert log.records.keys() == {"a", "b"}
+        assert log.run_state.records.keys() == {"a", "b"}
     # The mark is of the original journal: of a moved journal, only its own runs are known.
     shutil.move(tmp_path / "copy.db", path)
     with pytest.raises(JournalError) as caught:
@@ -134,7 +190,7 @@ async def test_what_is_no_reason_to_refuse(path: Path, to: str, tmp_path: Path) 
     for seen in seen_in(to):
         seen.unlink()
     async with run_of(await opened(path), destination=to) as log:
-        assert dict(log.records) == {}
+        assert dict(log.run_state.records) == {}
 
 
 async def test_a_pruned_run_is_not_missed(path: Path, to: str) -> None:
@@ -146,7 +202,7 @@ async def test_a_pruned_run_is_not_missed(path: Path, to: str) -> None:
     assert await journal.prune(datetime.now(UTC) + timedelta(days=1)) == 1
     assert seen_in(to) == []
     async with run_of(journal, destination=to) as log:
-        assert dict(log.records) == {}
+        assert dict(log.run_state.records) == {}
 
 
 @pytest.mark.needs("PostgreSQL")
@@ -179,7 +235,7 @@ async def test_a_mark_that_can_not_be_written(
     break_it(Path(to))
     await begun(path, to)
     async with run_of(await opened(path), destination=to) as log:
-        assert log.records.keys() == {"a", "b"}
+        assert log.run_state.records.keys() == {"a", "b"}
 
 
 def test_a_mark_has_the_last_number(to: str) -> None:

@@ -42,6 +42,11 @@ def hangs_up(_: socket.socket) -> None:
     """The server is away before it has said anything."""
 
 
+def resets(connection: socket.socket) -> None:
+    """The server's machine ends the connection by a reset, as it does for one it doesn't know."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def refuses(connection: socket.socket) -> None:
     """The server asks for the password, repeats it, and refuses it."""
     while (asked := connection.recv(8192))[4:8] == struct.pack("!i", 80877103):
@@ -115,11 +120,12 @@ def collected() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.mark.alternating
 @pytest.mark.real_time
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize("form", ["{0}://u:{1}@{2}/db", "{0}://u@{2}/db?password={1}"])
-@pytest.mark.parametrize("serve", [None, hangs_up, breaks_off, refuses])
+@pytest.mark.parametrize("serve", [None, hangs_up, resets, breaks_off, refuses])
 @pytest.mark.parametrize("driver", DRIVERS)
 @pytest.mark.parametrize("act", [by_a_run, by_an_opened_run, by_a_look])
 async def test_a_server_that_is_away_or_refuses(

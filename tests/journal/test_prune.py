@@ -16,6 +16,8 @@ from segments_async._journal import pruning
 from segments_async._journal.database import Database
 from segments_async._sansio.jobs.lifecycle import Event
 
+pytestmark = pytest.mark.alternating
+
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
@@ -97,7 +99,7 @@ async def test_a_live_run_beside_it(where: str) -> None:
     [left] = Database.open(where, ACCOUNT).runs()
     assert (left.name, left.exported, left.unfinished) == ("live", 30, 0)
     async with run_of(await opened(where), "live") as log:
-        assert len(log.records) == 30
+        assert len(log.run_state.records) == 30
 
 
 async def test_a_file_shrinks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from client.vendor import API_ORIGIN, STEADY, connected
 
-from segments_async import ConfigurationError, Journal, JournalError, file_names
-from segments_async.sandbox import PAGE_API_KEY, Sandbox
+from segments_async import ConfigurationError, Journal, JournalError, Segment, file_names
+from segments_async.sandbox import PAGE_API_KEY, Fault, Sandbox
+
+pytestmark = pytest.mark.alternating
 
 ACCOUNT = {"api_key": PAGE_API_KEY, "base_url": API_ORIGIN}
 
@@ -70,6 +72,22 @@ async def test_a_run_is_gone_on_with_by_its_spec(where: str, tmp_path: Path) -> 
     }
     assert await journal.runs(to=tmp_path / "elsewhere") == []
     assert len(sandbox.record.submits()) == 3
+
+
+async def test_a_segment_without_an_export_keeps_its_name(where: str, tmp_path: Path) -> None:
+    """The journal has the name of a segment whose answer was lost, and later readers show it."""
+    sandbox = Sandbox(segments=2, rows=5, durations=STEADY)
+    async with connected(sandbox) as client:
+        _, lost = segments = await client.list_segments()
+        sandbox.inject(Fault.LOST_AFTER, method="POST", segment_id=lost.segment_id)
+        await client.bulk_export(segments, tmp_path / "out", journal=where, run="x")
+        journal = await Journal.open(where, **ACCOUNT)
+        assert Segment(lost.segment_id, lost.name) in await journal.segments("x")
+        assert str(lost.name) in await journal.report_html("x")
+        ids = [one.segment_id for one in segments]
+        report = await client.bulk_export(ids, tmp_path / "out", journal=where, run="x")
+    assert [outcome.name for outcome in report.not_exported] == [lost.name]
+    assert len(sandbox.record.submits()) == 2
 
 
 async def test_what_is_unchanged(where: str, tmp_path: Path) -> None:

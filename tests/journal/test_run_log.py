@@ -19,6 +19,8 @@ from segments_async._journal.refusals import Locked
 from segments_async._journal.run_log import RunLog
 from segments_async._sansio.jobs.lifecycle import Event, State
 
+pytestmark = pytest.mark.alternating
+
 Rows = Sequence[dict[str, Any]]
 
 
@@ -83,7 +85,7 @@ async def intents(log: RunLog, *segment_ids: str) -> None:
 async def stands(where: str) -> dict[str, State]:
     """The records that a later session finds."""
     async with run_of(await opened(where)) as log:
-        return {segment_id: record.state for segment_id, record in log.records.items()}
+        return {segment_id: record.state for segment_id, record in log.run_state.records.items()}
 
 
 async def test_what_gathers_is_written_together(where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from segments_async._journal.database import Database
 from segments_async._journal.opening import open_run
 from segments_async._journal.postgresql import PostgreSQL
 
-pytestmark = pytest.mark.needs("PostgreSQL")
+pytestmark = [pytest.mark.needs("PostgreSQL"), pytest.mark.alternating]
 
 DRIVERS = ("psycopg", "psycopg2", "pg8000")
 
@@ -63,7 +64,7 @@ async def test_a_run_by_each_driver(driver: str, postgres: PostgresServer) -> No
                 pass
         assert caught.value.reason == "locked"
     async with run_of(await opened(where)) as log:
-        assert log.records["a"].file is not None
+        assert log.run_state.records["a"].file is not None
 
 
 @pytest.mark.real_time
@@ -81,8 +82,9 @@ async def test_a_busy_database(
     monkeypatch.setattr(postgresql, "EXCLUSIVE_SECONDS", 0.05)
     monkeypatch.setattr(sql, "_ATTEMPTS", 3)
     if limit == "statement":
-        setting = postgresql._SET.replace("'statement_timeout', '0'", "'statement_timeout', '40ms'")
-        monkeypatch.setattr(postgresql, "_SET", setting)
+        forever, briefly = ("'statement_timeout', '0'", "'statement_timeout', '40ms'")
+        setting = postgresql.SET_STATEMENT.replace(forever, briefly)
+        monkeypatch.setattr(postgresql, "SET_STATEMENT", setting)
     await opened(where)
     with opening(postgres, schema):
         with pytest.raises(JournalError) as caught:
@@ -110,6 +112,9 @@ async def test_missing_rights(driver: str, postgres: PostgresServer) -> None:
     with pytest.raises(JournalError, match="GRANT") as caught:
         await opened(where)
     assert caught.value.reason == "unavailable"
+    # Rights on tables are none on the sequence of a table's numbers.
+    [named] = re.findall(r"sequence (segments_async_\w+)", str(caught.value))
+    postgres.execute(f"GRANT USAGE ON SEQUENCE {schema}.{named} TO {schema}")
 
 
 async def test_a_server_that_only_reads(postgres: PostgresServer) -> None:
@@ -199,7 +204,7 @@ async def test_a_session_pooler(postgres: PostgresServer, tmp_path: Path) -> Non
                         pass
                 assert caught.value.reason == "locked"
             async with run_of(await opened(url)) as log:
-                assert log.records["a"].file is not None
+                assert log.run_state.records["a"].file is not None
     finally:
         postgres.execute("ALTER ROLE journal RESET ALL")
 

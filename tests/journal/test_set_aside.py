@@ -43,7 +43,7 @@ async def left_while_away(where: str, to: str) -> None:
 
 async def stands(where: str, to: str) -> State:
     async with run_of(await opened(where), destination=to) as log:
-        return log.records["a"].state
+        return log.run_state.records["a"].state
 
 
 async def test_the_next_session_writes_them(where: str, to: str) -> None:

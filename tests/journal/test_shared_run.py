@@ -19,8 +19,10 @@ import pytest
 from client.vendor import STEADY, all_whole, connected
 from reliability.crew import Plan, share
 from reliability.judge import load
+from reliability.lies import of_locks
 from reliability.processes import die_everywhere, nursery
 from reliability.victim import Job
+from sqlalchemy import Connection, event
 
 from segments_async import (
     BulkReport,
@@ -30,12 +32,14 @@ from segments_async import (
     Journal,
     JournalError,
     NotExported,
+    RunSpec,
     Segment,
     SegmentsClient,
     SubmitUnknownError,
 )
-from segments_async._journal import postgresql, sqlite
-from segments_async._journal.shared import claim
+from segments_async._journal import shared
+from segments_async._journal.claiming import claim
+from segments_async._journal.database import Database
 from segments_async._journal.sql import SqlJournal
 from segments_async._run.start import account_of
 from segments_async.run import file_names
@@ -249,8 +253,8 @@ async def test_segments_of_a_process_that_is_gone(tmp_path: Path) -> None:
     where = str(tmp_path / "runs.db")
     sandbox = sandbox_of(50)
     # It joins, and leaves before its first look at the run.
-    async with joined(sandbox, where, tmp_path / "out", sandbox.segment_ids[20:]) as gone:
-        gone.run._session.scope.cancel()  # type: ignore[union-attr]
+    async with joined(sandbox, where, tmp_path / "out", sandbox.segment_ids[20:]):
+        pass
     reports, _ = await all_join(sandbox, where, tmp_path / "out", segments=sandbox.segment_ids[:20])
     assert [len(report.exported) for report in reports] == [50, 50]
     assert posted_once(sandbox)
@@ -259,8 +263,6 @@ async def test_segments_of_a_process_that_is_gone(tmp_path: Path) -> None:
 async def test_two_names_that_are_alike_in_two_parts(tmp_path: Path) -> None:
     """The second of two segments with one file name gets another name."""
     journal = await SqlJournal.open(tmp_path / "j.db", account=account_of(API_ORIGIN, PAGE_API_KEY))
-    from segments_async import RunSpec
-
     spec = RunSpec(segments=["12345678-a", "12345678-b"], options={})
     log = await journal.join(destination=None, name="n", spec=spec)
     names: list[str | None] = []
@@ -274,6 +276,31 @@ async def test_two_names_that_are_alike_in_two_parts(tmp_path: Path) -> None:
         names += found.part.files.values()
         found.close()
     assert names == ["Köln-12345678.csv", "KÖLN-12345678-b.csv"]
+
+
+async def test_claims_of_others_are_looked_up_before_the_others_are_excluded(
+    tmp_path: Path,
+) -> None:
+    """However much of a run is claimed, others wait for one query that looks for free segments."""
+    database = Database.open(tmp_path / "runs.db", "0" * 64)
+    wanted: list[tuple[str, str | None]] = [(f"{number:08}", None) for number in range(3000)]
+    spec = RunSpec(segments=[one for one, _ in wanted], options={})
+    run_id = shared.join(database, None, "n", spec).run_id
+    claim(database, run_id, "other", wanted[:2600], every=True).close()
+    excluding: list[str] = []
+
+    def note(connection: Connection, _: Any, statement: str, *__: Any) -> None:
+        reads = "sqlite_begin" in connection.get_execution_options()
+        if "segment_id IN" in statement and not reads:
+            excluding.append(statement)
+
+    event.listen(database.backend.engine, "before_cursor_execute", note)
+    found = claim(database, run_id, "me", wanted, most=100)
+    found.close()
+    assert found.looked_at == 2700
+    assert found.part is not None
+    assert list(found.part.files) == [one for one, _ in wanted[2600:2700]]
+    assert len(excluding) == 1
 
 
 # What is refused.
@@ -511,20 +538,8 @@ async def test_six_500s_end_the_whole_run(tmp_path: Path) -> None:
 
 async def test_locks_that_lie(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If every process gets every lock, and sees none: still no segment is requested twice."""
-
-    class Lie:
-        unclean = False
-
-        def confirm(self, connection: object) -> None: ...
-        def reacquire(self, connection: object) -> bool:
-            return True
-
-        def release(self) -> None: ...
-
-    for backend in (sqlite.Sqlite, postgresql.PostgreSQL):
-        monkeypatch.setattr(backend, "try_lock", lambda *_: Lie())
-        monkeypatch.setattr(backend, "locked", lambda *_: ())
-        monkeypatch.setattr(backend, "is_locked", lambda *_: False)
+    for owner, name, lie in of_locks():
+        monkeypatch.setattr(owner, name, lie)
     sandbox = sandbox_of(25, limit=TokenBucket(10, 10))
     reports, outcomes = await all_join(sandbox, where, tmp_path / "out")
     assert sandbox.record.duplicates() == {}

@@ -77,7 +77,7 @@ async def test_a_journal_of_an_earlier_version(where: str) -> None:
     with pytest.raises(Exception, match="segments_async_specs"):
         rows(where, "SELECT * FROM segments_async_specs")
     log = await journal.open_run(destination="/exports", name="old", now_name="x", spec=SPEC)
-    assert set(log.records) == {"a"}
+    assert set(log.run_state.records) == {"a"}
     await log.aclose()
     assert (await spec_of(journal, "old")) is not None
     assert rows(where, "SELECT * FROM segments_async_limit") == []

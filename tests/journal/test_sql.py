@@ -93,10 +93,10 @@ async def test_a_run_goes_on(where: str) -> None:
     async with run_of(journal) as log:
         await live(log, "done")
         await live(log, "submitted", GOES_WELL[:2])
-        before = dict(log.records)
+        before = dict(log.run_state.records)
     async with run_of(await opened(where), now_name="later") as log:
         assert (log.name, log.finished) == ("now", False)
-        assert log.records == before
+        assert log.run_state.records == before
         assert log.run_state.add("done").file == file_of(export_of("done"))
         assert log.run_state.add("submitted").export == export_of("submitted")
         assert log.run_state.add("new").state is State.NEW
@@ -122,7 +122,7 @@ async def test_a_finished_run_is_not_gone_on_with(where: str) -> None:
         async with run_of(journal) as log:
             names.append(log.name)
             await log.finish()
-            assert log.ended_at is not None
+            assert log.finished
     assert names == ["now", "now-2", "now-3"]
 
 
@@ -134,7 +134,7 @@ async def test_a_finished_named_run_tells_its_outcomes(where: str) -> None:
         await log.finish()
     async with run_of(journal, "nightly") as log, run_of(journal, "nightly") as again:
         assert log.finished
-        assert again.records["a"].state is State.DONE
+        assert again.run_state.records["a"].state is State.DONE
         log.run_state.add("b")
         with pytest.raises(AssertionError):
             await log.record("b", Event.INTENT)
@@ -146,11 +146,11 @@ async def test_a_named_run_is_no_unnamed_one(where: str) -> None:
     async with run_of(journal, "nightly") as log:
         await live(log, "a", [Event.INTENT])
     async with run_of(journal) as log:
-        assert (log.name, dict(log.records)) == ("now", {})
+        assert (log.name, dict(log.run_state.records)) == ("now", {})
     async with run_of(journal, "now") as log:
         assert not log.finished
     async with run_of(journal, "nightly") as log:
-        assert log.records["a"].state is State.INTENT
+        assert log.run_state.records["a"].state is State.INTENT
 
 
 async def test_each_destination_has_its_own_run(where: str) -> None:
@@ -313,7 +313,7 @@ async def test_prune(where: str) -> None:
         assert {segment_id for segment_id, _ in logged(where)} == {"c"}
         await log.record("c", Event.COMPLETED, payload_for(Event.COMPLETED, export_of("c")))
     async with run_of(journal, "abandoned") as log:
-        assert dict(log.records) == {}
+        assert dict(log.run_state.records) == {}
 
 
 @pytest.mark.parametrize("name", ["", "a\nb", "x" * 201, "https://host/?sig=1", "\udc80", "\x00"])
@@ -341,8 +341,8 @@ async def test_two_runs_at_once(where: str) -> None:
         tasks.start_soon(run, 1)
     for number in range(2):
         async with run_of(await opened(where), f"run-{number}") as log:
-            assert len(log.records) == 20
-            assert {record.state for record in log.records.values()} == {State.DONE}
+            assert len(log.run_state.records) == 20
+            assert {record.state for record in log.run_state.records.values()} == {State.DONE}
 
 
 @pytest.mark.parametrize(

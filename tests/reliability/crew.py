@@ -38,6 +38,10 @@ class Plan:
         durations: of the exports at the vendor.
         rows: of each file.
         logs: whether each process writes a log.
+        signal: by which a process is killed.
+        stop: seconds for which one process stands still (SIGSTOP), once a fifth is submitted.
+        lies: whether every process gets every lock.
+        clocks: seconds between the clocks of two processes.
     """
 
     processes: int
@@ -48,6 +52,15 @@ class Plan:
     durations: Durations = attrs.field(factory=lambda: Durations(1.0, 0.7))
     rows: int = 50
     logs: bool = False
+    signal: int = signal.SIGKILL
+    stop: float = 0.0
+    lies: bool = False
+    clocks: float = 0.0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether a process dies or loses its part: the journal may know a POST's INTENT alone."""
+        return self.kills > 0 or self.lies or self.stop > 0
 
 
 @attrs.define
@@ -82,7 +95,8 @@ class Found:
 class _Crew:
     """The processes, and the times at which one of them is killed."""
 
-    def __init__(self, jobs: Sequence[Job], plan: Plan, seed: int) -> None:
+    def __init__(self, sandbox: Sandbox, jobs: Sequence[Job], plan: Plan, seed: int) -> None:
+        self._sandbox = sandbox
         self._jobs = jobs
         self._plan = plan
         self._chance = random.Random(f"crew {seed}")
@@ -91,15 +105,17 @@ class _Crew:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self.kills: list[float] = []
+        self.stopped = False
         self.complaints: list[str] = []
 
     def work(self) -> None:
-        with ThreadPoolExecutor(len(self._jobs) + 1) as threads:
-            killing = threads.submit(self._kill_some)
+        with ThreadPoolExecutor(len(self._jobs) + 2) as threads:
+            disturbing = [threads.submit(self._kill_some), threads.submit(self._stop_one)]
             for one in [threads.submit(self._bring_home, job) for job in self._jobs]:
                 one.result()
             self._over.set()
-            killing.result()
+            for one in disturbing:
+                one.result()
 
     def _bring_home(self, job: Job) -> None:
         """Start the process until it comes to its end by itself."""
@@ -129,9 +145,27 @@ class _Crew:
 
     def _kill(self, pid: int) -> None:
         with contextlib.suppress(ProcessLookupError):  # it has ended just now
-            os.kill(pid, signal.SIGKILL)
+            os.kill(pid, self._plan.signal)
             self._killed.add(pid)
             self.kills.append(time.time())
+
+    def _stop_one(self) -> None:
+        """One process stands still for a while."""
+        if not self._plan.stop:
+            return
+        while len(self._sandbox.record.submits()) < self._plan.segments / 5:
+            if self._over.wait(0.05):
+                return
+        with self._lock:
+            pid = min(self._alive.values(), default=None)
+            if pid is None:
+                return
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            self._over.wait(self._plan.stop)
+        finally:
+            os.kill(pid, signal.SIGCONT)  # not waited for: it stands still
+            self.stopped = True
 
 
 def share(directory: Path, seed: int, plan: Plan, journal: str | None = None) -> Found:
@@ -156,22 +190,26 @@ def share(directory: Path, seed: int, plan: Plan, journal: str | None = None) ->
                 str(directory / f"told-{n}.json"),
                 shared=True,
                 log=str(directory / f"log-{n}") if plan.logs else "",
+                lies=plan.lies,
+                clock=plan.clocks * n,
             )
             for n in range(plan.processes)
         ]
-        crew = _Crew(jobs, plan, seed)
+        crew = _Crew(sandbox, jobs, plan, seed)
         crew.work()
     found.complaints += crew.complaints
+    if plan.stop and not crew.stopped:
+        found.complaints.append("no process stood still: the run was too short")
     found.kills = crew.kills
     told = [load(Path(job.told).read_text()) for job in jobs]
     found.outcomes = told[0]
     found.own = [load(Path(f"{job.told}.own").read_text()) for job in jobs]
-    found.complaints += unaccounted(sandbox, contents, found.outcomes, killed=plan.kills > 0)
+    found.complaints += unaccounted(sandbox, contents, found.outcomes, killed=plan.disturbed)
     if any(_facts(one) != _facts(told[0]) for one in told):
         found.complaints.append("two processes report different ends of the run")
     found.complaints += duplicates(sandbox.record)
     found.complaints += half_files(contents, directory / "exports")
-    found.complaints += _told_twice(found.own, killed=plan.kills > 0)
+    found.complaints += _told_twice(found.own, killed=plan.disturbed)
     api = sandbox.record.api()
     found.seconds = api[-1].at - api[0].at
     return found

@@ -13,11 +13,11 @@ from unittest import mock
 
 import httpx
 
+from segments_async._files import destination
 from segments_async._files.part import ExportedBytes, PartFile
 from segments_async._journal.database import Database
 from segments_async._journal.high_water import HighWaterFile
 from segments_async._journal.opened_run import OpenedRun
-from segments_async._run import manifest
 from segments_async.sandbox import Sandbox, SandboxTransport
 
 
@@ -106,5 +106,5 @@ _EFFECTS: tuple[tuple[Any, str, Any], ...] = (
     (PartFile, "finish", ExportedBytes(0, "")),
     (PartFile, "keep", _let_go),
     (PartFile, "discard", _let_go),
-    (manifest, "append_lines", None),
+    (destination, "append_lines", None),
 )

@@ -93,7 +93,7 @@ def cancelled_at(
     return turns >= turn, found
 
 
-@pytest.mark.counted(every=13, of="turns")
+@pytest.mark.counted(every=61, of="turns")
 @pytest.mark.parametrize("name", ["asyncio", "trio"])
 @pytest.mark.parametrize("internal_errors", [0, 1], ids=["no 500", "a 500"])
 def test_at_every_turn(name: str, internal_errors: int, every: int) -> None:

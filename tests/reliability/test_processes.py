@@ -61,7 +61,7 @@ def test_four_processes_with_one_journal(tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.counted(every=13, of="moments at which something durable is done")
+@pytest.mark.counted(every=43, of="moments at which something durable is done")
 def test_dies_at_every_durable_operation(
     journal: Callable[[], str | None], tmp_path: Path, part: int, every: int
 ) -> None:

@@ -10,9 +10,10 @@ import itertools
 import json
 import logging
 import os
+import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,17 @@ from forks import import_all
 from sqlalchemy import Engine, event
 
 from reliability.judge import Told, dump
+from reliability.lies import of_locks, shift_clock
 from segments_async import SegmentsClient
-from segments_async._journal import opening, shared
+from segments_async._journal import claiming, opening, shared, shared_marks
 from segments_async._journal.database import Database
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._sansio.pace import backoff, scheduler
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
 
-#: The exit status of a session that died at its moment.
+#: The exit status of a session that died at its moment, and of one that SIGTERM ended.
 DIED = 9
+TERMINATED = 143
 
 
 @attrs.frozen
@@ -50,6 +53,8 @@ class Job:
         log: a file for the library's lines of INFO, each with its time; empty for none. Beside it,
             with `.sql` at the end of its name, a character is written for each statement (`r`, `w`)
             and for each commit of something (`c`).
+        lies: whether the session gets every lock, and sees none of other processes.
+        clock: seconds by which its wall clock is fast.
         dies_at: the moment at which the session dies, counted from 1; 0: it doesn't. Moments are
             before, after and in the middle of each journal write and file operation.
     """
@@ -62,11 +67,27 @@ class Job:
     run: str = "nightly"
     shared: bool = False
     log: str = ""
+    lies: bool = False
+    clock: float = 0.0
     dies_at: int = 0
 
 
-async def session(job: Job) -> None:
-    """Run one session, as a user's program would."""
+async def session(job: Job) -> bool:
+    """Run one session, as a user's program would. False: SIGTERM ended it before the run's end."""
+    with anyio.open_signal_receiver(signal.SIGTERM) as signals, anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_cancel_on, signals, scope)
+            await _session(job)
+            tasks.cancel_scope.cancel()
+    return not scope.cancelled_caught
+
+
+async def _cancel_on(signals: AsyncIterator[object], scope: anyio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
+
+
+async def _session(job: Job) -> None:
     async with (
         SegmentsClient(
             PAGE_API_KEY, PAGE_ACCESS_TOKEN, base_url=job.base_url, file_hosts=["127.0.0.1"]
@@ -111,11 +132,11 @@ class Death:
             (Database, "set_guard"),
             (opening, "open_run"),
             (shared, "join"),
-            (shared, "claim"),
-            (shared, "take_over"),
-            (shared, "leave_over"),
+            (claiming, "claim"),
+            (claiming, "take_over"),
+            (claiming, "leave_over"),
             (shared, "finish"),
-            (shared, "tidy"),
+            (shared_marks, "tidy"),
             (Database, "exchange"),
             (os, "fsync"),
             (os, "ftruncate"),
@@ -184,7 +205,12 @@ def _live(job: Job) -> None:
         # A short run, since it is repeated many times.
         scheduler.SHORTEST_POLL_GAP = backoff.FIRST_BACKOFF = 0.02
         Death(job.dies_at).lie_in_wait()
-    anyio.run(partial(session, job))
+    for owner, name, lie in of_locks() if job.lies else ():
+        setattr(owner, name, lie)
+    if job.clock:
+        shift_clock(job.clock)
+    if not anyio.run(partial(session, job)):
+        os._exit(TERMINATED)
 
 
 def main() -> None:

@@ -27,8 +27,8 @@ from segments_async import (
     SegmentsError,
     results,
 )
-from segments_async._journal import opened_run, run_log
-from segments_async._run import downloads, engine, recorder, session, start, stats
+from segments_async._journal import opened_run, outages, run_log
+from segments_async._run import downloads, engine, recorder, session, start
 from segments_async.client import statistics_of
 from segments_async.sandbox import API_ORIGIN, PAGE_ACCESS_TOKEN, PAGE_API_KEY, Sandbox
 
@@ -38,7 +38,8 @@ Way = Literal["end", "leave", "cancel", "timeout", "kill"]
 
 #: The modules that look at the wall clock.
 _WALL_CLOCKS = (
-    engine, downloads, recorder, session, start, stats, opened_run, results, run_log,
+    engine, downloads, recorder, session, start, opened_run, outages, results,
+    run_log,
 )  # fmt: skip
 
 

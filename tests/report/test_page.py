@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from report.made import HOSTILE, NIGHT, SIGNED, Night
-from segments_async._report.data import script_json
-from segments_async._report.page import FIRST_NAMED, MOST_NAMED
-from segments_async._report.rows import shown
 from segments_async.errors import DownloadError, ExportFailedError, TargetExistsError
 from segments_async.models import Segment
 from segments_async.report import BulkReport
+from segments_async.report.data import script_json
+from segments_async.report.page import FIRST_NAMED, MOST_NAMED
+from segments_async.report.rows import shown
 from segments_async.results import Exported, NotExported, Progress
 
 #: Attributes by which a page requests something.
@@ -145,7 +145,7 @@ def test_without_scripts_totals_and_failures_are_there() -> None:
     assert "--retry-failed 1" in page.text
     for outcome in failed:
         assert outcome.export is not None
-        assert outcome.export.export_id in page.text
+        assert f"export {outcome.export.export_id}" in page.text
     assert "Segments500" in page.text.replace("\n", "")
     assert [tag for tag, _ in page.tags].count("noscript") == 2
     assert "manifest.jsonl" in page.text

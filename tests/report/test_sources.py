@@ -14,6 +14,8 @@ from client.vendor import API_ORIGIN, STEADY, connected
 from segments_async import Journal, JournalError
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Fault, FixedWindow, Sandbox
 
+pytestmark = pytest.mark.alternating
+
 ACCOUNT = {"api_key": PAGE_API_KEY, "base_url": API_ORIGIN}
 
 

@@ -126,8 +126,8 @@ class _Session:
 
 
 def slow_signer(monkeypatch: pytest.MonkeyPatch, session: _Session) -> S3Signer:
-    account = s3._Account(s3.S3Place(), session)
-    monkeypatch.setattr(s3._Account, "of_this_process", lambda: account)
+    account = s3.Account(s3.S3Place(), session)
+    monkeypatch.setattr(s3.Account, "of_this_process", lambda: account)
     return S3Signer()
 
 
@@ -164,6 +164,23 @@ async def test_a_cancelled_caller_does_not_wait(monkeypatch: pytest.MonkeyPatch)
         hanging.set()
     monkeypatch.setattr(s3, "PATIENCE", 600.0)
     await signer.sign(OBJECT)
+
+
+async def test_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts as credentials that can't be had for now; later ones are."""
+    session = _Session()
+    signer = slow_signer(monkeypatch, session)
+
+    async def none(*_: Any, **__: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as at_limit:
+        at_limit.setattr(anyio.to_thread, "run_sync", none)
+        with pytest.raises(StorageBroken, match="can't start new thread"):
+            await signer.sign(OBJECT)
+    assert signer.failing
+    await signer.sign(OBJECT)
+    assert not signer.failing
 
 
 def _until(condition: Any) -> None:
@@ -267,7 +284,7 @@ async def test_what_was_learned_counts_for_one_bucket(monkeypatch: pytest.Monkey
 
 def test_no_secret_in_a_repr() -> None:
     """No repr of the signer or its attributes shows a secret."""
-    account = s3._Account(s3.S3Place(), f"session of {SECRET_KEY}")
+    account = s3.Account(s3.S3Place(), f"session of {SECRET_KEY}")
     assert SECRET_KEY not in repr(account)
 
 

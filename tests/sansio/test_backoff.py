@@ -15,11 +15,11 @@ from segments_async._sansio.pace.backoff import (
     TicketGuard,
     full_jitter,
 )
-from segments_async._sansio.pace.outage import (
+from segments_async._sansio.pace.outage import AWAY_IN_A_ROW, LONGEST_OUTAGE, Outage
+from segments_async._sansio.pace.submit_hold import (
     FIRST_HOLD,
     LONGEST_HOLD,
-    LONGEST_OUTAGE,
-    Outage,
+    UNKNOWN_IN_A_ROW,
     SubmitHold,
 )
 
@@ -376,10 +376,10 @@ def test_a_gateway_that_names_a_time_is_believed(seconds: float) -> None:
 
 def test_submits_are_held_after_some_of_an_unknown_fate() -> None:
     """Three lost, or two that a gateway answered, and the next one goes alone, later each time."""
-    for enough, keywords in ((3, {}), (2, {"enough": 2})):
+    for enough in (UNKNOWN_IN_A_ROW, AWAY_IN_A_ROW):
         hold, now = SubmitHold(), 0.0
         for n in range(1, enough + 1):
-            hold.on_unknown(now, now, **keywords)
+            hold.on_unknown(now, now, enough=enough)
             assert (hold.next_at() > now) == (n == enough)
         gaps = []
         for _ in range(12):

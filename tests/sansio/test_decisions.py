@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,10 +18,10 @@ from segments_async._sansio.jobs.decisions import (
     Following,
     Found,
     RetryAt,
-    RunOptions,
     Settle,
     Submit,
     is_overdue,
+    left_outcome,
     on_expired,
     on_fetched,
     on_interrupt,
@@ -29,8 +30,8 @@ from segments_async._sansio.jobs.decisions import (
     on_vendor_end,
 )
 from segments_async._sansio.jobs.lifecycle import Event, State
-from segments_async._sansio.jobs.payload import Failure
-from segments_async._sansio.jobs.record import ExportRecord
+from segments_async._sansio.jobs.payload import Failure, payload_from_json, payload_to_json
+from segments_async._sansio.jobs.record import ExportRecord, RunOptions
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
 from segments_async.results import Completed, Exported, ExportedFile, NotExported
 
@@ -242,6 +243,17 @@ def test_an_overdue_export_is_given_up_and_not_lost() -> None:
     assert outcome_of(decision).resumable
 
 
+def test_a_post_that_its_process_did_not_outlive_is_recorded_with_the_reason() -> None:
+    """The LOST of a killed process has its error, and so a place for the segment's name."""
+    [(event, payload)] = start(Found(record=record_in(State.INTENT))).events
+    named = payload_from_json("a", json.loads(payload_to_json(payload.named("Buyers"))))
+    assert event is Event.LOST
+    assert named.failure is not None
+    assert (named.failure.type, named.failure.name) == ("SubmitUnknownError", "Buyers")
+    lost = ExportRecord(State.UNKNOWN, failure=named.failure)
+    assert outcome_of(start(Found(record=lost))).name == "Buyers"
+
+
 @pytest.mark.parametrize(
     ("state", "following", "kind", "submitted", "resumable"),
     [
@@ -257,15 +269,10 @@ def test_a_run_that_is_left_tells_what_may_go_on(
     state: State, following: Following | None, kind: type, submitted: str, resumable: bool
 ) -> None:
     """An export that was not requested, or whose id is known, is resumable; a lost POST is not."""
-    outcome = on_interrupt(
-        "a",
-        record_in(state),
-        following,
-        reason="time is up",
-        run="r",
-        file_present=False,
-        known=True,
-    )
+    if following is None:
+        outcome = left_outcome("a", record_in(state), reason="time is up", run="r")
+    else:
+        outcome = on_interrupt("a", following, reason="time is up", known=True)
     assert isinstance(outcome, NotExported)
     assert (type(outcome.error), outcome.submitted) == (kind, submitted)
     assert outcome.resumable == resumable
@@ -273,14 +280,8 @@ def test_a_run_that_is_left_tells_what_may_go_on(
 
 def test_an_export_that_no_session_will_find_is_not_resumable() -> None:
     """Without its id in the journal, a later session could only ask a second time."""
-    outcome = on_interrupt(
-        "a",
-        record_in(State.SUBMITTED),
-        PENDING,
-        reason="time is up",
-        run="r",
-        file_present=False,
-        known=False,
-    )
+    record, why = record_in(State.SUBMITTED), "time is up"
+    outcome = left_outcome("a", record, reason=why, run="r", known=False)
     assert isinstance(outcome, NotExported)
     assert not outcome.resumable
+    assert not on_interrupt("a", PENDING, reason=why, known=False).resumable

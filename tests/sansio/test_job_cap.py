@@ -73,6 +73,15 @@ def test_without_other_jobs_there_is_no_cap() -> None:
     assert cap.jobs == math.inf
 
 
+def test_a_refusal_while_no_export_runs_is_not_the_caps() -> None:
+    """A known cap is forgotten by a refusal that no end of an export could have prevented."""
+    cap = PendingCap()
+    refused_among_polls(cap, 10, 2)
+    assert cap.jobs == 10
+    assert not cap.on_submit_refused(0, 10.0)
+    assert cap.jobs == math.inf
+
+
 def test_a_refusal_below_the_cap_lowers_it() -> None:
     """The first guess counts exports that had ended unnoticed; the next refusal lowers it."""
     cap = PendingCap()

@@ -1,13 +1,20 @@
-"""Whether a run's database is available, busy or away, judged by the attempts to write."""
+"""Whether a run's database is available, busy or away, judged by attempts to write and read."""
 
 from __future__ import annotations
 
+from typing import get_args
+
+import pytest
+
+from segments_async import JournalError
 from segments_async._sansio.jobs.journal_outage import (
     BUSY_PAUSE,
     BUSY_SECONDS,
     LONGEST_OUTAGE,
+    JournalLooks,
     JournalOutage,
 )
+from segments_async.errors import JournalReason
 
 
 def test_a_busy_database_is_away_after_a_while() -> None:
@@ -57,3 +64,39 @@ def test_idle_counts_from_the_last_write() -> None:
     assert outage.idle(0.0) == float("inf")
     outage.on_written(5.0)
     assert outage.idle(8.0) == 3.0
+
+
+def error_of(reason: JournalReason) -> JournalError:
+    return JournalError("the journal", reason=reason, location="runs.db")
+
+
+@pytest.mark.parametrize("reason", get_args(JournalReason))
+def test_a_failed_look_ends_the_session_where_waiting_is_of_no_use(reason: JournalReason) -> None:
+    """A journal that is locked or unavailable is waited for; any other error is raised at once."""
+    looks = JournalLooks()
+    if reason in ("locked", "unavailable"):
+        looks.on_error(error_of(reason), 0.0)
+        assert looks.away
+    else:
+        with pytest.raises(JournalError) as raised:
+            looks.on_error(error_of(reason), 0.0)
+        assert raised.value.reason == reason
+
+
+def test_failed_looks_end_the_session_after_ten_minutes() -> None:
+    """Ten minutes without a look are too many, counted from the first that failed."""
+    looks, error = JournalLooks(), error_of("unavailable")
+    looks.on_error(error, 0.0)
+    looks.on_error(error, LONGEST_OUTAGE)
+    with pytest.raises(JournalError):
+        looks.on_error(error, LONGEST_OUTAGE + 0.1)
+
+
+def test_a_look_that_succeeds_ends_the_wait() -> None:
+    """After one good look the ten minutes begin anew."""
+    looks, error = JournalLooks(), error_of("locked")
+    looks.on_error(error, 0.0)
+    looks.on_look()
+    assert not looks.away
+    looks.on_error(error, LONGEST_OUTAGE + 1.0)
+    assert looks.away

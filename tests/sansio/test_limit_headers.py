@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segments_async._sansio.pace.limit_headers import Hint, read_hint
+from segments_async import Pacer
+from segments_async._sansio.pace.limit_headers import Hint, HintedWaits, read_hint
 
 
 @pytest.mark.parametrize(
@@ -66,3 +70,51 @@ def test_milliseconds_stop_the_account_for_two_minutes_at_most() -> None:
     """A Reset of 3 s in milliseconds is a wait of two minutes, not of fifty."""
     headers = {"x-ratelimit-remaining": "0", "x-ratelimit-reset": "3000"}
     assert read_hint(headers) == Hint(wait=120.0, steady=True)
+
+
+def seconds_for(requests: int, hint: Callable[[float], Hint | None]) -> float:
+    """Seconds that a client takes for so many requests, each granted after 0.1 s with a hint."""
+    pacer, now = Pacer(), 0.0
+    for _ in range(requests):
+        pacer.on_waiting()
+        now = max(now, pacer.next_at())
+        epoch = pacer.take(now)
+        now += 0.1
+        pacer.on_accepted(now, epoch, hint(now))
+    return now
+
+
+def test_a_budget_that_is_always_used_up_is_not_believed_for_long() -> None:
+    """A server that grants each request, and says each time that none is left, costs minutes."""
+    assert seconds_for(200, lambda _: Hint(wait=120.0, steady=True)) < 300
+
+
+def test_a_true_budget_is_waited_for_each_time() -> None:
+    """Ten requests in each window of 60 s: after each tenth, the whole rest of it is waited for."""
+    windows: Counter[int] = Counter()
+
+    def hint(now: float) -> Hint | None:
+        windows[int(now // 60)] += 1
+        used_up = windows[int(now // 60)] >= 10
+        return Hint(wait=60 - now % 60, steady=True) if used_up else None
+
+    seconds_for(100, hint)
+    assert list(windows.values()) == [10] * 10
+
+
+def test_a_429_restores_the_belief() -> None:
+    """Waits that were of no use are believed again once the vendor has refused a request."""
+    waits, hint = HintedWaits(), Hint(wait=60.0, steady=True)
+    held: list[float] = []
+    now = 0.0
+    for _ in range(4):
+        held.append(waits.on_granted(now, hint) - now)
+        now += held[-1]
+    assert held == [60.0, 60.0, 30.0, 15.0]
+    waits.on_throttled()
+    assert waits.on_granted(now, hint) == now + 60.0
+
+
+def test_short_waits_are_always_believed() -> None:
+    """A bucket without a burst says after each request that the budget is used up, and is right."""
+    assert seconds_for(50, lambda _: Hint(wait=1.0, steady=True)) >= 49

@@ -8,11 +8,14 @@ from hypothesis import strategies as st
 
 from segments_async._sansio.files.naming import alike, free_name
 from segments_async._sansio.jobs.parts import (
+    FIRST_CLAIM,
     LEAST_CLAIM,
     MOST_CLAIM,
+    LostParts,
     PartView,
     SharedView,
     claim_size,
+    most_by_pace,
     starts_round,
     wants_more,
 )
@@ -42,7 +45,25 @@ def view(
 )
 def test_the_size_of_a_claim(unclaimed: int, processes: int, size: int) -> None:
     """A claim is half of an equal share, within bounds."""
-    assert claim_size(unclaimed, processes) == size
+    assert claim_size(unclaimed, processes, 12_000) == size
+
+
+def test_the_first_claim_of_a_process() -> None:
+    """Is small: how many processes there will be, and how fast this one is, isn't known yet."""
+    assert claim_size(100_000, 1) == FIRST_CLAIM
+    assert claim_size(300, 1) == 150
+
+
+def test_a_claim_is_of_two_minutes() -> None:
+    """So that no process has much to submit when the others have nothing left."""
+    assert claim_size(100_000, 2, most_by_pace(8.0, 3600.0)) == 960
+    assert claim_size(100_000, 2, most_by_pace(0.1, 3600.0)) == FIRST_CLAIM
+
+
+def test_a_claim_is_of_no_more_seconds_than_the_process_has_worked() -> None:
+    """A process that has begun among few others doesn't claim for the time with many others."""
+    assert claim_size(100_000, 20, most_by_pace(50.0, 4.0)) == FIRST_CLAIM
+    assert claim_size(100_000, 20, most_by_pace(50.0, 10.0)) == 500
 
 
 @given(st.integers(1, 50_000), st.integers(1, 64))
@@ -70,6 +91,23 @@ def test_whose_parts_are_taken_over() -> None:
     found = view(LOCKED, ORPHAN, LEFT)
     assert found.orphans([]) == [ORPHAN.run_id]
     assert found.orphans([ORPHAN.run_id]) == []
+
+
+def test_a_part_that_another_process_took_is_left_alone() -> None:
+    """For a time that doubles, and is another one in each process."""
+    lost = LostParts()
+    assert lost.left_alone(0.0) == set()
+    lost.add(1, 0.0, chance=0.0)
+    lost.add(2, 0.0, chance=0.9)
+    assert lost.left_alone(0.9) == {1, 2}
+    assert lost.left_alone(1.0) == {2}
+    assert lost.left_alone(2.8) == set()
+    lost.add(1, 10.0, chance=0.0)
+    assert lost.left_alone(11.9) == {1}
+    for _ in range(20):
+        lost.add(1, 20.0, chance=0.0)
+    assert lost.left_alone(49.9) == {1}
+    assert lost.left_alone(50.0) == set()
 
 
 def test_how_many_processes_work() -> None:
@@ -110,7 +148,18 @@ def test_when_a_round_is_over(found: SharedView, *, over: bool) -> None:
 )
 def test_when_another_round_begins(found: SharedView, unclaimed: int, *, starts: bool) -> None:
     """When the last one is over, or was stopped, and no process works any more."""
-    assert starts_round(found, unclaimed=unclaimed) is starts
+    assert starts_round(found, unclaimed=lambda: unclaimed) is starts
+
+
+def test_the_segments_of_a_run_under_way_are_not_counted() -> None:
+    """The count reads every segment of the run, while no other process can join."""
+
+    def unclaimed() -> int:
+        raise AssertionError("asked")
+
+    assert not starts_round(view(), unclaimed=unclaimed)
+    assert not starts_round(view(LEFT, LOCKED), unclaimed=unclaimed)
+    assert not starts_round(view(LEFT, ORPHAN), unclaimed=unclaimed)
 
 
 @given(

@@ -79,6 +79,29 @@ def test_without_range_support_the_body_is_everything() -> None:
     assert read_answer(200, headers, ASKED) == ObjectVersion(total=100, etag='"abc"')
 
 
+def test_a_range_may_come_with_a_200() -> None:
+    """Some servers send the range that was asked for, and the status of a whole file."""
+    assert read_answer(200, EXACT, ASKED) == PartialContent()
+    assert isinstance(read_answer(200, EXACT | {"etag": '"other"'}, ASKED), Restart)
+    assert isinstance(read_answer(200, EXACT, Range(TAGGED, 50, 100)), WrongRange)
+    assert isinstance(read_answer(200, EXACT, None), WrongRange)
+    for other in ("bytes 0-99/100", "bytes */100", "nonsense"):
+        whole = {"content-range": other, "content-length": "100"}
+        assert read_answer(200, whole, None) == ObjectVersion(total=100)
+
+
+@pytest.mark.parametrize("version", [TAGGED, DATED], ids=["by ETag", "by date"])
+def test_one_version_has_one_length(version: ObjectVersion) -> None:
+    """A 200 with the validators of the part's version, and another length, is no whole file."""
+    named = {"etag": version.etag, "last-modified": version.modified}
+    headers = {name: text for name, text in named.items() if text is not None}
+    asked = Range(version, 40, 100)
+    assert isinstance(read_answer(200, headers | {"content-length": "60"}, asked), WrongRange)
+    unbounded = read_answer(200, headers, asked)
+    assert isinstance(unbounded, ObjectVersion)
+    assert unbounded.total == 100
+
+
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 403, 404, 412, 416, 500, 503])
 def test_an_answer_without_the_file_is_refused(status: int) -> None:
     """An unrequested part counts as an answer without the file, too."""
@@ -159,6 +182,7 @@ def test_only_a_strong_etag_makes_a_file_divisible() -> None:
         S3 | {"etag": f'"{MD5[1:]}g"'},
         S3 | {"x-amz-server-side-encryption": "aws:kms"},
         S3 | {"x-amz-server-side-encryption": "aws:kms:dsse"},
+        S3 | {"x-amz-server-side-encryption": "aws:fsx"},
         S3 | {"x-amz-server-side-encryption-customer-algorithm": "AES256"},
     ],
 )

@@ -24,7 +24,7 @@ from segments_async._sansio.jobs.payload import (
     payload_from_json,
     payload_to_json,
 )
-from segments_async._sansio.jobs.record import ExportRecord, LogEntry, resume_events
+from segments_async._sansio.jobs.record import ExportRecord, LogEntry, RunOptions, resume_events
 from segments_async._sansio.jobs.replay import StoredEntry, records
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
 from segments_async.results import ExportedFile, NotExported
@@ -113,10 +113,10 @@ def record_in(state: State) -> ExportRecord:
     return records(kept(logged(*WAYS[state]))).get("a", ExportRecord())
 
 
-def taken_up(state: State, **options: Any) -> State:
+def taken_up(state: State, *, file_present: bool = True, **options: Any) -> State:
     """The export's state after a later session has continued it."""
     record = record_in(state)
-    for event in resume_events(record, **options):
+    for event in resume_events(record, RunOptions(**options), file_present=file_present):
         record = record.after(LogEntry("a", event, NOON))
     return record.state
 
@@ -173,15 +173,15 @@ def test_failures_are_counted_across_retries() -> None:
     once = (*SUBMITTED, Event.FAILED)
     record = records(kept(logged(*once, Event.OPTED_IN, *once)))["a"]
     assert record.failures == 2
-    assert resume_events(record, retry_failed=1) == ()
-    assert resume_events(record, retry_failed=2) == (Event.OPTED_IN,)
+    assert resume_events(record, RunOptions(retry_failed=1)) == ()
+    assert resume_events(record, RunOptions(retry_failed=2)) == (Event.OPTED_IN,)
 
 
 def test_what_is_not_resumable_stays_as_it_ended() -> None:
     """An export that the vendor doesn't know any more isn't polled again in each session."""
     ended = Payload.of_outcome(outcome_of("a", resumable=False))
     record = record_in(State.SUBMITTED).after(LogEntry("a", Event.GAVE_UP, NOON, ended))
-    assert resume_events(record) == ()
+    assert resume_events(record, RunOptions()) == ()
 
 
 def test_a_refusal_that_may_have_been_acted_on_is_not_repeated() -> None:
@@ -189,7 +189,8 @@ def test_a_refusal_that_may_have_been_acted_on_is_not_repeated() -> None:
     intent = record_in(State.INTENT)
     maybe = Payload.of_outcome(outcome_of("a", submitted="maybe"))
     for payload in (maybe, NOTHING):
-        assert resume_events(intent.after(LogEntry("a", Event.REFUSED, NOON, payload))) == ()
+        record = intent.after(LogEntry("a", Event.REFUSED, NOON, payload))
+        assert resume_events(record, RunOptions()) == ()
 
 
 def test_what_is_known_of_a_finished_export() -> None:

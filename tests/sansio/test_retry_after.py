@@ -102,10 +102,20 @@ def test_any_two_dates_are_a_bounded_pause_or_none(until: datetime, date: dateti
     assert pause is None or 0 < pause <= LONGEST_RETRY_AFTER
 
 
-@pytest.mark.parametrize("value", ["3601", "86400", "9999999999", "1" + "0" * 15])
+@pytest.mark.parametrize("value", ["3601", "86400", "999999999"])
 def test_a_huge_number_is_the_longest_pause(value: str) -> None:
     """A day, or a typing error, is a pause of at most the longest one."""
     assert seconds(value) == LONGEST_RETRY_AFTER
+
+
+@pytest.mark.parametrize("late", [7, -7, 0, 86_400])
+@pytest.mark.parametrize("unit", [1, 1000], ids=["seconds", "milliseconds"])
+def test_a_time_since_1970_is_read_against_the_date(late: int, unit: int) -> None:
+    """A number that is a time asks for the seconds from the answer's Date to it, and no hour."""
+    until = int(datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()) + late
+    expected = min(late, LONGEST_RETRY_AFTER) if late > 0 else None
+    assert seconds(str(until * unit), date=NOON) == expected
+    assert seconds(str(until * unit)) is None
 
 
 def test_a_date_far_away_is_the_longest_pause() -> None:

@@ -89,6 +89,49 @@ def test_a_change_too_small_ends_no_measurement() -> None:
     assert pacer.granted == 10.0
 
 
+def test_processes_that_start_together_add_what_each_was_granted() -> None:
+    """The first rate that one of them finds is not the limit: the others got theirs beside."""
+    pacer, share = Pacer(), Share()
+    for number in range(11):
+        at = 0.1 * number
+        pacer.on_waiting()
+        pacer.on_accepted(at, pacer.take(at))
+    assert share.own(pacer).passing == pytest.approx(10.0)
+    report = exchanged(share, pacer, GroupView(6.0, 1, SUM))
+    assert report.limit == pytest.approx(16.0)
+    assert report.part == pytest.approx(8.0)
+    # Counted once: what it sends from now on is its part.
+    assert exchanged(share, pacer, GroupView(16.0, 1, SUM)).limit == pytest.approx(16.0)
+
+
+@pytest.mark.parametrize("processes", [1, 8])
+def test_a_sum_that_is_too_low_is_outgrown_by_all_together(processes: int) -> None:
+    """Before its first 429, a process waits for its part of a plateau, and not for all of it."""
+    pacer = Pacer()
+    pacer.on_share(1.0, processes=processes)
+    requests, now = 0, 0.0
+    while pacer.granted is not None and (pacer.rate or 0.0) < 2.0:
+        now, requests = now + 1.0, requests + 1
+        pacer.on_waiting()
+        pacer.on_accepted(now, pacer.take(now))
+    assert requests > 150 if processes == 1 else requests < 80
+
+
+def test_a_429_shows_that_the_sum_is_not_too_low() -> None:
+    """From then on the rate is kept for the whole plateau, in each of the processes."""
+    rates: list[float] = []
+    for processes in (1, 8):
+        pacer = Pacer()
+        refused(pacer)
+        pacer.on_accepted(0.5, pacer.take(0.4))
+        pacer.on_share(1.0, processes=processes)
+        for number in range(100):
+            pacer.on_waiting()
+            pacer.on_accepted(1.0 + number, pacer.take(1.0 + number))
+        rates.append(pacer.rate or 0.0)
+    assert rates[0] == rates[1] < 1.1
+
+
 def test_what_was_told_to_a_forgotten_sum_is_told_again() -> None:
     """A process reports its rate again to a new sum."""
     pacer, share = knowing(10.0), Share()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -14,14 +15,17 @@ from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._sansio.jobs.verdict import (
     LINK_GRACE,
     MISSING_GRACE,
+    ROUTE_GRACE,
     Missing,
     PollJob,
     Result,
     Verdict,
     fatal,
+    missing_grace,
     on_poll,
     on_submit,
 )
+from segments_async._sansio.pace.absence import Absence, api_is_there
 from segments_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -103,7 +107,8 @@ SUBMITS: dict[str, tuple[Result, list[Event], type[Exception] | None, str, bool]
     "400": (answer(400), [Event.REFUSED], APIStatusError, "no", True),
     "401": (answer(401), [Event.REFUSED], AuthenticationError, "no", True),
     "403": (answer(403), [Event.REFUSED], PermissionDeniedError, "no", True),
-    "404": (answer(404), [Event.REFUSED], NotFoundError, "no", False),
+    "404": (answer(404), [Event.NOT_SENT], NotFoundError, "no", True),
+    "410": (answer(410), [Event.NOT_SENT], APIStatusError, "no", True),
     "308": (answer(308), [Event.REFUSED], APIStatusError, "no", True),
     "302": (answer(302), [Event.LOST], APIStatusError, "maybe", False),
     "304": (answer(304), [Event.LOST], SubmitUnknownError, "maybe", False),
@@ -143,6 +148,52 @@ def test_a_submits_events_are_legal_and_ask_again_while_nothing_ended(name: str)
     for event in verdict.events:
         state = advance(state, event)
     assert (verdict.again_at is not None) == (state in (State.NEW, State.SUBMITTED))
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_404_is_believed_once_the_api_is_there(status: int) -> None:
+    """There is no such segment, and no later session has to ask for it."""
+    verdict = on_submit(SEGMENT, POST, answer(status), now=NOW, chance=0.5, api_there=True)
+    assert verdict.events == (Event.REFUSED,)
+    assert (verdict.submitted, verdict.resumable) == ("no", False)
+
+
+@pytest.mark.parametrize(
+    ("answered_at", "absent_at", "in_a_row", "listed", "there"),
+    [
+        (-math.inf, math.inf, 1, False, True),
+        (NOW - 1, math.inf, 2, False, True),
+        (NOW - 1, math.inf, 3, False, False),
+        (NOW - 3, math.inf, 1, False, False),
+        (NOW - 3, NOW - 20, 1, False, True),
+        (NOW - 30, NOW - 20, 1, False, False),
+        (-math.inf, NOW - 20, 1, False, False),
+        (-math.inf, NOW - 20, 3, True, True),
+    ],
+    ids=[
+        "the first answer of all",
+        "others are answered",
+        "the third in a row",
+        "nobody is answered lately",
+        "once more, and others were answered since",
+        "once more, and nobody was",
+        "once more, and nobody ever was",
+        "once more, after a list",
+    ],
+)
+def test_a_404_is_about_its_segment_where_others_are_answered(
+    answered_at: float, absent_at: float, in_a_row: int, listed: bool, there: bool
+) -> None:
+    """Otherwise, and in an outage, a gateway may have no route to the API.
+
+    Nor is the first one believed while submits are held: it answers a probe.
+    """
+    submits = Absence(answered_at, in_a_row)
+    known: dict[str, Any] = {"absent_at": absent_at, "listed": listed}
+    assert there is api_is_there(submits, NOW, away=False, held=False, **known)
+    assert not api_is_there(submits, NOW, away=True, held=False, **known)
+    again = listed or answered_at > absent_at
+    assert api_is_there(submits, NOW, away=False, held=True, **known) is again
 
 
 def test_a_429_is_due_at_once_and_other_refusals_that_pass_a_little_later() -> None:
@@ -212,7 +263,7 @@ def test_a_503_says_when() -> None:
 @pytest.mark.parametrize(
     ("result", "grace", "error"),
     [
-        (answer(404), MISSING_GRACE, NotFoundError),
+        (answer(404), ROUTE_GRACE, NotFoundError),
         (answer(status="COMPLETE"), LINK_GRACE, DecodeError),
     ],
     ids=["404", "no link"],
@@ -227,6 +278,35 @@ def test_what_lasts_ends_the_wait(result: Result, grace: float, error: type[Exce
     assert last.events == (Event.GAVE_UP,)
     assert isinstance(last.error, error)
     assert not last.resumable
+
+
+@pytest.mark.parametrize(
+    ("segment_id", "answered", "in_a_row", "grace"),
+    [
+        (None, -math.inf, 9, MISSING_GRACE),
+        (SEGMENT, NOW - 1, 2, MISSING_GRACE),
+        (SEGMENT, NOW - 1, 3, ROUTE_GRACE),
+        (SEGMENT, NOW - 2000, 1, ROUTE_GRACE),
+    ],
+    ids=[
+        "known by its id alone",
+        "others have a status",
+        "others had a status, and have none now",
+        "no export has a status",
+    ],
+)
+def test_how_long_a_404_is_not_believed(
+    segment_id: str | None, answered: float, in_a_row: int, grace: float
+) -> None:
+    """The longer, the more exports would be lost if a gateway without a route had said it."""
+    job = PollJob(
+        export_id="e",
+        segment_id=segment_id,
+        submitted_at=0.0,
+        polls_answered_at=answered,
+        polls_absent_in_a_row=in_a_row,
+    )
+    assert missing_grace(job, Missing(1, NOW - 1000)) == grace
 
 
 def test_a_429_is_no_setback() -> None:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segments_async._sansio.api.wire import (
+    LIST_CAP,
     ApiRequest,
     checked_id,
     list_request,
@@ -81,7 +82,7 @@ def test_a_refused_id_of_any_length_makes_a_short_message() -> None:
 
 def test_list_request() -> None:
     """Segments are listed with a GET of exactly the page's path, without a body."""
-    assert list_request() == ApiRequest("GET", "/service/v1/segments/list", None)
+    assert list_request() == ApiRequest("GET", "/service/v1/segments/list", None, LIST_CAP)
 
 
 def test_poll_request() -> None:

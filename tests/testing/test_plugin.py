@@ -58,7 +58,9 @@ def run(
     pytester.makepyfile(
         f"import anyio, time, pytest, service\npytestmark = [pytest.mark.{mark}{marks}]\n" + tests
     )
-    return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist")
+    # Each pytest imports its plugins anew, and schemathesis takes most of a second.
+    unused = [f"-pno:{name}" for name in ("cacheprovider", "xdist", "schemathesis")]
+    return pytester.runpytest_inprocess(*unused)
 
 
 VIRTUAL = ", pytest.mark.segments_virtual_time"
@@ -359,7 +361,7 @@ def anyio_backend(): return "asyncio"
 {test}
 async def test_late(): pass
 """)
-    result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:xdist")
+    result = pytester.runpytest_inprocess("-pno:asyncio", "-pno:xdist", "-pno:schemathesis")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*mark the module*"])
 
@@ -376,7 +378,7 @@ class Tests(unittest.IsolatedAsyncioTestCase):
 
 def test_sync(): pass
 """)
-    result = pytester.runpytest_inprocess("-p", "no:asyncio", "-p", "no:xdist")
+    result = pytester.runpytest_inprocess("-pno:asyncio", "-pno:xdist", "-pno:schemathesis")
     result.assert_outcomes(passed=1, failed=1)
     result.stdout.fnmatch_lines(["*segments_virtual_time has no effect here*"])
 

@@ -157,7 +157,7 @@ def parse_base_url(base_url: object) -> Origin:
 
 
 def _shown(base_url: object) -> str:
-    """What an error may show of a value that isn't a URL; it may be a misplaced credential."""
+    """The printable part of a value that isn't a URL: the value may be a misplaced credential."""
     return f"{len(base_url)} characters" if isinstance(base_url, str) else type(base_url).__name__
 
 

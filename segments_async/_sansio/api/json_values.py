@@ -21,6 +21,20 @@ def parsed(body: bytes) -> Any:
         return _parsed_leniently(body)
 
 
+def is_whole(body: bytes) -> bool:
+    """Whether the bytes are a whole JSON object or list: what else was announced is no part of it.
+
+    A number or a word would be whole, too, if more of it were to come.
+    """
+    # In any of Unicode's encodings. To read the half of a list of 200 000 segments takes 0.7 s.
+    if not body.rstrip(b"\0 \t\r\n").endswith((b"}", b"]")):
+        return False
+    try:
+        return isinstance(json.loads(body), dict | list)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _parsed_leniently(body: bytes) -> Any:
     """The value of a body with a small fault that leaves the export's id readable.
 
@@ -39,7 +53,7 @@ def _parsed_leniently(body: bytes) -> Any:
 def _int(digits: str) -> int | None:
     try:
         return int(digits)
-    except ValueError:  # of more than 4 300 digits
+    except ValueError:  # a number of more than 4 300 digits
         return None
 
 

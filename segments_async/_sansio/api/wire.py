@@ -48,14 +48,23 @@ LONGEST_SCOPE = 80
 LONGEST_ID = 128
 _ID = re.compile(rf"[A-Za-z0-9_-]{{1,{LONGEST_ID}}}")
 
+#: Largest answers read, in bytes: a list, and any other answer. 100 000 segments are 32 MB.
+LIST_CAP = 64 * 1024 * 1024
+STATUS_CAP = 1024 * 1024
+
 
 @attrs.frozen
 class ApiRequest:
-    """One request to the vendor's API, without credentials."""
+    """One request to the vendor's API, without credentials.
+
+    Attributes:
+        cap: bytes of its answer that are read at most; a larger answer is an error.
+    """
 
     method: str
     path: str
     body: bytes | None = None
+    cap: int = STATUS_CAP
 
 
 #: Headers that error messages quote.
@@ -89,6 +98,15 @@ class ApiAnswer:
 #: Too Early (RFC 8470, 5.2), 429 Too Many Requests (RFC 6585).
 NOT_NOW = frozenset({408, 421, 425, 429})
 
+#: "There is nothing at this path": no such segment, export or list. A gateway says so, too, while
+#: it has no route to the API, as during a deployment.
+ABSENT = frozenset({404, 410})
+
+#: "This path takes no such request". No segment is the reason: a web server answers so that serves
+#: a static page in the API's place.
+NO_METHOD = 405
+UNROUTED = ABSENT | {NO_METHOD}
+
 #: How a JSON object or list begins, in any of Unicode's encodings, byte order mark or not.
 _JSON_STARTS = frozenset({b"{", b"[", b"\x00", b"\xef", b"\xfe", b"\xff"})
 
@@ -103,7 +121,7 @@ def checked_id(kind: str, value: object) -> str:
 
 
 def list_request() -> ApiRequest:
-    return ApiRequest("GET", LIST_PATH)
+    return ApiRequest("GET", LIST_PATH, cap=LIST_CAP)
 
 
 def submit_request(segment_id: str, output_format: OutputFormat) -> ApiRequest:
@@ -185,6 +203,7 @@ _MEANINGS: dict[int, tuple[type[APIStatusError], str]] = {
         "takes a Pro or Enterprise plan) or contact Analytics support to gain access",
     ),
     404: (NotFoundError, "no such segment or export in this account"),
+    405: (APIStatusError, "the server in the API's place takes no such request at present"),
     429: (RateLimitedError, "too many requests in a given amount of time"),
     500: (
         ServerError,

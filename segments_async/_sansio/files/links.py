@@ -72,6 +72,7 @@ _NEVER = tuple(
         "224.0.0.0/4",  # multicast
         "240.0.0.0/4",  # reserved, and the broadcast address
         "100.100.100.200/32",  # Alibaba's metadata
+        "100.96.0.96/32",  # Volcano Engine's
         "168.63.129.16/32",  # Azure's host
         "192.0.0.192/32",  # Oracle's metadata, formerly
         "::/128",  # unspecified
@@ -84,19 +85,24 @@ _NEVER = tuple(
     )
 )
 
-#: IPv6 networks whose addresses contain an IPv4 address, and the number of bits to the right of
-#: that address; several numbers if the network's owner chooses one.
+#: IPv6 networks whose addresses contain an IPv4 address, and the number of bits to the right of it.
 _CARRIERS = tuple(
-    (ipaddress.IPv6Network(network), places)
-    for network, places in (
-        ("::ffff:0:0/96", (0,)),  # mapped (RFC 4291, 2.5.5.2)
-        ("::/96", (0,)),  # compatible (2.5.5.1)
-        ("::ffff:0:0:0/96", (0,)),  # translated (RFC 7915)
-        ("64:ff9b::/96", (0,)),  # NAT64 (RFC 6052)
-        ("64:ff9b:1::/48", (0, 24)),  # NAT64 of one's own (RFC 8215), of /96 and /64
-        ("2002::/16", (80,)),  # 6to4 (RFC 3056)
+    (ipaddress.IPv6Network(network), place)
+    for network, place in (
+        ("::ffff:0:0/96", 0),  # mapped (RFC 4291, 2.5.5.2)
+        ("::/96", 0),  # compatible (2.5.5.1)
+        ("::ffff:0:0:0/96", 0),  # translated (RFC 7915)
+        ("64:ff9b::/96", 0),  # NAT64 (RFC 6052)
+        ("64:ff9b:1::/48", 0),  # NAT64 of one's own (RFC 8215), of /96
+        ("2002::/16", 80),  # 6to4 (RFC 3056)
     )
 )
+
+#: NAT64 of one's own (RFC 8215). The octet at the middle of an address is no part of the IPv4
+#: address (RFC 6052, 2.2). Without that octet, it has this many bits to its right, for /48, /56
+#: and /64.
+_OWN_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+_OWN_NAT64_PLACES = (40, 32, 24)
 
 #: Teredo (RFC 4380): the client's address has its bits inverted.
 _TEREDO = ipaddress.IPv6Network("2001::/32")
@@ -267,9 +273,15 @@ def _reached(text: str) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Addres
     yield address
     if isinstance(address, ipaddress.IPv4Address) or int(address) < 2:
         return  # `::` and `::1` contain no IPv4 address
-    for network, places in _CARRIERS:
+    for network, place in _CARRIERS:
         if address in network:
-            yield from (ipaddress.IPv4Address(int(address) >> place & _IPV4) for place in places)
+            yield ipaddress.IPv4Address(int(address) >> place & _IPV4)
+    if address in _OWN_NAT64:
+        number = int(address)
+        without_octet = (number >> 64 << 56) | (number & ((1 << 56) - 1))
+        yield from (
+            ipaddress.IPv4Address(without_octet >> place & _IPV4) for place in _OWN_NAT64_PLACES
+        )
     if address in _TEREDO:
         yield ipaddress.IPv4Address(~int(address) & _IPV4)
     if int(address) >> 32 & _IPV4 in _ISATAP:

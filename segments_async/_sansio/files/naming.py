@@ -21,8 +21,11 @@ _SLUG_BYTES = 108
 #: Letters and marks that nobody sees: a joiner and the fillers of Hangul and Khmer.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 
-#: One slash is enough: pathlib merges the two of a URL. A single letter is a drive.
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+#: One slash is enough: pathlib merges the two of a URL. A single letter is a drive. Where a scheme
+#: can't be meant as a directory's name, no slash is needed: rclone and restic write `s3:bucket/x`.
+_SCHEME = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.-]+(?=:/)|(?i:s3[an]?|gc?s|az(?:ure)?|abfss?|wasbs?|sftp|file)):"
+)
 
 
 def scheme_of(destination: str) -> str | None:
@@ -59,7 +62,7 @@ def _is_of_another_script(char: str, *, after: str) -> bool:
     if ord(char) < 0x80 or char in _INVISIBLE:
         return False
     kind = unicodedata.category(char)
-    if kind[0] == "M":  # a Latin letter's went with the letter's own accents
+    if kind[0] == "M":  # after a Latin letter, whose accents were removed, the mark goes too
         return not after.isascii() and not unicodedata.name(char, "").startswith("VARIATION")
     return (kind[0] == "L" and "LATIN" not in unicodedata.name(char, "LATIN")) or kind == "Nd"
 

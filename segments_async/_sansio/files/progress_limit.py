@@ -12,7 +12,7 @@ ATTEMPTS = 5
 MIN_BYTES = 64 * 1024
 MIN_BYTES_WINDOW = 60.0
 
-#: The message of a connection that is given up so.
+#: The message where a connection is given up for this.
 TOO_SLOW = f"fewer than {MIN_BYTES} bytes came in {MIN_BYTES_WINDOW:g} s"
 
 #: Bytes/s of one connection above which a second one brings nothing. S3 gives each connection 50 to
@@ -44,7 +44,7 @@ class ProgressLimit:
 
 
 class LinkRenewals:
-    """Whether to ask for a fresh link: not if the last one brought nothing."""
+    """Decides whether an expired link is replaced: not if the last fresh link brought nothing."""
 
     def __init__(self) -> None:
         self._at: float | None = None
@@ -53,9 +53,9 @@ class LinkRenewals:
     def may_renew(self, kept: int, now: float) -> bool:
         """A link has expired; `kept` bytes are in the part. Returns whether to ask for another.
 
-        A link that brought bytes was valid. So was a link given a while ago: an outage of storage
-        may have kept it from being used. If the vendor gives the same expired link again, the
-        vendor is not asked once more.
+        False only if the last fresh link was expired from the beginning: it was given less than
+        `LINK_USED_WITHIN` ago, and brought no bytes. The vendor gives the same expired link again
+        then. An older link may have been valid during an outage of storage.
         """
         if self._at is not None and kept <= self._kept and now - self._at < LINK_USED_WITHIN:
             return False
@@ -85,6 +85,10 @@ class SpeedMeter:
         # Not for every chunk: each new deadline costs a timer.
         if self._in_window >= MIN_BYTES and now >= self._window_began + 1.0:
             self._window_began, self._in_window = now, 0
+
+    def skip(self, seconds: float) -> None:
+        """So many seconds passed in which the connection was not read."""
+        self._window_began += seconds
 
     def worth_another(self, now: float) -> bool:
         """Whether a second connection would bring more."""

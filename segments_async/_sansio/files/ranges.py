@@ -26,7 +26,8 @@ _CONTENT_RANGE = re.compile(r"(?i:bytes) +([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,1
 _STRONG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
 _MD5 = re.compile(r'"([0-9a-fA-F]{32})"')
 
-#: Headers of encryptions under which S3's ETag isn't the MD5 of the object.
+#: Headers that name an encryption. S3's ETag is the MD5 of the object without one, or with S3's own
+#: keys (AES256), and not with a KMS key, a customer's key, or those of other places (aws:fsx).
 _ENCRYPTION = "x-amz-server-side-encryption"
 _CUSTOMERS_KEY = "x-amz-server-side-encryption-customer-algorithm"
 
@@ -122,11 +123,11 @@ def read_answer(
         asked: the requested range; None: the whole file.
 
     Returns:
-        `ObjectVersion` if the body is the whole file, even if a range was requested.
+        `ObjectVersion` if the body is the whole file, even if a range was requested. Some servers
+        send the requested range with a 200, whose Content-Length alone is no proof of a whole file.
     """
     if status == 200:
-        decodable = content_encoding(headers) in ("", "gzip")
-        return describe(headers) if decodable else Refused()
+        return _read_whole(headers, asked)
     if asked is None:
         return Refused()
     if status == 206:
@@ -196,6 +197,31 @@ def is_sendable(date: str) -> bool:
     return 0 < len(date) <= 64 and date.isascii() and date.isprintable()
 
 
+def _read_whole(
+    headers: Mapping[str, str], asked: Range | None
+) -> ObjectVersion | PartialContent | Restart | WrongRange | Refused:
+    if content_encoding(headers) not in ("", "gzip"):
+        return Refused()
+    found, part = describe(headers), content_range(headers)
+    if part is not None and part[:2] != (0, part[2]):
+        unasked = WrongRange("a part of the file came, without being asked for")
+        return unasked if asked is None else _read_range(headers, asked)
+    if asked is None or found.gzip or not _is_named_alike(headers, found, asked.version):
+        return found
+    if found.total not in (None, asked.version.total):
+        return WrongRange("a file of another length came as the same version")
+    return attrs.evolve(found, total=asked.version.total)
+
+
+def _is_named_alike(
+    headers: Mapping[str, str], found: ObjectVersion, before: ObjectVersion
+) -> bool:
+    """Whether the answer has the validators of an earlier version, and so the same bytes."""
+    if found.etag is not None or before.etag is not None:
+        return found.etag == before.etag
+    return headers.get("last-modified", "").strip() == before.modified
+
+
 def _read_range(headers: Mapping[str, str], asked: Range) -> PartialContent | Restart | WrongRange:
     version = asked.version
     # A 206 has the same ETag as the 200 for the whole file (section 15.3.7).
@@ -232,6 +258,6 @@ def _md5(headers: Mapping[str, str]) -> str | None:
     found = _MD5.fullmatch(headers.get("etag", "").strip())
     if found is None or "x-amz-request-id" not in headers:
         return None
-    if "kms" in headers.get(_ENCRYPTION, "").lower() or _CUSTOMERS_KEY in headers:
+    if headers.get(_ENCRYPTION, "AES256").upper() != "AES256" or _CUSTOMERS_KEY in headers:
         return None
     return found.group(1).lower()

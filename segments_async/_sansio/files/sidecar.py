@@ -32,16 +32,16 @@ class PrefixHash:
 
 @attrs.frozen(kw_only=True)
 class Sidecar:
-    """One part's state.
+    """The state of one part, when the sidecar was written.
 
     Attributes:
-        export_id: the export whose file it is.
-        stored: the version of the file.
-        held: the bytes that are there.
-        boot_id: of the system when it was written; None where the system has none.
-        synced: whether the bytes were made durable before this was written.
-        inode: the number of the part's file; None where an earlier version wrote this.
-        hashed: of the bytes that had been hashed; None likewise.
+        export_id: the export whose file the part is of.
+        version: of the object in storage.
+        held: the ranges of bytes that are in the part.
+        boot_id: of the system when the sidecar was written; None where the system has none.
+        synced: whether these bytes were made durable before the sidecar was written.
+        inode: the number of the part's file; None in a sidecar of an earlier version.
+        hashed: the bytes that had been hashed, and their hash; None where there were none.
     """
 
     export_id: str
@@ -129,7 +129,7 @@ def _version_in(document: dict[str, Any]) -> ObjectVersion | None:
     etag, modified, md5 = (document.get(name) for name in ("etag", "modified", "md5"))
     if not all(isinstance(text, str | None) for text in (etag, modified, md5)):
         return None
-    # Both go into request headers. httpx would refuse other characters by an error of its own.
+    # `etag` and `modified` go into request headers, where httpx raises for other characters.
     if (etag is not None and not is_strong(etag)) or not is_sendable(modified or "-"):
         return None
     version = ObjectVersion(

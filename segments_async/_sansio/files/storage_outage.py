@@ -12,6 +12,8 @@ from collections import Counter
 from typing import Literal
 
 from segments_async._sansio.pace.backoff import full_jitter
+from segments_async._sansio.pace.hold import Hold
+from segments_async.results import HeldReason
 
 #: Seconds after which waiting downloads are given up. Files stay for 48 hours, and the same command
 #: continues their parts.
@@ -67,6 +69,15 @@ class StorageOutage:
     def gives_up(self, now: float) -> bool:
         """Whether the outage has lasted so long that downloads end."""
         return self.armed and now - self._since > LONGEST_STORAGE_OUTAGE
+
+    def hold(self, now: float, *, unsigned: bool) -> Hold | None:
+        """What delays the downloads; None where nothing does.
+
+        `unsigned`: the last link could not be signed, for a reason that may pass.
+        """
+        if self.armed and (at := self.next_at()) > now:
+            return Hold(HeldReason.STORAGE_AWAY, at)
+        return Hold(HeldReason.STORAGE_CREDENTIALS, math.inf) if unsigned else None
 
     def on_sent(self) -> None:
         """A request is sent."""

@@ -6,7 +6,8 @@
 `on_fetched`         the file is in place
 `on_expired`         the vendor has deleted the file
 `on_overdue`         the export has taken longer than `export_timeout`
-`on_interrupt`       the run's time is up, or its caller leaves: tell what is unfinished
+`on_interrupt`       the run's time is up, or its caller leaves: tell what is under way
+`left_outcome`       the same of a segment that follows no export
 ===================  =========================================================================
 
 A :class:`Decision` has the events to record first, in order, and the step that follows. The engine
@@ -15,7 +16,6 @@ carries it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 from functools import reduce
 
@@ -26,9 +26,10 @@ from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._sansio.jobs.payload import NOTHING, Payload, Submitted
 from segments_async._sansio.jobs.record import (
     ExportRecord,
-    IfLost,
+    RunOptions,
     interrupted_outcome,
     resume_events,
+    resume_payload,
 )
 from segments_async._sansio.jobs.verdict import unusable_outcome
 from segments_async.errors import (
@@ -39,7 +40,7 @@ from segments_async.errors import (
     SegmentsError,
     SubmitUnknownError,
 )
-from segments_async.models import Export
+from segments_async.models import Export, Segment
 from segments_async.results import Completed, Exported, ExportedFile, NotExported, Outcome, Source
 
 #: Seconds before a FAILED export is asked for again: the cause of a failure seldom passes at once.
@@ -61,18 +62,6 @@ _GOES_ON = frozenset(
         State.BROKEN_OFF,
     }
 )
-
-
-@attrs.frozen(kw_only=True)
-class RunOptions:
-    """The options of a run; see `SegmentsClient.open_bulk_export`."""
-
-    timeout: float | None = None
-    export_timeout: float = 86_400.0
-    retry_failed: int = 0
-    on_unknown: IfLost = "report"
-    on_expired: IfLost = "report"
-    expected_seconds: Mapping[str, float] = attrs.field(factory=dict[str, float])
 
 
 @attrs.frozen
@@ -162,14 +151,8 @@ def on_start(segment_id: str, found: Found, *, options: RunOptions, run: str) ->
     record = found.record
     names: tuple[Event, ...] = ()
     if not found.finished:
-        names = resume_events(
-            record,
-            file_present=found.file_present,
-            on_unknown=options.on_unknown,
-            on_expired=options.on_expired,
-            retry_failed=options.retry_failed,
-        )
-    events = tuple((name, NOTHING) for name in names)
+        names = resume_events(record, options, file_present=found.file_present)
+    events = tuple((name, resume_payload(name, segment_id, record, run=run)) for name in names)
     if names:
         record = attrs.evolve(record, state=reduce(advance, names, record.state))
     if record.state is State.NEW and not found.finished:
@@ -205,7 +188,7 @@ def _on_start_submitted(segment_id: str, record: ExportRecord) -> Decision:
 
 
 def recorded_outcome(
-    segment_id: str, record: ExportRecord, *, run: str, file_present: bool
+    segment_id: str, record: ExportRecord, *, run: str, file_present: bool = True
 ) -> Outcome:
     """The outcome of an export that ended in an earlier session."""
     if record.file is not None and file_present:
@@ -213,11 +196,19 @@ def recorded_outcome(
         return Exported(segment_id, record.file.export, record.file, source)
     if record.state is State.DONE and record.export is not None and record.file is None:
         return Completed(segment_id, record.export)
-    if record.failure is None:
+    if (failure := record.failure) is None:
         return interrupted_outcome(segment_id, record, run=run)
-    failure = record.failure
     error = failure.error(record.export)
-    return NotExported(segment_id, record.export, error, failure.submitted, failure.resumable)
+    return NotExported(
+        segment_id, record.export, error, failure.submitted, failure.resumable, failure.name
+    )
+
+
+def named(outcome: Outcome, segment: Segment | None) -> Outcome:
+    """The outcome of a segment without a file, with the name that the caller gave, if it did."""
+    if isinstance(outcome, NotExported) and segment is not None:
+        return attrs.evolve(outcome, name=segment.name or outcome.name)
+    return outcome
 
 
 def on_vendor_end(
@@ -350,50 +341,57 @@ def on_overdue(segment_id: str, following: Following, *, timeout: float, known: 
     )
 
 
-def on_interrupt(
-    segment_id: str,
-    record: ExportRecord,
-    following: Following | None,
-    *,
-    reason: str,
-    run: str,
-    file_present: bool,
-    known: bool,
-) -> Outcome:
-    """The outcome of a segment that is unfinished when the run ends.
+def on_interrupt(segment_id: str, following: Following, *, reason: str, known: bool) -> NotExported:
+    """The outcome of a segment whose export is under way when the run ends.
 
     No event is recorded: to a later session, the export stands where it stood.
 
     Args:
         segment_id: the segment.
-        record: its record.
-        following: the export that it follows; None where it follows none.
+        following: its export.
         reason: why the run ends, for messages.
-        run: the run's name, for messages.
-        file_present: whether the file that the record has is in its place.
         known: whether a later session finds the export in the journal, if there is one.
     """
-    if following is None:
-        if record.state not in _GOES_ON:
-            return recorded_outcome(segment_id, record, run=run, file_present=file_present)
-        submitted: Submitted = "no" if record.export is None else "yes"
-        following = Following(export=record.export, submitted=submitted)
-        consequence = ""
-    elif following.posting:
+    if following.posting:
         lost = SubmitUnknownError(
             f"segment {segment_id}: {reason}; the export may be running at the vendor",
             segment_id=segment_id,
         )
         return NotExported(segment_id, None, lost, "maybe", resumable=False)
-    else:
-        not_sent = following.submitted == "no"
-        consequence = "; not submitted" if not_sent else "; the export is not lost"
+    kept = "not submitted" if following.submitted == "no" else "the export is not lost"
+    return _unfinished(segment_id, following, f"{reason}; {kept}", known=known)
+
+
+def left_outcome(
+    segment_id: str,
+    record: ExportRecord,
+    *,
+    reason: str,
+    run: str,
+    file_present: bool = True,
+    known: bool = True,
+) -> Outcome:
+    """The outcome of a segment that follows no export when the run ends, by its record alone.
+
+    Args:
+        segment_id: the segment.
+        record: its record.
+        reason: why the run ends, for messages.
+        run: the run's name, for messages.
+        file_present: whether the file that the record has is in its place.
+        known: as in `on_interrupt`.
+    """
+    if record.state not in _GOES_ON:
+        return recorded_outcome(segment_id, record, run=run, file_present=file_present)
+    submitted: Submitted = "no" if record.export is None else "yes"
+    left = Following(export=record.export, submitted=submitted)
+    return _unfinished(segment_id, left, reason, known=known)
+
+
+def _unfinished(segment_id: str, following: Following, why: str, *, known: bool) -> NotExported:
     kind = NotSubmittedError if following.submitted == "no" else ExportTimeoutError
-    error = kind(
-        f"segment {segment_id}: {reason}{consequence}{following.setback}",
-        segment_id=segment_id,
-        export=following.export,
-    )
+    text = f"segment {segment_id}: {why}{following.setback}"
+    error = kind(text, segment_id=segment_id, export=following.export)
     error.__cause__ = following.cause
     resumable = following.export is None or known
     return NotExported(segment_id, following.export, error, following.submitted, resumable)

@@ -1,7 +1,7 @@
 """How long a run will go on, as far as that can be known.
 
-Two things take time, and the longer one decides: sending the requests that remain, and waiting for
-the slowest export. How long the slowest one takes is judged by a lognormal law of durations, since
+The longer of two times decides: to send the requests that remain, and to wait for the slowest
+export. How long the slowest one takes is judged by a lognormal law of durations, since
 most exports take seconds, and some take hours. The law is fitted to the exports that ended *and* to
 those that run: an export that has run for a minute says that exports may take longer than a minute.
 Without the running ones, the law of a young run would be that of its quickest exports.

@@ -1,15 +1,17 @@
-"""Whether a run's database can be written, and how long a run waits for it."""
+"""Whether a run's database can be written or read, and how long a run waits for it."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal
 
+from segments_async.errors import JournalError
+
 #: Seconds for which a database may be away before the run ends as `JournalError`. A restart takes
 #: seconds, a failover a minute or two, another process's long transaction some minutes.
 LONGEST_OUTAGE = 600.0
 
-#: Seconds for which another process's transaction is waited for without a word.
+#: Seconds that another process's transaction may take before the database counts as away.
 BUSY_SECONDS = 2.0
 
 #: Seconds between two attempts: while the database is busy; and while it is away, the first pause,
@@ -17,6 +19,33 @@ BUSY_SECONDS = 2.0
 BUSY_PAUSE = 0.05
 _FIRST_PAUSE = 0.1
 _LAST_PAUSE = 2.0
+
+
+def is_away(error: JournalError) -> bool:
+    """Whether the journal is unharmed, and may be back soon: the same call can be tried again."""
+    return error.reason in ("locked", "unavailable")
+
+
+class JournalLooks:
+    """The looks of a session at the run that processes share, while the journal may be away."""
+
+    def __init__(self) -> None:
+        self._away_since: float | None = None
+
+    @property
+    def away(self) -> bool:
+        """Whether the last look failed."""
+        return self._away_since is not None
+
+    def on_look(self) -> None:
+        """A look succeeded."""
+        self._away_since = None
+
+    def on_error(self, error: JournalError, now: float) -> None:
+        """A look failed. Raises the error where waiting doesn't help, or has taken too long."""
+        self._away_since = now if self._away_since is None else self._away_since
+        if not is_away(error) or now - self._away_since > LONGEST_OUTAGE:
+            raise error
 
 
 class JournalOutage:

@@ -1,7 +1,7 @@
 """Which of the ends of exports get a line of their own in the log, and what the others add up to.
 
 A run of a few exports has a line for each. A run of 100 000 exports would write seven lines a
-second for four hours, which nobody reads and somebody pays for. So a run may write `BURST` lines at
+second for four hours: too many to read, and each is paid for. So a run may write `BURST` lines at
 once, and `EACH_WINDOW` lines in each later window; one more line in a window has the counts of the
 rest. Exports that failed have lines of their own, and so have cancelled calls: many exports that
 went well hide none of them.
@@ -17,7 +17,7 @@ import attrs
 #: Lines of one kind that may be written at once.
 BURST = 100
 
-#: Lines of one kind in each window after that, and a window's length in seconds.
+#: Lines of one kind in each later window, and a window's length in seconds.
 EACH_WINDOW = 10
 WINDOW = 60.0
 
@@ -27,7 +27,7 @@ class Untold:
     """Ends that got no line of their own.
 
     Attributes:
-        counts: how many, by what the caller of `admits` called them.
+        counts: how many, by the `name` given to `admits`.
         seconds: from the first of them to the last.
     """
 
@@ -50,14 +50,14 @@ class LineLimit:
 
     @property
     def has_untold(self) -> bool:
-        """Whether ends got no line, and were not told by `due` so far."""
+        """Whether ends got no line, and `due` has not returned their counts yet."""
         return bool(self._untold)
 
     def admits(self, name: str, *, kind: str, now: float) -> bool:
-        """Whether an end gets a line; counted otherwise.
+        """Whether an end gets a line. If not, the end is counted.
 
         Args:
-            name: by which it is counted.
+            name: of the count to which the end belongs.
             kind: of ends that have a limit together; each kind has its own.
             now: seconds.
         """
@@ -70,7 +70,7 @@ class LineLimit:
         return False
 
     def due(self, now: float, *, closing: bool = False) -> Untold | None:
-        """What got no line, once a window is over, or at the end. None where there is nothing."""
+        """The ends that got no line, if a window is over, or at the end; None if all had a line."""
         if not self._untold or (now - self._first < WINDOW and not closing):
             return None
         untold = Untold(self._untold, self._last - self._first)

@@ -13,7 +13,7 @@ or is left. The next start of the run begins another round, in which the left pa
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import attrs
 
@@ -23,8 +23,23 @@ from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
 #: be held up by one slow process, and too many rows for one transaction.
 LEAST_CLAIM, MOST_CLAIM = 20, 2000
 
+#: The first claim of a process, which doesn't know yet how fast it submits.
+FIRST_CLAIM = 200
+
+#: A later claim is of what the process submits, at its present rate, in as many seconds as it has
+#: worked at the run, and in so many at most. Processes that start one after another don't see how
+#: many they will be, and each one that joins slows the others down. Of 100 that shared 100 000
+#: segments at 1 000 requests/s, the first 17 claimed 2 000 each while they were few. They then
+#: submitted alone for as long again as all together, while the others spent their parts of the
+#: limit on polls.
+CLAIM_SECONDS = 120.0
+
 #: A process claims again when fewer exports wait than it submits in so many seconds.
 SECONDS_AHEAD = 5.0
+
+#: For so many seconds a process leaves a part alone after another one took it: a live process has
+#: it, even if its lock can't be seen. Doubled each time, up to the longest.
+LEFT_ALONE, LONGEST_LEFT_ALONE = 2.0, 60.0
 
 
 @attrs.frozen
@@ -69,7 +84,7 @@ class SharedView:
 
     @property
     def open_parts(self) -> Sequence[PartView]:
-        """The parts that somebody works at, or has to."""
+        """The parts that have not been worked through in this round."""
         return [part for part in self.parts if not part.left]
 
     def orphans(self, mine: Collection[int]) -> list[int]:
@@ -85,26 +100,41 @@ class SharedView:
         return len({member, *(part.member for part in self.parts if part.locked)})
 
 
-def starts_round(view: SharedView, *, unclaimed: int) -> bool:
+def starts_round(view: SharedView, *, unclaimed: Callable[[], int]) -> bool:
     """Whether a process that joins begins another round.
 
     Args:
         view: of the shared run.
-        unclaimed: segments of earlier starts that no part has.
+        unclaimed: how many segments of earlier starts no part has. Asked only where this decides:
+            it is a question about every segment of the run.
     """
     if view.ended or any(part.locked for part in view.parts):
         return False
-    over = bool(view.parts) and not view.open_parts and not unclaimed
-    return over or view.stopped
+    return view.stopped or (bool(view.parts) and not view.open_parts and not unclaimed())
 
 
-def claim_size(unclaimed: int, processes: int) -> int:
+def most_by_pace(submitted: float, worked: float) -> int:
+    """The most segments that a process may claim at once, by its own pace.
+
+    Args:
+        submitted: exports per second that this process has submitted lately.
+        worked: seconds for which this process has worked at the run.
+    """
+    return math.ceil(max(FIRST_CLAIM, min(CLAIM_SECONDS, worked) * submitted))
+
+
+def claim_size(unclaimed: int, processes: int, most: int = FIRST_CLAIM) -> int:
     """How many segments a process claims at once.
 
     Half of an equal share, so that all processes come to their ends at about the same time.
+
+    Args:
+        unclaimed: segments that no part has.
+        processes: those that work at the run, this one included.
+        most: see `most_by_pace`.
     """
     share = math.ceil(unclaimed / (2 * max(1, processes)))
-    return min(unclaimed, max(LEAST_CLAIM, min(MOST_CLAIM, share)))
+    return min(unclaimed, max(LEAST_CLAIM, min(MOST_CLAIM, share, most)))
 
 
 def wants_more(waiting: int, submitted: float) -> bool:
@@ -115,3 +145,24 @@ def wants_more(waiting: int, submitted: float) -> bool:
         submitted: exports per second that it has submitted lately.
     """
     return waiting < max(LEAST_CLAIM / 2, SECONDS_AHEAD * submitted)
+
+
+class LostParts:
+    """The parts that other processes took from this one.
+
+    Where locks can't be seen, every process takes every part from the others again and again, and
+    none of them has a part for long enough to write the end of a download.
+    """
+
+    def __init__(self) -> None:
+        self._lost: dict[int, tuple[int, float]] = {}
+
+    def add(self, run_id: int, now: float, chance: float) -> None:
+        """Another process took this part. `chance` is a number from [0, 1)."""
+        times, _ = self._lost.get(run_id, (0, 0.0))
+        pause = min(LONGEST_LEFT_ALONE, LEFT_ALONE * 2.0**times)
+        self._lost[run_id] = times + 1, now + pause * (0.5 + chance)
+
+    def left_alone(self, now: float) -> set[int]:
+        """The parts that this process doesn't take over now."""
+        return {run_id for run_id, (_, until) in self._lost.items() if now < until}

@@ -48,6 +48,7 @@ class Failure:
         submitted: as in :class:`NotExported`.
         resumable: as in :class:`NotExported`.
         details: those attributes of the error that are numbers, texts or None.
+        name: the segment's name where no export has it; None where one has, or it isn't known.
     """
 
     type: str
@@ -55,6 +56,7 @@ class Failure:
     submitted: Submitted
     resumable: bool
     details: Mapping[str, Any] = attrs.field(factory=dict[str, Any])
+    name: str | None = None
 
     @classmethod
     def of(cls, outcome: NotExported) -> Failure:
@@ -91,6 +93,15 @@ class Payload:
     def of_outcome(cls, outcome: NotExported) -> Payload:
         return cls(outcome.export, failure=Failure.of(outcome))
 
+    def named(self, name: str | None) -> Payload:
+        """The payload with the segment's name, where it tells an end without an export.
+
+        Otherwise a later reader of the journal would have the segment's id alone.
+        """
+        if self.failure is None or self.export is not None:
+            return self
+        return attrs.evolve(self, failure=attrs.evolve(self.failure, name=name))
+
 
 #: The payload of an event without any value.
 NOTHING = Payload()
@@ -108,7 +119,7 @@ def payload_to_json(payload: Payload) -> str:
     if payload.file is not None:
         value["file"] = {name: getattr(payload.file, name) for name in _FILE}
     if payload.failure is not None:
-        value["error"] = _redacted(attrs.asdict(payload.failure))
+        value["error"] = _redacted(_failure_to_json(payload.failure))
     _check_texts(value)
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
@@ -178,6 +189,13 @@ def _read_export(segment_id: str, value: Any) -> Export:
     return export
 
 
+def _failure_to_json(failure: Failure) -> dict[str, Any]:
+    value = attrs.asdict(failure)
+    if failure.name is None:
+        del value["name"]
+    return value
+
+
 def _read_failure(value: Any) -> Failure:
     return Failure(
         type=_typed(value, "type", str),
@@ -185,6 +203,7 @@ def _read_failure(value: Any) -> Failure:
         submitted=_submitted(value["submitted"]),
         resumable=_typed(value, "resumable", bool),
         details=dict(_typed(value, "details", dict)),
+        name=_typed(value, "name", str) if "name" in value else None,
     )
 
 

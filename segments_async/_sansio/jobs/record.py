@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -28,6 +29,18 @@ _WITHOUT_EXPORT = frozenset({State.NEW, State.INTENT, State.UNASKED, State.REFUS
 
 #: Events from which on there is an export at the vendor.
 SUBMITTING = frozenset({Event.ACCEPTED, Event.ADOPTED})
+
+
+@attrs.frozen(kw_only=True)
+class RunOptions:
+    """The options of a run; see `SegmentsClient.open_bulk_export`."""
+
+    timeout: float | None = None
+    export_timeout: float = 86_400.0
+    retry_failed: int = 0
+    on_unknown: IfLost = "report"
+    on_expired: IfLost = "report"
+    expected_seconds: Mapping[str, float] = attrs.field(factory=dict[str, float])
 
 
 @attrs.frozen
@@ -120,12 +133,7 @@ def checked(segment_id: str, record: ExportRecord) -> ExportRecord:
 
 
 def resume_events(
-    record: ExportRecord,
-    *,
-    file_present: bool = True,
-    on_unknown: IfLost = "report",
-    on_expired: IfLost = "report",
-    retry_failed: int = 0,
+    record: ExportRecord, options: RunOptions, *, file_present: bool = True
 ) -> tuple[Event, ...]:
     """The events with which a later session of the run takes up an export, in order.
 
@@ -134,17 +142,15 @@ def resume_events(
 
     Args:
         record: the export as the last session left it.
+        options: the caller's.
         file_present: of DONE and UNCHANGED, whether the file is still in its place.
-        on_unknown: ``"resubmit"`` takes the risk of a second export.
-        on_expired: ``"resubmit"`` asks for another export where the file is gone.
-        retry_failed: how many FAILED exports of one segment are followed by another.
     """
     if record.state is State.INTENT:  # the process died before the POST, or before its answer
-        return (Event.LOST, *_opted_in(on_unknown == "resubmit"))
+        return (Event.LOST, *_opted_in(options.on_unknown == "resubmit"))
     wanted = {
-        State.UNKNOWN: on_unknown == "resubmit",
-        State.EXPIRED: on_expired == "resubmit",
-        State.FAILED: record.failures <= retry_failed,
+        State.UNKNOWN: options.on_unknown == "resubmit",
+        State.EXPIRED: options.on_expired == "resubmit",
+        State.FAILED: record.failures <= options.retry_failed,
     }
     if record.state in wanted:
         return _opted_in(wanted[record.state])
@@ -162,7 +168,7 @@ def _goes_on(record: ExportRecord, *, file_present: bool) -> bool:
         case State.BROKEN_OFF:
             return failure is None or failure.resumable
         case State.REFUSED:
-            # Only where the log says so: a refused POST that was acted on is not repeated.
+            # A POST that was acted on isn't repeated, though the vendor refused it.
             return failure is not None and failure.submitted == "no"
         case _:
             return False
@@ -170,6 +176,22 @@ def _goes_on(record: ExportRecord, *, file_present: bool) -> bool:
 
 def _opted_in(wanted: bool) -> tuple[Event, ...]:
     return (Event.OPTED_IN,) if wanted else ()
+
+
+def resume_payload(event: Event, segment_id: str, record: ExportRecord, *, run: str) -> Payload:
+    """The payload of one of the `resume_events`.
+
+    LOST has the outcome of a POST whose process was gone before the answer. The others have none.
+
+    Args:
+        event: one of the `resume_events`.
+        segment_id: the segment.
+        record: the export as the last session left it.
+        run: the run's name, for messages.
+    """
+    if event is not Event.LOST:
+        return NOTHING
+    return Payload.of_outcome(interrupted_outcome(segment_id, record, run=run))
 
 
 def interrupted_outcome(segment_id: str, record: ExportRecord, *, run: str) -> NotExported:

@@ -6,39 +6,29 @@ import json
 from collections.abc import Iterable
 from datetime import datetime
 
+import attrs
+
 from segments_async._sansio.jobs.lifecycle import ENDS, Event, State, advance
 from segments_async._sansio.jobs.payload import UnreadablePayload, payload_from_json
-from segments_async._sansio.jobs.record import SUBMITTING, ExportRecord, checked
+from segments_async._sansio.jobs.record import NEW, SUBMITTING, ExportRecord, checked
 
 #: One event of the log: the segment's id, the event, the time as :func:`datetime.fromisoformat`
 #: reads it, and the payload as JSON.
 StoredEntry = tuple[str, Event, str, str]
 
-_NO_PAYLOAD = "{}"
 
-
+@attrs.define(eq=False, repr=False)
 class _Replayed:
     """One segment while its events are replayed. Only the last payloads are decoded."""
 
-    __slots__ = (
-        "completed_at",
-        "ended_at",
-        "export",
-        "failures",
-        "last",
-        "state",
-        "submitted_at",
-    )
-
-    def __init__(self) -> None:
-        self.state = State.NEW
-        self.failures = 0
-        self.submitted_at: str | None = None
-        self.completed_at: str | None = None
-        self.ended_at: str | None = None
-        #: Payloads, as JSON: the last event's, and the last one that has the export.
-        self.last = _NO_PAYLOAD
-        self.export: str | None = None
+    state: State = State.NEW
+    failures: int = 0
+    submitted_at: str | None = None
+    completed_at: str | None = None
+    ended_at: str | None = None
+    #: Payloads, as JSON: the last event's, and the last one that has the export.
+    last: str = "{}"
+    export: str | None = None
 
     def step(self, event: Event, at: str, payload: str) -> None:
         state = self.state = advance(self.state, event)
@@ -79,6 +69,42 @@ def _time(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
+class Replay:
+    """The records of segments, while the events of one log are read."""
+
+    def __init__(self) -> None:
+        self._replayed: dict[str, _Replayed] = {}
+
+    def step(self, entry: StoredEntry) -> str:
+        """Take the next event. Returns its segment's id.
+
+        Raises:
+            IllegalTransition: no run of this library has such a log.
+        """
+        segment_id, event, at, payload = entry
+        known = self._replayed.get(segment_id)
+        if known is None:
+            known = self._replayed[segment_id] = _Replayed()
+        known.step(event, at, payload)
+        return segment_id
+
+    def record(self, segment_id: str) -> ExportRecord:
+        """The record of a segment; of one that isn't in the log, a NEW one.
+
+        Raises:
+            UnreadablePayload: no run of this library has such a log.
+        """
+        known = self._replayed.get(segment_id)
+        try:
+            return NEW if known is None else known.record(segment_id)
+        except ValueError as exc:  # no JSON, or no time
+            raise UnreadablePayload(str(exc)) from exc
+
+    def records(self) -> dict[str, ExportRecord]:
+        """The records of all segments in the log."""
+        return {segment_id: self.record(segment_id) for segment_id in self._replayed}
+
+
 def records(log: Iterable[StoredEntry]) -> dict[str, ExportRecord]:
     """The records of all segments in the log; a segment that isn't there is NEW.
 
@@ -88,13 +114,7 @@ def records(log: Iterable[StoredEntry]) -> dict[str, ExportRecord]:
     Raises:
         IllegalTransition, UnreadablePayload: no run of this library has such a log.
     """
-    replayed: dict[str, _Replayed] = {}
-    for segment_id, event, at, payload in log:
-        known = replayed.get(segment_id)
-        if known is None:
-            known = replayed[segment_id] = _Replayed()
-        known.step(event, at, payload)
-    try:
-        return {segment_id: known.record(segment_id) for segment_id, known in replayed.items()}
-    except ValueError as exc:  # no JSON, or no time
-        raise UnreadablePayload(str(exc)) from exc
+    replay = Replay()
+    for entry in log:
+        replay.step(entry)
+    return replay.records()

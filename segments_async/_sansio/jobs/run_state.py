@@ -18,6 +18,15 @@ from segments_async._sansio.jobs.record import NEW, ExportRecord, LogEntry
 #: States of exports that are being worked on, at the vendor or here.
 ACTIVE = frozenset({State.INTENT, State.SUBMITTED, State.COMPLETE, State.FETCHING})
 
+#: The field of `Progress` in which an export counts that has not ended.
+PLACES = {
+    State.NEW: "waiting",
+    State.INTENT: "waiting",
+    State.SUBMITTED: "pending",
+    State.COMPLETE: "fetching",
+    State.FETCHING: "fetching",
+}
+
 
 class RunState:
     """The records of a run's segments, by segment id.
@@ -86,6 +95,16 @@ class RunState:
         """How many of this session's segments are in one of these states."""
         return sum(self._counts[state] for state in states)
 
+    def places(self, total: int) -> dict[str, int]:
+        """How many of the session's `total` segments are in which of the `PLACES`.
+
+        A segment that isn't added yet is waiting.
+        """
+        found = {"waiting": total - len(self._session), "pending": 0, "fetching": 0}
+        for state, place in PLACES.items():
+            found[place] += self._counts[state]
+        return found
+
     def release(self, segment_id: str) -> None:
         """Count the segment no more: the run was left while its export went on.
 
@@ -93,11 +112,6 @@ class RunState:
         """
         self._counts[self.state(segment_id)] -= 1
         self._active.pop(segment_id, None)
-
-    @property
-    def added(self) -> int:
-        """How many segments this session has added."""
-        return len(self._session)
 
     @property
     def active(self) -> Mapping[str, None]:

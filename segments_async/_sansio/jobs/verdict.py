@@ -12,7 +12,10 @@ the vendor answered            events                what follows
 2xx with an export's id        ACCEPTED              polled; ended at once where it says so
 2xx without a readable id      LOST                  unknown: the export may be running
 429, 408, 421, 425             NOT_SENT              sent again: all four say "not now"
-other 4xx                      REFUSED               a later session may ask again; not of 404, 410
+404, 410, the API is there     REFUSED               there is no such segment
+404, 410 otherwise             NOT_SENT              sent again, once the API is known to be there
+405                            NOT_SENT              sent again: no segment is the reason
+other 4xx                      REFUSED               a later session may ask again
 301, 307, 308                  REFUSED               the run ends: `base_url` is wrong
 500                            LOST                  unknown, and a ticket is raised
 any other status               LOST                  unknown: a gateway can't know it
@@ -20,22 +23,37 @@ nothing, and it may have left  LOST                  unknown
 nothing, and it never left     NOT_SENT              sent again
 =============================  ====================  ==============================================
 
-"A failing poll never ends the wait": only FAILED, COMPLETE, a 404 that lasts, 401 and 403 do.
+The results of a poll; a status in the answer to a submit means the same:
+
+=============================  ====================  ==============================================
+the vendor answered            events                what follows
+=============================  ====================  ==============================================
+FAILED                         FAILED                the export ends without a file
+any other but PENDING, a link  COMPLETED             its file can be fetched (`exports.is_complete`)
+COMPLETE without a link        GAVE_UP in the end    polled again for `LINK_GRACE` seconds
+PENDING, or a new status       none                  polled again
+404                            GAVE_UP in the end    polled again for `missing_grace` seconds
+401, 403                       GAVE_UP               a later session can go on
+anything else, or nothing      none                  polled again, later each time in a row
+=============================  ====================  ==============================================
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
 
 import attrs
 
-from segments_async._sansio.api.decoding import read_status, read_submitted
+from segments_async._sansio.api.decoding import read_status, read_submitted, undecodable
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import (
+    ABSENT,
     LONGEST_ID,
     MOVED,
+    NO_METHOD,
     NOT_NOW,
     REDIRECTS,
+    UNROUTED,
     ApiAnswer,
     ApiRequest,
     is_id,
@@ -43,6 +61,8 @@ from segments_async._sansio.api.wire import (
 )
 from segments_async._sansio.jobs.exports import is_complete
 from segments_async._sansio.jobs.lifecycle import Event
+from segments_async._sansio.jobs.payload import Submitted
+from segments_async._sansio.pace.absence import ABSENT_IN_A_ROW
 from segments_async._sansio.pace.backoff import full_jitter
 from segments_async._sansio.pace.scheduler import next_poll_at
 from segments_async.errors import (
@@ -58,14 +78,16 @@ from segments_async.errors import (
 from segments_async.models import Export, ExportStatus
 from segments_async.results import NotExported
 
-#: Seconds during which a 404 to a poll may mean that not all servers know the export yet, and
-#: a COMPLETE without a link that the upload isn't listed yet.
+#: Seconds during which a 404 to a poll may mean that not all servers know the export yet.
 MISSING_GRACE = 10.0
+#: The same while no poll of any export brings a status, and where several in a row bring 404: a
+#: gateway may have no route to the API, and each of these exports would be lost.
+ROUTE_GRACE = 60.0
+#: Seconds during which a COMPLETE without a link may mean that the upload isn't listed yet.
 LINK_GRACE = 60.0
-#: So many such answers it takes besides: while the vendor is away, polls are far apart.
+#: The number of such answers that must have come besides, before the export is given up: while the
+#: vendor is away, polls are far apart.
 MISSING_ANSWERS = 3
-
-Submitted = Literal["no", "yes", "maybe"]
 
 #: The result of one request: an answer, an error of the connection or of the body, or None where
 #: the sender was cancelled.
@@ -100,14 +122,19 @@ class Verdict:
 
 @attrs.frozen
 class Missing:
-    """Answers in a row that lack the export, or its link, which must come soon."""
+    """Answers in a row without what must come soon: 404, or COMPLETE without a link.
+
+    Attributes:
+        count: how many they are.
+        since: when the first one came, in seconds of the event loop's clock.
+    """
 
     count: int
     since: float
 
     @classmethod
     def once_more(cls, before: Missing | None, now: float) -> Missing:
-        """These answers and one more."""
+        """The count with one more answer."""
         return cls(1, now) if before is None else cls(before.count + 1, before.since)
 
     def lasts(self, now: float, grace: float) -> bool:
@@ -125,6 +152,10 @@ class PollJob:
         submitted_at: when its POST was accepted, in seconds of the event loop's clock.
         setbacks: polls in a row that brought no status.
         missing: as in `Verdict`.
+        polls_answered_at: when the last poll was sent that brought a status, of this client's
+            exports, in seconds of the event loop's clock.
+        polls_absent_in_a_row: polls so far of these exports, this one included, that were answered
+            404 without a status to a poll that was sent after the first of them.
     """
 
     export_id: str
@@ -132,10 +163,18 @@ class PollJob:
     submitted_at: float
     setbacks: int = 0
     missing: Missing | None = None
+    polls_answered_at: float = -math.inf
+    polls_absent_in_a_row: int = 1
 
 
 def on_submit(
-    segment_id: str, request: ApiRequest, result: Result, *, now: float, chance: float
+    segment_id: str,
+    request: ApiRequest,
+    result: Result,
+    *,
+    now: float,
+    chance: float,
+    api_there: bool = False,
 ) -> Verdict:
     """The meaning of a POST's result for the segment's export.
 
@@ -145,12 +184,14 @@ def on_submit(
         result: what came of it.
         now: seconds.
         chance: a number from [0, 1), by which a repeated submit is put off.
+        api_there: whether other requests show that the API is there: a 404 is about the segment.
     """
     if isinstance(result, APIConnectionError) and not result.sent:
         return _not_sent(result, now)
     if not isinstance(result, ApiAnswer):
         return _lost(segment_id, result)
-    if result.status in NOT_NOW:
+    again = NOT_NOW | ({NO_METHOD} if api_there else UNROUTED)
+    if result.status in again:
         pause = 0.0 if result.status == 429 else full_jitter(0, chance)
         return _not_sent(status_error(request, result), now + pause)
     try:
@@ -193,13 +234,8 @@ def on_poll(
 
 def anothers_export(segment_id: str, request: ApiRequest) -> Verdict:
     """The meaning of an answer to a POST that has the id of another segment's export."""
-    error = DecodeError(
-        f"{request.method} {request.path}: the id of another segment's export at $.exportId",
-        method=request.method,
-        path=request.path,
-        where="$.exportId",
-    )
-    return _lost(segment_id, error)
+    what = "the id of another segment's export"
+    return _lost(segment_id, undecodable(request, "$.exportId", what))
 
 
 def fatal(error: SegmentsError | None) -> bool:
@@ -245,7 +281,7 @@ def _submit_refused(segment_id: str, error: APIStatusError) -> Verdict:
     if 400 <= status <= 499 or status in MOVED:
         # The vendor did nothing, so asking again later makes no second export. A segment that isn't
         # there is no reason to keep a run open.
-        resumable = status not in (404, 410)
+        resumable = status not in ABSENT
         return Verdict(events=(Event.REFUSED,), error=error, submitted="no", resumable=resumable)
     if status == 500 or fatal(error):
         # Whether the vendor acted can't be known; but it has answered, and said what it means.
@@ -269,12 +305,7 @@ def _unusable_id(segment_id: str, request: ApiRequest, export: Export) -> Verdic
     outcome = unusable_outcome(
         segment_id, attrs.evolve(export, export_id=redact(export.export_id)[:LONGEST_ID])
     )
-    outcome.error.__cause__ = DecodeError(
-        f"{request.method} {request.path}: not an id at $.exportId",
-        method=request.method,
-        path=request.path,
-        where="$.exportId",
-    )
+    outcome.error.__cause__ = undecodable(request, "$.exportId", "not an id")
     events = (Event.ACCEPTED, Event.GAVE_UP)
     return Verdict(events=events, export=outcome.export, error=outcome.error)
 
@@ -282,7 +313,7 @@ def _unusable_id(segment_id: str, request: ApiRequest, export: Export) -> Verdic
 def _on_status(
     job: PollJob, request: ApiRequest, export: Export, now: float, before: tuple[Event, ...] = ()
 ) -> Verdict:
-    """What the vendor's status means; `before`: the events that happened before it."""
+    """The verdict on a status; `before`: the events that the same answer brings before its own."""
     if export.status == ExportStatus.FAILED:
         failed = ExportFailedError(
             f"segment {job.segment_id}: the vendor says that export {export.export_id} failed",
@@ -298,12 +329,7 @@ def _on_status(
     missing = Missing.once_more(job.missing, now)
     if not missing.lasts(now, LINK_GRACE):
         return Verdict(events=before, export=export, again_at=again_at, missing=missing)
-    error = DecodeError(
-        f"{request.method} {request.path}: COMPLETE without a link at $.filename",
-        method=request.method,
-        path=request.path,
-        where="$.filename",
-    )
+    error = undecodable(request, "$.filename", "COMPLETE without a link")
     return Verdict(events=(*before, Event.GAVE_UP), export=export, error=error)
 
 
@@ -313,9 +339,18 @@ def _poll_refused(job: PollJob, error: APIStatusError, now: float, chance: float
     if error.status_code != 404:
         return _setback(job, error, now, chance)
     missing = Missing.once_more(job.missing, now)
-    if missing.lasts(now, MISSING_GRACE):
+    if missing.lasts(now, missing_grace(job, missing)):
         return Verdict(events=(Event.GAVE_UP,), error=error)
     return attrs.evolve(_setback(job, error, now, chance), missing=missing)
+
+
+def missing_grace(job: PollJob, missing: Missing) -> float:
+    """Seconds for which 404s to the polls of an export are not believed."""
+    # Of an export that is known by its id alone, the id may be wrong.
+    if job.segment_id is None:
+        return MISSING_GRACE
+    few = job.polls_absent_in_a_row <= ABSENT_IN_A_ROW
+    return MISSING_GRACE if few and job.polls_answered_at > missing.since else ROUTE_GRACE
 
 
 def _setback(job: PollJob, why: SegmentsError | None, now: float, chance: float) -> Verdict:

@@ -25,36 +25,56 @@ cut off by its caller       no answer  no word         not passed     no word
 not sent (`on_released`)    no answer  no word         the next one   no word: not done
 ==========================  =========  ==============  =============  =================
 
-408, 421 and 425 to a submit are no word about submits either: the vendor did nothing.
+408, 421 and 425 to a submit are no word about submits either: the vendor did nothing. Nor is 404,
+which a gateway says, too, that has no route to the API: so 404 to a list is a gateway's, and in an
+outage to any request. `submit_route` has 404 and 405 to submits.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Generic
 
 import attrs
 
 from segments_async._sansio.api.retry_after import retry_after_seconds
-from segments_async._sansio.api.wire import NOT_NOW, ApiAnswer, ApiRequest, is_away
+from segments_async._sansio.api.wire import (
+    ABSENT,
+    LIST_PATH,
+    NOT_NOW,
+    UNROUTED,
+    ApiAnswer,
+    ApiRequest,
+    is_away,
+)
+from segments_async._sansio.pace.absence import Absence
 from segments_async._sansio.pace.backoff import TicketGuard
 from segments_async._sansio.pace.hold import NOTABLE, Hold
 from segments_async._sansio.pace.limit_headers import read_hint
-from segments_async._sansio.pace.notice import Level, Notice, PaceEvent
-from segments_async._sansio.pace.outage import AWAY_IN_A_ROW, ListProbes, Outage, SubmitHold
+from segments_async._sansio.pace.notice import (
+    GRANTED,
+    GUARD_PASSED,
+    JOB_CAP_FOUND,
+    THROTTLED,
+    TICKET_RAISED,
+    VENDOR_BACK,
+    Level,
+    Notice,
+    PaceEvent,
+)
+from segments_async._sansio.pace.outage import AWAY_IN_A_ROW, Cause, Outage
+from segments_async._sansio.pace.outage_news import OutageNews
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest, Target
+from segments_async._sansio.pace.shared_outage import OwnOutage
+from segments_async._sansio.pace.submit_hold import ListProbes, SubmitHold
+from segments_async._sansio.pace.submit_route import SubmitRoute
 from segments_async.errors import APIConnectionError
 from segments_async.results import HeldReason
 
-#: The log lines of changes of the pace. Their arguments: the request's method and path, what the
-#: vendor asked, and requests/s.
-TICKET_RAISED = "500 on %s %s: the vendor has opened a ticket with its support by itself."
-GUARD_PASSED = "The vendor answers without a 500 again: requests go on."
-VENDOR_BACK = "The vendor answers again: requests go on."
-THROTTLED = "429 on %s %s%s: requests wait, and single ones show when the vendor grants them again."
-GRANTED = "The vendor grants requests again: now at most %s requests/s."
-JOB_CAP_FOUND = "429 on submits alone%s: taken as a cap of %g on running exports."
+#: A client takes the turn to probe for all processes if it has a request within so many seconds.
+PROBE_SOON = 1.0
 
 
 @attrs.frozen
@@ -117,11 +137,23 @@ class Admission(Generic[Target]):
         self.outage: Outage = Outage()
         self._submit_hold = SubmitHold()
         self._list_probes = ListProbes()
+        #: What the account's other processes are told, and tell.
+        self.news: OutageNews = OutageNews(
+            self.outage, self._submit_hold, self._list_probes, self.guard
+        )
+        #: This client's name among the processes of its account.
+        self.member: str = ""
+        #: Submits sent so far.
+        self.submits: int = 0
         #: Slots that no request has now.
         self.free: int = slots
         #: Answers of 429, and answers that granted the request, whatever else they said.
         self.throttled: int = 0
         self.granted: int = 0
+        #: Answers to polls of 404, and with success.
+        self.absent_polls: Absence = Absence()
+        #: What the answers to submits say about their path.
+        self.submit_route: SubmitRoute = SubmitRoute(self._submit_hold)
         self._cap_told = math.inf
 
     def next(self, now: float) -> Grant[Target] | Wait:
@@ -150,6 +182,12 @@ class Admission(Generic[Target]):
             raise AssertionError("the scheduler said that a request is due")
         return self._grant(queued, now)
 
+    def own_outages(self, now: float) -> Mapping[str, OwnOutage]:
+        """What this client knows of the vendor's outages."""
+        submits = self.scheduler.submit_is_due(now)
+        others = self.scheduler.next_at(now) <= now + PROBE_SOON
+        return self.news.own(now, self.member, submits=submits, others=others)
+
     def hold(self, now: float) -> Hold | None:
         """What delays requests, queued or not, by more than their turn; None where nothing does."""
         if (at := self.guard.next_at()) > now:
@@ -172,6 +210,7 @@ class Admission(Generic[Target]):
             queued.suspect or (self.outage.armed and not self._submit_probes(now))
         )
         if submit and not instead:
+            self.submits += 1
             self._submit_hold.on_sent(now)
             if self.outage.armed:
                 self._list_probes.on_submit_sent()
@@ -184,7 +223,7 @@ class Admission(Generic[Target]):
         return self._list_probes.in_vain and self._submit_hold.next_at() <= now
 
     def _submits_held_until(self) -> float:
-        """While the vendor is away no submit is held: a list is sent in its place."""
+        """Until when the hold delays submits; -inf in an outage, when lists go in their place."""
         return -math.inf if self.outage.armed else self._submit_hold.next_at()
 
     def on_answer(
@@ -192,32 +231,43 @@ class Admission(Generic[Target]):
     ) -> Notice | None:
         """A whole answer came, at `answer.at`. `chance` is a number from [0, 1)."""
         self.free += 1
-        now = answer.at
-        if answer.status in NOT_NOW:
-            # The submit was not acted on: if it was to show what becomes of submits, the next one
-            # has to.
-            self._submit_hold.on_no_word(grant.at)
-        if is_away(answer):
+        unrouted = self.submit_route.on_answer(grant.queued, grant.at, request, answer)
+        self._note_absence(grant, request, answer)
+        no_route = answer.status in UNROUTED and (self.outage.armed or request.path == LIST_PATH)
+        if is_away(answer) or no_route:
             return self._on_away(grant, request, answer, chance)
-        back = self._on_vendor_there(now, grant)
+        back = self._on_vendor_there(answer.at, grant)
         notice: Notice | None
         if answer.status == 429:
             notice = self._on_throttled(grant, request, answer, chance)
         else:
             notice = self._on_granted(grant, answer)
+        return self._on_guarded(grant, request, answer) or notice or unrouted or back
+
+    def _on_guarded(
+        self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer
+    ) -> Notice | None:
+        """A 500 arms the ticket guard; the answer to the guard's probe may end it."""
         if answer.status == 500:
-            self.guard.on_internal_error(now)
-            pause = max(0.0, self.guard.next_at() - now)
+            self.guard.on_internal_error(answer.at)
+            pause = max(0.0, self.guard.next_at() - answer.at)
             arguments = (request.method, request.path)
             return Notice(
                 PaceEvent.TICKET_RAISED, Level.WARNING, TICKET_RAISED, arguments, pause=pause
             )
-        if grant.guard_probe:
-            passed = answer.status < 500 and answer.status != 429
-            self.guard.on_probe_answer(now, passed=passed)
-            if passed:
-                return Notice(PaceEvent.GUARD_PASSED, Level.INFO, GUARD_PASSED)
-        return back if notice is None else notice
+        if not grant.guard_probe:
+            return None
+        passed = answer.status < 500 and answer.status != 429
+        self.guard.on_probe_answer(answer.at, passed=passed)
+        return Notice(PaceEvent.GUARD_PASSED, Level.INFO, GUARD_PASSED) if passed else None
+
+    def _note_absence(self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer) -> None:
+        poll, submit = grant.kind is Kind.POLL, request.body is not None
+        absence = self.absent_polls if poll else self.submit_route.absent
+        if answer.status in ABSENT and (poll or submit):
+            absence.on_absent(answer.at)
+        elif 200 <= answer.status <= 299 and not is_away(answer) and not grant.instead:
+            absence.on_success(grant.at, itself=poll or submit)
 
     def _on_granted(self, grant: Grant[Target], answer: ApiAnswer) -> Notice | None:
         was_blocked = self._pacer.blocked
@@ -242,7 +292,7 @@ class Admission(Generic[Target]):
             if grant.instead:
                 self._list_probes.on_list_failed(None)
             if grant.kind is Kind.SUBMIT:
-                self._submit_hold.on_unknown(now, grant.at)
+                self._submit_hold.on_unknown(now, grant.at, cause=Cause.UNREACHED)
         else:
             self.outage.on_unsent(now, chance)
             self._submit_hold.on_no_word(grant.at)
@@ -310,7 +360,7 @@ class Admission(Generic[Target]):
             self._list_probes.on_list_failed(answer.status)
         elif request.body is not None:
             self._list_probes.on_submit_failed(answer.status)
-        if request.body is not None and answer.status not in NOT_NOW:
+        if request.body is not None and answer.status not in NOT_NOW | UNROUTED:
             self._submit_hold.on_unknown(now, grant.at, enough=AWAY_IN_A_ROW, pause=asked or 0.0)
         pause = max(0.0, self.outage.next_at() - now)
         then = f"; nothing is sent for {pause:.1f} s, and one probe then" if pause else ""
@@ -328,9 +378,9 @@ class Admission(Generic[Target]):
         self.throttled += 1
         if self.scheduler.on_refused(now, grant.kind, retry_after=pause, rate=self._pacer.rate):
             # The rate was not exceeded: the vendor has no room for another export.
-            self._pacer.on_mistaken(now, self.scheduler.rate_before_cap)
+            self._pacer.on_mistaken(now, self.scheduler.cap.rate_before)
             # The same cap is met again whenever one more export was tried.
-            known, self._cap_told = self._cap_told, self.scheduler.cap
+            known, self._cap_told = self._cap_told, self.scheduler.cap.jobs
             level = Level.DEBUG if known == self._cap_told else Level.INFO
             found = (asked, self._cap_told)
             return Notice(PaceEvent.JOB_CAP, level, JOB_CAP_FOUND, found, delay=pause)

@@ -15,6 +15,9 @@ LONGEST_BACKOFF = 30.0
 #: The ticket guard's first and longest pause, in seconds; and the answers of 500 that end a run.
 FIRST_GUARD = 60.0
 LONGEST_GUARD = 900.0
+#: Seconds by which processes that were told of a 500 wait longer than the one that received it. So
+#: its probe goes alone, and the others learn what was answered: each 500 raises a ticket.
+GUARD_TOLD = 5.0
 MOST_INTERNAL_ERRORS = 6
 
 
@@ -57,41 +60,57 @@ class TicketGuard:
     """
 
     def __init__(self) -> None:
-        self._until = -math.inf
-        self._pause = FIRST_GUARD
+        #: Until when all requests are delayed, where the guard is armed.
+        self.until: float = -math.inf
+        #: Seconds that the next 500 would delay all requests.
+        self.pause: float = FIRST_GUARD
         self._probing = False
         self.armed: bool = False
+        #: Whether the guard is armed by what another process said, and by that alone.
+        self.told: bool = False
         #: Answers of 500 since the client was made.
         self.internal_errors: int = 0
 
     def next_at(self) -> float:
         """When the next request may go, in seconds; inf while the probe is on the wire."""
-        return math.inf if self._probing else self._until
+        return math.inf if self._probing else self.until
 
     def restore(self, until: float, pause: float) -> None:
         """An earlier process had armed the guard: hold until `until` at least, then probe."""
-        self._until = max(self._until, until)
-        self._pause = max(self._pause, min(pause, LONGEST_GUARD))
+        self.until = max(self.until, until)
+        self.pause = max(self.pause, min(pause, LONGEST_GUARD))
         self.armed = True
 
-    @property
-    def pause(self) -> float:
-        """Seconds that the next 500 would delay all requests."""
-        return self._pause
+    def on_told(self, now: float, until: float, pause: float) -> bool:
+        """Another process received a 500. Returns whether this one waits longer because of that.
 
-    @property
-    def until(self) -> float:
-        """Until when all requests are delayed, where the guard is armed."""
-        return self._until
+        Args:
+            now: seconds.
+            until: when the other process sends its probe.
+            pause: seconds that the next 500 would delay all requests.
+        """
+        # Less than a second later is the same 500, by two clocks. Another machine's may be wrong.
+        if until <= max(now, self.until + 1.0):
+            return False
+        self.told = self.told or not self.armed
+        self.restore(min(until, now + LONGEST_GUARD) + (GUARD_TOLD if self.told else 0.0), pause)
+        return True
+
+    def on_told_passed(self) -> bool:
+        """The probe of another process passed. Returns whether requests go on because of that."""
+        if not self.told or self._probing:
+            return False
+        self._disarm()
+        return True
 
     def on_internal_error(self, now: float) -> None:
         """A 500. The pause is not doubled if the request was sent before the first 500 came."""
         self.internal_errors += 1
         if self.armed and not self._probing:
             return
-        self._until = now + self._pause
-        self._pause = min(LONGEST_GUARD, 2 * self._pause)
-        self.armed, self._probing = True, False
+        self.until = now + self.pause
+        self.pause = min(LONGEST_GUARD, 2 * self.pause)
+        self.armed, self._probing, self.told = True, False, False
 
     def on_sent(self) -> bool:
         """A request goes. Returns whether it is the guard's probe."""
@@ -107,9 +126,14 @@ class TicketGuard:
             return
         self._probing = False
         if passed:
-            self.armed, self._until, self._pause = False, -math.inf, FIRST_GUARD
+            self._disarm()
         else:
-            self._until = now + LONGEST_BACKOFF
+            self.until = now + LONGEST_BACKOFF
+            self.told = False
+
+    def _disarm(self) -> None:
+        self.armed, self.until, self.pause = False, -math.inf, FIRST_GUARD
+        self.told = False
 
     def on_probe_unsent(self) -> None:
         """The probe was not sent: the next request is the probe."""

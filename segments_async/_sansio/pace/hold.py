@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import attrs
@@ -29,15 +29,34 @@ class Hold:
     until: float
 
     def told(self, now: float, time: datetime) -> Held:
-        """The hold as users read it; `time` is the wall clock's at `now`."""
+        """The hold as a public value, with wall times; `time` is the wall clock's at `now`."""
         if self.until == math.inf:
             return Held(reason=self.reason)
         seconds = max(0.0, self.until - now)
         return Held(reason=self.reason, seconds=seconds, until=time + timedelta(seconds=seconds))
 
 
-def heaviest(holds: Iterable[Hold | None]) -> Hold | None:
-    """The hold to tell of several: of the reason that stands first in :class:`HeldReason`."""
+def heaviest(*holds: Hold | None, places: Mapping[str, int]) -> Hold | None:
+    """Of the holds that delay the asker, the one whose reason stands first in `HeldReason`.
+
+    Args:
+        *holds: those that there are.
+        places: how many of the asker's exports are ``waiting``, ``pending`` and ``fetching``.
+    """
     order = list(HeldReason)
-    found = [hold for hold in holds if hold is not None]
+    found = [hold for hold in holds if hold is not None and _delays(hold.reason, places)]
     return min(found, key=lambda hold: order.index(hold.reason), default=None)
+
+
+def _delays(reason: HeldReason, places: Mapping[str, int]) -> bool:
+    """Whether the reason delays anything that the asker has still to do."""
+    match reason:
+        case HeldReason.STORAGE_AWAY | HeldReason.STORAGE_CREDENTIALS | HeldReason.DESTINATION_AWAY:
+            delayed = ["fetching"]
+        case HeldReason.JOB_CAP:
+            delayed = ["waiting"]
+        case HeldReason.JOURNAL_AWAY:
+            return True
+        case _:  # the API's
+            delayed = ["waiting", "pending"]
+    return any(places.get(place) for place in delayed)

@@ -49,7 +49,7 @@ class Interval:
 
     @property
     def mean(self) -> float:
-        """N / s, requests/s; 0 where n is too small.
+        """Requests/s: n / s; 0 where n is too small to measure a rate.
 
         The limiter's bucket was empty, or its window fresh, at the interval's beginning.
         """
@@ -58,7 +58,7 @@ class Interval:
 
     @property
     def closed_mean(self) -> float:
-        """(n + 1) / (s + L), requests/s: from one block's end to the next block's end."""
+        """Requests/s: (n + 1) / (s + L), with the block, and with the probe that ended it."""
         return (self.counted + 1) / (self.span + self.blocked_for)
 
 

@@ -28,7 +28,7 @@ class PendingCap:
 
     def __init__(self) -> None:
         #: Exports running at once; inf while nothing suggests a cap.
-        self.jobs = math.inf
+        self.jobs: float = math.inf
         #: Requests/s at the first of the refusals that were taken for a cap; None for no pacing.
         self.rate_before: float | None = None
         self._evidence = 0.0
@@ -73,6 +73,12 @@ class PendingCap:
             others: exports known to run at the vendor besides this one.
             rate: requests/s that are being sent at most; None while nothing limits them.
         """
+        if not others:
+            # No export of this client's could make room by its end. A cap that stayed at one export
+            # would make a run of hours out of a minute in which submits alone were refused.
+            self._evidence, self._asking = 0.0, False
+            self.jobs = math.inf
+            return False
         if self.jobs < math.inf and others >= self.jobs - 1:
             return self._lower(others)
         if self._asking and self._polls >= POLLS_BETWEEN:
@@ -80,7 +86,7 @@ class PendingCap:
         elif self._evidence == 0.0:
             self.rate_before = rate
         self._asking, self._ends, self._polls = True, 0, 0
-        return self._evidence >= ENOUGH and others >= 1 and self._lower(others)
+        return self._evidence >= ENOUGH and self._lower(others)
 
     def _lower(self, jobs: int) -> bool:
         self.jobs = max(1, jobs)

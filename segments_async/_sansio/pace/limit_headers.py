@@ -1,4 +1,4 @@
-"""The hints that an answer's headers give about the limit. They are used, and never relied on.
+"""The hints that an answer's headers give about the rate limit. They are used, never relied on.
 
 The vendor's page names no such header. Its other APIs document ``X-mp-rate-limit-percentage-used``
 on good answers; common elsewhere are ``RateLimit-Remaining`` with ``RateLimit-Reset`` (also with
@@ -22,6 +22,10 @@ _LONGEST_RESET = 3600.0
 #: long stops the account.
 _LONGEST_WAIT = 120.0
 
+#: Waits up to so many seconds cost little, even where each answer orders one: a bucket without a
+#: burst does that.
+_SHORT_WAIT = 2.0
+
 #: From this percentage of the budget on, the rate doesn't grow.
 _NEARLY_USED = 95.0
 
@@ -41,6 +45,37 @@ class Hint:
 
     wait: float = 0.0
     steady: bool = False
+
+
+@attrs.define
+class HintedWaits:
+    """The waits that hints order, and whether they are of use.
+
+    Some servers say at each answer that the budget is used up, and grant the next request all the
+    same. An account that believed them would send one request in each wait. So where the first
+    answer after a long wait says the same again, the next long wait is half as long at most. An
+    answer that says otherwise, and a 429, restore the belief.
+    """
+
+    _longest: float = _LONGEST_WAIT
+    _until: float = -math.inf
+
+    def on_granted(self, now: float, hint: Hint | None) -> float:
+        """A request was granted. Returns the time until which the hint holds the next one."""
+        over = now >= self._until
+        if hint is None or hint.wait <= _SHORT_WAIT:
+            if over:
+                self._longest = _LONGEST_WAIT
+            return -math.inf if hint is None else now + hint.wait
+        if over and self._until > -math.inf:
+            self._longest /= 2
+        until = now + min(hint.wait, self._longest)
+        self._until = max(self._until, until)
+        return until
+
+    def on_throttled(self) -> None:
+        """A request was refused: there is a limit."""
+        self._longest, self._until = _LONGEST_WAIT, -math.inf
 
 
 def read_hint(headers: Mapping[str, str]) -> Hint | None:

@@ -47,7 +47,7 @@ from weakref import WeakSet
 
 from segments_async._sansio.pace.estimate import RISEN, Estimate
 from segments_async._sansio.pace.interval import Interval
-from segments_async._sansio.pace.limit_headers import Hint
+from segments_async._sansio.pace.limit_headers import Hint, HintedWaits
 from segments_async._sansio.pace.search import FIRST_RATE
 from segments_async._sansio.pace.shared_limit import Share
 from segments_async.errors import ConfigurationError
@@ -104,10 +104,13 @@ class Pacer:
         self.share: Share = Share()
         #: Answers of 429 so far.
         self.throttled: int = 0
+        #: Whether a request has waited for the pacer since `take_waited`.
+        self.waited: bool = False
         self._ceiling: float = HIGHEST_RATE if known is None else known
         self._estimate = Estimate(known, self._ceiling)
         self._rate: float = FIRST_RATE if rate is None else rate
         self._next = self._hold = -math.inf
+        self._hinted_waits = HintedWaits()
         # Requests are told apart by epochs: a new one begins with each cut, and with each interval.
         self._epoch = 0
 
@@ -116,7 +119,6 @@ class Pacer:
         self._span = 0.0
         self._last_accepted: float | None = None
         self._waiting = False
-        self._waited = False
         self._first_sent: float | None = None
         # All that was accepted in the interval, whether a caller waited or not, and its beginning.
         self._passed = 0
@@ -157,6 +159,13 @@ class Pacer:
         # Where the rate has grown far beyond the estimate, a 429 would raise the estimate to this.
         return max(granted, RISEN * self._rate)
 
+    @property
+    def passing(self) -> float | None:
+        """Requests/s accepted so far, while the limit is sought without any 429; None otherwise."""
+        if self._estimate.granted is not None or self.throttled or not self._span:
+            return None
+        return (self._accepted - 1) / self._span
+
     def next_at(self) -> float:
         """The earliest time at which the next request may go."""
         if self._blocked and self._probe_sent is not None:
@@ -182,16 +191,11 @@ class Pacer:
 
     def on_waiting(self) -> None:
         """A request waits for the pacer alone: from now on accepted requests are evidence."""
-        self._waiting = self._waited = True
-
-    @property
-    def waited(self) -> bool:
-        """Whether a request has waited for the pacer since `take_waited`."""
-        return self._waited
+        self._waiting = self.waited = True
 
     def take_waited(self) -> bool:
         """Whether a request has waited for the pacer since the last call, or waits now."""
-        waited, self._waited = self._waited, self._waiting
+        waited, self.waited = self.waited, self._waiting
         return waited
 
     def on_idle(self) -> None:
@@ -202,7 +206,7 @@ class Pacer:
         self._waiting = False
         self._last_accepted = None
 
-    def on_share(self, granted: float, *, remembered: bool = False) -> None:
+    def on_share(self, granted: float, *, remembered: bool = False, processes: int = 1) -> None:
         """Processes divide the limit between them: from now on `granted` is this one's part.
 
         Not in a block: the estimate at the block's end is one of the old part.
@@ -211,11 +215,14 @@ class Pacer:
             granted: the part, in requests/s.
             remembered: the part is of a limit that an earlier process found, and that no process
                 has tried since.
+            processes: those that divide it, this one included.
         """
         if self._blocked:
             raise AssertionError("a part of the limit in the middle of a block")
         before = self._rate
-        self._rate = self._estimate.adopt(granted, self._accepted, remembered=remembered)
+        self._rate = self._estimate.adopt(
+            granted, self._accepted, remembered=remembered, processes=processes
+        )
         self._next -= max(0.0, 1 / before - 1 / self._rate)
         # An interval at the old rate says nothing of the new one, nor do 429s to its requests.
         self._begin_interval(None)
@@ -228,8 +235,7 @@ class Pacer:
             epoch: the epoch that `take` returned for the request.
             hint: the advice of the answer's headers; None where there is none.
         """
-        if hint is not None:
-            self._hold = max(self._hold, now + hint.wait)
+        self._hold = max(self._hold, self._hinted_waits.on_granted(now, hint))
         self._passed += 1
         if self._blocked:
             if epoch == self._epoch:
@@ -282,6 +288,7 @@ class Pacer:
             chance: a random number from [0, 1), so that processes don't come back together.
         """
         self.throttled += 1
+        self._hinted_waits.on_throttled()
         if retry_after is not None:
             self._asked_to_wait = True
             self._asked_for = max(self._asked_for, retry_after)
@@ -321,7 +328,7 @@ class Pacer:
         self._hold = max(self._hold, now + self._gap * (1 + 0.1 * chance))
 
     def _close_block(self, now: float) -> None:
-        """A probe was accepted: an interval begins, at the rate that the last one taught."""
+        """A probe was accepted: measure the interval that has ended, and begin the next one."""
         blocked_for = now - self._block_began
         late = (self._probe_before or now) - self._last_probe
         interval = Interval(

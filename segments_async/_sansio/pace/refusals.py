@@ -53,7 +53,7 @@ class Refusals:
     pause: float = 0.0
 
     def refused(self, now: float, *, granted: int, others: int) -> Refusals:
-        """These refusals and one more.
+        """The refusals with one more.
 
         Args:
             now: seconds.

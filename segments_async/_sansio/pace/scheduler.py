@@ -49,7 +49,7 @@ class Kind(Enum):
 class QueuedRequest(Generic[Target]):
     """A request that waits for its turn; the permit to send it goes to `target`."""
 
-    __slots__ = ("entry", "key", "kind", "not_before", "suspect", "target")
+    __slots__ = ("entry", "key", "kind", "not_before", "shown_at", "suspect", "target")
 
     def __init__(self, kind: Kind, target: Target, key: float = 0.0) -> None:
         self.kind: Kind = kind
@@ -61,6 +61,8 @@ class QueuedRequest(Generic[Target]):
         #: Whether a submit was refused again and again, perhaps alone: a harmless request goes
         #: first, to see whether that one passes.
         self.suspect: bool = False
+        #: When a list showed the segment of a submit that had been answered 404, in seconds.
+        self.shown_at: float = math.inf
         #: Number of its entry in the scheduler; 0 while it has none.
         self.entry: int = 0
 
@@ -84,7 +86,8 @@ class PollScheduler(Generic[Target]):
             raise ConfigurationError(f"max_pending: at least 1, not {max_pending!r}")
         self._share = poll_share
         self._most_pending = math.inf if max_pending is None else max_pending
-        self._cap = PendingCap()
+        #: The cap on running exports, as 429s to submits tell.
+        self.cap: PendingCap = PendingCap()
         self._no_room_until = -math.inf
         #: No submit goes before this time, in seconds.
         self.submits_held_until: float = -math.inf
@@ -120,6 +123,11 @@ class PollScheduler(Generic[Target]):
         if kind is Kind.SUBMIT:
             return self._submits.count() + self._delayed.count()
         return (self._calls if kind is Kind.CALL else self._polls).count()
+
+    def submit_is_due(self, now: float) -> bool:
+        """Whether a submit would be sent now if submits weren't held (`submits_held_until`)."""
+        self._wake_delayed(now)
+        return bool(self._submits) and self._has_room() and self._no_room_until <= now
 
     def submit_hold(self, now: float) -> Hold | None:
         """What delays the submits that are due; None where nothing does, or none is due."""
@@ -168,14 +176,14 @@ class PollScheduler(Generic[Target]):
         others = poll if harmless else self._called_last and (poll or submit)
         if call and not others:
             return self._calls
-        if poll and (harmless or not submit or self._cap.suspected or self._is_polls_turn()):
+        if poll and (harmless or not submit or self.cap.suspected or self._is_polls_turn()):
             return self._polls
         return self._submits if submit else None
 
     def ended(self) -> None:
         """A pending export has ended, or no caller is interested in it any more."""
         self.pending -= 1
-        self._cap.on_job_ended()
+        self.cap.on_job_ended()
 
     def not_started(self) -> None:
         """A submit that was popped began no export: it was refused, or never sent."""
@@ -184,19 +192,9 @@ class PollScheduler(Generic[Target]):
     def on_granted(self, kind: Kind) -> None:
         """A request got an answer that isn't 429."""
         if kind is Kind.POLL:
-            self._cap.on_poll_granted()
+            self.cap.on_poll_granted()
         elif kind is Kind.SUBMIT:
-            self._cap.on_submit_granted()
-
-    @property
-    def cap(self) -> float:
-        """Exports that the vendor lets run at once, as 429s to submits tell; inf without one."""
-        return self._cap.jobs
-
-    @property
-    def rate_before_cap(self) -> float | None:
-        """Requests/s before the first 429 that turned out to be a cap's; None for no pacing."""
-        return self._cap.rate_before
+            self.cap.on_submit_granted()
 
     def on_refused(
         self, now: float, kind: Kind, *, retry_after: float | None, rate: float | None
@@ -207,8 +205,8 @@ class PollScheduler(Generic[Target]):
         ends, and for `retry_after` seconds.
         """
         if kind is Kind.POLL:
-            self._cap.on_poll_refused()
-        if kind is not Kind.SUBMIT or not self._cap.on_submit_refused(self.pending - 1, rate):
+            self.cap.on_poll_refused()
+        if kind is not Kind.SUBMIT or not self.cap.on_submit_refused(self.pending - 1, rate):
             return False
         if retry_after is not None:
             self._no_room_until = max(self._no_room_until, now + retry_after)
@@ -224,7 +222,7 @@ class PollScheduler(Generic[Target]):
             self._submits.push(queued.key, queued)
 
     def _has_room(self) -> bool:
-        return self.pending < self._most_pending and self.pending < self._cap.jobs
+        return self.pending < self._most_pending and self.pending < self.cap.jobs
 
     def _is_submit_due(self, now: float) -> bool:
         return bool(self._submits) and self._held_until() <= now and self._has_room()

@@ -18,7 +18,7 @@ from segments_async._sansio.pace.windows import Windows
 #: Requests/s before anything is known.
 FIRST_RATE = 10.0
 
-#: This part of the rate at a 429 is believed at least.
+#: The first estimate of the limit is at least this part of the rate at which the 429 came.
 LEAST_OF_CUT_RATE = 0.25
 
 #: Accepted requests below which an interval that a long block ended doesn't even lower the rate.

@@ -15,13 +15,22 @@ remembered limit, at which a later process starts until it has found the limit b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 
 from segments_async._sansio.pace.interval import LOWEST_RATE
+from segments_async._sansio.pace.shared_outage import (
+    Agreed,
+    CommonOutage,
+    GuardNews,
+    News,
+    OwnOutage,
+)
 
 if TYPE_CHECKING:
+    from segments_async._sansio.pace.admission import Admission
     from segments_async._sansio.pace.pacer import Pacer
 
 #: A part that differs by less from the present one changes nothing: each change ends the interval
@@ -47,12 +56,16 @@ class GroupView:
             this sum.
         learnt: the remembered limit, in requests/s, where `limit` is None; None where no limit is
             remembered.
+        alive: the other processes that reported lately, whether a request waits in them or not.
+        news: what the processes tell each other besides.
     """
 
     limit: float | None
     others: int
     epoch: str
     learnt: float | None = None
+    alive: int = 0
+    news: News = attrs.field(factory=News)
 
 
 @attrs.frozen
@@ -65,6 +78,7 @@ class Report:
         waits: whether this process counts among those in which a request waits.
         epoch: the sum's name.
         remembered: the limit is a remembered one.
+        outages: the vendor's outages that change, by their names; None: the outage is over.
     """
 
     limit: float | None
@@ -72,6 +86,7 @@ class Report:
     waits: bool
     epoch: str
     remembered: bool = False
+    outages: Mapping[str, CommonOutage | None] = attrs.field(factory=dict[str, CommonOutage | None])
 
 
 @attrs.frozen
@@ -86,6 +101,8 @@ class Own:
             caller gave its rate, or it has got 429s and no estimate yet.
         waits: whether a request waited for the pacer since the last report.
         from_memory: whether the reported rate is a remembered one.
+        passing: requests/s that were accepted while the pacer sought the limit, without any 429;
+            None where there was no such time.
     """
 
     found: float | None
@@ -94,9 +111,10 @@ class Own:
     alone: bool
     waits: bool
     from_memory: bool = False
+    passing: float | None = None
 
     def tell(self, group: GroupView) -> Report:
-        """The report of this process, when all know `group`."""
+        """The report of this process; `group` is what all processes know."""
         parts = 1 + group.others
         learnt = group.learnt
         remembers = self.found is None and group.limit is None and learnt is not None
@@ -111,14 +129,33 @@ class Own:
     def _with_found(self, group: GroupView) -> float:
         limit = group.limit or 0.0
         if self.found is None:
-            return limit
+            # Of processes that start together, one finds a rate first, beside what the others get.
+            # Its rate alone, divided by all of them, would be far below the limit for minutes.
+            return limit + (self.passing or 0.0 if self.reported is None else 0.0)
         reported = self.reported if self.reported_to == group.epoch else None
         if self.from_memory and reported is not None and self.found < reported:
             # The remembered limit was too high, for the others too.
             return min(limit, self.found * (1 + group.others))
-        # Processes that lost sight of each other may have reported the same part. If all are cut
-        # then, each of them takes the cut off the sum.
+        # Processes that lost sight of each other may have reported the same part. If a 429 cuts all
+        # of them, each subtracts its whole cut from the sum. `DEEPEST_CUT` bounds the fall.
         return max(DEEPEST_CUT * limit, limit + self.found - min(reported or 0.0, limit))
+
+
+class Partner(Protocol):
+    """A run of one of the clients that have one pacer."""
+
+    @property
+    def admission(self) -> Admission[Any]:
+        """Of the run's client."""
+        ...
+
+    def took(self, own: Mapping[str, OwnOutage], agreed: Mapping[str, Agreed]) -> None:
+        """Adopt what follows for the run's client from a look at the journal."""
+        ...
+
+    def took_guard(self, guard: GuardNews | None) -> None:
+        """Heed a 500 that another process received."""
+        ...
 
 
 class Share:
@@ -127,11 +164,16 @@ class Share:
     def __init__(self) -> None:
         #: This process's name among those of the account; empty before its first exchange.
         self.member: str = ""
-        #: Runs with a journal, and whether one of them makes the exchanges for all.
-        self.runs: int = 0
+        #: Whether one of the runs makes the exchanges for all.
         self.exchanging: bool = False
         #: Whether the last exchange failed, and a warning was logged.
         self.failing: bool = False
+        #: Other processes that reported lately, as of the last exchange.
+        self.alive: int = 0
+        #: The runs with a journal, by their parts of the exchanges.
+        self.partners: list[Partner] = []
+        #: Called where a client has news for the other processes; None while nothing is shared.
+        self.wake: Callable[[], None] | None = None
         #: Whether other processes have parts of the limit too.
         self.divided: bool = False
         self._reported: float | None = None
@@ -157,6 +199,7 @@ class Share:
             alone,
             waits,
             from_memory=self._from_memory,
+            passing=pacer.passing,
         )
 
     def took(self, pacer: Pacer, own: Own, report: Report) -> bool:
@@ -170,6 +213,7 @@ class Share:
         near = own.found is not None and abs(report.part / own.found - 1) <= WORTH_A_CHANGE
         if near or pacer.blocked or pacer.granted != own.found:
             return False  # a rate found meanwhile is reported first
-        pacer.on_share(report.part, remembered=report.remembered)
+        processes = round((report.limit or report.part) / report.part)
+        pacer.on_share(report.part, remembered=report.remembered, processes=processes)
         self._reported = pacer.granted
         return True

@@ -15,8 +15,8 @@ from segments_async._sansio.pace.interval import Interval
 SAME_COUNT = 0.07
 ANOTHER_SPAN = 0.1
 
-#: In windows, so many times the rate that the last ones granted is tried: a window's budget is used
-#: up before the window's end then.
+#: Where the limit has windows, the rate is what the last windows granted, times this. So the budget
+#: of a window is used up shortly before the window's end.
 WINDOW_MARGIN = 1.1
 
 
@@ -33,7 +33,7 @@ class Windows:
         self.last_span: float = 0.0
         #: Seconds of the last block, if a window's end explains it; else 0.
         self.last_block: float = 0.0
-        # What the windows since then granted, and in how many seconds.
+        # Requests that the windows since the first granted, and the seconds of these windows.
         self._requests = self._seconds = 0.0
 
     def forget(self) -> None:

@@ -1,1 +1,0 @@
-"""The page of a run: what it says (pure), and its HTML."""

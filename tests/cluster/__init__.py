@@ -1,0 +1,1 @@
+"""Tests of exports on the workers of an executor."""

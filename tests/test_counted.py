@@ -1,0 +1,62 @@
+"""Claims about the markers by which the README's command has less to do (`counted.py`)."""
+
+from __future__ import annotations
+
+import pytest
+
+_TESTS = """
+    import pytest
+
+    pytestmark = pytest.mark.alternating
+
+    @pytest.fixture(params=["asyncio", "trio"])
+    def anyio_backend(request):
+        return request.param
+
+    @pytest.mark.parametrize("color", ["red", "blue"])
+    @pytest.mark.parametrize("number", range(3))
+    async def test_many(anyio_backend, number, color): ...
+
+    async def test_single(anyio_backend): ...
+
+    async def test_another_single(anyio_backend): ...
+
+    def test_plain(): ...
+"""
+
+
+def collected(pytester: pytest.Pytester, *options: str) -> list[str]:
+    """The tests that pytest would run, without the file's name."""
+    pytester.makeini("[pytest]\nmarkers = alternating")
+    pytester.makepyfile(_TESTS)
+    plugins = [f"-p{name}" for name in ("counted", "no:asyncio", "no:schemathesis")]
+    result = pytester.runpytest("--collect-only", "-q", *plugins, *options)
+    return [line.partition("::")[2] for line in result.outlines if "::" in line]
+
+
+def test_each_case_runs_on_one_backend(pytester: pytest.Pytester) -> None:
+    """Of an alternating test each case runs once, and every value meets both backends."""
+    names = collected(pytester)
+    many = [name.removeprefix("test_many[")[:-1].split("-") for name in names if "many" in name]
+    assert len({(number, color) for _, number, color in many}) == len(many) == 6
+    for place in (1, 2):
+        values = {case[place] for case in many}
+        assert {(case[0], case[place]) for case in many} == {
+            (backend, value) for backend in ("asyncio", "trio") for value in values
+        }
+
+
+def test_single_cases_take_turns(pytester: pytest.Pytester) -> None:
+    """A test without other parameters runs on one backend, the next one on the other."""
+    names = [name for name in collected(pytester) if "single" in name]
+    assert names == ["test_single[asyncio]", "test_another_single[trio]"]
+
+
+def test_without_a_backend_nothing_is_left_out(pytester: pytest.Pytester) -> None:
+    """An alternating test that takes no backend runs as it is."""
+    assert "test_plain" in collected(pytester)
+
+
+def test_whole_runs_all(pytester: pytest.Pytester) -> None:
+    """Under --whole every case runs on both backends."""
+    assert len(collected(pytester, "--whole")) == 2 * 6 + 2 * 2 + 1
