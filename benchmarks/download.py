@@ -189,9 +189,7 @@ def write_csv(path: Path, size: int) -> None:
     lines = csv.writer(block)
     for number in range(20_000):
         email = f"user{number}@example.com"
-        lines.writerow(
-            [f"{chance.getrandbits(64):x}", email, "2026-11-23", chance.selection(notes)]
-        )
+        lines.writerow([f"{chance.getrandbits(64):x}", email, "2026-11-23", chance.choice(notes)])
     text = block.getvalue()
     with path.open("w", newline="", encoding="utf-8") as file:
         file.write("user_id,email,last_seen,note\r\n")

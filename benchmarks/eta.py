@@ -17,7 +17,6 @@ import logging
 import math
 import random
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, tzinfo
@@ -27,10 +26,6 @@ from typing import Any
 import anyio
 import attrs
 import httpx
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-
-import virtual_time
 
 from segments_async import SegmentsClient
 from segments_async._journal import run_log
@@ -44,6 +39,7 @@ from segments_async.sandbox import (
     SandboxTransport,
     TokenBucket,
 )
+from segments_async.testing import virtual_time
 
 LATENCY = 0.1
 LOOK = 0.25
@@ -155,7 +151,7 @@ def _shown(ratios: Sequence[float]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     logging.getLogger("segments_async").setLevel(logging.CRITICAL)
@@ -172,7 +168,7 @@ def main() -> None:
 
 
 def _virtual() -> dict[str, Any]:
-    name, backend_options = virtual_time.backend("asyncio")
+    name, backend_options = virtual_time("asyncio")
     return {"backend": name, "backend_options": backend_options}
 
 

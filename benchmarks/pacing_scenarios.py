@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from segments_async.sandbox import Durations, FixedWindow, Sandbox, TokenBucket
+from segments_async.sandbox import ContendedLimit, Durations, FixedWindow, Sandbox, TokenBucket
 
 #: Exports short enough that the request budget binds, and the heavy-tailed ones of the vendor's
 #: page ("within a matter of seconds, but can potentially take up to several hours").
@@ -120,7 +120,7 @@ def admissions(limit: TokenBucket | FixedWindow, count: int) -> list[float]:
     return times
 
 
-def seconds_to_admit(limit: TokenBucket | FixedWindow, count: int) -> float:
+def seconds_to_admit(limit: TokenBucket | FixedWindow | ContendedLimit, count: int) -> float:
     """The time by which the limit can have admitted `count` requests."""
     admitted: Callable[[float], float] = limit.admitted_by
     if admitted(0.0) >= count:

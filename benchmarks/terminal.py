@@ -85,7 +85,7 @@ def _discard(descriptor: int, written: list[int]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--segments", type=int, default=500)
     parser.add_argument("--rate", type=float, default=50)
     parser.add_argument("--rounds", type=int, default=3)
