@@ -60,6 +60,7 @@ nitpick_ignore = [
     ("py:class", "segments_async.sandbox.content.Content"),
     ("py:class", "segments_async.sandbox.limits.Counter"),
     ("py:class", "segments_async.sandbox.limits._Budget"),
+    ("py:class", "segments_async.cluster.pool.T"),
     ("py:class", "segments_async.testing.loop._Result"),
 ]
 
@@ -104,6 +105,8 @@ TYPES = {
     "segments_async.testing.account.SandboxOptions": "SandboxOptions",
     "_asyncio.Future": "asyncio.Future",
     "concurrent.futures._base.Executor": "concurrent.futures.Executor",
+    "concurrent.futures._base.Future": "concurrent.futures.Future",
+    "segments_async.cluster.tasks.AnyExecutor": "concurrent.futures.Executor",
     "datetime": "datetime.datetime",
 }
 
@@ -218,8 +221,17 @@ def show_keywords(_: Sphinx) -> None:
 
 #: Classes that a program gets and never makes: their arguments are the library's own matter.
 GIVEN = {
-    *("Activity", "Answer", "BulkReport", "BulkRun", "Completed", "Entry", "ExportBody"),
-    *("Exported", "ExportedFile", "Held", "Journal", "NotExported", "Progress", "Record"),
+    *("Activity", "Answer", "BulkReport", "BulkRun", "ClusterRun", "Completed", "Entry"),
+    *(
+        "ExportBody",
+        "Exported",
+        "ExportedFile",
+        "Held",
+        "Journal",
+        "NotExported",
+        "Progress",
+        "Record",
+    ),
     *("RunSpec", "RunStatus"),
 }
 

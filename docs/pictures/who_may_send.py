@@ -12,7 +12,7 @@ import attrs
 from diagram import SMALL, Diagram
 
 from segments_async._http.api import SLOTS
-from segments_async._sansio.pace import backoff, outage, scheduler
+from segments_async._sansio.pace import backoff, outage, scheduler, submit_hold
 from segments_async.results import HeldReason
 
 WIDTH, HEIGHT = 520.0, 1063.0
@@ -25,7 +25,11 @@ DESCRIPTION = (
 )
 
 #: Why downloads wait; no request to the API does.
-OF_DOWNLOADS = (HeldReason.STORAGE_AWAY, HeldReason.STORAGE_CREDENTIALS)
+OF_DOWNLOADS = (
+    HeldReason.STORAGE_AWAY,
+    HeldReason.STORAGE_CREDENTIALS,
+    HeldReason.DESTINATION_AWAY,
+)
 
 _SHARE = inspect.signature(scheduler.PollScheduler).parameters["poll_share"].default
 _LOST, _AWAY = outage.LOST_IN_A_ROW, outage.AWAY_IN_A_ROW
@@ -95,7 +99,7 @@ GATES = (
 #: What submits wait for besides: a text, and the value of `progress.held`.
 SUBMITS_WAIT = (
     ("for room: max_pending, or a learnt cap", HeldReason.JOB_CAP),
-    (f"while {outage.UNKNOWN_IN_A_ROW} results in a row are unknown", HeldReason.VENDOR_AWAY),
+    (f"while {submit_hold.UNKNOWN_IN_A_ROW} results in a row are unknown", HeldReason.VENDOR_AWAY),
     ("for a journal that is away", HeldReason.JOURNAL_AWAY),
 )
 
@@ -116,6 +120,8 @@ def check() -> None:
     """
     shown = {reason for gate in GATES for reason in gate.held}
     shown |= {reason for _, reason in SUBMITS_WAIT} | set(OF_DOWNLOADS)
+    # A process that has nothing to send waits for no gate.
+    shown.add(HeldReason.OTHER_PROCESSES)
     if missing := set(HeldReason) - shown:
         raise Incomplete(f"no place for {', '.join(sorted(missing))}")
 
@@ -197,8 +203,8 @@ def _draw_answer(diagram: Diagram, y: float, first: float) -> None:
         "pacer stays as it is.",
     )
     below = diagram.paragraph(18, y + height + 28, notes)
-    held = ("In typewriter letters: progress.held.reason. Downloads have", "two more reasons:")
+    held = ("In typewriter letters: progress.held.reason. Downloads have", "three more:")
     below = diagram.paragraph(18, below + 4, held)
     diagram.text(
-        18, below, " and ".join(reason.value for reason in OF_DOWNLOADS), "code soft", size=SMALL
+        18, below, ", ".join(reason.value for reason in OF_DOWNLOADS), "code soft", size=SMALL
     )
