@@ -7,6 +7,8 @@
 The vendor's limit is one for each account, and each client learns its own: an account that answers
 429 slows no other down. Files go to `exports/eu` and `exports/us`, with a journal beside each:
 a journal belongs to one account. An error of one account is its result, and the others go on.
+`EU_BASE_URL`, where it is set, is the address of that account, such as a sandbox's. Without it, the
+credentials go to the vendor's own address.
 """
 
 from __future__ import annotations
