@@ -1,6 +1,6 @@
 """Prints pip constraints: of each dependency in pyproject.toml, the lowest version it may have.
 
-    python3 .ci/lowest.py >lowest.txt && pip install -c lowest.txt '.[dev]'
+    python3 .ci/lowest.py >lowest.txt && pip install -c lowest.txt '.[test]'
 
 What none of them is pinned to stays pip's choice: the dependencies of dependencies.
 """
@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 
 #: Extras that no test needs.
-NOT_TESTED = {"all", "bench"}
+NOT_TESTED = {"all", "bench", "dev"}
 
 project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
