@@ -615,6 +615,7 @@ class BrokenChunks(socketserver.StreamRequestHandler):
 TOLD = "somebody@example.com"
 
 
+@pytest.mark.real_time
 async def test_a_body_that_cannot_be_read_is_not_quoted(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
