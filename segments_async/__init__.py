@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segments_async._files.body import ExportBody
+    from segments_async._files.protocol import Destination, DestinationWriter, StoredFile
     from segments_async._sansio.files.links import S3_HOSTS, without_secret
     from segments_async._sansio.pace.pacer import Pacer
     from segments_async.client import SegmentsClient
-    from segments_async.destination import Destination, DestinationWriter, StoredFile
     from segments_async.errors import (
         APIConnectionError,
         APIError,
@@ -111,10 +111,10 @@ __all__ = [
 #: to pass on, needs no client.
 _MODULES = {
     "segments_async._files.body": ("ExportBody",),
+    "segments_async._files.protocol": ("Destination", "DestinationWriter", "StoredFile"),
     "segments_async._sansio.files.links": ("S3_HOSTS", "without_secret"),
     "segments_async._sansio.pace.pacer": ("Pacer",),
     "segments_async.client": ("SegmentsClient",),
-    "segments_async.destination": ("Destination", "DestinationWriter", "StoredFile"),
     "segments_async.errors": (
         "APIConnectionError",
         "APIError",
@@ -163,9 +163,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 #: Modules that are attributes of the package without being imported before.
-_SUBMODULES = frozenset(
-    {"client", "destination", "errors", "journal", "models", "report", "results", "run"}
-)
+_SUBMODULES = frozenset({"client", "errors", "journal", "models", "report", "results", "run"})
 
 __version__: str
 

@@ -22,6 +22,7 @@ from segments_async._exports.shared_export import SharedExport
 from segments_async._files.body import ExportBody
 from segments_async._files.export_files import ExportFiles
 from segments_async._files.open_place import open_target
+from segments_async._files.protocol import Destination
 from segments_async._files.s3 import S3Signer
 from segments_async._http.api import Api
 from segments_async._http.binding import Binding
@@ -55,7 +56,6 @@ from segments_async._sansio.jobs.exports import is_complete
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._telemetry.listener import Operation
-from segments_async.destination import Destination
 from segments_async.errors import ConfigurationError
 from segments_async.models import Export, OutputFormat, Segment
 from segments_async.report import BulkReport

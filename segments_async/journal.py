@@ -19,6 +19,7 @@ import anyio.to_thread
 
 from segments_async._files.destination import absolute
 from segments_async._files.open_place import location_of, open_place
+from segments_async._files.protocol import Destination
 from segments_async._journal.high_water import DIRECTORY
 from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec, RunStatus, StoredRun
@@ -27,7 +28,6 @@ from segments_async._journal.sql import SqlJournal
 from segments_async._run.recorder import GuardWriter
 from segments_async._run.start import account_of, restore_guard, unchanged_files
 from segments_async._sansio.api.credentials import BASE_URL
-from segments_async.destination import Destination
 from segments_async.models import Segment
 from segments_async.report.page import page_html
 from segments_async.report.views import view_of_records

@@ -26,7 +26,6 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"errors"}),
     frozenset({"results"}),
-    frozenset({"destination"}),
     frozenset({"_sansio"}),
     frozenset({"_filesystem", "_http", "_telemetry", "report"}),
     frozenset({"_journal"}),
