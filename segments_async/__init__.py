@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segments_async._files.body import ExportBody
     from segments_async._files.protocol import Destination, DestinationWriter, StoredFile
+    from segments_async._run.bulk_run import BulkRun, file_names
     from segments_async._sansio.files.links import S3_HOSTS, without_secret
     from segments_async._sansio.pace.pacer import Pacer
     from segments_async.client import SegmentsClient
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
         NotExported,
         Progress,
     )
-    from segments_async.run import BulkRun, file_names
 
 __all__ = [
     "S3_HOSTS",
@@ -112,6 +112,7 @@ __all__ = [
 _MODULES = {
     "segments_async._files.body": ("ExportBody",),
     "segments_async._files.protocol": ("Destination", "DestinationWriter", "StoredFile"),
+    "segments_async._run.bulk_run": ("BulkRun", "file_names"),
     "segments_async._sansio.files.links": ("S3_HOSTS", "without_secret"),
     "segments_async._sansio.pace.pacer": ("Pacer",),
     "segments_async.client": ("SegmentsClient",),
@@ -158,12 +159,11 @@ _MODULES = {
         "NotExported",
         "Progress",
     ),
-    "segments_async.run": ("BulkRun", "file_names"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 #: Modules that are attributes of the package without being imported before.
-_SUBMODULES = frozenset({"client", "errors", "journal", "models", "report", "results", "run"})
+_SUBMODULES = frozenset({"client", "errors", "journal", "models", "report", "results"})
 
 __version__: str
 

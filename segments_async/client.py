@@ -32,6 +32,7 @@ from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
 from segments_async._pace.calls import Calls
 from segments_async._pace.gate import Gate, GateStatistics
 from segments_async._pace.permits import Target
+from segments_async._run.bulk_run import BulkRun
 from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_options
 from segments_async._run.start import Resources, account_of
 from segments_async._sansio.api.credentials import (
@@ -60,7 +61,6 @@ from segments_async.errors import ConfigurationError
 from segments_async.models import Export, OutputFormat, Segment
 from segments_async.report import BulkReport
 from segments_async.results import Completed, Exported, ExportedFile, Held
-from segments_async.run import BulkRun
 
 logger: logging.Logger = logging.getLogger("segments_async")
 

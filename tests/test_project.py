@@ -33,7 +33,6 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_exports"}),
     frozenset({"_run"}),
     frozenset({"journal"}),
-    frozenset({"run"}),
     frozenset({"client"}),
     frozenset({"cluster"}),
     frozenset({"__init__"}),
@@ -266,8 +265,7 @@ def test_the_command_line_uses_public_names_only(path: Path) -> None:
     inner = {
         name
         for name in imports(path)
-        if layer_of(name) in {"client", "journal", "report", "run"}
-        and name.startswith("segments_async")
+        if layer_of(name) in {"client", "journal", "report"} and name.startswith("segments_async")
     }
     private = {
         name
