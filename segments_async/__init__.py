@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from segments_async._files.body import ExportBody
     from segments_async._files.protocol import Destination, DestinationWriter, StoredFile
     from segments_async._run.bulk_run import BulkRun, file_names
+    from segments_async._run.journal import Journal, RunSpec, RunStatus
     from segments_async._sansio.files.links import S3_HOSTS, without_secret
     from segments_async._sansio.pace.pacer import Pacer
     from segments_async.client import SegmentsClient
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
         SubmitUnknownError,
         TargetExistsError,
     )
-    from segments_async.journal import Journal, RunSpec, RunStatus
     from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
     from segments_async.report import BulkExportError, BulkReport
     from segments_async.results import (
@@ -113,6 +113,7 @@ _MODULES = {
     "segments_async._files.body": ("ExportBody",),
     "segments_async._files.protocol": ("Destination", "DestinationWriter", "StoredFile"),
     "segments_async._run.bulk_run": ("BulkRun", "file_names"),
+    "segments_async._run.journal": ("Journal", "RunSpec", "RunStatus"),
     "segments_async._sansio.files.links": ("S3_HOSTS", "without_secret"),
     "segments_async._sansio.pace.pacer": ("Pacer",),
     "segments_async.client": ("SegmentsClient",),
@@ -140,7 +141,6 @@ _MODULES = {
         "SubmitUnknownError",
         "TargetExistsError",
     ),
-    "segments_async.journal": ("Journal", "RunSpec", "RunStatus"),
     "segments_async.models": (
         "Export",
         "ExportStatus",
@@ -163,7 +163,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 #: Modules that are attributes of the package without being imported before.
-_SUBMODULES = frozenset({"client", "errors", "journal", "models", "report", "results"})
+_SUBMODULES = frozenset({"client", "errors", "models", "report", "results"})
 
 __version__: str
 

@@ -32,7 +32,6 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_pace", "_files"}),
     frozenset({"_exports"}),
     frozenset({"_run"}),
-    frozenset({"journal"}),
     frozenset({"client"}),
     frozenset({"cluster"}),
     frozenset({"__init__"}),
@@ -265,7 +264,7 @@ def test_the_command_line_uses_public_names_only(path: Path) -> None:
     inner = {
         name
         for name in imports(path)
-        if layer_of(name) in {"client", "journal", "report"} and name.startswith("segments_async")
+        if layer_of(name) in {"client", "report"} and name.startswith("segments_async")
     }
     private = {
         name
