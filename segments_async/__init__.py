@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from segments_async._files.protocol import Destination, DestinationWriter, StoredFile
     from segments_async._run.bulk_run import BulkRun, file_names
     from segments_async._run.journal import Journal, RunSpec, RunStatus
+    from segments_async._run.report import BulkExportError, BulkReport
     from segments_async._sansio.files.links import S3_HOSTS, without_secret
     from segments_async._sansio.pace.pacer import Pacer
     from segments_async.client import SegmentsClient
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
         TargetExistsError,
     )
     from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
-    from segments_async.report import BulkExportError, BulkReport
     from segments_async.results import (
         Activity,
         Completed,
@@ -114,6 +114,7 @@ _MODULES = {
     "segments_async._files.protocol": ("Destination", "DestinationWriter", "StoredFile"),
     "segments_async._run.bulk_run": ("BulkRun", "file_names"),
     "segments_async._run.journal": ("Journal", "RunSpec", "RunStatus"),
+    "segments_async._run.report": ("BulkExportError", "BulkReport"),
     "segments_async._sansio.files.links": ("S3_HOSTS", "without_secret"),
     "segments_async._sansio.pace.pacer": ("Pacer",),
     "segments_async.client": ("SegmentsClient",),
@@ -148,7 +149,6 @@ _MODULES = {
         "Segment",
         "SegmentType",
     ),
-    "segments_async.report": ("BulkExportError", "BulkReport"),
     "segments_async.results": (
         "Activity",
         "Completed",
@@ -163,7 +163,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 #: Modules that are attributes of the package without being imported before.
-_SUBMODULES = frozenset({"client", "errors", "models", "report", "results"})
+_SUBMODULES = frozenset({"client", "errors", "models", "results"})
 
 __version__: str
 

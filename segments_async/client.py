@@ -33,6 +33,7 @@ from segments_async._pace.calls import Calls
 from segments_async._pace.gate import Gate, GateStatistics
 from segments_async._pace.permits import Target
 from segments_async._run.bulk_run import BulkRun
+from segments_async._run.report import BulkReport
 from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_options
 from segments_async._run.start import Resources, account_of
 from segments_async._sansio.api.credentials import (
@@ -59,7 +60,6 @@ from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._telemetry.listener import Operation
 from segments_async.errors import ConfigurationError
 from segments_async.models import Export, OutputFormat, Segment
-from segments_async.report import BulkReport
 from segments_async.results import Completed, Exported, ExportedFile, Held
 
 logger: logging.Logger = logging.getLogger("segments_async")

@@ -26,11 +26,11 @@ from segments_async._journal.records import RunSpec, RunStatus, StoredRun
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.sql import SqlJournal
 from segments_async._run.recorder import GuardWriter
+from segments_async._run.report.page import page_html
+from segments_async._run.report.views import view_of_records
 from segments_async._run.start import account_of, restore_guard, unchanged_files
 from segments_async._sansio.api.credentials import BASE_URL
 from segments_async.models import Segment
-from segments_async.report.page import page_html
-from segments_async.report.views import view_of_records
 
 if TYPE_CHECKING:
     from segments_async.client import SegmentsClient

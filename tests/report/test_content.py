@@ -10,16 +10,16 @@ import pytest
 
 import segments_async.errors as errors
 from report.made import GUARDED, NIGHT, Night
+from segments_async._run.report import content
+from segments_async._run.report.advice import HELD, HeldWords, advice, held_words
+from segments_async._run.report.content import RunView
+from segments_async._run.report.moments import moments
+from segments_async._run.report.rows import Problem, Row, RowState, Stage
+from segments_async._run.report.views import view_of_outcomes
+from segments_async._run.report.words import counted, in_time, number
 from segments_async._sansio.jobs.history import Times
 from segments_async._sansio.pace.trace import PacePoint
 from segments_async.errors import SegmentsError
-from segments_async.report import content
-from segments_async.report.advice import HELD, HeldWords, advice, held_words
-from segments_async.report.content import RunView
-from segments_async.report.moments import moments
-from segments_async.report.rows import Problem, Row, RowState, Stage
-from segments_async.report.views import view_of_outcomes
-from segments_async.report.words import counted, in_time, number
 from segments_async.results import HeldReason
 
 

@@ -64,8 +64,8 @@ class BulkReport(Generic[OutcomeT]):
         that your own code has made, it has no times.
         """
         # Not at the top: few programs make a page, and its modules take time to import.
-        from segments_async.report.page import page_html
-        from segments_async.report.views import view_of_outcomes
+        from segments_async._run.report.page import page_html
+        from segments_async._run.report.views import view_of_outcomes
 
         view = view_of_outcomes(
             name=self.name,

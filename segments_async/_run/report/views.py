@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from segments_async._run.report.content import RunView
+from segments_async._run.report.rows import rows_of_outcomes, rows_of_records, shown
 from segments_async._sansio.jobs.history import RunHistory
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.pace.trace import PacePoint
-from segments_async.report.content import RunView
-from segments_async.report.rows import rows_of_outcomes, rows_of_records, shown
 from segments_async.results import Outcome, Progress
 
 
