@@ -1,44 +1,30 @@
-"""A run as its page shows it: from its outcomes in memory, or from its records in a journal."""
+"""A run as its page shows it: from its report in memory, or from its records in a journal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
 
+from segments_async._journal.records import StoredRun
 from segments_async._run.report.content import RunView
 from segments_async._run.report.rows import rows_of_outcomes, rows_of_records, shown
 from segments_async._sansio.jobs.history import RunHistory
-from segments_async._sansio.jobs.record import ExportRecord
-from segments_async._sansio.pace.trace import PacePoint
-from segments_async.results import Outcome, Progress
+
+if TYPE_CHECKING:
+    from segments_async._run.report.bulk_report import BulkReport
 
 
-def view_of_outcomes(
-    *,
-    name: str,
-    outcomes: Iterable[Outcome],
-    started_at: datetime,
-    ended_at: datetime,
-    progress: Progress,
-    history: RunHistory | None,
-) -> RunView:
-    """The view of a run that has just ended.
-
-    Args:
-        name: the run's.
-        outcomes: one for each segment, in the order of the page.
-        started_at: aware.
-        ended_at: aware.
-        progress: the last.
-        history: None where there is none, as of a report that a program made.
-    """
+def view_of_report(report: BulkReport[Any], history: RunHistory | None) -> RunView:
+    """The view of a run that has just ended. `history`: None for a report that a program made."""
+    progress = report.progress
     pace = () if history is None else history.pace
     counted = len(pace) > 0
+    outcomes = [*report.exported, *report.not_exported]
     return RunView(
-        name=shown(name),
+        name=shown(report.name),
         destination=None if history is None else history.destination,
-        started_at=started_at,
-        ended_at=ended_at,
+        started_at=report.started_at,
+        ended_at=report.ended_at,
         rows=rows_of_outcomes(outcomes, {} if history is None else history.times),
         pace=pace,
         # Of a run that was gone on with, the pace has the requests of all its sessions.
@@ -47,40 +33,22 @@ def view_of_outcomes(
     )
 
 
-def view_of_records(
-    *,
-    name: str,
-    destination: str | None,
-    started_at: datetime,
-    ended_at: datetime | None,
-    live: bool,
-    complete: bool,
-    segments: Sequence[str],
-    records: Mapping[str, ExportRecord],
-    pace: Sequence[PacePoint],
-) -> RunView:
-    """The view of a run as a journal has it.
-
-    Args:
-        name: the run's.
-        destination: the directory of its files; None for a run without files.
-        started_at: aware.
-        ended_at: aware; None for an unfinished run.
-        live: whether a process has the run open.
-        complete: whether `segments` and `records` have every segment of the run.
-        segments: the ids of the run's spec; empty where there is none.
-        records: of the segments that have events, by id.
-        pace: over time; empty where it wasn't recorded.
-    """
+def view_of_stored(stored: StoredRun) -> RunView:
+    """The view of a run as a journal has it."""
+    status, segments, pace = stored.status, stored.segments, stored.pace
+    ended_at = status.ended_at
+    rows = rows_of_records(
+        segments or (), stored.records, run=status.name, ended=ended_at is not None
+    )
     return RunView(
-        name=shown(name),
-        destination=destination,
-        started_at=started_at.astimezone(UTC),
+        name=shown(status.name),
+        destination=status.destination,
+        started_at=status.started_at.astimezone(UTC),
         ended_at=None if ended_at is None else ended_at.astimezone(UTC),
-        live=live,
-        rows=rows_of_records(segments, records, run=name, ended=ended_at is not None),
+        live=status.live,
+        rows=rows,
         pace=pace,
         requests=sum(point.requests for point in pace) if pace else None,
         throttled=sum(point.throttled for point in pace) if pace else None,
-        complete=complete,
+        complete=status.segments is not None,
     )
