@@ -29,8 +29,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"_sansio"}),
     frozenset({"_filesystem", "_http", "_telemetry"}),
     frozenset({"_journal"}),
-    frozenset({"_pace", "_files"}),
-    frozenset({"_exports"}),
+    frozenset({"_requests", "_files"}),
     frozenset({"_run"}),
     frozenset({"client"}),
     frozenset({"cluster"}),
@@ -223,7 +222,7 @@ def test_decisions_do_nothing(path: Path) -> None:
     "path", [path for path in MODULES if layer_of(dotted(path)) != "sandbox"], ids=ids
 )
 def test_imports_point_one_way(path: Path) -> None:
-    """models, errors, results, _sansio, _http, _journal, _pace, _files, ..., cli: only back."""
+    """models, errors, results, _sansio, _http, _journal, _requests, _files, ..., cli: only back."""
     own = layer_of(dotted(path))
     order = {name: height for height, names in enumerate(LAYERS) for name in names}
     assert own in order, f"in which layer is {own}?"
@@ -257,7 +256,7 @@ def test_a_report_needs_no_run(path: Path) -> None:
     above = {
         name
         for name in imports(path)
-        if layer_of(name) in {"_files", "_pace", "_exports", "_run", "client"}
+        if layer_of(name) in {"_files", "_requests", "_run", "client"}
         and not name.startswith("segments_async._run.report")
     }
     assert above == set()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from segments_async._pace.sharing import read_news
+from segments_async._requests.sharing import read_news
 from segments_async._run.request import RunRequest
 from segments_async._run.shared_session import SharedSession
 from segments_async._run.start import Resources

@@ -13,8 +13,8 @@ import anyio.lowlevel
 import attrs
 from anyio.abc import TaskGroup
 
-from segments_async._exports.shared_export import SharedExport
-from segments_async._pace.permits import Mailbox
+from segments_async._requests.permits import Mailbox
+from segments_async._requests.shared_export import SharedExport
 from segments_async._run.downloads import DownloadQueue
 from segments_async._run.fetcher import FileFetcher
 from segments_async._run.job import Job, following, payload_of, vendor_outcome

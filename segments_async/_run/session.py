@@ -8,10 +8,10 @@ from typing import Generic, cast
 
 import anyio
 
-from segments_async._exports.followers import POST_GRACE
-from segments_async._pace.permits import Permit
-from segments_async._pace.sharing import Sharing
-from segments_async._pace.watch import RequestWatch
+from segments_async._requests.followers import POST_GRACE
+from segments_async._requests.permits import Permit
+from segments_async._requests.sharing import Sharing
+from segments_async._requests.watch import RequestWatch
 from segments_async._run.engine import Engine
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.request import RunRequest

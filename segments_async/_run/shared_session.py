@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic
 import anyio
 from anyio.abc import TaskGroup
 
-from segments_async._pace.sharing import Sharing, read_news
+from segments_async._requests.sharing import Sharing, read_news
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.parts import Parts
 from segments_async._run.recorder import GuardWriter

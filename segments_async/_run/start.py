@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
-from segments_async._exports.registry import ExportRegistry
-from segments_async._exports.requests import ExportRequests
 from segments_async._files.export_files import ExportFiles
 from segments_async._files.places import Place
-from segments_async._pace.gate import Gate
-from segments_async._pace.sharing import read_news
+from segments_async._requests.export_requests import ExportRequests
+from segments_async._requests.gate import Gate
+from segments_async._requests.registry import ExportRegistry
+from segments_async._requests.sharing import read_news
 from segments_async._run.recorder import GuardWriter, Recorder
 from segments_async._run.request import RunRequest
 from segments_async._sansio.api.credentials import parse_base_url

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
-from segments_async._pace.gate import Gate
+from segments_async._requests.gate import Gate
 from segments_async._sansio.jobs.eta import Running, eta_seconds
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import State

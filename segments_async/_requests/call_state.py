@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable
 
-from segments_async._exports.shared_export import SharedExport
+from segments_async._requests.shared_export import SharedExport
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._sansio.jobs.run_state import PLACES
 from segments_async._telemetry.listener import End, Listener, Listeners, Operation, OutcomeKind

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import anyio
 
-from segments_async._exports.shared_export import Follower, SharedExport
-from segments_async._pace.gate import Gate
-from segments_async._pace.permits import Mailbox, Permit
+from segments_async._requests.gate import Gate
+from segments_async._requests.permits import Mailbox, Permit
+from segments_async._requests.shared_export import Follower, SharedExport
 from segments_async._sansio.api.wire import checked_id
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.pace.scheduler import Kind
