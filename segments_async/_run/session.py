@@ -33,9 +33,6 @@ class Session(Generic[OutcomeT]):
     """One session of a run; its attributes are those of `RunSession`.
 
     Args:
-        resources: what the run uses of its client.
-        request: what the caller asked.
-        start: what the run starts with.
         outcomes: where outcomes are told; None: for this session alone.
     """
 

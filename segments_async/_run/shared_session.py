@@ -81,9 +81,6 @@ class SharedSession(Generic[OutcomeT]):
     """One process's session of a shared run; its attributes are those of `RunSession`.
 
     Args:
-        resources: what the run uses of its client.
-        request: what the caller asked.
-        shared: the run, which this process has joined.
         wanted: segments of the request, in the order in which they are claimed.
     """
 

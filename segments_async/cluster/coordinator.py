@@ -92,10 +92,7 @@ class Coordinator:
     """The session of a coordinated run; its attributes are those of `RunSession`.
 
     Args:
-        request: what the caller asked.
         shared: the run, whose row this process has locked.
-        submitter: gives tasks to the executor.
-        plan: how the segments are given out.
         order: the segments, in the order in which they are given out.
     """
 

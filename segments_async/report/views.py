@@ -25,7 +25,6 @@ def view_of_outcomes(
     """The view of a run that has just ended.
 
     Args:
-        name: the run's.
         outcomes: one for each segment, in the order of the page.
         started_at: aware.
         ended_at: aware.
@@ -62,7 +61,6 @@ def view_of_records(
     """The view of a run as a journal has it.
 
     Args:
-        name: the run's.
         destination: the directory of its files; None for a run without files.
         started_at: aware.
         ended_at: aware; None for an unfinished run.
