@@ -27,7 +27,6 @@ class RemotePlace:
     """A destination, and the name of each segment's file in it.
 
     Args:
-        destination: where the files go.
         segments: ids, each with its segment's name if it is known.
         overwrite: whether existing files may be replaced.
     """

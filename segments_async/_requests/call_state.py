@@ -31,7 +31,6 @@ class CallState:
     """The state of one call's export.
 
     Args:
-        operation: what the caller asked for.
         lines: the listener that logs what becomes of the client's calls.
         of: the ids of the segment and of the export; None for an id that the caller doesn't know.
 

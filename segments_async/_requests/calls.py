@@ -27,11 +27,7 @@ T = TypeVar("T")
 
 
 class Calls:
-    """The single calls of one client.
-
-    Args:
-        gate: through which the requests go.
-    """
+    """The single calls of one client."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate

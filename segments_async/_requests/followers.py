@@ -27,10 +27,6 @@ T = TypeVar("T")
 class CallFollower:
     """A single call, as a follower of an export.
 
-    Args:
-        state: of the call's export.
-        requests: of the client.
-
     Attributes:
         mailbox: where the gate puts the permits.
         shared: the export that the call follows, or followed; None before it joined one.

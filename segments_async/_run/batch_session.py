@@ -28,7 +28,6 @@ async def enter_batch(
     """Enter the run of a coordinator, for the segments of this request.
 
     Args:
-        resources: what the run uses of its client.
         request: the batch's segments.
         round_: in which the coordinator works.
         member: the beginning of this process's name in the run.
@@ -58,9 +57,7 @@ class BatchSession(SharedSession[OutcomeT]):
     """A worker's session of one batch.
 
     Args:
-        resources: what the run uses of its client.
         request: the batch's segments, in the order in which they are claimed.
-        entered: the run.
         stopped: whether the worker's process is to end.
 
     Attributes:

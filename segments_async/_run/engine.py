@@ -58,12 +58,6 @@ class Engine(Generic[OutcomeT]):
     """The segments of one run: a follower of their exports.
 
     Args:
-        resources: what the run uses of its client.
-        request: the caller's.
-        start: what the run starts with.
-        workers: where the run's permits are delivered.
-        outcomes: where outcomes are told.
-        telemetry: what is told to those who listen.
         stop: ends the run, for an error that concerns all its segments.
     """
 

@@ -22,7 +22,6 @@ class PaceWatch:
 
     Args:
         gate: whose requests are counted from now on.
-        recorder: of the run.
         held: what holds the run now.
     """
 

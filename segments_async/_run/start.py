@@ -147,12 +147,6 @@ async def start_with(
 ) -> RunStart:
     """Read everything that a run starts with, which this process has locked.
 
-    Args:
-        journal: of the account.
-        log: of the run.
-        request: the caller's.
-        guard: writes the ticket guard.
-
     Raises:
         ConfigurationError: a directory that can't be written.
         JournalError: the journal is damaged...

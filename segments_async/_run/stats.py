@@ -28,7 +28,6 @@ class RunStats:
 
     Args:
         gate: whose requests are counted from now on.
-        total: segments of the run.
         durations: seconds that exports of the run took in earlier sessions; see `known_durations`.
 
     Attributes:

@@ -275,9 +275,6 @@ def _table(
     """A table whose first column has the rows' headings, in two lines where they have two.
 
     Args:
-        caption: of the table.
-        heads: of the columns.
-        rows: texts.
         numbers: which columns are numbers; None: all but the first.
     """
     right = set(range(1, len(heads)) if numbers is None else numbers)
