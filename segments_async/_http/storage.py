@@ -50,7 +50,6 @@ class StorageAnswer:
     """The head of storage's answer.
 
     Attributes:
-        status: HTTP's.
         headers: by lower-case names.
         chunks: the body, as served.
         read_into: reads the next bytes of the body into a buffer instead, which is faster for large

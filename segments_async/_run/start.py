@@ -46,10 +46,6 @@ class Resources:
     Attributes:
         check: called first by each operation of the client; see `SegmentsClient`.
         account: a digest of the account; see :func:`account_of`.
-        gate: through which requests go.
-        registry: of shared exports.
-        requests: sends their requests.
-        files: fetches the files of exports.
     """
 
     check: Callable[[], None]
@@ -92,7 +88,6 @@ class RunStart:
     """The records, files and obstacles that a run starts with.
 
     Attributes:
-        name: the run's.
         recorder: with the records of earlier sessions.
         obstacles: why a segment can't be exported, by its id.
         unchanged: files of earlier runs that are still right, by segment id.
