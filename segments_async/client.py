@@ -32,7 +32,7 @@ from segments_async._pace.calls import Calls
 from segments_async._pace.gate import Gate, GateStatistics
 from segments_async._pace.permits import Target
 from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_options
-from segments_async._run.start import Resources, account_of
+from segments_async._run.resources import Resources, account_of
 from segments_async._sansio.api.credentials import (
     BASE_URL,
     Origin,

@@ -15,8 +15,9 @@ from segments_async._pace.watch import RequestWatch
 from segments_async._run.engine import Engine
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.request import RunRequest
+from segments_async._run.resources import Resources
 from segments_async._run.session_view import SessionView
-from segments_async._run.start import Resources, RunStart
+from segments_async._run.start import RunStart
 from segments_async._run.telemetry import RunTelemetry
 from segments_async._run.workers import WorkerPool
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS

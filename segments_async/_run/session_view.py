@@ -15,7 +15,7 @@ from segments_async._run.engine import Engine
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.pace_watch import PaceWatch
 from segments_async._run.recorder import Recorder
-from segments_async._run.start import Resources
+from segments_async._run.resources import Resources
 from segments_async._sansio.jobs.eta import Running
 from segments_async._sansio.jobs.history import RunHistory, Times
 from segments_async.results import Activity, Held, NotExported, OutcomeT, Progress
