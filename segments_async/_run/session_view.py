@@ -99,6 +99,11 @@ class SessionView(Generic[OutcomeT]):
             self._places(), journal_away=self._recorder.away, place=self._place
         )
 
+    def waits(self) -> tuple[Held | None, float | None]:
+        """What holds the run, and the age of its oldest file, as of its progress."""
+        held = None if self._outcomes.finished.is_set() else self.held()
+        return held, self._engine.downloads.oldest_link_age
+
     def activity(self, limit: int) -> list[Activity]:
         """The exports under way, the latest event first, and so many at most."""
         now, run_state = anyio.current_time(), self._recorder.run_state
