@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 import anyio
 import attrs
 
-from segments_async._exports.registry import ExportRegistry
-from segments_async._exports.requests import ExportRequests
 from segments_async._files.export_files import ExportFiles
 from segments_async._files.places import Place
-from segments_async._pace.gate import Gate
+from segments_async._requests.export_requests import ExportRequests
+from segments_async._requests.gate import Gate
+from segments_async._requests.registry import ExportRegistry
 from segments_async._sansio.api.credentials import parse_base_url
 from segments_async._sansio.pace.hold import Hold, heaviest
 from segments_async.results import Held, HeldReason, Progress

@@ -14,7 +14,7 @@ import anyio
 import attrs
 
 from segments_async._files.places import Place
-from segments_async._pace.sharing import read_news
+from segments_async._requests.sharing import read_news
 from segments_async._run.recorder import GuardWriter, Recorder
 from segments_async._run.request import RunRequest
 from segments_async._run.resources import Resources
@@ -91,12 +91,6 @@ async def start_with(
     journal: SqlJournal, log: RunLog, request: RunRequest, guard: GuardWriter
 ) -> RunStart:
     """Read everything that a run starts with, which this process has locked.
-
-    Args:
-        journal: of the account.
-        log: of the run.
-        request: the caller's.
-        guard: writes the ticket guard.
 
     Raises:
         ConfigurationError: a directory that can't be written.

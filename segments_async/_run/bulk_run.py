@@ -11,13 +11,13 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
+from segments_async._run.report import BulkReport
 from segments_async._run.request import RunRequest
 from segments_async._run.resources import Resources, progress_before_start
 from segments_async._sansio.arguments import check_positive
 from segments_async._sansio.files import naming
 from segments_async.errors import ConfigurationError
 from segments_async.models import Segment
-from segments_async.report import BulkReport
 from segments_async.results import Activity, NotExported, OutcomeT, Progress
 
 if TYPE_CHECKING:
