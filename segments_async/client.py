@@ -35,7 +35,7 @@ from segments_async._requests.shared_export import SharedExport
 from segments_async._run.bulk_run import BulkRun
 from segments_async._run.report import BulkReport
 from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_options
-from segments_async._run.start import Resources, account_of
+from segments_async._run.resources import Resources, account_of
 from segments_async._sansio.api.credentials import (
     BASE_URL,
     Origin,

@@ -11,6 +11,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
@@ -132,9 +133,13 @@ class Metrics:
         attributes = {"segments.held.reason": reason.value}
         ask(self.provider, self._held.add, seconds, attributes)
 
-    def on_end(self, end: End, seconds: float | None) -> None:
-        """An export has ended; `seconds` after its request, where there was one."""
-        attributes = outcome_attributes(end)
+    def on_end(self, attributes: dict[str, str], seconds: float | None) -> None:
+        """An export has ended; `seconds` after its request, where there was one.
+
+        Args:
+            attributes: the `outcome_attributes`.
+            seconds: as above.
+        """
         self._add(tuple(attributes.items()), 1)
         if seconds is not None:
             ask(self.provider, self._duration.record, seconds, attributes)
@@ -189,8 +194,12 @@ def outcome_attributes(end: End) -> dict[str, str]:
     return attributes
 
 
+@cache
 def scope_version() -> str | None:
-    """This library's version; None where it was installed without its metadata."""
+    """This library's version; None where it was installed without its metadata.
+
+    Read once: to find and parse the metadata takes some milliseconds, and each run asks.
+    """
     try:
         return version("segments-async")
     except PackageNotFoundError:
