@@ -108,7 +108,9 @@ class Session(Generic[OutcomeT]):
                         tasks.start_soon(sharing.keep, done)
                     if self._recorder.can_be_lost and unfinished:
                         tasks.start_soon(self.engine.upkeep.check_until, done)
-                    tasks.start_soon(self._telemetry.look, done, self.view.progress)
+                    tasks.start_soon(
+                        self._telemetry.look, done, self.view.held, self.view.oldest_file
+                    )
                     tasks.start_soon(self.view.pace.watch, done)
                     await self.engine.start_all()
                     if self.engine.unsettled:

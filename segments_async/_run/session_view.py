@@ -79,7 +79,7 @@ class SessionView(Generic[OutcomeT]):
             run_state,
             now=now,
             running=partial(self._running, now),
-            oldest_link_age=self._engine.downloads.oldest_link_age,
+            oldest_link_age=self.oldest_file(),
             fetch_seconds=self._engine.downloads.seconds_each,
         )
         return progress if finished else attrs.evolve(progress, held=self.held())
@@ -92,6 +92,10 @@ class SessionView(Generic[OutcomeT]):
             pace=self.pace.points,
             destination=None if self._place is None else self._place.location,
         )
+
+    def oldest_file(self) -> float | None:
+        """The age of the oldest complete file that isn't in its place; None without such a file."""
+        return self._engine.downloads.oldest_link_age
 
     def held(self) -> Held | None:
         """What delays the run's requests or downloads by more than their turn."""

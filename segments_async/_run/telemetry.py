@@ -15,7 +15,7 @@ from segments_async._telemetry.guard import log
 from segments_async._telemetry.listener import End, Listeners, Operation
 from segments_async._telemetry.log_lines import LogLines
 from segments_async._telemetry.otel import current_metrics, open_telemetry
-from segments_async.results import Outcome, Progress
+from segments_async.results import Held, Outcome, Progress
 
 #: Seconds between two looks at what holds a run, while metrics are in use.
 LOOK = 1.0
@@ -62,7 +62,12 @@ class RunTelemetry:
             self._metrics.end(self)
         self._listeners.on_closed()
 
-    async def look(self, done: anyio.Event, progress: Callable[[], Progress]) -> None:
+    async def look(
+        self,
+        done: anyio.Event,
+        held: Callable[[], Held | None],
+        oldest_file: Callable[[], float | None],
+    ) -> None:
         """While the run goes on, tell the metrics every second what holds it."""
         metrics = self._metrics
         if metrics is None:
@@ -71,10 +76,11 @@ class RunTelemetry:
         while not done.is_set():
             with anyio.move_on_after(LOOK):
                 await done.wait()
-            seen, now = progress(), anyio.current_time()
-            if seen.held is not None:
-                metrics.on_held(seen.held.reason, now - since)
-            self.oldest_file, since = seen.oldest_link_age, now
+            now = anyio.current_time()
+            # A run that is done waits for nothing, though its client may.
+            if not done.is_set() and (seen := held()) is not None:
+                metrics.on_held(seen.reason, now - since)
+            self.oldest_file, since = oldest_file(), now
 
     def _on_change(self, entry: LogEntry, before: ExportRecord, after: ExportRecord) -> None:
         export = after.export or before.export
