@@ -96,7 +96,7 @@ class SessionView(Generic[OutcomeT]):
         )
 
     def waits(self) -> tuple[Held | None, float | None]:
-        """What holds the run, and the age of its oldest file, as of its progress."""
+        """What holds the run, and the age of its oldest complete file that isn't in its place."""
         held = None if self._outcomes.finished.is_set() else self.held()
         return held, self._engine.downloads.oldest_link_age
 
