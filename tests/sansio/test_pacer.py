@@ -601,6 +601,18 @@ def test_a_window_costs_few_429s(window: FixedWindow) -> None:
         assert refused <= 0.015 * 6000 + 15
 
 
+@pytest.mark.parametrize("window", [FixedWindow(22, 10), FixedWindow(30, 30)])
+def test_a_small_window_is_recognised_wherever_in_it_the_run_begins(window: FixedWindow) -> None:
+    """A window that isn't recognised costs some 100 refusals of 600: ten in each window."""
+    refused = 0
+    for tenth in range(10):
+        phase = window.seconds * tenth / 10
+        limit = ContendedLimit(attrs.evolve(window, phase=phase))
+        stop = 1.3 * least_seconds(limit, 600) + window.seconds
+        refused += seconds_for(600, limit, seed=tenth, stop=stop)[1]
+    assert refused / 10 <= 0.1 * 600
+
+
 # A remembered limit.
 
 

@@ -112,8 +112,10 @@ class Estimate:
         self._doubtful = False
         self.windows: Windows = Windows()
         self._search = Search(self.windows)
-        # The estimate before another rate was tried, to tell a window from another user.
+        # The estimate before another rate was tried, to tell a window from another user. Whether
+        # the present interval tries that rate.
         self._before_trial: float | None = None
+        self._on_trial = False
         # A remembered estimate: blocks until it is refuted; accepted requests until a higher rate
         # is tried.
         self._memory = 0
@@ -160,7 +162,7 @@ class Estimate:
 
     def on_interval(self, interval: Interval) -> float:
         """A block has ended: learn from it and its interval. Returns the next interval's rate."""
-        self._doubtful = self.windows.found = False
+        self._doubtful = self._on_trial = self.windows.found = False
         self._confirmed = True
         if self._blocks:
             self._evidence += interval.counted
@@ -221,7 +223,10 @@ class Estimate:
         if self._memory:
             return min(max(20.0, 13.0 * granted), 70.0 + 6.0 * granted)
         if self._doubtful:
-            return min(shortest, max(SHORTEST_UNSURE, 2 * granted))
+            # A growing rate would use a budget up in the same time again, and the trial would be
+            # in vain: so a trial has as many requests as the interval before it.
+            tried = (1 + SAME_COUNT) * interval.passed if self._on_trial else 0.0
+            return max(tried, min(shortest, max(SHORTEST_UNSURE, 2 * granted)))
         if self.windows.found:
             return max(SHORTEST_BY_EVIDENCE, float(interval.passed))
         if self.windows.budget:
@@ -275,7 +280,8 @@ class Estimate:
         """A new estimate in the place of the last one."""
         n, short = interval.counted, not interval.is_long
         mean = interval.mean
-        if not short and n < self._plateau:
+        by_window = not interval.asked_to_wait and self.windows.explain(interval)
+        if not short and (n < self._plateau or by_window):
             return self._after_long_block(granted, interval, max(mean, recent))
         usual = _shortest_plateau(granted)
         early = max(self._plateau, usual if self._evidence < usual else 0.0) / 4
@@ -316,8 +322,8 @@ class Estimate:
         self._doubtful, self.windows.budget = True, 0
         if self._before_trial is not None:
             return max(granted, self._before_trial)
-        if n >= ENOUGH_FOR_A_MEAN and interval.closed_mean < RISEN * granted:
-            self._before_trial = granted
+        if interval.passed >= ENOUGH_FOR_A_MEAN and interval.closed_mean < RISEN * granted:
+            self._before_trial, self._on_trial = granted, True
             return CUTS[0] * granted
         return granted
 
