@@ -539,6 +539,7 @@ def test_whatever_was_refused_before_the_rate_comes_back(
     [
         # Two full buckets that happened to hold nearly the same number of requests, no window.
         (92.1, None, [(2.4, 5.9), (9.8, 62.4)]),
+        (14.5, None, [(5.0, 17.4), (21.1, 49.6)]),
         (69.0, 10.0, [(3.4, 12.1), (16.0, 18.8), (19.8, 49.7), (53.3, 102.0), (105.8, 143.3)]),
         (14.3, 0.1, [(1.7, 4.8), (9.7, 53.5), (57.6, 60.9), (63.4, 63.7)]),
         # Few requests each time: no estimate that is worth keeping to.

@@ -16,7 +16,7 @@ from segments_async._sansio.pace.interval import (
     Goodput,
     Interval,
 )
-from segments_async._sansio.pace.search import Finding, Search
+from segments_async._sansio.pace.search import WORTH_A_TRIAL, Finding, Search
 from segments_async._sansio.pace.windows import ANOTHER_SPAN, SAME_COUNT, Windows
 
 #: Where the rate had grown far beyond the estimate before a 429, this part of the rate is believed.
@@ -113,9 +113,10 @@ class Estimate:
         self.windows: Windows = Windows()
         self._search = Search(self.windows)
         # The estimate before another rate was tried, to tell a window from another user. Whether
-        # the present interval tries that rate.
+        # the present interval tries that rate. Whether the last two intervals ended as a window
+        # ends them, so that a third one has to confirm a much lower rate.
         self._before_trial: float | None = None
-        self._on_trial = False
+        self._on_trial = self._window_suspected = False
         # A remembered estimate: blocks until it is refuted; accepted requests until a higher rate
         # is tried.
         self._memory = 0
@@ -154,7 +155,7 @@ class Estimate:
 
     def forget(self) -> None:
         """All 429s so far had another cause than the rate: search anew."""
-        self.granted, self._before_trial = None, None
+        self.granted, self._before_trial, self._window_suspected = None, None, False
         self._blocks = self._evidence = self._memory = 0
         self._kept_for = 0.0
         self.windows.forget()
@@ -315,11 +316,17 @@ class Estimate:
         if window is not None:
             # The next interval has to confirm it, or this one's end was chance.
             self._before_trial = max(granted, self._before_trial or 0.0)
+            if granted > WORTH_A_TRIAL * window and not self._window_suspected:
+                self._window_suspected = self._doubtful = self._on_trial = True
+                self.windows.found, self.windows.budget = False, 0
+                return math.sqrt(window * granted)
+            self._window_suspected = False
             return window
         if known:
             self._before_trial = None
             return min(estimate, self.windows.granted(interval))
         self._doubtful, self.windows.budget = True, 0
+        self._window_suspected = False
         if self._before_trial is not None:
             return max(granted, self._before_trial)
         if interval.passed >= ENOUGH_FOR_A_MEAN and interval.closed_mean < RISEN * granted:
