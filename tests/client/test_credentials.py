@@ -66,6 +66,7 @@ CALLS: dict[str, Call] = {
 every_call = pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 
 
+@pytest.mark.alternating
 @every_call
 async def test_refused_credentials_are_tried_once(call: Call, tmp_path: Path) -> None:
     """A 401 to any call is an AuthenticationError, raised bare after one request."""
@@ -77,6 +78,7 @@ async def test_refused_credentials_are_tried_once(call: Call, tmp_path: Path) ->
     assert [e.status for e in sandbox.record] == [401]
 
 
+@pytest.mark.alternating
 @every_call
 async def test_retry_after_on_a_401_is_no_invitation(call: Call, tmp_path: Path) -> None:
     """A request that got a 401 with a Retry-After isn't sent again."""
@@ -89,6 +91,7 @@ async def test_retry_after_on_a_401_is_no_invitation(call: Call, tmp_path: Path)
     assert len(sandbox.record) == 1
 
 
+@pytest.mark.alternating
 @every_call
 async def test_a_403_says_what_the_page_says(call: Call, tmp_path: Path) -> None:
     """A plan without the Export API is a PermissionDeniedError with the page's advice."""
@@ -99,6 +102,7 @@ async def test_a_403_says_what_the_page_says(call: Call, tmp_path: Path) -> None
     assert [e.status for e in sandbox.record] == [403]
 
 
+@pytest.mark.alternating
 async def test_a_refused_run_ends_its_iteration_bare() -> None:
     """The iteration yields the segment that met the 401, and then ends with the error itself."""
     sandbox = Sandbox(segments=5)
@@ -115,6 +119,7 @@ async def test_a_refused_run_ends_its_iteration_bare() -> None:
     assert [o.submitted for o in outcomes] == ["no"]
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("segments", [5, 64, 200])
 async def test_a_refused_run_sends_nothing_after_the_refusal(segments: int) -> None:
     """After the first 401, no request is sent besides those on the wire: 64 at most."""
@@ -156,6 +161,7 @@ def test_the_environment_has_to_have_both(missing: str, monkeypatch: pytest.Monk
         SegmentsClient.from_env()
 
 
+@pytest.mark.alternating
 async def test_the_environment_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """`from_env` reads credentials and base URL; the vendor accepts such a client."""
     sandbox = Sandbox(api_origin="https://vendor.example")
@@ -217,6 +223,7 @@ class _Recorded(httpx.AsyncBaseTransport):
         return await self.inner.handle_async_request(request)
 
 
+@pytest.mark.alternating
 async def test_credentials_stay_at_the_vendor(tmp_path: Path) -> None:
     """Every request to the API has credentials, and none to the file host has."""
     sandbox = Sandbox(segments=8, rows=5)
@@ -234,6 +241,7 @@ async def test_credentials_stay_at_the_vendor(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_of_the_api_is_not_followed(status: int) -> None:
     """A redirect isn't followed, even by a caller's client that follows redirects."""
@@ -250,6 +258,7 @@ async def test_a_redirect_of_the_api_is_not_followed(status: int) -> None:
     assert [host for host, _ in seen.seen] == [API_ORIGIN.removeprefix("https://")]
 
 
+@pytest.mark.alternating
 async def test_a_callers_own_authorization_stays_off_the_file_host(tmp_path: Path) -> None:
     """A file client with credentials and cookies of its own sends neither to storage."""
     sandbox = Sandbox(rows=5)
@@ -294,6 +303,7 @@ def _troubled(sandbox: Sandbox) -> Sandbox:
     return sandbox
 
 
+@pytest.mark.alternating
 async def test_no_log_line_has_a_secret(log: io.StringIO, tmp_path: Path) -> None:
     """At DEBUG level a troubled bulk run logs neither credentials nor signed links."""
     sandbox = _troubled(Sandbox(segments=10, rows=5))
@@ -367,6 +377,7 @@ def test_the_line_of_a_request_is_made_anew(log: io.StringIO, name: str) -> None
 LINK = "https://files.example/dl/5ec4e7/a.csv;p=5ec4e7?n='x'&token=5ec4e7#5ec4e7"
 
 
+@pytest.mark.alternating
 async def test_no_part_of_a_link_is_logged(log: io.StringIO, tmp_path: Path) -> None:
     """No path, parameter, query or fragment of a link is logged, of a redirect neither."""
 
@@ -401,6 +412,7 @@ REPEATED = {
 }
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("body", REPEATED.values(), ids=list(REPEATED))
 async def test_a_page_that_repeats_the_token(body: bytes, log: io.StringIO) -> None:
     """A token in an answer is redacted, however quoted, in bodies and headers."""
@@ -433,6 +445,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_no_error_shows_credentials(fault: Fault) -> None:
     """Errors have no credentials in text, facts, causes or pickles, though the answer has."""
@@ -461,6 +474,7 @@ FILE_FAULTS = {
 }
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("fault", FILE_FAULTS.values(), ids=FILE_FAULTS)
 async def test_no_error_shows_a_signed_link(
     fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -477,6 +491,7 @@ async def test_no_error_shows_a_signed_link(
     assert names_in(tmp_path) == []
 
 
+@pytest.mark.alternating
 async def test_no_part_holds_a_signed_link(tmp_path: Path) -> None:
     """The part and sidecar of a download have no link."""
     sandbox = Sandbox(rows=50)
@@ -490,6 +505,7 @@ async def test_no_part_holds_a_signed_link(tmp_path: Path) -> None:
     assert [secret for secret in [*SECRETS, "amazonaws"] if secret in left] == []
 
 
+@pytest.mark.alternating
 async def test_a_run_shows_no_secret(tmp_path: Path) -> None:
     """Reprs of outcomes and reports, the manifest, and BulkExportError have none."""
     sandbox = Sandbox(segments=6, rows=5, failed=0.3)

@@ -204,8 +204,8 @@ async def test_one_that_never_comes_back(tmp_path: Path, database: Server) -> No
 
 async def test_what_is_called_resumable_is(tmp_path: Path, database: Server) -> None:
     """An export that a later session can't know isn't called resumable; none is made twice."""
-    sandbox = sandbox_of(100, latency=1.0)
-    sandbox.inject(Fault.cut(0), origin="files", times=150)
+    sandbox = sandbox_of(60, latency=1.0)
+    sandbox.inject(Fault.cut(0), origin="files", times=90)
     database.away = (3.0, 1e9)
     made = await session(sandbox, tmp_path, database)
     database.away = (0.0, 0.0)

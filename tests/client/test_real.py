@@ -152,7 +152,8 @@ async def test_a_vendor_that_isnt_there_was_sent_nothing(tmp_path: Path) -> None
             await client.export(PAGE_SEGMENT_ID, tmp_path / "a.csv", timeout=0.3)
 
 
-async def test_a_thousand_callers_wait_on_one_client() -> None:
+@pytest.mark.counted(200, 1_000, "callers")
+async def test_a_thousand_callers_wait_on_one_client(count: int) -> None:
     """All callers get an answer, and never more than 64 requests are on the wire."""
     with SandboxServer(Sandbox()) as server:
         async with SegmentsClient(
@@ -160,9 +161,9 @@ async def test_a_thousand_callers_wait_on_one_client() -> None:
         ) as client:
             with anyio.fail_after(PATIENCE):
                 async with anyio.create_task_group() as tasks:
-                    for _ in range(1000):
+                    for _ in range(count):
                         tasks.start_soon(client.get_export, PAGE_EXPORT_ID)
-    assert len(server.sandbox.record.polls()) == 1000
+    assert len(server.sandbox.record.polls()) == count
     assert server.sandbox.record.most_at_once() <= 64
 
 

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 
 from client.vendor import STEADY, all_whole, connected
 from segments_async import Pacer, SubmitUnknownError
 from segments_async.sandbox import Fault, Sandbox
+
+pytestmark = pytest.mark.alternating
 
 POST: dict[str, Any] = {"method": "POST", "path": "export/"}
 

@@ -32,6 +32,7 @@ UNKNOWN = {
 every_unknown = pytest.mark.parametrize("fault", UNKNOWN.values(), ids=UNKNOWN)
 
 
+@pytest.mark.alternating
 @every_unknown
 async def test_a_lost_answer_is_unknown_and_never_repeated(fault: Fault) -> None:
     """A POST that may have arrived ends as SubmitUnknownError, after one POST."""
@@ -45,6 +46,7 @@ async def test_a_lost_answer_is_unknown_and_never_repeated(fault: Fault) -> None
     assert len(sandbox.record.submits()) == 1
 
 
+@pytest.mark.alternating
 @every_unknown
 async def test_a_lost_answer_is_unknown_in_a_run_and_in_export(
     fault: Fault, tmp_path: Path
@@ -62,6 +64,7 @@ async def test_a_lost_answer_is_unknown_in_a_run_and_in_export(
     assert [len(sandbox.record.submits(s)) for s in sandbox.segment_ids] == [1, 1]
 
 
+@pytest.mark.alternating
 async def test_unreachable_is_tried_again() -> None:
     """A POST that provably didn't arrive goes again, with pauses, and makes one export."""
     sandbox = Sandbox()
@@ -73,6 +76,7 @@ async def test_unreachable_is_tried_again() -> None:
     assert sum(sandbox.record.exports_per_segment().values()) == 1
 
 
+@pytest.mark.alternating
 async def test_unreachable_for_good_is_a_connection_error() -> None:
     """After five tries the error says that nothing was sent."""
     sandbox = Sandbox()
@@ -85,6 +89,7 @@ async def test_unreachable_for_good_is_a_connection_error() -> None:
     assert len(sandbox.record) == 0
 
 
+@pytest.mark.alternating
 async def test_a_run_gives_unreachable_exports_back() -> None:
     """A vendor that can't be reached for ten minutes ends the run: all segments are resumable."""
     sandbox = Sandbox(segments=3)
@@ -96,6 +101,7 @@ async def test_a_run_gives_unreachable_exports_back() -> None:
     assert all(isinstance(o.error, APIConnectionError) for o in report.not_exported)
 
 
+@pytest.mark.alternating
 async def test_a_429_is_only_put_off() -> None:
     """A POST that got a 429 goes again after the pause, and has one effect."""
     sandbox = Sandbox()
@@ -107,6 +113,7 @@ async def test_a_429_is_only_put_off() -> None:
     assert sandbox.record.duplicates() == {}
 
 
+@pytest.mark.alternating
 async def test_429s_without_end_are_told() -> None:
     """After five 429s a single call raises RateLimitedError, with the vendor's scope."""
     sandbox = Sandbox()
@@ -119,6 +126,7 @@ async def test_429s_without_end_are_told() -> None:
     assert len(sandbox.record.submits()) == 5
 
 
+@pytest.mark.alternating
 async def test_a_500_ends_the_call_after_one_post() -> None:
     """A 500 to a POST is a ServerError at once, since each 500 raises a ticket at the vendor."""
     sandbox = Sandbox()
@@ -131,6 +139,7 @@ async def test_a_500_ends_the_call_after_one_post() -> None:
     assert len(sandbox.record.submits()) == 1
 
 
+@pytest.mark.alternating
 async def test_after_a_500_the_vendor_is_left_alone() -> None:
     """The client sends nothing for 60 s after a 500, and then one probe before the rest."""
     sandbox = Sandbox(latency=0.2)
@@ -149,6 +158,7 @@ async def test_after_a_500_the_vendor_is_left_alone() -> None:
     assert min(e.at for e in rest) >= probe.ended_at
 
 
+@pytest.mark.alternating
 async def test_request_export_never_joins() -> None:
     """`request_export` always POSTs, though an export of the segment is running."""
     sandbox = Sandbox()
@@ -267,6 +277,7 @@ async def test_what_the_grace_brings_is_told(
     assert len(sandbox.record.submits()) == 1
 
 
+@pytest.mark.alternating
 async def test_a_hundred_posts_under_faults_make_no_duplicate() -> None:
     """With lost, refused and unreachable POSTs, no segment gets a second export."""
     sandbox = Sandbox(

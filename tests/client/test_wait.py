@@ -45,6 +45,7 @@ SETBACKS = {
 }
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("fault", SETBACKS.values(), ids=SETBACKS)
 async def test_a_setback_is_asked_about_again(fault: Fault) -> None:
     """After failed polls of any kind, the wait ends with the export."""
@@ -59,6 +60,7 @@ async def test_a_setback_is_asked_about_again(fault: Fault) -> None:
     assert len(sandbox.record.submits()) == 1
 
 
+@pytest.mark.alternating
 async def test_a_setback_waits_before_it_asks_again() -> None:
     """After a failed poll, the next one is as far away as after others."""
     sandbox = Sandbox(durations=STEADY)
@@ -68,6 +70,7 @@ async def test_a_setback_waits_before_it_asks_again() -> None:
     assert min(gaps(sandbox.record.polls())) >= 0.5
 
 
+@pytest.mark.alternating
 async def test_a_500_to_a_poll_pauses_the_whole_client() -> None:
     """After a 500 nothing is sent for 60 s, then one probe alone, and the wait goes on."""
     sandbox = Sandbox(segments=3, latency=0.2, durations=STEADY)
@@ -87,6 +90,7 @@ async def test_a_500_to_a_poll_pauses_the_whole_client() -> None:
     assert all(e.at >= probe_ended for e in later[1:])
 
 
+@pytest.mark.alternating
 async def test_500s_in_a_row_double_the_pause() -> None:
     """After the second probe with a 500 the pause is two minutes, after the third four."""
     sandbox = Sandbox(durations=STEADY)
@@ -98,6 +102,7 @@ async def test_500s_in_a_row_double_the_pause() -> None:
     assert pauses == pytest.approx([60, 120, 240, 480], abs=1.0)
 
 
+@pytest.mark.alternating
 async def test_an_unknown_status_is_not_finished(caplog: pytest.LogCaptureFixture) -> None:
     """A new status ("QUEUED") counts as at work, with one warning per client."""
     sandbox = Sandbox(segments=2, durations=STEADY)
@@ -112,6 +117,7 @@ async def test_an_unknown_status_is_not_finished(caplog: pytest.LogCaptureFixtur
     ]
 
 
+@pytest.mark.alternating
 async def test_an_unknown_status_stays_a_string() -> None:
     """Callers get the vendor's own word."""
     sandbox = Sandbox()
@@ -121,6 +127,7 @@ async def test_an_unknown_status_stays_a_string() -> None:
         assert (await client.get_export(export)).status == "QUEUED"
 
 
+@pytest.mark.alternating
 async def test_a_404_for_good_is_not_found() -> None:
     """An export that stays unknown to the vendor ends the wait after a grace of ten seconds."""
     sandbox = Sandbox()
@@ -131,6 +138,7 @@ async def test_a_404_for_good_is_not_found() -> None:
     assert len(sandbox.record.polls("no-such-export")) > 1
 
 
+@pytest.mark.alternating
 async def test_failed_is_an_error() -> None:
     """FAILED ends the wait with the export as the vendor last described it."""
     sandbox = Sandbox(failed=1.0, durations=STEADY)
@@ -143,6 +151,7 @@ async def test_failed_is_an_error() -> None:
     assert caught.value.export.status == ExportStatus.FAILED
 
 
+@pytest.mark.alternating
 async def test_complete_without_a_link_is_asked_again() -> None:
     """COMPLETE with a null `filename` is polled again for a grace."""
     sandbox = Sandbox(durations=STEADY)
@@ -155,6 +164,7 @@ async def test_complete_without_a_link_is_asked_again() -> None:
     assert len(sandbox.record.polls()) == 6
 
 
+@pytest.mark.alternating
 async def test_complete_without_a_link_for_good_is_a_decode_error() -> None:
     """After a minute, COMPLETE without a link is a DecodeError."""
     sandbox = Sandbox(durations=STEADY)
@@ -167,6 +177,7 @@ async def test_complete_without_a_link_for_good_is_a_decode_error() -> None:
     assert caught.value.where == "$.filename"
 
 
+@pytest.mark.alternating
 async def test_running_out_of_time_is_not_failure() -> None:
     """The ExportTimeoutError has the export, and a new wait for it works."""
     sandbox = Sandbox(durations=Durations(median=300.0, sigma=0, longest=300.0))
@@ -183,6 +194,7 @@ async def test_running_out_of_time_is_not_failure() -> None:
     assert len(sandbox.record.submits()) == 1
 
 
+@pytest.mark.alternating
 async def test_another_process_can_go_on_waiting() -> None:
     """An id is enough to wait, in a client that never saw the export."""
     sandbox = Sandbox(durations=STEADY)
@@ -193,6 +205,7 @@ async def test_another_process_can_go_on_waiting() -> None:
     assert export.filename is not None
 
 
+@pytest.mark.alternating
 async def test_a_finished_export_is_not_asked_about() -> None:
     """An export with a link is returned as it is."""
     sandbox = Sandbox(durations=STEADY)
@@ -203,6 +216,7 @@ async def test_a_finished_export_is_not_asked_about() -> None:
     assert len(sandbox.record) == before
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("callers", [1, 20])
 async def test_polls_of_one_export_keep_their_distance(callers: int) -> None:
     """With any number of callers and any pacer, polls are half a second apart."""
@@ -230,6 +244,7 @@ async def test_callers_that_come_and_go_keep_the_distance() -> None:
     assert min(gaps(polls)) >= 0.5
 
 
+@pytest.mark.alternating
 async def test_polls_of_a_long_export_become_rarer() -> None:
     """An export of an hour takes a few hundred polls, and its end is noticed within 2 %."""
     sandbox = Sandbox(durations=Durations(median=3600.0, sigma=0, longest=3600.0))
@@ -239,6 +254,7 @@ async def test_polls_of_a_long_export_become_rarer() -> None:
     assert len(sandbox.record.polls()) < 400
 
 
+@pytest.mark.alternating
 async def test_get_export_asks_once_more_where_that_helps() -> None:
     """After a lost answer, a 502 and a 429, a single status request goes again."""
     sandbox = Sandbox()
@@ -250,6 +266,7 @@ async def test_get_export_asks_once_more_where_that_helps() -> None:
     assert len(sandbox.record.polls()) == 4
 
 
+@pytest.mark.alternating
 async def test_a_broken_vendor_is_not_asked_for_ever() -> None:
     """A list that is answered with 502s ends after five tries, with pauses between them."""
     sandbox = Sandbox()

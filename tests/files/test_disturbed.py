@@ -67,6 +67,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "BATCH", 20_000)
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("disturb", DISTURBANCES.values(), ids=DISTURBANCES)
 async def test_the_file_is_the_one_that_was_told(
     disturb: Callable[[Path], None], tmp_path: Path, small_batches: None
@@ -152,6 +153,7 @@ def test_another_export_of_a_machine_without_locks(
     assert not sidecar_of(target).exists()
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize(
     "number",
     [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EACCES, errno.EPERM, errno.ENOTTY],
@@ -168,6 +170,7 @@ async def test_a_mount_without_locks(
     await exports_all(tmp_path)
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOTTY, errno.EINVAL])
 async def test_a_mount_that_can_sync_nothing(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +184,7 @@ async def test_a_mount_that_can_sync_nothing(
     await exports_all(tmp_path)
 
 
+@pytest.mark.alternating
 async def test_a_disk_that_fails_at_a_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error of the disk at a sync is an outcome, and no file is in place."""
 
@@ -195,6 +199,7 @@ async def test_a_disk_that_fails_at_a_sync(tmp_path: Path, monkeypatch: pytest.M
     assert [one async for one in anyio.Path(tmp_path).glob("*.csv")] == []
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize(
     "number", [errno.EINVAL, errno.ENOTSUP, errno.ENOTTY, errno.ENOENT, errno.EACCES, errno.EPERM]
 )
@@ -309,6 +314,7 @@ async def exports_all(to: Path) -> None:
     assert len(sandbox.record.files()) == 3
 
 
+@pytest.mark.alternating
 async def test_a_lock_of_somebody_else(tmp_path: Path) -> None:
     """A part that stays locked without a change is waited for, and then begun anew."""
     sandbox = Sandbox(rows=5, durations=STEADY)
@@ -320,6 +326,7 @@ async def test_a_lock_of_somebody_else(tmp_path: Path) -> None:
     assert hashlib.sha256(target.read_bytes()).hexdigest() == file.sha256
 
 
+@pytest.mark.alternating
 async def test_two_runs_share_their_files(tmp_path: Path) -> None:
     """Two runs at once of one client into one directory: both have all files."""
     sandbox = Sandbox(segments=6, rows=500, durations=STEADY, file_host=FileHost(rate=20_000))
@@ -337,6 +344,7 @@ async def test_two_runs_share_their_files(tmp_path: Path) -> None:
     assert sandbox.record.duplicates() == {}
 
 
+@pytest.mark.alternating
 async def test_two_clients_want_one_file(tmp_path: Path, small_batches: None) -> None:
     """The second download waits, and both report the file that is on the disk."""
     sandbox = Sandbox(rows=1000, durations=STEADY, file_host=FileHost(rate=50_000))
@@ -365,6 +373,7 @@ REFUSALS = [
 ]
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize(("status", "code"), REFUSALS)
 async def test_a_refusal_that_may_pass_costs_nothing(
     status: int, code: str, tmp_path: Path, small_batches: None

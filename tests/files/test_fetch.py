@@ -199,6 +199,7 @@ async def test_cut_anywhere_and_gone_on(tmp_path: Path, step: int) -> None:
     assert names_in(tmp_path) == ["a.csv"]
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("seed", range(5))
 async def test_broken_twenty_times_at_random(
     seed: int, tmp_path: Path, small_batches: None
@@ -228,6 +229,7 @@ HOSTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("host", HOSTS.values(), ids=HOSTS)
 async def test_without_ranges_or_a_version_it_starts_over(
     host: dict[str, Any], tmp_path: Path, small_batches: None
@@ -250,6 +252,7 @@ VERSIONS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("changes", [False, True], ids=["the same", "changed"])
 @pytest.mark.parametrize(("host", "condition"), VERSIONS.values(), ids=VERSIONS)
 async def test_a_changed_file_starts_over(
@@ -285,6 +288,7 @@ INEXACT = {
 }
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("told", [True, False], ids=["with Content-Range", "without"])
 async def test_a_range_with_the_status_of_a_whole_file(
     told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -307,6 +311,7 @@ async def test_a_range_with_the_status_of_a_whole_file(
     assert sent(sandbox) == file.size or not told
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("fault", INEXACT.values(), ids=INEXACT)
 async def test_an_inexact_answer_starts_over(fault: Fault, tmp_path: Path) -> None:
     """No byte of a wrong range is used."""
@@ -319,6 +324,7 @@ async def test_an_inexact_answer_starts_over(fault: Fault, tmp_path: Path) -> No
     assert asked(sandbox, "range") == [None, "bytes=150000-", None]
 
 
+@pytest.mark.alternating
 async def test_a_file_that_changes_all_the_time_is_given_up(tmp_path: Path) -> None:
     """A file that changes with each request ends the download."""
     sandbox = sandbox_of(3000)
@@ -334,6 +340,7 @@ async def test_a_file_that_changes_all_the_time_is_given_up(tmp_path: Path) -> N
 # --------------------------------------------------------------------- what came isn't what it was
 
 
+@pytest.mark.alternating
 async def test_bytes_that_storage_doesnt_have_are_noticed(tmp_path: Path) -> None:
     """A flipped bit is found by the MD5: the file is fetched again, and in the end "checksum"."""
     sandbox = sandbox_of(3000)
@@ -349,6 +356,7 @@ async def test_bytes_that_storage_doesnt_have_are_noticed(tmp_path: Path) -> Non
     assert names_in(tmp_path) == ["a.csv"]
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("host", [{}, {"etag": "parts"}, {"etag": None}])
 async def test_gzip_is_decoded(host: dict[str, Any], tmp_path: Path, small_batches: None) -> None:
     """Size and hash are those of the decoded file; its rows can be read without a file, too."""
@@ -365,6 +373,7 @@ async def test_gzip_is_decoded(host: dict[str, Any], tmp_path: Path, small_batch
     assert len(rows) == 3000
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize(
     "change",
     [lambda b: b[:-1], lambda b: b + b"\x00", lambda b: b + b],
@@ -392,6 +401,7 @@ async def test_gzip_ends_with_its_trailer(
     assert names_in(tmp_path) == []
 
 
+@pytest.mark.alternating
 async def test_a_gzip_with_another_md5_is_noticed(tmp_path: Path, one_attempt: None) -> None:
     """S3's ETag is the MD5 of the encoded bytes."""
     sandbox = sandbox_of(300, gzip=True)
@@ -406,6 +416,7 @@ async def test_a_gzip_with_another_md5_is_noticed(tmp_path: Path, one_attempt: N
 # --------------------------------------------------------------------- patience
 
 
+@pytest.mark.alternating
 async def test_a_server_says_how_long_to_wait(tmp_path: Path) -> None:
     """The Retry-After of a 503 SlowDown is obeyed, up to a minute."""
     sandbox = sandbox_of(5)
@@ -418,6 +429,7 @@ async def test_a_server_says_how_long_to_wait(tmp_path: Path) -> None:
     assert (round(at[1] - at[0]), round(at[2] - at[1])) == (20, 60)
 
 
+@pytest.mark.alternating
 async def test_a_server_that_trickles_is_left(tmp_path: Path) -> None:
     """Fewer than 64 KiB in 60 s end the attempt, although no single read takes long."""
     sandbox = sandbox_of(3000, ranges=False)
@@ -453,6 +465,7 @@ class _Trickle(httpx.AsyncByteStream):
         await self._inner.aclose()
 
 
+@pytest.mark.alternating
 async def test_a_file_has_a_deadline(tmp_path: Path) -> None:
     """After 12 hours a download ends although it was fast enough; the part stays."""
     sandbox = sandbox_of(800_000, rate=2000.0)
@@ -465,6 +478,7 @@ async def test_a_file_has_a_deadline(tmp_path: Path) -> None:
 # --------------------------------------------------------------------- the next download
 
 
+@pytest.mark.alternating
 async def test_the_next_download_goes_on(tmp_path: Path, small_batches: None) -> None:
     """After five attempts without progress the part stays; later only the rest is sent."""
     sandbox = sandbox_of(3000)
@@ -485,6 +499,7 @@ async def test_the_next_download_goes_on(tmp_path: Path, small_batches: None) ->
     assert (told[0] >= 150_000, told[-1]) == (True, file.size)
 
 
+@pytest.mark.alternating
 async def test_the_part_of_another_export_is_of_no_use(tmp_path: Path) -> None:
     """A second export of the segment to the same place starts over."""
     sandbox = sandbox_of(3000)
@@ -500,6 +515,7 @@ async def test_the_part_of_another_export_is_of_no_use(tmp_path: Path) -> None:
     assert names_in(tmp_path) == ["a.csv"]
 
 
+@pytest.mark.alternating
 async def test_a_new_link_goes_on_where_the_expired_one_broke(tmp_path: Path) -> None:
     """A link that expires during the download is renewed; no byte is fetched twice."""
     sandbox = Sandbox(rows=3000, durations=STEADY, link_lifetime=60)
@@ -515,6 +531,7 @@ async def test_a_new_link_goes_on_where_the_expired_one_broke(tmp_path: Path) ->
     assert len(sandbox.record.polls()) == polls + 1
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("status", [404, 410])
 async def test_of_a_file_that_is_gone_no_part_is_kept(status: int, tmp_path: Path) -> None:
     """A part whose file is gone at the storage is removed."""
@@ -621,6 +638,7 @@ async def test_a_large_file_comes_over_several_connections(
     assert names_in(tmp_path) == ["a.csv", "b.csv"]
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("why", ["fast", "small", "no ranges", "by date only"])
 async def test_one_connection_where_more_are_of_no_use(
     why: str, tmp_path: Path, small_chunks: None
@@ -637,6 +655,7 @@ async def test_one_connection_where_more_are_of_no_use(
     assert len(sandbox.record.files()) == 1
 
 
+@pytest.mark.alternating
 async def test_a_waiting_download_gets_its_slot_after_a_chunk(
     tmp_path: Path, small_chunks: None
 ) -> None:
@@ -657,6 +676,7 @@ async def test_a_waiting_download_gets_its_slot_after_a_chunk(
     assert is_whole(sandbox, tmp_path / "a.csv", PAGE_SEGMENT_ID)
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", ["cut", "503", "412", "200"])
 async def test_breaks_of_several_connections(
@@ -681,6 +701,7 @@ async def test_breaks_of_several_connections(
     assert _most_at_once(sandbox) <= 4
 
 
+@pytest.mark.alternating
 async def test_servers_that_disagree_about_the_version(
     tmp_path: Path, small_chunks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -731,6 +752,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.alternating
 @pytest.mark.needs("root")
 async def test_a_small_disk(small_disk: Path, small_batches: None) -> None:
     """A file that doesn't fit is "disk_full", and its part is removed; other files are whole."""
@@ -745,6 +767,7 @@ async def test_a_small_disk(small_disk: Path, small_batches: None) -> None:
     assert is_whole(small, file.path, PAGE_SEGMENT_ID)
 
 
+@pytest.mark.alternating
 async def test_a_disk_that_fails_on_the_way(
     tmp_path: Path, small_batches: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -770,6 +793,7 @@ async def test_a_disk_that_fails_on_the_way(
     assert 200_000 <= synced[0] < synced[1] < synced[2]
 
 
+@pytest.mark.alternating
 async def test_a_directory_that_vanishes(tmp_path: Path, small_batches: None) -> None:
     """A directory that vanishes during the download is a DownloadError of this export."""
     to = tmp_path / "out"

@@ -77,6 +77,7 @@ def place(
     return made
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize("addresses", [["169.254.169.254"], ["52.1.1.1", "::1"], ["::ffff:7f00:1"]])
 async def test_a_host_that_resolves_to_no_place_for_files(
     addresses: list[str], monkeypatch: pytest.MonkeyPatch
@@ -88,6 +89,7 @@ async def test_a_host_that_resolves_to_no_place_for_files(
     assert world.asked == []
 
 
+@pytest.mark.alternating
 async def test_each_hop_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A redirect's host is resolved and checked like a link's."""
 
@@ -102,6 +104,7 @@ async def test_each_hop_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert world.asked == [BUCKET]
 
 
+@pytest.mark.alternating
 async def test_a_private_address_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Private addresses are admitted, for S3 PrivateLink."""
     world = place(monkeypatch, {"b.s3.amazonaws.com": ["10.1.2.3", "fd12::1"]})
@@ -115,6 +118,7 @@ class Proxied(CallersClient):
         return (host, port) != ("b.s3.amazonaws.com", 443)
 
 
+@pytest.mark.alternating
 async def test_a_name_that_does_not_resolve_is_asked_through_a_proxy_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -128,6 +132,7 @@ async def test_a_name_that_does_not_resolve_is_asked_through_a_proxy_only(
     assert (world.looked_up[0], world.asked) == ("b.s3.amazonaws.com", [BUCKET])
 
 
+@pytest.mark.alternating
 async def test_a_resolver_that_hangs_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """The resolver has as long as a connection; after that nothing is sent."""
     world = place(monkeypatch, {})
@@ -177,6 +182,7 @@ async def test_the_address_that_was_reached_is_judged(
             assert connection.recv(1) == b""  # not even the first byte of TLS
 
 
+@pytest.mark.alternating
 async def test_names_of_a_callers_transport_are_not_looked_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -186,6 +192,7 @@ async def test_names_of_a_callers_transport_are_not_looked_up(
     assert world.looked_up == []
 
 
+@pytest.mark.alternating
 async def test_a_refused_host_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server's text makes no DNS query beyond the hosts that the user listed."""
     world = place(monkeypatch, {})
@@ -194,6 +201,7 @@ async def test_a_refused_host_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) 
     assert world.looked_up == []
 
 
+@pytest.mark.alternating
 async def test_a_host_that_httpx_cannot_read() -> None:
     """Invalid punycode with NO_PROXY set is not an error of the idna package."""
 

@@ -18,7 +18,7 @@ from segments_async._journal.coordinated_log import CoordinatedRun
 from segments_async._journal.records import RunSpec
 from segments_async._journal.sql import SqlJournal
 
-pytestmark = pytest.mark.needs("PostgreSQL")
+pytestmark = [pytest.mark.needs("PostgreSQL"), pytest.mark.alternating]
 
 SPEC = RunSpec(segments=["a", "b"], options={})
 

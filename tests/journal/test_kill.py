@@ -6,17 +6,16 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import pytest
+from prefork import serving
 
-import segments_async
 from journal.lives import ACCOUNT, DESTINATION
 from segments_async._journal.backends import backend
 from segments_async._journal.database import Database
@@ -30,14 +29,13 @@ LONGEST = 0.05  # seconds
 #: Seconds within which a writer has written them, or hangs.
 PATIENCE = 120.0
 
-TESTS = Path(__file__).resolve().parent.parent
-
 
 class Nursery:
     """The process that forks writers."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, orders: TextIO, answers: TextIO) -> None:
+        self._orders = orders
+        self._answers = answers
 
     def kill_one(
         self,
@@ -49,32 +47,21 @@ class Nursery:
         to: str = DESTINATION,
     ) -> None:
         """Let a writer live until record() returned for so many events, and some seconds more."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(
-            json.dumps([where, to, str(record), generation]), file=self._process.stdin, flush=True
-        )
-        pid = int(self._process.stdout.readline())
+        print(json.dumps([where, to, str(record), generation]), file=self._orders, flush=True)
+        pid = int(self._answers.readline())
         until = time.monotonic() + PATIENCE
         while len(told(record, "returned")) < events:
             assert time.monotonic() < until, "it doesn't write"
             time.sleep(0.001)
         time.sleep(after)  # chance decides where it dies, and nothing is claimed of when
         os.kill(pid, signal.SIGKILL)
-        assert self._process.stdout.readline() == "gone\n"
+        assert self._answers.readline() == "gone\n"
 
 
 @contextmanager
 def a_nursery() -> Iterator[Nursery]:
-    package = Path(segments_async.__file__).parent.parent
-    environment = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{TESTS}"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "journal.writer"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=TESTS,
-    ) as process:  # fmt: skip
-        yield Nursery(process)
-        assert process.stdin is not None
-        process.stdin.close()
+    with serving("journal.writer") as (orders, answers):
+        yield Nursery(orders, answers)
 
 
 @pytest.fixture

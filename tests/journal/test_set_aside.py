@@ -18,6 +18,8 @@ from journal.test_sql import logged
 from segments_async._journal.high_water import DIRECTORY
 from segments_async._sansio.jobs.lifecycle import Event, State
 
+pytestmark = pytest.mark.alternating
+
 
 @pytest.fixture
 def to(tmp_path: Path) -> str:

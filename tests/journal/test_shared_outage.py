@@ -30,6 +30,8 @@ from segments_async.sandbox import (
     TokenBucket,
 )
 
+pytestmark = pytest.mark.alternating
+
 POST: dict[str, Any] = {"method": "POST", "path": "export/"}
 MAINTENANCE = Fault.status(503, body="maintenance")
 

@@ -137,6 +137,7 @@ async def opened(where: str) -> Journal:
 # One run, several processes.
 
 
+@pytest.mark.alternating
 async def test_two_processes_join_one_run(where: str, tmp_path: Path) -> None:
     """Each outcome is yielded once, by the process that did the work; each report has all."""
     sandbox = sandbox_of()
@@ -162,6 +163,7 @@ async def test_two_processes_join_one_run(where: str, tmp_path: Path) -> None:
     assert not status.live
 
 
+@pytest.mark.alternating
 async def test_files_have_the_names_that_one_process_gives(tmp_path: Path) -> None:
     """A shared run's files are named as an ordinary run's, and the manifest has each once."""
     sandbox = sandbox_of(30)
@@ -176,6 +178,7 @@ async def test_files_have_the_names_that_one_process_gives(tmp_path: Path) -> No
     assert all('"run": "nightly"' in line for line in lines)
 
 
+@pytest.mark.alternating
 async def test_a_run_without_files(tmp_path: Path) -> None:
     """With `to=None` each process yields the links of the exports that it asked for."""
     where = str(tmp_path / "runs.db")
@@ -186,6 +189,7 @@ async def test_a_run_without_files(tmp_path: Path) -> None:
     assert all(len(report.exported) == 40 for report in reports)
 
 
+@pytest.mark.alternating
 async def test_a_process_that_joins_later_takes_its_share(tmp_path: Path) -> None:
     """A process that joins in the middle of the run works at what no other has claimed."""
     sandbox = sandbox_of(200, limit=TokenBucket(8, 4))
@@ -207,6 +211,7 @@ async def test_a_process_that_joins_later_takes_its_share(tmp_path: Path) -> Non
     assert posted_once(sandbox)
 
 
+@pytest.mark.alternating
 async def test_a_process_that_joins_after_the_end(tmp_path: Path) -> None:
     """Opened again after its end, the run yields nothing and sends nothing; its report has all."""
     where = str(tmp_path / "runs.db")
@@ -222,6 +227,7 @@ async def test_a_process_that_joins_after_the_end(tmp_path: Path) -> None:
         await anext(aiter(late.run))
 
 
+@pytest.mark.alternating
 async def test_lists_that_differ(tmp_path: Path) -> None:
     """The run exports every segment that any process gave, each to a file of its own."""
     where = str(tmp_path / "runs.db")
@@ -248,6 +254,7 @@ async def test_lists_that_differ(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("*.csv"))) == 90
 
 
+@pytest.mark.alternating
 async def test_segments_of_a_process_that_is_gone(tmp_path: Path) -> None:
     """Segments that a process brought, and did not come to claim, are exported by the others."""
     where = str(tmp_path / "runs.db")
@@ -260,6 +267,7 @@ async def test_segments_of_a_process_that_is_gone(tmp_path: Path) -> None:
     assert posted_once(sandbox)
 
 
+@pytest.mark.alternating
 async def test_two_names_that_are_alike_in_two_parts(tmp_path: Path) -> None:
     """The second of two segments with one file name gets another name."""
     journal = await SqlJournal.open(tmp_path / "j.db", account=account_of(API_ORIGIN, PAGE_API_KEY))
@@ -278,6 +286,7 @@ async def test_two_names_that_are_alike_in_two_parts(tmp_path: Path) -> None:
     assert names == ["Köln-12345678.csv", "KÖLN-12345678-b.csv"]
 
 
+@pytest.mark.alternating
 async def test_claims_of_others_are_looked_up_before_the_others_are_excluded(
     tmp_path: Path,
 ) -> None:
@@ -306,6 +315,7 @@ async def test_claims_of_others_are_looked_up_before_the_others_are_excluded(
 # What is refused.
 
 
+@pytest.mark.alternating
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -324,6 +334,7 @@ async def test_a_run_that_others_could_not_find(
             client.open_bulk_export(["a"], tmp_path, **{**arguments, **options})
 
 
+@pytest.mark.alternating
 async def test_runs_of_the_other_kind(tmp_path: Path) -> None:
     """A shared run isn't opened by one process alone, nor an ordinary one shared."""
     where = str(tmp_path / "runs.db")
@@ -353,6 +364,7 @@ async def test_runs_of_the_other_kind(tmp_path: Path) -> None:
     assert len(sandbox.record) == before
 
 
+@pytest.mark.alternating
 async def test_an_older_copy_of_the_journal(tmp_path: Path) -> None:
     """A journal that lacks a part of which the directory has a mark is refused."""
     sandbox = sandbox_of(100, limit=TokenBucket(4, 4))
@@ -372,6 +384,7 @@ async def test_an_older_copy_of_the_journal(tmp_path: Path) -> None:
     assert len(sandbox.record) == before
 
 
+@pytest.mark.alternating
 async def test_an_older_copy_during_the_run(tmp_path: Path) -> None:
     """The same of an unfinished run, whose parts have marks of their own."""
     sandbox = sandbox_of(100, limit=TokenBucket(4, 4))
@@ -423,6 +436,7 @@ async def test_a_process_that_leaves(how: str, tmp_path: Path) -> None:
     assert set(ids(missing)) <= set(ids(stayer.outcomes))
 
 
+@pytest.mark.alternating
 async def test_a_refusal_is_tried_again_by_the_next_start(tmp_path: Path) -> None:
     """No process repeats a refused request in this start; the next start does, and ends the run."""
     where = str(tmp_path / "runs.db")
@@ -453,6 +467,7 @@ async def test_a_refusal_is_tried_again_by_the_next_start(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.alternating
 async def test_an_id_that_cannot_be_sent(tmp_path: Path) -> None:
     """The outcome of the vendor's own unusable id is yielded by one process, and the run ends."""
     sandbox = sandbox_of(4)
@@ -466,6 +481,7 @@ async def test_an_id_that_cannot_be_sent(tmp_path: Path) -> None:
     assert status.ended_at is not None
 
 
+@pytest.mark.alternating
 async def test_only_changed_looks_across_runs(tmp_path: Path) -> None:
     """The next shared run exports only what has run since the last one."""
     sandbox = sandbox_of(30)
@@ -482,6 +498,7 @@ async def test_only_changed_looks_across_runs(tmp_path: Path) -> None:
     assert report.progress.unchanged == 30
 
 
+@pytest.mark.alternating
 async def test_prune(tmp_path: Path) -> None:
     """A shared run is pruned with its parts, and not before its last part is old enough."""
     where = str(tmp_path / "runs.db")
@@ -500,6 +517,7 @@ async def test_prune(tmp_path: Path) -> None:
 # The ticket guard.
 
 
+@pytest.mark.alternating
 async def test_a_500_to_one_process_holds_the_others(tmp_path: Path) -> None:
     """After a 500 no process of the run sends anything for a minute, from the next look on."""
     where = str(tmp_path / "runs.db")
@@ -521,6 +539,7 @@ async def test_a_500_to_one_process_holds_the_others(tmp_path: Path) -> None:
     assert sandbox.record.duplicates() == {}
 
 
+@pytest.mark.alternating
 async def test_six_500s_end_the_whole_run(tmp_path: Path) -> None:
     """The processes of a run count their 500s together: six of them end the session of each."""
     sandbox = sandbox_of(60)
@@ -536,6 +555,7 @@ async def test_six_500s_end_the_whole_run(tmp_path: Path) -> None:
 # Locks that lie, and real processes.
 
 
+@pytest.mark.alternating
 async def test_locks_that_lie(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If every process gets every lock, and sees none: still no segment is requested twice."""
     for owner, name, lie in of_locks():
@@ -625,6 +645,7 @@ def _until(true: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.alternating
 async def test_the_log_says_that_a_part_is_taken_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

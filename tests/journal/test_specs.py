@@ -14,6 +14,8 @@ from segments_async._journal.database import Database
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import limit, members, specs
 
+pytestmark = pytest.mark.alternating
+
 SPEC = RunSpec(segments=["a", "b", "c"], options={"only_changed": True, "export_timeout": 7.0})
 
 

@@ -31,6 +31,8 @@ from segments_async._journal.sql import SqlJournal
 from segments_async._sansio.jobs.lifecycle import Event, IllegalTransition, State
 from segments_async._sansio.jobs.payload import Payload, SecretInPayload, UnreadablePayload
 
+pytestmark = pytest.mark.alternating
+
 
 def rows(where: str, query: str) -> list[Any]:
     """The rows that another connection reads."""

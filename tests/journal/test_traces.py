@@ -16,6 +16,8 @@ from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import traces
 from segments_async._sansio.pace.trace import PacePoint, trace_to_json
 
+pytestmark = pytest.mark.alternating
+
 POINTS = [PacePoint(10.0, 11.0, 1.0, 20, 1, 9.5, {"rate_limit": 0.5})]
 LATER = [*POINTS, PacePoint(11.0, 12.0, 1.0, 5, 0, None)]
 

@@ -20,6 +20,8 @@ from segments_async._journal.tables import events, runs, with_checksum
 from segments_async.errors import JournalReason
 from segments_async.sandbox import PAGE_SEGMENT_ID, Sandbox
 
+pytestmark = pytest.mark.alternating
+
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user")
 
 #: Who owns nothing here.

@@ -1,7 +1,7 @@
 """A process that forks writers to be killed, so that each of them starts at once.
 
-A line of JSON on stdin, `[where, destination, record, generation]`, forks a writer. The process
-prints the pid of the writer, and "gone" once the writer has ended. A writer appends a line to the
+An order, `[where, destination, record, generation]` as JSON, forks a writer. The answers are the
+pid of the writer, and "gone" once the writer has ended. A writer appends a line to the
 file `record` before it calls record(), and another line after record() has returned: text that the
 kernel has received survives the death of the process.
 """
@@ -12,9 +12,9 @@ import json
 import os
 import sys
 from functools import partial
+from typing import TextIO
 
 import anyio
-from forks import import_all
 
 from journal.lives import GOES_WELL, export_of, opened, payload_for, run_of
 from segments_async._journal.run_log import RunLog
@@ -48,10 +48,9 @@ async def write(where: str, destination: str, record: str, generation: int) -> N
             tasks.start_soon(lives, log, task)
 
 
-def main() -> None:
+def serve(orders: TextIO, answers: TextIO) -> None:
     """Fork a writer for each line."""
-    import_all()
-    for line in sys.stdin:
+    for line in orders:
         arguments = json.loads(line)
         pid = os.fork()
         if pid == 0:
@@ -60,15 +59,6 @@ def main() -> None:
             except BaseException as exc:  # noqa: BLE001 - told to the test
                 sys.stderr.write(f"writer: {exc!r}\n")
             os._exit(1)
-        tell(str(pid))
+        print(pid, file=answers, flush=True)
         os.waitpid(pid, 0)
-        tell("gone")
-
-
-def tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+        print("gone", file=answers, flush=True)

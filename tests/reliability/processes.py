@@ -8,21 +8,18 @@ import os
 import random
 import signal
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import TextIO
 
 import attrs
+from prefork import serving
 
-import segments_async
 from reliability.judge import Contents, Told, duplicates, half_files, load, unaccounted
 from reliability.victim import DIED, Job
 from segments_async.sandbox import Durations, Fault, FileHost, Sandbox, TokenBucket
 from segments_async.sandbox.server import SandboxServer
-
-TESTS = Path(__file__).resolve().parent.parent
 
 #: Segments of a run that is killed, the number of kills, and the longest life of a session.
 SEGMENTS = 60
@@ -36,40 +33,25 @@ MOST_MOMENTS = 2_000
 class Nursery:
     """The process that forks sessions."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    def __init__(self, orders: TextIO, answers: TextIO) -> None:
+        self._orders = orders
+        self._answers = answers
 
     def start(self, job: Job) -> int:
-        assert self._process.stdin is not None
-        print(json.dumps(attrs.asdict(job)), file=self._process.stdin, flush=True)
-        return int(self._line())
+        print(json.dumps(attrs.asdict(job)), file=self._orders, flush=True)
+        return int(self._answers.readline())
 
     def wait(self) -> int:
         """Wait for the process. Returns its exit status; negative for a signal."""
-        word, status = self._line().split()
+        word, status = self._answers.readline().split()
         assert word == "gone"
         return int(status)
-
-    def _line(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline()
 
 
 @contextlib.contextmanager
 def nursery() -> Generator[Nursery]:
-    package = Path(segments_async.__file__).parent.parent
-    environment = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{TESTS}"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "reliability.victim"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-        cwd=TESTS,
-    ) as process:
-        yield Nursery(process)
-        assert process.stdin is not None
-        process.stdin.close()
+    with serving("reliability.victim") as (orders, answers):
+        yield Nursery(orders, answers)
 
 
 @attrs.define

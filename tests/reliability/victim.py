@@ -1,6 +1,6 @@
 """A process that forks sessions of a run over real sockets. The sessions are killed, or die.
 
-Each line of JSON on stdin, a :class:`Job`, forks a session. The session's pid is printed, and "gone
+Each order, a :class:`Job` as JSON, forks a session. The answers are the session's pid, and "gone
 STATUS" once it has ended. A session that comes to its end writes its outcomes to the job's `told`.
 """
 
@@ -16,11 +16,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import anyio
 import attrs
-from forks import import_all
 from sqlalchemy import Engine, event
 
 from reliability.judge import Told, dump
@@ -213,10 +212,9 @@ def _live(job: Job) -> None:
         os._exit(TERMINATED)
 
 
-def main() -> None:
+def serve(orders: TextIO, answers: TextIO) -> None:
     """Fork a session for each line."""
-    import_all()
-    for line in sys.stdin:
+    for line in orders:
         job = Job(**json.loads(line))
         pid = os.fork()
         if pid == 0:
@@ -226,15 +224,6 @@ def main() -> None:
                 sys.stderr.write(f"session: {exc!r}\n")
                 os._exit(1)
             os._exit(0)
-        tell(str(pid))
+        print(pid, file=answers, flush=True)
         _, status = os.waitpid(pid, 0)
-        tell(f"gone {os.waitstatus_to_exitcode(status)}")
-
-
-def tell(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()
+        print("gone", os.waitstatus_to_exitcode(status), file=answers, flush=True)

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segments_async._sansio.pace.trace import (
@@ -28,7 +28,7 @@ seconds = st.floats(0.001, 50, allow_nan=False)
 def traces(draw: st.DrawFn) -> list[PacePoint]:
     """Points after one another, now and then with the time between two sessions before them."""
     found, at = [], 1.7e9
-    for _ in range(draw(st.integers(2, 40))):
+    for _ in range(draw(st.integers(2, 15))):
         at += draw(st.sampled_from([0, 0, 0, 90_000]))
         length = draw(seconds)
         held = draw(st.dictionaries(st.sampled_from(["rate_limit", "job_cap"]), seconds))
@@ -37,7 +37,8 @@ def traces(draw: st.DrawFn) -> list[PacePoint]:
     return found
 
 
-@given(traces(), st.integers(1, 20))
+@settings(max_examples=40)  # a trace has many numbers to draw
+@given(traces(), st.integers(1, 8))
 def test_merging_loses_no_request_and_no_second(points: list[PacePoint], most: int) -> None:
     """However few points are left: all counts are in them, in order, within the same time."""
     found = thinned(points, most)
@@ -80,6 +81,7 @@ def test_the_time_between_two_sessions_is_bridged_last() -> None:
     assert (second.begin, second.end, second.requests) == (86_400, 86_450, 50)
 
 
+@settings(max_examples=40)  # a trace has many numbers to draw
 @given(traces())
 def test_the_journal_gives_back_what_it_was_given(points: list[PacePoint]) -> None:
     """A stored trace is read as it was, to the millisecond and to a tenth of a second held."""
