@@ -184,15 +184,16 @@ def _asks_for_status(block: list[Command], number: int) -> bool:
 
 
 def _environment(state: Path) -> dict[str, str]:
-    """A home of the page's own, and the environment's own pip without an index.
-
-    All that a page installs is in this environment already. So `pip install` finds each package
-    and its version there, and fails for a name that doesn't exist, without asking the network.
-    """
-    home = state / "home"
+    """A home of the page's own, and a pip that asks no index (`pip.py`)."""
+    home, programs = state / "home", state / "bin"
     home.mkdir()
+    programs.mkdir()
+    pip = programs / "pip"
+    pip.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("pip.py")} "$@"\n')
+    pip.chmod(0o700)
+    path = (str(programs), str(Path(sys.executable).parent), os.environ["PATH"])
     return {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(path),
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "COLUMNS": "100",
