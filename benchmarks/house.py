@@ -25,8 +25,8 @@ TESTS = ROOT / "tests"
 
 #: From the lowest room to the highest. The sandbox has no place in it: it imports nothing.
 ORDER = (
-    "models", "errors", "results", "destination", "_sansio", "_filesystem", "_http", "_telemetry",
-    "report", "_journal", "_pace", "_files", "_exports", "_run", "journal", "run",
+    "models", "errors", "results", "_sansio", "_filesystem", "_http", "_telemetry",
+    "_journal", "_requests", "_files", "_run",
     "client", "cluster", "__init__", "cli", "testing", "__main__",
 )  # fmt: skip
 

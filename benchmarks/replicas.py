@@ -40,7 +40,7 @@ from replicas_store import IDS_AT_ONCE, Costs, measure
 from segments_async import Pacer
 from segments_async._http.api import SLOTS
 from segments_async._journal.limit import LEASE
-from segments_async._pace.sharing import BUSY, IDLE
+from segments_async._requests.sharing import BUSY, IDLE
 from segments_async._run.shared_session import LOOK
 from segments_async._sansio.jobs.parts import (
     PartView,

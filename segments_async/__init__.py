@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segments_async._files.body import ExportBody
+    from segments_async._files.protocol import Destination, DestinationWriter, StoredFile
+    from segments_async._run.bulk_run import BulkRun, file_names
+    from segments_async._run.journal import Journal, RunSpec, RunStatus
+    from segments_async._run.report import BulkExportError, BulkReport
     from segments_async._sansio.files.links import S3_HOSTS, without_secret
     from segments_async._sansio.pace.pacer import Pacer
     from segments_async.client import SegmentsClient
-    from segments_async.destination import Destination, DestinationWriter, StoredFile
     from segments_async.errors import (
         APIConnectionError,
         APIError,
@@ -38,9 +41,7 @@ if TYPE_CHECKING:
         SubmitUnknownError,
         TargetExistsError,
     )
-    from segments_async.journal import Journal, RunSpec, RunStatus
     from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
-    from segments_async.report import BulkExportError, BulkReport
     from segments_async.results import (
         Activity,
         Completed,
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
         NotExported,
         Progress,
     )
-    from segments_async.run import BulkRun, file_names
 
 __all__ = [
     "S3_HOSTS",
@@ -111,10 +111,13 @@ __all__ = [
 #: to pass on, needs no client.
 _MODULES = {
     "segments_async._files.body": ("ExportBody",),
+    "segments_async._files.protocol": ("Destination", "DestinationWriter", "StoredFile"),
+    "segments_async._run.bulk_run": ("BulkRun", "file_names"),
+    "segments_async._run.journal": ("Journal", "RunSpec", "RunStatus"),
+    "segments_async._run.report": ("BulkExportError", "BulkReport"),
     "segments_async._sansio.files.links": ("S3_HOSTS", "without_secret"),
     "segments_async._sansio.pace.pacer": ("Pacer",),
     "segments_async.client": ("SegmentsClient",),
-    "segments_async.destination": ("Destination", "DestinationWriter", "StoredFile"),
     "segments_async.errors": (
         "APIConnectionError",
         "APIError",
@@ -139,7 +142,6 @@ _MODULES = {
         "SubmitUnknownError",
         "TargetExistsError",
     ),
-    "segments_async.journal": ("Journal", "RunSpec", "RunStatus"),
     "segments_async.models": (
         "Export",
         "ExportStatus",
@@ -147,7 +149,6 @@ _MODULES = {
         "Segment",
         "SegmentType",
     ),
-    "segments_async.report": ("BulkExportError", "BulkReport"),
     "segments_async.results": (
         "Activity",
         "Completed",
@@ -158,14 +159,11 @@ _MODULES = {
         "NotExported",
         "Progress",
     ),
-    "segments_async.run": ("BulkRun", "file_names"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 #: Modules that are attributes of the package without being imported before.
-_SUBMODULES = frozenset(
-    {"client", "destination", "errors", "journal", "models", "report", "results", "run"}
-)
+_SUBMODULES = frozenset({"client", "errors", "models", "results"})
 
 __version__: str
 

@@ -14,23 +14,26 @@ from typing import Any, Self, Unpack, overload
 
 import anyio
 
-from segments_async._exports.call_state import CallTelemetry, ids_of
-from segments_async._exports.followers import CallFollower
-from segments_async._exports.registry import ExportRegistry
-from segments_async._exports.requests import ExportRequests
-from segments_async._exports.shared_export import SharedExport
 from segments_async._files.body import ExportBody
 from segments_async._files.export_files import ExportFiles
 from segments_async._files.open_place import open_target
+from segments_async._files.protocol import Destination
 from segments_async._files.s3 import S3Signer
 from segments_async._http.api import Api
 from segments_async._http.binding import Binding
 from segments_async._http.client_options import ClientOptions
 from segments_async._http.clients import KEEPALIVE, CallersClient, Clients, HttpClient, OwnClients
 from segments_async._http.storage import STORAGE_KEEPALIVE, Storage
-from segments_async._pace.calls import Calls
-from segments_async._pace.gate import Gate, GateStatistics
-from segments_async._pace.permits import Target
+from segments_async._requests.call_state import CallTelemetry, ids_of
+from segments_async._requests.calls import Calls
+from segments_async._requests.export_requests import ExportRequests
+from segments_async._requests.followers import CallFollower
+from segments_async._requests.gate import Gate, GateStatistics
+from segments_async._requests.permits import Target
+from segments_async._requests.registry import ExportRegistry
+from segments_async._requests.shared_export import SharedExport
+from segments_async._run.bulk_run import BulkRun
+from segments_async._run.report import BulkReport
 from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_options
 from segments_async._run.start import Resources, account_of
 from segments_async._sansio.api.credentials import (
@@ -55,12 +58,9 @@ from segments_async._sansio.jobs.exports import is_complete
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._telemetry.listener import Operation
-from segments_async.destination import Destination
 from segments_async.errors import ConfigurationError
 from segments_async.models import Export, OutputFormat, Segment
-from segments_async.report import BulkReport
 from segments_async.results import Completed, Exported, ExportedFile, Held
-from segments_async.run import BulkRun
 
 logger: logging.Logger = logging.getLogger("segments_async")
 

@@ -23,7 +23,7 @@
     │   └── NotSubmittedError         nothing was asked of the vendor for this segment
     ├── DownloadError                 .export .reason
     ├── DestinationError              .reason: away, denied, missing, full, exists, broken
-    ├── BulkExportError               .report; its class is in `segments_async.report`
+    ├── BulkExportError               .report; its class is in `_run/report`
     └── JournalError                  .reason: locked, damaged, newer, foreign... .location
 
 Facts are attributes, so that no program has to read a message. No error holds a request or a

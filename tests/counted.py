@@ -13,6 +13,9 @@ A long test whose claim is tested by a quicker one too, or is none about the lib
 
 Tests with long cases are marked ``alternating``. The README's command runs each case on one of the
 two backends, and about half of a file's cases on each. Under ``--whole`` each case runs on both.
+
+``--remaining`` runs what the README's command leaves out and nothing else: the counted tests with
+all their cases, the tests marked ``whole``, and alternating cases on the other backend.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ def _marked(request: pytest.FixtureRequest) -> Counted:
 def count(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> int:
     """The number of cases that this test tries."""
     found = _marked(request)
-    number = found.whole if request.config.getoption("whole") else found.few
+    number = found.whole if tries_all(request.config) else found.few
     if number is None:
         raise pytest.UsageError(f"{request.node.nodeid}: counted(FEW, WHOLE) has the numbers")
     record_property(_PROPERTY, [number, found.of])
@@ -76,7 +79,7 @@ def every(request: pytest.FixtureRequest, record_property: Callable[[str, object
     found = _marked(request)
     if found.every is None:
         raise pytest.UsageError(f"{request.node.nodeid}: counted(every=...) has the number")
-    step = 1 if request.config.getoption("whole") else found.every
+    step = 1 if tries_all(request.config) else found.every
     record_property(_PROPERTY, [None, f"every {_ordinal(step)}of the {found.of}"])
     return step
 
@@ -100,7 +103,12 @@ def tried(reports: list[Any]) -> list[str]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--whole``: counted tests try all their cases."""
+    """``--whole`` and ``--remaining``: counted tests try all their cases."""
+    parser.addoption(
+        "--remaining",
+        action="store_true",
+        help="runs only what pytest without options leaves out, and counted tests with all cases",
+    )
     parser.addoption(
         "--whole",
         action="store_true",
@@ -114,12 +122,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: marked(item) is not None)
     if config.getoption("whole"):
         return
-    left_out = [item for item in items if item.get_closest_marker("whole") is not None]
-    left_out += on_the_other_backend(items)
+    left_out = {item for item in items if item.get_closest_marker("whole") is not None}
+    left_out.update(on_the_other_backend(items))
+    if config.getoption("remaining"):
+        counted = {item for item in items if marked(item) is not None}
+        left_out = set(items) - left_out - counted
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        gone = set(left_out)
-        items[:] = [item for item in items if item not in gone]
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+def tries_all(config: pytest.Config) -> bool:
+    """Whether counted tests try all their cases."""
+    return bool(config.getoption("whole") or config.getoption("remaining"))
 
 
 def on_the_other_backend(items: list[pytest.Item]) -> list[pytest.Item]:
@@ -158,8 +173,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         if getattr(report, "when", None) == "call"
     ]
     if lines := tried(calls):
-        whole = config.getoption("whole")
-        which = "all of them" if whole else "few cases of each; --whole: all of them"
+        which = "all of them" if tries_all(config) else "few cases of each; --whole: all of them"
         terminalreporter.section(f"counted tests: {which}")
         for line in lines:
             terminalreporter.write_line(line)

@@ -22,12 +22,18 @@ _TESTS = """
     async def test_another_single(anyio_backend): ...
 
     def test_plain(): ...
+
+    @pytest.mark.whole
+    def test_long(): ...
+
+    @pytest.mark.counted(2, 20)
+    def test_few_of_many(): ...
 """
 
 
 def collected(pytester: pytest.Pytester, *options: str) -> list[str]:
     """The tests that pytest would run, without the file's name."""
-    pytester.makeini("[pytest]\nmarkers = alternating")
+    pytester.makeini("[pytest]\nmarkers =\n alternating\n whole\n counted")
     pytester.makepyfile(_TESTS)
     plugins = [f"-p{name}" for name in ("counted", "no:asyncio", "no:schemathesis")]
     result = pytester.runpytest("--collect-only", "-q", *plugins, *options)
@@ -37,7 +43,11 @@ def collected(pytester: pytest.Pytester, *options: str) -> list[str]:
 def test_each_case_runs_on_one_backend(pytester: pytest.Pytester) -> None:
     """Of an alternating test each case runs once, and every value meets both backends."""
     names = collected(pytester)
-    many = [name.removeprefix("test_many[")[:-1].split("-") for name in names if "many" in name]
+    many = [
+        name.removeprefix("test_many[")[:-1].split("-")
+        for name in names
+        if name.startswith("test_many")
+    ]
     assert len({(number, color) for _, number, color in many}) == len(many) == 6
     for place in (1, 2):
         values = {case[place] for case in many}
@@ -59,4 +69,13 @@ def test_without_a_backend_nothing_is_left_out(pytester: pytest.Pytester) -> Non
 
 def test_whole_runs_all(pytester: pytest.Pytester) -> None:
     """Under --whole every case runs on both backends."""
-    assert len(collected(pytester, "--whole")) == 2 * 6 + 2 * 2 + 1
+    assert len(collected(pytester, "--whole")) == 2 * 6 + 2 * 2 + 3
+
+
+def test_remaining_runs_what_was_left_out(pytester: pytest.Pytester) -> None:
+    """Both commands together run each case once, and a counted test in both."""
+    usual, remaining = collected(pytester), collected(pytester, "--remaining")
+    assert sorted(usual + remaining) == sorted(
+        [*collected(pytester, "--whole"), "test_few_of_many"]
+    )
+    assert {"test_long", "test_few_of_many"} < set(remaining)

@@ -14,6 +14,7 @@ import pytest
 
 import segments_async
 from segments_async import errors
+from segments_async._run.report import BulkExportError, BulkReport
 from segments_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -24,7 +25,6 @@ from segments_async.errors import (
     SegmentsError,
 )
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
-from segments_async.report import BulkExportError, BulkReport
 from segments_async.results import NotExported, Progress
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -11,9 +11,9 @@ from typing import Any
 import attrs
 import pytest
 
+from segments_async._run.report import BulkReport
 from segments_async.errors import ConfigurationError, NotSubmittedError
 from segments_async.models import Export, ExportStatus, OutputFormat, Segment, SegmentType
-from segments_async.report import BulkReport
 from segments_async.results import (
     Completed,
     Exported,

@@ -19,22 +19,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "segments_async"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 #: The template, the style and the script of a run's page.
-PARTS_OF_THE_PAGE = sorted((PACKAGE / "report").glob("page.[chj]*"))
+PARTS_OF_THE_PAGE = sorted((PACKAGE / "_run" / "report").glob("page.[chj]*"))
 
 #: From the bottom up: a module imports from its own layer and from those before it.
 LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"models"}),
     frozenset({"errors"}),
     frozenset({"results"}),
-    frozenset({"destination"}),
     frozenset({"_sansio"}),
-    frozenset({"_filesystem", "_http", "_telemetry", "report"}),
+    frozenset({"_filesystem", "_http", "_telemetry"}),
     frozenset({"_journal"}),
-    frozenset({"_pace", "_files"}),
-    frozenset({"_exports"}),
+    frozenset({"_requests", "_files"}),
     frozenset({"_run"}),
-    frozenset({"journal"}),
-    frozenset({"run"}),
     frozenset({"client"}),
     frozenset({"cluster"}),
     frozenset({"__init__"}),
@@ -226,7 +222,7 @@ def test_decisions_do_nothing(path: Path) -> None:
     "path", [path for path in MODULES if layer_of(dotted(path)) != "sandbox"], ids=ids
 )
 def test_imports_point_one_way(path: Path) -> None:
-    """models, errors, results, _sansio, _http, _journal, _pace, _files, ..., cli: only back."""
+    """models, errors, results, _sansio, _http, _journal, _requests, _files, ..., cli: only back."""
     own = layer_of(dotted(path))
     order = {name: height for height, names in enumerate(LAYERS) for name in names}
     assert own in order, f"in which layer is {own}?"
@@ -254,6 +250,18 @@ def test_decisions_import_one_way(path: Path) -> None:
     assert above == set()
 
 
+@pytest.mark.parametrize("path", sorted((PACKAGE / "_run" / "report").glob("*.py")), ids=ids)
+def test_a_report_needs_no_run(path: Path) -> None:
+    """A report and its page are made of values: of what `_run` does, they import nothing."""
+    above = {
+        name
+        for name in imports(path)
+        if layer_of(name) in {"_files", "_requests", "_run", "client"}
+        and not name.startswith("segments_async._run.report")
+    }
+    assert above == set()
+
+
 def _optional_sandbox(layer: str, name: str) -> bool:
     return layer in {"cli", "testing"} and layer_of(name) == "sandbox"
 
@@ -267,8 +275,7 @@ def test_the_command_line_uses_public_names_only(path: Path) -> None:
     inner = {
         name
         for name in imports(path)
-        if layer_of(name) in {"client", "journal", "report", "run"}
-        and name.startswith("segments_async")
+        if layer_of(name) == "client" and name.startswith("segments_async")
     }
     private = {
         name

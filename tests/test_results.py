@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import attrs
 import pytest
 
+from segments_async._run.report import BulkExportError, BulkReport
 from segments_async.errors import DownloadError, NotSubmittedError
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
-from segments_async.report import BulkExportError, BulkReport
 from segments_async.results import (
     Completed,
     Exported,

@@ -83,7 +83,7 @@ def test_files_and_journals_are_refused_in_a_sentence(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("module", ["segments_async.sandbox.server", "segments_async.journal"])
+@pytest.mark.parametrize("module", ["segments_async.sandbox.server", "segments_async._run.journal"])
 def test_other_modules_are_imported(module: str, tmp_path: Path) -> None:
     """The sandbox's server, and the public journal, can be imported."""
     run(f"import {module}", tmp_path)

@@ -66,8 +66,6 @@ class Attempt:
     """One attempt. However it ends, the bytes that arrived are in the part.
 
     Args:
-        storage: to ask for the file.
-        link: to the file.
         part: open.
         refuse: raises the error that a refusal by storage means.
         progress: called with the number of the file's bytes that have arrived so far.

@@ -26,7 +26,6 @@ class ExportFiles:
     """Fetches and reads the files of exports. Callers for the same file share one download.
 
     Args:
-        storage: where files are fetched from.
         downloads: files fetched at once.
         get_export: asks the vendor for an export, with a fresh link.
 

@@ -83,7 +83,6 @@ async def fetch_file(
     time, unless they can't be continued or the disk failed.
 
     Args:
-        storage: to ask for the file.
         export: COMPLETE, with a link.
         target: the file's place. A destination keeps no part: the next download to it starts from
             the beginning.

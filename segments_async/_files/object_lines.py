@@ -32,12 +32,7 @@ _ATTEMPTS = 30
 
 
 class ObjectLines:
-    """Adds lines to one object.
-
-    Args:
-        storage: the store.
-        name: of the object.
-    """
+    """Adds lines to one object."""
 
     def __init__(self, storage: ObjectStorage, name: str) -> None:
         self._storage = storage

@@ -37,9 +37,7 @@ class MultipartUpload:
     """Uploads one object.
 
     Args:
-        store: obstore's.
         key: of the object, relative to the store's prefix.
-        attributes: of the object.
         part_size: bytes of each part.
         parts_at_once: parts that are sent at the same time.
 

@@ -24,12 +24,9 @@ class ObjectWriter:
     """Writes one object, for `ObjectStorage.open`.
 
     Args:
-        storage: the store.
-        name: of the object.
         part_size: bytes of each part.
         parts_at_once: parts that are sent at the same time.
         reserved: bytes of the storage's memory, given back at the end.
-        metadata: of the object.
         replace: whether an object of this name may be replaced.
     """
 

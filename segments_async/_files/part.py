@@ -139,7 +139,6 @@ class PartFile:
         """Lock the part for this download, and take over what an earlier one of the export left.
 
         Args:
-            export_id: of the export.
             ignore_lock: create a new part if another download has locked the existing one. The
                 other download continues with a file that has no name any more, and writes it
                 again at its end.

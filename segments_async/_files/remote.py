@@ -8,11 +8,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from segments_async._files.places import MANIFEST
+from segments_async._files.protocol import Destination, StoredFile
 from segments_async._files.upload import EXPORT_ID, SHA256, VERIFIED, UploadTarget
 from segments_async._sansio.files.naming import file_names, is_in
 from segments_async._sansio.files.urls import check_location
 from segments_async._sansio.pace.hold import Hold
-from segments_async.destination import Destination, StoredFile
 from segments_async.errors import ConfigurationError, TargetExistsError
 from segments_async.models import Export
 from segments_async.results import ExportedFile, HeldReason
@@ -27,7 +27,6 @@ class RemotePlace:
     """A destination, and the name of each segment's file in it.
 
     Args:
-        destination: where the files go.
         segments: ids, each with its segment's name if it is known.
         overwrite: whether existing files may be replaced.
     """

@@ -34,7 +34,6 @@ async def open_file(
     """Open the export's file, decoded if it is stored gzip-encoded.
 
     Args:
-        storage: to ask for the file.
         export: COMPLETE, with a link.
         renew: asks the vendor for the export with a fresh link, once.
 

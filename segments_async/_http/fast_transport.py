@@ -154,7 +154,6 @@ def start_direct_read(
     """Read what follows of a body directly; None if h11 has to read on.
 
     Args:
-        extensions: of the response.
         chunk: the part of the body that httpx returned last.
         left: bytes that follow the chunk, by a valid Content-Length.
         timeout: seconds for each read.

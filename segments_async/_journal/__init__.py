@@ -1,1 +1,1 @@
-"""The database behind `segments_async.journal`: runs, and the log of each run's exports."""
+"""The database behind `Journal`: runs, and the log of each run's exports."""

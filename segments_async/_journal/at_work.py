@@ -54,7 +54,6 @@ def held_by(news: News, now: datetime) -> Held | None:
     """What the journal knows to hold every request of the account.
 
     Args:
-        news: of the processes.
         now: by this machine's clock.
     """
     away = news.outages.get(REQUESTS)

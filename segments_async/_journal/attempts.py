@@ -37,7 +37,6 @@ class Attempts:
     """The attempts to use the database of one run.
 
     Args:
-        run: the run in the database.
         on_away: called after each attempt that finds the database away.
         on_broken: called after the attempt that ends all others.
     """

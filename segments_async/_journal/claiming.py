@@ -79,9 +79,7 @@ def claim(
     The part is locked before it can be seen: no other process takes it for one whose process died.
 
     Args:
-        database: of the journal.
         run_id: of the shared run.
-        member: this process's name.
         wanted: segments, each with the name of its file if there is one, in the order in which they
             are claimed.
         most: the most segments to claim, by this process's pace.

@@ -20,9 +20,6 @@ class BatchLog(SharedRunLog):
     """The shared run, of which a worker sees the parts of one batch alone.
 
     Args:
-        journal: of the account.
-        joined: the run.
-        segment_ids: of the batch.
         member: the beginning of this process's name in the run, by which the coordinator
             recognises its own workers.
 
@@ -62,8 +59,6 @@ class CoordinatedRun(SharedRunLog):
     """The shared run whose segments this process gives out.
 
     Args:
-        journal: of the account.
-        joined: the run.
         lock: of the run's row.
     """
 

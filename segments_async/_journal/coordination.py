@@ -152,7 +152,6 @@ class Following:
     """Reads the logs of a shared run's parts, each event once. One thread at a time.
 
     Args:
-        database: of the journal.
         run_id: of the shared run.
     """
 

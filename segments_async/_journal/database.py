@@ -72,7 +72,6 @@ class Database:
 
         Args:
             where: a path or URL.
-            account: the account's digest.
             create: False raises JournalError (``missing``) in place of creating a journal.
 
         Raises:

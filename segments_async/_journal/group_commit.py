@@ -87,9 +87,6 @@ class Entry:
 class GroupCommit:
     """The queue of one run's entries, and the attempts to write them.
 
-    Args:
-        run: where the rows go.
-
     Attributes:
         attempts: to use the run's database.
     """

@@ -63,8 +63,6 @@ def exchange(
 
     Args:
         connection: in a transaction that excludes the other processes.
-        backend: of the connection.
-        member: this process's name.
         make_report: makes this process's report from those of the others.
     """
     now, rows = read_together(connection, backend, _EXCHANGED)

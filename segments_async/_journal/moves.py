@@ -60,7 +60,6 @@ def moves(connection: Connection, file: Path | None) -> dict[str, str]:
     """The present path of each directory that has moved, by its recorded path.
 
     Args:
-        connection: to the journal.
         file: the journal's file. None, for a server: no directory counts as moved, since those of
             other machines can't be seen from here.
     """

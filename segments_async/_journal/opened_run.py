@@ -72,10 +72,8 @@ class OpenedRun:
     """A run that this process has locked, or a finished run.
 
     Args:
-        backend: the database.
         connection: to the database, for this run alone.
         lock: excludes other processes from the run; None for a finished run.
-        row: of the run.
         known: records of its exports, by segment id.
         log: of the run, which has been read.
         high_water: the file for the number of durable events; None for a run without a directory.

@@ -58,7 +58,6 @@ def open_run(
     """Open the run to go on with, or a new one.
 
     Args:
-        database: of the journal.
         destination: the directory of the run's files; None for a run without files.
         name: of the run; None for the unfinished run that no caller named.
         now_name: the name of a new run where `name` is None.
@@ -99,9 +98,7 @@ def read_run(
     """Read the log of a run that this process has locked, or that has ended.
 
     Args:
-        database: of the journal.
         connection: for this run alone, without a transaction.
-        row: of the run.
         lock: None for a run that has ended.
 
     Raises:

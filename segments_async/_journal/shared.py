@@ -77,9 +77,7 @@ def join(database: Database, destination: str | None, name: str, spec: RunSpec |
     """Find the shared run of this name, or make it.
 
     Args:
-        database: of the journal.
         destination: the directory of the run's files; None for a run without files.
-        name: of the run.
         spec: its segments are added to those that other processes gave; None for a worker of a
             coordinator, which brings no segments, and begins no round.
 

@@ -35,12 +35,7 @@ class PartLog:
 
 
 class SharedRunLog:
-    """A shared run that this process has joined.
-
-    Args:
-        journal: of the account.
-        joined: the run.
-    """
+    """A shared run that this process has joined."""
 
     def __init__(self, journal: SqlJournal, joined: shared.Joined) -> None:
         self.journal: SqlJournal = journal

@@ -146,9 +146,7 @@ class SqlJournal:
 
         Args:
             destination: the directory of the run's files; None for a run without files.
-            name: of the run.
             round_: in which the coordinator works.
-            segment_ids: of the batch.
             member: the beginning of this process's name in the run.
 
         Raises:
@@ -197,7 +195,6 @@ class SqlJournal:
         """Read the reports of the account's processes on the rate limit, and add this one's.
 
         Args:
-            member: the name of this process.
             make_report: makes this process's report from the others'. Called in a worker thread.
 
         Raises:

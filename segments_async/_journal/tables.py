@@ -30,6 +30,7 @@ from sqlalchemy import (
     literal_column,
     update,
 )
+from sqlalchemy.schema import SchemaItem
 
 from segments_async._sansio.jobs.batches import batches
 from segments_async._sansio.jobs.lifecycle import Event
@@ -56,17 +57,20 @@ metadata = MetaData()
 # SQLite numbers rows by itself only in a column of type INTEGER.
 _RowId = BigInteger().with_variant(Integer, "sqlite")
 
-journal = Table(
+
+def _table(name: str, *columns: SchemaItem) -> Table:
+    """A table with a column for the checksum of the others."""
+    return Table(name, metadata, *columns, Column("seal", Text, nullable=False))
+
+
+journal = _table(
     "segments_async_journal",
-    metadata,
     Column("version", Integer, primary_key=True, autoincrement=False),
     Column("account", Text, nullable=False),
-    Column("seal", Text, nullable=False),
 )
 
-runs = Table(
+runs = _table(
     "segments_async_runs",
-    metadata,
     Column("id", _RowId, primary_key=True, autoincrement=False),
     Column("name", Text, nullable=False, unique=True),
     Column("named", Boolean, nullable=False),  # whether the caller gave the name
@@ -74,7 +78,6 @@ runs = Table(
     Column("started_at", Text, nullable=False),
     Column("ended_at", Text),
     Column("states", Text),  # of an ended run: the number of exports in each state, as JSON
-    Column("seal", Text, nullable=False),
 )
 
 
@@ -84,9 +87,8 @@ def _run_key(name: str) -> Column[int]:
     return Column(name, _RowId, to_run, primary_key=True, autoincrement=False)
 
 
-events = Table(
+events = _table(
     "segments_async_events",
-    metadata,
     Column("id", _RowId, primary_key=True),
     Column("run_id", _RowId, ForeignKey(runs.c.id, ondelete="CASCADE"), nullable=False),
     Column("number", Integer, nullable=False),
@@ -94,7 +96,6 @@ events = Table(
     Column("event", Text, nullable=False),
     Column("at", Text, nullable=False),
     Column("facts", Text, nullable=False),
-    Column("seal", Text, nullable=False),
     UniqueConstraint("run_id", "number"),
 )
 
@@ -108,37 +109,30 @@ Index(
     postgresql_where=LASTING_ONLY,
 )
 
-guard = Table(
+guard = _table(
     "segments_async_guard",
-    metadata,
     Column("until", Text, primary_key=True),
     Column("pause", Text, nullable=False),
     Column("internal_errors", Integer, nullable=False),
-    Column("seal", Text, nullable=False),
 )
 
-limit = Table(
+limit = _table(
     "segments_async_limit",
-    metadata,
     Column("sum_id", Text, primary_key=True),
     Column("requests", Text, nullable=False),  # per second, of the whole account
     Column("at", Text, nullable=False),
-    Column("seal", Text, nullable=False),
 )
 
-members = Table(
+members = _table(
     "segments_async_members",
-    metadata,
     Column("member", Text, primary_key=True),
     Column("waits", Boolean, nullable=False),
     Column("at", Text, nullable=False),
-    Column("seal", Text, nullable=False),
 )
 
 #: That the vendor is away, for all processes of the account. Earlier versions ignore this table.
-outages = Table(
+outages = _table(
     "segments_async_outages",
-    metadata,
     Column("what", Text, primary_key=True),  # all requests, or submits alone
     Column("name", Text, nullable=False),
     Column("version", Text, nullable=False),
@@ -147,72 +141,59 @@ outages = Table(
     Column("at", Text, nullable=False),
     Column("member", Text, nullable=False),  # answered last, or to probe
     Column("facts", Text, nullable=False),  # JSON: whether it is to probe, and the counts
-    Column("seal", Text, nullable=False),
 )
 
 #: What a run was started with. Earlier versions ignore this table.
-specs = Table(
+specs = _table(
     "segments_async_specs",
-    metadata,
     _run_key("run_id"),
     Column("segments", Integer, nullable=False),  # how many
     Column("spec", Text, nullable=False),  # a `RunSpec`, as JSON
-    Column("seal", Text, nullable=False),
 )
 
 #: The pace of a run over time, as JSON. Earlier versions ignore this table.
-traces = Table(
+traces = _table(
     "segments_async_traces",
-    metadata,
     _run_key("run_id"),
     Column("points", Text, nullable=False),
-    Column("seal", Text, nullable=False),
 )
 
 #: Paths that a directory of runs had before it was moved. Earlier versions ignore this table.
-directories = Table(
+directories = _table(
     "segments_async_directories",
-    metadata,
     Column("former", Text, primary_key=True),
     Column("present", Text, primary_key=True),
-    Column("seal", Text, nullable=False),
 )
 
 
 #: Runs that several processes share. The row in `runs` is never locked and has no events: its parts
 #: have the events. Earlier versions ignore this table, and the two that follow.
-shared_runs = Table(
+shared_runs = _table(
     "segments_async_shared_runs",
-    metadata,
     _run_key("run_id"),
     Column("round", Integer, nullable=False),
     Column("internal_errors", Integer, nullable=False),  # answers of 500 in this round
-    Column("seal", Text, nullable=False),
 )
 
 #: Parts of shared runs: each is a run of its own, with a log and a lock.
-parts = Table(
+parts = _table(
     "segments_async_parts",
-    metadata,
     _run_key("run_id"),
     Column("shared_id", _RowId, ForeignKey(runs.c.id, ondelete="CASCADE"), nullable=False),
     Column("round", Integer, nullable=False),
     Column("left_over", Boolean, nullable=False),  # worked through in this round, and not ended
     Column("member", Text, nullable=False),  # the process that opened it last
-    Column("seal", Text, nullable=False),
     Index("segments_async_parts_of_run", "shared_id"),
 )
 
 #: Which part has a segment. The primary key decides between two processes.
-claims = Table(
+claims = _table(
     "segments_async_claims",
-    metadata,
     _run_key("shared_id"),
     Column("segment_id", Text, primary_key=True),
     Column("part_id", _RowId, ForeignKey(runs.c.id, ondelete="CASCADE"), nullable=False),
     Column("file", Text),  # its name; None for a run without files
     Column("file_key", Text),  # equal for names that a file system may take for one
-    Column("seal", Text, nullable=False),
     UniqueConstraint("shared_id", "file_key"),
     Index("segments_async_claims_of_part", "part_id"),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from segments_async._pace.sharing import read_news
+from segments_async._requests.sharing import read_news
 from segments_async._run.request import RunRequest
 from segments_async._run.shared_session import SharedSession
 from segments_async._run.start import Resources
@@ -28,7 +28,6 @@ async def enter_batch(
     """Enter the run of a coordinator, for the segments of this request.
 
     Args:
-        resources: what the run uses of its client.
         request: the batch's segments.
         round_: in which the coordinator works.
         member: the beginning of this process's name in the run.
@@ -58,9 +57,7 @@ class BatchSession(SharedSession[OutcomeT]):
     """A worker's session of one batch.
 
     Args:
-        resources: what the run uses of its client.
         request: the batch's segments, in the order in which they are claimed.
-        entered: the run.
         stopped: whether the worker's process is to end.
 
     Attributes:

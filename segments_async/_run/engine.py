@@ -13,8 +13,8 @@ import anyio.lowlevel
 import attrs
 from anyio.abc import TaskGroup
 
-from segments_async._exports.shared_export import SharedExport
-from segments_async._pace.permits import Mailbox
+from segments_async._requests.permits import Mailbox
+from segments_async._requests.shared_export import SharedExport
 from segments_async._run.downloads import DownloadQueue
 from segments_async._run.fetcher import FileFetcher
 from segments_async._run.job import Job, following, payload_of, vendor_outcome
@@ -58,12 +58,6 @@ class Engine(Generic[OutcomeT]):
     """The segments of one run: a follower of their exports.
 
     Args:
-        resources: what the run uses of its client.
-        request: the caller's.
-        start: what the run starts with.
-        workers: where the run's permits are delivered.
-        outcomes: where outcomes are told.
-        telemetry: what is told to those who listen.
         stop: ends the run, for an error that concerns all its segments.
     """
 

@@ -26,15 +26,7 @@ REFUSED_LINKS = 2
 
 
 class FileFetcher:
-    """Fetches the files of one run.
-
-    Args:
-        files: of the client's exports.
-        request: what the caller asked.
-        run_state: where the run's exports stand.
-        stats: where bytes are counted.
-        given_up: makes the decision to give an export up.
-    """
+    """Fetches the files of one run."""
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from segments_async._exports.shared_export import SharedExport, last_setback
+from segments_async._requests.shared_export import SharedExport, last_setback
 from segments_async._sansio.jobs.decisions import Following
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.jobs.payload import NOTHING, Payload

@@ -27,7 +27,6 @@ class JournalUpkeep:
     And it writes the events for which no caller waits.
 
     Args:
-        recorder: of the run.
         guard: the ticket guard, which other processes learn of by the journal.
         writer: writes the guard; None where there is no journal.
         submit: submits a segment whose INTENT could not be recorded. It may raise a JournalError.

@@ -21,11 +21,7 @@ LONGEST_APPEND = 75.0
 
 
 class Manifest:
-    """Appends lines: one writer at a time, each time all lines that are queued.
-
-    Args:
-        place: of the run's files.
-    """
+    """Appends lines: one writer at a time, each time all lines that are queued."""
 
     def __init__(self, place: Place) -> None:
         self._place = place

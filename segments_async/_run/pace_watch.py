@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import anyio
 
-from segments_async._pace.gate import Gate
+from segments_async._requests.gate import Gate
 from segments_async._run.recorder import Recorder
 from segments_async._sansio.pace.trace import PacePoint, PaceTrace, next_look
 from segments_async.results import Held
@@ -22,7 +22,6 @@ class PaceWatch:
 
     Args:
         gate: whose requests are counted from now on.
-        recorder: of the run.
         held: what holds the run now.
     """
 

@@ -21,7 +21,6 @@ class PartOutcomes(Outcomes[OutcomeT]):
     """The outcomes of a part, which are outcomes of the shared run as well.
 
     Args:
-        run: the shared run's name.
         whole: the outcomes of this process's work at the run.
         told: the segments whose outcomes this process has told.
     """
@@ -67,10 +66,7 @@ class PartSession(Session[OutcomeT]):
     """A session of a part.
 
     Args:
-        resources: what the run uses of its client.
         request: the segments of the part, and the caller's options.
-        start: what the part starts with.
-        outcomes: of the part.
         leave_over: writes that the part was worked through, and has exports left.
 
     Attributes:

@@ -32,11 +32,8 @@ class Parts(Generic[OutcomeT]):
     """The parts that one process works at.
 
     Args:
-        resources: what the run uses of its client.
         request: what the caller asked of the whole run.
-        shared: the run, which this process has joined.
         outcomes: of the segments that this process works at.
-        guard: writes the ticket guard.
         on_end: called at the end of each part, with the error that ends this process's session, if
             there is one.
 

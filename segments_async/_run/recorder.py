@@ -32,11 +32,7 @@ _LAST_SECONDS = 2.0
 
 
 class GuardWriter:
-    """Writes the ticket guard into the journal, for the account's other processes.
-
-    Args:
-        journal: of the account.
-    """
+    """Writes the ticket guard into the journal, for the account's other processes."""
 
     def __init__(self, journal: SqlJournal) -> None:
         self._journal = journal

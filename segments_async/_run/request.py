@@ -11,6 +11,7 @@ import attrs
 
 from segments_async._files.open_place import open_place
 from segments_async._files.places import Place
+from segments_async._files.protocol import Destination
 from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec
 from segments_async._sansio.api.credentials import Secret
@@ -18,7 +19,6 @@ from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import LONGEST_ID, is_id
 from segments_async._sansio.arguments import check_positive, check_timeout, segment_id_of
 from segments_async._sansio.jobs.record import IfLost, RunOptions
-from segments_async.destination import Destination
 from segments_async.errors import ConfigurationError, SegmentsError, printable
 from segments_async.models import Segment
 

@@ -8,10 +8,10 @@ from typing import Generic, cast
 
 import anyio
 
-from segments_async._exports.followers import POST_GRACE
-from segments_async._pace.permits import Permit
-from segments_async._pace.sharing import Sharing
-from segments_async._pace.watch import RequestWatch
+from segments_async._requests.followers import POST_GRACE
+from segments_async._requests.permits import Permit
+from segments_async._requests.sharing import Sharing
+from segments_async._requests.watch import RequestWatch
 from segments_async._run.engine import Engine
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.request import RunRequest
@@ -33,9 +33,6 @@ class Session(Generic[OutcomeT]):
     """One session of a run; its attributes are those of `RunSession`.
 
     Args:
-        resources: what the run uses of its client.
-        request: what the caller asked.
-        start: what the run starts with.
         outcomes: where outcomes are told; None: for this session alone.
     """
 
@@ -86,9 +83,7 @@ class Session(Generic[OutcomeT]):
                 self.engine.interrupt("the run was left before its end")
         except (BaseExceptionGroup, Exception) as exc:  # noqa: BLE001 - raised to the run's caller
             # In the caller's task group it would come out of the caller's block in a group.
-            self.outcomes.error = error = first_error(exc)
-            if not isinstance(error, SegmentsError):
-                log(logging.ERROR, "bulk export %s broke off", self.name, exc_info=error)
+            self.outcomes.error = ending_error(exc, self.name)
         finally:
             await self._finish()
 
@@ -209,6 +204,14 @@ class Session(Generic[OutcomeT]):
             self.engine.unsettled or self.engine.retry_pending or any(o.resumable for o in missing)
         )
         return not left and self.outcomes.error is None
+
+
+def ending_error(exc: BaseException, run: str) -> BaseException:
+    """The error that ends a run, logged with its frames where it is none of this library's."""
+    error = first_error(exc)
+    if not isinstance(error, SegmentsError):
+        log(logging.ERROR, "bulk export %s broke off", run, exc_info=error)
+    return error
 
 
 def first_error(exc: BaseException) -> BaseException:

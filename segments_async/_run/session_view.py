@@ -28,10 +28,6 @@ class SessionView(Generic[OutcomeT]):
     """What others see of a session.
 
     Args:
-        resources: what the run uses of its client.
-        recorder: of the run.
-        engine: of the session.
-        outcomes: where the session tells outcomes.
         destination: of the run's files; None for a run without files.
 
     Attributes:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Generic
 import anyio
 from anyio.abc import TaskGroup
 
-from segments_async._pace.sharing import Sharing, read_news
+from segments_async._requests.sharing import Sharing, read_news
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.parts import Parts
 from segments_async._run.recorder import GuardWriter
 from segments_async._run.request import RunRequest
-from segments_async._run.session import GUARD_AT_THE_END, first_error
+from segments_async._run.session import GUARD_AT_THE_END, ending_error, first_error
 from segments_async._run.shared_view import SharedSessionView
 from segments_async._run.start import Resources
 from segments_async._sansio.files.naming import file_name
@@ -81,9 +81,6 @@ class SharedSession(Generic[OutcomeT]):
     """One process's session of a shared run; its attributes are those of `RunSession`.
 
     Args:
-        resources: what the run uses of its client.
-        request: what the caller asked.
-        shared: the run, which this process has joined.
         wanted: segments of the request, in the order in which they are claimed.
     """
 
@@ -146,10 +143,8 @@ class SharedSession(Generic[OutcomeT]):
                     if self.scope.cancelled_caught:
                         self._parts.leave("the run was left before its end")
         except (BaseExceptionGroup, Exception) as exc:  # noqa: BLE001 - raised to the run's caller
-            error = first_error(exc)
+            error = ending_error(exc, self.name)
             self.outcomes.error = self.outcomes.error or error
-            if not isinstance(error, SegmentsError):
-                log(logging.ERROR, "bulk export %s broke off", self.name, exc_info=error)
         finally:
             await self._finish()
 

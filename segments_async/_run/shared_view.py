@@ -37,13 +37,8 @@ class SharedSessionView(Generic[OutcomeT]):
     """What others see of one process's session of a shared run.
 
     Args:
-        resources: what the run uses of its client.
-        request: what the caller asked.
-        shared: the run, which this process has joined.
         outcomes: of the segments that this process works at.
-        parts: that this process works at.
         unclaimed: whether segments are left that this process may claim.
-        looks: at the journal.
 
     Attributes:
         pace: of this process over time.

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import anyio
 import attrs
 
-from segments_async._exports.registry import ExportRegistry
-from segments_async._exports.requests import ExportRequests
 from segments_async._files.export_files import ExportFiles
 from segments_async._files.places import Place
-from segments_async._pace.gate import Gate
-from segments_async._pace.sharing import read_news
+from segments_async._requests.export_requests import ExportRequests
+from segments_async._requests.gate import Gate
+from segments_async._requests.registry import ExportRegistry
+from segments_async._requests.sharing import read_news
 from segments_async._run.recorder import GuardWriter, Recorder
 from segments_async._run.request import RunRequest
 from segments_async._sansio.api.credentials import parse_base_url
@@ -146,12 +146,6 @@ async def start_with(
     journal: SqlJournal, log: RunLog, request: RunRequest, guard: GuardWriter
 ) -> RunStart:
     """Read everything that a run starts with, which this process has locked.
-
-    Args:
-        journal: of the account.
-        log: of the run.
-        request: the caller's.
-        guard: writes the ticket guard.
 
     Raises:
         ConfigurationError: a directory that can't be written.

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
-from segments_async._pace.gate import Gate
+from segments_async._requests.gate import Gate
 from segments_async._sansio.jobs.eta import Running, eta_seconds
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import State
@@ -28,7 +28,6 @@ class RunStats:
 
     Args:
         gate: whose requests are counted from now on.
-        total: segments of the run.
         durations: seconds that exports of the run took in earlier sessions; see `known_durations`.
 
     Attributes:

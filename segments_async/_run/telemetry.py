@@ -24,11 +24,6 @@ LOOK = 1.0
 class RunTelemetry:
     """The listeners of one run.
 
-    Args:
-        run: the run's name.
-        run_state: where its exports stand.
-        total: segments of the run.
-
     Attributes:
         oldest_file: as in `metrics.Live`; looked at every second.
     """

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 from anyio.abc import TaskGroup
 
-from segments_async._pace.permits import Mailbox, Permit
+from segments_async._requests.permits import Mailbox, Permit
 
 
 class WorkerPool(Mailbox):

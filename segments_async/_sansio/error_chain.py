@@ -10,7 +10,6 @@ def chain(exc: BaseException, until: BaseException | None = None) -> Iterator[Ba
     """The error and all errors that led to it, suppressed contexts included.
 
     Args:
-        exc: the error.
         until: an exception that the caller was handling before; left out, with all before it.
     """
     todo: list[BaseException | None] = [exc]

@@ -178,8 +178,6 @@ def finish(
     """Do a command's work, and return its exit code.
 
     Args:
-        work: of the command.
-        terminal: for a message.
         say_unfinished: called where a signal, or a broken stdout, cut the work off.
         until_interrupted: whether Ctrl-C is the usual end of this command, and a success.
 

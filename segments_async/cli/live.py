@@ -52,8 +52,6 @@ class View:
     """Draws the progress of a run until cancelled; nothing where progress isn't drawn.
 
     Args:
-        run: whose progress.
-        terminal: to draw on.
         shared: segments of the whole run, of which this process has a share; None for a run of
             this process alone.
     """
@@ -114,7 +112,6 @@ async def draw(
     """Draw lines until cancelled, or until they are the last ones; a frame only where it differs.
 
     Args:
-        console: to draw on.
         lines: by the columns and rows that there are.
         transient: whether the drawing is erased at the end.
         over: whether these lines are the last ones.

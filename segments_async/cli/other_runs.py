@@ -39,7 +39,6 @@ def name_others(
         runs: of the journal, by name.
         to: the directory of the command's files.
         journal: its path or URL.
-        terminal: to say it on.
     """
     others = [run for run in runs.values() if run.ended_at is None and run.name != name]
     for run in others:

@@ -118,9 +118,7 @@ def print_report(
     On a quiet terminal, only segments without a file and their reasons.
 
     Args:
-        report: of the run.
         names: of the segments, by id.
-        terminal: to print on.
         elapsed: seconds that the command took.
         journal: whether the same command would go on with unfinished segments.
         joined: whether other processes worked at the same run.
@@ -145,7 +143,6 @@ def print_failures(
     Args:
         failed: segments without a file.
         names: of the segments, by id.
-        console: to print on.
         journal: whether the same command would go on with unfinished segments.
     """
     reasons: dict[str, list[NotExported]] = {}

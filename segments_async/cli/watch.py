@@ -46,7 +46,6 @@ class Watch:
     """Shows runs until cancelled; a run of a name, until it has ended.
 
     Args:
-        journal: of the runs.
         to: only the runs to this directory.
         name: only the run of this name; None for those that are unfinished, or end meanwhile.
         terminal: where they are drawn. A piped one gets a JSON line for each change of a run.
@@ -152,7 +151,6 @@ def picture(shown: Sequence[Shown], now: datetime, width: int, height: int) -> l
     """The lines of the runs, the latest first: as many whole runs as there is room for.
 
     Args:
-        shown: the runs.
         now: aware.
         width: columns of a line, at most.
         height: lines, at most.

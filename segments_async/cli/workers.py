@@ -83,8 +83,6 @@ def run_on(
 
     Args:
         executor: of the workers.
-        segments: of the run.
-        request: of the command.
         keywords: of the bulk export.
     """
     from segments_async.cluster import export_on

@@ -20,7 +20,7 @@ import attrs
 from segments_async._run.manifest import Manifest
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.request import RunRequest
-from segments_async._run.session import first_error
+from segments_async._run.session import ending_error
 from segments_async._sansio.api.wire import is_id
 from segments_async._sansio.files.naming import file_name
 from segments_async._sansio.jobs.batches import Attempts, BatchView, Step, batches
@@ -92,10 +92,7 @@ class Coordinator:
     """The session of a coordinated run; its attributes are those of `RunSession`.
 
     Args:
-        request: what the caller asked.
         shared: the run, whose row this process has locked.
-        submitter: gives tasks to the executor.
-        plan: how the segments are given out.
         order: the segments, in the order in which they are given out.
     """
 
@@ -145,11 +142,9 @@ class Coordinator:
             if deadline.cancelled_caught:
                 self._stop_reason = f"no time left after {timeout} s"
         except (BaseExceptionGroup, Exception) as exc:  # noqa: BLE001 - raised to the run's caller
-            self.outcomes.error = error = first_error(exc)
+            self.outcomes.error = error = ending_error(exc, self.name)
             if isinstance(error, JournalError):
                 self._stop_reason = f"the journal ended the run: {error}"
-            elif not isinstance(error, SegmentsError):
-                log(logging.ERROR, "bulk export %s broke off", self.name, exc_info=error)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._finish()

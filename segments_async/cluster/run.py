@@ -11,6 +11,7 @@ from typing import Unpack
 import anyio
 import anyio.to_thread
 
+from segments_async._run.bulk_run import BulkRun
 from segments_async._run.request import (
     ExportOptions,
     RunRequest,
@@ -31,7 +32,6 @@ from segments_async.cluster.worker import check_options, facts
 from segments_async.errors import ConfigurationError
 from segments_async.models import Segment
 from segments_async.results import Exported, Progress
-from segments_async.run import BulkRun
 
 #: More segments of one task are too many rows of one transaction.
 _LARGEST = 2000

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 class Tracking:
     """The segments of one run.
 
-    Args:
-        run: the run's name.
-        request: the caller's.
-
     Attributes:
         segments: of the run, by id; None where only the id is known.
         records: of those that have events.

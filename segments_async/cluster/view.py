@@ -19,11 +19,6 @@ if TYPE_CHECKING:
 class CoordinatorView:
     """What others see of a coordinated run.
 
-    Args:
-        tracking: of the run's segments.
-        outcomes: of the run.
-        directory: of the files.
-
     Attributes:
         guard: the account's ticket guard, as last read.
         requests: of the batches that have ended.

@@ -54,7 +54,6 @@ def facts(place: Place, client: WorkerOptions, attempt: str = "") -> WorkerFacts
     """Whether this worker can work at a run: its machine, its account, and what it sees.
 
     Args:
-        place: of the run.
         client: keywords of the worker's client.
         attempt: as of `Batch`.
     """

@@ -20,11 +20,11 @@ from launch import PATIENCE, Environment, Run, Start, Until
 from rich.console import Console
 
 from segments_async import RunStatus
+from segments_async._run.report import BulkReport
 from segments_async.cli import summary
 from segments_async.cli.terminal import LogLines, Terminal, counted, in_time
 from segments_async.errors import ExportFailedError, NotSubmittedError, printable
 from segments_async.models import Export, Segment
-from segments_async.report import BulkReport
 from segments_async.results import Exported, ExportedFile, NotExported, Progress
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,

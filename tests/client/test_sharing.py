@@ -22,8 +22,8 @@ from segments_async._journal.backends import backend
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import format_time, with_checksum
 from segments_async._journal.tables import limit as limits
-from segments_async._pace.gate import Gate
-from segments_async._pace.sharing import BUSY, IDLE, Sharing
+from segments_async._requests.gate import Gate
+from segments_async._requests.sharing import BUSY, IDLE, Sharing
 from segments_async._run.start import account_of
 from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._sansio.pace.shared_limit import GroupView, Report

@@ -31,7 +31,7 @@ from segments_async._files import body_writer, download
 from segments_async._files import part as part_module
 from segments_async._files.locked_part import PartBusy, PartModified
 from segments_async._files.part import PartFile, part_of, sidecar_of
-from segments_async._pace import calls
+from segments_async._requests import calls
 from segments_async._sansio.files.ranges import ObjectVersion
 from segments_async.sandbox import PAGE_SEGMENT_ID, Fault, FileHost, Sandbox
 

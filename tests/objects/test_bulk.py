@@ -20,8 +20,8 @@ from segments_async import (
     TargetExistsError,
 )
 from segments_async._files.object_storage import ObjectStorage
+from segments_async._run.bulk_run import file_names
 from segments_async._sansio.files.urls import object_place
-from segments_async.run import file_names
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Fault, Sandbox
 
 pytestmark = pytest.mark.alternating

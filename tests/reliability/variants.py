@@ -10,12 +10,12 @@ from unittest import mock
 
 import attrs
 
-from segments_async._exports.requests import ExportRequests
-from segments_async._exports.shared_export import SharedExport
 from segments_async._files import download
 from segments_async._http import storage
-from segments_async._pace.gate import Gate
-from segments_async._pace.permits import Permit
+from segments_async._requests.export_requests import ExportRequests
+from segments_async._requests.gate import Gate
+from segments_async._requests.permits import Permit
+from segments_async._requests.shared_export import SharedExport
 from segments_async._sansio.api.credentials import authorization
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async._sansio.files.ranges import ObjectVersion, read_answer

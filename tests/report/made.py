@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 
+from segments_async._run.report import BulkReport
 from segments_async._sansio.jobs.history import RunHistory, Times
 from segments_async._sansio.pace.trace import PacePoint, PaceTrace, next_look
 from segments_async.errors import (
@@ -18,7 +19,6 @@ from segments_async.errors import (
     TargetExistsError,
 )
 from segments_async.models import Export, ExportStatus, Segment, SegmentType
-from segments_async.report import BulkReport
 from segments_async.results import Exported, ExportedFile, NotExported, Progress
 
 NIGHT = datetime(2026, 11, 23, 2, tzinfo=UTC)

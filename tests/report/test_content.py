@@ -10,16 +10,16 @@ import pytest
 
 import segments_async.errors as errors
 from report.made import GUARDED, NIGHT, Night
+from segments_async._run.report import content
+from segments_async._run.report.advice import HELD, HeldWords, advice, held_words
+from segments_async._run.report.content import RunView
+from segments_async._run.report.moments import moments
+from segments_async._run.report.rows import Problem, Row, RowState, Stage
+from segments_async._run.report.views import view_of_report
+from segments_async._run.report.words import counted, in_time, number
 from segments_async._sansio.jobs.history import Times
 from segments_async._sansio.pace.trace import PacePoint
 from segments_async.errors import SegmentsError
-from segments_async.report import content
-from segments_async.report.advice import HELD, HeldWords, advice, held_words
-from segments_async.report.content import RunView
-from segments_async.report.moments import moments
-from segments_async.report.rows import Problem, Row, RowState, Stage
-from segments_async.report.views import view_of_outcomes
-from segments_async.report.words import counted, in_time, number
 from segments_async.results import HeldReason
 
 
@@ -190,14 +190,7 @@ def test_a_night_in_figures() -> None:
     """Of a run in memory, the page counts what the report has."""
     night = Night(500)
     report = night.report()
-    seen = view_of_outcomes(
-        name=report.name,
-        outcomes=[*report.exported, *report.not_exported],
-        started_at=report.started_at,
-        ended_at=report.ended_at,
-        progress=report.progress,
-        history=night.history,
-    )
+    seen = view_of_report(report, night.history)
     counts = seen.counts
     sources = [outcome.source for outcome in report.exported]
     assert counts[RowState.EXPORTED] == sources.count("exported")

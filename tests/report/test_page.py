@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from report.made import HOSTILE, NIGHT, SIGNED, Night
+from segments_async._run.report import BulkReport
+from segments_async._run.report.data import script_json
+from segments_async._run.report.page import FIRST_NAMED, MOST_NAMED
+from segments_async._run.report.rows import shown
 from segments_async.errors import DownloadError, ExportFailedError, TargetExistsError
 from segments_async.models import Segment
-from segments_async.report import BulkReport
-from segments_async.report.data import script_json
-from segments_async.report.page import FIRST_NAMED, MOST_NAMED
-from segments_async.report.rows import shown
 from segments_async.results import Exported, NotExported, Progress
 
 #: Attributes by which a page requests something.

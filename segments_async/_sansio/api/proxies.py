@@ -44,7 +44,6 @@ def proxy_for(scheme: str, found: Mapping[str, str], environ: Mapping[str, str])
     Args:
         scheme: ``"https"`` or ``"http"``.
         found: the result of `urllib.request.getproxies`.
-        environ: the environment.
     """
     for name in (scheme, "all"):
         if value := found.get(name):

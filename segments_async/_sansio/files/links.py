@@ -248,7 +248,6 @@ def check_addresses(host: str, addresses: Iterable[str], *, loopback: bool) -> N
     """Refuse a host for any of the addresses that its name resolves to.
 
     Args:
-        host: for the message.
         addresses: numeric.
         loopback: whether the vendor itself is on loopback; then its files may be there, too.
 

@@ -43,7 +43,6 @@ def slug(name: str, encoding: str = "utf-8") -> str:
     dash is at the beginning.
 
     Args:
-        name: of the segment.
         encoding: of file names on this machine; characters that it lacks go, too.
     """
     kept = ""
@@ -123,8 +122,6 @@ def free_name(name: str, segment_id: str, taken: Collection[str]) -> str:
     """The name, or another one where a file of the same directory has it.
 
     Args:
-        name: of a segment's file.
-        segment_id: the segment.
         taken: names that other files have, each as `alike` gives it.
     """
     if alike(name) not in taken:

@@ -76,7 +76,6 @@ def store_error(kind: str, text: str) -> StoreError:
 
     Args:
         kind: name of the error's class.
-        text: of the error.
     """
     found = _STATUS.search(text)
     status = int(found[1] or found[2]) if found else None

@@ -118,7 +118,6 @@ def read_answer(
     """The meaning of an answer.
 
     Args:
-        status: of the answer.
         headers: of the answer, by lower-case names.
         asked: the requested range; None: the whole file.
 

@@ -114,8 +114,6 @@ class StorageOutage:
         """A request failed. Returns whether the reason is an outage of storage, and not the file.
 
         Args:
-            failure: of the request.
-            file: that the request was for.
             now: seconds.
             sent_at: when the request was sent.
             chance: a random number from [0, 1), so that clients don't return at the same time.

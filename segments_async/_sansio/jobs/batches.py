@@ -99,7 +99,6 @@ class Attempts:
         """The next step of a batch that was given to the executor.
 
         Args:
-            view: of the batch.
             now: seconds.
             ended: whether the executor says that the task has ended, with a result or without.
         """

@@ -143,9 +143,6 @@ def on_start(segment_id: str, found: Found, *, options: RunOptions, run: str) ->
     """Take a segment up where earlier sessions left it.
 
     Args:
-        segment_id: the segment.
-        found: what the session finds.
-        options: the caller's.
         run: the run's name, for messages.
     """
     record = found.record
@@ -226,7 +223,6 @@ def on_vendor_end(
         record: with the end recorded.
         outcome: `Completed` where the vendor has a file; else why not.
         now: seconds.
-        options: the caller's.
         resubmits: how often this session has submitted the segment again.
         fetches: whether the run fetches files.
     """
@@ -274,7 +270,6 @@ def unrecorded(segment_id: str, export: Export, cause: JournalError, *, known: b
     """The outcome of an export whose last answer could not be recorded in the journal.
 
     Args:
-        segment_id: the segment.
         export: as last seen.
         cause: why the journal could not.
         known: whether a later session finds the export in the journal.
@@ -324,8 +319,6 @@ def on_overdue(segment_id: str, following: Following, *, timeout: float, known: 
     """Give up an export that is overdue.
 
     Args:
-        segment_id: the segment.
-        following: its export.
         timeout: the caller's `export_timeout`, in seconds.
         known: whether a later session finds the export in the journal, if there is one.
     """
@@ -347,8 +340,6 @@ def on_interrupt(segment_id: str, following: Following, *, reason: str, known: b
     No event is recorded: to a later session, the export stands where it stood.
 
     Args:
-        segment_id: the segment.
-        following: its export.
         reason: why the run ends, for messages.
         known: whether a later session finds the export in the journal, if there is one.
     """
@@ -374,7 +365,6 @@ def left_outcome(
     """The outcome of a segment that follows no export when the run ends, by its record alone.
 
     Args:
-        segment_id: the segment.
         record: its record.
         reason: why the run ends, for messages.
         run: the run's name, for messages.

@@ -104,7 +104,6 @@ def starts_round(view: SharedView, *, unclaimed: Callable[[], int]) -> bool:
     """Whether a process that joins begins another round.
 
     Args:
-        view: of the shared run.
         unclaimed: how many segments of earlier starts no part has. Asked only where this decides:
             it is a question about every segment of the run.
     """

@@ -142,7 +142,6 @@ def resume_events(
 
     Args:
         record: the export as the last session left it.
-        options: the caller's.
         file_present: of DONE and UNCHANGED, whether the file is still in its place.
     """
     if record.state is State.INTENT:  # the process died before the POST, or before its answer
@@ -185,7 +184,6 @@ def resume_payload(event: Event, segment_id: str, record: ExportRecord, *, run: 
 
     Args:
         event: one of the `resume_events`.
-        segment_id: the segment.
         record: the export as the last session left it.
         run: the run's name, for messages.
     """

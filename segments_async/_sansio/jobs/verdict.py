@@ -180,7 +180,6 @@ def on_submit(
 
     Args:
         segment_id: of the segment that was to be exported.
-        request: the POST.
         result: what came of it.
         now: seconds.
         chance: a number from [0, 1), by which a repeated submit is put off.
@@ -212,8 +211,6 @@ def on_poll(
     """The meaning of a poll's result for the export.
 
     Args:
-        job: the export.
-        request: the poll.
         result: what came of it.
         now: seconds.
         chance: a number from [0, 1), by which a poll is put off after a setback.

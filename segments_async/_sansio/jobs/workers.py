@@ -45,7 +45,6 @@ def refusal(here: Machine, worker: WorkerFacts, *, account: str | None = None) -
 
     Args:
         here: the machine of the process that gives out the work.
-        worker: the worker.
         account: of the run, where it is known.
     """
     there, name = worker.machine, worker.machine.name

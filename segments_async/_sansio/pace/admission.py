@@ -121,7 +121,6 @@ class Admission(Generic[Target]):
 
     Args:
         pacer: the account's, which several clients may share.
-        scheduler: the client's queued requests.
         slots: requests on the wire at once, at most.
         timeout: seconds that one request may take.
     """

@@ -125,14 +125,7 @@ class KnownOutage:
 
 
 class OutageNews:
-    """What one client knows of the account's other processes, apart from the limit.
-
-    Args:
-        outage: the client's.
-        submit_hold: the client's.
-        list_probes: the client's.
-        guard: the client's.
-    """
+    """What one client knows of the account's other processes, apart from the limit."""
 
     def __init__(
         self,

@@ -293,7 +293,6 @@ def agree_all(
 
     Args:
         owns: what each client knows, by the names of the outages.
-        news: of the journal.
         others: other processes that looked lately.
         token: a text that was never used.
 

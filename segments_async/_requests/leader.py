@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from segments_async._pace.permits import Mailbox
+from segments_async._requests.permits import Mailbox
 from segments_async._sansio.pace.admission import Wait
 from segments_async._sansio.pace.pacer import Pacer
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from segments_async.report.bulk_report import BulkExportError, BulkReport
+from segments_async._run.report.bulk_report import BulkExportError, BulkReport
 
 __all__ = ["BulkExportError", "BulkReport"]

@@ -9,10 +9,10 @@ from functools import cached_property
 
 import attrs
 
+from segments_async._run.report.advice import HeldWords, held_words
+from segments_async._run.report.rows import Problem, Row, RowState
+from segments_async._run.report.words import counted, in_time, number
 from segments_async._sansio.pace.trace import PacePoint
-from segments_async.report.advice import HeldWords, held_words
-from segments_async.report.rows import Problem, Row, RowState
-from segments_async.report.words import counted, in_time, number
 from segments_async.results import in_bytes
 
 #: Rows of the table of slowest exports.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import attrs
 
-from segments_async._pace.gate import Gate
+from segments_async._requests.gate import Gate
 from segments_async._sansio.pace.admission import Admission
 from segments_async._sansio.pace.backoff import TicketGuard
 from segments_async._sansio.pace.notice import on_new_share, on_told, on_told_guard

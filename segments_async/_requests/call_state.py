@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable
 
-from segments_async._exports.shared_export import SharedExport
+from segments_async._requests.shared_export import SharedExport
 from segments_async._sansio.jobs.lifecycle import Event, State, advance
 from segments_async._sansio.jobs.run_state import PLACES
 from segments_async._telemetry.listener import End, Listener, Listeners, Operation, OutcomeKind
@@ -31,7 +31,6 @@ class CallState:
     """The state of one call's export.
 
     Args:
-        operation: what the caller asked for.
         lines: the listener that logs what becomes of the client's calls.
         of: the ids of the segment and of the export; None for an id that the caller doesn't know.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from segments_async.report.content import MOMENTS, RunView, Span
+from segments_async._run.report.content import MOMENTS, RunView, Span
 
 
 @attrs.frozen(kw_only=True)

@@ -10,10 +10,10 @@ import anyio
 import anyio.lowlevel
 import attrs
 
-from segments_async._exports.registry import ExportRegistry
-from segments_async._exports.shared_export import SharedExport
-from segments_async._pace.gate import Gate
-from segments_async._pace.permits import Permit
+from segments_async._requests.gate import Gate
+from segments_async._requests.permits import Permit
+from segments_async._requests.registry import ExportRegistry
+from segments_async._requests.shared_export import SharedExport
 from segments_async._sansio.api.decoding import shows_segment
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.wire import (

@@ -24,8 +24,8 @@ import anyio
 import attrs
 
 from segments_async._http.api import SLOTS, Api
-from segments_async._pace.leader import Leader
-from segments_async._pace.permits import Mailbox, Permit, Target
+from segments_async._requests.leader import Leader
+from segments_async._requests.permits import Mailbox, Permit, Target
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async._sansio.pace.admission import Admission, Grant, Wait
 from segments_async._sansio.pace.backoff import TicketGuard

@@ -14,23 +14,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import anyio
-import anyio.to_thread
-
 from segments_async._files.destination import absolute
 from segments_async._files.open_place import location_of, open_place
+from segments_async._files.protocol import Destination
 from segments_async._journal.high_water import DIRECTORY
 from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec, RunStatus, StoredRun
 from segments_async._journal.refusals import journal_error
 from segments_async._journal.sql import SqlJournal
 from segments_async._run.recorder import GuardWriter
+from segments_async._run.report.page import page_html
+from segments_async._run.report.views import view_of_stored
 from segments_async._run.start import account_of, restore_guard, unchanged_files
 from segments_async._sansio.api.credentials import BASE_URL
-from segments_async.destination import Destination
 from segments_async.models import Segment
-from segments_async.report.page import page_html
-from segments_async.report.views import view_of_records
 
 if TYPE_CHECKING:
     from segments_async.client import SegmentsClient
@@ -133,14 +130,11 @@ class Journal:
         Raises:
             JournalError: ``missing``: the journal has no run of this name.
         """
-        stored = await self._journal.ask(lambda database: database.stored_run(run))
-        if stored is None:
+        html = await self._journal.ask(lambda database: _page(database.stored_run(run)))
+        if html is None:
             where = self.location
             raise journal_error(where, "missing", f"there is no run called {run!r:.200}")
-        try:
-            return await anyio.to_thread.run_sync(_page, stored)
-        except RuntimeError:  # no thread can be started
-            return _page(stored)
+        return html
 
     async def unchanged(
         self, segments: Iterable[Segment | str], to: str | os.PathLike[str] | Destination
@@ -186,17 +180,5 @@ class Journal:
             await GuardWriter(self._journal).record(guard)
 
 
-def _page(stored: StoredRun) -> str:
-    status = stored.status
-    view = view_of_records(
-        name=status.name,
-        destination=status.destination,
-        started_at=status.started_at,
-        ended_at=status.ended_at,
-        live=status.live,
-        complete=status.segments is not None,
-        segments=stored.segments or (),
-        records=stored.records,
-        pace=stored.pace,
-    )
-    return page_html(view)
+def _page(stored: StoredRun | None) -> str | None:
+    return None if stored is None else page_html(view_of_stored(stored))

@@ -109,8 +109,6 @@ def rows_of_records(
     Args:
         segments: the ids of the run's spec; empty where there is none.
         records: of the segments that have events.
-        run: the run's name.
-        ended: whether the run has ended.
     """
     ids = dict.fromkeys([*records, *segments])
     return [_row_of_record(i, records.get(i, ExportRecord()), run=run, ended=ended) for i in ids]

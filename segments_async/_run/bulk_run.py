@@ -11,6 +11,7 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
+from segments_async._run.report import BulkReport
 from segments_async._run.request import RunRequest
 from segments_async._run.run_session import RunSession
 from segments_async._run.session import Session
@@ -22,7 +23,6 @@ from segments_async._sansio.arguments import check_positive
 from segments_async._sansio.files import naming
 from segments_async.errors import ConfigurationError
 from segments_async.models import Segment
-from segments_async.report import BulkReport
 from segments_async.results import Activity, NotExported, OutcomeT, Progress
 
 

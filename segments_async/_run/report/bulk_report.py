@@ -64,18 +64,10 @@ class BulkReport(Generic[OutcomeT]):
         that your own code has made, it has no times.
         """
         # Not at the top: few programs make a page, and its modules take time to import.
-        from segments_async.report.page import page_html
-        from segments_async.report.views import view_of_outcomes
+        from segments_async._run.report.page import page_html
+        from segments_async._run.report.views import view_of_report
 
-        view = view_of_outcomes(
-            name=self.name,
-            outcomes=[*self.exported, *self.not_exported],
-            started_at=self.started_at,
-            ended_at=self.ended_at,
-            progress=self.progress,
-            history=self._history,
-        )
-        return page_html(view)
+        return page_html(view_of_report(self, self._history))
 
     def __repr__(self) -> str:
         return (

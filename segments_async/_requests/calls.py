@@ -10,8 +10,8 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from segments_async._pace.gate import Gate
-from segments_async._pace.permits import Mailbox, Permit, Target
+from segments_async._requests.gate import Gate
+from segments_async._requests.permits import Mailbox, Permit, Target
 from segments_async._sansio.api.wire import NOT_NOW, ApiAnswer, ApiRequest
 from segments_async._sansio.pace.backoff import RetryQuota, full_jitter
 from segments_async._sansio.pace.scheduler import Kind, QueuedRequest
@@ -27,11 +27,7 @@ T = TypeVar("T")
 
 
 class Calls:
-    """The single calls of one client.
-
-    Args:
-        gate: through which the requests go.
-    """
+    """The single calls of one client."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate

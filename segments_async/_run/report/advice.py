@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from segments_async.report.rows import Problem, Row, RowState, Stage
+from segments_async._run.report.rows import Problem, Row, RowState, Stage
 from segments_async.results import HeldReason
 
 _GO_ON = (

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import anyio
 
-from segments_async._exports.shared_export import Follower, SharedExport
-from segments_async._pace.gate import Gate
-from segments_async._pace.permits import Mailbox, Permit
+from segments_async._requests.gate import Gate
+from segments_async._requests.permits import Mailbox, Permit
+from segments_async._requests.shared_export import Follower, SharedExport
 from segments_async._sansio.api.wire import checked_id
 from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.pace.scheduler import Kind
@@ -44,8 +44,6 @@ class ExportRegistry:
         """Join the segment's export that isn't over, or start one.
 
         Args:
-            follower: who joins.
-            segment_id: the segment.
             expected_seconds: how long the export may take; 0 where that isn't known.
             not_before: when the POST may be sent, in seconds of the event loop's clock.
         """
@@ -68,8 +66,6 @@ class ExportRegistry:
         """Join an export that was submitted before, here or by another process.
 
         Args:
-            follower: who joins.
-            export_id: the vendor's id.
             export: as last seen; None where only the id is known.
             age: seconds since its POST was accepted, as far as is known.
         """
@@ -160,7 +156,6 @@ class ExportRegistry:
         """Queue the export's next request, after a permit for it was used or released.
 
         Args:
-            shared: the export.
             key: its place among the others; see `QueuedRequest.key`.
         """
         if shared.waits_for_submit:

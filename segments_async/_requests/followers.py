@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import anyio
 
-from segments_async._exports.call_state import CallState
-from segments_async._exports.requests import ExportRequests
-from segments_async._exports.shared_export import Follower, SharedExport, last_setback
-from segments_async._pace.permits import Mailbox, Permit
-from segments_async._pace.watch import RequestWatch
+from segments_async._requests.call_state import CallState
+from segments_async._requests.export_requests import ExportRequests
+from segments_async._requests.permits import Mailbox, Permit
+from segments_async._requests.shared_export import Follower, SharedExport, last_setback
+from segments_async._requests.watch import RequestWatch
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async.errors import ExportTimeoutError, NotSubmittedError, SegmentsError
 from segments_async.models import Export
@@ -26,10 +26,6 @@ T = TypeVar("T")
 
 class CallFollower:
     """A single call, as a follower of an export.
-
-    Args:
-        state: of the call's export.
-        requests: of the client.
 
     Attributes:
         mailbox: where the gate puts the permits.

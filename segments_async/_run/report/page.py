@@ -16,14 +16,14 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from segments_async._run.report import content
+from segments_async._run.report.advice import advice, unfinished_advice
+from segments_async._run.report.content import RunView
+from segments_async._run.report.data import page_data, script_json
+from segments_async._run.report.moments import moments
+from segments_async._run.report.rows import Row, RowState, shown
+from segments_async._run.report.words import counted, in_time, number
 from segments_async._sansio.pace.trace import thinned
-from segments_async.report import content
-from segments_async.report.advice import advice, unfinished_advice
-from segments_async.report.content import RunView
-from segments_async.report.data import page_data, script_json
-from segments_async.report.moments import moments
-from segments_async.report.rows import Row, RowState, shown
-from segments_async.report.words import counted, in_time, number
 
 #: Segments that are named for each reason: some at once, more on request. The table has all.
 FIRST_NAMED = 8
@@ -61,7 +61,7 @@ def page_html(view: RunView) -> str:
 
 @cache
 def _part(name: str) -> str:
-    return (files("segments_async.report") / name).read_text("utf-8")
+    return (files("segments_async._run.report") / name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:
@@ -275,9 +275,6 @@ def _table(
     """A table whose first column has the rows' headings, in two lines where they have two.
 
     Args:
-        caption: of the table.
-        heads: of the columns.
-        rows: texts.
         numbers: which columns are numbers; None: all but the first.
     """
     right = set(range(1, len(heads)) if numbers is None else numbers)

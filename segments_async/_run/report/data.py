@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from segments_async.report.advice import held_words
-from segments_async.report.content import RunView, Span
-from segments_async.report.rows import Row, RowState, Stage
+from segments_async._run.report.advice import held_words
+from segments_async._run.report.content import RunView, Span
+from segments_async._run.report.rows import Row, RowState, Stage
 
 #: A letter for each state, and for each stage of an unfinished export.
 LETTERS: dict[RowState | Stage, str] = {

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import attrs
 
-from segments_async._pace.permits import Mailbox, Permit, Target
+from segments_async._requests.permits import Mailbox, Permit, Target
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.jobs.payload import Submitted
 from segments_async._sansio.jobs.verdict import Missing, PollJob

@@ -11,7 +11,7 @@ import math
 import anyio
 from anyio.abc import TaskGroup
 
-from segments_async._pace.permits import Permit
+from segments_async._requests.permits import Permit
 from segments_async._sansio.pace.standstill import Standstill
 
 

@@ -1,1 +1,0 @@
-"""Exports at the vendor, shared by all callers of one client that wait for them."""

@@ -1,1 +1,0 @@
-"""When each API request is sent."""
