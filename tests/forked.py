@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import Timer
+from threading import Lock, Timer
 from typing import IO, Any
 
 import segments_async
@@ -32,9 +32,14 @@ class Nursery:
 
     def __init__(self, jobs: socket.socket) -> None:
         self._jobs = jobs
+        self._lock = Lock()
 
     def ask(self, job: Mapping[str, Any], descriptors: Sequence[int] = ()) -> list[int]:
-        """Its answer to a job."""
+        """Its answer to a job, which may come from any thread."""
+        with self._lock:
+            return self._ask(job, descriptors)
+
+    def _ask(self, job: Mapping[str, Any], descriptors: Sequence[int]) -> list[int]:
         text = json.dumps(job).encode() + b"\n"
         sent = socket.send_fds(self._jobs, [text], descriptors) if descriptors else 0
         self._jobs.sendall(text[sent:])

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Self
 
 import attrs
+from door import Door
+from forked import Nursery
 from sybil import Example
 
 PATIENCE = 120.0  # seconds: a bound for what hangs, and no claim of how long anything takes
@@ -74,7 +76,12 @@ class Shell:
     """
 
     def __init__(
-        self, directory: Path, state: Path, variables: dict[str, str], free: list[int]
+        self,
+        directory: Path,
+        state: Path,
+        variables: dict[str, str],
+        free: list[int],
+        nursery: Nursery,
     ) -> None:
         self._directory = directory
         self._state = state
@@ -82,14 +89,17 @@ class Shell:
         self._servers: list[subprocess.Popen[bytes]] = []
         self._environment = _environment(state) | variables
         self._saved = state / "variables.sh"
+        self._door = Door(nursery, state / "bin")
 
     def __enter__(self) -> Self:
+        self._door.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         for server in self._servers:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
+        self._door.__exit__()
 
     def console(self, example: Example) -> str | None:
         """Run a console block; what differs from what it shows, or None."""
@@ -184,7 +194,7 @@ def _asks_for_status(block: list[Command], number: int) -> bool:
 
 
 def _environment(state: Path) -> dict[str, str]:
-    """A home of the page's own, and a pip that asks no index (`pip.py`)."""
+    """A home of the page's own, and a folder for programs, with a pip that asks no index."""
     home, programs = state / "home", state / "bin"
     home.mkdir()
     programs.mkdir()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import Nursery
 from sybil import Example
 from sybil.example import SybilFailure
 
@@ -21,7 +22,7 @@ FENCE = "```"
 
 
 @pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+def page(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """A page without a server: no block of these tests asks the vendor anything."""
     directory, state = tmp_path / "page", tmp_path / "state"
     directory.mkdir()
@@ -31,7 +32,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     with (
         account.answering(),
         Program(account, monkeypatch) as program,
-        Shell(directory, state, {"SEGMENTS_API_KEY": "key"}, [1234, 5678]) as shell,
+        Shell(directory, state, {"SEGMENTS_API_KEY": "key"}, [1234, 5678], nursery) as shell,
     ):
         yield Page(program, shell)
 

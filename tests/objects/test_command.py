@@ -48,8 +48,14 @@ def start(nursery: Nursery, tmp_path: Path) -> Iterator[Start]:
     started: list[Forked] = []
 
     def start(*arguments: str) -> Forked:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = Forked(nursery, *arguments, cwd=tmp_path, env=os.environ, **pipes)
+        process = Forked(
+            nursery,
+            *arguments,
+            cwd=tmp_path,
+            env=os.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         started.append(process)
         return process
 
