@@ -107,8 +107,9 @@ __all__ = [
 ]
 
 #: Modules, each with its public names. A module is imported when one of its names is first used:
-#: all of them take twice the processor time of `import httpx`, and an error to catch, or a segment
-#: to pass on, needs no client.
+#: all of them take more processor time than `import httpx`, and an error to catch, or a segment to
+#: pass on, needs no client. Two more rooms are entered later: httpx when a client is made
+#: (`_http/client_maker.py`), the engine when a bulk run is entered (`_run/open_session.py`).
 _MODULES = {
     "segments_async._files.body": ("ExportBody",),
     "segments_async._files.protocol": ("Destination", "DestinationWriter", "StoredFile"),

@@ -35,7 +35,7 @@ from segments_async._requests.shared_export import SharedExport
 from segments_async._run.bulk_run import BulkRun
 from segments_async._run.report import BulkReport
 from segments_async._run.request import BulkOptions, StrPath, bulk_export, shows_options
-from segments_async._run.start import Resources, account_of
+from segments_async._run.resources import Resources, account_of
 from segments_async._sansio.api.credentials import (
     BASE_URL,
     Origin,
@@ -58,6 +58,7 @@ from segments_async._sansio.jobs.exports import is_complete
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._telemetry.listener import Operation
+from segments_async._telemetry.otel import current_metrics
 from segments_async.errors import ConfigurationError
 from segments_async.models import Export, OutputFormat, Segment
 from segments_async.results import Completed, Exported, ExportedFile, Held
@@ -204,6 +205,7 @@ class SegmentsClient:
         return cls(os.environ[API_KEY], os.environ[ACCESS_TOKEN], **keywords)
 
     async def __aenter__(self) -> Self:
+        current_metrics()  # so that a scrape before the first call or run finds the series, at 0
         return self
 
     async def __aexit__(self, *_: object) -> None:

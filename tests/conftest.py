@@ -48,6 +48,7 @@ _PARTS: dict[str, Callable[[], bool]] = {
     "openssl": _on_path("openssl"),
     "sqlite3": _on_path("sqlite3"),
     "PostgreSQL": _postgresql,
+    "prometheus": lambda: _on_path("prometheus")() and _on_path("promtool")(),
     "Chromium": _on_path("chromium", "chromium-browser", "google-chrome"),
     "pgbouncer": _on_path("pgbouncer"),
     "root": lambda: os.geteuid() == 0,

@@ -1,7 +1,8 @@
 """The Grafana dashboard: of Grafana's schema, and of metrics and labels that the code exports.
 
-No Grafana runs here. The schema is that of Grafana's own Python package: a dashboard that is read
-into its classes and written again keeps each field that the schema has, and loses any other.
+No Grafana runs here, but a Prometheus does. The schema is that of Grafana's own Python package: a
+dashboard that is read into its classes and written again keeps each field that the schema has, and
+loses any other.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_server import Range, serving
+from recorded_metrics import record
 
 from segments_async._telemetry.listener import OutcomeKind
 from segments_async.results import HeldReason
@@ -142,6 +145,38 @@ async def test_each_expression_is_of_metrics_that_are_exported(
         stem for stem in stems if stem not in documented and stem + "_total" not in exported
     } == set()
     assert len(used) == 8, "one of each metric"
+
+
+@pytest.mark.needs("prometheus")
+def test_prometheus_has_values_for_each_expression(
+    dashboard: dict[str, Any], tmp_path: Path
+) -> None:
+    """Over a night with faults, each expression has a series with a value, and each fault is seen.
+
+    Prometheus sees no increase in a series that begins at 1: the two exports that failed, and the
+    two lost answers, are seen since their series began at 0.
+    """
+    (tmp_path / "files").mkdir()
+    samples = record(tmp_path / "files")
+    shown = Range.of(samples, 150)
+    peaks: dict[str, dict[str, float]] = {}
+    with serving(samples, tmp_path) as prometheus:
+        for panel in dashboard["panels"]:
+            lines = prometheus.panel(panel, shown)
+            assert {line.reference for line in lines} == {one["refId"] for one in panel["targets"]}
+            found = {line.name: [at for _, at in line.points if at == at] for line in lines}
+            assert all(found.values()), panel["title"]
+            peaks[panel["title"]] = {name: max(values) for name, values in found.items()}
+    assert all(any(values.values()) for values in peaks.values()), peaks
+    assert peaks["Active exports"] == {"active": 160}
+    assert peaks["Exported in the last hour"] == {"exported": pytest.approx(156, abs=0.5)}
+    assert peaks["Not exported in the last hour"] == {"not exported": pytest.approx(4, abs=0.1)}
+    assert peaks["Why there is no file"].keys() == {"ExportFailedError", "SubmitUnknownError"}
+    held = peaks["What holds the runs"]
+    assert held.keys() == {"rate_limit", "ticket_guard", "vendor_away", "storage_away"}
+    assert max(held.values()) < 1.1, "one run is held for all of the time at most"
+    assert peaks["Answers of 429, and unknown submits"]["unknown submits"] > 0
+    assert peaks["Duration of exports"]["99 %"] < 2_700, "the upper end of the longest's bucket"
 
 
 def test_values_of_labels_are_those_of_the_code(dashboard: dict[str, Any]) -> None:

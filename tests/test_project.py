@@ -164,6 +164,47 @@ def test_a_module_is_imported_when_it_is_used() -> None:
     assert (done.returncode, done.stdout) == (0, "\n"), done.stderr
 
 
+def loaded_by(program: str, names: set[str]) -> set[str]:
+    """Which of these modules a new process has imported when the program has ended."""
+    program += f"\nimport sys\nprint(*{{*sys.modules}} & {names}, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split())
+
+
+HTTP = {"httpx", "httpcore", "segments_async._http.client_maker", "segments_async._http.transport"}
+RUNS = {f"segments_async._run.{name}" for name in ("engine", "recorder", "session", "workers")}
+
+
+def test_a_client_s_name_needs_no_http_client_and_no_engine() -> None:
+    """`from segments_async import SegmentsClient` imports no httpx; making a client does."""
+    program = "from segments_async import SegmentsClient"
+    assert loaded_by(program, HTTP | RUNS) == set()
+    assert loaded_by(f"{program}; SegmentsClient('key', 'token')", HTTP | RUNS) == HTTP
+
+
+def test_the_names_of_a_run_need_no_engine() -> None:
+    """`BulkRun` and `BulkReport` import no engine: entering a run does."""
+    program = "from segments_async import BulkReport, BulkRun, file_names"
+    assert loaded_by(program, HTTP | RUNS) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["--help"], ["export", "--help"], ["completion", "zsh"]], ids=str
+)
+def test_what_the_command_says_of_itself_needs_no_client(arguments: list[str]) -> None:
+    """`--version`, `--help` and completion import no client; `--version` draws nothing either."""
+    program = (
+        "import sys\n"
+        "from segments_async.cli import main\n"
+        f"sys.argv[1:] = {arguments}\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
+    )
+    names = {"anyio", "httpx", "rich", "segments_async.client", "segments_async.cli.work"}
+    drawn = set() if arguments == ["--version"] else {"rich"}  # cyclopts imports it
+    assert loaded_by(program, names) == drawn
+
+
 def test_core_needs_no_extra() -> None:
     """The package can be imported where nothing of any extra is installed."""
     path = str(Path(segments_async.__file__).parent.parent)

@@ -99,7 +99,7 @@ SCENES = {
 }
 
 
-class _Loop(VirtualTimeLoop):
+class WallClockLoop(VirtualTimeLoop):
     """Virtual time that the wall clock follows."""
 
     def __init__(self, wall: time_machine.Traveller) -> None:
@@ -144,10 +144,10 @@ def _run(command: Command, account: SegmentsSandbox, wall: time_machine.Travelle
         wall.move_to(NIGHT + timedelta(days=command.night))
     if command.prepare is not None:
         command.prepare(account)
-    loops: list[_Loop] = []
+    loops: list[WallClockLoop] = []
 
-    def make_loop() -> _Loop:
-        loops.append(loop := _Loop(wall))
+    def make_loop() -> WallClockLoop:
+        loops.append(loop := WallClockLoop(wall))
         if command.seconds is not None:
             loop.call_at(command.seconds, os._exit, 0)
         return loop

@@ -5,8 +5,8 @@
     python docs/pictures/draw.py --list     # their names
 
 The diagrams need nothing but the library, the pictures of the command the extra `dev`, and the
-charts the extra `bench`. The same code gives the same bytes: no date, no random id, no font of one
-machine.
+charts the extra `bench`. The dashboard needs both, and the programs `prometheus` and `promtool`.
+The same code gives the same bytes: no date, no random id, no font of one machine.
 """
 
 from __future__ import annotations
@@ -57,7 +57,10 @@ TRACES = (
 #: Clients of benchmarks/pacing.py: both pictures from the same runs, some minutes.
 COMPARISONS = ("makespan", "throttled")
 
-NAMES = (*DIAGRAMS, *TERMINALS, *TRACES, *COMPARISONS)
+#: docs/grafana.json over a run in virtual time, by a Prometheus of its own: half a minute.
+DASHBOARD = "dashboard"
+
+NAMES = (*DIAGRAMS, *TERMINALS, *TRACES, DASHBOARD, *COMPARISONS)
 
 
 def draw(name: str) -> dict[str, str]:
@@ -73,6 +76,10 @@ def draw(name: str) -> dict[str, str]:
         import pace_traces
 
         return {name: pace_traces.draw(name)}
+    if name == DASHBOARD:
+        import dashboard
+
+        return dashboard.draw()
     import pace_compared
 
     return pace_compared.draw()

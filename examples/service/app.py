@@ -10,7 +10,9 @@ on with it after a restart or an error. `GET /exports/{name}` returns its progre
 
 The service asks nobody for a password: put it behind the one that you have. Without
 `--timeout-graceful-shutdown`, uvicorn waits at its end for each open stream of events, so for the
-run's end. Run one process (no `--workers`): the jobs are in its memory.
+run's end; with `--reload` at each change of a file, too. Run one process (no `--workers`): the jobs
+are in its memory, and another worker that is asked for a running export fails with "held by a live
+process".
 """
 
 from __future__ import annotations
@@ -104,6 +106,9 @@ class Exports:
                 job.report = await run.report()
         except SegmentsError as error:  # of the account: errors of segments are in the report
             job.error = str(error)
+        except anyio.get_cancelled_exc_class():
+            job.error = "the service stopped; POST again, and the export goes on"
+            raise
         except Exception as error:  # other jobs go on
             logger.exception("export %s broke off", name)
             job.error = type(error).__name__

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from app import app
 
 from segments_async import SegmentsClient
 from segments_async.testing import SegmentsSandbox
@@ -116,6 +117,29 @@ async def test_a_failed_export_goes_on(
         patch.setattr(SegmentsClient, "list_segments", None)
         assert (await ended(service))["error"] == "TypeError"
     assert (await ended(service))["progress"]["exported"] == 2
+
+
+async def test_a_restart_in_mid_run(
+    segments_sandbox: SegmentsSandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart, as by `--reload`, POST goes on: no segment is requested a second time."""
+    monkeypatch.setenv("EXPORTS", str(tmp_path))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://service") as service:
+        async with app.router.lifespan_context(app):
+            await service.post(NIGHT)
+            job = app.state.exports.jobs["night"]
+            await job.started.wait()
+            async for progress in job.run.changes():
+                if progress.pending == SEGMENTS:
+                    break
+        assert job.state == "failed"
+        assert "POST again" in job.error
+        async with app.router.lifespan_context(app):
+            assert (await service.get(NIGHT)).status_code == 404
+            assert (await ended(service))["progress"]["exported"] == SEGMENTS
+    posts = [entry for entry in segments_sandbox.record.api() if entry.method == "POST"]
+    assert len(posts) == SEGMENTS
 
 
 @pytest.mark.segments_sandbox(segments=2)

@@ -30,7 +30,6 @@ class ExportFiles:
         get_export: asks the vendor for an export, with a fresh link.
 
     Attributes:
-        downloads: files fetched at once.
         slots: for connections to storage; each download and each read holds one.
     """
 

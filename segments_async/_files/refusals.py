@@ -42,11 +42,7 @@ class LinkExpired(Exception):
 
 
 class FileDenied(Exception):
-    """Storage refuses the file.
-
-    Attributes:
-        error: the refusal.
-    """
+    """Storage refuses the file."""
 
     def __init__(self, error: StorageError) -> None:
         super().__init__(error.message)

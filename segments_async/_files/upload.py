@@ -36,8 +36,6 @@ class UploadTarget:
     """A file's place in a destination.
 
     Attributes:
-        destination: where the file goes.
-        name: of the file there.
         location: the file's URL.
         replace: whether a file of that name may be replaced.
         on_away: called with True where the destination fails, and with False where it works.

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, cast
 
 import anyio
-import httpx
 
 from segments_async._http.clients import Clients, HttpClient
 from segments_async._http.errors import carries_response, described, forget_request
@@ -72,9 +71,11 @@ class Api:
             "Accept-Encoding": "identity",
             "Authorization": authorization.reveal(),
         }
+        from httpx import Headers  # not at the top: see `client_maker`
+
         # httpx takes its own class as it is, and encodes any other mapping anew each time.
-        self._headers = httpx.Headers(headers)
-        self._post_headers = httpx.Headers({**headers, "Content-Type": "application/json"})
+        self._headers = Headers(headers)
+        self._post_headers = Headers({**headers, "Content-Type": "application/json"})
         # In the form in which httpx gives its Timeout to transports: it would convert one for each
         # request. Only connecting has a timeout. Once a request is sent, its permit's scope alone
         # ends it: httpx's timers take a standstill of this process for a silent server.

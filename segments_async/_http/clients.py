@@ -10,12 +10,10 @@ import contextlib
 import ssl
 import time
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
-import httpx
 
-from segments_async._http.environment import Route, read_certificates
 from segments_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -169,18 +167,12 @@ class OwnClients:
         self._files = files
         #: Whether a stand-in has answered requests.
         self._was_answered = False
-        # As httpx does, httpcore is imported where a client is made: with trio, h11 and h2 it takes
-        # as long as httpx itself.
-        from segments_async._http.transport import OneConnection
+        from segments_async._http.client_maker import ClientMaker  # not at the top: see its head
 
-        self._make_transport = OneConnection
         self._ssl_context = _verifying(ssl_context)
-        self._keepalive = keepalive
-        self._loopback = loopback
-        self._scheme = scheme
-        self._check_peer = check_peer
-        self._route: Route | None = None
-        self._headers = {"User-Agent": USER_AGENT}
+        self._maker = ClientMaker(
+            ssl_context, keepalive, loopback=loopback, scheme=scheme, check_peer=check_peer
+        )
         self._idle: list[HttpClient] = []
         self._wall_clock_lead = _wall_clock_lead()
         self._transports: dict[HttpClient, OneConnection] = {}
@@ -220,7 +212,7 @@ class OwnClients:
         return self._idle.pop() if self._idle else self._new()
 
     def resolves_here(self, host: str, port: int) -> bool:
-        return self._route is None or self._route.is_direct(host, port)
+        return self._maker.resolves_here(host, port)
 
     def give_back(self, client: HttpClient) -> None:
         transport = self._transports.get(client)
@@ -232,17 +224,7 @@ class OwnClients:
         self._idle.append(client)
 
     def _new(self) -> HttpClient:
-        if self._ssl_context is None:
-            self._ssl_context = read_certificates()
-        if self._route is None and not self._loopback:
-            # Never for loopback: the environment's proxy is on another machine, and would receive
-            # plain HTTP.
-            self._route = Route(self._scheme)
-        transport = self._make_transport(
-            self._ssl_context, self._keepalive, route=self._route, check_peer=self._check_peer
-        )
-        made: Any = httpx.AsyncClient(transport=transport, headers=self._headers, trust_env=False)
-        client = cast(HttpClient, made)
+        client, transport = self._maker.make()
         self._transports[client] = transport
         return client
 

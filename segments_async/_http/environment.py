@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import ssl
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.request import getproxies
 
-import anyio
+import httpcore
 import httpx
 
 from segments_async._sansio.api.proxies import Proxy, bypasses_proxy, proxy_for, proxy_problem
 from segments_async.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    import httpcore
 
 #: OpenSSL's names of certificates in a directory; it ignores files of other names.
 _HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
@@ -126,8 +121,6 @@ class Route:
 def _pool_through(
     proxy: Proxy, ssl_context: ssl.SSLContext, keepalive: float
 ) -> httpcore.AsyncConnectionPool:
-    import httpcore  # imported by now: see `OwnClients`
-
     found = httpx.Proxy(proxy.url.reveal())  # separates user and password from the URL
     url = httpcore.URL(
         scheme=found.url.raw_scheme,
@@ -160,12 +153,3 @@ def _refusal(proxy: Proxy, problem: str) -> str:
         f"{proxy.variable}: not a proxy that can be used: {problem}. Nothing was sent; correct "
         "the variable or unset it (its value isn't shown: it may hold a password)"
     )
-
-
-async def addresses_of(host: str) -> list[str]:
-    """The addresses that the host's name resolves to; none if it doesn't resolve."""
-    try:
-        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    return [address[0] for *_, address in found]

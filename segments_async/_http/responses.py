@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping
+from importlib import import_module
 from typing import Any, Protocol
 
 import anyio
-import httpx
 
 
 class Response(Protocol):
@@ -90,7 +90,9 @@ def _stream_of(response: Any, body: bytes) -> Any:
     """A stream of these bytes, of the class that the response's package has."""
     # httpx2 has a class of its own.
     package = sys.modules[type(response).__module__.partition(".")[0]]
-    return getattr(package, "ByteStream", httpx.ByteStream)(body)
+    if not hasattr(package, "ByteStream"):  # a response of the caller's own class
+        package = import_module("httpx")
+    return package.ByteStream(body)
 
 
 async def close(response: Response) -> None:

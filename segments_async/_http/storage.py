@@ -16,8 +16,8 @@ from urllib.parse import urljoin, urlsplit
 import anyio
 import attrs
 
+from segments_async._http.addresses import addresses_of
 from segments_async._http.clients import USER_AGENT, Clients, HttpClient, stands_in
-from segments_async._http.environment import addresses_of
 from segments_async._http.errors import described, forget_request, is_no_answer, was_sent
 from segments_async._http.redaction import no_tracing, redact_logs
 from segments_async._http.responses import Response, body_chunks, close, joined_headers
@@ -50,7 +50,6 @@ class StorageAnswer:
     """The head of storage's answer.
 
     Attributes:
-        status: HTTP's.
         headers: by lower-case names.
         chunks: the body, as served.
         read_into: reads the next bytes of the body into a buffer instead, which is faster for large

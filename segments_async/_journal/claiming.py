@@ -37,7 +37,6 @@ class OpenedPart:
     """A part that this process has locked.
 
     Attributes:
-        run_id: of the part.
         run: the part in the database.
         files: the name of each of its segments' files, by segment id; None without files.
     """

@@ -130,8 +130,6 @@ class News:
     """What the journal has of a shared run that it had not at the last look.
 
     Attributes:
-        view: of the run.
-        guard: the account's ticket guard.
         claimed: the part of each segment that has a part now.
         records: of the segments with new events.
         settled: all parts that were worked through.

@@ -88,11 +88,12 @@ class GroupCommit:
     """The queue of one run's entries, and the attempts to write them.
 
     Attributes:
+        opened: the run in the database.
         attempts: to use the run's database.
     """
 
     def __init__(self, run: OpenedRun) -> None:
-        self._run = run
+        self.opened: OpenedRun = run
         self.attempts: Attempts = Attempts(run, self._on_away, self._on_broken)
         self._queue: deque[Entry] = deque()
         self._leading = False
@@ -245,7 +246,7 @@ class GroupCommit:
         batch = list(itertools.islice(self._queue, _MOST_AT_ONCE))
         rows = [entry.row for entry in batch if entry.row is not None]
         # Without rows, the attempt shows whether any could be written.
-        if await self.attempts.attempt(partial(self._run.append, rows)):
+        if await self.attempts.attempt(partial(self.opened.append, rows)):
             if rows:
                 self._schedule.on_commit(anyio.current_time())
             for entry in batch:
@@ -255,7 +256,7 @@ class GroupCommit:
 
     def _on_away(self) -> None:
         """The database is away: no caller waits any more, except those that ask to."""
-        self._sets_aside = self._run.sets_aside
+        self._sets_aside = self.opened.sets_aside
         for entry in self._queue:
             if entry.wakeup is not None:
                 entry.wakeup.set()

@@ -39,11 +39,9 @@ class HighWaterMark:
 
     Attributes:
         journal: digest of `Backend.identity`.
-        run: name of the run.
         started_at: when the run started, as text of `format_time`.
         events: number of durable events.
         finished: whether the run had ended.
-        path: of the file.
     """
 
     journal: str = attrs.field(validator=instance_of(str))

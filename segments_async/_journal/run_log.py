@@ -25,20 +25,18 @@ from segments_async.errors import JournalError
 logger: logging.Logger = logging.getLogger("segments_async")
 
 
-class RunLog:
+class RunLog(GroupCommit):
     """One run's log in the database.
 
     Attributes:
         run_state: where each of the run's exports stands. An event is applied there, and the entry
             that comes of it is appended to the log.
-        opened: the run in the database.
         finished: whether the run had ended before it was opened here, or has ended since. Nothing
             can be recorded then.
     """
 
     def __init__(self, run: OpenedRun) -> None:
-        self.opened: OpenedRun = run
-        self._commit = GroupCommit(run)
+        super().__init__(run)
         self._closed = False
         self.run_state: RunState = RunState(run.known)
         self.finished: bool = run.ended
@@ -58,11 +56,6 @@ class RunLog:
             self.opened.unstored_trace = points
 
     @property
-    def away(self) -> bool:
-        """Whether the database can't be written for now, and events wait in memory."""
-        return self._commit.away
-
-    @property
     def has_sessions(self) -> bool:
         """Whether the database can end the run's session unnoticed; `check` finds that out."""
         return self.opened.has_sessions
@@ -70,7 +63,7 @@ class RunLog:
     def knows_export(self, segment_id: str) -> bool:
         """Whether a later session will find the export of this segment, in the log or set aside."""
         known = self.run_state.record(segment_id).export is not None
-        return known and self._commit.tells_export(segment_id)
+        return known and self.tells_export(segment_id)
 
     async def record(self, segment_id: str, event: Event, payload: Payload = NOTHING) -> None:
         """Log the event. Returns once the event is durable, or at once while the database is away.
@@ -100,9 +93,9 @@ class RunLog:
         if self.away and event is Event.INTENT:
             return
         entry = self._entry(segment_id, event, payload)
-        await self._commit.written(entry)
+        await self.written(entry)
         if not entry.settled and event is Event.INTENT:
-            self._commit.append(self._entry(segment_id, Event.NOT_SENT, NOTHING))
+            self.append(self._entry(segment_id, Event.NOT_SENT, NOTHING))
 
     def add(self, segment_id: str, event: Event, payload: Payload = NOTHING) -> None:
         """Log the event without waiting: it is durable before the segment's next event is.
@@ -111,11 +104,11 @@ class RunLog:
         """
         self._check_open()
         entry = self._entry(segment_id, event, payload)
-        entry.due = self._commit.due_later()
-        self._commit.append(entry)
+        entry.due = self.due_later()
+        self.append(entry)
 
     def _check_open(self) -> None:
-        self._commit.attempts.raise_broken()
+        self.attempts.raise_broken()
         if self.finished or self._closed:
             raise AssertionError(f"run {self.name} is over: nothing happens in it")
 
@@ -123,34 +116,8 @@ class RunLog:
         text = payload_to_json(payload)
         entry = self.run_state.apply(segment_id, event, payload, at=datetime.now(UTC))
         active = self.run_state.active
-        due = self._commit.due(event, others=len(active) > (segment_id in active))
+        due = self.due(event, others=len(active) > (segment_id in active))
         return Entry(self.opened.row(entry, text), entry, due=due)
-
-    @property
-    def lingers(self) -> bool:
-        """Whether events wait in memory for which no caller waits."""
-        return self._commit.lingers
-
-    async def flush(self) -> None:
-        """Write the events that `add` has logged, each once it has waited long enough.
-
-        Raises:
-            JournalError: the database can't be written. Nothing can be recorded any more.
-        """
-        await self._commit.flush()
-
-    def hurry(self) -> None:
-        """The session ends: let no event wait for another one from now on."""
-        self._commit.hurry()
-
-    async def returned(self) -> None:
-        """Wait for the database, if it is away, and write the queued events.
-
-        Raises:
-            JournalError: it was away for too long, or came back without durable events. Nothing
-                can be recorded any more.
-        """
-        await self._commit.returned()
 
     async def check(self, idle: float) -> None:
         """If nothing was written for so many seconds, see whether the run is still held.
@@ -158,8 +125,8 @@ class RunLog:
         Raises:
             JournalError: another process has gone on with the run...
         """
-        if self._commit.idle() >= idle:
-            await self._commit.written(Entry())
+        if self.idle() >= idle:
+            await self.written(Entry())
 
     async def finish(self, *, patience: float = LONGEST_OUTAGE) -> None:
         """Write that the run is finished. Opened again by its name, the run yields its outcomes.
@@ -172,12 +139,12 @@ class RunLog:
         """
         with anyio.move_on_after(patience):
             while not self.finished:
-                if self._commit.away or self._commit.unwritten:
-                    await self._commit.drained()
-                self._commit.attempts.raise_broken()
+                if self.away or self.unwritten:
+                    await self.drained()
+                self.attempts.raise_broken()
                 states = {state: self.run_state.count(state) for state in State}
                 write = partial(self.opened.finish, datetime.now(UTC), states)
-                if await self._commit.attempts.attempt(write):
+                if await self.attempts.attempt(write):
                     self.finished = True
                 elif not self.away:
                     await anyio.sleep(BUSY_PAUSE)
@@ -195,17 +162,17 @@ class RunLog:
             return
         self._closed = True
         try:
-            left = self._commit.unwritten or (self.opened.unstored_trace and not self.finished)
-            if left and not self._commit.attempts.broken:
+            left = self.unwritten or (self.opened.unstored_trace and not self.finished)
+            if left and not self.attempts.broken:
                 with anyio.move_on_after(GRACE, shield=True):
-                    await self._commit.drained()
+                    await self.drained()
         except JournalError:
             pass  # the callers that waited for the events have got it
         finally:
             await self._release()
 
     async def _release(self) -> None:
-        rows = self._commit.unwritten
+        rows = self.unwritten
         try:
             with anyio.CancelScope(shield=True):
                 await in_thread(self._close, rows)

@@ -59,8 +59,6 @@ class Joined:
     """The shared run that a process has joined.
 
     Attributes:
-        run_id: of the shared run.
-        name: of the run.
         started_at: when its first process joined; aware, UTC.
         round: in which this process works.
         ended: whether the run had ended before: then there is nothing to do.

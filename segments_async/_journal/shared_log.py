@@ -24,8 +24,6 @@ class PartLog:
     """A part that this process works at.
 
     Attributes:
-        run_id: of the part.
-        log: of the part.
         files: the name of each segment's file, by segment id; None without files.
     """
 

@@ -21,8 +21,6 @@ class Recorded:
     """One segment of the shared run, as the journal has it.
 
     Attributes:
-        segment_id: the segment.
-        record: of its export.
         settled: whether its part was worked through.
     """
 

@@ -65,10 +65,6 @@ class ExportRequests:
     """Sends submits and polls of a client's shared exports.
 
     Each request is sent in the task of the caller that got the permit for it.
-
-    Attributes:
-        gate: through which the requests go.
-        registry: of the exports.
     """
 
     def __init__(self, gate: Gate, registry: ExportRegistry) -> None:

@@ -55,7 +55,6 @@ class SharedExport:
 
     Attributes:
         segment_id: None until an answer names the segment, where only an export's id was given.
-        output_format: of the file.
         export_id: the vendor's id; None before the POST is accepted.
         export: as last seen; None before an answer describes it.
         posting: whether its POST is about to be sent, or is on the wire.

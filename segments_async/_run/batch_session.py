@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from segments_async._requests.sharing import read_news
 from segments_async._run.request import RunRequest
+from segments_async._run.resources import Resources
 from segments_async._run.shared_session import SharedSession
-from segments_async._run.start import Resources
 from segments_async._sansio.jobs.parts import SharedView
 from segments_async.results import OutcomeT
 

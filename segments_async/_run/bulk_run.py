@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 import anyio
 import attrs
@@ -13,17 +13,15 @@ from anyio.abc import TaskGroup
 
 from segments_async._run.report import BulkReport
 from segments_async._run.request import RunRequest
-from segments_async._run.run_session import RunSession
-from segments_async._run.session import Session
-from segments_async._run.shared_session import SharedSession, join_run
-from segments_async._run.start import Resources, start_run
-from segments_async._run.stats import progress_before_start
-from segments_async._run.telemetry import run_logged
+from segments_async._run.resources import Resources, progress_before_start
 from segments_async._sansio.arguments import check_positive
 from segments_async._sansio.files import naming
 from segments_async.errors import ConfigurationError
 from segments_async.models import Segment
 from segments_async.results import Activity, NotExported, OutcomeT, Progress
+
+if TYPE_CHECKING:
+    from segments_async._run.run_session import RunSession
 
 
 class BulkRun(Generic[OutcomeT]):
@@ -127,7 +125,11 @@ class BulkRun(Generic[OutcomeT]):
     async def __aenter__(self) -> BulkRun[OutcomeT]:
         if self._session is not None:
             raise ConfigurationError("a bulk run is entered once: open another one")
-        session = self._session = await self._opened()
+        from segments_async._run.open_session import open_session  # not at the top: see its head
+        from segments_async._run.telemetry import run_logged
+
+        session: RunSession[OutcomeT] = await open_session(self._resources, self._request)
+        self._session = session
         # The task group's own scope is never cancelled: the caller's block is inside it, and a
         # failing run must not cancel what the caller is doing.
         self._tasks = anyio.create_task_group()
@@ -151,14 +153,6 @@ class BulkRun(Generic[OutcomeT]):
             # The caller's exception is not the task group's business: given to it, it would come
             # out inside an ExceptionGroup.
             await self._tasks.__aexit__(None, None, None)
-
-    async def _opened(self) -> RunSession[OutcomeT]:
-        if self._request.shared:
-            shared, wanted = await join_run(self._resources, self._request)
-            return SharedSession(self._resources, self._request, shared, wanted)
-        return Session(
-            self._resources, self._request, await start_run(self._resources, self._request)
-        )
 
     def _entered(self) -> RunSession[OutcomeT]:
         if self._session is None:

@@ -21,7 +21,8 @@ from segments_async._run.job import Job, following, payload_of, vendor_outcome
 from segments_async._run.journal_upkeep import JournalUpkeep
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.request import RunRequest
-from segments_async._run.start import Resources, RunStart
+from segments_async._run.resources import Resources
+from segments_async._run.start import RunStart
 from segments_async._run.stats import RunStats, known_durations
 from segments_async._run.telemetry import RunTelemetry
 from segments_async._run.workers import WorkerPool

@@ -16,7 +16,6 @@ class Job:
     """One segment of the run.
 
     Attributes:
-        segment_id: the segment.
         name: the segment's; None where the caller gave only the id.
         shared: the export that the segment follows; None where it follows none.
         bytes: of its file, fetched so far.

@@ -25,7 +25,8 @@ from segments_async._journal.sql import SqlJournal
 from segments_async._run.recorder import GuardWriter
 from segments_async._run.report.page import page_html
 from segments_async._run.report.views import view_of_stored
-from segments_async._run.start import account_of, restore_guard, unchanged_files
+from segments_async._run.resources import account_of
+from segments_async._run.start import restore_guard, unchanged_files
 from segments_async._sansio.api.credentials import BASE_URL
 from segments_async.models import Segment
 

@@ -10,8 +10,9 @@ from anyio.abc import TaskGroup
 
 from segments_async._run.outcomes import Outcomes, field_of
 from segments_async._run.request import RunRequest
+from segments_async._run.resources import Resources
 from segments_async._run.session import Session
-from segments_async._run.start import Resources, RunStart
+from segments_async._run.start import RunStart
 from segments_async._telemetry.guard import log
 from segments_async.errors import JournalError
 from segments_async.results import NotExported, Outcome, OutcomeT

@@ -17,7 +17,8 @@ from segments_async._run.outcomes import Outcomes
 from segments_async._run.part_session import PartOutcomes, PartSession
 from segments_async._run.recorder import GuardWriter
 from segments_async._run.request import RunRequest, unusable_id
-from segments_async._run.start import Resources, start_with
+from segments_async._run.resources import Resources
+from segments_async._run.start import start_with
 from segments_async._sansio.api.wire import is_id
 from segments_async._sansio.jobs.parts import LostParts
 from segments_async._telemetry.guard import log

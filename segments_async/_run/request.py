@@ -53,7 +53,6 @@ class RunRequest:
     Attributes:
         segments: by id; None where only the id was given.
         destination: None where only links are wanted.
-        options: of the run.
         journal: a path or URL; None for none.
         run: the name that the caller gave.
         shared: whether other processes work at the same run.

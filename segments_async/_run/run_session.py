@@ -37,7 +37,6 @@ class RunSession(Protocol[OutcomeT]):
     """One session of a run.
 
     Attributes:
-        name: the run's.
         scope: cancelled when the caller leaves the run.
         started_at: when the session started; aware, UTC.
         ended_at: when the session ended; `started_at` before.

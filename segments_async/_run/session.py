@@ -15,8 +15,9 @@ from segments_async._requests.watch import RequestWatch
 from segments_async._run.engine import Engine
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.request import RunRequest
+from segments_async._run.resources import Resources
 from segments_async._run.session_view import SessionView
-from segments_async._run.start import Resources, RunStart
+from segments_async._run.start import RunStart
 from segments_async._run.telemetry import RunTelemetry
 from segments_async._run.workers import WorkerPool
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
@@ -103,7 +104,7 @@ class Session(Generic[OutcomeT]):
                         tasks.start_soon(sharing.keep, done)
                     if self._recorder.can_be_lost and unfinished:
                         tasks.start_soon(self.engine.upkeep.check_until, done)
-                    tasks.start_soon(self._telemetry.look, done, self.view.progress)
+                    tasks.start_soon(self._telemetry.look, done, self.view.waits)
                     tasks.start_soon(self.view.pace.watch, done)
                     await self.engine.start_all()
                     if self.engine.unsettled:

@@ -15,7 +15,7 @@ from segments_async._run.engine import Engine
 from segments_async._run.outcomes import Outcomes
 from segments_async._run.pace_watch import PaceWatch
 from segments_async._run.recorder import Recorder
-from segments_async._run.start import Resources
+from segments_async._run.resources import Resources
 from segments_async._sansio.jobs.eta import Running
 from segments_async._sansio.jobs.history import RunHistory, Times
 from segments_async.results import Activity, Held, NotExported, OutcomeT, Progress
@@ -94,6 +94,11 @@ class SessionView(Generic[OutcomeT]):
         return self._resources.held(
             self._places(), journal_away=self._recorder.away, place=self._place
         )
+
+    def waits(self) -> tuple[Held | None, float | None]:
+        """What holds the run, and the age of its oldest complete file that isn't in its place."""
+        held = None if self._outcomes.finished.is_set() else self.held()
+        return held, self._engine.downloads.oldest_link_age
 
     def activity(self, limit: int) -> list[Activity]:
         """The exports under way, the latest event first, and so many at most."""

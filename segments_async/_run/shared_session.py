@@ -21,9 +21,9 @@ from segments_async._run.outcomes import Outcomes
 from segments_async._run.parts import Parts
 from segments_async._run.recorder import GuardWriter
 from segments_async._run.request import RunRequest
+from segments_async._run.resources import Resources
 from segments_async._run.session import GUARD_AT_THE_END, ending_error, first_error
 from segments_async._run.shared_view import SharedSessionView
-from segments_async._run.start import Resources
 from segments_async._sansio.files.naming import file_name
 from segments_async._sansio.jobs.journal_outage import JournalLooks
 from segments_async._sansio.jobs.parts import SharedView, most_by_pace, wants_more

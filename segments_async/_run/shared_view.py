@@ -13,7 +13,7 @@ from segments_async._run.pace_watch import PaceWatch
 from segments_async._run.parts import Parts
 from segments_async._run.recorder import Recorder
 from segments_async._run.request import RunRequest
-from segments_async._run.start import Resources
+from segments_async._run.resources import Resources
 from segments_async._sansio.jobs.decisions import left_outcome, named, recorded_outcome
 from segments_async._sansio.jobs.history import RunHistory, Times
 from segments_async._sansio.jobs.journal_outage import JournalLooks

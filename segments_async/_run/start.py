@@ -6,33 +6,26 @@ would be hours of the vendor's work for nothing.
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 import attrs
 
-from segments_async._files.export_files import ExportFiles
 from segments_async._files.places import Place
-from segments_async._requests.export_requests import ExportRequests
-from segments_async._requests.gate import Gate
-from segments_async._requests.registry import ExportRegistry
 from segments_async._requests.sharing import read_news
 from segments_async._run.recorder import GuardWriter, Recorder
 from segments_async._run.request import RunRequest
-from segments_async._sansio.api.credentials import parse_base_url
+from segments_async._run.resources import Resources
 from segments_async._sansio.files.naming import is_in
 from segments_async._sansio.jobs.exports import is_unchanged
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.pace.backoff import LONGEST_GUARD, TicketGuard
-from segments_async._sansio.pace.hold import Hold, heaviest
 from segments_async.errors import JournalError, SegmentsError
 from segments_async.models import Segment
-from segments_async.results import ExportedFile, Held, HeldReason
+from segments_async.results import ExportedFile
 
 if TYPE_CHECKING:
     from segments_async._journal.run_log import RunLog
@@ -40,59 +33,10 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen(kw_only=True)
-class Resources:
-    """The parts of a client that its runs use.
-
-    Attributes:
-        check: called first by each operation of the client; see `SegmentsClient`.
-        account: a digest of the account; see :func:`account_of`.
-        gate: through which requests go.
-        registry: of shared exports.
-        requests: sends their requests.
-        files: fetches the files of exports.
-    """
-
-    check: Callable[[], None]
-    account: str
-    gate: Gate
-    registry: ExportRegistry
-    requests: ExportRequests
-    files: ExportFiles
-
-    def held(
-        self,
-        places: Mapping[str, int],
-        *,
-        journal_away: bool = False,
-        place: Place | None = None,
-    ) -> Held | None:
-        """What delays the requests or downloads by more than their turn; None where nothing does.
-
-        Args:
-            places: how many of the asker's exports are ``waiting``, ``pending`` and ``fetching``.
-            journal_away: whether the asker's journal can't be written.
-            place: where the asker's files go.
-        """
-        try:
-            now = anyio.current_time()
-        except anyio.NoEventLoopError:
-            return None  # outside of any loop nothing is under way
-        hold = heaviest(
-            self.gate.admission.hold(now),
-            self.files.hold(now),
-            None if place is None else place.hold(now),
-            Hold(HeldReason.JOURNAL_AWAY, math.inf) if journal_away else None,
-            places=places,
-        )
-        return None if hold is None else hold.told(now, datetime.now(UTC))
-
-
-@attrs.frozen(kw_only=True)
 class RunStart:
     """The records, files and obstacles that a run starts with.
 
     Attributes:
-        name: the run's.
         recorder: with the records of earlier sessions.
         obstacles: why a segment can't be exported, by its id.
         unchanged: files of earlier runs that are still right, by segment id.
@@ -197,16 +141,6 @@ async def restore_guard(journal: SqlJournal, guard: TicketGuard) -> datetime | N
     left = min((record.until - datetime.now(UTC)).total_seconds(), LONGEST_GUARD)
     guard.restore(anyio.current_time() + left, record.pause)
     return record.until if left > 0 else None
-
-
-def account_of(base_url: str, api_key: str) -> str:
-    """A digest of the account, by which a journal recognises its account without the key.
-
-    Equal base URLs in different spellings, as with a slash at the end, have one digest.
-    """
-    place = parse_base_url(base_url)
-    text = f"{place.scheme}://{place.host}:{place.port}{place.prefix}\n{api_key}"
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _may_be_submitted(record: ExportRecord | None) -> bool:

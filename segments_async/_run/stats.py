@@ -13,7 +13,7 @@ from segments_async._sansio.jobs.exports import seconds_taken
 from segments_async._sansio.jobs.lifecycle import State
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.run_state import RunState
-from segments_async.results import Held, Progress
+from segments_async.results import Progress
 
 #: The number of durations that are kept, of the exports that ended last.
 _DURATIONS_KEPT = 500
@@ -106,23 +106,3 @@ def known_durations(records: Iterable[ExportRecord]) -> list[float]:
     exports = (record.export for record in records if record.state in _AFTER_THE_VENDOR)
     taken = (seconds_taken(export) for export in exports if export is not None)
     return list(islice((one for one in taken if one is not None), _DURATIONS_KEPT))
-
-
-def progress_before_start(total: int, rate: float | None, held: Held | None) -> Progress:
-    """The progress of a run that was not entered."""
-    return Progress(
-        total=total,
-        waiting=total,
-        pending=0,
-        fetching=0,
-        exported=0,
-        unchanged=0,
-        not_exported=0,
-        bytes=0,
-        requests=0,
-        throttled=0,
-        rate=rate,
-        oldest_link_age=None,
-        eta_seconds=None if total else 0.0,
-        held=held,
-    )

@@ -15,7 +15,7 @@ from segments_async._telemetry.guard import log
 from segments_async._telemetry.listener import End, Listeners, Operation
 from segments_async._telemetry.log_lines import LogLines
 from segments_async._telemetry.otel import current_metrics, open_telemetry
-from segments_async.results import Outcome, Progress
+from segments_async.results import Held, Outcome, Progress
 
 #: Seconds between two looks at what holds a run, while metrics are in use.
 LOOK = 1.0
@@ -57,8 +57,16 @@ class RunTelemetry:
             self._metrics.end(self)
         self._listeners.on_closed()
 
-    async def look(self, done: anyio.Event, progress: Callable[[], Progress]) -> None:
-        """While the run goes on, tell the metrics every second what holds it."""
+    async def look(
+        self, done: anyio.Event, waits: Callable[[], tuple[Held | None, float | None]]
+    ) -> None:
+        """While the run goes on, tell the metrics every second what holds it.
+
+        Args:
+            done: set at the run's end.
+            waits: what holds the run, and the age of its oldest file. The whole progress has an
+                estimate of the run's end, which takes a millisecond, and which no metric shows.
+        """
         metrics = self._metrics
         if metrics is None:
             return
@@ -66,10 +74,10 @@ class RunTelemetry:
         while not done.is_set():
             with anyio.move_on_after(LOOK):
                 await done.wait()
-            seen, now = progress(), anyio.current_time()
-            if seen.held is not None:
-                metrics.on_held(seen.held.reason, now - since)
-            self.oldest_file, since = seen.oldest_link_age, now
+            (held, self.oldest_file), now = waits(), anyio.current_time()
+            if held is not None:
+                metrics.on_held(held.reason, now - since)
+            since = now
 
     def _on_change(self, entry: LogEntry, before: ExportRecord, after: ExportRecord) -> None:
         export = after.export or before.export

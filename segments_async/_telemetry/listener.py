@@ -148,7 +148,13 @@ class Listeners:
         before: State,
         state: State,
     ) -> None:
-        self._tell(lambda listener: listener.on_change(segment_id, export_id, event, before, state))
+        # Not by `_tell`: an export has some four changes, and a function made for each of them
+        # costs as much as what the listeners do at most changes.
+        for listener in self._all:
+            try:
+                listener.on_change(segment_id, export_id, event, before, state)
+            except Exception as exc:  # noqa: BLE001 - as in `_tell`
+                self._drop(listener, exc)
 
     def on_end(self, end: End) -> None:
         self._tell(lambda listener: listener.on_end(end))

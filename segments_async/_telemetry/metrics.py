@@ -11,6 +11,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,23 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from segments_async._telemetry.guard import ask
 from segments_async._telemetry.listener import End, OutcomeKind
+from segments_async.errors import (
+    APIConnectionError,
+    APIStatusError,
+    DecodeError,
+    DestinationError,
+    DownloadError,
+    ExportExpiredError,
+    ExportFailedError,
+    ExportTimeoutError,
+    NotFoundError,
+    NotSubmittedError,
+    RateLimitedError,
+    SegmentsError,
+    ServerError,
+    SubmitUnknownError,
+    TargetExistsError,
+)
 from segments_async.results import HeldReason
 
 if TYPE_CHECKING:
@@ -49,6 +67,32 @@ _Key = tuple[tuple[str, str], ...]
 #: The key of the total of bytes, which has no attributes.
 _BYTES: _Key = ()
 
+#: Errors of one export, which end it without a file.
+_ERRORS: tuple[type[SegmentsError], ...] = (
+    APIConnectionError,
+    APIStatusError,
+    DecodeError,
+    DestinationError,
+    DownloadError,
+    ExportExpiredError,
+    ExportFailedError,
+    ExportTimeoutError,
+    NotFoundError,
+    NotSubmittedError,
+    RateLimitedError,
+    ServerError,
+    SubmitUnknownError,
+    TargetExistsError,
+)
+
+#: Upper limits of the histogram's buckets, in seconds: most exports take minutes, and the vendor
+#: deletes a file after 48 hours. An SDK's own buckets end at 10 000 s, and one of them is 1 000 to
+#: 2 500 s: a quantile in it would be a guess.
+_BUCKETS = (
+    *(10.0, 30.0, 60.0, 120.0, 180.0, 240.0, 300.0, 450.0, 600.0, 900.0, 1_200.0, 1_800.0, 2_700.0),
+    *(3_600.0, 5_400.0, 7_200.0, 10_800.0, 14_400.0, 21_600.0, 43_200.0, 86_400.0, 172_800.0),
+)
+
 
 class Metrics:
     """The instruments of one meter provider. Callbacks are called in the exporter's thread."""
@@ -57,7 +101,7 @@ class Metrics:
         self.provider: MeterProvider = provider
         self._lock = threading.Lock()  # clients may be in the event loops of several threads
         self._live: dict[Live, None] = {}
-        self._totals: Counter[_Key] = Counter()
+        self._totals: Counter[_Key] = _zeros()
         meter = provider.get_meter(SCOPE, scope_version())
         meter.create_observable_up_down_counter(
             "segments.active_exports",
@@ -88,6 +132,7 @@ class Metrics:
             "segments.export.duration",
             unit="s",
             description="From the request for an export to its end.",
+            explicit_bucket_boundaries_advisory=_BUCKETS,
         )
         self._held = meter.create_counter(
             "segments.held.time",
@@ -102,6 +147,15 @@ class Metrics:
             unit="{export}",
             description="Export requests of which it is unknown whether the vendor acted.",
         )
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        # Prometheus sees no increase in a series whose first sample is 1. Without these zeros, the
+        # first 429 and the first minute of each reason would be missing in `rate` and `increase`.
+        self._throttled.add(0)
+        self._unknown.add(0)
+        for reason in HeldReason:
+            self._held.add(0, {"segments.held.reason": reason.value})
 
     def begin(self, live: Live) -> None:
         """A run or a call begins. `end` has to follow."""
@@ -132,9 +186,13 @@ class Metrics:
         attributes = {"segments.held.reason": reason.value}
         ask(self.provider, self._held.add, seconds, attributes)
 
-    def on_end(self, end: End, seconds: float | None) -> None:
-        """An export has ended; `seconds` after its request, where there was one."""
-        attributes = outcome_attributes(end)
+    def on_end(self, attributes: dict[str, str], seconds: float | None) -> None:
+        """An export has ended; `seconds` after its request, where there was one.
+
+        Args:
+            attributes: the `outcome_attributes`.
+            seconds: as above.
+        """
         self._add(tuple(attributes.items()), 1)
         if seconds is not None:
             ask(self.provider, self._duration.record, seconds, attributes)
@@ -147,7 +205,7 @@ class Metrics:
     def forget(self) -> None:
         """In a forked child: what was counted so far, and what goes on, are the parent's."""
         # Another thread of the parent may have held the lock when the process was forked.
-        self._lock, self._live, self._totals = threading.Lock(), {}, Counter()
+        self._lock, self._live, self._totals = threading.Lock(), {}, _zeros()
 
     def _add(self, key: _Key, count: int) -> None:
         """Add to a total, which the exporter reads later.
@@ -183,14 +241,31 @@ class Metrics:
 
 def outcome_attributes(end: End) -> dict[str, str]:
     """The outcome's kind, and the class of its error: few values, all of this library's."""
-    attributes = {"segments.outcome": end.kind.value}
-    if end.error is not None:
-        attributes["error.type"] = type(end.error).__qualname__
-    return attributes
+    return _attributes(end.kind, None if end.error is None else type(end.error))
 
 
+def _attributes(kind: OutcomeKind, error: type[BaseException] | None) -> dict[str, str]:
+    attributes = {"segments.outcome": kind.value}
+    return attributes if error is None else {**attributes, "error.type": error.__qualname__}
+
+
+def _zeros() -> Counter[_Key]:
+    """The totals at the beginning: each outcome has a 0, for the reason of `_begin_at_zero`."""
+    found = [
+        _attributes(kind, None)
+        for kind in OutcomeKind
+        if kind not in (OutcomeKind.NOT_EXPORTED, OutcomeKind.REQUESTED)
+    ]
+    found += [_attributes(OutcomeKind.NOT_EXPORTED, error) for error in _ERRORS]
+    return Counter({_BYTES: 0} | {tuple(attributes.items()): 0 for attributes in found})
+
+
+@cache
 def scope_version() -> str | None:
-    """This library's version; None where it was installed without its metadata."""
+    """This library's version; None where it was installed without its metadata.
+
+    Read once: to find and parse the metadata takes some milliseconds, and each run asks.
+    """
     try:
         return version("segments-async")
     except PackageNotFoundError:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from segments_async._telemetry.metrics import Metrics
 
+_Attributes = dict[str, str | int | bool]
+
 _SUBMITTED = frozenset({Event.ACCEPTED, Event.REFUSED, Event.LOST, Event.NOT_SENT})
 _FETCHED = frozenset({Event.FETCHED, Event.EXPIRED, Event.GAVE_UP})
 _ENDED = frozenset({Event.FAILED, Event.LOST, Event.EXPIRED})
@@ -154,14 +156,18 @@ class ExportSpans:
         clock = _Clock(anyio.current_time(), time.time())
         if times is not None and times.ended is not None:
             clock = _Clock(times.ended, clock.wall - (clock.now - times.ended))
-        seconds = _seconds(end, times, clock)
+        seconds, outcome = _seconds(end, times, clock), outcome_attributes(end)
         if self._metrics is not None:
             self._metrics.on_file(end)
             if self._operation in (Operation.EXPORT, Operation.WAIT):
-                self._metrics.on_end(end, seconds)
+                self._metrics.on_end(outcome, seconds)
         if self._tracer is not None and seconds is not None:
             times = times or Times(clock.now)
-            ask(self._provider, self._make_spans, self._tracer, end, times, seconds, clock)
+            attributes = self._attributes(end, outcome)
+            began = clock.at(clock.now - seconds)
+            ask(
+                self._provider, self._make_spans, self._tracer, end, times, attributes, began, clock
+            )
 
     def on_closed(self) -> None:
         """Nothing more follows."""
@@ -172,16 +178,22 @@ class ExportSpans:
         return None if self._run is None else segment_id
 
     def _make_spans(
-        self, tracer: Tracer, end: End, times: Times, seconds: float, clock: _Clock
+        self,
+        tracer: Tracer,
+        end: End,
+        times: Times,
+        attributes: _Attributes,
+        began: int,
+        clock: _Clock,
     ) -> None:
         name = _NAMES.get(self._operation, "segments.export")
         span = tracer.start_span(
             name,
             self._parent,
             SpanKind.INTERNAL,
-            self._attributes(end),
+            attributes,
             self._links,
-            clock.at(clock.now - seconds),
+            began,
         )
         if span.is_recording():
             if name == "segments.export":
@@ -197,9 +209,9 @@ class ExportSpans:
 
         def make(name: str, step: tuple[float, float], error: str | None, size: int | None) -> None:
             began, ended = map(clock.at, step)
-            made = tracer.start_span(name, inside, SpanKind.INTERNAL, None, None, began)
-            if size is not None:
-                made.set_attribute("segments.file.size", size)
+            # Given at once: to set an attribute later takes the SDK's lock once more.
+            attributes = None if size is None else {"segments.file.size": size}
+            made = tracer.start_span(name, inside, SpanKind.INTERNAL, attributes, None, began)
             if error is not None:
                 made.set_attribute("error.type", error)
                 made.set_status(Status(StatusCode.ERROR))
@@ -217,8 +229,8 @@ class ExportSpans:
             size = None if end.file is None else end.file.size
             make("segments.fetch", fetch, error, size)
 
-    def _attributes(self, end: End) -> dict[str, str | int | bool]:
-        attributes: dict[str, str | int | bool] = {**outcome_attributes(end)}
+    def _attributes(self, end: End, outcome: dict[str, str]) -> _Attributes:
+        attributes: _Attributes = {**outcome}
         if self._run is not None:
             attributes["segments.run"] = self._run
         if end.segment_id is not None:

@@ -14,7 +14,8 @@ from typing import Any
 import attrs
 
 from segments_async import Journal, SegmentsClient
-from segments_async.cli.exit_codes import Interrupted, UsageError, ending_signals
+from segments_async.cli.ending import Interrupted, ending_signals
+from segments_async.cli.exit_codes import UsageError
 
 API_KEY = "SEGMENTS_API_KEY"
 ACCESS_TOKEN = "SEGMENTS_ACCESS_TOKEN"  # noqa: S105 - the name of a variable

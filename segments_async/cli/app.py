@@ -1,19 +1,21 @@
-"""The commands: their names, options and help. `arguments` has the options of several commands."""
+"""The commands: their names, options and help. `arguments` has the options of several commands.
+
+What the commands do is in `work`, which the first command that does anything imports: `--help`,
+`--version` and shell completion need no HTTP client, no event loop and no terminal.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from cyclopts import App, Parameter
 
 import segments_async
-from segments_async.cli import commands, environment, runs
-from segments_async.cli import report as page
+from segments_async.cli import environment
 from segments_async.cli.arguments import (
     AGAIN,
     DESTINATION,
@@ -29,10 +31,6 @@ from segments_async.cli.arguments import (
     Workers,
 )
 from segments_async.cli.destination import To, place_of_file, place_of_files
-from segments_async.cli.exit_codes import UsageError, finish
-from segments_async.cli.export import ExportCommand
-from segments_async.cli.journal import place
-from segments_async.cli.request import ExportRequest
 from segments_async.cli.selection import Selection
 
 PROGRAM = "segments-async"
@@ -61,7 +59,8 @@ def _reflowed(text: str) -> str:
     return re.sub(r"(?<=\S)\n(?=\S)", " ", text)
 
 
-def _version() -> str:
+def version() -> str:
+    """The text of `--version`."""
     return f"{PROGRAM} {segments_async.__version__}"
 
 
@@ -70,7 +69,7 @@ app: App = App(
     help="Export user segments of mParticle Analytics: many at once, as verified CSV files.",
     help_format="plaintext",
     help_epilogue=_reflowed(_ABOUT),
-    version=_version,
+    version=version,
     # No `--no-all`, no `--empty-name`. The help texts say the defaults that matter, in words.
     default_parameter=Parameter(negative=(), show_default=False),
     config=environment.options,
@@ -113,8 +112,9 @@ def list_segments(*, name: Names = (), common: CommonOptions = _COMMON) -> int:
     Args:
         name: Only segments whose name matches a shell pattern; an error if none does.
     """
-    terminal = common.terminal()
-    return finish(partial(commands.list_segments, name, terminal), terminal)
+    from segments_async.cli import work
+
+    return work.list_segments(name, common)
 
 
 @_command(
@@ -169,26 +169,23 @@ def export(
         join: Share the run with other processes of the same command, on this or other machines.
         sandbox: Export from a stand-in for the vendor, started for this command; compare each file.
     """
-    if journal is not None and (no_journal or sandbox):
-        other = "--no-journal" if no_journal else "--sandbox, which keeps none"
-        raise UsageError(f"--journal and {other}: give one")
-    request = ExportRequest(
-        selection=Selection(ids=segments, names=name, every=every),
-        to=to,
-        options=options,
-        pace=pace,
-        hosts=hosts,
-        # The stand-in is another account each time: no later command could go on there.
-        journal=None if no_journal or sandbox else place(journal, to),
+    from segments_async.cli import work
+
+    return work.export(
+        Selection(ids=segments, names=name, every=every),
+        to,
+        options,
+        pace,
+        hosts,
+        workers,
+        common,
+        journal=journal,
+        no_journal=no_journal,
         run=run,
         join=join,
-        workers=workers,
         dry_run=dry_run,
         sandbox=sandbox,
     )
-    terminal = common.terminal()
-    command = ExportCommand(request, terminal)
-    return finish(command.run, terminal, command.say_unfinished)
 
 
 @_command(
@@ -219,10 +216,9 @@ def resume(
         journal: The place of the journal, if it is another one.
         run: The run, where several are unfinished.
     """
-    terminal = common.terminal()
-    request = runs.ResumeRequest(journal=journal, to=to, run=run, pace=pace, hosts=hosts)
-    command = runs.ResumeCommand(request, terminal)
-    return finish(command.run, terminal, command.say_unfinished)
+    from segments_async.cli import work
+
+    return work.resume(journal, to, run, pace, hosts, common)
 
 
 @_command(
@@ -253,9 +249,9 @@ def show_runs(
         to: The directory of their files, and of their journal.
         journal: The place of the journal, if it is another one.
     """
-    terminal = common.terminal()
-    work = runs.command(journal, to, options, terminal)
-    return finish(work, terminal, until_interrupted=options.watch)
+    from segments_async.cli import work
+
+    return work.show_runs(journal, to, options, common)
 
 
 @_command(
@@ -287,8 +283,9 @@ def report(
         to: The directory of the run's files, and of its journal.
         journal: The place of the journal, if it is another one.
     """
-    terminal = common.terminal()
-    return finish(partial(page.write, run, html, journal, to, terminal), terminal)
+    from segments_async.cli import work
+
+    return work.report(run, html, journal, to, common)
 
 
 @_command(
@@ -310,8 +307,9 @@ def status(
     Args:
         export_id: The export's id, as the manifest and JSON lines have it.
     """
-    terminal = common.terminal()
-    return finish(partial(commands.status, export_id, terminal), terminal)
+    from segments_async.cli import work
+
+    return work.status(export_id, common)
 
 
 @_command(
@@ -338,8 +336,9 @@ def download(
         to: The file to write, or s3://BUCKET/KEY (gs://, az://).
         overwrite: Replace the file if it is there already.
     """
-    terminal = common.terminal()
-    return finish(partial(commands.download, export_id, to, overwrite, hosts, terminal), terminal)
+    from segments_async.cli import work
+
+    return work.download(export_id, to, overwrite, hosts, common)
 
 
 @_command(

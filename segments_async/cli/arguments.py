@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import attrs
 from cyclopts import Group, Parameter, validators
 
-from segments_async import S3_HOSTS
+import segments_async
 from segments_async.cli.exit_codes import UsageError
-from segments_async.cli.terminal import LogLines, Terminal
+
+if TYPE_CHECKING:
+    from segments_async.cli.terminal import Terminal
 
 SELECTION = Group("Which segments", sort_key=1)
 DESTINATION = Group("Where to", sort_key=2)
@@ -53,6 +55,9 @@ class CommonOptions:
 
     def terminal(self) -> Terminal:
         """Open the terminal, and print the library's log on it."""
+        # Not at the top: rich takes as long to import as the rest of a command that draws nothing.
+        from segments_async.cli.terminal import LogLines, Terminal
+
         terminal = Terminal.open(no_color=self.no_color, json=self.json, quiet=self.quiet)
         log = logging.getLogger("segments_async")
         log.handlers[:] = [LogLines(terminal, verbose=self.verbose > 0)]
@@ -95,7 +100,7 @@ class Hosts:
     @property
     def patterns(self) -> tuple[str, ...] | None:
         """For the client's `file_hosts`; None for its default."""
-        return (*S3_HOSTS, *self.file_host) if self.file_host else None
+        return (*segments_async.S3_HOSTS, *self.file_host) if self.file_host else None
 
 
 @Parameter(name="*")

@@ -8,15 +8,17 @@ from cyclopts import CycloptsError
 
 from segments_async import SegmentsError
 from segments_async.cli import environment
-from segments_async.cli.app import PROGRAM, app
+from segments_async.cli.app import PROGRAM, app, version
 from segments_async.cli.exit_codes import Exit, UsageError, exit_code, sentence
 from segments_async.cli.streams import StdoutError
-from segments_async.cli.terminal import Terminal
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
     try:
+        if list(arguments) == ["--version"]:
+            print(version())  # noqa: T201 - cyclopts would import rich to print one line
+            return Exit.ALL_DONE
         command, bound, _ = app.parse_args(arguments, exit_on_error=False, print_error=False)
         code: int = command(*bound.args, **bound.kwargs) or Exit.ALL_DONE
     except CycloptsError as error:
@@ -45,4 +47,6 @@ def _with_origin(sentence: str, arguments: Sequence[str]) -> str:
 
 
 def _complain(what: str) -> None:
+    from segments_async.cli.terminal import Terminal
+
     Terminal.open().say(f"{PROGRAM}: {what}", style="red")

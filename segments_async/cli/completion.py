@@ -7,7 +7,6 @@ from typing import Literal
 from cyclopts import App
 
 from segments_async.cli.exit_codes import Exit, UsageError
-from segments_async.cli.terminal import Terminal
 
 Shell = Literal["bash", "zsh", "fish"]
 
@@ -39,5 +38,7 @@ def install(app: App, shell: Shell) -> Exit:
         place = app.install_completion(shell=shell)
     except OSError as error:
         raise UsageError(f"can't write {error.filename}: {error.strerror}") from error
+    from segments_async.cli.terminal import Terminal  # not at the top: `show` needs no rich
+
     Terminal.open().say(f"{place} was written: it counts in the next shell that is started.")
     return Exit.ALL_DONE

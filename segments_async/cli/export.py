@@ -31,7 +31,8 @@ from segments_async import (
 )
 from segments_async.cli import account, json_lines, summary
 from segments_async.cli.destination import file_in
-from segments_async.cli.exit_codes import Exit, alongside
+from segments_async.cli.ending import alongside
+from segments_async.cli.exit_codes import Exit
 from segments_async.cli.journal import make_private_directory
 from segments_async.cli.live import View, show_hold
 from segments_async.cli.other_runs import name_others, say_start

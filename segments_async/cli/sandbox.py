@@ -11,7 +11,8 @@ from rich.text import Text
 from segments_async import BulkReport, Exported
 from segments_async.cli.account import ACCESS_TOKEN, API_KEY, BASE_URL, Account
 from segments_async.cli.arguments import SandboxOptions
-from segments_async.cli.exit_codes import Interrupted, UsageError
+from segments_async.cli.ending import Interrupted
+from segments_async.cli.exit_codes import UsageError
 from segments_async.cli.streams import json_text
 from segments_async.cli.terminal import Terminal, counted
 from segments_async.sandbox import (

@@ -14,15 +14,12 @@ import json
 import os
 import select
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from time import monotonic
 
-import anyio
-from anyio.lowlevel import checkpoint
-
 #: A pipe that poll() calls writable takes this many bytes without blocking (POSIX).
-_PIECE = select.PIPE_BUF
+PIECE = select.PIPE_BUF
 
 #: Seconds to wait, after a signal, for a reader that takes nothing.
 PATIENCE = 1.0
@@ -131,8 +128,8 @@ class _Descriptor(io.RawIOBase):
         given_up = monotonic() + PATIENCE
         while left:
             # The wait is here and not in os.write(), so that signals are handled in between.
-            if _is_writable(self._number, 0 if self._stalled else _LOOK):
-                left = left[self._some(left[:_PIECE]) :]
+            if is_writable(self._number, 0 if self._stalled else _LOOK):
+                left = left[self._some(left[:PIECE]) :]
                 given_up = monotonic() + PATIENCE
             elif _Leaving.came and (self._stalled or monotonic() > given_up):
                 self._stalled = True
@@ -159,13 +156,15 @@ class _Log(_Descriptor):
         return len(piece)
 
 
-def _is_writable(number: int, seconds: float) -> bool:
+def is_writable(number: int, seconds: float) -> bool:
+    """Whether the descriptor takes data, now or within so many seconds."""
     poll = select.poll()
     poll.register(number, select.POLLOUT)
     return bool(poll.poll(seconds * 1000))
 
 
-def _has_no_reader(number: int) -> bool:
+def has_no_reader(number: int) -> bool:
+    """Whether the descriptor is a pipe whose reader has ended."""
     poll = select.poll()
     poll.register(number, 0)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
@@ -174,66 +173,3 @@ def _has_no_reader(number: int) -> bool:
 def json_text(line: Mapping[str, object]) -> str:
     """One line of JSON, ASCII only: the same under any locale, and harmless on a terminal."""
     return json.dumps(line, allow_nan=False) + "\n"
-
-
-class JsonLines:
-    """Writes whole JSON lines to stdout, as fast as the reader takes them.
-
-    A slow reader delays only the task that sends. The rest of a line whose task was cancelled is
-    sent before the next line, so that no line is cut.
-    """
-
-    def __init__(self, descriptor: int = 1) -> None:
-        self._descriptor = descriptor
-        self._unsent = bytearray()
-        self._broken = False
-
-    async def send(self, *lines: Mapping[str, object]) -> None:
-        """Send the unsent rest, and these lines.
-
-        Raises:
-            StdoutError: stdout can't be written. Later lines are not written either.
-        """
-        self._add(lines)
-        while self._unsent:
-            await checkpoint()
-            await self._send_some()
-
-    def check_reader(self) -> None:
-        """Check that stdout still has a reader, without sending anything.
-
-        Raises:
-            StdoutError: stdout is a pipe whose reader has ended.
-        """
-        if _has_no_reader(self._descriptor):
-            raise StdoutError(OSError(errno.EPIPE, os.strerror(errno.EPIPE)))
-
-    async def finish(self, lines: Iterable[Mapping[str, object]]) -> bool:
-        """Send these lines though the task is cancelled. Whether the reader has taken all.
-
-        After `PATIENCE` seconds without progress the rest is not sent.
-        """
-        self._add(lines)
-        while self._unsent:
-            before = len(self._unsent)
-            with anyio.move_on_after(PATIENCE, shield=True), suppress(StdoutError):
-                await self._send_some()
-            if len(self._unsent) == before:
-                return False
-        return not self._broken
-
-    def _add(self, lines: Iterable[Mapping[str, object]]) -> None:
-        if not self._broken:
-            self._unsent += "".join(map(json_text, lines)).encode("ascii")
-
-    async def _send_some(self) -> None:
-        if not _is_writable(self._descriptor, 0):
-            await anyio.wait_writable(self._descriptor)
-        try:
-            del self._unsent[: os.write(self._descriptor, self._unsent[:_PIECE])]
-        except BlockingIOError:  # another process was faster
-            return
-        except OSError as error:
-            self._broken = True
-            self._unsent.clear()
-            raise StdoutError(error) from error

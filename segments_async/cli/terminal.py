@@ -11,7 +11,7 @@ import attrs
 from rich.console import Console
 from rich.text import Text
 
-from segments_async.cli.streams import JsonLines
+from segments_async.cli.json_writer import JsonLines
 from segments_async.cli.wording import in_words
 from segments_async.errors import printable
 

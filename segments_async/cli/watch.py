@@ -11,7 +11,7 @@ import attrs
 
 from segments_async import Journal, JournalError, RunStatus
 from segments_async.cli.destination import To, relative, to_of
-from segments_async.cli.exit_codes import alongside
+from segments_async.cli.ending import alongside
 from segments_async.cli.live import Part, draw, held_lines, packed, with_bar
 from segments_async.cli.terminal import Terminal, counted, in_time
 from segments_async.errors import printable

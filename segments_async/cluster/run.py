@@ -19,9 +19,9 @@ from segments_async._run.request import (
     bulk_export,
     shows_options,
 )
+from segments_async._run.resources import progress_before_start
 from segments_async._run.run_session import RunSession
 from segments_async._run.shared_session import longest_first
-from segments_async._run.stats import progress_before_start
 from segments_async._sansio.arguments import check_at_least_one
 from segments_async._sansio.jobs.workers import WorkerFacts, refusal
 from segments_async.cluster.coordinator import Coordinator, Plan

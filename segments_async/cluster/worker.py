@@ -20,7 +20,7 @@ import attrs
 
 from segments_async._run.batch_session import BatchSession, enter_batch
 from segments_async._run.request import RunRequest, bulk_export
-from segments_async._run.start import account_of
+from segments_async._run.resources import account_of
 from segments_async._run.telemetry import run_logged
 from segments_async._sansio.api.credentials import BASE_URL
 from segments_async._sansio.jobs.workers import WorkerFacts, refusal

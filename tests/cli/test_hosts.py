@@ -13,8 +13,8 @@ from client.vendor import connected
 from launch import Run
 from rich.console import Console
 
-from segments_async import SegmentsClient
-from segments_async.cli.arguments import S3_HOSTS, Hosts, Pace, RunOptions
+from segments_async import S3_HOSTS, SegmentsClient
+from segments_async.cli.arguments import Hosts, Pace, RunOptions
 from segments_async.cli.export import ExportCommand, ExportRequest
 from segments_async.cli.selection import Selection
 from segments_async.cli.terminal import Terminal

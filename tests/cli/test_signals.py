@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from launch import PATIENCE, Environment, Run, Start, StartAnew, Until
 
-from segments_async.cli import exit_codes
+from segments_async.cli import ending
 from segments_async.sandbox import Fault
 from segments_async.sandbox.server import SandboxServer
 
@@ -142,7 +142,7 @@ def test_reader_that_stalls(
 @pytest.fixture
 def handlers() -> Iterator[None]:
     """Restores the handlers of the signals that end a command."""
-    before = {number: signal.getsignal(number) for number in exit_codes.ENDING}
+    before = {number: signal.getsignal(number) for number in ending.ENDING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -154,9 +154,9 @@ def test_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch)
     codes: list[int] = []
     clock = 7.0
     monkeypatch.setattr(os, "_exit", codes.append)
-    monkeypatch.setattr(exit_codes, "monotonic", lambda: clock)
+    monkeypatch.setattr(ending, "monotonic", lambda: clock)
     monkeypatch.setattr("segments_async.cli.streams.leave", lambda: None)
-    signals = exit_codes.Signals()
+    signals = ending.Signals()
     signals.count()
     os.kill(os.getpid(), signal.SIGTERM)
     os.kill(os.getpid(), signal.SIGTERM)  # as `timeout` does
@@ -170,6 +170,6 @@ def test_second_signal_ends_the_process_at_once(monkeypatch: pytest.MonkeyPatch)
 def test_nohup_stays_nohup() -> None:
     """SIGHUP that is ignored when the command starts stays ignored."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    exit_codes.Signals().count()
+    ending.Signals().count()
     os.kill(os.getpid(), signal.SIGHUP)
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN

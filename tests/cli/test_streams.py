@@ -16,7 +16,8 @@ import pytest
 from launch import COMMAND, PATIENCE, Environment, Parsed, Run, Start
 
 from segments_async.cli import streams
-from segments_async.cli.streams import JsonLines, StdoutError
+from segments_async.cli.json_writer import JsonLines
+from segments_async.cli.streams import StdoutError
 from segments_async.sandbox import Fault
 from segments_async.sandbox.server import SandboxServer
 

@@ -27,7 +27,7 @@ from segments_async import (
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
 from segments_async._run.recorder import Recorder
-from segments_async._run.start import account_of
+from segments_async._run.resources import account_of
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Fault, Sandbox
 

@@ -35,7 +35,7 @@ from segments_async._journal.database import Database
 from segments_async._journal.run_log import RunLog
 from segments_async._journal.sql import SqlJournal
 from segments_async._run.recorder import GuardWriter
-from segments_async._run.start import account_of
+from segments_async._run.resources import account_of
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.pace.backoff import TicketGuard
 from segments_async.sandbox import Durations, Fault, Sandbox

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 from frames import BASIC
 from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -28,8 +29,9 @@ from opentelemetry.trace import SpanContext, SpanKind, StatusCode
 from client.test_credentials import _troubled
 from client.vendor import STEADY, connected
 from segments_async import ExportTimeoutError, Pacer
-from segments_async._telemetry.listener import Operation
+from segments_async._telemetry.listener import Operation, OutcomeKind
 from segments_async._telemetry.otel import current_metrics, open_telemetry
+from segments_async.results import HeldReason
 from segments_async.sandbox import (
     PAGE_ACCESS_TOKEN,
     Fault,
@@ -75,6 +77,10 @@ class Telemetry:
             )
             for point in points
         }
+
+    def counted(self, name: str) -> dict[tuple[Any, ...], Any]:
+        """The points of a counter that aren't 0: each has a 0 for every outcome and reason."""
+        return {attributes: value for attributes, value in self.values(name).items() if value}
 
 
 @pytest.fixture
@@ -294,15 +300,49 @@ async def test_metrics_say_what_the_sandbox_recorded(otel: Telemetry, tmp_path: 
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, tmp_path)
     values = otel.values
-    assert values("segments.exports") == {
+    assert otel.counted("segments.exports") == {
         ("exported",): 59,
         ("not_exported", "SubmitUnknownError"): 1,
     }
-    assert values("segments.export.duration") == values("segments.exports")
+    assert values("segments.export.duration") == otel.counted("segments.exports")
     assert values("segments.file.size") == {(): sum(o.file.size for o in report.exported)}
     refused = sum(entry.status == 429 for entry in sandbox.record)
     assert values("segments.throttled_requests") == {(): refused}
     assert values("segments.unknown_submits") == {(): 1}
+
+
+async def test_counters_begin_at_zero_before_the_first_request(otel: Telemetry) -> None:
+    """A client that is entered has a 0 for each outcome, reason, and class of an export's error.
+
+    Prometheus sees no increase in a series whose first sample is 1.
+    """
+    async with connected(Sandbox()):
+        exports = otel.values("segments.exports")
+        assert {outcome for outcome, *_ in exports} == set(OutcomeKind) - {"requested"}
+        assert ("not_exported", "SubmitUnknownError") in exports
+        reasons = otel.values("segments.held.time")
+        assert reasons == {(reason.value,): 0 for reason in HeldReason}
+        for name in ("file.size", "throttled_requests", "unknown_submits"):
+            assert otel.values(f"segments.{name}") == {(): 0}
+        assert set(exports.values()) == {0}
+
+
+async def test_a_quantile_of_durations_is_no_guess(otel: Telemetry) -> None:
+    """Two buckets that follow one another differ by a factor of 3 at most; the last is 48 hours."""
+    sandbox = Sandbox(durations=STEADY)
+    async with connected(sandbox) as client:
+        await client.bulk_export(sandbox.segment_ids, None)
+    data = otel.reader.get_metrics_data()
+    assert data is not None
+    (bounds,) = (
+        list(point.explicit_bounds)
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics
+        if metric.name == "segments.export.duration"
+        for point in metric.data.data_points
+        if isinstance(point, HistogramDataPoint)
+    )
+    assert max(high / low for low, high in itertools.pairwise(bounds)) <= 3
+    assert bounds[-1] == 48 * 3600
 
 
 async def test_the_time_that_a_run_is_held_is_counted_by_its_reason(otel: Telemetry) -> None:
@@ -311,7 +351,7 @@ async def test_the_time_that_a_run_is_held_is_counted_by_its_reason(otel: Teleme
     sandbox.inject(Fault.status(500), method="GET", path="export/")
     async with connected(sandbox) as client:
         await client.bulk_export(sandbox.segment_ids, None)
-    held = otel.values("segments.held.time")
+    held = otel.counted("segments.held.time")
     assert held.keys() == {("ticket_guard",)}
     assert held["ticket_guard",] == pytest.approx(60, abs=2)
 
@@ -407,7 +447,7 @@ async def test_many_clients_make_the_instruments_once(
     found = current_metrics()
     assert found is not None
     assert found.live == []
-    assert otel.values("segments.exports") == {("completed",): 100}
+    assert otel.counted("segments.exports") == {("completed",): 100}
 
 
 def test_threads_that_begin_at_once_make_the_instruments_once(
@@ -600,7 +640,7 @@ def test_a_forked_child_counts_nothing_of_its_parent() -> None:
         "import os, sys, anyio, httpx\n"
         "from opentelemetry import metrics\n"
         "from opentelemetry.sdk.metrics import MeterProvider\n"
-        "from opentelemetry.sdk.metrics.export import InMemoryMetricReader\n"
+        "from opentelemetry.sdk.metrics.export import HistogramDataPoint, InMemoryMetricReader\n"
         "from segments_async import SegmentsClient\n"
         "from segments_async.sandbox import *\n"
         "reader = InMemoryMetricReader()\n"
@@ -616,14 +656,14 @@ def test_a_forked_child_counts_nothing_of_its_parent() -> None:
         "        async with client.open_bulk_export(sandbox.segment_ids, None) as run:\n"
         "            await run.report()\n"
         "anyio.run(run)\n"
-        "assert values('segments.exports') == {2}\n"
+        "assert values('segments.exports') == {0, 2}\n"
         "child = os.fork()\n"
         "if child == 0:\n"
         "    code = 1\n"
         "    try:\n"
         "        before = values('segments.exports')\n"
         "        anyio.run(run)\n"
-        "        code = 0 if not before and values('segments.exports') == {2} else 2\n"
+        "        code = 0 if before == {0} and values('segments.exports') == {0, 2} else 2\n"
         "    finally:\n"
         "        os._exit(code)\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"

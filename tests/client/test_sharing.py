@@ -24,7 +24,7 @@ from segments_async._journal.tables import format_time, with_checksum
 from segments_async._journal.tables import limit as limits
 from segments_async._requests.gate import Gate
 from segments_async._requests.sharing import BUSY, IDLE, Sharing
-from segments_async._run.start import account_of
+from segments_async._run.resources import account_of
 from segments_async._sansio.pace.scheduler import PollScheduler
 from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async._sansio.pace.shared_outage import GuardNews

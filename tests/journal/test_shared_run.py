@@ -42,7 +42,7 @@ from segments_async._journal.claiming import claim
 from segments_async._journal.database import Database
 from segments_async._journal.sql import SqlJournal
 from segments_async._run.bulk_run import file_names
-from segments_async._run.start import account_of
+from segments_async._run.resources import account_of
 from segments_async.sandbox import (
     API_ORIGIN,
     PAGE_API_KEY,

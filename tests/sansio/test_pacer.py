@@ -539,6 +539,7 @@ def test_whatever_was_refused_before_the_rate_comes_back(
     [
         # Two full buckets that happened to hold nearly the same number of requests, no window.
         (92.1, None, [(2.4, 5.9), (9.8, 62.4)]),
+        (14.5, None, [(5.0, 17.4), (21.1, 49.6)]),
         (69.0, 10.0, [(3.4, 12.1), (16.0, 18.8), (19.8, 49.7), (53.3, 102.0), (105.8, 143.3)]),
         (14.3, 0.1, [(1.7, 4.8), (9.7, 53.5), (57.6, 60.9), (63.4, 63.7)]),
         # Few requests each time: no estimate that is worth keeping to.
@@ -599,6 +600,18 @@ def test_a_window_costs_few_429s(window: FixedWindow) -> None:
         asked = 1.3 * least_seconds(limit, 6000) + window.seconds
         _, refused = seconds_for(6000, limit, seed=seed, stop=asked)
         assert refused <= 0.015 * 6000 + 15
+
+
+@pytest.mark.parametrize("window", [FixedWindow(22, 10), FixedWindow(30, 30)])
+def test_a_small_window_is_recognised_wherever_in_it_the_run_begins(window: FixedWindow) -> None:
+    """A window that isn't recognised costs some 100 refusals of 600: ten in each window."""
+    refused = 0
+    for tenth in range(10):
+        phase = window.seconds * tenth / 10
+        limit = ContendedLimit(attrs.evolve(window, phase=phase))
+        stop = 1.3 * least_seconds(limit, 600) + window.seconds
+        refused += seconds_for(600, limit, seed=tenth, stop=stop)[1]
+    assert refused / 10 <= 0.1 * 600
 
 
 # A remembered limit.

@@ -74,7 +74,6 @@ class Row:
     """One segment of a run. Its texts can be shown: short, printable and without secrets.
 
     Attributes:
-        segment_id: the segment.
         name: the segment's; None where it isn't known.
         export_id: the vendor's; None where there is none.
         state: how its export stands.

@@ -35,7 +35,6 @@ class StorageError:
     """A refusal by storage.
 
     Attributes:
-        status: the HTTP status.
         code: S3's error code; ``""`` if the answer has none.
         message: a sentence without a URL, for people.
         reason: of the DownloadError.

@@ -24,7 +24,6 @@ class ObjectPlace:
 
     Attributes:
         scheme: ``s3``, ``gs`` or ``az``.
-        bucket: its name.
         prefix: without a slash at either end; empty for the bucket itself.
     """
 

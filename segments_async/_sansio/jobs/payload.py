@@ -44,7 +44,6 @@ class Failure:
 
     Attributes:
         type: the name of the error's class.
-        message: the error's.
         submitted: as in :class:`NotExported`.
         resumable: as in :class:`NotExported`.
         details: those attributes of the error that are numbers, texts or None.

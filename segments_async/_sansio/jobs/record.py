@@ -48,8 +48,6 @@ class LogEntry:
     """One event of one segment, as the journal's log has it.
 
     Attributes:
-        segment_id: the segment.
-        event: what happened.
         at: when (aware, UTC).
         payload: the values that belong to the event.
     """
@@ -65,7 +63,6 @@ class ExportRecord:
     """The recorded facts about one segment's export.
 
     Attributes:
-        state: where the export stands.
         export: as last seen; None before its POST is accepted. The journal keeps no link.
         submitted_at: when the accepted POST, or the joining of another caller's export, was
             recorded; None before.

@@ -82,7 +82,6 @@ class Grant(Generic[Target]):
     """Leave to send one request now.
 
     Attributes:
-        queued: the request.
         at: when it was granted, in seconds.
         epoch: the pacer's, which has to know it with the result.
         guard_probe: whether the request is the ticket guard's probe.

@@ -16,7 +16,7 @@ from segments_async._sansio.pace.interval import (
     Goodput,
     Interval,
 )
-from segments_async._sansio.pace.search import Finding, Search
+from segments_async._sansio.pace.search import WORTH_A_TRIAL, Finding, Search
 from segments_async._sansio.pace.windows import ANOTHER_SPAN, SAME_COUNT, Windows
 
 #: Where the rate had grown far beyond the estimate before a 429, this part of the rate is believed.
@@ -112,8 +112,11 @@ class Estimate:
         self._doubtful = False
         self.windows: Windows = Windows()
         self._search = Search(self.windows)
-        # The estimate before another rate was tried, to tell a window from another user.
+        # The estimate before another rate was tried, to tell a window from another user. Whether
+        # the present interval tries that rate. Whether the last two intervals ended as a window
+        # ends them, so that a third one has to confirm a much lower rate.
         self._before_trial: float | None = None
+        self._on_trial = self._window_suspected = False
         # A remembered estimate: blocks until it is refuted; accepted requests until a higher rate
         # is tried.
         self._memory = 0
@@ -152,7 +155,7 @@ class Estimate:
 
     def forget(self) -> None:
         """All 429s so far had another cause than the rate: search anew."""
-        self.granted, self._before_trial = None, None
+        self.granted, self._before_trial, self._window_suspected = None, None, False
         self._blocks = self._evidence = self._memory = 0
         self._kept_for = 0.0
         self.windows.forget()
@@ -160,7 +163,7 @@ class Estimate:
 
     def on_interval(self, interval: Interval) -> float:
         """A block has ended: learn from it and its interval. Returns the next interval's rate."""
-        self._doubtful = self.windows.found = False
+        self._doubtful = self._on_trial = self.windows.found = False
         self._confirmed = True
         if self._blocks:
             self._evidence += interval.counted
@@ -221,7 +224,10 @@ class Estimate:
         if self._memory:
             return min(max(20.0, 13.0 * granted), 70.0 + 6.0 * granted)
         if self._doubtful:
-            return min(shortest, max(SHORTEST_UNSURE, 2 * granted))
+            # A growing rate would use a budget up in the same time again, and the trial would be
+            # in vain: so a trial has as many requests as the interval before it.
+            tried = (1 + SAME_COUNT) * interval.passed if self._on_trial else 0.0
+            return max(tried, min(shortest, max(SHORTEST_UNSURE, 2 * granted)))
         if self.windows.found:
             return max(SHORTEST_BY_EVIDENCE, float(interval.passed))
         if self.windows.budget:
@@ -275,7 +281,8 @@ class Estimate:
         """A new estimate in the place of the last one."""
         n, short = interval.counted, not interval.is_long
         mean = interval.mean
-        if not short and n < self._plateau:
+        by_window = not interval.asked_to_wait and self.windows.explain(interval)
+        if not short and (n < self._plateau or by_window):
             return self._after_long_block(granted, interval, max(mean, recent))
         usual = _shortest_plateau(granted)
         early = max(self._plateau, usual if self._evidence < usual else 0.0) / 4
@@ -309,15 +316,21 @@ class Estimate:
         if window is not None:
             # The next interval has to confirm it, or this one's end was chance.
             self._before_trial = max(granted, self._before_trial or 0.0)
+            if granted > WORTH_A_TRIAL * window and not self._window_suspected:
+                self._window_suspected = self._doubtful = self._on_trial = True
+                self.windows.found, self.windows.budget = False, 0
+                return math.sqrt(window * granted)
+            self._window_suspected = False
             return window
         if known:
             self._before_trial = None
             return min(estimate, self.windows.granted(interval))
         self._doubtful, self.windows.budget = True, 0
+        self._window_suspected = False
         if self._before_trial is not None:
             return max(granted, self._before_trial)
-        if n >= ENOUGH_FOR_A_MEAN and interval.closed_mean < RISEN * granted:
-            self._before_trial = granted
+        if interval.passed >= ENOUGH_FOR_A_MEAN and interval.closed_mean < RISEN * granted:
+            self._before_trial, self._on_trial = granted, True
             return CUTS[0] * granted
         return granted
 

@@ -20,7 +20,6 @@ class Hold:
     """Something that delays requests or downloads.
 
     Attributes:
-        reason: of the delay.
         until: when the next one may go, in seconds of the event loop's clock; inf where an answer,
             or the end of an export, decides.
     """

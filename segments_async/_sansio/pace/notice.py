@@ -33,8 +33,6 @@ class Notice:
     """A change of the pace.
 
     Attributes:
-        event: what happened.
-        level: of the log line.
         text: of the log line, with places for the arguments.
         arguments: texts and numbers.
         pause: seconds for which nothing is sent; the line says until when. None: it says nothing.

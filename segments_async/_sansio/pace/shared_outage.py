@@ -115,7 +115,6 @@ class OwnOutage:
     """An outage as one process has it.
 
     Attributes:
-        member: the process.
         armed: whether it holds its requests.
         cause: how it knows.
         fresh: whether it was answered in the vendor's place since its last look at the journal.
