@@ -14,6 +14,7 @@ from typing import Any
 
 import hypothesis.strategies
 import pytest
+from forked import Nursery, a_nursery
 from journal.server import PostgresServer
 from scratch import fast
 
@@ -122,6 +123,13 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server, for all tests of this process."""
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    """The process that forks commands, for all tests of this process."""
+    with a_nursery() as nursery:
+        yield nursery
 
 
 def _use_memory() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -55,8 +56,13 @@ def dotted(path: Path) -> str:
     return name.removesuffix(".__init__")
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> tuple[str, ...]:
     """The absolute names of the modules that a file imports when it runs, wherever it does so."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     package = dotted(path) if path.name == "__init__.py" else dotted(path).rpartition(".")[0]
     for node in _when_it_runs(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

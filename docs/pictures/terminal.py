@@ -17,7 +17,9 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import attrs
@@ -28,6 +30,9 @@ from rich.console import Console
 from rich.style import Style
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
+
+#: Seconds, for a program that hangs.
+_PATIENCE = 300.0
 
 _PROGRAM = Path(__file__).with_name("command_in_virtual_time.py")
 
@@ -127,10 +132,10 @@ WINDOWS = {
 }
 
 
-def draw(name: str) -> str:
-    """The picture of a scene."""
+def draw(name: str, start: Callable[..., Any] = subprocess.Popen) -> str:
+    """The picture of a scene, whose program is started as `subprocess.Popen` does it."""
     window = WINDOWS[name]
-    lines = _screen(name, window)
+    lines = _screen(window, _output(name, window, start))
     command = " ".join(["segments-async", *SCENES[name].commands[-1].arguments])
     console = Console(
         record=True, width=window.columns, file=io.StringIO(), color_system="truecolor"
@@ -163,32 +168,32 @@ def _sized(drawn: str, window: Window) -> str:
     return "\n".join(line.strip() for line in drawn.splitlines() if line.strip()) + "\n"
 
 
-def _screen(name: str, window: Window) -> list[Text]:
+def _screen(window: Window, output: bytes) -> list[Text]:
     """The lines that stand on the terminal when the scene has ended."""
     screen = pyte.Screen(window.columns, window.rows)
-    pyte.ByteStream(screen).feed(_with_dim_as_colour(_output(name, window)))
+    pyte.ByteStream(screen).feed(_with_dim_as_colour(output))
     lines = [_line(screen, row) for row in range(window.rows)]
     while lines and not lines[-1].plain.strip():
         lines.pop()
     return lines
 
 
-def _output(name: str, window: Window) -> bytes:
+def _output(name: str, window: Window, start: Callable[..., Any]) -> bytes:
     """All that the scene writes to its terminal."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", window.rows, window.columns, 0, 0))
     kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
-    with subprocess.Popen(
+    process = start(
         [sys.executable, str(_PROGRAM), name],
         env={**kept, "TERM": "xterm-256color", "LANG": "C.UTF-8", "TZ": "UTC"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-    ) as process:
-        os.close(theirs)
-        pieces = list(iter(lambda: _read(ours), b""))
-        os.close(ours)
-    if process.returncode:
+    )
+    os.close(theirs)
+    pieces = list(iter(lambda: _read(ours), b""))
+    os.close(ours)
+    if process.wait(_PATIENCE):
         raise RuntimeError(b"".join(pieces).decode(errors="replace"))
     return b"".join(pieces)
 

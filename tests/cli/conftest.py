@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import selectors
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
-from launch import COMMAND, PATIENCE, Environment, Parsed, Run, Start, Until, environment
+from forked import Forked, Nursery
+from launch import (
+    COMMAND,
+    PATIENCE,
+    Environment,
+    Parsed,
+    Run,
+    Start,
+    StartAnew,
+    Until,
+    environment,
+)
 
 from segments_async.sandbox import Durations, Sandbox
 from segments_async.sandbox.server import SandboxServer
@@ -33,27 +42,8 @@ def slow_server() -> Iterator[SandboxServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def nursery() -> Iterator[subprocess.Popen[str]]:
-    """The process that forks commands (`forking.py`)."""
-    program = [sys.executable, "-W", "error", str(Path(__file__).with_name("forking.py"))]
-    env = environment()
-    env["PYTHONPATH"] += f"{os.pathsep}{Path(__file__).parent.parent}"
-    with subprocess.Popen(
-        program, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        yield process
-        assert process.stdin is not None
-        process.stdin.close()
-
-
 @pytest.fixture
-def run(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, nursery: subprocess.Popen[str]
-) -> Run:
-    assert nursery.stdin is not None
-    assert nursery.stdout is not None
-    stdin, stdout = nursery.stdin, nursery.stdout
+def run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Run:
     told = tmp_path_factory.mktemp("told")  # tests look at what is in their own folder
 
     def run(
@@ -62,22 +52,17 @@ def run(
         out: str | None = None,
         err: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        job = {
-            "arguments": arguments,
-            "cwd": str(tmp_path),
-            "env": environment() if env is None else dict(env),
-        }
-        for name in ("out", "err"):
+        files = {"out": Path(out or told / "out"), "err": Path(err or told / "err")}
+        for name in files:
             (told / name).write_bytes(b"")
-            job[name] = str(told / name)
-        job |= {name: path for name, path in {"out": out, "err": err}.items() if path}
-        print(json.dumps(job), file=stdin, flush=True)
-        with selectors.DefaultSelector() as selector:
-            selector.register(stdout, selectors.EVENT_READ)
-            assert selector.select(PATIENCE), f"it doesn't end: {arguments}"
-        status = int(stdout.readline())
-        output = [(told / name).read_text() for name in ("out", "err")]
-        return subprocess.CompletedProcess([*COMMAND, *arguments], status, *output)
+        with files["out"].open("wb") as stdout, files["err"].open("wb") as stderr:
+            env = environment() if env is None else env
+            process = Forked(
+                nursery, *arguments, cwd=tmp_path, env=env, stdout=stdout, stderr=stderr
+            )
+        status = process.wait(PATIENCE)
+        output = [(told / name).read_text() for name in files]
+        return subprocess.CompletedProcess(process.args, status, *output)
 
     return run
 
@@ -107,14 +92,31 @@ def run_anew(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, nursery: Nursery) -> Iterator[Start]:
+    started: list[Forked] = []
+
+    def start(*arguments: str, env: Mapping[str, str] | None = None, **more: Any) -> Forked:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        env = environment() if env is None else env
+        process = Forked(nursery, *arguments, env=env, **{"cwd": tmp_path, **pipes, **more})
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.end()
+
+
+@pytest.fixture
+def start_anew(tmp_path: Path) -> Iterator[StartAnew]:
+    """As `start`, in a Python of its own."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(*arguments: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [*COMMAND, *arguments],
             cwd=tmp_path,
-            env=environment() if env is None else env,
+            env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from forked import Forked
+
 import segments_async
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY
 from segments_async.sandbox.server import SandboxServer
@@ -51,11 +53,20 @@ class Run(Protocol):
 
 
 class Start(Protocol):
-    """Start the command, without a terminal; what is still running afterwards is killed."""
+    """Start the command, without a terminal; what is still running afterwards is killed.
+
+    `more`: as `Forked` takes it. Stdout and stderr are pipes where it says nothing of them.
+    """
 
     def __call__(
-        self, *arguments: str, env: Mapping[str, str] | None = None
-    ) -> subprocess.Popen[str]: ...
+        self, *arguments: str, env: Mapping[str, str] | None = None, **more: Any
+    ) -> Forked: ...
+
+
+class StartAnew(Protocol):
+    """As `Start`, in a Python of its own: for claims about the interpreter's start or end."""
+
+    def __call__(self, *arguments: str, env: Mapping[str, str]) -> subprocess.Popen[str]: ...
 
 
 class Environment(Protocol):

@@ -62,8 +62,7 @@ def test_killed_export_goes_on(
     process = start(*EXPORT, "--max-pending", "3", env=env)
     # What is polled was accepted, and is in the journal by then.
     until(lambda: len({entry.export_id for entry in record.polls()}) == 3)
-    process.kill()
-    process.communicate()
+    process.end()
     assert len(record.submits()) == 3
 
     done = run(*again, env=env)
@@ -91,8 +90,7 @@ def test_several_commands_join_one_run(
     first = start(*command, env=env)
     until(lambda: len({entry.export_id for entry in record.polls()}) == 5)
     others = [start(*command, env=env), start("resume", *PLACE, "--run", "ours", env=env)]
-    first.kill()
-    first.communicate()
+    first.end()
     rows = []
     for process in others:
         out, err = process.communicate(timeout=PATIENCE)
@@ -125,8 +123,7 @@ def test_a_moved_directory_goes_on(
     record, env = steady_server.sandbox.record, account(steady_server)
     process = start(*EXPORT, env=env)
     until(lambda: len({entry.export_id for entry in record.polls()}) == 5)
-    process.kill()
-    process.communicate()
+    process.end()
     (tmp_path / "exports").rename(tmp_path / "moved")
 
     (listed,) = parsed(run("runs", "--to", "moved", env=env).stdout)

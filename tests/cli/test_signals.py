@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launch import COMMAND, PATIENCE, Environment, Run, Start, Until
+from launch import PATIENCE, Environment, Run, Start, StartAnew, Until
 
 from segments_async.cli import ending
 from segments_async.sandbox import Fault
@@ -68,9 +67,11 @@ def test_signal_ends_the_sandbox(
     assert "Traceback" not in err
 
 
-def test_reader_that_goes_away(start: Start, account: Environment, server: SandboxServer) -> None:
+def test_reader_that_goes_away(
+    start_anew: StartAnew, account: Environment, server: SandboxServer
+) -> None:
     """`export | head`: the command ends with 141 when its reader has ended; no traceback."""
-    process = start(*EXPORT, env=account(server))
+    process = start_anew(*EXPORT, env=account(server))
     assert process.stdout is not None
     process.stdout.close()
     assert process.stderr is not None
@@ -81,14 +82,19 @@ def test_reader_that_goes_away(start: Start, account: Environment, server: Sandb
 
 
 def test_run_again_after_a_signal_is_possible(
-    start: Start, run: Run, account: Environment, slow_server: SandboxServer, until: Until
+    start_anew: StartAnew,
+    run: Run,
+    account: Environment,
+    slow_server: SandboxServer,
+    until: Until,
 ) -> None:
     """An interrupted export leaves nothing in the way of the next: no file, no lock."""
     env = account(slow_server)
-    process = start(*EXPORT, env=env)
+    process = start_anew(*EXPORT, env=env)
     until(slow_server.sandbox.record.submits)
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, "Traceback" in err) == (130, False)
     again = run(*EXPORT, "--dry-run", env=env)
     assert (again.returncode, len(again.stdout.splitlines())) == (0, 5)
 
@@ -110,7 +116,7 @@ def test_no_post_is_unknown_after_a_closed_terminal(
 
 
 def test_reader_that_stalls(
-    account: Environment, server: SandboxServer, until: Until, tmp_path: Path
+    start: Start, account: Environment, server: SandboxServer, until: Until, tmp_path: Path
 ) -> None:
     """`export | less`: one SIGINT ends the command though its reader stalls; stderr says so."""
     ours, theirs = os.pipe()
@@ -121,18 +127,12 @@ def test_reader_that_stalls(
         except BlockingIOError:
             break
     os.set_blocking(theirs, True)
-    process = subprocess.Popen(
-        [*COMMAND, *EXPORT],
-        cwd=tmp_path,
-        env=account(server),
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-    )
+    process = start(*EXPORT, env=account(server), stdout=theirs)
     os.close(theirs)
     manifest = tmp_path / "exports" / "manifest.jsonl"
     until(lambda: manifest.exists() and len(manifest.read_text().splitlines()) == 5)
     process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=PATIENCE)[1].decode()
+    err = process.communicate(timeout=PATIENCE)[1]
     os.close(ours)
     assert process.returncode == 130
     assert "The reader of stdout didn't take the last lines" in err

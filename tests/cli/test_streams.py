@@ -7,12 +7,13 @@ import os
 import pty
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
 import anyio
 import pytest
-from launch import COMMAND, PATIENCE, Environment, Parsed, Run
+from launch import COMMAND, PATIENCE, Environment, Parsed, Run, Start
 
 from segments_async.cli import streams
 from segments_async.cli.json_writer import JsonLines
@@ -132,35 +133,43 @@ def test_a_path_that_is_not_utf_8(
 
 
 def test_a_current_directory_that_was_removed(
-    account: Environment, server: SandboxServer, tmp_path: Path
+    start: Start, account: Environment, server: SandboxServer, tmp_path: Path
 ) -> None:
     """Absolute paths work there. A relative one is a usage error of one sentence."""
+    env, there = account(server), f"{tmp_path}/exports"
+    export = ("export", "--all", "--to", there)
     (tmp_path / "gone").mkdir()
-    there = f"{tmp_path}/exports"
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        (tmp_path / "gone").mkdir(exist_ok=True)
-        leave = 'cd gone && rmdir ../gone && exec "$@"'
-        return subprocess.run(
-            ["sh", "-c", leave, "sh", *COMMAND, *arguments],
-            cwd=tmp_path,
-            env=account(server),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
-
-    done = run("export", "--all", "--to", there)
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir ../gone && exec "$@"', "sh", *COMMAND, *export],
+        cwd=tmp_path / "gone",
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "exports").glob("*.csv"))) == 5
-    for refused in (
-        run("export", "--all", "--to", "exports"),
-        run("runs", "--journal", "runs.db"),
-        run("report", "--to", there, "--html", "run.html"),
-    ):
-        assert (refused.returncode, refused.stdout) == (2, "")
-        assert len(refused.stderr.splitlines()) == 1, refused.stderr
+    with removed_directory(tmp_path / "gone") as gone:
+        for arguments in (
+            ("export", "--all", "--to", "exports"),
+            ("runs", "--journal", "runs.db"),
+            ("report", "--to", there, "--html", "run.html"),
+        ):
+            refused = start(*arguments, env=env, cwd=gone)
+            out, err = refused.communicate(timeout=PATIENCE)
+            assert (refused.returncode, out) == (2, "")
+            assert len(err.splitlines()) == 1, err
+
+
+@contextmanager
+def removed_directory(path: Path) -> Iterator[int]:
+    """A descriptor of a directory that has no name any more."""
+    path.mkdir()
+    descriptor = os.open(path, os.O_RDONLY)
+    path.rmdir()
+    yield descriptor
+    os.close(descriptor)
 
 
 # ----------------------------------------------------------------- pipes, in this process

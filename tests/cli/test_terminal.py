@@ -5,17 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
-import pty
 import re
-import signal
-import subprocess
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from threading import Thread
+from typing import Protocol
 
 import pytest
-from launch import COMMAND, PATIENCE, Environment, Run, Until
+from launch import Environment, Run, Start, Until
+from pseudo_terminal import PseudoTerminal
 from rich.console import Console
 
 from segments_async import RunStatus
@@ -36,64 +34,23 @@ from segments_async.sandbox import (
 from segments_async.sandbox.server import SandboxServer
 
 
-class PseudoTerminal:
-    """A command whose stdin, stdout and stderr are a pseudo-terminal."""
+class InTerminal(Protocol):
+    """Start the command in a pseudo-terminal."""
 
-    def __init__(
-        self, *arguments: str, env: dict[str, str], cwd: Path, stdout: int | None = None
-    ) -> None:
-        self._ours, theirs = pty.openpty()
-        self._process = subprocess.Popen(
-            [*COMMAND, *arguments],
-            stdin=theirs,
-            stdout=theirs if stdout is None else stdout,
-            stderr=theirs,
-            env={**env, "TERM": "xterm-256color", "LINES": "30"},
-            cwd=cwd,
-            start_new_session=True,
-        )
-        os.close(theirs)
-        self._shown = b""
-        self._reader = Thread(target=self._read)
-        self._reader.start()
-
-    def answer(self, prompt: str, text: str, until: Until) -> None:
-        """Type after the prompt has come: getpass() drops earlier input."""
-        until(lambda: prompt.encode() in self._shown)
-        os.write(self._ours, f"{text}\n".encode())
-
-    def interrupt(self, prompt: str, until: Until) -> None:
-        """Press Ctrl-C once the prompt is there."""
-        until(lambda: prompt.encode() in self._shown)
-        self._process.send_signal(signal.SIGINT)
-
-    def end(self) -> tuple[int, str]:
-        """The exit code, and everything that was shown."""
-        try:
-            code = self._process.wait(PATIENCE)
-        finally:
-            self._process.kill()
-            self._reader.join(PATIENCE)
-            os.close(self._ours)
-        return code, self._shown.decode()
-
-    def _read(self) -> None:
-        while True:
-            try:
-                piece = os.read(self._ours, 4096)
-            except OSError:  # Linux says so that nobody writes any more
-                return
-            if not piece:
-                return
-            self._shown += piece
+    def __call__(
+        self, *arguments: str, env: dict[str, str], stdout: int | None = None
+    ) -> PseudoTerminal: ...
 
 
-def test_export_shows_progress_and_a_table(account: Environment, tmp_path: Path) -> None:
+@pytest.fixture
+def in_terminal(start: Start) -> InTerminal:
+    return partial(PseudoTerminal, start)
+
+
+def test_export_shows_progress_and_a_table(account: Environment, in_terminal: InTerminal) -> None:
     """In a terminal an export is drawn while it goes on, and summed up in a table; no JSON."""
     with SandboxServer(Sandbox(segments=3, durations=Durations(median=0.5, sigma=0))) as server:
-        terminal = PseudoTerminal(
-            "export", "--all", "--to", "exports", env=account(server), cwd=tmp_path
-        )
+        terminal = in_terminal("export", "--all", "--to", "exports", env=account(server))
         code, shown = terminal.end()
     assert code == 0
     assert "pending" in shown
@@ -103,47 +60,53 @@ def test_export_shows_progress_and_a_table(account: Environment, tmp_path: Path)
     assert '{"run"' not in shown
 
 
-def test_export_says_why_nothing_moves(account: Environment, tmp_path: Path, until: Until) -> None:
+def test_export_says_why_nothing_moves(
+    account: Environment, in_terminal: InTerminal, until: Until
+) -> None:
     """While a list or a poll waits after a 500, the terminal says why, and when it goes on."""
     sandbox = Sandbox(segments=3, durations=Durations(median=0.5, sigma=0))
     sandbox.inject(Fault.status(500), path="/list")
     with SandboxServer(sandbox) as server:
-        terminal = PseudoTerminal(
-            "export", "--all", "--to", "exports", env=account(server), cwd=tmp_path
-        )
+        terminal = in_terminal("export", "--all", "--to", "exports", env=account(server))
         terminal.interrupt("Waiting: the vendor answered 500", until)
         _, shown = terminal.end()
     assert "next try in " in shown
 
 
-def test_list_is_a_table(account: Environment, server: SandboxServer, tmp_path: Path) -> None:
+def test_list_is_a_table(
+    account: Environment, server: SandboxServer, in_terminal: InTerminal
+) -> None:
     """In a terminal the list is a table with headings."""
-    code, shown = PseudoTerminal("list", env=account(server), cwd=tmp_path).end()
+    code, shown = in_terminal("list", env=account(server)).end()
     assert code == 0
     assert "Last run" in shown
     assert "My Segment" in shown
 
 
-def test_runs_is_a_table(account: Environment, server: SandboxServer, tmp_path: Path) -> None:
+def test_runs_is_a_table(
+    account: Environment, server: SandboxServer, in_terminal: InTerminal
+) -> None:
     """In a terminal the runs are a table, and of an unchanged segment the summary says so."""
     env = account(server)
     export = ("export", "--all", "--to", "exports", "--only-changed")
-    assert PseudoTerminal(*export, env=env, cwd=tmp_path).end()[0] == 0
-    _, again = PseudoTerminal(*export, env=env, cwd=tmp_path).end()
-    code, shown = PseudoTerminal("runs", "--to", "exports", env=env, cwd=tmp_path).end()
+    assert in_terminal(*export, env=env).end()[0] == 0
+    _, again = in_terminal(*export, env=env).end()
+    code, shown = in_terminal("runs", "--to", "exports", env=env).end()
     assert "0 of 5 segments exported to exports, 5 unchanged" in again
     assert code == 0
     for heading in ("Run", "Started", "Segments", "5 unchanged"):
         assert heading in shown
 
 
-def test_runs_are_watched(account: Environment, server: SandboxServer, tmp_path: Path) -> None:
+def test_runs_are_watched(
+    account: Environment, server: SandboxServer, in_terminal: InTerminal
+) -> None:
     """In a terminal an ended run is drawn once, and stays on the screen."""
     env = account(server)
     export = ("export", "--all", "--to", "exports", "--run", "first")
-    assert PseudoTerminal(*export, env=env, cwd=tmp_path).end()[0] == 0
+    assert in_terminal(*export, env=env).end()[0] == 0
     watch = ("runs", "--to", "exports", "--run", "first", "--watch", "--no-color")
-    code, shown = PseudoTerminal(*watch, env=env, cwd=tmp_path).end()
+    code, shown = in_terminal(*watch, env=env).end()
     assert code == 0
     plain = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", shown)
     assert "first · ended" in plain
@@ -152,12 +115,12 @@ def test_runs_are_watched(account: Environment, server: SandboxServer, tmp_path:
 
 
 def test_a_watch_ends_by_ctrl_c(
-    account: Environment, server: SandboxServer, tmp_path: Path, until: Until
+    account: Environment, server: SandboxServer, in_terminal: InTerminal, until: Until
 ) -> None:
     """Without a name the watch goes on until Ctrl-C, which is its success."""
     env = account(server)
-    assert PseudoTerminal("export", "--all", "--to", "exports", env=env, cwd=tmp_path).end()[0] == 0
-    terminal = PseudoTerminal("runs", "--to", "exports", "--watch", env=env, cwd=tmp_path)
+    assert in_terminal("export", "--all", "--to", "exports", env=env).end()[0] == 0
+    terminal = in_terminal("runs", "--to", "exports", "--watch", env=env)
     terminal.interrupt("No run is unfinished", until)
     code, shown = terminal.end()
     assert code == 0
@@ -166,22 +129,22 @@ def test_a_watch_ends_by_ctrl_c(
 
 @pytest.mark.parametrize("how", [["--no-color"], []], ids=["--no-color", "NO_COLOR"])
 def test_no_color(
-    account: Environment, server: SandboxServer, tmp_path: Path, how: list[str]
+    account: Environment, server: SandboxServer, in_terminal: InTerminal, how: list[str]
 ) -> None:
     """`--no-color` and NO_COLOR leave out colours."""
     variables = {} if how else {"NO_COLOR": "1"}
     env = account(server, SEGMENTS_API_KEY="wrong", **variables)
-    code, shown = PseudoTerminal("list", *how, env=env, cwd=tmp_path).end()
+    code, shown = in_terminal("list", *how, env=env).end()
     assert code == 3
     assert "\x1b[31m" not in shown
 
 
 def test_missing_credentials_are_asked_for(
-    account: Environment, server: SandboxServer, until: Until, tmp_path: Path
+    account: Environment, server: SandboxServer, until: Until, in_terminal: InTerminal
 ) -> None:
     """In a terminal missing credentials are asked for, and the answers are not shown."""
     env = account(server, SEGMENTS_API_KEY="", SEGMENTS_ACCESS_TOKEN="")
-    terminal = PseudoTerminal("list", env=env, cwd=tmp_path)
+    terminal = in_terminal("list", env=env)
     terminal.answer("API key", PAGE_API_KEY, until)
     terminal.answer("Access token", PAGE_ACCESS_TOKEN, until)
     code, shown = terminal.end()
@@ -192,7 +155,7 @@ def test_missing_credentials_are_asked_for(
 
 @pytest.mark.parametrize("command", [["list"], ["export", "--all", "--to", "exports"]])
 def test_names_cannot_command_the_terminal(
-    account: Environment, server: SandboxServer, tmp_path: Path, command: list[str]
+    account: Environment, server: SandboxServer, in_terminal: InTerminal, command: list[str]
 ) -> None:
     """Control characters in a segment's name reach the terminal escaped."""
 
@@ -200,17 +163,17 @@ def test_names_cannot_command_the_terminal(
         return body.replace(b'"My Segment"', b'"My \\u001b]0;owned\\u0007\\u202eSegment"')
 
     server.sandbox.inject(Fault.changed(rename), path="list")
-    _, shown = PseudoTerminal(*command, env=account(server), cwd=tmp_path).end()
+    _, shown = in_terminal(*command, env=account(server)).end()
     assert "\x1b]0;owned" not in shown
     assert "\u202e" not in shown
     assert "\\x1b]0;owned" in shown
 
 
 def test_json_in_a_terminal_on_demand(
-    account: Environment, server: SandboxServer, tmp_path: Path
+    account: Environment, server: SandboxServer, in_terminal: InTerminal
 ) -> None:
     """`list --json` is JSON lines in a terminal too."""
-    code, shown = PseudoTerminal("list", "--json", env=account(server), cwd=tmp_path).end()
+    code, shown = in_terminal("list", "--json", env=account(server)).end()
     assert code == 0
     assert all(line.startswith("{") for line in shown.splitlines())
 
@@ -247,14 +210,13 @@ def test_values_in_words() -> None:
 
 
 def test_a_piped_stdout_gets_its_lines_from_a_terminal_too(
-    account: Environment, server: SandboxServer, tmp_path: Path
+    in_terminal: InTerminal, account: Environment, server: SandboxServer, tmp_path: Path
 ) -> None:
     """With progress drawn on the terminal, stdout into a file is still JSON lines, all of them."""
     with (tmp_path / "lines").open("wb") as lines:
-        terminal = PseudoTerminal(
+        terminal = in_terminal(
             *("export", "--all", "--to", "exports"),
             env=account(server),
-            cwd=tmp_path,
             stdout=lines.fileno(),
         )
         code, shown = terminal.end()
@@ -265,11 +227,11 @@ def test_a_piped_stdout_gets_its_lines_from_a_terminal_too(
 
 
 def test_a_prompt_can_be_interrupted(
-    account: Environment, server: SandboxServer, until: Until, tmp_path: Path
+    account: Environment, server: SandboxServer, until: Until, in_terminal: InTerminal
 ) -> None:
     """Ctrl-C at the prompt for credentials ends the command at once, with 130."""
     env = account(server, SEGMENTS_API_KEY="", SEGMENTS_ACCESS_TOKEN="")
-    terminal = PseudoTerminal("list", env=env, cwd=tmp_path)
+    terminal = in_terminal("list", env=env)
     terminal.interrupt("API key", until)
     code, shown = terminal.end()
     assert code == 130
@@ -277,7 +239,7 @@ def test_a_prompt_can_be_interrupted(
 
 
 def test_what_would_be_exported_cannot_command_the_terminal(
-    account: Environment, server: SandboxServer, tmp_path: Path
+    account: Environment, server: SandboxServer, in_terminal: InTerminal
 ) -> None:
     """Control characters in an id reach the table of `--dry-run` escaped."""
 
@@ -286,7 +248,7 @@ def test_what_would_be_exported_cannot_command_the_terminal(
 
     server.sandbox.inject(Fault.changed(rename), path="list")
     arguments = ("export", "--all", "--dry-run", "--to", "exports")
-    _, shown = PseudoTerminal(*arguments, env=account(server), cwd=tmp_path).end()
+    _, shown = in_terminal(*arguments, env=account(server)).end()
     assert "\x1b]0;" not in shown
     assert "\\x1b]0;o" in shown
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from launch import COMMAND, PATIENCE, Environment, Parsed, Run, Start, Until
+from launch import PATIENCE, Environment, Parsed, Run, Start, Until
 
 from segments_async.sandbox import Durations, Sandbox
 from segments_async.sandbox.server import SandboxServer
@@ -39,21 +39,12 @@ def test_workers_export_each_segment_once(
 
 
 def test_ctrl_c_ends_the_command_and_its_workers(
-    account: Environment, until: Until, tmp_path: Path
+    start: Start, account: Environment, until: Until
 ) -> None:
     """SIGINT to the process group: exit code 130, no traceback of any process, none is left."""
     forever = Durations(median=3600, sigma=0, longest=3600)
     with SandboxServer(Sandbox(segments=5, durations=forever)) as slow_server:
-        process = subprocess.Popen(
-            [*COMMAND, *EXPORT],
-            cwd=tmp_path,
-            env=account(slow_server),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        process = start(*EXPORT, env=account(slow_server), start_new_session=True)
         try:
             until(lambda: len(slow_server.sandbox.record.submits()) == 5)
             os.killpg(process.pid, signal.SIGINT)
@@ -62,7 +53,6 @@ def test_ctrl_c_ends_the_command_and_its_workers(
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
     assert (process.returncode, out.count("\n")) == (130, 5)
     assert "Interrupted" in err
     assert "The same command goes on" in err
@@ -71,8 +61,13 @@ def test_ctrl_c_ends_the_command_and_its_workers(
 
 
 @pytest.mark.usefixtures("hangups_count")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=str)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.whole)],
+    ids=["SIGTERM", "SIGHUP"],
+)
 def test_a_signal_to_all_processes_leaves_no_export_unknown(
+    start: Start,
     account: Environment,
     run: Run,
     until: Until,
@@ -88,11 +83,9 @@ def test_a_signal_to_all_processes_leaves_no_export_unknown(
     sandbox = Sandbox(segments=12, latency=0.6, durations=durations)
     with SandboxServer(sandbox) as slow_server:
         with (tmp_path / "errors").open("w") as errors:
-            process = subprocess.Popen(
-                [*COMMAND, *EXPORT],
-                cwd=tmp_path,
+            process = start(
+                *EXPORT,
                 env=account(slow_server),
-                stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 start_new_session=True,
@@ -104,7 +97,6 @@ def test_a_signal_to_all_processes_leaves_no_export_unknown(
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
         assert "Traceback" not in (tmp_path / "errors").read_text()
         until(lambda: list(_alive(process.pid)) == [])
         again = run(*EXPORT, env=account(slow_server))

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Self
 
 import attrs
+from door import Door
+from forked import Nursery
 from sybil import Example
 
 PATIENCE = 120.0  # seconds: a bound for what hangs, and no claim of how long anything takes
@@ -74,7 +76,12 @@ class Shell:
     """
 
     def __init__(
-        self, directory: Path, state: Path, variables: dict[str, str], free: list[int]
+        self,
+        directory: Path,
+        state: Path,
+        variables: dict[str, str],
+        free: list[int],
+        nursery: Nursery,
     ) -> None:
         self._directory = directory
         self._state = state
@@ -82,14 +89,17 @@ class Shell:
         self._servers: list[subprocess.Popen[bytes]] = []
         self._environment = _environment(state) | variables
         self._saved = state / "variables.sh"
+        self._door = Door(nursery, state / "bin")
 
     def __enter__(self) -> Self:
+        self._door.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         for server in self._servers:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
+        self._door.__exit__()
 
     def console(self, example: Example) -> str | None:
         """Run a console block; what differs from what it shows, or None."""
@@ -184,15 +194,16 @@ def _asks_for_status(block: list[Command], number: int) -> bool:
 
 
 def _environment(state: Path) -> dict[str, str]:
-    """A home of the page's own, and the environment's own pip without an index.
-
-    All that a page installs is in this environment already. So `pip install` finds each package
-    and its version there, and fails for a name that doesn't exist, without asking the network.
-    """
-    home = state / "home"
+    """A home of the page's own, and a folder for programs, with a pip that asks no index."""
+    home, programs = state / "home", state / "bin"
     home.mkdir()
+    programs.mkdir()
+    pip = programs / "pip"
+    pip.write_text(f'#!/bin/sh\nexec {sys.executable} {Path(__file__).with_name("pip.py")} "$@"\n')
+    pip.chmod(0o700)
+    path = (str(programs), str(Path(sys.executable).parent), os.environ["PATH"])
     return {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join(path),
         "HOME": str(home),
         "LANG": "C.UTF-8",
         "COLUMNS": "100",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import Nursery
 from sybil import Example
 from sybil.example import SybilFailure
 
@@ -21,7 +22,7 @@ FENCE = "```"
 
 
 @pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+def page(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     """A page without a server: no block of these tests asks the vendor anything."""
     directory, state = tmp_path / "page", tmp_path / "state"
     directory.mkdir()
@@ -31,7 +32,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
     with (
         account.answering(),
         Program(account, monkeypatch) as program,
-        Shell(directory, state, {"SEGMENTS_API_KEY": "key"}, [1234, 5678]) as shell,
+        Shell(directory, state, {"SEGMENTS_API_KEY": "key"}, [1234, 5678], nursery) as shell,
     ):
         yield Page(program, shell)
 
@@ -60,7 +61,9 @@ def block(language: str, text: str) -> str:
         block("console", "$ false"),
         block("console", "$ echo 1\n2"),
         block("console", "$ (exit 3)\n$ echo $?\n4"),
-        block("console", "$ pip install -q 'segments-async[cli,nothing-such]' nothing-such"),
+        block("console", "$ pip install -q 'segments-async[cli]' nothing-such"),
+        block("console", "$ pip install -q 'segments-async[cli,nothing-such]'"),
+        block("console", "$ pip install 'segments-async>=99'"),
         block("sh", "false\ntrue"),
         "<!--- not run: hours --->\n\n" + block("sh", "if true"),
         block("python", "print(1)") + "\n\n<!--- output --->\n\n" + block("text", "2"),

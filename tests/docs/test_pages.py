@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from forked import Nursery
 from sybil import Example
 from sybil.typing import Evaluator
 
@@ -127,22 +128,24 @@ def pages() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("page", list(pages()))
-def test_code_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_on_a_page_runs(
+    page: Path, nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each block of a page does what the page says, from top to bottom, as a reader runs it."""
-    check(page, tmp_path, monkeypatch)
+    check(page, nursery, tmp_path, monkeypatch)
 
 
 @pytest.mark.counted(1, len(LONG), "long pages")
 @pytest.mark.needs(*PROGRAMS)
 def test_code_on_a_long_page_runs(
-    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same of pages whose commands take a reader minutes."""
     for name in LONG[:count]:
-        check(ROOT / name, tmp_path / Path(name).stem, monkeypatch)
+        check(ROOT / name, nursery, tmp_path / Path(name).stem, monkeypatch)
 
 
-def check(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def check(page: Path, nursery: Nursery, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory, state = folder / "page", folder / "state"
     directory.mkdir(parents=True)
     state.mkdir()
@@ -157,7 +160,8 @@ def check(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setenv(name, value)
         stack.enter_context(account.answering())
         program = stack.enter_context(Program(account, monkeypatch))
-        shell = stack.enter_context(Shell(directory, state, variables, _free_ports()))
+        shell = Shell(directory, state, variables, _free_ports(), nursery)
+        stack.enter_context(shell)
         for example in document(page, Page(program, shell).rules()):
             try:
                 example.evaluate()

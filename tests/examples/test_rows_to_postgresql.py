@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import psycopg
 import pytest
 import rows_to_postgresql
 from example_account import QUICK, client_of, rows_of
+from forked import Forked, Nursery
 from journal.server import PostgresServer
 
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Fault, Sandbox
@@ -116,24 +116,26 @@ async def test_a_database_that_refuses(database: str) -> None:
     assert loaded(database) == expected
 
 
-def test_as_a_program(database: str) -> None:
+def test_as_a_program(nursery: Nursery, database: str, tmp_path: Path) -> None:
     """The program exits with 1 where a segment isn't loaded, and names it and the reason."""
     account = {"SEGMENTS_API_KEY": PAGE_API_KEY, "SEGMENTS_ACCESS_TOKEN": PAGE_ACCESS_TOKEN}
     with SandboxServer(Sandbox(segments=3, rows=5, durations=QUICK)) as server:
         failing = server.sandbox.segment_ids[1]
         server.sandbox.fail_next(failing)
-        done = subprocess.run(
-            [sys.executable, Path(rows_to_postgresql.__file__)],
+        process = Forked(
+            nursery,
+            program=rows_to_postgresql.__file__,
+            cwd=tmp_path,
             env={
                 **os.environ,
                 **account,
                 "SEGMENTS_BASE_URL": server.base_url,
                 "DATABASE_URL": database,
             },
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert failing in done.stderr
+        out, err = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, out) == (1, "")
+    assert failing in err
     assert len(loaded(database)) == 2

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import several_accounts
 from client.vendor import STEADY, connected
 from example_account import QUICK
+from forked import Forked, Nursery
 from several_accounts import export_accounts
 
 from segments_async import AuthenticationError, BulkReport
@@ -57,7 +57,7 @@ async def test_an_account_that_fails(tmp_path: Path) -> None:
     assert len(list((tmp_path / "us").glob("*.csv"))) == 5
 
 
-def test_as_a_program(tmp_path: Path) -> None:
+def test_as_a_program(nursery: Nursery, tmp_path: Path) -> None:
     """The program says what became of each account, and exits with 1 where something is missing."""
     with (
         SandboxServer(Sandbox(segments=2, rows=1, durations=QUICK)) as one,
@@ -69,18 +69,17 @@ def test_as_a_program(tmp_path: Path) -> None:
             **credentials("US", PAGE_API_KEY, PAGE_ACCESS_TOKEN, other),
             **credentials("FREE", FREE_API_KEY, FREE_ACCESS_TOKEN, one),
         }
-        done = program(tmp_path, account, "eu", "us", "free")
-    assert done.returncode == 1
-    assert "eu: 2 of 2 segments\nus: 2 of 3 segments\n    " in done.stdout
-    assert "free: nothing more was exported: " in done.stdout
-    assert done.stderr == ""
+        code, out, err = program(nursery, tmp_path, account, "eu", "us", "free")
+    assert (code, err) == (1, "")
+    assert "eu: 2 of 2 segments\nus: 2 of 3 segments\n    " in out
+    assert "free: nothing more was exported: " in out
 
 
-def test_a_missing_credential(tmp_path: Path) -> None:
+def test_a_missing_credential(nursery: Nursery, tmp_path: Path) -> None:
     """A variable that isn't set is named, and nothing is exported."""
-    done = program(tmp_path, {"EU_API_KEY": PAGE_API_KEY}, "eu")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "several_accounts.py: EU_ACCESS_TOKEN is not set\n"
+    code, out, err = program(nursery, tmp_path, {"EU_API_KEY": PAGE_API_KEY}, "eu")
+    assert (code, out) == (1, "")
+    assert err == "several_accounts.py: EU_ACCESS_TOKEN is not set\n"
 
 
 def credentials(name: str, key: str, token: str, server: SandboxServer) -> dict[str, str]:
@@ -91,11 +90,18 @@ def credentials(name: str, key: str, token: str, server: SandboxServer) -> dict[
     }
 
 
-def program(to: Path, account: dict[str, str], *names: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, several_accounts.__file__, to, *names],
+def program(
+    nursery: Nursery, to: Path, account: dict[str, str], *names: str
+) -> tuple[int, str, str]:
+    """The program's exit code, and what it printed on stdout and on stderr."""
+    process = Forked(
+        nursery,
+        *(str(to), *names),
+        program=several_accounts.__file__,
+        cwd=to,
         env={**os.environ, **account},
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
+    out, err = process.communicate(timeout=PATIENCE)
+    return process.wait(PATIENCE), out, err

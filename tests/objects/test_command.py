@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import json
-import signal
+import os
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+from forked import Forked, Nursery
 
 from objects.conftest import Bucket
 from objects.faulty import FaultyS3
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Sandbox
 from segments_async.sandbox.server import SandboxServer
-
-COMMAND = (sys.executable, "-W", "error", "-m", "segments_async.cli")
 
 #: Seconds, for what hangs.
 PATIENCE = 120.0
@@ -38,19 +37,56 @@ def account(server: SandboxServer, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("COLUMNS", "200")
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE
-    )
+class Start(Protocol):
+    """Start the command in the test's folder."""
+
+    def __call__(self, *arguments: str) -> Forked: ...
+
+
+@pytest.fixture
+def start(nursery: Nursery, tmp_path: Path) -> Iterator[Start]:
+    started: list[Forked] = []
+
+    def start(*arguments: str) -> Forked:
+        process = Forked(
+            nursery,
+            *arguments,
+            cwd=tmp_path,
+            env=os.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.end()
+
+
+class Run(Protocol):
+    """Run the command to its end."""
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def run(start: Start) -> Run:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        process = start(*arguments)
+        out, err = process.communicate(timeout=PATIENCE)
+        return subprocess.CompletedProcess(process.args, process.wait(PATIENCE), out, err)
+
+    return run
 
 
 @pytest.mark.real_time
 def test_export_runs_resume_and_report(
-    bucket: Bucket, server: SandboxServer, tmp_path: Path
+    run: Run, bucket: Bucket, server: SandboxServer, tmp_path: Path
 ) -> None:
     """Each command takes the URL; the files are objects, and the JSON lines have their URLs."""
     place = ["--to", f"s3://{bucket.name}/x/", "--journal", "runs.db"]
-    done = run("export", "--all", *place, cwd=tmp_path)
+    done = run("export", "--all", *place)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 3
@@ -58,15 +94,15 @@ def test_export_runs_resume_and_report(
         key = line["file"].removeprefix(f"s3://{bucket.name}/")
         assert bucket.read(key) == server.sandbox.content(line["segment_id"])
     assert f"exported to s3://{bucket.name}/x" in done.stderr
-    again = run("export", "--all", "--to", f"s3://{bucket.name}/x", "--no-journal", cwd=tmp_path)
+    again = run("export", "--all", "--to", f"s3://{bucket.name}/x", "--no-journal")
     assert again.returncode == 1
     assert "--overwrite replaces them" in again.stderr
     assert len(server.sandbox.record.submits()) == 3
-    runs = run("runs", *place, cwd=tmp_path)
+    runs = run("runs", *place)
     assert len(runs.stdout.splitlines()) == 1
-    resumed = run("resume", *place, cwd=tmp_path)
+    resumed = run("resume", *place)
     assert (resumed.returncode, "has ended" in resumed.stderr) == (0, True)
-    page = run("report", *place, "--html", "page.html", cwd=tmp_path)
+    page = run("report", *place, "--html", "page.html")
     assert page.returncode == 0, page.stderr
     assert f"s3://{bucket.name}/x" in (tmp_path / "page.html").read_text()
     assert sorted(path.name for path in tmp_path.glob("*:*")) == []
@@ -74,15 +110,15 @@ def test_export_runs_resume_and_report(
 
 @pytest.mark.real_time
 def test_a_missing_bucket_and_a_missing_journal(
-    bucket: Bucket, server: SandboxServer, tmp_path: Path
+    run: Run, bucket: Bucket, server: SandboxServer
 ) -> None:
     """Both are usage errors, told in one sentence, before any export is asked for."""
     there = ["export", "--all", "--no-journal", "--to"]
-    gone = run(*there, f"s3://{bucket.name}-gone/x", cwd=tmp_path)
+    gone = run(*there, f"s3://{bucket.name}-gone/x")
     assert gone.returncode == 2
     assert "the bucket doesn't exist" in gone.stderr
     assert "Traceback" not in gone.stderr
-    without = run("export", "--all", "--to", f"s3://{bucket.name}/x", cwd=tmp_path)
+    without = run("export", "--all", "--to", f"s3://{bucket.name}/x")
     assert without.returncode == 2
     assert "--journal" in without.stderr
     assert server.sandbox.record.submits() == []
@@ -90,7 +126,7 @@ def test_a_missing_bucket_and_a_missing_journal(
 
 @pytest.mark.real_time
 def test_kill_in_the_middle_of_an_upload(
-    bucket: Bucket, s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, run: Run, bucket: Bucket, s3_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After kill -9 no object is there; the same command downloads again, and asks for nothing."""
     sandbox = Sandbox(segments=1, rows=150_000, durations=Durations(median=0))
@@ -107,16 +143,13 @@ def test_kill_in_the_middle_of_an_upload(
     with SandboxServer(sandbox) as server, store.serving() as url:
         account(server, monkeypatch)
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-        with subprocess.Popen(
-            [*COMMAND, "export", "--all", *place], cwd=tmp_path, stderr=subprocess.DEVNULL
-        ) as process:
-            assert uploading.wait(PATIENCE)
-            process.send_signal(signal.SIGKILL)
-            process.wait(PATIENCE)
+        process = start("export", "--all", *place)
+        assert uploading.wait(PATIENCE)
+        process.end()
         killed.set()
         assert bucket.keys() == []
         assert len(bucket.uploads()) == 1  # the bucket's rule for incomplete uploads removes it
-        done = run("export", "--all", *place, cwd=tmp_path)
+        done = run("export", "--all", *place)
     assert done.returncode == 0, done.stderr
     (line,) = map(json.loads, done.stdout.splitlines())
     key = line["file"].removeprefix(f"s3://{bucket.name}/")
@@ -126,18 +159,15 @@ def test_kill_in_the_middle_of_an_upload(
 
 @pytest.mark.real_time
 def test_two_processes_share_a_run(
-    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    start: Start, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each segment is asked for once, each object is whole, and each has its line."""
     sandbox = Sandbox(segments=30, rows=20, durations=Durations(median=0.3))
-    command = [*COMMAND, "export", "--all", "--to", f"s3://{bucket.name}/x"]
+    command = ["export", "--all", "--to", f"s3://{bucket.name}/x"]
     command += ["--journal", "runs.db", "--run", "tonight", "--join"]
     with SandboxServer(sandbox) as server:
         account(server, monkeypatch)
-        processes = [
-            subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            for _ in range(2)
-        ]
+        processes = [start(*command) for _ in range(2)]
         told = [process.communicate(timeout=PATIENCE) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], told
     assert sandbox.record.duplicates() == {}

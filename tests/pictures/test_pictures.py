@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import attrs
 import draw
@@ -13,6 +14,7 @@ import pytest
 import terminal
 import who_may_send
 from diagram import Diagram, DoesNotFit
+from forked import Forked, Nursery
 
 from segments_async._sansio.jobs.lifecycle import Event, State
 
@@ -38,9 +40,14 @@ def test_a_diagram_is_what_the_code_says_today(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REDRAWN)
-def test_a_picture_of_the_command_is_what_it_prints_today(name: str) -> None:
+def test_a_picture_of_the_command_is_what_it_prints_today(name: str, nursery: Nursery) -> None:
     """A committed picture of the terminal has the texts that the command prints today."""
-    assert _texts(text_of(name)) == _texts(terminal.draw(name))
+
+    def start(command: list[str], **streams: Any) -> Forked:
+        _, program, *arguments = command
+        return Forked(nursery, *arguments, program=program, cwd=Path.cwd(), **streams)
+
+    assert _texts(text_of(name)) == _texts(terminal.draw(name, start))
 
 
 def test_every_picture_has_a_script_and_a_place() -> None:

@@ -68,25 +68,44 @@ class Shown:
         return found
 
 
-@contextmanager
-def showing(
-    browser: Browser, path: Path, *, width: int = 1200, dark: bool = False, **options: Any
-) -> Iterator[Shown]:
-    """Open a page's file, and wait until it is drawn, unless scripts are off."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900},
-        color_scheme="dark" if dark else "light",
-        **options,
-    )
-    context.set_default_timeout(PATIENCE)
-    try:
-        shown = Shown(context.new_page())
-        shown.page.on("request", lambda request: shown.requests.append(request.url))
-        shown.page.on("console", lambda message: shown.complaints.append(message.text))
-        shown.page.on("pageerror", lambda error: shown.complaints.append(str(error)))
+class Tabs:
+    """Tabs of a browser, one for each kind of window: to make one takes longer than to load a page.
+
+    Args:
+        browser: has them until its end.
+    """
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self._tabs: dict[tuple[Any, ...], Shown] = {}
+
+    @contextmanager
+    def showing(
+        self, path: Path, *, width: int = 1200, dark: bool = False, **options: Any
+    ) -> Iterator[Shown]:
+        """Load a page's file, and wait until it is drawn, unless scripts are off."""
+        key = (width, dark, *options.items())
+        if key not in self._tabs:
+            self._tabs[key] = self._new(width, dark, options)
+        shown = self._tabs[key]
+        shown.page.mouse.move(0, 0)
+        shown.page.goto("about:blank")
+        shown.requests.clear()
+        shown.complaints.clear()
         shown.page.goto(path.as_uri())
         if options.get("java_script_enabled", True):
             shown.page.wait_for_selector("html[data-drawn]")
         yield shown
-    finally:
-        context.close()
+
+    def _new(self, width: int, dark: bool, options: dict[str, Any]) -> Shown:
+        context = self._browser.new_context(
+            viewport={"width": width, "height": 900},
+            color_scheme="dark" if dark else "light",
+            **options,
+        )
+        context.set_default_timeout(PATIENCE)
+        shown = Shown(context.new_page())
+        shown.page.on("request", lambda request: shown.requests.append(request.url))
+        shown.page.on("console", lambda message: shown.complaints.append(message.text))
+        shown.page.on("pageerror", lambda error: shown.complaints.append(str(error)))
+        return shown

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser
 
-from report.browser import Shown, chromium, showing
+from report.browser import Shown, Tabs, chromium
 from report.made import HOSTILE, Night
 
 pytestmark = pytest.mark.needs("Chromium")
@@ -24,9 +23,9 @@ PAGES = {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def tabs() -> Iterator[Tabs]:
     with chromium() as browser:
-        yield browser
+        yield Tabs(browser)
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +38,17 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def many(browser: Browser, pages: dict[str, Path]) -> Iterator[Shown]:
-    with showing(browser, pages["many"]) as shown:
+def many(tabs: Tabs, pages: dict[str, Path]) -> Iterator[Shown]:
+    with tabs.showing(pages["many"]) as shown:
         yield shown
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_requested_and_nothing_refused(
-    browser: Browser, pages: dict[str, Path], name: str
+    tabs: Tabs, pages: dict[str, Path], name: str
 ) -> None:
     """The browser requests the file itself, and has no complaint about scripts or the policy."""
-    with showing(browser, pages[name]) as shown:
+    with tabs.showing(pages[name]) as shown:
         shown.page.locator("#theme").click()
         assert [url for url in shown.requests if url != "data:,"] == [pages[name].as_uri()]
         assert shown.complaints == []
@@ -173,9 +172,9 @@ def _picture(shown: Shown, name: str) -> str:
     return found
 
 
-def test_an_export_under_the_mouse_is_named(browser: Browser, pages: dict[str, Path]) -> None:
+def test_an_export_under_the_mouse_is_named(tabs: Tabs, pages: dict[str, Path]) -> None:
     """Of the export that the mouse is on, name, state and times are shown."""
-    with showing(browser, pages["few"]) as shown:
+    with tabs.showing(pages["few"]) as shown:
         shown.page.locator("#lanes").hover(position={"x": 400, "y": 12})
         name = shown.text(".tip strong")
         assert name in shown.rows()
@@ -184,10 +183,10 @@ def test_an_export_under_the_mouse_is_named(browser: Browser, pages: dict[str, P
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_the_theme(browser: Browser, pages: dict[str, Path], dark: bool) -> None:
+def test_the_theme(tabs: Tabs, pages: dict[str, Path], dark: bool) -> None:
     """The page has the system's theme, and a button for the other one, pictures included."""
     colour = "getComputedStyle(document.body).backgroundColor"
-    with showing(browser, pages["few"], dark=dark) as shown:
+    with tabs.showing(pages["few"], dark=dark) as shown:
         before, picture = shown.page.evaluate(colour), _picture(shown, "stages")
         assert (before == "rgb(255, 255, 255)") != dark
         assert shown.text("#theme") == ("Light theme" if dark else "Dark theme")
@@ -200,17 +199,17 @@ def test_the_theme(browser: Browser, pages: dict[str, Path], dark: bool) -> None
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_phone_scrolls_down_only(browser: Browser, pages: dict[str, Path], name: str) -> None:
+def test_a_phone_scrolls_down_only(tabs: Tabs, pages: dict[str, Path], name: str) -> None:
     """At 360 pixels the document is not wider than the window, with every part of it open."""
-    with showing(browser, pages[name], width=360) as shown:
+    with tabs.showing(pages[name], width=360) as shown:
         for summary in shown.page.locator("summary").all():
             summary.click()
         assert shown.width <= 360
 
 
-def test_hostile_names_are_texts(browser: Browser, pages: dict[str, Path]) -> None:
+def test_hostile_names_are_texts(tabs: Tabs, pages: dict[str, Path]) -> None:
     """Each name is shown as the characters that it has, and nothing of it is run."""
-    with showing(browser, pages["hostile"]) as shown:
+    with tabs.showing(pages["hostile"]) as shown:
         names = shown.rows()
         for name in HOSTILE[:5]:
             assert name in names
@@ -228,25 +227,26 @@ def test_hostile_names_are_texts(browser: Browser, pages: dict[str, Path]) -> No
     ("name", "width", "dark"),
     [
         ("few", 1200, False),
-        ("few", 360, True),
-        ("hostile", 1200, True),
-        ("hostile", 360, False),
+        pytest.param("few", 360, True, marks=pytest.mark.whole),
+        pytest.param("hostile", 1200, True, marks=pytest.mark.whole),
+        ("hostile", 360, True),
+        pytest.param("hostile", 360, False, marks=pytest.mark.whole),
     ],
 )
 def test_axe_finds_no_fault(
-    browser: Browser, pages: dict[str, Path], name: str, width: int, dark: bool
+    tabs: Tabs, pages: dict[str, Path], name: str, width: int, dark: bool
 ) -> None:
     """axe-core finds no violation of its rules of accessibility."""
-    with showing(browser, pages[name], width=width, dark=dark) as shown:
+    with tabs.showing(pages[name], width=width, dark=dark) as shown:
         for details in shown.page.locator("details").all():
             details.evaluate("it => it.open = true")
         results = Axe().run(shown.page)
         assert results.violations_count == 0, results.generate_report()
 
 
-def test_without_scripts(browser: Browser, pages: dict[str, Path]) -> None:
+def test_without_scripts(tabs: Tabs, pages: dict[str, Path]) -> None:
     """Totals, reasons and the slowest exports are there; what needs a script is not shown."""
-    with showing(browser, pages["many"], java_script_enabled=False) as shown:
+    with tabs.showing(pages["many"], java_script_enabled=False) as shown:
         page = shown.page
         assert all(note.is_visible() for note in page.locator("noscript p").all())
         assert "of 500 segments are done" in shown.text(".lead")

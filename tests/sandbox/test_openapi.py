@@ -295,6 +295,7 @@ def schemathesis(
     return subprocess.run(program, cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
 
 
+@pytest.mark.whole
 def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     """Odd, false and valid requests, alone and in sequence, are answered as described.
 
@@ -312,6 +313,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
     assert [one for one in expected if one not in seen] == []
 
 
+@pytest.mark.whole
 def test_schemathesis_finds_a_deviation(tmp_path: Path) -> None:
     """An answer that isn't as described is found: a time that is null, against the page."""
     with SandboxServer(Sandbox(durations=Durations(median=0.0))) as server:
