@@ -139,12 +139,12 @@ def _use_memory() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than two per processor, since two thirds of the time are waits.
+    """For `-n auto`: two per processor, since a part of the time are waits.
 
-    For sockets, disks and processes. Each has a PostgreSQL and servers of its own, so there are
-    six at the most.
+    For sockets, disks and processes. Each imports all tests, and has a PostgreSQL and servers of
+    its own, so there are six at the most.
     """
-    return min(6, 1 + 2 * _processors())
+    return min(6, 2 * _processors())
 
 
 def _processors() -> int:

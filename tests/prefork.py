@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import importlib
 import os
 import socket
@@ -38,7 +37,7 @@ def serving(module: str) -> Generator[tuple[TextIO, TextIO]]:
     ours, theirs = socket.socketpair()
     with ours:
         with theirs:
-            _mother().bear(module, theirs)
+            _bear(module, theirs)
         with ours.makefile("w") as orders, ours.makefile("r") as answers:
             yield orders, answers
             orders.flush()
@@ -51,7 +50,6 @@ class _Mother:
 
     def __init__(self) -> None:
         self._control, theirs = socket.socketpair()
-        self._lock = threading.Lock()
         package = Path(segments_async.__file__).parent.parent
         with theirs:
             self._process = subprocess.Popen(
@@ -61,22 +59,32 @@ class _Mother:
                 cwd=_TESTS,
             )
 
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
+
     def bear(self, module: str, talk: socket.socket) -> None:
         """Fork a process that talks over the socket."""
-        with self._lock:
-            socket.send_fds(self._control, [module.encode()], [talk.fileno()])
-            assert self._control.recv(1), "the mother process has ended"
+        socket.send_fds(self._control, [module.encode()], [talk.fileno()])
+        assert self._control.recv(1), "the mother process has ended"
 
     def end(self) -> None:
         self._control.close()
         self._process.wait()
 
 
-@functools.cache
-def _mother() -> _Mother:
-    found = _Mother()
-    atexit.register(found.end)
-    return found
+#: The mother of this process's tests. Tests start processes in several threads.
+_mothers: list[_Mother] = []
+_lock = threading.Lock()
+
+
+def _bear(module: str, talk: socket.socket) -> None:
+    """Fork a process off the mother. One that has died fails one test, and not all later ones."""
+    with _lock:
+        if not _mothers or not _mothers[0].lives:
+            _mothers[:] = [_Mother()]
+            atexit.register(_mothers[0].end)
+        _mothers[0].bear(module, talk)
 
 
 def main(control: socket.socket) -> None:

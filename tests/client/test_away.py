@@ -60,25 +60,25 @@ def on_the_wire(sandbox: Sandbox, at: float) -> int:
 
 @every_way
 async def test_four_seconds_at_the_beginning_cost_a_few_segments(fault: Fault) -> None:
-    """Of 40 segments only the few that showed the outage are unknown; the others are exported."""
-    sandbox = Sandbox(segments=40, latency=0.05)
+    """Of 80 segments only the few that showed the outage are unknown; the others are exported."""
+    sandbox = Sandbox(segments=80, latency=0.05)
     sandbox.inject(fault, until=4.0)
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, None)
     assert len(unknown(report)) <= 5
-    assert len(report.exported) == 40 - len(unknown(report))
+    assert len(report.exported) == 80 - len(unknown(report))
     assert repeated(sandbox) == []
 
 
 @every_way
 async def test_five_minutes_in_mid_run_cost_no_more(fault: Fault) -> None:
     """At most five submits are unknown besides those on the wire; none is repeated."""
-    sandbox = Sandbox(segments=60, latency=0.1, limit=TokenBucket(10, 20))
-    sandbox.inject(fault, since=3.0, until=303.0)
+    sandbox = Sandbox(segments=120, latency=0.1, limit=TokenBucket(20, 40))
+    sandbox.inject(fault, since=5.0, until=305.0)
     async with connected(sandbox) as client:
         report = await client.bulk_export(sandbox.segment_ids, None)
-    assert len(unknown(report)) <= 5 + on_the_wire(sandbox, 3.0)
-    assert len(report.exported) == 60 - len(unknown(report))
+    assert len(unknown(report)) <= 5 + on_the_wire(sandbox, 5.0)
+    assert len(report.exported) == 120 - len(unknown(report))
     assert repeated(sandbox) == []
 
 

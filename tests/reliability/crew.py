@@ -111,9 +111,11 @@ class _Crew:
     def work(self) -> None:
         with ThreadPoolExecutor(len(self._jobs) + 2) as threads:
             disturbing = [threads.submit(self._kill_some), threads.submit(self._stop_one)]
-            for one in [threads.submit(self._bring_home, job) for job in self._jobs]:
-                one.result()
-            self._over.set()
+            try:
+                for one in [threads.submit(self._bring_home, job) for job in self._jobs]:
+                    one.result()
+            finally:
+                self._over.set()  # or the pool would wait for ever for those who disturb
             for one in disturbing:
                 one.result()
 
