@@ -125,11 +125,9 @@ class BulkRun(Generic[OutcomeT]):
     async def __aenter__(self) -> BulkRun[OutcomeT]:
         if self._session is not None:
             raise ConfigurationError("a bulk run is entered once: open another one")
-        from segments_async._run.open_session import open_session  # not at the top: see its head
-        from segments_async._run.telemetry import run_logged
+        from segments_async._run.telemetry import run_logged  # with the engine: see `_opened`
 
-        session: RunSession[OutcomeT] = await open_session(self._resources, self._request)
-        self._session = session
+        self._session = session = await self._opened()
         # The task group's own scope is never cancelled: the caller's block is inside it, and a
         # failing run must not cancel what the caller is doing.
         self._tasks = anyio.create_task_group()
@@ -137,6 +135,12 @@ class BulkRun(Generic[OutcomeT]):
         total, name = len(self._request.segments), f"bulk export {session.name}"
         self._tasks.start_soon(run_logged, session, total, name=name)
         return self
+
+    async def _opened(self) -> RunSession[OutcomeT]:
+        """The session; a run on an executor has one of its own."""
+        from segments_async._run.open_session import open_session  # not at the top: see its head
+
+        return await open_session(self._resources, self._request)
 
     async def __aexit__(
         self,
