@@ -16,6 +16,9 @@ two backends, and about half of a file's cases on each. Under ``--whole`` each c
 
 ``--remaining`` runs what the README's command leaves out and nothing else: the counted tests with
 all their cases, the tests marked ``whole``, and alternating cases on the other backend.
+
+``--alternate`` treats all tests as alternating. `.ci/run` uses it on further versions of Python and
+of the dependencies, where nearly each test would say twice what it says of the version.
 """
 
 from __future__ import annotations
@@ -105,6 +108,9 @@ def tried(reports: list[Any]) -> list[str]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--whole`` and ``--remaining``: counted tests try all their cases."""
     parser.addoption(
+        "--alternate", action="store_true", help="runs each case on one of the two backends"
+    )
+    parser.addoption(
         "--remaining",
         action="store_true",
         help="runs only what pytest without options leaves out, and counted tests with all cases",
@@ -132,13 +138,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def alternates(item: pytest.Item) -> bool:
+    """Whether each case of the test runs on one backend, without ``--whole``."""
+    marked_so = item.get_closest_marker("alternating") is not None
+    return marked_so or bool(item.config.getoption("alternate"))
+
+
 def tries_all(config: pytest.Config) -> bool:
     """Whether counted tests try all their cases."""
     return bool(config.getoption("whole") or config.getoption("remaining"))
 
 
 def on_the_other_backend(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Of the tests marked ``alternating``, the items that the README's command leaves out.
+    """Of the tests that alternate, the items that this command leaves out.
 
     A test's n-th item on asyncio and its n-th item on trio are the same case. The cases of a file
     are counted through all its tests, and the parity of the ones in the binary digits of a case's
@@ -147,7 +159,7 @@ def on_the_other_backend(items: list[pytest.Item]) -> list[pytest.Item]:
     """
     tests: dict[str, dict[str, list[pytest.Item]]] = {}
     for item in items:
-        if item.get_closest_marker("alternating") is not None:
+        if alternates(item):
             of_backends = tests.setdefault(item.nodeid.partition("[")[0], {})
             of_backends.setdefault(_backend(item), []).append(item)
     numbers: dict[str, Iterator[int]] = {}

@@ -34,7 +34,8 @@ _TESTS = """
 def collected(pytester: pytest.Pytester, *options: str) -> list[str]:
     """The tests that pytest would run, without the file's name."""
     pytester.makeini("[pytest]\nmarkers =\n alternating\n whole\n counted")
-    pytester.makepyfile(_TESTS)
+    if not list(pytester.path.glob("*.py")):
+        pytester.makepyfile(_TESTS)
     plugins = [f"-p{name}" for name in ("counted", "no:asyncio", "no:schemathesis")]
     result = pytester.runpytest("--collect-only", "-q", *plugins, *options)
     return [line.partition("::")[2] for line in result.outlines if "::" in line]
@@ -72,8 +73,16 @@ def test_whole_runs_all(pytester: pytest.Pytester) -> None:
     assert len(collected(pytester, "--whole")) == 2 * 6 + 2 * 2 + 3
 
 
+def test_alternate_is_for_all_tests(pytester: pytest.Pytester) -> None:
+    """Under --alternate a test that isn't marked runs each case on one backend, too."""
+    pytester.makeini("[pytest]")
+    pytester.makepyfile(_TESTS.replace("pytestmark = pytest.mark.alternating", ""))
+    assert len(collected(pytester)) == 2 * 6 + 2 * 2 + 2
+    assert len(collected(pytester, "--alternate")) == 6 + 2 + 2
+
+
 def test_remaining_runs_what_was_left_out(pytester: pytest.Pytester) -> None:
-    """Both commands together run each case once, and a counted test in both."""
+    """Both commands together run all cases; only a counted test is in both, with other numbers."""
     usual, remaining = collected(pytester), collected(pytester, "--remaining")
     assert sorted(usual + remaining) == sorted(
         [*collected(pytester, "--whole"), "test_few_of_many"]

@@ -58,6 +58,11 @@ FEW = 3
 #: another user of the account may cause them, and the rate has to come back up between two.
 SHORTEST_UNSURE = 20.0
 
+#: A trial's rate is lower than the estimate, so a trial of many requests costs a limit that is no
+#: window: of 30, nothing (0.99 of it are used in the two minutes after another user's twenty
+#: seconds), of 60, 2 %. Windows of more requests are recognised without it.
+LONGEST_TRIAL = 30.0
+
 #: Plateaus in windows: a cut costs no requests there, and three or four 429s each time.
 SHORTEST_IN_WINDOWS = 400.0
 WINDOW_IN_PLATEAU = 0.8
@@ -142,6 +147,7 @@ class Estimate:
         # Windows and cuts were found at another rate.
         self._evidence = max(self._evidence, EVIDENCE_OF_A_SHARE)
         self._doubtful = self.windows.found = False
+        self._before_trial, self._window_suspected = None, False
         self.windows.forget()
         self._memory, self._kept_for = (MEMORY_HOLDS, 0.0) if remembered else (0, 0.0)
         self._plateau = self._next_plateau(self.granted, Interval(counted=accepted))
@@ -164,10 +170,11 @@ class Estimate:
     def on_interval(self, interval: Interval) -> float:
         """A block has ended: learn from it and its interval. Returns the next interval's rate."""
         self._doubtful = self._on_trial = self.windows.found = False
+        suspected, self._window_suspected = self._window_suspected, False
         self._confirmed = True
         if self._blocks:
             self._evidence += interval.counted
-        finding = self._find(interval)
+        finding = self._find(interval, suspected=suspected)
         rate = finding.rate
         if finding.granted is not None:
             self._doubtful = self._doubtful or finding.doubtful
@@ -227,7 +234,8 @@ class Estimate:
             # A growing rate would use a budget up in the same time again, and the trial would be
             # in vain: so a trial has as many requests as the interval before it.
             tried = (1 + SAME_COUNT) * interval.passed if self._on_trial else 0.0
-            return max(tried, min(shortest, max(SHORTEST_UNSURE, 2 * granted)))
+            unsure = min(shortest, max(SHORTEST_UNSURE, 2 * granted))
+            return max(unsure, min(LONGEST_TRIAL, tried))
         if self.windows.found:
             return max(SHORTEST_BY_EVIDENCE, float(interval.passed))
         if self.windows.budget:
@@ -248,14 +256,20 @@ class Estimate:
         borne = max(SHORTEST_BY_EVIDENCE, 2 * granted, PLATEAU_BY_EVIDENCE * self._evidence)
         return min(LONGEST_PLATEAU, longest, borne)
 
-    def _find(self, interval: Interval) -> Finding:
-        """The rate that the vendor grants, in requests/s, from the interval before the block."""
+    def _find(self, interval: Interval, *, suspected: bool) -> Finding:
+        """The rate that the vendor grants, in requests/s, from the interval before the block.
+
+        Args:
+            interval: that the block ended.
+            suspected: whether a window ended the interval before it, as it seems.
+        """
         recent = self._recent.add(interval)
         if self._memory and self._still_remembers(interval):
             return Finding(granted=self.granted)
         if self.granted is None:
             return self._search_on(interval, recent)
-        return Finding(granted=self._update(self.granted, interval, recent))
+        granted = self._update(self.granted, interval, recent, suspected=suspected)
+        return Finding(granted=granted)
 
     def _still_remembers(self, interval: Interval) -> bool:
         """Whether a block leaves the remembered estimate as it is."""
@@ -277,13 +291,16 @@ class Estimate:
             self._recent.clear()  # the first interval includes the burst
         return self._search.after_short_block(interval, self._blocks, recent, self._recent)
 
-    def _update(self, granted: float, interval: Interval, recent: float) -> float:
+    def _update(
+        self, granted: float, interval: Interval, recent: float, *, suspected: bool
+    ) -> float:
         """A new estimate in the place of the last one."""
         n, short = interval.counted, not interval.is_long
         mean = interval.mean
         by_window = not interval.asked_to_wait and self.windows.explain(interval)
         if not short and (n < self._plateau or by_window):
-            return self._after_long_block(granted, interval, max(mean, recent))
+            estimate = max(mean, recent)
+            return self._after_long_block(granted, interval, estimate, suspected=suspected)
         usual = _shortest_plateau(granted)
         early = max(self._plateau, usual if self._evidence < usual else 0.0) / 4
         if n < early and short:
@@ -297,7 +314,9 @@ class Estimate:
             return RISEN * interval.cut_rate
         return estimate
 
-    def _after_long_block(self, granted: float, interval: Interval, estimate: float) -> float:
+    def _after_long_block(
+        self, granted: float, interval: Interval, estimate: float, *, suspected: bool
+    ) -> float:
         """Another user may have used the limit up: then the block says nothing about the rate.
 
         An interval that a window's budget ended has the same count at another rate. Where the
@@ -316,17 +335,15 @@ class Estimate:
         if window is not None:
             # The next interval has to confirm it, or this one's end was chance.
             self._before_trial = max(granted, self._before_trial or 0.0)
-            if granted > WORTH_A_TRIAL * window and not self._window_suspected:
+            if granted > WORTH_A_TRIAL * window and not suspected:
                 self._window_suspected = self._doubtful = self._on_trial = True
                 self.windows.found, self.windows.budget = False, 0
                 return math.sqrt(window * granted)
-            self._window_suspected = False
             return window
         if known:
             self._before_trial = None
             return min(estimate, self.windows.granted(interval))
         self._doubtful, self.windows.budget = True, 0
-        self._window_suspected = False
         if self._before_trial is not None:
             return max(granted, self._before_trial)
         if interval.passed >= ENOUGH_FOR_A_MEAN and interval.closed_mean < RISEN * granted:
