@@ -96,12 +96,13 @@ def record(files: Path) -> list[Sample]:
     Args:
         files: an empty directory, where the run leaves its files.
     """
-    random.seed(1)  # the client's own chance: jitter of its probes
-    logging.disable()  # the run's warnings are in the metrics
     samples: list[Sample] = []
     reader = PrometheusMetricReader()
     provider = MeterProvider([reader])
+    chance = random.getstate()  # the caller's
     try:
+        random.seed(1)  # the client's own chance: jitter of its probes
+        logging.disable()  # the run's warnings are in the metrics
         with (
             mock.patch.object(metrics, "get_meter_provider", return_value=provider),
             time_machine.travel(NIGHT, tick=False) as wall,
@@ -113,6 +114,7 @@ def record(files: Path) -> list[Sample]:
                 backend_options={"loop_factory": lambda: WallClockLoop(wall)},
             )
     finally:
+        random.setstate(chance)
         provider.shutdown()
         logging.disable(logging.NOTSET)
     return samples
