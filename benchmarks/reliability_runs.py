@@ -29,7 +29,7 @@ from reliability.variants import VARIANTS
 
 from segments_async.sandbox import TokenBucket
 
-#: Schedules that a process takes at a time, and kills of one nursery.
+#: Schedules that a process takes at a time, and kills in one process of the pool.
 _SHARE = 50
 _KILLS = 100
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import hypothesis.strategies
 import pytest
-from forked import Nursery, a_nursery
+from forked import ForkServer, shared_fork_server
 from journal.server import PostgresServer
 from scratch import fast
 
@@ -126,10 +126,9 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def nursery() -> Iterator[Nursery]:
-    """The process that forks commands, for all tests of this process."""
-    with a_nursery() as nursery:
-        yield nursery
+def fork_server() -> ForkServer:
+    """Starts commands by forks, for all tests of this process."""
+    return shared_fork_server()
 
 
 def _use_memory() -> None:

@@ -1,23 +1,27 @@
-"""Commands in processes that are forked from one that has imported the command already.
+"""Processes that start at once: each is forked from a server that has imported everything.
 
-The same code runs behind the same streams, signals, process groups and environment as in a process
-of a new Python. Where a claim is about the interpreter's own start or end, a test starts a new one.
+A command's code runs behind the same streams, signals, process groups and environment as in a
+process of a new Python. Where a claim is about the interpreter's own start or end, or about what a
+command imports, a test starts a new one.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from threading import Lock, Timer
-from typing import IO, Any
+from threading import Lock
+from typing import IO, Any, TextIO
 
 import segments_async
 
@@ -26,50 +30,159 @@ COMMAND = "segments_async.cli"
 #: A stream: `subprocess.PIPE` or `DEVNULL`, a descriptor or a file; None: that of the tests.
 Stream = int | IO[Any] | None
 
+#: Seconds after which the fork server is asked again whether a process has ended. It answers at
+#: once, so that it can serve other threads meanwhile.
+_POLL = 0.005
 
-class Nursery:
-    """The process that forks commands (`forking.py`)."""
+#: Seconds in which a process ends that has closed its socket.
+_PATIENCE = 120.0
 
-    def __init__(self, jobs: socket.socket) -> None:
-        self._jobs = jobs
+
+class ForkServer:
+    """Starts processes by a fork server (`fork_server.py`), for any number of threads.
+
+    The server is started with the first process. One that has died is replaced at the next start:
+    it fails the tests of the processes that it had forked, and no later ones.
+    """
+
+    def __init__(self) -> None:
+        tests, package = Path(__file__).parent, Path(segments_async.__file__).parent.parent
+        self._env = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{tests}"}
         self._lock = Lock()
+        self._server: _Server | None = None
 
-    def ask(self, job: Mapping[str, Any], descriptors: Sequence[int] = ()) -> list[int]:
-        """Its answer to a job, which may come from any thread."""
+    def start(self, job: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[_Server, int]:
+        """Fork a process. Returns its server and its number."""
         with self._lock:
-            return self._ask(job, descriptors)
+            if self._server is None or not self._server.is_alive():
+                self.close()
+                self._server = _Server(self._env)
+            server = self._server
+        (pid,) = server.ask(job, descriptors)
+        return server, pid
 
-    def _ask(self, job: Mapping[str, Any], descriptors: Sequence[int]) -> list[int]:
-        text = json.dumps(job).encode() + b"\n"
-        sent = socket.send_fds(self._jobs, [text], descriptors) if descriptors else 0
-        self._jobs.sendall(text[sent:])
+    def kill(self) -> None:
+        """Kill the server, if there is one."""
+        if self._server is not None:
+            self._server.kill()
+
+    def close(self) -> None:
+        """End the server, if there is one. The processes that it has forked go on."""
+        if self._server is not None:
+            self._server.close()
+
+
+@functools.cache
+def shared_fork_server() -> ForkServer:
+    """The one of all tests of this process."""
+    server = ForkServer()
+    atexit.register(server.close)
+    return server
+
+
+class _Server:
+    """One fork server, from its start to its end."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._lock = Lock()
+        self._requests, theirs = socket.socketpair()
+        program = Path(__file__).with_name("fork_server.py")
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-W", "error", program, str(theirs.fileno())],
+                env=env,
+                cwd=program.parent,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, request: Mapping[str, Any], descriptors: Sequence[int] = ()) -> list[int]:
+        """The answer to a request, which may come from any thread."""
+        with self._lock:
+            try:
+                return self._ask(request, descriptors)
+            except (EOFError, OSError) as exc:
+                self.close()  # so that the next start sees that it has ended
+                raise AssertionError("the fork server has died") from exc
+
+    def _ask(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> list[int]:
+        text = json.dumps(request).encode() + b"\n"
+        sent = socket.send_fds(self._requests, [text], descriptors) if descriptors else 0
+        self._requests.sendall(text[sent:])
         answer = b""
         while not answer.endswith(b"\n"):
-            piece = self._jobs.recv(1 << 10)
-            assert piece, "the process that forks commands has ended"
+            piece = self._requests.recv(1 << 10)
+            if not piece:
+                raise EOFError
             answer += piece
         found: list[int] = json.loads(answer)
         return found
 
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
-@contextmanager
-def a_nursery() -> Iterator[Nursery]:
-    """Start the process; it ends with the block."""
-    ours, theirs = socket.socketpair()
-    package, tests = Path(segments_async.__file__).parent.parent, Path(__file__).parent
-    program = [sys.executable, "-W", "error", tests / "forking.py", str(theirs.fileno())]
-    env = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{tests}"}
-    with subprocess.Popen(program, env=env, pass_fds=[theirs.fileno()]):
-        theirs.close()
-        with ours:
-            yield Nursery(ours)
+    def close(self) -> None:
+        self._requests.close()
+        self._process.wait()
 
 
-class Forked:
-    """A forked command, with those parts of `subprocess.Popen` that tests use.
+class _Forked:
+    """A forked process, with those parts of `subprocess.Popen` that tests use."""
+
+    def __init__(
+        self,
+        fork_server: ForkServer,
+        args: Sequence[str],
+        job: Mapping[str, Any],
+        descriptors: Sequence[int],
+    ) -> None:
+        self.args = args
+        self.returncode: int | None = None
+        self._lock = Lock()
+        self._server, self.pid = fork_server.start(job, descriptors)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless the exit code is known: another process may have the pid then."""
+        with self._lock:
+            if self.returncode is None:
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        with self._lock:
+            if self.returncode is None:
+                for status in self._server.ask({"status_of": self.pid}):
+                    self.returncode = status
+            return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        """The exit code, once it has ended. After `timeout` seconds it is killed: it hangs."""
+        until = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() > until:
+                self._kill_and_wait()
+                raise AssertionError(f"it doesn't end: {self.args}")
+            time.sleep(_POLL)
+        return status
+
+    def _kill_and_wait(self) -> None:
+        self.kill()
+        while self.poll() is None:
+            time.sleep(_POLL)
+
+
+class Forked(_Forked):
+    """A forked command.
 
     Args:
-        nursery: forks it.
+        fork_server: starts it.
         arguments: of the program.
         program: a module, or a file that ends in ``.py``.
         cwd: its directory, or a descriptor of one.
@@ -80,7 +193,7 @@ class Forked:
 
     def __init__(
         self,
-        nursery: Nursery,
+        fork_server: ForkServer,
         *arguments: str,
         program: str = COMMAND,
         cwd: Path | int,
@@ -90,11 +203,9 @@ class Forked:
         stderr: Stream = None,
         start_new_session: bool = False,
     ) -> None:
-        self._nursery = nursery
-        self.args = [program, *arguments]
-        self.returncode: int | None = None
+        command = [program, *arguments]
         job = {
-            "command": self.args,
+            "command": command,
             "env": dict(env),
             "session": start_new_session,
             "hangups": signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN,
@@ -104,57 +215,41 @@ class Forked:
             self.stdout, output = _ends(stdout, 1, stack)
             self.stderr, errors = _ends(stderr, 2, stack)
             descriptors = [standard_input, output, errors, _directory(cwd, stack)]
-            (self.pid,) = nursery.ask(job, descriptors)
-
-    def send_signal(self, number: int) -> None:
-        """Send a signal, unless the status has been asked for: another process may have the pid."""
-        if self.returncode is None:
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self.send_signal(signal.SIGKILL)
-
-    def poll(self) -> int | None:
-        """The exit code; None while it runs."""
-        return self._status(wait=False)
-
-    def wait(self, timeout: float) -> int:
-        """The exit code, once it has ended. After `timeout` seconds it is killed: it hangs."""
-        with self._within(timeout):
-            status = self._status(wait=True)
-        assert status is not None
-        return status
+            super().__init__(fork_server, command, job, descriptors)
 
     def communicate(self, timeout: float) -> tuple[str, str]:
         """What it writes into its pipes until its end. After `timeout` seconds it is killed."""
-        with self._within(timeout), ThreadPoolExecutor(2) as pool:
-            out, err = pool.map(_read_all, (self.stdout, self.stderr))
-        self.wait(timeout)
+        with ThreadPoolExecutor(2) as pool:
+            texts = pool.map(_read_all, (self.stdout, self.stderr))
+            self.wait(timeout)
+            out, err = texts
         return out, err
 
     def end(self) -> None:
         """Kill what is left of it, and close the pipes."""
-        self.kill()
-        self._status(wait=True)
+        self._kill_and_wait()
         for stream in (self.stdout, self.stderr):
             if stream is not None:
                 stream.close()
 
-    def _status(self, *, wait: bool) -> int | None:
-        if self.returncode is None:
-            for status in self._nursery.ask({"pid": self.pid, "wait": wait}):
-                self.returncode = status
-        return self.returncode
 
-    @contextmanager
-    def _within(self, seconds: float) -> Iterator[None]:
-        late: list[bool] = []
-        timer = Timer(seconds, lambda: (late.append(True), self.kill()))
-        timer.start()
-        yield
-        timer.cancel()
-        assert not late, f"it doesn't end: {self.args}"
+@contextmanager
+def serving(module: str) -> Generator[tuple[TextIO, TextIO]]:
+    """A process that runs `module.serve(orders, answers)`. It reads orders, line by line.
+
+    The process ends with its orders. Leaving waits for it, and for the processes that it has
+    forked.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            process = _Forked(shared_fork_server(), [module], {"module": module}, [theirs.fileno()])
+        with ours.makefile("w") as orders, ours.makefile("r") as answers:
+            yield orders, answers
+            orders.flush()
+            ours.shutdown(socket.SHUT_WR)
+            answers.read()
+    assert process.wait(_PATIENCE) == 0, f"{module} has failed"
 
 
 def _ends(stream: Stream, number: int, stack: ExitStack) -> tuple[IO[str] | None, int]:

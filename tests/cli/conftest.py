@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import Forked, Nursery
+from forked import Forked, ForkServer
 from launch import (
     COMMAND,
     PATIENCE,
@@ -43,7 +43,7 @@ def slow_server() -> Iterator[SandboxServer]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, nursery: Nursery) -> Run:
+def run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer) -> Run:
     told = tmp_path_factory.mktemp("told")  # tests look at what is in their own folder
 
     def run(
@@ -58,7 +58,7 @@ def run(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, nursery: Nurse
         with files["out"].open("wb") as stdout, files["err"].open("wb") as stderr:
             env = environment() if env is None else env
             process = Forked(
-                nursery, *arguments, cwd=tmp_path, env=env, stdout=stdout, stderr=stderr
+                fork_server, *arguments, cwd=tmp_path, env=env, stdout=stdout, stderr=stderr
             )
         status = process.wait(PATIENCE)
         output = [(told / name).read_text() for name in files]
@@ -92,13 +92,13 @@ def run_anew(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def start(tmp_path: Path, nursery: Nursery) -> Iterator[Start]:
+def start(tmp_path: Path, fork_server: ForkServer) -> Iterator[Start]:
     started: list[Forked] = []
 
     def start(*arguments: str, env: Mapping[str, str] | None = None, **more: Any) -> Forked:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         env = environment() if env is None else env
-        process = Forked(nursery, *arguments, env=env, **{"cwd": tmp_path, **pipes, **more})
+        process = Forked(fork_server, *arguments, env=env, **{"cwd": tmp_path, **pipes, **more})
         started.append(process)
         return process
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from door import Door
-from forked import Nursery
+from command_proxy import CommandProxy
+from forked import ForkServer
 from launch import PATIENCE, Environment
 
 from segments_async.sandbox import Durations, Fault, Sandbox
@@ -20,11 +20,11 @@ QUICK = Durations(median=0.1, sigma=0)
 
 
 @pytest.fixture
-def path(nursery: Nursery, tmp_path: Path) -> Iterator[str]:
+def path(fork_server: ForkServer, tmp_path: Path) -> Iterator[str]:
     """The PATH of a shell, with the command on it."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    with Door(nursery, programs):
+    with CommandProxy(fork_server, programs):
         yield f"{programs}{os.pathsep}{os.environ['PATH']}"
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Self
 
 import attrs
-from door import Door
-from forked import Nursery
+from command_proxy import CommandProxy
+from forked import ForkServer
 from sybil import Example
 
 PATIENCE = 120.0  # seconds: a bound for what hangs, and no claim of how long anything takes
@@ -81,7 +81,7 @@ class Shell:
         state: Path,
         variables: dict[str, str],
         free: list[int],
-        nursery: Nursery,
+        fork_server: ForkServer,
     ) -> None:
         self._directory = directory
         self._state = state
@@ -89,17 +89,17 @@ class Shell:
         self._servers: list[subprocess.Popen[bytes]] = []
         self._environment = _environment(state) | variables
         self._saved = state / "variables.sh"
-        self._door = Door(nursery, state / "bin")
+        self._proxy = CommandProxy(fork_server, state / "bin")
 
     def __enter__(self) -> Self:
-        self._door.__enter__()
+        self._proxy.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         for server in self._servers:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
-        self._door.__exit__()
+        self._proxy.__exit__()
 
     def console(self, example: Example) -> str | None:
         """Run a console block; what differs from what it shows, or None."""

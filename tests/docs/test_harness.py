@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from forked import Nursery
+from forked import ForkServer
 from sybil import Example
 from sybil.example import SybilFailure
 
@@ -22,7 +22,9 @@ FENCE = "```"
 
 
 @pytest.fixture
-def page(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+def page(
+    fork_server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Page]:
     """A page without a server: no block of these tests asks the vendor anything."""
     directory, state = tmp_path / "page", tmp_path / "state"
     directory.mkdir()
@@ -32,7 +34,7 @@ def page(nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     with (
         account.answering(),
         Program(account, monkeypatch) as program,
-        Shell(directory, state, {"SEGMENTS_API_KEY": "key"}, [1234, 5678], nursery) as shell,
+        Shell(directory, state, {"SEGMENTS_API_KEY": "key"}, [1234, 5678], fork_server) as shell,
     ):
         yield Page(program, shell)
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from forked import Nursery
+from forked import ForkServer
 from sybil import Example
 from sybil.typing import Evaluator
 
@@ -129,23 +129,25 @@ def pages() -> Iterator[object]:
 
 @pytest.mark.parametrize("page", list(pages()))
 def test_code_on_a_page_runs(
-    page: Path, nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, fork_server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each block of a page does what the page says, from top to bottom, as a reader runs it."""
-    check(page, nursery, tmp_path, monkeypatch)
+    check(page, fork_server, tmp_path, monkeypatch)
 
 
 @pytest.mark.counted(1, len(LONG), "long pages")
 @pytest.mark.needs(*PROGRAMS)
 def test_code_on_a_long_page_runs(
-    count: int, nursery: Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    count: int, fork_server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same of pages whose commands take a reader minutes."""
     for name in LONG[:count]:
-        check(ROOT / name, nursery, tmp_path / Path(name).stem, monkeypatch)
+        check(ROOT / name, fork_server, tmp_path / Path(name).stem, monkeypatch)
 
 
-def check(page: Path, nursery: Nursery, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def check(
+    page: Path, fork_server: ForkServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory, state = folder / "page", folder / "state"
     directory.mkdir(parents=True)
     state.mkdir()
@@ -160,7 +162,7 @@ def check(page: Path, nursery: Nursery, folder: Path, monkeypatch: pytest.Monkey
             monkeypatch.setenv(name, value)
         stack.enter_context(account.answering())
         program = stack.enter_context(Program(account, monkeypatch))
-        shell = Shell(directory, state, variables, _free_ports(), nursery)
+        shell = Shell(directory, state, variables, _free_ports(), fork_server)
         stack.enter_context(shell)
         for example in document(page, Page(program, shell).rules()):
             try:

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 import rows_to_postgresql
 from example_account import QUICK, client_of, rows_of
-from forked import Forked, Nursery
+from forked import Forked, ForkServer
 from journal.server import PostgresServer
 
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Fault, Sandbox
@@ -116,14 +116,14 @@ async def test_a_database_that_refuses(database: str) -> None:
     assert loaded(database) == expected
 
 
-def test_as_a_program(nursery: Nursery, database: str, tmp_path: Path) -> None:
+def test_as_a_program(fork_server: ForkServer, database: str, tmp_path: Path) -> None:
     """The program exits with 1 where a segment isn't loaded, and names it and the reason."""
     account = {"SEGMENTS_API_KEY": PAGE_API_KEY, "SEGMENTS_ACCESS_TOKEN": PAGE_ACCESS_TOKEN}
     with SandboxServer(Sandbox(segments=3, rows=5, durations=QUICK)) as server:
         failing = server.sandbox.segment_ids[1]
         server.sandbox.fail_next(failing)
         process = Forked(
-            nursery,
+            fork_server,
             program=rows_to_postgresql.__file__,
             cwd=tmp_path,
             env={

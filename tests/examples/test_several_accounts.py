@@ -9,7 +9,7 @@ from pathlib import Path
 import several_accounts
 from client.vendor import STEADY, connected
 from example_account import QUICK
-from forked import Forked, Nursery
+from forked import Forked, ForkServer
 from several_accounts import export_accounts
 
 from segments_async import AuthenticationError, BulkReport
@@ -57,7 +57,7 @@ async def test_an_account_that_fails(tmp_path: Path) -> None:
     assert len(list((tmp_path / "us").glob("*.csv"))) == 5
 
 
-def test_as_a_program(nursery: Nursery, tmp_path: Path) -> None:
+def test_as_a_program(fork_server: ForkServer, tmp_path: Path) -> None:
     """The program says what became of each account, and exits with 1 where something is missing."""
     with (
         SandboxServer(Sandbox(segments=2, rows=1, durations=QUICK)) as one,
@@ -69,15 +69,15 @@ def test_as_a_program(nursery: Nursery, tmp_path: Path) -> None:
             **credentials("US", PAGE_API_KEY, PAGE_ACCESS_TOKEN, other),
             **credentials("FREE", FREE_API_KEY, FREE_ACCESS_TOKEN, one),
         }
-        code, out, err = program(nursery, tmp_path, account, "eu", "us", "free")
+        code, out, err = program(fork_server, tmp_path, account, "eu", "us", "free")
     assert (code, err) == (1, "")
     assert "eu: 2 of 2 segments\nus: 2 of 3 segments\n    " in out
     assert "free: nothing more was exported: " in out
 
 
-def test_a_missing_credential(nursery: Nursery, tmp_path: Path) -> None:
+def test_a_missing_credential(fork_server: ForkServer, tmp_path: Path) -> None:
     """A variable that isn't set is named, and nothing is exported."""
-    code, out, err = program(nursery, tmp_path, {"EU_API_KEY": PAGE_API_KEY}, "eu")
+    code, out, err = program(fork_server, tmp_path, {"EU_API_KEY": PAGE_API_KEY}, "eu")
     assert (code, out) == (1, "")
     assert err == "several_accounts.py: EU_ACCESS_TOKEN is not set\n"
 
@@ -91,11 +91,11 @@ def credentials(name: str, key: str, token: str, server: SandboxServer) -> dict[
 
 
 def program(
-    nursery: Nursery, to: Path, account: dict[str, str], *names: str
+    fork_server: ForkServer, to: Path, account: dict[str, str], *names: str
 ) -> tuple[int, str, str]:
     """The program's exit code, and what it printed on stdout and on stderr."""
     process = Forked(
-        nursery,
+        fork_server,
         *(str(to), *names),
         program=several_accounts.__file__,
         cwd=to,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
-from prefork import serving
+from forked import serving
 
 from journal.lives import ACCOUNT, DESTINATION
 from segments_async._journal.backends import backend
@@ -30,8 +30,8 @@ LONGEST = 0.05  # seconds
 PATIENCE = 120.0
 
 
-class Nursery:
-    """The process that forks writers."""
+class WriterServer:
+    """A process that forks writers, one at a time."""
 
     def __init__(self, orders: TextIO, answers: TextIO) -> None:
         self._orders = orders
@@ -59,15 +59,15 @@ class Nursery:
 
 
 @contextmanager
-def a_nursery() -> Iterator[Nursery]:
+def start_writer_server() -> Iterator[WriterServer]:
     with serving("journal.writer") as (orders, answers):
-        yield Nursery(orders, answers)
+        yield WriterServer(orders, answers)
 
 
 @pytest.fixture
-def nursery() -> Iterator[Nursery]:
-    with a_nursery() as found:
-        yield found
+def writer_server() -> Iterator[WriterServer]:
+    with start_writer_server() as server:
+        yield server
 
 
 def replayed(where: str, destination: str = DESTINATION) -> list[list[str]]:
@@ -96,7 +96,7 @@ def told(record: Path, word: str) -> list[list[str]]:
 @pytest.mark.counted(6, 30, "kills")
 @pytest.mark.parametrize("seed", [20261124])
 def test_killed_at_any_time(
-    where: str, seed: int, nursery: Nursery, tmp_path: Path, count: int
+    where: str, seed: int, writer_server: WriterServer, tmp_path: Path, count: int
 ) -> None:
     """After each kill the log has every event for which record() had returned.
 
@@ -109,7 +109,7 @@ def test_killed_at_any_time(
     for generation in range(count):
         record = tmp_path / f"record-{generation}"
         events, after = chance.randrange(MOST_EVENTS), chance.uniform(0.0, LONGEST)
-        nursery.kill_one(where, record, generation, events, after)
+        writer_server.kill_one(where, record, generation, events, after)
         asked_for += events
         called, returned = told(record, "called"), told(record, "returned")
         if not before and not called:
@@ -123,16 +123,18 @@ def test_killed_at_any_time(
     assert returned_at_all >= asked_for > 10 * count
 
 
-def test_two_processes_on_one_database(where: str, nursery: Nursery, tmp_path: Path) -> None:
+def test_two_processes_on_one_database(
+    where: str, writer_server: WriterServer, tmp_path: Path
+) -> None:
     """Two processes write a run each at the same time, and are killed: each log is whole."""
-    with a_nursery() as other:
+    with start_writer_server() as other:
         writers = [
             threading.Thread(
                 target=one.kill_one,
                 args=(where, tmp_path / f"record-{n}", n, MOST_EVENTS),
                 kwargs={"to": f"/to-{n}"},
             )
-            for n, one in enumerate([nursery, other])
+            for n, one in enumerate([writer_server, other])
         ]
         for writer in writers:
             writer.start()

@@ -20,7 +20,7 @@ from client.vendor import STEADY, all_whole, connected
 from reliability.crew import Plan, share
 from reliability.judge import load
 from reliability.lies import of_locks
-from reliability.processes import die_everywhere, nursery
+from reliability.processes import die_everywhere, session_server
 from reliability.victim import Job
 from sqlalchemy import Connection, event
 
@@ -609,7 +609,7 @@ def test_dies_at_every_durable_operation(tmp_path: Path, every: int) -> None:
 def test_a_process_that_stands_still(tmp_path: Path) -> None:
     """While a process is stopped, no other takes its part; it goes on, and the run ends."""
     sandbox = Sandbox(segments=60, rows=5, latency=0.02, durations=Durations(0.5, 0.0))
-    with SandboxServer(sandbox) as server, nursery() as one, nursery() as other:
+    with SandboxServer(sandbox) as server, session_server() as one, session_server() as other:
         jobs = [
             Job(
                 server.base_url,

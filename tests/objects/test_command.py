@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from forked import Forked, Nursery
+from forked import Forked, ForkServer
 
 from objects.conftest import Bucket
 from objects.faulty import FaultyS3
@@ -44,12 +44,12 @@ class Start(Protocol):
 
 
 @pytest.fixture
-def start(nursery: Nursery, tmp_path: Path) -> Iterator[Start]:
+def start(fork_server: ForkServer, tmp_path: Path) -> Iterator[Start]:
     started: list[Forked] = []
 
     def start(*arguments: str) -> Forked:
         process = Forked(
-            nursery,
+            fork_server,
             *arguments,
             cwd=tmp_path,
             env=os.environ,

@@ -14,7 +14,7 @@ import pytest
 import terminal
 import who_may_send
 from diagram import Diagram, DoesNotFit
-from forked import Forked, Nursery
+from forked import Forked, ForkServer
 
 from segments_async._sansio.jobs.lifecycle import Event, State
 
@@ -40,12 +40,14 @@ def test_a_diagram_is_what_the_code_says_today(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REDRAWN)
-def test_a_picture_of_the_command_is_what_it_prints_today(name: str, nursery: Nursery) -> None:
+def test_a_picture_of_the_command_is_what_it_prints_today(
+    name: str, fork_server: ForkServer
+) -> None:
     """A committed picture of the terminal has the texts that the command prints today."""
 
     def start(command: list[str], **streams: Any) -> Forked:
         _, program, *arguments = command
-        return Forked(nursery, *arguments, program=program, cwd=Path.cwd(), **streams)
+        return Forked(fork_server, *arguments, program=program, cwd=Path.cwd(), **streams)
 
     assert _texts(text_of(name)) == _texts(terminal.draw(name, start))
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 
 from reliability.judge import Contents, Told, duplicates, half_files, load, unaccounted
-from reliability.processes import nursery
+from reliability.processes import session_server
 from reliability.victim import Job
 from segments_async.sandbox import Durations, Sandbox, TokenBucket
 from segments_async.sandbox.server import SandboxServer
@@ -121,12 +121,12 @@ class _Crew:
 
     def _bring_home(self, job: Job) -> None:
         """Start the process until it comes to its end by itself."""
-        with nursery() as found:
+        with session_server() as sessions:
             while True:
-                pid = found.start(job)
+                pid = sessions.start(job)
                 with self._lock:
                     self._alive[job.told] = pid
-                status = found.wait()
+                status = sessions.wait()
                 with self._lock:
                     del self._alive[job.told]
                     killed = pid in self._killed
@@ -141,7 +141,8 @@ class _Crew:
             if self._over.wait(self._chance.uniform(0.1, self._plan.longest)):
                 return
             with self._lock:
-                # Pids of this crew's own processes, which their nursery has not waited for yet.
+                # Pids of this crew's own processes, for which their session server has not waited
+                # yet.
                 if alive := sorted(set(self._alive.values()) - self._killed):
                     self._kill(self._chance.choice(alive))
 

@@ -24,7 +24,7 @@ from reliability.judge import (
     load,
     unaccounted,
 )
-from reliability.processes import nursery
+from reliability.processes import session_server
 from reliability.victim import Job
 from segments_async.sandbox import Durations, Sandbox, TokenBucket
 from segments_async.sandbox.server import SandboxServer
@@ -127,14 +127,14 @@ def sail(directory: Path, seed: int, plan: Plan) -> Found:
 
 def _bring_home(job: Job, kills: int, seed: int, longest: float) -> list[str]:
     chance = random.Random(f"fleet {seed} {job.run}")
-    with nursery() as found:
+    with session_server() as sessions:
         while not Path(job.told).exists():
-            pid = found.start(job)
+            pid = sessions.start(job)
             if kills:
                 time.sleep(chance.uniform(0.1, longest))  # chance decides where it dies
                 os.kill(pid, signal.SIGKILL)
                 kills -= 1
-            if (status := found.wait()) not in (0, -signal.SIGKILL):
+            if (status := sessions.wait()) not in (0, -signal.SIGKILL):
                 return [f"{job.run}: a session ended with status {status}"]
     return []
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 import attrs
-from prefork import serving
+from forked import serving
 
 from reliability.judge import Contents, Told, duplicates, half_files, load, unaccounted
 from reliability.victim import DIED, Job
@@ -30,8 +30,8 @@ LONGEST = 0.6
 MOST_MOMENTS = 2_000
 
 
-class Nursery:
-    """The process that forks sessions."""
+class SessionServer:
+    """A process that forks sessions, one at a time."""
 
     def __init__(self, orders: TextIO, answers: TextIO) -> None:
         self._orders = orders
@@ -49,9 +49,9 @@ class Nursery:
 
 
 @contextlib.contextmanager
-def nursery() -> Generator[Nursery]:
+def session_server() -> Generator[SessionServer]:
     with serving("reliability.victim") as (orders, answers):
-        yield Nursery(orders, answers)
+        yield SessionServer(orders, answers)
 
 
 @attrs.define
@@ -96,7 +96,7 @@ class Tally:
 def kill_runs(directory: Path, seed: int, kills: int, journal: Callable[[], str | None]) -> Tally:
     """Kill sessions of run after run, up to a number of kills; then each run comes to its end."""
     tally = Tally()
-    with nursery() as found:
+    with session_server() as sessions:
         number = 0
         while tally.kills < kills:
             number += 1
@@ -104,12 +104,17 @@ def kill_runs(directory: Path, seed: int, kills: int, journal: Callable[[], str 
             place.mkdir()
             chance = random.Random(f"kills {seed} {number}")
             most = min(KILLS_OF_A_RUN, kills - tally.kills)
-            _kill_run(found, place, chance, most, journal() or str(place / "runs.db"), tally)
+            _kill_run(sessions, place, chance, most, journal() or str(place / "runs.db"), tally)
     return tally
 
 
 def _kill_run(
-    found: Nursery, place: Path, chance: random.Random, most: int, journal: str, tally: Tally
+    sessions: SessionServer,
+    place: Path,
+    chance: random.Random,
+    most: int,
+    journal: str,
+    tally: Tally,
 ) -> None:
     sandbox = Sandbox(
         segments=SEGMENTS,
@@ -126,12 +131,12 @@ def _kill_run(
     with SandboxServer(sandbox) as server:
         job = Job(server.base_url, sandbox.segment_ids, str(place / "exports"), journal, str(told))
         while not told.exists():
-            pid = found.start(job)
+            pid = sessions.start(job)
             began = time.monotonic()
             if kills < most:
                 time.sleep(chance.uniform(0.0, LONGEST))  # chance decides where it dies
                 os.kill(pid, signal.SIGKILL)
-            status = found.wait()
+            status = sessions.wait()
             tally.alive += time.monotonic() - began
             if status == -signal.SIGKILL:
                 kills += 1
@@ -177,18 +182,18 @@ def die_everywhere(
         shared: whether the run is a shared one.
     """
     tally = Tally()
-    with nursery() as found:
+    with session_server() as sessions:
         for moment in range(first, MOST_MOMENTS, every):
             place = directory / f"moment-{moment}"
             place.mkdir()
             where = journal() or str(place / "runs.db")
-            if not _die_once(found, place, moment, where, tally, shared=shared):
+            if not _die_once(sessions, place, moment, where, tally, shared=shared):
                 return tally
     raise AssertionError("it never comes to its end")
 
 
 def _die_once(
-    found: Nursery, place: Path, moment: int, journal: str, tally: Tally, *, shared: bool
+    sessions: SessionServer, place: Path, moment: int, journal: str, tally: Tally, *, shared: bool
 ) -> bool:
     """Run a session that may die. Returns whether it died."""
     sandbox = Sandbox(segments=3, rows=300, seed=moment, durations=Durations(0.01, 0.0))
@@ -199,8 +204,8 @@ def _die_once(
     with SandboxServer(sandbox) as server:
         to = str(place / "exports")
         job = Job(server.base_url, sandbox.segment_ids, to, journal, str(told), shared=shared)
-        found.start(attrs.evolve(job, dies_at=moment))
-        died = found.wait()
+        sessions.start(attrs.evolve(job, dies_at=moment))
+        died = sessions.wait()
         if died not in (0, DIED):
             tally.complaints.append(f"moment {moment}: the session ended with status {died}")
         tally.complaints += [
@@ -208,8 +213,8 @@ def _die_once(
         ]
         if died == DIED:
             told.unlink(missing_ok=True)
-            found.start(attrs.evolve(job, dies_at=MOST_MOMENTS * 10))
-            status = found.wait()
+            sessions.start(attrs.evolve(job, dies_at=MOST_MOMENTS * 10))
+            status = sessions.wait()
             if status != 0:
                 tally.complaints.append(f"moment {moment}: the next one ended with {status}")
     before = len(tally.complaints)
