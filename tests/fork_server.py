@@ -138,8 +138,8 @@ def leave(status: int) -> None:
 
 def answer_orders(module: str, descriptor: int) -> None:
     """Run ``module.serve(orders, answers)`` over the socket, and end the fork."""
-    talk = socket.socket(fileno=descriptor)
-    with talk, talk.makefile("r") as orders, talk.makefile("w") as answers:
+    connection = socket.socket(fileno=descriptor)
+    with connection, connection.makefile("r") as orders, connection.makefile("w") as answers:
         importlib.import_module(module).serve(orders, answers)
     os._exit(0)
 
