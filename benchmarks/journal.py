@@ -41,7 +41,7 @@ from segments_async._journal.database import Database
 from segments_async._journal.opening import open_run
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import events, format_time, with_checksum
-from segments_async._run.start import account_of
+from segments_async._run.resources import account_of
 from segments_async._sansio.jobs.lifecycle import Event
 from segments_async._sansio.jobs.payload import payload_to_json
 from segments_async.sandbox import PAGE_ACCESS_TOKEN, PAGE_API_KEY, Durations, Sandbox

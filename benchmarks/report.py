@@ -23,7 +23,7 @@ import attrs
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from playwright.sync_api import Browser
-from report.browser import chromium, program, showing
+from report.browser import Tabs, chromium, program
 from report.made import Night
 
 COUNTS = (12, 500, 10_000)
@@ -72,7 +72,7 @@ def measured(count: int, browser: Browser, folder: Path, rounds: int) -> Measure
         made.append(time.process_time() - begin)
         path.write_text(html, "utf-8")
         # The page's own policy has to be put aside for `new Function` above.
-        with showing(browser, path, bypass_csp=True) as shown:
+        with Tabs(browser).showing(path, bypass_csp=True) as shown:
             drawn: Any = shown.page.evaluate("performance.getEntriesByName('drawn')[0].startTime")
             usable.append(drawn / 1000)
             for name, act in ACTIONS.items():

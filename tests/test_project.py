@@ -200,7 +200,7 @@ def test_what_the_command_says_of_itself_needs_no_client(arguments: list[str]) -
         f"sys.argv[1:] = {arguments}\n"
         "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code"
     )
-    names = {"anyio", "httpx", "rich", "segments_async.client", "segments_async.cli.work"}
+    names = {"anyio", "httpx", "rich", "segments_async.client", "segments_async.cli.dispatch"}
     drawn = set() if arguments == ["--version"] else {"rich"}  # cyclopts imports it
     assert loaded_by(program, names) == drawn
 

@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from report.browser import chromium, showing
+from report.browser import Tabs, chromium
 from report.made import Night
 
 PICTURE = ROOT / "docs/pictures/report.png"
@@ -26,7 +26,7 @@ def main() -> None:
     with chromium() as browser, tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
         path.write_text(Night(300, faults=0.012).report().to_html(), "utf-8")
-        with showing(browser, path, width=WIDTH) as shown:
+        with Tabs(browser).showing(path, width=WIDTH) as shown:
             shown.page.set_viewport_size({"width": WIDTH, "height": HEIGHT})
             frame = "new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
             shown.page.evaluate(frame)

@@ -1,8 +1,8 @@
 """Makes the library's own httpx clients. Imported where the first is made.
 
 With httpcore, trio, h11 and h2, httpx takes more time to import than all of this package. So this
-module is imported where an `OwnClients` is made: a program that only names `SegmentsClient`, or
-passes a client of its own, doesn't pay for it.
+module is imported where an `OwnClients` is made, and a program that only names `SegmentsClient`
+doesn't wait for it.
 """
 
 from __future__ import annotations

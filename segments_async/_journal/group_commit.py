@@ -149,7 +149,7 @@ class GroupCommit:
             if entry.wakeup is not None:
                 entry.wakeup.set()
 
-    def append(self, entry: Entry) -> None:
+    def _append(self, entry: Entry) -> None:
         """Put an entry into the queue without waiting for it."""
         self._queue.append(entry)
 
@@ -171,7 +171,7 @@ class GroupCommit:
         Raises:
             JournalError: nothing can be written any more.
         """
-        self.append(entry)
+        self._append(entry)
         try:
             await self._settle(entry)
         except anyio.get_cancelled_exc_class():
@@ -188,7 +188,7 @@ class GroupCommit:
             JournalError: nothing can be written any more.
         """
         entry = Entry(patient=True)
-        self.append(entry)
+        self._append(entry)
         await self._settle(entry)
 
     async def returned(self) -> None:

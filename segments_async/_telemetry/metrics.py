@@ -17,25 +17,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
+from segments_async import errors
 from segments_async._telemetry.guard import ask
 from segments_async._telemetry.listener import End, OutcomeKind
-from segments_async.errors import (
-    APIConnectionError,
-    APIStatusError,
-    DecodeError,
-    DestinationError,
-    DownloadError,
-    ExportExpiredError,
-    ExportFailedError,
-    ExportTimeoutError,
-    NotFoundError,
-    NotSubmittedError,
-    RateLimitedError,
-    SegmentsError,
-    ServerError,
-    SubmitUnknownError,
-    TargetExistsError,
-)
+from segments_async.errors import APIError, ExportError, SegmentsError
 from segments_async.results import HeldReason
 
 if TYPE_CHECKING:
@@ -67,22 +52,13 @@ _Key = tuple[tuple[str, str], ...]
 #: The key of the total of bytes, which has no attributes.
 _BYTES: _Key = ()
 
-#: Errors of one export, which end it without a file.
-_ERRORS: tuple[type[SegmentsError], ...] = (
-    APIConnectionError,
-    APIStatusError,
-    DecodeError,
-    DestinationError,
-    DownloadError,
-    ExportExpiredError,
-    ExportFailedError,
-    ExportTimeoutError,
-    NotFoundError,
-    NotSubmittedError,
-    RateLimitedError,
-    ServerError,
-    SubmitUnknownError,
-    TargetExistsError,
+#: Errors with which an export may end without a file: all classes but the bases of others.
+_ENDING_ERRORS: tuple[type[SegmentsError], ...] = tuple(
+    error
+    for error in vars(errors).values()
+    if isinstance(error, type)
+    and issubclass(error, SegmentsError)
+    and error not in (SegmentsError, APIError, ExportError)
 )
 
 #: Upper limits of the histogram's buckets, in seconds: most exports take minutes, and the vendor
@@ -256,7 +232,7 @@ def _zeros() -> Counter[_Key]:
         for kind in OutcomeKind
         if kind not in (OutcomeKind.NOT_EXPORTED, OutcomeKind.REQUESTED)
     ]
-    found += [_attributes(OutcomeKind.NOT_EXPORTED, error) for error in _ERRORS]
+    found += [_attributes(OutcomeKind.NOT_EXPORTED, error) for error in _ENDING_ERRORS]
     return Counter({_BYTES: 0} | {tuple(attributes.items()): 0 for attributes in found})
 
 

@@ -1,6 +1,6 @@
 """The commands: their names, options and help. `arguments` has the options of several commands.
 
-What the commands do is in `work`, which the first command that does anything imports: `--help`,
+What the commands do is in `dispatch`, which the first command that does anything imports: `--help`,
 `--version` and shell completion need no HTTP client, no event loop and no terminal.
 """
 
@@ -112,9 +112,9 @@ def list_segments(*, name: Names = (), common: CommonOptions = _COMMON) -> int:
     Args:
         name: Only segments whose name matches a shell pattern; an error if none does.
     """
-    from segments_async.cli import work
+    from segments_async.cli import dispatch
 
-    return work.list_segments(name, common)
+    return dispatch.list_segments(name, common)
 
 
 @_command(
@@ -169,9 +169,9 @@ def export(
         join: Share the run with other processes of the same command, on this or other machines.
         sandbox: Export from a stand-in for the vendor, started for this command; compare each file.
     """
-    from segments_async.cli import work
+    from segments_async.cli import dispatch
 
-    return work.export(
+    return dispatch.export(
         Selection(ids=segments, names=name, every=every),
         to,
         options,
@@ -216,9 +216,9 @@ def resume(
         journal: The place of the journal, if it is another one.
         run: The run, where several are unfinished.
     """
-    from segments_async.cli import work
+    from segments_async.cli import dispatch
 
-    return work.resume(journal, to, run, pace, hosts, common)
+    return dispatch.resume(journal, to, run, pace, hosts, common)
 
 
 @_command(
@@ -249,9 +249,9 @@ def show_runs(
         to: The directory of their files, and of their journal.
         journal: The place of the journal, if it is another one.
     """
-    from segments_async.cli import work
+    from segments_async.cli import dispatch
 
-    return work.show_runs(journal, to, options, common)
+    return dispatch.show_runs(journal, to, options, common)
 
 
 @_command(
@@ -283,9 +283,9 @@ def report(
         to: The directory of the run's files, and of its journal.
         journal: The place of the journal, if it is another one.
     """
-    from segments_async.cli import work
+    from segments_async.cli import dispatch
 
-    return work.report(run, html, journal, to, common)
+    return dispatch.report(run, html, journal, to, common)
 
 
 @_command(
@@ -307,9 +307,9 @@ def status(
     Args:
         export_id: The export's id, as the manifest and JSON lines have it.
     """
-    from segments_async.cli import work
+    from segments_async.cli import dispatch
 
-    return work.status(export_id, common)
+    return dispatch.status(export_id, common)
 
 
 @_command(
@@ -336,9 +336,9 @@ def download(
         to: The file to write, or s3://BUCKET/KEY (gs://, az://).
         overwrite: Replace the file if it is there already.
     """
-    from segments_async.cli import work
+    from segments_async.cli import dispatch
 
-    return work.download(export_id, to, overwrite, hosts, common)
+    return dispatch.download(export_id, to, overwrite, hosts, common)
 
 
 @_command(
