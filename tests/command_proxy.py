@@ -90,12 +90,15 @@ class CommandProxy:
             while not text.endswith(b"\n"):
                 text += program.recv(1 << 20)
             job = json.loads(text)
-            names = ("stdin", "stdout", "stderr", "cwd")
+            stdin, stdout, stderr, cwd = descriptors
             process = Forked(
                 self._fork_server,
                 *job["arguments"],
                 env=job["env"],
-                **dict(zip(names, descriptors, strict=True)),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                cwd=cwd,
             )
             for descriptor in descriptors:
                 os.close(descriptor)
