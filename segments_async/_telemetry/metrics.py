@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Protocol
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from segments_async import errors
 from segments_async._telemetry.guard import ask
 from segments_async._telemetry.listener import End, OutcomeKind
 from segments_async.errors import APIError, ExportError, SegmentsError
@@ -52,13 +51,17 @@ _Key = tuple[tuple[str, str], ...]
 #: The key of the total of bytes, which has no attributes.
 _BYTES: _Key = ()
 
+
+def _classes_below(base: type[SegmentsError]) -> Iterator[type[SegmentsError]]:
+    for error in base.__subclasses__():
+        if error.__module__ == SegmentsError.__module__:  # and no caller's own
+            yield error
+            yield from _classes_below(error)
+
+
 #: Errors with which an export may end without a file: all classes but the bases of others.
 _ENDING_ERRORS: tuple[type[SegmentsError], ...] = tuple(
-    error
-    for error in vars(errors).values()
-    if isinstance(error, type)
-    and issubclass(error, SegmentsError)
-    and error not in (SegmentsError, APIError, ExportError)
+    error for error in _classes_below(SegmentsError) if error not in (APIError, ExportError)
 )
 
 #: Upper limits of the histogram's buckets, in seconds: most exports take minutes, and the vendor
