@@ -52,56 +52,30 @@ class Cause(Enum):
     TOLD = "told"
 
 
-class OutageState:
-    """The part of an outage, of all requests or of submits, of which other processes hear.
-
-    Attributes:
-        armed: whether there is an outage: requests are held, and the next one goes alone.
-        cause: of the present outage; None while there is none.
-        failures: pauses of this outage so far, by which the next one grows.
-        setbacks: outages and longer pauses so far that this process found by itself.
-        refuted: whether other processes found the vendor there while this one was answered by a
-            gateway, and the vendor hasn't answered this process since.
-    """
-
-    def __init__(self) -> None:
-        self.armed: bool = False
-        self.cause: Cause | None = None
-        self.failures: int = 0
-        self.setbacks: int = 0
-        self.refuted: bool = False
-        self._in_a_row = 0
-        self._until = -math.inf
-
-    def on_told_back(self) -> None:
-        """The vendor answered another process. This one's own next request shows the rest."""
-        if self.armed:
-            self.refuted = self.cause is Cause.ANSWERED
-            self._end()
-
-    def _end(self) -> None:
-        self.failures = self._in_a_row = 0
-        self._until = -math.inf
-        self.armed = False
-        self.cause = None
-
-    def _on_setback(self, cause: Cause) -> None:
-        self.cause = cause
-        self.setbacks += 1
-
-
-class Outage(OutageState):
+class Outage:
     """Consecutive failures to reach the vendor, or to hear from it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        #: The cause of the present outage; None while there is none.
+        self.cause: Cause | None = None
+        #: Outages and longer pauses so far that this process found by itself.
+        self.setbacks: int = 0
+        #: Whether other processes found the vendor there while this one was answered by a gateway,
+        #: and the vendor hasn't answered this process since.
+        self.refuted: bool = False
+        #: Pauses of this outage so far, by which the next one grows.
+        self.failures: int = 0
+        self._in_a_row = 0
         self._since = math.inf
+        self._until = -math.inf
         self._probing = False
         self._quiet_since = -math.inf
         self._slowest = 0.0
         #: When the request that failed first was sent. Answers to requests sent earlier don't show
         #: that the outage is over.
         self._first_failed = math.inf
+        #: Whether there is an outage: the next request goes alone.
+        self.armed: bool = False
         #: Whether a probe failed too, so that the outage was no accident.
         self.lasted: bool = False
 
@@ -186,10 +160,18 @@ class Outage(OutageState):
         self.failures = max(self.failures, failures)
         self._until, self.armed = until, True
 
+    def on_told_back(self) -> None:
+        """The vendor answered another process. This one's own next request shows the rest."""
+        if self.armed:
+            self.refuted = self.cause is Cause.ANSWERED
+            self._end()
+
     def _end(self) -> None:
-        super()._end()
+        self.failures = self._in_a_row = 0
         self._since = self._first_failed = math.inf
-        self._probing = False
+        self._until = -math.inf
+        self._probing = self.armed = False
+        self.cause = None
 
     def hopeless(self, now: float) -> bool:
         """Whether the outage has lasted so long that the caller has to hear of it."""
@@ -219,3 +201,7 @@ class Outage(OutageState):
         self.failures += 1
         self.armed = True
         self._on_setback(cause)
+
+    def _on_setback(self, cause: Cause) -> None:
+        self.cause = cause
+        self.setbacks += 1

@@ -6,7 +6,7 @@ import math
 
 import attrs
 
-from segments_async._sansio.pace.outage import LONGEST_OUTAGE, Cause, OutageState
+from segments_async._sansio.pace.outage import LONGEST_OUTAGE, Cause
 
 #: So many submits in a row without a known result are no accident: no answer came, or none with a
 #: readable id.
@@ -21,7 +21,7 @@ LONGEST_HOLD = 300.0
 LONGEST_UNROUTED = 30.0
 
 
-class SubmitHold(OutageState):
+class SubmitHold:
     """Submits wait while the results of submits are unknown, though polls may pass.
 
     A POST whose answer is lost, is a gateway's, or has no id in it, may have begun an export that
@@ -31,8 +31,17 @@ class SubmitHold(OutageState):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        self._in_a_row = 0
+        self._until = -math.inf
         self._probe: float | None = None
+        #: Whether submits are held, but for probes.
+        self.armed: bool = False
+        #: Pauses so far: each is twice as long as the one before.
+        self.failures: int = 0
+        #: As in `Outage`.
+        self.cause: Cause | None = None
+        self.setbacks: int = 0
+        self.refuted: bool = False
         #: Whether an outage of all requests has ended, so that a submit may be tried at once.
         self.hurried: bool = False
         #: Since when submits are held because their path takes none, in seconds; inf while it does.
@@ -137,11 +146,22 @@ class SubmitHold(OutageState):
         self.failures = max(self.failures, failures)
         self._until, self.hurried = until, False
 
+    def on_told_back(self) -> None:
+        """Another process's submit has an export's id."""
+        if self.armed:
+            self.refuted = self.cause is Cause.ANSWERED
+            self._end()
+
     def _end(self) -> None:
-        super()._end()
-        self.hurried = False
-        self._probe = None
+        self._in_a_row = self.failures = 0
+        self.armed = self.hurried = False
+        self._probe = self.cause = None
+        self._until = -math.inf
         self._unrouted_since = math.inf
+
+    def _on_setback(self, cause: Cause) -> None:
+        self.cause = cause
+        self.setbacks += 1
 
 
 #: In an outage a list goes in the place of a submit. After so many failed lists in a row, a submit
