@@ -66,12 +66,18 @@ SET export_id = excluded.export_id, name = excluded.name, loaded_at = excluded.l
 @contextlib.asynccontextmanager
 async def connected(database: str) -> AsyncGenerator[psycopg.AsyncConnection]:
     """One connection for each segment: none is idle for the hours that an export may take."""
-    connecting = psycopg.AsyncConnection.connect(database, autocommit=True, connect_timeout=30)
     # Shielded: of a connection that is cancelled while it is made, psycopg leaves the socket open.
     with anyio.CancelScope(shield=True) as scope:
-        async with await connecting as connection:
-            scope.shield = False
+        connection = await psycopg.AsyncConnection.connect(
+            database, autocommit=True, connect_timeout=30
+        )
+        scope.shield = False
+        try:
             yield connection
+        finally:
+            # `async with connection` would send a ROLLBACK first. Where that is cancelled, psycopg
+            # leaves the connection open.
+            await connection.close()
 
 
 async def replace(connection: psycopg.AsyncConnection, body: ExportBody) -> None:
