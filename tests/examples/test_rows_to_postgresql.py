@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import psycopg
+import psycopg.waiting
 import pytest
 import rows_to_postgresql
 from example_account import QUICK, client_of, rows_of
