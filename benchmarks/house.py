@@ -147,6 +147,20 @@ def functions(found: list[Module]) -> Iterator[ast.FunctionDef | ast.AsyncFuncti
                 yield node
 
 
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """The function's lines, without those of its docstring.
+
+    The goals were measured so. A docstring that gives units and errors makes no function harder.
+    """
+    first = function.body[0]
+    has_text = ast.get_docstring(function, clean=False) is not None
+    return _lines(function) - (_lines(first) if has_text else 0)
+
+
+def _lines(node: ast.stmt) -> int:
+    return (node.end_lineno or 0) - node.lineno + 1
+
+
 def complexity(function: ast.AST) -> int:
     """McCabe's number: one, and one for each branch."""
     branches = (
@@ -192,7 +206,7 @@ def rows() -> Iterator[tuple[str, object, object]]:
     """The name of each figure, the count, and the goal."""
     found = modules()
     pairs = arrows(found)
-    sizes = sorted((node.end_lineno or 0) - node.lineno + 1 for node in functions(found))
+    sizes = sorted(length(node) for node in functions(found))
     classes = {
         node.name: sum(
             isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef) for item in node.body
@@ -215,7 +229,7 @@ def rows() -> Iterator[tuple[str, object, object]]:
     yield "circles", f"{len(circles(pairs))} {circles(pairs) or ''}", 0
     yield f"methods of the largest class ({largest})", classes[largest], 20
     yield f"files over {LONG_FILE} lines", f"{len(long)} {[m.path.name for m in long]}", 1
-    yield "functions: median lines", statistics.median(sizes), 5
+    yield "functions: median lines, without docstrings", statistics.median(sizes), 5
     yield "functions: 90th percentile", sizes[int(0.9 * len(sizes))], 16
     yield "functions: longest", sizes[-1], 60
     yield f"functions of complexity over {COMPLEX}", f"{len(complicated)} {complicated}", 0
