@@ -29,6 +29,7 @@ from segments_async import JournalError
 from segments_async._journal.database import Database
 from segments_async._journal.opening import open_run
 from segments_async._sansio.jobs.record import ExportRecord
+from segments_async.testing import virtual_time
 
 BLOCK = 512
 
@@ -63,7 +64,8 @@ def written(directory: Path) -> Written:
                     await log.record(f"s{n}", event, facts)
                     known.append(dict(log.run_state.records))
 
-    anyio.run(write)
+    name, options = virtual_time("asyncio")  # commits wait for other events: not here
+    anyio.run(write, backend=name, backend_options=options)
     return Written(path.read_bytes(), b"", known)
 
 
