@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from segments_async._files.body import ExportBody
-    from segments_async._files.protocol import Destination, DestinationWriter, StoredFile
+    from segments_async._files.destination import Destination, DestinationWriter, StoredFile
     from segments_async._run.bulk_run import BulkRun, file_names
     from segments_async._run.journal import Journal, RunSpec, RunStatus
     from segments_async._run.report import BulkExportError, BulkReport
@@ -112,7 +112,7 @@ __all__ = [
 #: (`_http/client_maker.py`), the engine when a bulk run is entered (`_run/open_session.py`).
 _MODULES = {
     "segments_async._files.body": ("ExportBody",),
-    "segments_async._files.protocol": ("Destination", "DestinationWriter", "StoredFile"),
+    "segments_async._files.destination": ("Destination", "DestinationWriter", "StoredFile"),
     "segments_async._run.bulk_run": ("BulkRun", "file_names"),
     "segments_async._run.journal": ("Journal", "RunSpec", "RunStatus"),
     "segments_async._run.report": ("BulkExportError", "BulkReport"),

@@ -15,9 +15,9 @@ from typing import Any, Self, Unpack, overload
 import anyio
 
 from segments_async._files.body import ExportBody
+from segments_async._files.destination import Destination
 from segments_async._files.export_files import ExportFiles
 from segments_async._files.open_place import open_target
-from segments_async._files.protocol import Destination
 from segments_async._files.s3 import S3Signer
 from segments_async._http.api import Api
 from segments_async._http.binding import Binding

@@ -24,7 +24,7 @@ from segments_async._files.errors import (
 )
 from segments_async._files.gzip_stream import GzipDecoder
 from segments_async._files.min_speed import MinSpeed
-from segments_async._files.parts import Part
+from segments_async._files.target import Part
 from segments_async._filesystem.threads import in_thread
 from segments_async._http.storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
 from segments_async._sansio.files.progress_limit import TOO_SLOW

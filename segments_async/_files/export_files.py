@@ -11,8 +11,8 @@ import anyio
 from segments_async._files.body import ExportBody
 from segments_async._files.fetch import fetch_file
 from segments_async._files.in_progress import InProgressDownloads
-from segments_async._files.parts import Target
 from segments_async._files.stream import open_file
+from segments_async._files.target import Target
 from segments_async._http.storage import Storage
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.jobs.exports import is_complete

@@ -21,7 +21,6 @@ from segments_async._files.errors import (
 )
 from segments_async._files.locked_part import PartModified
 from segments_async._files.part import ChecksumMismatch, ExportedBytes, is_whole
-from segments_async._files.parts import Part, Target
 from segments_async._files.refusals import (
     FileDenied,
     LinkExpired,
@@ -32,6 +31,7 @@ from segments_async._files.refusals import (
     refuse,
     with_fresh_link,
 )
+from segments_async._files.target import Part, Target
 from segments_async._filesystem.threads import NoThread
 from segments_async._http.storage import Storage, StorageBroken
 from segments_async._http.storage_gate import LONGEST_PAUSE, StorageUnavailable

@@ -18,9 +18,9 @@ import attrs
 
 from segments_async._files.byte_budget import ByteBudget
 from segments_async._files.daemon_thread import RustPanic, run_in_daemon
+from segments_async._files.destination import StoredFile
 from segments_async._files.object_lines import ObjectLines
 from segments_async._files.object_writer import ObjectWriter
-from segments_async._files.protocol import StoredFile
 from segments_async._sansio.files.objects import part_size, store_error
 from segments_async._sansio.files.urls import ObjectPlace
 from segments_async.errors import ConfigurationError, DestinationError

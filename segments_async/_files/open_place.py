@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable
 from functools import partial
 
-from segments_async._files.destination import Directory, absolute, check_target, on_disk
-from segments_async._files.parts import LocalTarget, Target
+from segments_async._files.destination import Destination
+from segments_async._files.directory import Directory, absolute, check_target, on_disk
 from segments_async._files.places import Place
-from segments_async._files.protocol import Destination
 from segments_async._files.remote import RemotePlace
+from segments_async._files.target import LocalTarget, Target
 from segments_async._sansio.files.naming import scheme_of
 from segments_async._sansio.files.urls import OBJECT_SCHEMES, check_location, object_place
 from segments_async.errors import ConfigurationError, printable

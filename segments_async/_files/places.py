@@ -1,11 +1,11 @@
-"""Where the files of a bulk export go: a directory, or a destination."""
+"""`Place`: where the files of a bulk export go, a `Directory` or a `RemotePlace`."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol, Self
 
-from segments_async._files.parts import Target
+from segments_async._files.target import Target
 from segments_async._sansio.pace.hold import Hold
 from segments_async.errors import ConfigurationError
 from segments_async.models import Export

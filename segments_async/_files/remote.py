@@ -7,8 +7,8 @@ import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from segments_async._files.destination import Destination, StoredFile
 from segments_async._files.places import MANIFEST
-from segments_async._files.protocol import Destination, StoredFile
 from segments_async._files.upload import EXPORT_ID, SHA256, VERIFIED, UploadTarget
 from segments_async._sansio.files.naming import file_names, is_in
 from segments_async._sansio.files.urls import check_location

@@ -12,11 +12,11 @@ from collections.abc import Callable
 import anyio
 import attrs
 
+from segments_async._files.destination import Destination, DestinationWriter
 from segments_async._files.digest import Bytes, PrefixDigest
 from segments_async._files.errors import AttemptFailed
 from segments_async._files.gzip_stream import GzipDecoder
 from segments_async._files.part import ExportedBytes, check_bytes
-from segments_async._files.protocol import Destination, DestinationWriter
 from segments_async._filesystem.threads import in_thread
 from segments_async._sansio.files.range_allocator import Ranges, with_range
 from segments_async._sansio.files.ranges import ObjectVersion

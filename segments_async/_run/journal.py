@@ -14,9 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from segments_async._files.destination import absolute
+from segments_async._files.destination import Destination
+from segments_async._files.directory import absolute
 from segments_async._files.open_place import location_of, open_place
-from segments_async._files.protocol import Destination
 from segments_async._journal.high_water import DIRECTORY
 from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec, RunStatus, StoredRun

@@ -9,9 +9,9 @@ from typing import Any, TypedDict, TypeVar
 
 import attrs
 
+from segments_async._files.destination import Destination
 from segments_async._files.open_place import open_place
 from segments_async._files.places import Place
-from segments_async._files.protocol import Destination
 from segments_async._journal.place import hidden
 from segments_async._journal.records import RunSpec
 from segments_async._sansio.api.credentials import Secret

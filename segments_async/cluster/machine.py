@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote
 
-from segments_async._files.destination import absolute
+from segments_async._files.directory import absolute
 from segments_async._journal.high_water import DIRECTORY
 from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.files.naming import scheme_of

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from segments_async import Pacer, SegmentsClient
-from segments_async._files.destination import check_target
+from segments_async._files.directory import check_target
 from segments_async._sansio.files.links import check_link
 from segments_async.cli.wording import in_words, reason
 from segments_async.errors import APIConnectionError, ExportFailedError

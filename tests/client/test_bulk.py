@@ -37,7 +37,7 @@ from segments_async import (
     ServerError,
     SubmitUnknownError,
 )
-from segments_async._files import destination
+from segments_async._files import directory
 from segments_async.sandbox import Durations, Fault, Sandbox, TokenBucket
 
 
@@ -107,14 +107,14 @@ async def test_a_line_that_could_not_be_written_is_written_later(
 ) -> None:
     """A moment without a free descriptor costs the manifest no line."""
     failing = [OSError(24, "Too many open files") for _ in range(3)]
-    append = destination.append_lines
+    append = directory.append_lines
 
     def append_or_fail(path: Path, lines: Sequence[str]) -> None:
         if failing:
             raise failing.pop()
         append(path, lines)
 
-    monkeypatch.setattr(destination, "append_lines", append_or_fail)
+    monkeypatch.setattr(directory, "append_lines", append_or_fail)
     async with connected(Sandbox(segments=6, rows=5)) as client:
         report = await client.bulk_export(await client.list_segments(), tmp_path)
     assert report.ok

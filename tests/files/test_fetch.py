@@ -27,8 +27,9 @@ from client.test_input import abandoned_body
 from client.vendor import STEADY, connected, is_whole, names_in
 
 from segments_async import DownloadError, Export, ExportedFile, SegmentsClient
-from segments_async._files import download, fetch, part, parts
+from segments_async._files import download, fetch, part
 from segments_async._files.digest import Bytes
+from segments_async._files.target import LocalTarget, leave_part
 from segments_async._http.clients import CallersClient
 from segments_async._http.storage import Storage
 from segments_async._sansio.files import progress_limit
@@ -74,7 +75,7 @@ async def fetch_file(
     return await fetch.fetch_file(
         storage,
         export,
-        parts.LocalTarget(target),
+        LocalTarget(target),
         progress=progress,
         slots=slots or anyio.Semaphore(0, max_value=1),
         renew=renew,
@@ -870,7 +871,7 @@ async def test_a_part_is_left_though_cancelled_twice_by_asyncio(anyio_backend: s
         try:
             await anyio.sleep_forever()
         finally:
-            await parts.leave_part(left.set)
+            await leave_part(left.set)
 
     task = asyncio.create_task(download())
     for _ in range(2):
@@ -890,5 +891,5 @@ async def test_a_part_is_left_without_a_thread(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(anyio.to_thread, "run_sync", none)
     monkeypatch.setattr(threading.Thread, "start", none)
     left = list[bool]()
-    await parts.leave_part(lambda: left.append(True))
+    await leave_part(lambda: left.append(True))
     assert left == [True]

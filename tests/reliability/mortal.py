@@ -13,7 +13,7 @@ from unittest import mock
 
 import httpx
 
-from segments_async._files import destination
+from segments_async._files import directory
 from segments_async._files.part import ExportedBytes, PartFile
 from segments_async._journal.database import Database
 from segments_async._journal.high_water import HighWaterFile
@@ -106,5 +106,5 @@ _EFFECTS: tuple[tuple[Any, str, Any], ...] = (
     (PartFile, "finish", ExportedBytes(0, "")),
     (PartFile, "keep", _let_go),
     (PartFile, "discard", _let_go),
-    (destination, "append_lines", None),
+    (directory, "append_lines", None),
 )

@@ -26,7 +26,8 @@ Who fires which event:
 
 Rules, after h11: a state changes only through :func:`advance`; an event that the table doesn't have
 for a state raises, and changes nothing. A restart replays the logged events through the same table
-(`replay.py`).
+(`replay.py`). FETCH alone isn't logged, so a log has no FETCHING: its FETCHED, EXPIRED and GAVE_UP
+follow COMPLETE.
 
 Only a NEW export is POSTed. So the table alone decides what may be POSTed twice: an export of which
 the vendor provably made nothing (NOT_SENT, and RESUMED out of UNASKED, REFUSED and UNCHANGED), and
@@ -102,7 +103,7 @@ _TABLE: dict[State, dict[Event, State]] = {
     # SUBMITTED: the vendor is polled once more, and gives the link.
     State.COMPLETE: {
         Event.FETCH: State.FETCHING,
-        Event.FETCHED: State.DONE,  # nothing to fetch: a run that wants only links
+        Event.FETCHED: State.DONE,  # a run that wants only links, and every log: see the head
         Event.EXPIRED: State.EXPIRED,
         Event.GAVE_UP: State.BROKEN_OFF,
         Event.RESUMED: State.SUBMITTED,

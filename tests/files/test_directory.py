@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from segments_async._files.destination import Directory, append_lines, check_target
+from segments_async._files.directory import Directory, append_lines, check_target
 from segments_async.errors import ConfigurationError
 
 ONE = "82200474-c131-4f7b-a35e-381469af31a7"

@@ -1,7 +1,7 @@
-"""A file while it is downloaded, as a download sees it: on a disk, or in a destination.
+"""The target of one download, and the part that becomes its file: on a disk, or in a destination.
 
-A download asks for nothing else than these methods, so that its attempts, its checks and its
-patience are the same for both.
+A download uses these methods alone. So attempts, checks and timeouts are the same for both places.
+`LocalTarget` is the one on a disk; `upload.py` has the one in a destination.
 """
 
 from __future__ import annotations
