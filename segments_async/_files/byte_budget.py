@@ -8,7 +8,7 @@ import anyio
 
 
 class ByteBudget:
-    """So many bytes, given in the order in which they are asked for.
+    """A number of bytes, granted in the order of the requests for them.
 
     Args:
         size: bytes in all.
@@ -23,7 +23,7 @@ class ByteBudget:
         self._waiting: deque[tuple[int, anyio.Event]] = deque()
 
     async def acquire(self, count: int) -> int:
-        """Wait for so many bytes, or for all there are. Returns how many to give back."""
+        """Wait for `count` bytes, or for the whole budget. Returns how many to give back."""
         count = min(count, self._size)
         if not self._waiting and count <= self.free:
             self.free -= count

@@ -55,7 +55,7 @@ logger: logging.Logger = logging.getLogger("segments_async")
 #: Seconds for one file, in all. At 50 MB/s it is two terabytes.
 DEADLINE = 12 * 3600.0
 
-#: After so many ranges in a row that weren't asked for, the file is fetched from its beginning: a
+#: After this many ranges in a row that weren't asked for, the file is fetched from its beginning: a
 #: server that can't serve ranges has the whole file all the same.
 MOST_WRONG_RANGES = 2
 

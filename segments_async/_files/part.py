@@ -38,7 +38,7 @@ SLICE = 32 * 1024 * 1024
 #: Bytes written after which the next `sync` is due.
 UNSYNCED = 128 * 1024 * 1024
 
-#: Seconds between two writes of the sidecar. A kill -9 costs so many seconds of a download; every
+#: Seconds between two writes of the sidecar. A kill -9 costs this many seconds of a download; every
 #: other end costs nothing.
 SIDECAR_INTERVAL = 0.2
 

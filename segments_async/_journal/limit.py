@@ -43,7 +43,7 @@ WORTH = timedelta(minutes=1)
 REMEMBERED = timedelta(days=35)
 
 
-#: A process that reported within so many seconds may take the turn to probe for all; see
+#: A process that reported within this many seconds may take the turn to probe for all; see
 #: `shared_outage`. Twice the longest time between two reports.
 ALIVE = timedelta(seconds=20)
 

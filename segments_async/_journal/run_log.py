@@ -120,7 +120,7 @@ class RunLog(GroupCommit):
         return Entry(self.opened.row(entry, text), entry, due=due)
 
     async def check(self, idle: float) -> None:
-        """If nothing was written for so many seconds, see whether the run is still held.
+        """If nothing was written for `idle` seconds, check that this process still holds the run.
 
         Raises:
             JournalError: another process has gone on with the run...
@@ -153,7 +153,7 @@ class RunLog(GroupCommit):
                 self.opened.location,
                 "unavailable",
                 f"run {self.name} has ended, and the journal is away: its end was not written. The "
-                "same run can be started again, and asks for nothing twice",
+                "same run can be started again, and requests nothing twice",
             )
 
     async def aclose(self) -> None:
@@ -186,7 +186,7 @@ class RunLog(GroupCommit):
         """Store the unwritten events for the next session, and release the run. For a thread."""
         if rows and not self.opened.set_aside(rows):
             logger.error(
-                "run %s: its journal is away, and the last %d events are in it nowhere; "
+                "run %s: the journal is away, and the last %d events could not be stored; "
                 "manifest.jsonl has the exports' ids",
                 self.name,
                 len(rows),

@@ -48,8 +48,8 @@ from segments_async.models import Export, ExportStatus
 #: provably did nothing about the one before.
 TRIES_ALONE = 5
 
-#: So many statuses that the vendor's page doesn't have are logged. A vendor that writes how far an
-#: export is ("37 %") would have a new one at each poll.
+#: The number of statuses unknown to the vendor's page that are logged. A vendor that writes how far
+#: an export is ("37 %") would have a new one at each poll.
 UNKNOWN_STATUSES = 20
 
 #: While the vendor seems away, a list is sent in place of a POST. These statuses of its answer show

@@ -56,7 +56,7 @@ class CallFollower:
         """Join an export and wait, sending the requests that are granted to this call.
 
         Args:
-            join: makes the follower one of an export's.
+            join: adds the follower to an export.
             until: when the wait is over; by default at the export's end.
 
         Raises:
@@ -81,7 +81,7 @@ class CallFollower:
         return shared.export
 
     def timeout_error(self, timeout: float | None) -> SegmentsError:
-        """Why a call that was given so many seconds ends without its export."""
+        """The error of a call whose `timeout` is over before its export's end."""
         shared = self.shared
         if shared is None:
             raise AssertionError("an export is joined before anything is waited for")

@@ -13,7 +13,7 @@ from segments_async._run.recorder import Recorder
 from segments_async._sansio.pace.trace import PacePoint, PaceTrace, next_look
 from segments_async.results import Held
 
-#: The pace is handed to the journal at most once in so many seconds.
+#: The pace is handed to the journal at most once in this many seconds.
 KEEP = 30.0
 
 

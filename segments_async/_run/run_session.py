@@ -25,7 +25,7 @@ class RunView(Protocol[OutcomeT]):
         ...
 
     def activity(self, limit: int) -> list[Activity]:
-        """The exports under way, the latest event first, and so many at most."""
+        """At most `limit` exports under way, the one with the latest event first."""
         ...
 
     def history(self) -> RunHistory:

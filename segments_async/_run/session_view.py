@@ -101,7 +101,7 @@ class SessionView(Generic[OutcomeT]):
         return held, self._engine.downloads.oldest_link_age
 
     def activity(self, limit: int) -> list[Activity]:
-        """The exports under way, the latest event first, and so many at most."""
+        """At most `limit` exports under way, the one with the latest event first."""
         now, run_state = anyio.current_time(), self._recorder.run_state
         found: list[Activity] = []
         for segment_id in itertools.islice(run_state.latest(), limit):

@@ -158,6 +158,6 @@ class SharedSessionView(Generic[OutcomeT]):
         return held
 
     def activity(self, limit: int) -> list[Activity]:
-        """The exports under way, those of the newest part first, and so many at most."""
+        """At most `limit` exports under way, those of the newest part first."""
         newest = reversed(list(self._parts))
         return [one for session in newest for one in session.view.activity(limit)][:limit]

@@ -17,7 +17,7 @@ from segments_async.results import Progress
 
 #: The number of durations that are kept, of the exports that ended last.
 _DURATIONS_KEPT = 500
-#: An estimate takes a millisecond. So it is made at most once in so many seconds, however often a
+#: An estimate takes a millisecond. So it is made at most once in this many seconds, however often a
 #: caller looks at the progress.
 _SECONDS_AN_ESTIMATE = 0.5
 _AFTER_THE_VENDOR = frozenset({State.COMPLETE, State.FETCHING, State.DONE})
@@ -55,7 +55,7 @@ class RunStats:
         return self._gate.guard.internal_errors - self.internal_errors_before
 
     def add_ended(self, seconds: float | None) -> None:
-        """An export is complete; it took so many seconds at the vendor, if its times tell."""
+        """An export is complete. `seconds`: how long it took at the vendor; None where unknown."""
         self._ended += 1
         if seconds is not None:
             self._durations.append(seconds)

@@ -161,7 +161,7 @@ class Metrics:
         ask(self.provider, self._unknown.add, 1)
 
     def on_held(self, reason: HeldReason, seconds: float) -> None:
-        """A run was held for so many seconds."""
+        """A run was held for `seconds`."""
         attributes = {"segments.held.reason": reason.value}
         ask(self.provider, self._held.add, seconds, attributes)
 

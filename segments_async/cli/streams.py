@@ -157,7 +157,7 @@ class _Log(_Descriptor):
 
 
 def is_writable(number: int, seconds: float) -> bool:
-    """Whether the descriptor takes data, now or within so many seconds."""
+    """Whether the descriptor takes data, now or within `seconds`."""
     poll = select.poll()
     poll.register(number, select.POLLOUT)
     return bool(poll.poll(seconds * 1000))

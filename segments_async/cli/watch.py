@@ -18,8 +18,8 @@ from segments_async.errors import printable
 
 #: Seconds between two looks at the journal.
 _LOOK = 1.0
-#: A look reads all events of unfinished runs. So many times its length passes until the next one,
-#: so that watching takes a tenth of a processor at most.
+#: Pause between two looks, as a multiple of the last look's time. A look reads all events of
+#: unfinished runs; with this pause, watching takes a tenth of a processor at most.
 _REST = 9.0
 #: Errors that may pass by themselves.
 _PASSING = ("locked", "unavailable")

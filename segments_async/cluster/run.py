@@ -36,11 +36,11 @@ from segments_async.results import Exported, Progress
 #: More segments of one task are too many rows of one transaction.
 _LARGEST = 2000
 
-#: Workers that are asked before the first request, as far as the executor has so many. Each batch
+#: Workers that are asked before the first request; fewer where the executor has fewer. Each batch
 #: asks its own worker again.
 _ASKED = 4
 
-#: Attempts to ask them: a worker may die meanwhile.
+#: Attempts to ask the workers: one may die meanwhile.
 _ATTEMPTS = 3
 
 

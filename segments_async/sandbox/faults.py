@@ -113,12 +113,12 @@ class Fault:
 
     @classmethod
     def cut(cls, after: int) -> Fault:
-        """The true answer, broken off after so many bytes of its body."""
+        """The true answer, broken off after `after` bytes of its body."""
         return cls(cut_after=after)
 
     @classmethod
     def slow(cls, seconds: float) -> Fault:
-        """The true answer, so many seconds late. The vendor acts before the delay."""
+        """The true answer, `seconds` late. The vendor acts before the delay."""
         return cls(delay=seconds)
 
     @classmethod
@@ -184,8 +184,8 @@ class Rule:
     method: str | None
     path: re.Pattern[str] | None
     segment_id: str | None
-    times: float  # so many more requests get it; inf: all
-    skip: int = field(default=0)  # so many matching requests pass first
+    times: float  # how many more requests get the fault; inf: all
+    skip: int = field(default=0)  # how many matching requests pass first
     since: float = field(default=-math.inf)  # seconds between which requests match
     until: float = field(default=math.inf)
 

@@ -27,7 +27,7 @@ class _Budget(Counter, Protocol):
     """A counter whose budget other users take from, too."""
 
     def use(self, now: float, requests: float) -> None:
-        """Take so many requests of the rest, or all of the rest, for other users."""
+        """Other users take `requests` of what is left of the budget, or all that is left."""
         ...
 
 
@@ -85,7 +85,7 @@ class TokenBucket:
         )
 
     def seconds_for(self, tokens: float, start: float) -> float:
-        """Seconds from `start` until so many tokens have dropped."""
+        """Seconds from `start` until `tokens` tokens have dropped."""
         missing = tokens
         for since, until, rate in self._spans():
             begin = max(start, since)
@@ -190,7 +190,7 @@ class ContendedLimit:
         used_up: ``((since, until), ...)``: in these spans, in seconds, the other users take all
             that the limit grants, so that every request here is refused. A span of no length takes
             the rest of the budget at that time.
-        used: ``((seconds, requests), ...)``: at these times the other users take so many requests
+        used: ``((seconds, requests), ...)``: at these times the other users take this many requests
             of the rest.
     """
 

@@ -144,7 +144,7 @@ class SegmentsSandbox:
         self.sandbox.inject(Fault.status(429, headers=headers), times=times)
 
     def limit(self, rate: float, *, burst: float = 10) -> None:
-        """From now on the account grants `rate` requests/s, after a burst of so many."""
+        """From now on the account grants `rate` requests/s, after a burst of `burst`."""
         self.sandbox.set_limit(TokenBucket(rate, burst))
 
     def lose_answer(
@@ -187,7 +187,7 @@ class SegmentsSandbox:
             self.sandbox.expire_next(_known(self.sandbox, segment))
 
     def away(self, seconds: float, *, status: int | None = 503) -> None:
-        """For so many seconds a gateway answers in the vendor's place.
+        """For `seconds`, a gateway answers in the vendor's place.
 
         Args:
             seconds: from now on, in the time of the test's event loop.
@@ -196,7 +196,7 @@ class SegmentsSandbox:
         self._away(seconds, status, origin="api")
 
     def storage_away(self, seconds: float, *, status: int | None = 503) -> None:
-        """For so many seconds a gateway answers in the place of the storage; see `away`."""
+        """For `seconds`, a gateway answers in the place of storage; see `away`."""
         self._away(seconds, status, origin="files")
 
     def accept_only(self, api_key: str, access_token: str) -> None:

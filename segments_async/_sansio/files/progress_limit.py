@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-#: A download ends after so many attempts in a row that brought no more bytes.
+#: A download ends after this many attempts in a row that brought no more bytes.
 ATTEMPTS = 5
 
 #: A connection is given up when fewer than `MIN_BYTES` bytes arrive in `MIN_BYTES_WINDOW` seconds.
@@ -87,7 +87,7 @@ class SpeedMeter:
             self._window_began, self._in_window = now, 0
 
     def skip(self, seconds: float) -> None:
-        """So many seconds passed in which the connection was not read."""
+        """For `seconds`, the connection was not read."""
         self._window_began += seconds
 
     def worth_another(self, now: float) -> bool:

@@ -16,7 +16,7 @@ from statistics import NormalDist
 
 import attrs
 
-#: Ends that were seen before there is an estimate, and their part of the exports that were begun.
+#: An estimate needs this many ends, and this share of the exports that were begun.
 ENOUGH_ENDS = 3
 ENOUGH_OF_ALL = 0.05
 
@@ -30,7 +30,7 @@ _NORMAL = NormalDist()
 _SHORTEST = 0.5  # seconds: the vendor's times are whole seconds
 _SAMPLES = 8
 _LONGEST = 1e7  # seconds
-#: Below this share of exports that take so long, the law says nothing about those that do.
+#: An export has outlived the law where, by the law, a smaller share of exports takes as long.
 _BEYOND_THE_LAW = 1e-9
 
 
@@ -68,7 +68,7 @@ class Law:
         )
 
     def ended_within(self, seconds: float, export: Running) -> float:
-        """The chance that an export has ended when so many seconds have passed.
+        """The chance that an export has ended when `seconds` more have passed.
 
         For one that outlives the law, the chance to be still at work falls with the square of the
         age: at even odds it ends after four tenths of the seconds that it has taken.
@@ -124,7 +124,11 @@ def _line(places: Sequence[float], logarithms: Sequence[float]) -> Law:
 
 
 def until_all_ended(law: Law, exports: Sequence[tuple[Running, float]]) -> float:
-    """Seconds within which exports end, at even odds: each stands for so many."""
+    """Seconds within which all exports end, at even odds.
+
+    Args:
+        exports: each with the number of exports that it stands for.
+    """
 
     def likely(seconds: float) -> bool:
         chance = 0.0

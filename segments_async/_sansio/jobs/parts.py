@@ -27,18 +27,18 @@ LEAST_CLAIM, MOST_CLAIM = 20, 2000
 FIRST_CLAIM = 200
 
 #: A later claim is of what the process submits, at its present rate, in as many seconds as it has
-#: worked at the run, and in so many at most. Processes that start one after another don't see how
+#: worked at the run, and in this many at most. Processes that start one after another don't see how
 #: many they will be, and each one that joins slows the others down. Of 100 that shared 100 000
 #: segments at 1 000 requests/s, the first 17 claimed 2 000 each while they were few. They then
 #: submitted alone for as long again as all together, while the others spent their parts of the
 #: limit on polls.
 CLAIM_SECONDS = 120.0
 
-#: A process claims again when fewer exports wait than it submits in so many seconds.
+#: A process claims again when fewer exports wait than it submits in this many seconds.
 SECONDS_AHEAD = 5.0
 
-#: For so many seconds a process leaves a part alone after another one took it: a live process has
-#: it, even if its lock can't be seen. Doubled each time, up to the longest.
+#: Seconds for which a process leaves a part alone after another one took it: a live process has
+#: the part, even if its lock can't be seen. Doubled each time, up to the longest.
 LEFT_ALONE, LONGEST_LEFT_ALONE = 2.0, 60.0
 
 

@@ -10,10 +10,10 @@ import math
 
 import attrs
 
-#: So many such answers in a row may each be about their own segment or export.
+#: This many 404s in a row may each be about their own segment or export.
 ABSENT_IN_A_ROW = 2
 
-#: A first 404 to a POST is believed where another call, sent at most so many seconds before, was
+#: A first 404 to a POST is believed where another call, sent at most this many seconds before, was
 #: answered with success.
 ANSWERED_LATELY = 2.0
 

@@ -73,7 +73,7 @@ from segments_async._sansio.pace.submit_route import SubmitRoute
 from segments_async.errors import APIConnectionError
 from segments_async.results import HeldReason
 
-#: A client takes the turn to probe for all processes if it has a request within so many seconds.
+#: A client takes the turn to probe for all processes if it has a request within this many seconds.
 PROBE_SOON = 1.0
 
 

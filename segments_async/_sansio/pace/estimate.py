@@ -37,9 +37,9 @@ FEWEST_MORE_PER_RATE = 5.0
 SHORTEST_PLATEAU = 200.0
 LONGEST_PLATEAU = 5000.0
 
-#: A plateau lasts at least so many times as long as the block before it, so that finding the limit
-#: again costs a bounded part of the time. A limiter can't save up all requests of a Retry-After, so
-#: blocks that one caused have to be rarer still.
+#: A plateau lasts at least this many times as long as the block before it, so that finding the
+#: limit again costs a bounded part of the time. A limiter can't save up all requests of a
+#: Retry-After, so blocks that one caused have to be rarer still.
 BLOCK_WEIGHT = 5.0
 ASKED_BLOCK_WEIGHT = 8.0
 
@@ -67,9 +67,9 @@ LONGEST_TRIAL = 30.0
 SHORTEST_IN_WINDOWS = 400.0
 WINDOW_IN_PLATEAU = 0.8
 
-#: A plateau is no longer than so many times the accepted requests of its estimate, or than so many
-#: requests: an estimate from twenty requests is not kept for two hundred. Where each 429 costs a
-#: long Retry-After, finding out is dear, and the estimate is kept for more requests.
+#: A plateau is no longer than this many times the accepted requests of its estimate, or than this
+#: many requests: an estimate from twenty requests is not kept for two hundred. Where each 429 costs
+#: a long Retry-After, finding out is dear, and the estimate is kept for more requests.
 PLATEAU_BY_EVIDENCE = 2.0
 ASKED_PLATEAU_BY_EVIDENCE = 16.0
 SHORTEST_BY_EVIDENCE = 40.0
@@ -80,15 +80,15 @@ SHORTEST_BY_EVIDENCE = 40.0
 SECONDS_OF_MEMORY = 6.0
 MOST_SECONDS_OF_MEMORY = 60.0
 
-#: So many blocks after few requests don't refute a remembered rate: the bucket may have been empty
-#: when the process began. After one more, the limit is sought.
+#: This many blocks after few requests don't refute a remembered rate: the bucket may have been
+#: empty when the process began. After one more, the limit is sought.
 MEMORY_HOLDS = 2
 
 #: Accepted requests that a part of the limit, as divided with other processes, counts for.
 EVIDENCE_OF_A_SHARE = 100
 
 #: Before its first 429, a process that shares the limit waits for its part of a plateau alone, and
-#: for so many requests at least. In simulation, eight processes with a sum of 0.07 of the limit
+#: for this many requests at least. In simulation, eight processes with a sum of 0.07 of the limit
 #: otherwise took 1 100 s to find the limit, where one process takes 100 s.
 FEWEST_OF_A_SHARE = 20.0
 

@@ -10,7 +10,7 @@ import attrs
 
 from segments_async.results import Held, HeldReason
 
-#: The pacer counts as a hold where the next request has to wait for so many seconds. Below that,
+#: The pacer counts as a hold where the next request has to wait for this many seconds. Below that,
 #: requests are sent all the time, and a user would see the reason flicker.
 NOTABLE = 1.0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-#: After a refused submit, so many polls go first. If a limit on requests grants those polls, it
+#: After a refused submit, this many polls go first. If a limit on requests grants those polls, it
 #: grants the next submit at the same pace too: a submit refused again is evidence of a cap.
 POLLS_BETWEEN = 3
 
@@ -18,7 +18,7 @@ POLLS_BETWEEN = 3
 ENOUGH = 1.0
 FADING = 0.8
 
-#: After so many submits accepted at the cap, one more export is tried: caps move, and the first
+#: After this many submits accepted at the cap, one more export is tried: caps move, and the first
 #: guess counts exports that had ended unnoticed.
 PATIENCE = 20
 

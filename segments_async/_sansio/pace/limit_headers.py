@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 import attrs
 
-#: A Reset above so many seconds is a time since 1970 at some vendors. It isn't used: it would have
-#: to be read against a clock that need not be right.
+#: A Reset above this many seconds is a time since 1970 at some vendors. It isn't used: it would
+#: have to be read against a clock that need not be right.
 _LONGEST_RESET = 3600.0
 
 #: The longest wait that a hint orders, in seconds. Some vendors count in milliseconds, and some say
@@ -22,7 +22,7 @@ _LONGEST_RESET = 3600.0
 #: long stops the account.
 _LONGEST_WAIT = 120.0
 
-#: Waits up to so many seconds cost little, even where each answer orders one: a bucket without a
+#: Waits up to this many seconds cost little, even where each answer orders one: a bucket without a
 #: burst does that.
 _SHORT_WAIT = 2.0
 

@@ -19,8 +19,8 @@ from enum import Enum
 
 from segments_async._sansio.pace.backoff import full_jitter
 
-#: After so many seconds of an outage, the exports that are not submitted yet end as resumable: the
-#: caller may know that the network is down, or that the host's name is wrong.
+#: After this many seconds of an outage, the exports that are not submitted yet end as resumable:
+#: the caller may know that the network is down, or that the host's name is wrong.
 LONGEST_OUTAGE = 600.0
 
 #: How many failures in a row make an outage. A lost answer may be an accident of one connection. A

@@ -67,7 +67,7 @@ LONGEST_GAP_AT_FIRST = 3.0
 GAP_BY_BLOCK = 0.1
 
 #: Where a window's end made the last block long, the next block's first gap is this part of the
-#: last block, at most so many seconds.
+#: last block, at most this many seconds.
 FIRST_GAP_BY_LAST_BLOCK = 0.25
 LONGEST_FIRST_GAP = 1.0
 

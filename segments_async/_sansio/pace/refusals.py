@@ -11,19 +11,19 @@ import math
 
 import attrs
 
-#: After so many refusals in a row, over so many seconds, a harmless request is sent before the next
-#: try, to see whether that one passes. Earlier, it would use up the rest of a low limit.
+#: After this many refusals in a row, over this many seconds, a harmless request is sent before the
+#: next try, to see whether that one passes. Earlier, it would use up the rest of a low limit.
 SUSPICIOUS = 5
 SUSPICIOUS_AFTER = 30.0
 
-#: A submit is given up after so many refusals, each after another request had passed, and so many
-#: seconds after the first one.
+#: A submit is given up after this many refusals, each after another request had passed, and this
+#: many seconds after the first one.
 ENOUGH = 8
 LASTING = 300.0
 
-#: Pause between two tries of a submit that was refused so many times while other requests passed: 1
-#: s, doubling up to the longest, in seconds. Before the refusals are suspicious, the pause is
-#: short: the reason may be a cap on running exports.
+#: Pause between two tries of a submit that was refused this often while other requests passed: 1 s,
+#: doubling up to the longest, in seconds. Before the refusals are suspicious, the pause is short:
+#: the reason may be a cap on running exports.
 PASSED_OVER = 3
 LONGEST_PAUSE_AT_FIRST = 4.0
 LONGEST_PAUSE = 60.0

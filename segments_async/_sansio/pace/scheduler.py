@@ -31,8 +31,8 @@ from segments_async.results import HeldReason
 
 Target = TypeVar("Target")
 
-#: Between two polls of one export: at least so many seconds, and this part of the seconds since it
-#: was submitted. The end of an export of an hour is noticed within 72 s, after about 300 polls
+#: Between two polls of one export: at least this many seconds, and this part of the seconds since
+#: it was submitted. The end of an export of an hour is noticed within 72 s, after about 300 polls
 #: rather than 7 200.
 SHORTEST_POLL_GAP = 0.5
 POLL_GAP_BY_AGE = 0.02

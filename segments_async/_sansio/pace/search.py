@@ -31,11 +31,11 @@ ENOUGH_FOR_A_GUESS = 4.0
 #: own. Fewer are no evidence of a limit: the search goes on.
 ENOUGH_FOR_A_LIMIT = 40
 
-#: A window that makes the rate so many times lower is believed after a third interval only.
+#: A window that makes the rate this many times lower is believed after a third interval only.
 WORTH_A_TRIAL = 4.0
 
-#: An interval that a long block ended is followed by one at so many times the rate that was granted
-#: with the block included. Of a window, that is half of what the window grants.
+#: An interval that a long block ended is followed by one at this many times the rate that was
+#: granted with the block included. Of a window, that is half of what the window grants.
 TIMES_GRANTED = 2.0
 
 

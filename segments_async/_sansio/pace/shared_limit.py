@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 #: that the pacer is measuring.
 WORTH_A_CHANGE = 0.1
 
-#: A remembered limit below so many requests/s isn't used: a search for the limit takes seconds, and
-#: growth from so low a rate takes minutes.
+#: A remembered limit below this many requests/s isn't used: a search for the limit takes seconds,
+#: and growth from so low a rate takes minutes.
 LEAST_REMEMBERED = 0.5
 
 #: One report lowers the sum to this part of itself at most, as one 429 does with one pacer's rate.

@@ -8,8 +8,8 @@ import attrs
 
 from segments_async._sansio.pace.outage import LONGEST_OUTAGE, Cause
 
-#: So many submits in a row without a known result are no accident: no answer came, or none with a
-#: readable id.
+#: Submits in a row without a known result (no answer, or none with a readable id) that are taken
+#: for an outage and not for chance.
 UNKNOWN_IN_A_ROW = 3
 
 #: Seconds that submits are held then. They double with each probe whose result is unknown too, up
@@ -83,7 +83,7 @@ class SubmitHold:
         Args:
             now: seconds.
             sent_at: when the submit was sent.
-            enough: so many such submits in a row hold the others.
+            enough: the number of such submits in a row that holds the others.
             pause: seconds to hold the others at least.
             cause: whether an answer came, and whether it would come to other processes, too.
         """
@@ -101,8 +101,8 @@ class SubmitHold:
     def on_unrouted(self, now: float, sent_at: float, *, enough: int) -> bool:
         """A submit was answered that its path takes none. Returns whether submits are held now.
 
-        `enough`: so many such answers in a row hold the others. One to a probe is enough: other
-        processes may have found the rest.
+        `enough`: the number of such answers in a row that holds the others. One to a probe is
+        enough: other processes may have found the rest.
         """
         self._in_a_row += 1
         probe = self.armed and sent_at == self._probe
@@ -164,9 +164,9 @@ class SubmitHold:
         self.setbacks += 1
 
 
-#: In an outage a list goes in the place of a submit. After so many failed lists in a row, a submit
-#: goes as itself: an account's list may be too long for a gateway, or be another service's, and
-#: then it fails though submits would pass. A list that fails in another way than a submit did
+#: In an outage a list goes in the place of a submit. After this many failed lists in a row, a
+#: submit goes as itself: an account's list may be too long for a gateway, or be another service's,
+#: and then it fails though submits would pass. A list that fails in another way than a submit did
 #: counts for `UNLIKE_LISTS`, one without an answer for `LOST_LISTS`. Where no submit has failed in
 #: this outage, the list may fail as submits would, and counts once. The submit may be an export
 #: that is lost, so it takes twice as many failed lists each time.
@@ -181,7 +181,7 @@ class ListCounts:
 
     Attributes:
         failed: lists that failed, as they count.
-        enough: so many are enough for a submit to go as itself.
+        enough: the number that lets a submit go as itself.
         submit_status: the status of a gateway's answer to a submit; None where there was none.
     """
 
@@ -207,7 +207,7 @@ class ListProbes:
 
     @property
     def in_vain(self) -> bool:
-        """Whether so many lists failed that a submit is the better probe."""
+        """Whether enough lists have failed to make a submit the better probe."""
         return self.counts.failed >= self.counts.enough
 
     def on_told(self, counts: ListCounts) -> None:

@@ -82,7 +82,7 @@ class PaceTrace:
 
 
 def thinned(points: Sequence[PacePoint], most: int) -> list[PacePoint]:
-    """The points, with neighbours merged until there are at most so many.
+    """The points, with neighbours merged until there are `most` at most.
 
     A time between two sessions counts as length, so that it is bridged last.
     """
@@ -97,7 +97,7 @@ def thinned(points: Sequence[PacePoint], most: int) -> list[PacePoint]:
 
 
 def _merged(points: Sequence[PacePoint], width: float) -> list[PacePoint]:
-    """The points, each with those after it within so many seconds."""
+    """The points, each merged with those that follow it within `width` seconds."""
     found = [points[0]]
     for point in points[1:]:
         if point.end - found[-1].begin <= width:
@@ -108,7 +108,7 @@ def _merged(points: Sequence[PacePoint], width: float) -> list[PacePoint]:
 
 
 def next_look(age: float) -> float:
-    """Seconds until a run is looked at again that began so many seconds ago."""
+    """Seconds until the next look at a run that began `age` seconds ago."""
     return min(LONGEST_LOOK, max(SHORTEST_LOOK, LOOK_BY_AGE * age))
 
 

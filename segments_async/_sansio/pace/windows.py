@@ -1,4 +1,4 @@
-"""Whether the limit is a budget for each window of time: so many requests in each minute, say.
+"""Whether the limit is a budget for each window of time, such as 600 requests in each minute.
 
 A window's budget ends an interval at the same count of requests whatever the rate was. So two
 intervals before long blocks that ended at nearly the same count, though their rates differed, are
