@@ -59,18 +59,18 @@ def _refuse(path: str | os.PathLike[str]) -> None:
     text = os.fspath(path)
     if not text:
         # A shell's unset variable. The system would take it for the current directory.
-        raise ConfigurationError("the destination's path is empty. Nothing was asked of the vendor")
+        raise ConfigurationError("the destination's path is empty. Nothing was sent")
     if text.startswith("~"):
         raise ConfigurationError(
             "the destination's path begins with '~', which only a shell replaces by the home "
             "directory; give os.path.expanduser(path), or the absolute path of a directory of that "
-            "name. Nothing was asked of the vendor"
+            "name. Nothing was sent"
         )
     if scheme := scheme_of(text):
         raise ConfigurationError(
-            f"{scheme}://...: files can't be put there. They go into a directory of this machine, "
-            "or to object storage, by a string (and no Path) that begins with s3://, gs:// or "
-            "az://. Nothing was asked of the vendor"
+            f"{scheme}://...: files can't be put there. Give a directory of this machine; or, for "
+            "object storage, a string (not a Path) that begins with s3://, gs:// or az://. Nothing "
+            "was sent"
         )
 
 
@@ -174,9 +174,9 @@ def check_target(target: str | os.PathLike[str], *, overwrite: bool) -> Path:
     path = _resolved(target, _target)
     if path.parent == Path("/dev"):
         # Root would replace /dev/stdout, a link to an open file, or make a file of a disk's name.
-        raise ConfigurationError(f"{path} is not a regular file: /dev is the system's")
+        raise ConfigurationError(f"{path} is not a regular file: nothing is written into /dev")
     if os.fspath(target).endswith("/") and not path.exists():
-        raise ConfigurationError(f"{path}/ names a directory, and no file in it")
+        raise ConfigurationError(f"{path}/ names a directory, not a file in it")
     problem = _obstacle(path, overwrite=overwrite) if os.path.lexists(path) else None
     if problem is not None:
         raise problem

@@ -307,7 +307,7 @@ class Attempt:
             # The next attempt fetches the bytes that are missing; a new connection right now would
             # press a storage that refuses.
             self._extra_broke = True
-            logger.info("one of several connections to a file: %s", str(exc))
+            logger.info("one of several connections to a file failed: %s", str(exc))
         except Exception as exc:  # noqa: BLE001 - raised by run(), as itself
             self._fail(exc)
         finally:

@@ -59,8 +59,7 @@ DEADLINE = 12 * 3600.0
 #: server that can't serve ranges has the whole file all the same.
 MOST_WRONG_RANGES = 2
 
-#: How often a file is tried for which no file descriptor, or no thread, is left: for some two
-#: minutes.
+#: Attempts at a file while no file descriptor, or no thread, is free: for some two minutes.
 SHORT_ATTEMPTS = 8
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -107,7 +106,7 @@ async def fetch_file(
             if attempt == SHORT_ATTEMPTS or not _is_short(exc.__cause__):
                 raise
             # Other tasks of this process use all descriptors, or threads, and will free some.
-            logger.info("%s; again when some are free", str(exc))
+            logger.info("%s; trying again when others have ended", str(exc))
         await anyio.sleep(full_jitter(attempt, random.random()))
         attempt += 1
 
@@ -155,7 +154,7 @@ class _Fetch:
                 self._export, _REASONS.get(exc.reason, "broken"), str(exc)
             ) from exc
         except OSError as exc:
-            # Makes room for other files; and such a disk isn't trusted.
+            # The part goes: other files may need its room, and a disk that failed isn't trusted.
             discard = not _is_short(exc)
             reason: DownloadReason = "disk_full" if exc.errno in _DISK_FULL else "broken"
             what = f"{exc.filename or self._location}: {exc.strerror or exc}"

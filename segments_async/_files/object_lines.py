@@ -65,7 +65,8 @@ class ObjectLines:
                 else:
                     return
         raise DestinationError(
-            f"{self._storage.location}/{self._name}: other programs write it all the time",
+            f"{self._storage.location}/{self._name}: the lines were not added, since other "
+            "programs keep writing to it",
             reason="exists",
         )
 

@@ -41,5 +41,5 @@ def real_path(path: str | os.PathLike[str]) -> Path:
     except FileNotFoundError:
         raise ConfigurationError(
             f"{printable(os.fspath(path))}: a relative path leads nowhere, since the current "
-            "directory of this process was removed. Nothing was asked of the vendor"
+            "directory of this process was removed. Nothing was sent"
         ) from None

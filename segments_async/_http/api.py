@@ -237,8 +237,8 @@ class Api:
         if notice and notice not in self._notices and len(self._notices) < MOST_NOTICES:
             self._notices.add(notice)
             logger.warning(
-                "the vendor says that %s %s %s: see its documentation, and for a newer version of "
-                "this library",
+                "the vendor says that %s %s %s: see the vendor's documentation, and look for a "
+                "newer version of this library",
                 request.method,
                 request.path,
                 printable(self._echoed.removed_from(notice)),

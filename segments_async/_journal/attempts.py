@@ -143,8 +143,8 @@ class Attempts:
     def _gone(self, why: JournalError, unwritten: int) -> JournalError:
         return JournalError(
             f"{why}; run {self._run.name} was ended, since its journal had been away for "
-            f"{LONGEST_OUTAGE / 60:g} minutes. {unwritten} events were not written; exports whose "
-            "id is known are told of as outcomes, and in manifest.jsonl",
+            f"{LONGEST_OUTAGE / 60:g} minutes. {unwritten} events were not written; the "
+            "outcomes, and manifest.jsonl, have the exports whose id is known",
             reason=why.reason,
             location=self._run.location,
         )

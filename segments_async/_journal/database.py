@@ -127,7 +127,7 @@ class Database:
     def _check_header(self, connection: Connection, account: str) -> None:
         rows = connection.execute(select(journal)).all()
         if len(rows) != 1:
-            raise Malformed(f"{len(rows)} headers")
+            raise Malformed(f"{len(rows)} headers in place of one")
         version = rows[0].version
         if isinstance(version, int) and version > SCHEMA:
             raise journal_error(

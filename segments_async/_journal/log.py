@@ -83,7 +83,7 @@ class Log:
         self.number, self.last_checksum = number, checksum
         known = _EVENTS.get(event)
         if known is None:
-            raise Malformed(f"event {number} of run {self._run_id}: {event!r:.40}?")
+            raise Malformed(f"event {number} of run {self._run_id}: unknown event {event!r:.40}")
         return segment_id, known, at, facts
 
     def count_after(self, connection: Connection, last_id: int) -> int:
@@ -128,7 +128,7 @@ def counted_states(reading: Reading, run_id: int) -> Mapping[State, int]:
             after = moves[before].get(event)
             if after is None:
                 if event not in _EVENTS:
-                    raise Malformed(f"event {number} of run {run_id}: {event!r:.40}?")
+                    raise Malformed(f"event {number} of run {run_id}: unknown event {event!r:.40}")
                 after = moves[before][event] = advance(before, _EVENTS[event])
             states[segment_id] = after
         if len(page) < _SHORT_PAGE:

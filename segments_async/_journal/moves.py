@@ -85,7 +85,7 @@ def follow_moves(connection: Connection, backend: Backend) -> list[Path]:
         _remember(connection, move.before, move.now)
         if move.journal != backend.location:
             old += _carry_files(move, backend.location, rows)
-        logger.info("%s is %s now: its runs go on there", move.before, move.now)
+        logger.info("%s was moved to %s: its runs go on there", move.before, move.now)
     return old
 
 

@@ -115,7 +115,7 @@ def only_row(name: str, rows: Mapping[str, list[dict[str, Any]]]) -> dict[str, A
     """The row of a table that has one at most."""
     found = rows[name]
     if len(found) > 1:
-        raise Malformed(f"{len(found)} rows in {name}")
+        raise Malformed(f"{len(found)} rows in {name}, which has one at most")
     return found[0] if found else None
 
 

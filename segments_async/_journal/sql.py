@@ -291,7 +291,7 @@ def _check_texts(name: str, destination: str | None) -> None:
 def _check_text(what: str, text: object, longest: int) -> None:
     """Refuse a text that a database can't store, a terminal can't show, or that has a secret."""
     if not isinstance(text, str):  # a date, or a date as a number
-        raise ConfigurationError(f"not {what}: a string, not {type(text).__name__}")
+        raise ConfigurationError(f"{what} is a string, not {type(text).__name__}")
     try:
         check_secrets(text)
         text.encode()

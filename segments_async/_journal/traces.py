@@ -33,4 +33,4 @@ def load_trace(connection: Connection, run_id: int) -> list[PacePoint]:
     try:
         return trace_from_json(checked(traces, row)["points"])
     except ValueError as exc:
-        raise Malformed(f"the trace of run {run_id}") from exc
+        raise Malformed(f"the trace of run {run_id} can't be read") from exc

@@ -86,7 +86,7 @@ class DownloadQueue(Generic[ItemT]):
         if timedelta() < left < WARN_BELOW:
             log(
                 logging.WARNING,
-                "export %s: its file is fetched only now, and stays for %.1f hours more",
+                "export %s: the vendor deletes its file in %.1f hours, and it is fetched only now",
                 export.export_id,
                 left.total_seconds() / 3600,
             )

@@ -71,7 +71,7 @@ class FileFetcher:
             return self._given_up(job, exc)
         except Exception as exc:
             # A fault of ours that one file's link or answer brings out must not end the whole run.
-            logger.exception("fetching the file of export %s", export.export_id)
+            logger.exception("file of export %s: an unexpected error", export.export_id)
             text = f"file of export {export.export_id}: {type(exc).__name__}"
             return self._given_up(job, DownloadError(text, reason="broken", export=export))
         self._on_bytes(job, file.size)

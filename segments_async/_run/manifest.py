@@ -97,7 +97,7 @@ class Manifest:
                 error = type(exc).__name__
         at = f"{self._place.location}/{MANIFEST}"
         if not self._last and len(self._unwritten) < _MOST_KEPT:
-            logger.warning("can't write %s now, and try again: %s", at, error)
+            logger.warning("can't write %s now; trying again: %s", at, error)
             self._unwritten[:0] = lines
         else:
             logger.error("can't write %s: %s", at, error)

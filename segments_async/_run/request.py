@@ -163,7 +163,7 @@ def _check_use_of_journal(
     if only_changed and journal is None:
         raise ConfigurationError("only_changed: needs a journal, which knows the last run's files")
     if run is not None and journal is None:
-        raise ConfigurationError("run: a name is of use in a journal only")
+        raise ConfigurationError("run: needs a journal, which stores the run under its name")
     if only_changed and (bare := [one for one, segment in given.items() if segment is None]):
         raise ConfigurationError(
             f"only_changed: {len(bare)} of the segments are bare ids, the first {bare[0]}. Only a "

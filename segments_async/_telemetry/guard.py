@@ -47,7 +47,7 @@ def ask(
         # The class alone: the error's text may be anything.
         log(
             logging.WARNING,
-            "%s raised %s, and is told nothing more; the exports go on",
+            "%s raised %s, and is not called again; the exports go on",
             getattr(provider, "__name__", type(provider).__name__),
             type(exc).__name__,
         )

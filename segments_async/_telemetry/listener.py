@@ -174,7 +174,7 @@ class Listeners:
         # The class alone: the error's text may be anything.
         log(
             logging.WARNING,
-            "%s raised %s, and hears of no more exports; the exports go on",
+            "%s raised %s, and is not called again; the exports go on",
             type(listener).__name__,
             type(exc).__name__,
         )

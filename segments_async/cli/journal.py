@@ -24,8 +24,8 @@ def place(journal: str | None, to: To | None) -> Path | str:
         if isinstance(to, str):
             Journal.location_of(to)
             raise UsageError(
-                "object storage can't hold the journal: --journal PATH_OR_URL names its place, and "
-                "`export --no-journal` keeps none"
+                "object storage can't hold the journal: give --journal PATH_OR_URL, or "
+                "`export --no-journal` for none"
             )
         return Journal.path_in(to)
     if not journal:

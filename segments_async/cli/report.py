@@ -65,7 +65,7 @@ def _check(html: Path) -> None:
     except OSError as error:
         raise unwritable(html, error) from error
     if not (head.startswith(_PAGE) and _OURS in head):
-        raise UsageError(f"{str(html)!r} is there, and is no page of a run: it was kept")
+        raise UsageError(f"{str(html)!r} exists and is not the page of a run; it was not replaced")
 
 
 def _put(html: Path, page: bytes) -> Path:

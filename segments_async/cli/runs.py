@@ -171,8 +171,8 @@ async def _spec(journal: Journal, run: RunStatus) -> tuple[To, RunSpec]:
     spec = await journal.spec(run.name)
     if run.destination is None or spec is None:
         raise UsageError(
-            f"run {run.name}: nothing says which segments it has; `segments-async export` with "
-            "the same segments, directory and journal goes on with the run"
+            f"run {run.name}: the journal doesn't have its list of segments; `segments-async "
+            "export` with the same segments, directory and journal goes on with the run"
         )
     return to_of(run.destination), spec
 

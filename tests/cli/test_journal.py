@@ -436,7 +436,7 @@ def test_resume_that_cannot_know(
     assert "two, one" in several.stderr
     assert "three" in unknown.stderr
     assert "later version" in newer.stderr
-    assert "nothing says which segments" in lost.stderr
+    assert "doesn't have its list of segments" in lost.stderr
 
 
 def spec_file(directory: Path, run: str, segments: Sequence[str], mode: int = 0o600) -> Path:

@@ -533,5 +533,5 @@ async def test_a_file_that_will_soon_be_gone_is_warned_of(
     sandbox = Sandbox(segments=1, durations=STEADY, epoch=epoch)
     async with connected(sandbox) as client:
         await client.bulk_export(sandbox.segment_ids, tmp_path)
-    told = [r.getMessage() for r in caplog.records if "hours more" in r.getMessage()]
+    told = [r.getMessage() for r in caplog.records if "deletes its file in" in r.getMessage()]
     assert len(told) == warned

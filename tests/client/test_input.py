@@ -109,7 +109,7 @@ async def test_a_runs_name_is_a_string(name: Any, tmp_path: Path) -> None:
     sandbox = Sandbox()
     async with connected(sandbox) as client:
         for shared in (False, True):
-            with pytest.raises(ConfigurationError, match="a run's name: a string, not"):
+            with pytest.raises(ConfigurationError, match="a run's name is a string, not"):
                 await client.bulk_export(
                     sandbox.segment_ids, None, journal=tmp_path / "j.db", run=name, shared=shared
                 )

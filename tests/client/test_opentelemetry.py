@@ -593,7 +593,7 @@ async def test_a_faulty_provider_is_told_nothing_more(
         sandbox.inject(Fault.status(429), method="POST")
         await client.wait_for_export(await client.request_export(sandbox.segment_ids[4]))
     assert len(sandbox.record.submits()) - sum(e.status == 429 for e in sandbox.record) == 5
-    told = [r.getMessage() for r in caplog.records if "told nothing more" in r.getMessage()]
+    told = [r.getMessage() for r in caplog.records if "not called again" in r.getMessage()]
     assert (provider.raised, len(told)) == (1, 1)
     assert "RuntimeError" in told[0]
 

@@ -133,4 +133,4 @@ async def test_where_there_is_no_place_for_them(
         Away(recorded_by(log))
         await log.record("a", Event.ACCEPTED, payload_for(Event.ACCEPTED, export_of("a")))
         assert not log.knows_export("a")
-    assert "the last 1 events are in it nowhere" in caplog.text
+    assert "the last 1 events could not be stored" in caplog.text

@@ -258,7 +258,7 @@ def check_addresses(host: str, addresses: Iterable[str], *, loopback: bool) -> N
     for text in addresses:
         reached = list(_reached(text))
         if not reached or any(address in network for address in reached for network in _NEVER):
-            raise LinkRefused(f"the host {host!r} resolves to {text}, which is no place for files")
+            raise LinkRefused(f"the host {host!r} resolves to {text}, where no link may lead")
         if any(address.is_loopback for address in reached) and not loopback:
             raise LinkRefused(f"the host {host!r} resolves to {text}, which is this machine")
 

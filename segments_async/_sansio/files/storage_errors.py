@@ -198,4 +198,4 @@ def _says_expired(code: str, message: str, page: bytes) -> bool:
 def _unknown(status: int) -> _Meaning:
     if failure_of(status) is not None:
         return _OWN_FAULT
-    return _Meaning("not an answer that a file comes with", "broken")
+    return _Meaning("neither the file nor an error that is known", "broken")

@@ -54,7 +54,7 @@ def check_location(location: str) -> str:
         raise ConfigurationError(
             f"{scheme}://...: a user, a password, a query or a fragment in the URL of a "
             "destination is refused, since the journal and the log show the URL. Credentials come "
-            "from the environment. Nothing was asked of the vendor"
+            "from the environment. Nothing was sent"
         )
     if not location.isprintable():
         raise ConfigurationError("the location of a destination has a control character")

@@ -275,8 +275,8 @@ def unrecorded(segment_id: str, export: Export, cause: JournalError, *, known: b
         known: whether a later session finds the export in the journal.
     """
     error = JournalError(
-        f"segment {segment_id}: export {export.export_id} is at the vendor, and the journal could "
-        f"not keep what became of it: {cause}",
+        f"segment {segment_id}: export {export.export_id} is at the vendor, and its last event was "
+        f"not recorded in the journal: {cause}",
         reason=cause.reason,
         location=cause.location,
     )
