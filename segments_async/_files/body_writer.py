@@ -93,7 +93,7 @@ class BodyWriter:
         while size := await answer.read_into(memoryview(self._batch)[self._filled :]):
             unmetered += size
             due = False
-            if unmetered >= MIN_BYTES:  # fewer bytes than this are too slow whenever they arrive
+            if unmetered >= MIN_BYTES:  # a window needs this many: fewer change nothing
                 self._speed.on_bytes(unmetered)
                 unmetered = 0
                 due = anyio.current_time() - self._began >= BATCH_SECONDS

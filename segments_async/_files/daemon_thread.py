@@ -34,7 +34,7 @@ def start_daemon(work: Callable[[], None], name: str) -> None:
     """Start a daemon thread.
 
     Raises:
-        NoThread: there can't be another one now.
+        NoThread: no thread can be started now.
     """
     thread = threading.Thread(target=work, name=name, daemon=True)
     try:

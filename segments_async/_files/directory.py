@@ -199,7 +199,7 @@ def _resolved(
 
 
 def _check_manifest(path: Path) -> None:
-    """Raise now, and not with the first outcome, whose line would be missing."""
+    """Raise now rather than at the first outcome, whose line would be missing."""
     if os.path.lexists(path):
         os.close(open_regular(path, os.O_RDWR | os.O_APPEND))
 
@@ -253,7 +253,7 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
     machine, may have left the file so, and the new line would become a part of the last one.
 
     Raises:
-        OSError: no line was written, as far as the disk allows to take back what was.
+        OSError: no line was written, as far as the disk lets a part of one be removed again.
     """
     descriptor = open_regular(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:

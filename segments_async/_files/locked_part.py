@@ -88,7 +88,7 @@ class LockedPart:
         self.remember()
 
     def read(self, size: int, offset: int) -> bytes:
-        """At least one byte, and at most `size`."""
+        """Read at least one byte, and at most `size`."""
         block = os.pread(self.descriptor, size, offset)
         if not block:
             raise OSError(None, "the part is shorter than what was written of it")

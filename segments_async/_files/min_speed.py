@@ -40,7 +40,7 @@ class MinSpeed:
 
     @property
     def worth_another(self) -> bool:
-        """Whether a second connection would bring more."""
+        """Whether a second connection would make the download faster."""
         return self._meter.worth_another(anyio.current_time())
 
 

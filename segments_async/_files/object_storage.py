@@ -219,7 +219,7 @@ class ObjectStorage:
         return await self._put(name, data, attributes, mode)
 
     async def replace(self, name: str, data: bytes, version: UpdateVersion) -> UpdateVersion:
-        """Write an object in place of this version of it.
+        """Replace this version of an object.
 
         Raises:
             DestinationError: ``exists``: it has another version now, or was deleted.
@@ -276,7 +276,7 @@ class ObjectStorage:
         return await self._found(partial(obstore.head, self.store, name), name)
 
     async def _found(self, get: Callable[[], T], name: str) -> T | None:
-        """Read something of an object; None where there is no such object."""
+        """The result of `get`, which reads an object; None where there is no such object."""
 
         def found() -> T | None:
             try:
@@ -358,6 +358,6 @@ def _version(meta: Mapping[str, Any]) -> UpdateVersion:
 
 
 def _check_bucket(exc: FileNotFoundError) -> None:
-    """Raise the error again where the bucket is absent, and not only the object."""
+    """Raise the error again where the bucket is absent, not the object alone."""
     if store_error("FileNotFoundError", str(exc)).reason == "missing":
         raise exc

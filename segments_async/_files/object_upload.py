@@ -21,7 +21,7 @@ import obstore
 
 from segments_async._files.daemon_thread import as_exception, start_daemon
 
-#: Bytes that wait for obstore to take them. It takes them while fewer parts than admitted are
+#: Bytes that may wait until obstore takes them, which it does while fewer parts than allowed are
 #: under way.
 _WAITING = 1024 * 1024
 
@@ -135,7 +135,7 @@ class MultipartUpload:
             raise self._error
 
     async def abort(self) -> bool:
-        """Let obstore abort the upload. Returns whether no part was left in the store."""
+        """Let obstore abort the upload. Returns whether the store has no part of it any more."""
         with self._changed:
             self._failed = True
             self._waiting.clear()

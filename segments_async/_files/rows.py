@@ -92,7 +92,7 @@ class RowParser:
         self._held, self._size = [record], len(record)
         if self._size > LARGEST_RECORD:
             raise ValueError(f"a record of more than {LARGEST_RECORD} bytes")
-        # A long record is parsed again when its size has doubled, and not with each piece.
+        # A long record is parsed again when its size has doubled, not with each piece.
         doubled = min(2 * self._size, LARGEST_RECORD + 1)
         self._enough = doubled if self._size > PIECE else 0
 
@@ -152,7 +152,8 @@ class Rows:
             self._unreadable()
         if self._ended:
             raise StopAsyncIteration
-        # For each piece: reading chunks that are in memory already would never let other tasks run.
+        # For each piece: chunks that are in memory are read without waiting, and would block the
+        # loop.
         await anyio.lowlevel.checkpoint()
         piece = await self._next_piece()
         try:

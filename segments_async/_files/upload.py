@@ -27,7 +27,7 @@ logger: logging.Logger = logging.getLogger("segments_async")
 #: Seconds that a cancelled download waits for the destination to remove what it wrote.
 ABORTING = 10.0
 
-#: Names in a file's metadata, which Azure takes only without dashes.
+#: Keys of a file's metadata. Azure refuses keys with dashes.
 EXPORT_ID, SHA256, VERIFIED = "exportid", "sha256", "verified"
 
 

@@ -17,7 +17,7 @@ _ATTEMPTS, _PAUSE = 20, 0.1
 
 
 class NoThread(OSError):
-    """The process, its user or its container may have no more threads now."""
+    """No thread can be started: the process, its user or its container is at its limit."""
 
     def __init__(self, why: str) -> None:
         super().__init__(errno.EAGAIN, why)
@@ -28,11 +28,10 @@ async def in_thread(
 ) -> T:
     """Call a function in a worker thread of anyio's.
 
-    Where no thread can be started, wait two seconds for one: calls that are under way end, and
-    their threads take others.
+    Where no thread can be started, wait up to two seconds for the thread of another call that ends.
 
     Raises:
-        NoThread: there was none. Nothing was called.
+        NoThread: no thread was free. The function was not called.
     """
     begun = False
 

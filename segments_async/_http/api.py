@@ -162,7 +162,7 @@ class Api:
             self._urls[request.path] = outgoing.url
         if not self._clients.own:
             if not _sends_as_httpx(client):
-                # Its `send` may do anything at any time, so the request may leave from now on.
+                # Such a client's `send` may do anything: from now on, the request may have left.
                 progress.on_handed_over()
             client = self._with_our_hooks(client, request, progress)
         with redact_logs(self.place + request.path):

@@ -63,7 +63,7 @@ _stand_in: StandIn | None = None
 
 @contextlib.contextmanager
 def requests_go_to(stand_in: StandIn) -> Generator[None]:
-    """During the block no own client of this process connects to anything."""
+    """During the block, `stand_in` answers the requests of all own clients of this process."""
     global _stand_in
     before, _stand_in = _stand_in, stand_in
     try:
@@ -94,7 +94,7 @@ class Clients(Protocol):
         ...
 
     def resolves_here(self, host: str, port: int) -> bool:
-        """Whether this machine resolves the host's name, and not a proxy."""
+        """Whether this machine, not a proxy, resolves the host's name."""
         ...
 
     def borrow(self) -> HttpClient: ...

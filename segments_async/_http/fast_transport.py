@@ -151,7 +151,7 @@ class DirectRead:
 def start_direct_read(
     extensions: Mapping[str, Any], chunk: bytes, left: int, timeout: float
 ) -> DirectRead | None:
-    """Read what follows of a body directly; None if h11 has to read on.
+    """Read the rest of a body directly from the socket; None if h11 has to read on.
 
     Args:
         chunk: the part of the body that httpx returned last.

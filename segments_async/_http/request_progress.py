@@ -122,7 +122,7 @@ class RequestProgress:
         return outgoing
 
     def on_handed_over(self) -> None:
-        """The transport has the request next."""
+        """The request is about to be handed to the transport."""
         self._handed_over = True
         if self.traced:
             self._queue.add(self._permit)

@@ -85,7 +85,7 @@ class StorageGate:
         sent_at: float,
         pause: float | None = None,
     ) -> bool:
-        """A request failed. Returns whether storage is away, and not this file alone."""
+        """A request failed. Returns whether all of storage is away, not this file alone."""
         before = self._outage.armed
         away = self._outage.on_failed(
             failure,

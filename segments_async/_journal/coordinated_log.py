@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class BatchLog(SharedRunLog):
-    """The shared run, of which a worker sees the parts of one batch alone.
+    """The shared run as a worker sees it: only the parts of one batch.
 
     Args:
         member: the beginning of this process's name in the run, by which the coordinator

@@ -99,7 +99,7 @@ class GroupCommit:
         self._leading = False
         self._schedule = CommitSchedule()
         self._hurried = False
-        #: Once it is broken: segments of whose exports the log doesn't tell, and unwritten rows.
+        #: After the last attempt has failed: segments whose exports the log lacks, and the rows.
         self._never_written: frozenset[str] = frozenset()
         self._unwritten: list[dict[str, Any]] = []
         self._sets_aside = False

@@ -162,7 +162,7 @@ def _earlier_places(before: Path, file: Path) -> Iterator[tuple[Path, str]]:
 def _marked(
     directory: str, journal: str, started: Collection[tuple[str, str]]
 ) -> Iterator[tuple[str, str]]:
-    """The runs of which the directory has a mark that no other user can have put there."""
+    """The runs whose marks are in the directory, and were put there by no other user."""
     if _is_directory(Path(directory) / DIRECTORY):
         for run in started:
             mark = mark_path(directory, journal, *run)

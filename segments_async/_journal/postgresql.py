@@ -344,7 +344,7 @@ _SETTINGS = {
     "default_transaction_isolation": "read committed",
     # A table that is locked for long is waited for in several attempts.
     "lock_timeout": "2s",
-    # The server releases the lock of a dead machine within a minute, and not two hours.
+    # The server releases the lock of a dead machine within a minute rather than two hours.
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",

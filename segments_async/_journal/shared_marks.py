@@ -20,7 +20,7 @@ from segments_async._journal.tables import PART, parse_time, parts, runs
 def check_parts_seen(
     database: Database, connection: Connection, journal: str, row: Mapping[str, Any]
 ) -> None:
-    """Refuse a journal that lacks a part of which the directory has a mark."""
+    """Refuse a journal that lacks a part whose mark is in the directory."""
     for seen in marks(row["destination"], journal):
         later = parse_time(seen.started_at) >= parse_time(row["started_at"])
         if later and is_part_of(seen.run, row["name"]):

@@ -146,7 +146,7 @@ class ExportRequests:
             await self._on_submit_not_sent(shared, verdict, result, now)
             return
         away = isinstance(result, ApiAnswer) and is_away(result)
-        # Of every other result the gate itself tells what it says about submits.
+        # The gate has applied every other result to the hold of submits by itself.
         if isinstance(result, ApiAnswer | DecodeError) and not away:
             self.gate.submit_judged(permit, known=first is not Event.LOST)
         if first is Event.ACCEPTED and verdict.export is not None:
@@ -214,7 +214,7 @@ class ExportRequests:
         """The vendor did nothing about the POST. Returns the seconds before it is sent again."""
         unrouted = answer.status in UNROUTED
         lost = unrouted and self.gate.admission.submit_route.lost
-        if not lost:  # else all exports are refused, and not this one
+        if not lost:  # else every export is refused, not this one alone
             shared.refusals = shared.refusals.refused(
                 answer.at, granted=self.gate.admission.granted, others=self.gate.pending - 1
             )

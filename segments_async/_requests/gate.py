@@ -3,9 +3,9 @@
 1. A caller queues a request with `Gate.add`, and waits for its mailbox with `Gate.next`. One of the
    callers that wait leads (`leader`).
 2. The leader asks `Admission.next` for every request that may go now, and delivers a `Permit` (a
-   slot and the pacer's grant) to whichever caller queued the request.
-3. That caller does what has to be done before the request (INTENT goes to the journal), and sends
-   it with `Gate.send`, or gives the permit back with `Gate.release`.
+   slot and the pacer's grant) to the caller that queued the request.
+3. That caller first records an INTENT in the journal where the request is a submit, and sends it
+   with `Gate.send`, or gives the permit back with `Gate.release`.
 4. The result goes to `Admission`, which tells pacer, outage, guard and scheduler; then the leader
    looks again at what may go.
 

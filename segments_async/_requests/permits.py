@@ -115,7 +115,7 @@ class Mailbox:
     async def sleep(self, seconds: float) -> None:
         """Sleep for `seconds`, or until woken.
 
-        A timer that is rarely cancelled, and no event with a timeout: the timeout would raise a
+        A timer that is rarely cancelled, not an event with a timeout: the timeout would raise a
         cancellation for every request that goes at its planned time.
         """
         try:

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 BUSY = 1.0
 IDLE = 10.0
 
-#: Seconds that a run waits for its part before its first request, and at its end for the others to
-#: learn that it needs no part any more.
+#: Seconds that a run waits before its first request for its part of the limit, and at its end until
+#: the other processes know that it needs no part.
 PATIENCE = 1.0
 
 
@@ -82,7 +82,7 @@ class Sharing:
 
     @property
     def admission(self) -> Admission[Any]:
-        """Of the run's client."""
+        """The admission of the run's client."""
         return self._gate.admission
 
     async def join(self) -> None:
@@ -175,7 +175,7 @@ class Sharing:
             )
 
     def took(self, own: Mapping[str, OwnOutage], agreed: Mapping[str, Agreed]) -> None:
-        """Adopt what follows for the run's client from a look at the journal."""
+        """Adopt the result of a look at the journal for the run's client."""
         _took(self._gate, own, agreed)
 
     def took_guard(self, guard: GuardNews | None) -> None:

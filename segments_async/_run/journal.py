@@ -1,7 +1,7 @@
 """`Journal`: for programs that look after the runs of an account.
 
 A bulk run writes its journal by itself (``open_bulk_export(..., journal=...)``), and stores there
-what it was started with. This module reads that again: which runs there are, how far each one is,
+its options and segments. This module reads them again: which runs there are, how far each one is,
 and what a later session has to be given. The command line is made of these calls.
 """
 

@@ -35,7 +35,7 @@ class PartOutcomes(Outcomes[OutcomeT]):
 
     @property
     def lost(self) -> bool:
-        """Whether another process has gone on with the part: what is unfinished is its own now."""
+        """Whether another process has taken over the part, with its unfinished segments."""
         return isinstance(self.error, JournalError) and self.error.reason == "locked"
 
     def add(self, outcome: Outcome, tasks: TaskGroup | None) -> None:

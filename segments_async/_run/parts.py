@@ -91,7 +91,7 @@ class Parts(Generic[OutcomeT]):
             with anyio.CancelScope(shield=True):
                 await part.log.aclose()
             raise
-        # Without the journal: this process has one membership in the limit, and not one for a part.
+        # Without the journal: this process has one membership in the limit, not one for each part.
         start = attrs.evolve(start, name=self._name, journal=None)
         outcomes = PartOutcomes(self._name, self._outcomes, self._told)
         leave_over = partial(self._shared.leave_over, part.run_id)
@@ -133,7 +133,7 @@ class Parts(Generic[OutcomeT]):
             session.stop(error)
 
     def leave(self, reason: str) -> None:
-        """This process leaves the run. The others go on with what it leaves."""
+        """This process leaves the run. The others go on with its unfinished segments."""
         for session in self:
             session.left_early = True
             session.expire(reason)

@@ -58,7 +58,7 @@ class RunRequest:
         shared: whether other processes work at the same run.
         overwrite: whether files that are there already may be replaced.
         only_changed: whether to look for segments that needn't be exported.
-        unusable: why a segment can't be exported whatever is there, by its id.
+        unusable: why a segment can never be exported, by its id.
     """
 
     segments: Mapping[str, Segment | None]

@@ -49,7 +49,7 @@ class RunSession(Protocol[OutcomeT]):
 
     @property
     def outcomes(self) -> Outcomes[OutcomeT]:
-        """Of the segments."""
+        """The outcomes of the segments."""
         ...
 
     @property

@@ -165,7 +165,7 @@ def _check_places(files: Iterable[ExportedFile], directory: str | None, journal:
 async def unchanged_files(
     place: Place, segments: Mapping[str, Segment | None], files: Mapping[str, ExportedFile]
 ) -> dict[str, ExportedFile]:
-    """The last files that are still right, and in place."""
+    """The files of earlier runs that are still right, and in place."""
     return await place.present(
         {
             segment_id: file

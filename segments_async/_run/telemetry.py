@@ -122,7 +122,7 @@ def _log_ended(run: str, progress: Progress, seconds: float, error: BaseExceptio
     }
     because = ""
     if error is not None:
-        # Its class alone: the error itself is raised to the run's caller.
+        # The error's class alone: the error itself is raised to the run's caller.
         fields["segments_error"] = type(error).__name__
         because = f" by {type(error).__name__}"
     log(

@@ -182,7 +182,7 @@ class Metrics:
             self._add(_BYTES, end.file.size)
 
     def forget(self) -> None:
-        """In a forked child: what was counted so far, and what goes on, are the parent's."""
+        """Start again in a forked child: the counts, and the runs that go on, are the parent's."""
         # Another thread of the parent may have held the lock when the process was forked.
         self._lock, self._live, self._totals = threading.Lock(), {}, _zeros()
 
@@ -270,7 +270,7 @@ def metrics_of(provider: MeterProvider) -> Metrics | None:
 
 
 def _forget_parents_runs() -> None:
-    """In a forked child: the runs and calls that go on are the parent's."""
+    """Start again in a forked child: the runs and calls that go on are the parent's."""
     global _making
     # Another thread of the parent may have held the lock when the process was forked.
     _making = threading.Lock()

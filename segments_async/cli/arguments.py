@@ -86,7 +86,7 @@ class Pace:
 def _check_hosts(_: object, hosts: tuple[str, ...]) -> None:
     """Refuse a link: as a pattern for hosts it would never match, without an error."""
     if any(not host or set(host) & set("/@ ") for host in hosts):
-        raise ValueError("a host such as files.example.com or *.example.com, and no link")
+        raise ValueError("a host such as files.example.com or *.example.com, not a link")
 
 
 @Parameter(name="*", group=FILES)

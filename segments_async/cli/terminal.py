@@ -87,7 +87,7 @@ class LogLines(logging.Handler):
         self._verbose = verbose
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Leave out what the summary names too, unless the log is asked for."""
+        """Leave out lines about segments, which the summary has too, unless `-v` asks for them."""
         return self._verbose or not hasattr(record, "segments_segment_id")
 
     def emit(self, record: logging.LogRecord) -> None:

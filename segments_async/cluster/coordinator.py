@@ -123,7 +123,7 @@ class Coordinator:
         self._given: list[_Given] = []
         #: The attempts of this session, by which its workers are recognised.
         self._attempts: set[str] = set()
-        #: In no batch: they wait for their turn, or for a process that has their parts to be gone.
+        #: Segments in no batch: they wait for their turn, or for the end of their part's process.
         self._unbatched = list(order)
         #: How many of the run's segments were in `_unbatched` so far.
         self._known = len(self._unbatched)
@@ -192,13 +192,14 @@ class Coordinator:
         over, missing = await self._shared.finish()
         if over:
             await self._shared.tidy(self._directory)
-        # Another process's, which is gone. A batch that was given up may have had no part.
+        # Segments of another process, which is gone; or of a batch that was given up without a
+        # part.
         new = [one for one in missing if one not in self._tracking.told]
         self._tracking.add(new)
         return not new
 
     async def _pause(self) -> None:
-        """Until the next look at the journal, or the end of a task."""
+        """Wait until the next look at the journal, or the end of a task."""
         running = [one.task for one in self._given if one.task is not None and not one.read]
         with anyio.move_on_after(JOURNAL_LOOK):
             await any_done(running)
@@ -328,7 +329,7 @@ class Coordinator:
         """Wait for the workers to leave the run."""
         with anyio.move_on_after(LEAVING) as waited:
             await all_done(tasks)
-            # Dask calls a task cancelled, and so done, whose function goes on.
+            # Dask calls a task cancelled, and so done, while its function goes on.
             while self._attempts and await self._have_workers():  # noqa: ASYNC110 - the journal
                 await anyio.sleep(LEFT_LOOK)
         if waited.cancelled_caught:

@@ -50,7 +50,7 @@ class ProcessPool(Executor):
     its tasks are lost. Here only the dead process's own task is lost, with a
     :class:`~concurrent.futures.process.BrokenProcessPool`.
 
-    The processes are spawned, and not forked: a fork copies locks that other threads hold. So the
+    The processes are spawned, not forked: a fork copies locks that other threads hold. So the
     program's main module needs its ``if __name__ == "__main__":``. The processes ignore SIGINT,
     which Ctrl-C sends to the whole process group: the parent process tells them when to stop. After
     SIGTERM or SIGHUP a process leaves its batch, as a single process leaves its run, and ends. All

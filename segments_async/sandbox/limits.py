@@ -235,7 +235,7 @@ class ContendedLimit:
         return granted + limit.filled(at, t)
 
     def counter(self) -> Counter:
-        """A counter of which nothing is used yet."""
+        """A new counter, of whose budget nothing is used."""
         return _Contended(self)
 
 

@@ -60,8 +60,8 @@ class BulkReport(Generic[OutcomeT]):
     def to_html(self) -> str:
         """The run as one page for a browser: totals, timeline, pace, reasons, and each export.
 
-        The page requests nothing from anywhere, and holds no link and no credential. Of a report
-        that your own code has made, it has no times.
+        The page requests nothing from anywhere, and holds no link and no credential. The page
+        of a report that your own code has made has no times.
         """
         # Not at the top: few programs make a page, and its modules take time to import.
         from segments_async._run.report.page import page_html

@@ -21,7 +21,7 @@ SLOWEST = 10
 #: Rows of the tables that say in numbers what a picture shows.
 MOMENTS = 13
 
-#: Of the time from a run's begin to its end: with less work than this, the sentence says so.
+#: Where a run was worked on for less than this share of its time, the sentence says "of work".
 _MOSTLY = 0.9
 
 #: The rows whose segments have the file of this run.
@@ -52,7 +52,7 @@ class RunView:
     Attributes:
         name: the run's, fit to be shown.
         destination: the directory of its files; None without files.
-        started_at: when the run, or what is known of it, began.
+        started_at: when the run began; for a page of a report, when its session began.
         ended_at: None where the run is unfinished.
         live: whether a process is at work on it.
         rows: one for each segment.
@@ -103,7 +103,7 @@ class RunView:
 
     @cached_property
     def seconds(self) -> float:
-        """For which the run was worked on: without the time between its sessions."""
+        """Seconds that the run was worked on: without the time between its sessions."""
         worked = sum(point.seconds for point in self.pace)
         return worked or (self.end - self.begin).total_seconds()
 
@@ -117,7 +117,7 @@ class RunView:
         times = row.times
         ended = self.since_begin(times.ended_at)
         if row.state is RowState.UNFINISHED:
-            ended = None  # perhaps given up by its session, and gone on with by a later one
+            ended = None  # a session may have given the export up, and a later one gone on with it
         elif ended is None:
             ended = self.since_begin(self.end)
         return Span(
@@ -186,7 +186,7 @@ def shown_states(view: RunView) -> list[tuple[RowState, int]]:
 
 
 def _took(view: RunView) -> str:
-    """The time that was worked on the run. A cut run has begun long before that."""
+    """The time that was worked on the run; "of work" where the run has paused in between."""
     whole = (view.end - view.begin).total_seconds()
     work = " of work" if view.seconds < _MOSTLY * whole else ""
     return in_time(view.seconds) + work
@@ -280,17 +280,17 @@ def slowest(view: RunView) -> list[Row]:
 
 
 def total_seconds(row: Row) -> float | None:
-    """From the request of an export to its end; None where either isn't known."""
+    """Seconds from the request of an export to its end; None where either isn't known."""
     return _seconds(row.times.submitted_at, row.times.ended_at)
 
 
 def vendor_seconds(row: Row) -> float | None:
-    """From the request of an export until it was seen to be complete."""
+    """Seconds from the request of an export until it was seen to be complete."""
     return _seconds(row.times.submitted_at, row.times.completed_at)
 
 
 def fetch_seconds(row: Row) -> float | None:
-    """From an export's completion until its file was in place."""
+    """Seconds from an export's completion until its file was in place."""
     return _seconds(row.times.completed_at, row.times.ended_at)
 
 

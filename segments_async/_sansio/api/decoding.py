@@ -90,7 +90,7 @@ def read_status(
 def shows_segment(answer: ApiAnswer, segment_id: str) -> bool:
     """Whether the answer to a list request has the segment.
 
-    The text is searched, and not read: reading a list of 200 000 segments takes seconds.
+    The text is searched, not parsed: parsing a list of 200 000 segments takes seconds.
     """
     return 200 <= answer.status <= 299 and f'"{segment_id}"'.encode() in answer.body
 
@@ -193,7 +193,7 @@ def _export_in(answer: ApiAnswer, export_id: str | None = None) -> dict[str, Any
 
 
 def _is_export(record: Mapping[str, Any]) -> bool:
-    """Whether this is the export's own object, and no envelope with a status of its own."""
+    """Whether this is the export's own object, not an envelope with a status of its own."""
     if "exportId" in record:
         return True
     status = record.get("status")

@@ -13,7 +13,8 @@ _QUERY = re.compile(r"\?[^\s\"<>]+")
 _TAIL = re.compile(r"(:(?://|\\/\\/)[^\s\"<>?#;]*[;#])[^\s\"<>]+")
 _CREDENTIALS = re.compile(r"(?i)\b(basic|bearer)\s+[A-Za-z0-9+/=._~-]+")
 
-#: Up to the last `@` before the path, as URL parsers read it; with slashes as JSON may write them.
+#: The user information of a URL: up to the last `@` before the path, as URL parsers read it. JSON
+#: may write each slash as `\/`.
 _USERINFO = re.compile(r"(:(?://|\\/\\/))[^\s/\"<>]+@")
 
 #: The parts of a presigned link (AWS Signature V2 and V4, Google, Azure), in any text: a link that

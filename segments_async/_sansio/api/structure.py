@@ -170,7 +170,7 @@ _vendor = _make_converter(_readable, _readable_string)
 
 @cache
 def _own() -> cattrs.Converter:
-    """For texts of this library: a field that can't be read is an error.
+    """The converter for texts of this library: a field that can't be read is an error.
 
     Made when it is first used, since a program without a journal doesn't use it.
     """

@@ -102,8 +102,8 @@ NOT_NOW = frozenset({408, 421, 425, 429})
 #: it has no route to the API, as during a deployment.
 ABSENT = frozenset({404, 410})
 
-#: "This path takes no such request". No segment is the reason: a web server answers so that serves
-#: a static page in the API's place.
+#: "This path takes no such request". The segment is not the reason: a web server
+#: that serves a static page in the API's place answers so.
 NO_METHOD = 405
 UNROUTED = ABSENT | {NO_METHOD}
 

@@ -111,7 +111,7 @@ def _checked(document: dict[str, Any]) -> Sidecar | None:
     if held and held[-1][1] > (version.total or 0):
         return None
     if hashed is not None and hashed.size > prefix_of(held):
-        hashed = None  # of bytes that the sidecar doesn't list as present
+        hashed = None  # the hash covers bytes that the sidecar doesn't list
     return Sidecar(
         export_id=export_id,
         version=version,

@@ -111,7 +111,7 @@ class StorageOutage:
         chance: float,
         retry_after: float | None,
     ) -> bool:
-        """A request failed. Returns whether the reason is an outage of storage, and not the file.
+        """A request failed. Returns whether the reason is an outage of storage, not the file.
 
         Args:
             now: seconds.

@@ -1,4 +1,4 @@
-"""The URLs of destinations: `s3://bucket/prefix`, and those of a user's own."""
+"""The URLs of destinations: `s3://bucket/prefix`, and those of a caller's `Destination`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a batch of a shared run is given to an executor, again, and no more: pure functions.
+"""When a batch of a shared run is given to an executor, given again, and given up: pure functions.
 
 An executor may lose a task in many ways: its process is killed, the pool breaks, a scheduler
 cancels the task or reports it as lost while it runs on, or the future never ends. So a future is

@@ -253,7 +253,7 @@ def on_expired(
     options: RunOptions,
     replaced: bool,
 ) -> Decision:
-    """The vendor has deleted the file. `replaced`: this session has asked once more already."""
+    """The vendor has deleted the file. `replaced`: this session has asked again already."""
     outcome = NotExported(segment_id, export, error, "yes", resumable=False)
     expired = (Event.EXPIRED, Payload.of_outcome(outcome))
     if options.on_expired == "resubmit" and not replaced:

@@ -19,19 +19,19 @@ import attrs
 
 from segments_async._sansio.pace.backoff import MOST_INTERNAL_ERRORS
 
-#: Segments of one claim: fewer cost more commits than the exports themselves, more are too many to
-#: be held up by one slow process, and too many rows for one transaction.
+#: Segments of one claim. Smaller claims cost more commits than the exports themselves; of a larger
+#: one, a slow process delays too many segments, and the transaction has too many rows.
 LEAST_CLAIM, MOST_CLAIM = 20, 2000
 
 #: The first claim of a process, which doesn't know yet how fast it submits.
 FIRST_CLAIM = 200
 
-#: A later claim is of what the process submits, at its present rate, in as many seconds as it has
-#: worked at the run, and in this many at most. Processes that start one after another don't see how
-#: many they will be, and each one that joins slows the others down. Of 100 that shared 100 000
-#: segments at 1 000 requests/s, the first 17 claimed 2 000 each while they were few. They then
-#: submitted alone for as long again as all together, while the others spent their parts of the
-#: limit on polls.
+#: A later claim has as many segments as the process submits, at its present rate, in the time that
+#: it has worked at the run, and in this many seconds at most. Processes that start one after
+#: another don't see how many they will be, and each one that joins slows the others down. Of 100
+#: that shared 100 000 segments at 1 000 requests/s, the first 17 claimed 2 000 each while they were
+#: few. They then submitted alone for as long again as all together, while the others spent their
+#: parts of the limit on polls.
 CLAIM_SECONDS = 120.0
 
 #: A process claims again when fewer exports wait than it submits in this many seconds.

@@ -111,7 +111,7 @@ class ExportRecord:
         return checked(entry.segment_id, record)
 
 
-#: A segment of which nothing has happened.
+#: The record of a segment to which nothing has happened.
 NEW = ExportRecord()
 
 

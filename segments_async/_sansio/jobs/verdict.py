@@ -281,7 +281,7 @@ def _submit_refused(segment_id: str, error: APIStatusError) -> Verdict:
         resumable = status not in ABSENT
         return Verdict(events=(Event.REFUSED,), error=error, submitted="no", resumable=resumable)
     if status == 500 or fatal(error):
-        # Whether the vendor acted can't be known; but it has answered, and said what it means.
+        # Whether the vendor acted can't be known, but the answer is the vendor's own and says why.
         return Verdict(events=(Event.LOST,), error=error, submitted="maybe")
     return _lost(segment_id, error)
 

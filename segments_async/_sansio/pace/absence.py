@@ -76,7 +76,7 @@ def api_is_there(
     Args:
         submits: the answers to submits, this one included.
         now: seconds.
-        away: whether a gateway is known to answer in the vendor's place, all requests or submits.
+        away: whether a gateway is known to answer in the vendor's place: all requests, or submits.
         held: whether submits are held, so that this one was a probe, perhaps for other processes.
         listed: whether a list in the place of this segment's POST was answered by the API itself.
         absent_at: when this segment's POST was first answered 404; inf before.

@@ -25,9 +25,11 @@ cut off by its caller       no answer  no word         not passed     no word
 not sent (`on_released`)    no answer  no word         the next one   no word: not done
 ==========================  =========  ==============  =============  =================
 
-408, 421 and 425 to a submit are no word about submits either: the vendor did nothing. Nor is 404,
-which a gateway says, too, that has no route to the API: so 404 to a list is a gateway's, and in an
-outage to any request. `submit_route` has 404 and 405 to submits.
+*No word*: the result is no evidence for this part. *Not done*: the vendor did not act on a submit.
+
+408, 421 and 425 to a submit are no word about submits either: the vendor did nothing. Nor is 404: a
+gateway without a route to the API answers 404, too. So a 404 to a list, and in an outage a 404 to
+any request, counts as a gateway's answer. `submit_route` has 404 and 405 to submits.
 """
 
 from __future__ import annotations
@@ -217,11 +219,11 @@ class Admission(Generic[Target]):
         return Grant(queued, now, epoch, guard_probe, instead)
 
     def _submit_probes(self, now: float) -> bool:
-        """Whether a submit, and no list in its place, is sent though the vendor seems away."""
+        """Whether a submit, not a list in its place, is sent though the vendor seems away."""
         return self._list_probes.in_vain and self._submit_hold.next_at() <= now
 
     def _submits_held_until(self) -> float:
-        """Until when the hold delays submits; -inf in an outage, when lists go in their place."""
+        """When the hold of submits ends; -inf in an outage, when lists go in their place."""
         return -math.inf if self.outage.armed else self._submit_hold.next_at()
 
     def on_answer(

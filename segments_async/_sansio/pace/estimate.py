@@ -188,7 +188,7 @@ class Estimate:
     def grown(self, rate: float, accepted: int, passed: int) -> float:
         """The rate after one more accepted request: doubling at first, then CUBIC.
 
-        In the count of requests and not in time: so the growth is as careful at 1/s as at 1 000/s.
+        The growth is by requests, not by time, so that it is as careful at 1/s as at 1 000/s.
 
         Args:
             rate: requests/s before it.
@@ -197,8 +197,8 @@ class Estimate:
         """
         doubled = rate * 2 ** (DOUBLINGS / max(10.0, rate))
         if self.granted is None:
-            # At the count at which the last interval ended: if this one ends there too, a window
-            # ends both, and the rate has to differ from the last one's.
+            # Up to the count at which the last interval ended, the rate stays: if this interval, at
+            # another rate than the last one, ends at that count too, a window ends both.
             return rate if passed <= (1 + SAME_COUNT) * self.windows.last_count else doubled
         plateau = self._own_plateau
         x = max(-1.0, (accepted - max(plateau, self._kept_for)) / plateau)

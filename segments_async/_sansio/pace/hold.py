@@ -36,10 +36,10 @@ class Hold:
 
 
 def heaviest(*holds: Hold | None, places: Mapping[str, int]) -> Hold | None:
-    """Of the holds that delay the asker, the one whose reason stands first in `HeldReason`.
+    """The hold, of those that delay the asker, whose reason stands first in `HeldReason`.
 
     Args:
-        *holds: those that there are.
+        *holds: the present ones; None for one that there is not.
         places: how many of the asker's exports are ``waiting``, ``pending`` and ``fetching``.
     """
     order = list(HeldReason)

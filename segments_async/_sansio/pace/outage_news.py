@@ -93,12 +93,12 @@ class KnownOutage:
         )
 
     def took(self, now: float, own: OwnOutage, agreed: Agreed) -> bool:
-        """Adopt what follows from a look. Returns whether that changes what may be sent.
+        """Adopt the result of a look. Returns whether that changes what may be sent.
 
         Args:
             now: seconds.
             own: the state that the look began with.
-            agreed: what follows from that.
+            agreed: the result.
         """
         held, row = self._held, agreed.row
         self._setbacks = own.setbacks
@@ -179,7 +179,7 @@ class OutageNews:
     def took(
         self, now: float, own: Mapping[str, OwnOutage], agreed: Mapping[str, Agreed]
     ) -> Mapping[str, Word]:
-        """Adopt what follows from a look. Returns the words that change what may be sent."""
+        """Adopt the results of a look. Returns the words that change what may be sent."""
         changes: dict[str, Word] = {}
         for what, one in agreed.items():
             if self._outages[what].took(now, own[what], one):

@@ -1,6 +1,6 @@
 """When the next request may be sent: the search for a limit that the vendor doesn't name.
 
-The vendor's page says 429 and no number. So the pacer sends evenly, a little faster with every
+The vendor's page has a 429 and names no rate. So the pacer sends evenly, a little faster with every
 accepted request, until a 429 says that the rate was too high. Then it holds all requests, sends
 single probes until one is accepted, and goes on at the rate that was evidently granted.
 docs/decisions.md has the reasoning, docs/measurements.md the measurements.

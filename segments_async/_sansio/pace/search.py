@@ -61,7 +61,7 @@ class Search:
         self._windows = windows
         # Two intervals ended as a window ends them.
         self._window_suspected = False
-        # Intervals between two long blocks; what they granted, and the most that one granted.
+        # Intervals between two long blocks; their requests, their seconds, the highest rate.
         self._framed = 0
         self._requests, self._seconds, self._best = 0, 0.0, 0.0
 

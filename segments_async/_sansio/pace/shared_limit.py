@@ -146,11 +146,11 @@ class Partner(Protocol):
 
     @property
     def admission(self) -> Admission[Any]:
-        """Of the run's client."""
+        """The admission of the run's client."""
         ...
 
     def took(self, own: Mapping[str, OwnOutage], agreed: Mapping[str, Agreed]) -> None:
-        """Adopt what follows for the run's client from a look at the journal."""
+        """Adopt the result of a look at the journal for the run's client."""
         ...
 
     def took_guard(self, guard: GuardNews | None) -> None:

@@ -176,10 +176,10 @@ class Word(Enum):
 
 @attrs.frozen
 class Agreed:
-    """What follows from a look at the journal.
+    """What this process does after a look at the journal.
 
     Attributes:
-        word: to the process that looked.
+        word: what the look says to the process.
         row: the row as it stands after the look; None: there is no row.
         written: whether `row` is written, or deleted, by this look.
     """
@@ -190,11 +190,11 @@ class Agreed:
 
 
 def agree(own: OwnOutage, row: CommonOutage | None, *, others: int, token: str) -> Agreed:
-    """What follows from the row, and from what this process knows.
+    """What this process does, by the journal's row and by its own state.
 
     Args:
-        own: this process's.
-        row: the journal's; None where it has none.
+        own: this process's state.
+        row: the journal's row; None where it has none.
         others: other processes that looked lately.
         token: a text that was never used, for a name or a version.
     """
@@ -288,14 +288,14 @@ def _refreshed(own: OwnOutage, row: CommonOutage, word: Word, due: float, token:
 def agree_all(
     owns: Sequence[Mapping[str, OwnOutage]], news: News, *, others: int, token: str
 ) -> tuple[list[dict[str, Agreed]], dict[str, CommonOutage | None]]:
-    """What follows for the clients of one process, one after the other.
+    """What the clients of one process do, one after the other.
 
     Args:
-        owns: what each client knows, by the names of the outages.
+        owns: the state of each client, by the names of the outages.
         others: other processes that looked lately.
         token: a text that was never used.
 
-    Returns: what follows for each client, and the rows to write; None: the row goes.
+    Returns: for each client, what it does; and the rows to write, None for a row to delete.
     """
     rows: dict[str, CommonOutage | None] = dict(news.outages)
     changed: dict[str, CommonOutage | None] = {}

@@ -228,7 +228,7 @@ class ListProbes:
         self.counts = attrs.evolve(self.counts, failed=self.counts.failed + failed)
 
     def on_submit_sent(self) -> None:
-        """A submit, and no list in its place, is sent."""
+        """A submit is sent, not a list in its place."""
         self.counts = attrs.evolve(self.counts, failed=0, enough=2 * self.counts.enough)
 
     def on_answer(self) -> None:

@@ -121,7 +121,7 @@ def trace_from_json(text: str) -> list[PacePoint]:
     """The points that :func:`trace_to_json` wrote.
 
     Raises:
-        ValueError: it writes no such text.
+        ValueError: the text isn't one that it writes.
     """
     if not text.startswith("["):
         raise ValueError("a trace is a list")
