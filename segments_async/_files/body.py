@@ -15,7 +15,7 @@ class ExportBody:
     """The body of a file, read once, as it arrives.
 
     Attributes:
-        export: that the file is of.
+        export: the file's export.
     """
 
     def __init__(self, chunks: AsyncIterator[bytes], export: Export) -> None:

@@ -29,7 +29,7 @@ class BodyWriter:
     """Receives one body.
 
     Args:
-        attempt: that made the request.
+        attempt: the one that made the request.
         start: offset in the file at which the body begins.
         stop: end of the bytes that are reserved for this connection.
         end: end of the body; NO_END if it is unknown.

@@ -63,7 +63,7 @@ async def run_in_daemon(function: Callable[[], T]) -> T:
         with contextlib.suppress(RuntimeError):  # the event loop has ended, or is closed
             anyio.from_thread.run_sync(ended.set, token=loop)
 
-    # anyio's limiter, as of its own threads: by it virtual time knows that a thread is at work.
+    # The limiter of anyio's own threads: virtual time looks there for threads at work.
     async with anyio.to_thread.current_default_thread_limiter():
         start_daemon(work, "segments-async-store")
         await ended.wait()

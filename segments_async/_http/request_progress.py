@@ -37,7 +37,7 @@ class PoolQueue:
     """Requests that wait for a connection of the pool of a caller's client.
 
     Args:
-        clients: of which the requests are. Those of the library's own clients never wait.
+        clients: the clients that send the requests. Requests of the library's own never wait.
         timeout: seconds for a request, once it has a connection.
     """
 

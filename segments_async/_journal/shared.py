@@ -60,7 +60,7 @@ class Joined:
 
     Attributes:
         started_at: when its first process joined; aware, UTC.
-        round: in which this process works.
+        round: the round that this process works in.
         ended: whether the run had ended before: then there is nothing to do.
     """
 

@@ -146,7 +146,7 @@ class SqlJournal:
 
         Args:
             destination: the directory of the run's files; None for a run without files.
-            round_: in which the coordinator works.
+            round_: the round that the coordinator works in.
             member: the beginning of this process's name in the run.
 
         Raises:

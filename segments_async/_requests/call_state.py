@@ -31,7 +31,7 @@ class CallState:
     """The state of one call's export.
 
     Args:
-        lines: the listener that logs what becomes of the client's calls.
+        lines: the listener that logs the changes and ends of the client's calls.
         of: the ids of the segment and of the export; None for an id that the caller doesn't know.
 
     Attributes:

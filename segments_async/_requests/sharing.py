@@ -63,7 +63,7 @@ class Sharing:
     """The exchanges of one run. All runs of one pacer have one part, which `Pacer.share` holds.
 
     Args:
-        gate: whose requests the part is for.
+        gate: the part is for its requests.
         journal: where all processes of the account exchange their reports.
         on_guard_read: called where the ticket guard was set to what the journal has.
     """

@@ -29,7 +29,7 @@ async def enter_batch(
 
     Args:
         request: the batch's segments.
-        round_: in which the coordinator works.
+        round_: the round that the coordinator works in.
         member: the beginning of this process's name in the run.
 
     Raises:

@@ -21,7 +21,7 @@ class PaceWatch:
     """The pace of one run: of earlier sessions, and of this one since its beginning.
 
     Args:
-        gate: whose requests are counted from now on.
+        gate: its requests are counted from now on.
         held: what holds the run now.
     """
 

@@ -42,7 +42,7 @@ class RunStart:
         unchanged: files of earlier runs that are still right, by segment id.
         files_present: segments whose files, as far as the records have files, are in their place.
         durations: seconds that the segments' last exports took, by segment id.
-        journal: by which the account's processes share its limit; None where there is none.
+        journal: the account's processes share the limit by it; None where there is none.
         guard: writes the ticket guard into the journal; None where there is none.
     """
 

@@ -27,7 +27,7 @@ class RunStats:
     """The counts of a run besides the states of its exports.
 
     Args:
-        gate: whose requests are counted from now on.
+        gate: its requests are counted from now on.
         durations: seconds that exports of the run took in earlier sessions; see `known_durations`.
 
     Attributes:

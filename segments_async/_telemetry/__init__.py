@@ -1,1 +1,1 @@
-"""Who hears what becomes of exports, and of the pace: log lines, and OpenTelemetry."""
+"""The listeners to changes of exports and of the pace: log lines, and OpenTelemetry."""

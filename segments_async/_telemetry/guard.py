@@ -33,7 +33,7 @@ def ask(
     """Call the code of a provider. None where it raises, now or at an earlier call.
 
     Args:
-        provider: whose code is called.
+        provider: the one whose code is called.
         call: the function that calls it.
         args: of `call`.
         options: of `call`.

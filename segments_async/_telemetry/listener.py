@@ -103,7 +103,7 @@ def shown_id(given: str) -> str:
 
 
 class Listener(Protocol):
-    """Hears what becomes of the exports of one run, or of single calls."""
+    """Hears of the changes and ends of the exports of one run, or of single calls."""
 
     def on_change(
         self,

@@ -1,4 +1,4 @@
-"""What becomes of exports, as lines in the log: a sentence for people, and fields for programs.
+"""The changes and ends of exports as log lines: a sentence for people, and fields for programs.
 
 docs/observability.md has the fields. Their names begin with `segments_`: a name that a LogRecord
 has already would raise. Values are texts, numbers and booleans, which every handler can write; a

@@ -67,7 +67,7 @@ class Watch:
         self._over = False
 
     async def show(self, found: Sequence[RunStatus]) -> None:
-        """Show the runs that were just found, and what becomes of them."""
+        """Show the runs that were just found, and their changes."""
         self._take(found)
         if self._terminal.piped:
             await self._send_changes()

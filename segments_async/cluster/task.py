@@ -66,7 +66,7 @@ class Batch:
         coordinator: the coordinator's machine.
         account: a digest of the account.
         run: the run's name.
-        round: in which the coordinator works.
+        round: the round that the coordinator works in.
         segments: of the batch, in the order in which they are claimed.
         files: the name of each segment's file, by segment id.
         options: keywords of a bulk export.

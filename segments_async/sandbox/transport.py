@@ -20,10 +20,10 @@ class SandboxTransport(httpx.AsyncBaseTransport):
     loops. A request to an origin that isn't the sandbox's fails to connect.
 
     Args:
-        sandbox: that answers.
+        sandbox: the one that answers.
 
     Attributes:
-        sandbox: that answers.
+        sandbox: the one that answers.
     """
 
     def __init__(self, sandbox: Sandbox) -> None:

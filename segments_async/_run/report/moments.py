@@ -19,8 +19,8 @@ class Moment:
         waiting: not requested yet.
         pending: at the vendor.
         fetching: complete, their files not in place.
-        done: whose outcome is a file, or that needed none.
-        failed: that ended without a file.
+        done: exports with a file, or that needed none.
+        failed: exports that ended without a file.
     """
 
     at: float

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-#: Up to the next white space; a query may have apostrophes. One that closes a quotation is removed,
-#: too.
+#: A URL's query, up to the next white space: it may have apostrophes. So an apostrophe that closes
+#: a quotation is removed, too.
 _QUERY = re.compile(r"\?[^\s\"<>]+")
 
 #: A URL's path parameters and fragment.

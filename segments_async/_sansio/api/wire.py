@@ -34,7 +34,7 @@ FIXED_PATHS = frozenset({LIST_PATH, EXPORT_PATH})
 
 #: The resource is at another URL, and the request was not carried out (RFC 9110, section 15.4).
 MOVED = frozenset({301, 307, 308})
-#: The same, and those that may also mean "done, see there": web frameworks answer a POST with both.
+#: `MOVED`, and two statuses with which web frameworks also answer a POST that was carried out.
 REDIRECTS = MOVED | {302, 303}
 
 #: Characters of an error page that an error keeps: enough to read, too few to fill a log.

@@ -91,6 +91,6 @@ class SpeedMeter:
         self._window_began += seconds
 
     def worth_another(self, now: float) -> bool:
-        """Whether a second connection would bring more."""
+        """Whether a second connection would make the download faster."""
         seconds = now - self._body_began
         return seconds >= _WARM_UP and self._received < FAST * seconds

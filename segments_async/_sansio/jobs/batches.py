@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Step(Enum):
-    """What becomes of a batch now."""
+    """The next step of a batch."""
 
     WAIT = auto()
     DONE = auto()

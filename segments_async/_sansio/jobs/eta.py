@@ -36,11 +36,11 @@ _BEYOND_THE_LAW = 1e-9
 
 @attrs.frozen
 class Running:
-    """An export that stands for some that run.
+    """A running export, which stands for several in the estimate.
 
     Attributes:
         age: seconds since it was submitted; below zero: until it will be.
-        known: seconds that it is known to have taken, since it was polled last.
+        known: seconds from its submission to its last poll: it takes longer than that.
     """
 
     age: float

@@ -48,7 +48,7 @@ class PartView:
 
     Attributes:
         run_id: of the part's own run.
-        round: in which it is worked at.
+        round: the round that the part is worked at in.
         left: whether it was worked through in that round.
         locked: whether a live process has it.
         member: the process that opened it last.

@@ -180,7 +180,7 @@ def on_submit(
 
     Args:
         segment_id: of the segment that was to be exported.
-        result: what came of it.
+        result: the result of the request.
         now: seconds.
         chance: a number from [0, 1), by which a repeated submit is put off.
         api_there: whether other requests show that the API is there: a 404 is about the segment.
@@ -211,7 +211,7 @@ def on_poll(
     """The meaning of a poll's result for the export.
 
     Args:
-        result: what came of it.
+        result: the result of the request.
         now: seconds.
         chance: a number from [0, 1), by which a poll is put off after a setback.
     """

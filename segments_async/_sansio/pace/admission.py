@@ -3,7 +3,7 @@
 Five parts may delay a request. `Admission` asks all of them before each request:
 
 * `PollScheduler`: which of the queued requests is next, and its earliest time;
-* `SubmitHold`: submits wait while the vendor's answers don't say what became of the last ones;
+* `SubmitHold`: submits wait while the results of the last ones are unknown;
 * `TicketGuard`: after a 500 nothing is sent for a minute or more;
 * `Outage`: while the vendor can't be reached, one request at a time goes as a probe;
 * `Pacer`: the account's rate.

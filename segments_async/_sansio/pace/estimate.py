@@ -260,7 +260,7 @@ class Estimate:
         """The rate that the vendor grants, in requests/s, from the interval before the block.
 
         Args:
-            interval: that the block ended.
+            interval: the one that the block ended.
             suspected: whether a window ended the interval before it, as it seems.
         """
         recent = self._recent.add(interval)

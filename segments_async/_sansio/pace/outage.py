@@ -129,7 +129,7 @@ class Outage:
         Args:
             now: seconds.
             sent_at: when the request was sent.
-            seconds: that the answer took.
+            seconds: how long the answer took.
         """
         self._quiet_since = now
         self._slowest = max(seconds, _FADING * self._slowest)

@@ -59,7 +59,7 @@ class Search:
 
     def __init__(self, windows: Windows) -> None:
         self._windows = windows
-        # Two intervals ended as a window ends them.
+        # Whether two intervals have ended as a window's budget ends them.
         self._window_suspected = False
         # Intervals between two long blocks; their requests, their seconds, the highest rate.
         self._framed = 0
@@ -77,7 +77,7 @@ class Search:
 
         Args:
             interval: the interval and its block.
-            blocks: that came before it.
+            blocks: the number of blocks before it.
             recent: requests/s of the last few intervals, blocks included.
             goodput: where those are counted.
         """

@@ -231,7 +231,7 @@ def _told(own: OwnOutage, others: int, token: str) -> Agreed:
 
 
 def _told_again(own: OwnOutage, row: CommonOutage, others: int, token: str) -> Agreed:
-    """This process was answered in the vendor's place once more: a pause begins."""
+    """A gateway answered this process in the vendor's place again: a pause begins."""
     longer = row.due if not row.turn else 0.0
     written = attrs.evolve(
         row,

@@ -51,7 +51,7 @@ class Windows:
         """The rate of windows, if this interval ended at the last one's count at another rate.
 
         Args:
-            interval: that a long block ended.
+            interval: one that a long block ended.
             fewest: accepted requests that it takes.
         """
         n, took = interval.passed, interval.took
