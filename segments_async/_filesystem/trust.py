@@ -68,12 +68,12 @@ def distrust_of_file(path: Path) -> str | None:
         return f"{path} is not a regular file"
     if found.st_uid not in (0, os.geteuid()):
         return (
-            f"{path} belongs to another user (uid {found.st_uid}); if what it says is yours, "
+            f"{path} belongs to another user (uid {found.st_uid}); if its content is yours, "
             "chown it"
         )
     if mode & 0o022:
         return (
-            f"{path} may be written by others (mode {mode:04o}); if what it says is yours, "
+            f"{path} may be written by others (mode {mode:04o}); if its content is yours, "
             "chmod 600 it"
         )
     if found.st_nlink > 1:

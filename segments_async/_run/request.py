@@ -211,7 +211,7 @@ def unusable_id(segment_id: str) -> ConfigurationError:
     """The error for an id that can't be sent."""
     return ConfigurationError(
         f"segment {segment_id}: not an id that this library sends (letters, digits, _ and -, at "
-        f"most {LONGEST_ID}); nothing was asked of the vendor for it"
+        f"most {LONGEST_ID}); nothing was sent for it"
     )
 
 

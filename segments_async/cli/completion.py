@@ -40,5 +40,5 @@ def install(app: App, shell: Shell) -> Exit:
         raise UsageError(f"can't write {error.filename}: {error.strerror}") from error
     from segments_async.cli.terminal import Terminal  # not at the top: `show` needs no rich
 
-    Terminal.open().say(f"{place} was written: it counts in the next shell that is started.")
+    Terminal.open().say(f"{place} was written: the next shell that is started uses it.")
     return Exit.ALL_DONE

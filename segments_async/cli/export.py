@@ -110,7 +110,9 @@ class ExportCommand:
             report = await self._export_from(stand_in.account(server))
             if report is not None and (wrong := stand_in.differing(report, server.sandbox)):
                 names = summary.some_names(self._names[one] for one in wrong)
-                self._terminal.say(f"Not what the sandbox served: {names}", style="bold red")
+                self._terminal.say(
+                    f"These files differ from what the sandbox served: {names}", style="bold red"
+                )
                 return Exit.SOME_NOT
             if report is not None and report.exported and not self._terminal.quiet:
                 count = counted(len(report.exported), "file")

@@ -44,7 +44,7 @@ _BY_KIND = {
         "An export may be running; no other was requested. Exporting the segment again, or "
         "on_unknown='resubmit' (--on-unknown resubmit), risks a second export."
     ),
-    "NotSubmittedError": "Nothing was asked of the vendor: export the segment again.",
+    "NotSubmittedError": "Nothing was sent for the segment: export it again.",
     "TargetExistsError": "The file was kept; overwrite=True (--overwrite) replaces it.",
     "NotFoundError": "The vendor doesn't know the segment: `segments-async list` has the ids.",
     "RateLimitedError": "The vendor refused the request: export the segment again, later.",

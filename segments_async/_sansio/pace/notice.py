@@ -58,8 +58,8 @@ THROTTLED = "429 on %s %s%s: requests wait, and single ones show when the vendor
 GRANTED = "The vendor grants requests again: now at most %s requests/s."
 JOB_CAP_FOUND = "429 on submits alone%s: taken as a cap of %g on running exports."
 NO_ROUTE = (
-    "%s %s: answered %d, as by a server that takes no submits: none is sent in the next %.0f s, "
-    "and a single one then"
+    "%s %s: answered %d, as if its path took no submits: no submit is sent for %.0f s, and a "
+    "single one then"
 )
 
 #: The log lines of what other processes were answered, by the names of the outages.
