@@ -6,7 +6,7 @@
     ├── ConfigurationError            bad arguments, missing or malformed credentials, plain http
     │   └── TargetExistsError         a file is there already, and overwrite wasn't given; .path
     ├── APIError                      .method .path
-    │   ├── APIConnectionError        the link broke; .sent
+    │   ├── APIConnectionError        no answer: no connection, or it broke; .sent
     │   │   └── APITimeoutError       the call's own timeout ended; .seconds
     │   ├── APIStatusError            .status_code .body .retry_after
     │   │   ├── AuthenticationError   401
@@ -17,10 +17,10 @@
     │   └── DecodeError               .where
     ├── ExportError                   .segment_id .export
     │   ├── ExportFailedError         the vendor says FAILED
-    │   ├── ExportTimeoutError        our patience ended, the export goes on: resumable
+    │   ├── ExportTimeoutError        time ran out, the export goes on: resumable
     │   ├── ExportExpiredError        complete, and its file older than 48 hours
     │   ├── SubmitUnknownError        the answer to the POST was lost, or has no id
-    │   └── NotSubmittedError         nothing was asked of the vendor for this segment
+    │   └── NotSubmittedError         nothing was sent for this segment
     ├── DownloadError                 .export .reason
     ├── DestinationError              .reason: away, denied, missing, full, exists, broken
     ├── BulkExportError               .report; its class is in `_run/report`
@@ -84,7 +84,7 @@ class ConfigurationError(SegmentsError):
 class TargetExistsError(ConfigurationError):
     """A file is there already, and ``overwrite`` wasn't given. It was kept.
 
-    Nothing was asked of the vendor. Choose another path, or pass ``overwrite=True``.
+    Nothing was sent. Choose another path, or pass ``overwrite=True``.
 
     Attributes:
         path: the file's.
@@ -299,7 +299,7 @@ class SubmitUnknownError(ExportError):
 
 
 class NotSubmittedError(ExportError):
-    """Nothing was asked of the vendor for this segment: a run ended before its turn came.
+    """Nothing was sent for this segment: a run ended before its turn came.
 
     Its timeout ended, or its caller left it, or an error of the account ended it. Export the
     segment later; that is safe.
@@ -340,7 +340,7 @@ class DownloadError(SegmentsError):
 class DestinationError(SegmentsError):
     """Files can't be written to a :class:`Destination`, such as object storage.
 
-    Raised when a run is entered: nothing was asked of the vendor. What happens later to one file is
+    Raised when a run is entered: nothing was sent. What happens later to one file is
     a :class:`DownloadError`. A destination of your own raises it, too.
 
     Attributes:
@@ -359,7 +359,7 @@ class DestinationError(SegmentsError):
 class JournalError(SegmentsError):
     """The journal can't be used. The library never guesses what a damaged journal said.
 
-    Raised when a run is entered: nothing was asked of the vendor. docs/journal.md says what to do
+    Raised when a run is entered: nothing was sent. docs/journal.md says what to do
     for each ``reason``.
 
     Attributes:

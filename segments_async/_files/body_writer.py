@@ -72,7 +72,7 @@ class BodyWriter:
                 self._attempt.rest = memoryview(self._batch)[: self._filled]
                 self._filled = 0
         except anyio.get_cancelled_exc_class():
-            # Not where the connection alone is given up: another one brings the rest.
+            # A connection that alone is given up interrupts nothing: another one brings the rest.
             if not self._speed.scope.cancel_called:
                 self._attempt.part.interrupt()
             raise

@@ -1,7 +1,7 @@
 """`Directory`: a directory of this machine for a run's files, checked before any request is sent.
 
 An export whose file can't be written would be a POST, and perhaps hours of the vendor's work, for
-nothing. What is synchronous is for worker threads.
+nothing. The synchronous functions are for worker threads.
 """
 
 from __future__ import annotations

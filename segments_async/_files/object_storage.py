@@ -1,7 +1,7 @@
 """Object storage as the destination of files: Amazon S3 and what speaks its protocol, GCS, Azure.
 
-Through obstore, whose functions are called in daemon threads: its asynchronous ones are asyncio's
-alone. It finds the credentials by itself, and renews temporary ones.
+obstore's functions are called in daemon threads, since its asynchronous ones work on asyncio alone.
+obstore finds the credentials by itself, and renews temporary ones.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _PROBE = ".segments-async/probe"
 
 _CLASSES: Mapping[str, str] = {"s3": "S3Store", "gs": "GCSStore", "az": "AzureStore"}
 
-#: A request with one part of 5 MiB, on a slow line. obstore's 30 s would need 1.4 Mbit/s.
-#: As settings, which join those of the environment: `client_options` would replace them.
+#: Time for a request with one part of 5 MiB on a slow line. obstore's 30 s would need 1.4 Mbit/s.
+#: These settings join those of the environment: `client_options` would replace the environment's.
 _CLIENT: Mapping[str, Any] = {"timeout": "180s", "connect_timeout": "10s"}
 
-#: obstore repeats a request for as long. Then the file waits, and is begun again.
+#: How long obstore repeats a request. After that the file waits, and is begun again.
 _RETRY: Mapping[str, Any] = {
     "max_retries": 8,
     "retry_timeout": timedelta(seconds=60),
@@ -124,7 +124,7 @@ class ObjectStorage:
             return cls(make(place.bucket, retry_config=_RETRY, **_CLIENT, **prefix), place.location)
         except (BaseError, ValueError) as exc:
             what = store_error(type(exc).__name__, str(exc)).text
-        # Not in its context either: obstore's text may repeat a setting, which may be a credential.
+        # Raised outside of the `except`: obstore's text may repeat a setting, such as a credential.
         raise ConfigurationError(
             f"{place.location}: the environment's settings for this store can't be used: {what}"
         )
@@ -326,7 +326,7 @@ class ObjectStorage:
         return DestinationError(f"{doing} {at}: {meaning.text}", reason=meaning.reason)
 
 
-#: By scheme, settings that go into requests as they are. obstore panics at a newline in one.
+#: Settings that go into requests as they are, by scheme. obstore panics at a newline in one.
 _SENT = {
     "s3": (
         *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION"),

@@ -1,9 +1,9 @@
 """One multipart upload: a thread that obstore reads the object's bytes from.
 
 obstore's `put` takes an iterator: it uploads the bytes in parts, completes the upload when the
-iterator ends, and aborts it when the iterator raises. Its asynchronous functions are asyncio's
-alone, and its files have no abort. So each upload has a thread, in which `put` waits for bytes. The
-tasks that wait for the upload need no thread of their own, which might not be startable.
+iterator ends, and aborts it when the iterator raises. Its asynchronous functions work on
+asyncio alone, and its files have no abort. So each upload has a thread, in which `put` waits for
+bytes. The tasks that wait for the upload need no thread of their own, which might not be startable.
 """
 
 from __future__ import annotations

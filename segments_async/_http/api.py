@@ -76,7 +76,7 @@ class Api:
         # httpx takes its own class as it is, and encodes any other mapping anew each time.
         self._headers = Headers(headers)
         self._post_headers = Headers({**headers, "Content-Type": "application/json"})
-        # In the form in which httpx gives its Timeout to transports: it would convert one for each
+        # The form in which httpx gives a Timeout to transports: httpx would convert it for each
         # request. Only connecting has a timeout. Once a request is sent, its permit's scope alone
         # ends it: httpx's timers take a standstill of this process for a silent server.
         timeouts = {"connect": timeout, "read": None, "write": None, "pool": None}

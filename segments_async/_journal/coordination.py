@@ -51,7 +51,7 @@ class CoordinatorLock:
             return
         with self._database.errors():
             with contextlib.suppress(DBAPIError), self._connection.begin():
-                # Not by another coordinator, which has been quicker once.
+                # The lock is lost where another coordinator has been quicker.
                 if self._lock.is_held(self._connection):
                     return
             self._connection.close()

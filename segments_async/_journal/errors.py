@@ -35,7 +35,7 @@ def mapped_errors(location: str, secrets: Iterable[Secret] = ()) -> Generator[No
     except _DAMAGE as exc:
         raise journal_error(location, "damaged", f"damaged: {exc}") from exc
     except OSError as exc:
-        # Of a file, or of pg8000's socket while it connects: then its frames have the password.
+        # The error of a file, or of pg8000's socket: its frames have the password then.
         cause = _scrubbed(exc, handled, tuple(secrets)) if secrets else exc
         raise journal_error(location, "unavailable", exc.strerror or str(exc)) from cause
     except TypeError as exc:

@@ -9,7 +9,7 @@ then, and only if no other caller has written the entry with its own.
 
 *Away.* A database restarts, fails over, is locked, or has no space, and mostly it is back soon.
 Meanwhile entries stay in the queue, in order, and no caller waits for them, except those that ask
-to wait. What gathers is bounded by what runs at the vendor, since nothing new is submitted.
+to wait. The queue is bounded: nothing new is submitted, so only exports at the vendor add entries.
 
 A cancelled caller stays for the moment that it takes to write an entry that is in the queue. Rows
 are numbered and written at most once, so that a task which doesn't live to see its thread's end

@@ -37,7 +37,7 @@ LEASE = timedelta(seconds=5)
 #: A minute after the last report of any process, the next process starts another sum.
 WORTH = timedelta(minutes=1)
 
-#: For so long a new process starts near the limit that was found. A limit is part of a contract and
+#: How long a new process starts near the limit that was found. A limit is part of a contract and
 #: rarely changes. A wrong start costs no more than the search that a right start saves, so the time
 #: is long enough for monthly runs.
 REMEMBERED = timedelta(days=35)

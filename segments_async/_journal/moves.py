@@ -142,7 +142,7 @@ def _present(file: Path, before: str, started: Collection[tuple[str, str]]) -> _
                 _is_same(before, now) or here.isdisjoint(_marked(before, journal, started))
             ):
                 return _Move(before, str(now), journal)
-    # Of a path without links, `realpath` is the path itself, also where nothing is there.
+    # `realpath` of a path without links is the path itself, even where nothing is there.
     real = os.path.realpath(before)
     return _Move(before, real if _is_directory(Path(real)) else before, str(file))
 

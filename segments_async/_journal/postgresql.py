@@ -51,7 +51,7 @@ class PostgreSQL:
         self.secrets: tuple[Secret, ...] = _secrets(url)
         self.engine: Engine = _engine(url)
         event.listen(self.engine, "connect", _on_connect)
-        #: For connections that must leave no setting in the database's session.
+        #: The engine of connections that must leave no setting in the database's session.
         self._probing = _engine(url)
 
     def prepare(self, initialize: Callable[[Engine], None] | None) -> None:

@@ -1,9 +1,9 @@
 """A run that several processes share: joined, looked at, and brought to its end.
 
 A part is an ordinary run of the journal: it has a log, whose events are numbered under a constraint
-of the database, and a lock, which ends with its process. So what makes one process's run safe makes
-a part safe. That a segment is in one part alone is a primary key. No clock and no lease decides
-who may send a POST; a lock decides only who tries. For worker threads.
+of the database, and a lock, which ends with its process. So a part is as safe as a run of one
+process. A primary key keeps each segment in one part. No clock and no lease decides who may send a
+POST; a lock decides only which process tries. For worker threads.
 """
 
 from __future__ import annotations

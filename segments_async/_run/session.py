@@ -83,7 +83,7 @@ class Session(Generic[OutcomeT]):
             if self.scope.cancelled_caught and self._tells_the_rest():
                 self.engine.interrupt("the run was left before its end")
         except (BaseExceptionGroup, Exception) as exc:  # noqa: BLE001 - raised to the run's caller
-            # In the caller's task group it would come out of the caller's block in a group.
+            # Kept, not raised: the caller's task group would wrap it in an ExceptionGroup.
             self.outcomes.error = ending_error(exc, self.name)
         finally:
             await self._finish()

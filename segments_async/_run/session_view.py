@@ -118,7 +118,7 @@ class SessionView(Generic[OutcomeT]):
         active = self._recorder.run_state.active
         step = 1 + len(active) // _MOST_SAMPLES
         chosen = itertools.islice(active, 0, None, step)
-        # Else they are a few among many files that are being fetched.
+        # If none was chosen, they are a few among many exports whose files are being fetched.
         return list(self._at_the_vendor(chosen, now)) or list(
             itertools.islice(self._at_the_vendor(active, now), _MOST_SAMPLES)
         )

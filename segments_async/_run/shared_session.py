@@ -133,7 +133,8 @@ class SharedSession(Generic[OutcomeT]):
         """Work until the whole run is over. An error is raised to the callers that iterate."""
         try:
             if not self._shared.joined.ended:
-                # Not in the scopes below: each part's session ends by itself, and tells the rest.
+                # Outside of the scopes below: each part's session ends by itself and tells the
+                # rest.
                 async with anyio.create_task_group() as sessions:
                     with self.scope:
                         with anyio.move_on_after(self._request.options.timeout) as self._deadline:

@@ -22,7 +22,7 @@ _LINES_OF_THE_WHOLE = 8
 _WIDEST_NAME = 48
 _WIDEST_BAR = 30
 _NARROWEST_BAR = 6
-#: Of an export's line, the columns after the name: the state, the time and the bytes.
+#: Columns after the name in an export's line: the state, the time and the bytes.
 _AFTER_THE_NAME = 12 + 13 + 12
 #: For each state of an export, the word and the colour of the display.
 _STATES = {

@@ -98,7 +98,7 @@ def run_on(
     batch = _MOST
     if number is not None:
         batch = max(_LEAST, min(_MOST, math.ceil(len(segments) / (2 * number))))
-        # Of the whole run: each of the processes gets an equal part.
+        # Both are of the whole run: each of the processes gets an equal part.
         if pace.rate is not None:
             client["rate"] = pace.rate / number
         if pace.max_pending is not None:

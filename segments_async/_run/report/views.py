@@ -27,7 +27,7 @@ def view_of_report(report: BulkReport[Any], history: RunHistory | None) -> RunVi
         ended_at=report.ended_at,
         rows=rows_of_outcomes(outcomes, {} if history is None else history.times),
         pace=pace,
-        # Of a run that was gone on with, the pace has the requests of all its sessions.
+        # The pace has the requests of all sessions of the run, the progress those of this one.
         requests=sum(p.requests for p in pace) if counted else progress.requests,
         throttled=sum(p.throttled for p in pace) if counted else progress.throttled,
     )

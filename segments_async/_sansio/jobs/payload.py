@@ -2,7 +2,7 @@
 
 The journal holds no link: a presigned link is a credential. So an export's `filename` is never
 written, texts from elsewhere (a segment's name, an error's message) are written redacted, and
-:func:`check_secrets` refuses what both overlooked. What is read back is checked strictly.
+:func:`check_secrets` refuses a secret that is left. All that is read back is checked strictly.
 """
 
 from __future__ import annotations

@@ -343,7 +343,7 @@ def _poll_refused(job: PollJob, error: APIStatusError, now: float, chance: float
 
 def missing_grace(job: PollJob, missing: Missing) -> float:
     """Seconds for which 404s to the polls of an export are not believed."""
-    # Of an export that is known by its id alone, the id may be wrong.
+    # An export that is known by its id alone may not exist: the id may be wrong.
     if job.segment_id is None:
         return MISSING_GRACE
     few = job.polls_absent_in_a_row <= ABSENT_IN_A_ROW

@@ -129,8 +129,8 @@ class Own:
     def _with_found(self, group: GroupView) -> float:
         limit = group.limit or 0.0
         if self.found is None:
-            # Of processes that start together, one finds a rate first, beside what the others get.
-            # Its rate alone, divided by all of them, would be far below the limit for minutes.
+            # Where processes start together, the first to find a rate finds it beside the others'
+            # requests. That rate, divided by all, would be far below the limit for minutes.
             return limit + (self.passing or 0.0 if self.reported is None else 0.0)
         reported = self.reported if self.reported_to == group.epoch else None
         if self.from_memory and reported is not None and self.found < reported:

@@ -19,7 +19,7 @@ two processes that both believe to have the turn send two probes. Times are read
 once, when a process first sees a version of the row, as seconds from then on: a clock that is set
 back later changes nothing. A process holds its requests for at most `HEEDED` seconds after a
 version was written, and the process that wrote it writes it again while it still stands. `GRACE`
-seconds later each process probes by itself. A row that is older than `WORTH` is nothing.
+seconds later each process probes by itself. A row that is older than `WORTH` is ignored.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def agree(own: OwnOutage, row: CommonOutage | None, *, others: int, token: str) 
     if not own.has_seen(row) and not -GRACE <= row.age <= WORTH:
         if own.reports:
             return _told(own, others, token)
-        # Of another time. Deleted, so that no process looks at it again.
+        # The row is too old, or of the future: delete it, so that no process looks at it again.
         return Agreed(Word.NOTHING, None, written=True)
     if row.name == own.known and not own.armed:
         # The vendor answered this process since.

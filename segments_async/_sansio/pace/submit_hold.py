@@ -202,7 +202,7 @@ class ListProbes:
     """Whether a list in the place of a submit still shows that the vendor is away."""
 
     def __init__(self) -> None:
-        #: For the process that probes next.
+        #: The failed lists; the process that probes next gets them, too.
         self.counts: ListCounts = _NONE_FAILED
 
     @property

@@ -1,9 +1,9 @@
 """Whether the API takes submits, where the answers to some say that their path takes none.
 
-404 and 410 to a submit are about its segment, mostly. But a gateway answers so, too, while it has
-no route to the API. If lists have a route all the same, each submit would cost its segment. So
-where the list shows the segment, and where the answer is 405, no segment is the reason: submits are
-held, and one at a time goes as a probe, each time another one, until one is accepted.
+A 404 or 410 to a submit is mostly about its segment. But a gateway without a route to the API
+answers so, too. If lists still have a route, each submit would end its segment for nothing. So
+where the list shows the segment, and where the answer is 405, the segment is not the reason:
+submits are held, and one at a time goes as a probe, each time another one, until one is accepted.
 """
 
 from __future__ import annotations
