@@ -44,7 +44,7 @@ def start_daemon(work: Callable[[], None], name: str) -> None:
 
 
 async def run_in_daemon(function: Callable[[], T]) -> T:
-    """Call a function in a thread of its own. Cancelled, leave the thread to itself.
+    """Call a function in a daemon thread. If this task is cancelled, the thread goes on.
 
     Raises:
         NoThread: nothing was called.

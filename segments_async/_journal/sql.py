@@ -179,7 +179,7 @@ class SqlJournal:
         return CoordinatedRun(self, joined, lock)
 
     async def hand_over(self, opening: Callable[[Database], Handed]) -> Handed:
-        """Open something in a worker thread. It is closed where the task is gone by then."""
+        """Open a resource in a worker thread, and close it if the task is cancelled meanwhile."""
         handover = _Handover(partial(opening, self._database))
         return await handover.taken(self._database.location)
 

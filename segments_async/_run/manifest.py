@@ -38,7 +38,7 @@ class Manifest:
         return not self._writing
 
     def hurry(self) -> None:
-        """Let the writing task gather no more lines: those who wait for it end."""
+        """Write the gathered lines now: callers wait for the writing task to end."""
         self._hurried = True
         if self._waits is not None:
             self._waits.set()

@@ -44,7 +44,7 @@ class Outcomes(Generic[OutcomeT]):
         self._wake()
 
     def hurry(self) -> None:
-        """Let the task that writes lines wait for no more of them."""
+        """Write the gathered lines now, without waiting for more."""
         if self._manifest is not None:
             self._manifest.hurry()
 

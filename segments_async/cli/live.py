@@ -222,7 +222,7 @@ def _totals(progress: Progress, elapsed: float, width: int) -> list[Sequence[Par
 def with_bar(
     parts: Iterable[Part], done: int, total: int | None, width: int
 ) -> list[Sequence[Part]]:
-    """Lines of these parts, after a bar that is green as far as it is done, if it has room.
+    """Lines of these parts, the first behind a bar for `done` of `total` where it has room.
 
     `total`: None where it isn't known, and there is no bar.
     """

@@ -90,7 +90,7 @@ class Outage:
         return now - self._quiet_since > max(SILENT_SECONDS, SILENT_FACTOR * self._slowest)
 
     def on_sent(self, now: float, in_flight: int) -> None:
-        """A request goes, besides those on the wire."""
+        """A request is sent, beside those on the wire."""
         if not in_flight:
             self._quiet_since = now
         self._probing = self.armed
