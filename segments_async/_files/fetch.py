@@ -106,7 +106,7 @@ async def fetch_file(
             if attempt == SHORT_ATTEMPTS or not _is_short(exc.__cause__):
                 raise
             # Other tasks of this process use all descriptors, or threads, and will free some.
-            logger.info("%s; trying again when others have ended", str(exc))
+            logger.info("%s; trying again in a moment", str(exc))
         await anyio.sleep(full_jitter(attempt, random.random()))
         attempt += 1
 

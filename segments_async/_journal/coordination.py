@@ -51,7 +51,7 @@ class CoordinatorLock:
             return
         with self._database.errors():
             with contextlib.suppress(DBAPIError), self._connection.begin():
-                # The lock is lost where another coordinator has been quicker.
+                # By this connection, that is: another coordinator's lock doesn't count.
                 if self._lock.is_held(self._connection):
                     return
             self._connection.close()

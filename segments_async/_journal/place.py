@@ -1,4 +1,4 @@
-"""The path or URL of a journal. A URL may have a password. Without SQLAlchemy, an extra."""
+"""The path or URL of a journal. A URL may have a password. Needs no SQLAlchemy (an extra)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors that the journal raises by itself. Without SQLAlchemy, an extra."""
+"""The errors that the journal raises by itself. Needs no SQLAlchemy (an extra)."""
 
 from __future__ import annotations
 

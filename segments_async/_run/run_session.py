@@ -1,4 +1,4 @@
-"""What a `BulkRun` uses of its session: one process's, a shared run's, or a coordinator's."""
+"""The session as its `BulkRun` uses it: one process's, a shared run's, or a coordinator's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `export`, and the part of `resume` that is the same, are asked."""
+"""The checked arguments of `export`, and of `resume` as far as they are the same."""
 
 from __future__ import annotations
 

@@ -23,8 +23,8 @@ from segments_async._sansio.jobs.record import ExportRecord, RunOptions, resume_
 #: a pool, and seconds in a cluster.
 LOST_AFTER = 10.0
 
-#: How often a batch that no process has begun is given to the executor again in vain. A batch that
-#: waits behind another one's process is lost with that process, and is not to blame.
+#: Attempts in a row that may end before a process has begun the batch. A batch that waits for a
+#: process to end another batch is lost with that process, through no fault of its own.
 MOST_UNBEGUN = 12
 
 #: Seconds between two attempts that come to nothing, from the second on: the first pause, which
@@ -124,7 +124,7 @@ class Attempts:
         return now - self._alone_since >= LOST_AFTER
 
     def _is_hopeless(self, view: BatchView) -> bool:
-        """Count an attempt that has ended."""
+        """Count an attempt that has ended. Returns whether the batch is given up."""
         if view.untold < self._untold:
             self.deaths = self.unbegun = 0
         elif self._has_begun(view) and not self._left:

@@ -58,9 +58,9 @@ FEW = 3
 #: another user of the account may cause them, and the rate has to come back up between two.
 SHORTEST_UNSURE = 20.0
 
-#: A trial's rate is lower than the estimate, so a trial of many requests costs a limit that is no
-#: window: of 30, nothing (0.99 of it are used in the two minutes after another user's twenty
-#: seconds), of 60, 2 %. Windows of more requests are recognised without it.
+#: A trial's rate is lower than the estimate. Where the limit is no window, a trial of 30 requests
+#: costs nothing (0.99 of the limit is used in the two minutes after another user's twenty seconds),
+#: one of 60 requests 2 %. Windows of more requests are recognised without a trial.
 LONGEST_TRIAL = 30.0
 
 #: Plateaus in windows: a cut costs no requests there, and three or four 429s each time.
@@ -108,7 +108,7 @@ class Estimate:
         # Accepted requests of an interval until a higher rate than the estimate is tried.
         self._plateau = SHORTEST_PLATEAU
         self._processes = 1
-        # Whether a 429 has come. Without one, the sum that a share is of may be far too low.
+        # Whether a 429 has come. Before one, the sum that this share is a part of may be too low.
         self._confirmed = False
         self._blocks = 0
         # Accepted requests that the estimate is made from.
@@ -139,7 +139,7 @@ class Estimate:
         Args:
             granted: the part, in requests/s.
             accepted: requests counted in the interval that ends by it.
-            remembered: the part is of a limit that an earlier process found.
+            remembered: whether an earlier process found the limit that is divided.
             processes: those that share the limit.
         """
         self._processes = processes

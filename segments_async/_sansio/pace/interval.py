@@ -27,8 +27,8 @@ class Interval:
         passed: all accepted requests, whether a caller waited or not.
         took: seconds from the interval's beginning to the 429.
         blocked_for: L, seconds of the block.
-        late: seconds between the last two probes: at most so long before the block's end, requests
-            may have been granted again.
+        late: seconds between the last two probes. The vendor may have granted requests again at
+            most this long before the block's end.
         cut_rate: requests/s at the 429.
         asked_to_wait: whether a Retry-After made the block as long as it was.
     """

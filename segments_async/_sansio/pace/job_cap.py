@@ -32,7 +32,7 @@ class PendingCap:
         #: Requests/s at the first of the refusals that were taken for a cap; None for no pacing.
         self.rate_before: float | None = None
         self._evidence = 0.0
-        self._asking = False  # since a refused submit, none was granted
+        self._asking = False  # a submit was refused, and the reason is open
         self._ends = 0  # exports seen to end since then
         self._polls = 0  # granted since then
         self._accepted = 0

@@ -35,8 +35,8 @@ class Refusals:
 
     Attributes:
         count: the number of refusals.
-        passed_over: those before which another request had passed since the last refusal.
-        alone: those of them that came once suspicious, while no export of this client ran.
+        passed_over: refusals before which another request had passed since the refusal before.
+        alone: such refusals once `suspicious`, while no other export of this client ran.
         since: when the first came, in seconds.
         last: when the last came, in seconds.
         granted: requests of this client that had been granted at the last one.

@@ -119,7 +119,7 @@ class OwnOutage:
         cause: how it knows.
         fresh: whether it was answered in the vendor's place since its last look at the journal.
         due: seconds until its next probe by itself; below 0 where the time is over.
-        lasts: seconds since it knows.
+        lasts: seconds since the process found it.
         failures: pauses so far.
         lists: as in `CommonOutage`.
         known: the name of the common outage that it knows; empty for none.
