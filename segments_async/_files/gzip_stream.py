@@ -47,8 +47,10 @@ class GzipDecoder:
     def read(self) -> bytes:
         """The next output, at most 1 MiB; empty if more input is needed. Raises NotGzip."""
         while True:
-            if self._input and self._member.eof:
-                self._start_member()
+            if self._member.eof:
+                self._skip_padding()
+                if self._input:
+                    self._start_member()
             piece = self._input[: self._take]
             try:
                 # Also without input: after a step of `STEP` bytes, zlib may hold more output back.
@@ -64,6 +66,11 @@ class GzipDecoder:
                 return output
             if self._without_output > STEP:
                 raise NotGzip("1 MiB of the stored gzip had no output")
+
+    def _skip_padding(self) -> None:
+        """Skip zeros behind a member, as gzip does: some archives fill up their last block."""
+        if self._input and not self._input[0]:
+            self._input = memoryview(bytes(self._input).lstrip(b"\0"))
 
     def end(self) -> None:
         """Raises NotGzip without the last trailer, ChecksumMismatch with another MD5."""

@@ -27,7 +27,12 @@ from segments_async._sansio.api.redaction import place_of
 from segments_async._sansio.files.links import LinkRefused, quoted, request_target
 from segments_async._sansio.files.ranges import content_length
 from segments_async._sansio.files.s3_links import S3Object, is_s3_link, parse_s3_link
-from segments_async._sansio.files.storage_errors import storage_error
+from segments_async._sansio.files.storage_errors import (
+    PAGE_START,
+    has_type_of_page,
+    is_page,
+    storage_error,
+)
 from segments_async._sansio.pace.hold import Hold
 
 if TYPE_CHECKING:
@@ -177,11 +182,21 @@ class Storage:
             try:
                 status = answer.response.status_code
                 away = self._gate.on_answer(status, answer.headers, file, sent_at=sent_at)
+                if status == 200 and has_type_of_page(answer.headers):
+                    await self._refuse_page(answer)
                 yield StorageAnswer(status, answer.headers, answer, answer.read_into, away)
             finally:
                 await answer.aclose()
         finally:
             self._clients.give_back(client)
+
+    async def _refuse_page(self, answer: _Chunks) -> None:
+        """Raise if a page came in the file's place: a login, a firewall's test, an error."""
+        with anyio.move_on_after(self._timeout):
+            if is_page(await answer.peek(PAGE_START)):
+                raise StorageBroken("a web page came with status 200 in the file's place")
+            return
+        raise StorageBroken("the body didn't begin in time")
 
     async def _open(self, client: HttpClient, link: Secret, headers: Mapping[str, str]) -> _Chunks:
         handled, sent_at = sys.exception(), anyio.current_time()

@@ -377,7 +377,7 @@ async def test_gzip_is_decoded(host: dict[str, Any], tmp_path: Path, small_batch
 @pytest.mark.alternating
 @pytest.mark.parametrize(
     "change",
-    [lambda b: b[:-1], lambda b: b + b"\x00", lambda b: b + b],
+    [lambda b: b[:-1], lambda b: b + b"\x01", lambda b: b + b],
     ids=["cut", "garbage", "twice"],
 )
 async def test_gzip_ends_with_its_trailer(
@@ -400,6 +400,53 @@ async def test_gzip_ends_with_its_trailer(
                 async for _ in body.iter_bytes():
                     pass
     assert names_in(tmp_path) == []
+
+
+@pytest.mark.alternating
+async def test_zeros_behind_a_gzip_are_padding(tmp_path: Path, small_batches: None) -> None:
+    """Zeros that fill up the last block of a stored gzip file are no part of the file."""
+    sandbox = sandbox_of(300, gzip=True, etag="parts")
+    sandbox.inject(Fault.changed(lambda body: body + bytes(5000)), origin="files")
+    async with connected(sandbox) as client:
+        file = await client.download_export(await complete(client), tmp_path / "a.csv")
+    assert is_whole(sandbox, file.path, PAGE_SEGMENT_ID)
+
+
+@pytest.mark.alternating
+@pytest.mark.parametrize("kind", ["text/html; charset=UTF-8", "application/xml"])
+async def test_a_page_in_a_files_place_is_no_file(
+    kind: str, tmp_path: Path, one_attempt: None
+) -> None:
+    """A login page, or an error of storage, that comes with 200 never becomes the file."""
+    sandbox = sandbox_of(5)
+    body = b"\n<!DOCTYPE html><html>log in</html>" if "html" in kind else b"<?xml?><Error/>"
+    page = Fault.status(200, headers={"Content-Type": kind}, body=body)
+    sandbox.inject(page, origin="files", times=2)
+    async with connected(sandbox) as client:
+        export = await complete(client)
+        with pytest.raises(DownloadError, match="a web page came"):
+            await client.download_export(export, tmp_path / "a.csv")
+        with pytest.raises(DownloadError, match="a web page came"):
+            async with client.open_export(export):
+                pass
+        assert names_in(tmp_path) == []
+        file = await client.download_export(export, tmp_path / "a.csv")
+    assert is_whole(sandbox, file.path, PAGE_SEGMENT_ID)
+
+
+@pytest.mark.alternating
+async def test_a_file_with_the_type_of_a_page_is_a_file(tmp_path: Path) -> None:
+    """Some uploaders give each file the type of a page: the bytes tell."""
+    sandbox = sandbox_of(5)
+    body = sandbox.content(PAGE_SEGMENT_ID)
+    labelled = Fault.status(200, headers={"Content-Type": "text/html"}, body=body)
+    sandbox.inject(labelled, origin="files", times=2)
+    async with connected(sandbox) as client:
+        export = await complete(client)
+        file = await client.download_export(export, tmp_path / "a.csv")
+        async with client.open_export(export) as opened:
+            assert b"".join([chunk async for chunk in opened.iter_bytes()]) == body
+    assert is_whole(sandbox, file.path, PAGE_SEGMENT_ID)
 
 
 @pytest.mark.alternating

@@ -29,6 +29,13 @@ _CODE = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}")
 #: A region becomes a label of a host's name.
 _REGION = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,16}){1,4}")
 
+#: Media types of pages, and how a page begins. No export begins so: its first line names columns.
+_PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
+_PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<error", b"<!--", b"<head")
+
+#: Bytes of a body that tell whether it is a page.
+PAGE_START = 64
+
 
 @attrs.frozen
 class StorageError:
@@ -127,6 +134,19 @@ _BY_STATUS: Mapping[int, _Meaning] = {
     429: _SLOW_DOWN,
     503: _SLOW_DOWN,
 }
+
+
+def has_type_of_page(headers: Mapping[str, str]) -> bool:
+    """Whether the headers, by lower-case names, announce a page: the body's start shows the rest.
+
+    Some uploaders give each file the type of a page.
+    """
+    return headers.get("content-type", "").partition(";")[0].strip().lower() in _PAGE_TYPES
+
+
+def is_page(start: bytes) -> bool:
+    """Whether a body that begins so is a page."""
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_STARTS)
 
 
 def storage_error(status: int, headers: Mapping[str, str], page: bytes) -> StorageError:
