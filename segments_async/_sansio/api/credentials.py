@@ -109,6 +109,9 @@ def _problem(what: str, value: object) -> str | None:
         return f"{what}: missing or empty"
     if value != value.strip():
         return f"{what}: begins or ends with white space (a trailing newline?)"
+    if value[0] == value[-1] and value[0] in "\"'" and len(value) > 1:
+        # Else each request is answered 401, and the configured text looks right to its reader.
+        return f"{what}: in quotation marks, which docker's --env-file keeps; remove them"
     if not value.isascii() or not value.isprintable():
         return f"{what}: only printable ASCII characters can be sent"
     return None
