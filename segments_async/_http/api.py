@@ -27,7 +27,7 @@ from segments_async._http.responses import (
     response_headers,
     unbind,
 )
-from segments_async._sansio.api.content_coding import codings, decoded
+from segments_async._sansio.api.content_coding import codings_of, decoded
 from segments_async._sansio.api.credentials import EchoedSecrets, Origin, Secret
 from segments_async._sansio.api.deprecation import deprecation_notice
 from segments_async._sansio.api.wire import FIXED_PATHS, SHOWN_HEADERS, ApiAnswer, ApiRequest
@@ -221,7 +221,7 @@ class Api:
         body = await read_body(response, request.cap, progress.parts)
         if body is None:
             _raise_undecodable(request, f"an answer of more than {request.cap} bytes")
-        if names := codings(headers.get("content-encoding")):
+        if names := codings_of(headers.get("content-encoding"), body):
             body = decoded(body, names, request.cap)
             if body is None:
                 what = f"an answer in a coding that was not asked for ({', '.join(names)})"

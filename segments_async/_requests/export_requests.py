@@ -148,7 +148,9 @@ class ExportRequests:
         away = isinstance(result, ApiAnswer) and is_away(result)
         # The gate has applied every other result to the hold of submits by itself.
         if isinstance(result, ApiAnswer | DecodeError) and not away:
-            self.gate.submit_judged(permit, known=first is not Event.LOST)
+            # An export with an id that can't be asked about is as lost as one without an id.
+            lost = first is Event.LOST or Event.GAVE_UP in verdict.events
+            self.gate.submit_judged(permit, known=not lost)
         if first is Event.ACCEPTED and verdict.export is not None:
             self.registry.accepted(shared, verdict.export, now)
             if shared.alone and verdict.again_at is not None:

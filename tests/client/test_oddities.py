@@ -106,6 +106,8 @@ ODD_ANSWERS = {
         lambda body: b'{"users": ' + b"9" * 5000 + b"," + body[1:]
     ),
     "something after it": Fault.changed(lambda body: body + b"\n<!-- served by web7 -->"),
+    "encoded twice": Fault.changed(lambda body: json.dumps(body.decode()).encode()),
+    "gzip without a header": Fault.changed(gzip.compress),
     "a byte order mark": Fault.changed(lambda body: b"\xef\xbb\xbf" + body),
 }
 
@@ -228,6 +230,28 @@ async def test_an_id_that_cant_be_asked_about_is_told(export_id: str, tmp_path: 
             assert outcome.export.export_id == export_id
     assert len(sandbox.record.submits(odd)) == 1
     assert "5ec4e7" not in (tmp_path / "out" / "manifest.jsonl").read_text()
+
+
+async def test_ids_that_cant_be_asked_about_hold_submits(tmp_path: Path) -> None:
+    """Where no export can be asked about, few are requested: submits wait behind a probe."""
+    sandbox = Sandbox(segments=60, rows=5)
+    sandbox.inject(Fault.fields(exportId="a.b"), **POST, times=1000, until=600)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path)
+    assert len(report.exported) >= 45
+    assert all(outcome.submitted == "yes" for outcome in report.not_exported)
+    assert sandbox.record.duplicates() == {}
+
+
+@pytest.mark.parametrize("status", [202, 204])
+async def test_a_poll_without_a_body_is_not_yet_over(status: int, tmp_path: Path) -> None:
+    """202 and 204 to a poll delay that export alone: no other request waits."""
+    sandbox = Sandbox(segments=30, rows=5, durations=Durations(median=1, sigma=0))
+    sandbox.inject(Fault.status(status, body=b""), **POLL, times=1000, until=60)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path, timeout=300)
+    assert report.ok
+    assert max(entry.at for entry in sandbox.record.submits()) < 10
 
 
 async def test_a_reason_that_polls_had_is_in_the_timeout(caplog: pytest.LogCaptureFixture) -> None:
@@ -406,6 +430,9 @@ CODED = {
     "x-gzip, aws-chunked": ("x-gzip, aws-chunked", gzip.compress),
     "deflate": ("deflate", zlib.compress),
     "gzip, decoded on the way": ("gzip", bytes),
+    "br, decoded on the way": ("br", bytes),
+    "deflate, decoded on the way": ("deflate", bytes),
+    "gzip without its end": ("gzip", lambda body: gzip.compress(body)[:-8]),
 }
 
 

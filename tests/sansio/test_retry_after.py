@@ -39,7 +39,6 @@ def seconds(value: str, *, status: int = 429, date: str | None = None) -> float 
         "0x10",
         "5s",
         "5 seconds",
-        "5, 5",
         "five",
         "1.2.3",
         ".",
@@ -55,6 +54,12 @@ def seconds(value: str, *, status: int = 429, date: str | None = None) -> float 
 def test_what_makes_no_sense_asks_for_nothing(value: str) -> None:
     """Past, zero, negative, infinite, NaN and garbage are None: the client's own backoff holds."""
     assert seconds(value, date=NOON) is None
+
+
+@pytest.mark.parametrize("value", ["30,120", "30, 30", "30.0 ,x"])
+def test_of_several_numbers_the_first_counts(value: str) -> None:
+    """A gateway and the API behind it may each add one; a decimal comma means the same pause."""
+    assert seconds(value) == 30.0
 
 
 def test_no_header_asks_for_nothing() -> None:

@@ -316,6 +316,17 @@ def test_a_429_is_no_setback() -> None:
     assert verdict.missing == Missing(1, 5.0)
 
 
+@pytest.mark.parametrize("status", [202, 204])
+def test_a_status_without_a_body_is_not_yet(status: int) -> None:
+    """202 and 204 to a poll are no setback, unless a firewall answers so."""
+    verdict = polled(ApiAnswer(status, {}, b"", NOW), setbacks=3)
+    assert (verdict.events, verdict.setback) == ((), None)
+    assert verdict.again_at is not None
+    assert verdict.again_at > NOW
+    firewall = ApiAnswer(status, {"x-amzn-waf-action": "challenge"}, b"", NOW)
+    assert polled(firewall).setback is not None
+
+
 @pytest.mark.parametrize(
     ("result", "away"),
     [
@@ -324,6 +335,10 @@ def test_a_429_is_no_setback() -> None:
         (answer(body=b"\xef\xbb\xbf{}"), False),
         (answer(body="{}".encode("utf-16-be")), False),
         (answer(body=b"<html>"), True),
+        (answer(body=b'"{}"'), False),
+        (answer(body=b'"closed"'), True),
+        (answer(202, body=b""), True),
+        (answer(202, body=b"<html>"), True),
         (answer(body=b""), True),
         (answer(400), False),
         (answer(408), True),

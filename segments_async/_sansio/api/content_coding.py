@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import zlib
 
+from segments_async._sansio.api.json_values import is_whole
+
 #: RFC 9110, section 8.4.1, and later additions to the registry there.
 _CODINGS = frozenset(
     {"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress", "dcb", "dcz"}
@@ -25,13 +27,19 @@ def codings(header: str | None) -> list[str]:
     return [name.removeprefix("x-") for name in names if name in _CODINGS]
 
 
+def codings_of(header: str | None, body: bytes) -> list[str]:
+    """As `codings`; gzip also where a proxy dropped the header: no JSON or page begins so."""
+    return codings(header) or (["gzip"] if body[:2] == _GZIP else [])
+
+
 def decoded(body: bytes, names: list[str], cap: int) -> bytes | None:
     """The decoded body; None if it can't be decoded, or has more than `cap` bytes.
 
     A body that isn't gzip although the header says so was decoded on its way, and stays as it is.
+    So does a body that is whole JSON, whatever coding the header names.
     """
     for name in reversed(names):
-        if name == "gzip" and body[:2] != _GZIP:
+        if is_whole(body) or (name == "gzip" and body[:2] != _GZIP):
             continue
         found = _inflated(body, cap) if name in ("gzip", "deflate") else None
         if found is None:
@@ -48,5 +56,6 @@ def _inflated(body: bytes, cap: int) -> bytes | None:
             found = decoder.decompress(body, cap)
         except zlib.error:
             continue
-        return found if decoder.eof else None
+        # Where the end of the stream is missing, the JSON in it may be whole all the same.
+        return found if decoder.eof or is_whole(found) else None
     return None

@@ -14,11 +14,21 @@ _DEEPEST = 3
 
 
 def parsed(body: bytes) -> Any:
-    """The JSON value, or NOT_JSON. Not an error: the parser's error would hold the whole body."""
+    """The JSON value, or NOT_JSON. Not an error: the parser's error would hold the whole body.
+
+    A string that is itself the text of an object or list was encoded twice by a server, and stands
+    for that object or list.
+    """
     try:
-        return json.loads(body)
+        value = json.loads(body)
+        return json.loads(value) if is_encoded_twice(body) else value
     except (ValueError, RecursionError):  # JSONDecodeError and UnicodeDecodeError are ValueErrors
         return _parsed_leniently(body)
+
+
+def is_encoded_twice(body: bytes) -> bool:
+    """Whether this is the beginning of a JSON string with an object or a list in it."""
+    return body[:64].lstrip().startswith((b'"{', b'"['))
 
 
 def is_whole(body: bytes) -> bool:
@@ -96,11 +106,16 @@ def list_with(key: str, value: Any, depth: int = 0) -> Sequence[Any] | None:
 
 
 def with_text_id(value: Any, key: str) -> Any:
-    """The object with its id as a text, if the vendor wrote a number or white space around it."""
+    """The object with its id as a text, if the vendor wrote a number or white space around it.
+
+    Some servers write each number as a float. Above 2**53 a float may stand for another number.
+    """
     record = as_object(value)
     if record is None:
         return value
     found = record.get(key)
+    if isinstance(found, float) and found.is_integer() and abs(found) < 2**53:
+        found = int(found)
     if type(found) is int:
         return {**record, key: str(found)}
     if isinstance(found, str) and found != found.strip():

@@ -28,7 +28,7 @@ def retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None
     RFC 9110 section 10.2.3: seconds (servers send fractions, too) or a date. The date, or a time as
     a number, is read against the answer's own ``Date``, since neither clock need be right. Only 429
     and 503 count: a 401 with a Retry-After is still a 401. Past, negative, NaN and garbage are
-    None, and the client's own backoff holds.
+    None, and the client's own backoff holds. Of several numbers the first counts.
     """
     value = headers.get("retry-after")
     if value is None or status not in (429, 503):
@@ -40,7 +40,9 @@ def retry_after_seconds(status: int, headers: Mapping[str, str]) -> float | None
 
 
 def _seconds(value: str, date: str | None) -> float:
-    number = float(value) if _NUMBER.fullmatch(value) else math.nan
+    # "30,120" is two pauses, or one with a decimal comma. A pause that is too short costs one 429.
+    first = value.partition(",")[0].strip()
+    number = float(first) if _NUMBER.fullmatch(first) else math.nan
     if number < _FIRST_TIME:
         return number
     until = _timestamp(value) if math.isnan(number) else number

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from segments_async._sansio.api.json_values import is_encoded_twice
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.api.retry_after import retry_after_seconds
 from segments_async.errors import (
@@ -106,6 +107,9 @@ ABSENT = frozenset({404, 410})
 #: that serves a static page in the API's place answers so.
 NO_METHOD = 405
 UNROUTED = ABSENT | {NO_METHOD}
+
+#: The header of AWS's firewall with which it answers in the place of an API.
+_FIREWALL = "x-amzn-waf-action"
 
 #: How a JSON object or list begins, in any of Unicode's encodings, byte order mark or not.
 _JSON_STARTS = frozenset({b"{", b"[", b"\x00", b"\xef", b"\xfe", b"\xff"})
@@ -216,6 +220,14 @@ _MEANINGS: dict[int, tuple[type[APIStatusError], str]] = {
 }
 
 
+def is_not_yet(answer: ApiAnswer) -> bool:
+    """Whether a poll's status alone says that there is nothing to tell yet, as some APIs' does.
+
+    A gateway may answer so as well; AWS's firewall does, and names its action in a header.
+    """
+    return answer.status in (202, 204) and not (answer.body or _FIREWALL in answer.headers)
+
+
 def is_away(answer: ApiAnswer) -> bool:
     """Whether the answer comes from a gateway, and says that the vendor can't be reached.
 
@@ -224,5 +236,6 @@ def is_away(answer: ApiAnswer) -> bool:
     read. 500 is the vendor's own: the ticket guard's.
     """
     if 200 <= answer.status <= 299:
-        return answer.body[:64].lstrip()[:1] not in _JSON_STARTS
+        json = answer.body[:64].lstrip()[:1] in _JSON_STARTS or is_encoded_twice(answer.body)
+        return not json
     return answer.status in REDIRECTS or answer.status == 408 or 501 <= answer.status <= 599

@@ -32,6 +32,7 @@ FAILED                         FAILED                the export ends without a f
 any other but PENDING, a link  COMPLETED             its file can be fetched (`exports.is_complete`)
 COMPLETE without a link        GAVE_UP in the end    polled again for `LINK_GRACE` seconds
 PENDING, or a new status       none                  polled again
+202, 204 without a body        none                  polled again
 404                            GAVE_UP in the end    polled again for `missing_grace` seconds
 401, 403                       GAVE_UP               a later session can go on
 anything else, or nothing      none                  polled again, later each time in a row
@@ -57,6 +58,7 @@ from segments_async._sansio.api.wire import (
     ApiAnswer,
     ApiRequest,
     is_id,
+    is_not_yet,
     status_error,
 )
 from segments_async._sansio.jobs.exports import is_complete
@@ -220,6 +222,8 @@ def on_poll(
     if result.status == 429:
         # No setback of the export's: the pacer holds every request, and this poll is still due.
         return Verdict(again_at=now, missing=job.missing)
+    if is_not_yet(result):
+        return Verdict(again_at=next_poll_at(now, job.submitted_at))
     try:
         export = read_status(request, result, export_id=job.export_id, segment_id=job.segment_id)
     except DecodeError as exc:

@@ -14,6 +14,7 @@ The result of every request goes to the same parts:
 the result                  pacer      outage          guard's probe  hold of submits
 ==========================  =========  ==============  =============  =================
 2xx or 4xx of the vendor    accepted   over            passed         by `on_judged`
+202, 204 to a poll, empty   accepted   no word         passed         no word
 429                         throttled  over            not passed     no word: not done
 429, taken for a cap        no word    over            not passed     no word: not done
 500                         accepted   over            armed again    by `on_judged`
@@ -49,6 +50,7 @@ from segments_async._sansio.api.wire import (
     ApiAnswer,
     ApiRequest,
     is_away,
+    is_not_yet,
 )
 from segments_async._sansio.pace.absence import Absence
 from segments_async._sansio.pace.backoff import TicketGuard
@@ -234,9 +236,15 @@ class Admission(Generic[Target]):
         unrouted = self.submit_route.on_answer(grant.queued, grant.at, request, answer)
         self._note_absence(grant, request, answer)
         no_route = answer.status in UNROUTED and (self.outage.armed or request.path == LIST_PATH)
-        if is_away(answer) or no_route:
+        # During an outage the same answer may be a gateway's.
+        not_yet = grant.kind is Kind.POLL and is_not_yet(answer) and not self.outage.armed
+        if (is_away(answer) and not not_yet) or no_route:
             return self._on_away(grant, request, answer, chance)
-        back = self._on_vendor_there(answer.at, grant)
+        back: Notice | None = None
+        if not_yet:
+            self.outage.on_heard(answer.at)
+        else:
+            back = self._on_vendor_there(answer.at, grant)
         notice: Notice | None
         if answer.status == 429:
             notice = self._on_throttled(grant, request, answer, chance)

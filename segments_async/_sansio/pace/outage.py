@@ -119,6 +119,10 @@ class Outage:
         enough = AWAY_IN_A_ROW if retry_after is None else 1
         self._failed(now, sent_at, chance, enough, retry_after or 0.0, Cause.ANSWERED)
 
+    def on_heard(self, now: float) -> None:
+        """An answer came that says neither that the vendor is there, nor that it is away."""
+        self._quiet_since = now
+
     def on_no_word(self) -> None:
         """A request ended without a word about the vendor: the next one is the probe."""
         self._probing = False
