@@ -240,7 +240,8 @@ class SegmentsClient:
     async def list_segments(self, *, timeout: float | None = None) -> list[Segment]:
         """List the account's user segments, in the vendor's order.
 
-        A record without a readable id is left out, with a warning.
+        A record without a readable id is left out, with a warning. So are further pages, which the
+        vendor's page doesn't describe.
 
         Args:
             timeout: seconds for the answer, the wait for the request's turn included. While the
@@ -260,6 +261,12 @@ class SegmentsClient:
                 "%d of the list's records can't be read, and are left out; the first: %s",
                 found.left_out,
                 found.fault,
+            )
+        if found.goes_on:
+            logger.warning(
+                "the vendor says that its list has more pages, which this version of the library "
+                "can't read: only the first %d segments are listed",
+                len(found.segments),
             )
         return found.segments
 

@@ -473,7 +473,9 @@ async def test_a_bomb_is_refused() -> None:
     ],
     ids=["beside others", "deeper", "beside a status"],
 )
-async def test_a_list_is_found_in_its_envelope(wrap: Callable[[object], object]) -> None:
+async def test_a_list_is_found_in_its_envelope(
+    wrap: Callable[[object], object], caplog: pytest.LogCaptureFixture
+) -> None:
     """The list of segments is found beside other lists, or one level deeper."""
     sandbox = Sandbox(segments=3)
     change = Fault.changed(lambda body: json.dumps(wrap(json.loads(body))).encode())
@@ -481,6 +483,34 @@ async def test_a_list_is_found_in_its_envelope(wrap: Callable[[object], object])
     async with connected(sandbox) as client:
         listed = await client.list_segments()
     assert [segment.segment_id for segment in listed] == sandbox.segment_ids
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"next": "https://example.com/list?page=2"},
+        {"paging": {"nextPageToken": "x"}},
+        {"hasMore": True},
+        {"last": False, "totalPages": 2},
+        {"links": {"@odata.nextLink": "x"}},
+    ],
+    ids=lambda beside: next(iter(beside)),
+)
+async def test_a_list_that_is_a_page_of_several_is_told_of(
+    beside: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A list that goes on elsewhere costs one warning: a run of all segments would miss some."""
+    sandbox = Sandbox(segments=3)
+    change = Fault.changed(
+        lambda body: json.dumps({"segments": json.loads(body), **beside}).encode()
+    )
+    sandbox.inject(change, path="list")
+    async with connected(sandbox) as client:
+        listed = await client.list_segments()
+    assert [segment.segment_id for segment in listed] == sandbox.segment_ids
+    (record,) = caplog.records
+    assert "only the first 3 segments are listed" in record.getMessage()
 
 
 async def test_an_id_beside_another_segment_is_told() -> None:

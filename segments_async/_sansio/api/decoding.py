@@ -18,6 +18,7 @@ from segments_async._sansio.api.json_values import (
     NOT_JSON,
     as_array,
     as_object,
+    goes_on,
     list_with,
     objects_with,
     parsed,
@@ -40,11 +41,13 @@ class SegmentList:
         segments: in the vendor's order.
         left_out: number of records without a readable id.
         fault: what is wrong with the first of these records, and where; None if there is none.
+        goes_on: whether the answer says that other segments are on a further page.
     """
 
     segments: list[Segment]
     left_out: int = 0
     fault: str | None = None
+    goes_on: bool = False
 
 
 def read_segments(request: ApiRequest, answer: ApiAnswer) -> SegmentList:
@@ -116,10 +119,12 @@ def _segments_in(answer: ApiAnswer) -> SegmentList | Fault:
             first = first or found
         else:
             segments.append(found)
+    more = goes_on(value) or 'rel="next"' in answer.headers.get("link", "").lower()
     if first is None:
-        return SegmentList(segments)
+        return SegmentList(segments, goes_on=more)
     left_out = len(records) - len(segments)
-    return SegmentList(segments, left_out, f"{first.what} at {first.where}") if segments else first
+    fault = f"{first.what} at {first.where}"
+    return SegmentList(segments, left_out, fault, more) if segments else first
 
 
 def _submitted_in(answer: ApiAnswer, segment_id: str) -> Export | Fault:

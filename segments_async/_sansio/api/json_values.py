@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -11,6 +12,9 @@ NOT_JSON = object()
 
 #: Envelopes in envelopes that are searched.
 _DEEPEST = 3
+
+#: Fields beside a list that say, where they are not empty, that the list goes on elsewhere.
+_MORE = re.compile(r"[_@]?(odata\.)?(next|has_?(more|next))", re.IGNORECASE)
 
 
 def parsed(body: bytes) -> Any:
@@ -103,6 +107,17 @@ def list_with(key: str, value: Any, depth: int = 0) -> Sequence[Any] | None:
         inner = (list_with(key, v, depth + 1) for v in envelope.values() if isinstance(v, dict))
         lists = [found for found in inner if found is not None]
     return lists[0] if len(lists) == 1 else None
+
+
+def goes_on(value: Any, depth: int = 0) -> bool:
+    """Whether an envelope says that its list is a page, and that another one follows."""
+    for key, inner in (as_object(value) or {}).items():
+        # `"last": false` is that of Java's Spring.
+        if (inner and _MORE.match(key)) or (key == "last" and inner is False):
+            return True
+        if depth < _DEEPEST and goes_on(inner, depth + 1):
+            return True
+    return False
 
 
 def with_text_id(value: Any, key: str) -> Any:
