@@ -60,7 +60,11 @@ class ExportFiles:
             return await self.fetch_in_slot(export, target)
 
     async def fetch_in_slot(
-        self, export: Export, target: Target, progress: Callable[[int], None] = lambda _: None
+        self,
+        export: Export,
+        target: Target,
+        progress: Callable[[int], None] = lambda _: None,
+        on_break: Callable[[str], None] = lambda _: None,
     ) -> ExportedFile:
         """As `fetch`, for a caller that holds a slot.
 
@@ -68,6 +72,7 @@ class ExportFiles:
             export: COMPLETE, with a link.
             target: a place that was checked.
             progress: called with the number of the file's bytes so far; see `fetch_file`.
+            on_break: called with the reason when an attempt fails, and another one follows.
         """
         fetch = partial(
             fetch_file,
@@ -77,6 +82,7 @@ class ExportFiles:
             progress=progress,
             slots=self.slots,
             renew=self._get_export,
+            on_break=on_break,
         )
         return await self._in_progress.fetch(target.location, export.export_id, fetch)
 

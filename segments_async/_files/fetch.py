@@ -73,6 +73,7 @@ async def fetch_file(
     progress: Callable[[int], None],
     slots: anyio.Semaphore,
     renew: Renew,
+    on_break: Callable[[str], None] = lambda _: None,
 ) -> ExportedFile:
     """Fetch the export's file to `target`, replacing the file that is there.
 
@@ -91,6 +92,7 @@ async def fetch_file(
             more of them while no task waits for one.
         renew: asks the vendor for the export again, with a fresh link, as often as the link
             expires while bytes arrive.
+        on_break: called with the reason when an attempt fails, and another one follows.
 
     Raises:
         DownloadError: with its reason.
@@ -99,7 +101,7 @@ async def fetch_file(
     attempt = 0
     while True:
         part = target.part()
-        fetch = _Fetch(storage, export, target.location, progress, slots, renew, part)
+        fetch = _Fetch(storage, export, target.location, progress, slots, renew, part, on_break)
         try:
             return await fetch.run()
         except DownloadError as exc:
@@ -122,6 +124,7 @@ class _Fetch:
     _slots: anyio.Semaphore
     _renew: Renew
     _part: Part
+    _on_break: Callable[[str], None]
     _limit: ProgressLimit = attrs.field(factory=ProgressLimit)
     _renewals: LinkRenewals = attrs.field(factory=LinkRenewals)
     _outage: DestinationOutage = attrs.field(factory=DestinationOutage)
@@ -212,6 +215,7 @@ class _Fetch:
 
     async def _wait_for_destination(self, exc: DestinationError) -> None:
         """Wait before the file is begun again, while the destination is away; raise otherwise."""
+        self._on_break(str(exc))
         now = anyio.current_time()
         pause = self._outage.pause(exc.reason, now, random.random())
         if pause is None:
@@ -228,6 +232,7 @@ class _Fetch:
 
     async def _pause(self, exc: Exception) -> None:
         """Wait before the next attempt; raise if there is none."""
+        self._on_break(str(exc))
         self._disagrees |= isinstance(exc, CannotResume)
         unusable = isinstance(exc, CannotResume | ChecksumMismatch | PartModified)
         wrong_ranges = self._limit.without_progress >= MOST_WRONG_RANGES

@@ -300,7 +300,7 @@ class Engine(Generic[OutcomeT]):
                 self.retry_pending = True
                 job.decided = job.retry
             elif job.decided is None and job.shared is not None:
-                export, known = following(job.shared), self._will_be_known(job)
+                export, known = following(job.shared, job.broke), self._will_be_known(job)
                 job.decided = on_interrupt(job.segment_id, export, reason=reason, known=known)
             elif job.decided is None:
                 job.decided = left_outcome(

@@ -61,7 +61,8 @@ class FileFetcher:
             file = await _placed(place, segment_id, export)
             if file is None:
                 progress = partial(self._on_bytes, job)
-                file = await self._files.fetch_in_slot(export, target, progress)
+                on_break = partial(setattr, job, "broke")
+                file = await self._files.fetch_in_slot(export, target, progress, on_break)
         except ExportExpiredError as exc:
             replaced, options = job.replaced, self._options
             return on_expired(segment_id, export, exc, options=options, replaced=replaced)

@@ -19,6 +19,7 @@ class Job:
         name: the segment's; None where the caller gave only the id.
         shared: the export that the segment follows; None where it follows none.
         bytes: of its file, fetched so far.
+        broke: why the last attempt to fetch its file failed; empty where none did.
         decided: its outcome, from the moment that it is decided until it is told.
         retry: its outcome if the run ends before the next try, while it waits for that.
         settled: whether its outcome was told.
@@ -31,6 +32,7 @@ class Job:
     name: str | None
     shared: SharedExport | None = None
     bytes: int = 0
+    broke: str = ""
     decided: Outcome | None = None
     retry: NotExported | None = None
     settled: bool = False
@@ -44,13 +46,16 @@ class Job:
         return self.shared is None and self.decided is None and not self.settled
 
 
-def following(shared: SharedExport) -> Following:
-    """The facts, for decisions, about the export that the segment follows."""
+def following(shared: SharedExport, broke: str = "") -> Following:
+    """The facts, for decisions, about the export that the segment follows.
+
+    `broke`: as in `Job`.
+    """
     return Following(
         export=shared.export,
         submitted=shared.submitted,
         posting=shared.posting,
-        setback=last_setback(shared),
+        setback=f"; its download broke off: {broke}" if broke else last_setback(shared),
         cause=shared.setback,
     )
 

@@ -26,7 +26,13 @@ from client.test_cancellation import Counted
 from client.test_input import abandoned_body
 from client.vendor import STEADY, connected, is_whole, names_in
 
-from segments_async import DownloadError, Export, ExportedFile, SegmentsClient
+from segments_async import (
+    DownloadError,
+    Export,
+    ExportedFile,
+    ExportTimeoutError,
+    SegmentsClient,
+)
 from segments_async._files import download, fetch, part
 from segments_async._files.digest import Bytes
 from segments_async._files.target import LocalTarget, leave_part
@@ -432,6 +438,19 @@ async def test_a_page_in_a_files_place_is_no_file(
         assert names_in(tmp_path) == []
         file = await client.download_export(export, tmp_path / "a.csv")
     assert is_whole(sandbox, file.path, PAGE_SEGMENT_ID)
+
+
+@pytest.mark.alternating
+async def test_a_reason_that_downloads_had_is_in_the_timeout(tmp_path: Path) -> None:
+    """Where a run's time ends while downloads fail, the outcome says why they failed."""
+    sandbox = Sandbox(segments=1, rows=5, durations=STEADY)
+    sandbox.inject(Fault.cut(20), origin="files", times=10**6)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path, timeout=6)
+    (outcome,) = report.not_exported
+    assert isinstance(outcome.error, ExportTimeoutError)
+    assert "the export is not lost; its download broke off: " in str(outcome.error)
+    assert outcome.resumable
 
 
 @pytest.mark.alternating

@@ -291,7 +291,8 @@ class Following:
         export: as last seen; None before its POST is accepted.
         submitted: whether the vendor was asked for it.
         posting: whether its POST may be on the wire.
-        setback: why the last polls brought no status, for the end of a message; else empty.
+        setback: why the last polls brought no status, or an attempt to fetch the file failed, for
+            the end of a message; else empty.
         cause: the error of the last such poll.
     """
 
