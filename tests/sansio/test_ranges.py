@@ -102,6 +102,19 @@ def test_one_version_has_one_length(version: ObjectVersion) -> None:
     assert unbounded.total == 100
 
 
+def test_a_range_of_all_bytes_that_nobody_asked_for_is_the_file() -> None:
+    """A 206 whose range and length are those of the whole file is a whole file; others aren't."""
+    headers = {"content-range": "bytes 0-99/100", "content-length": "100", "etag": '"abc"'}
+    found = read_answer(206, headers, None)
+    assert isinstance(found, ObjectVersion)
+    assert (found.total, found.etag) == (100, '"abc"')
+    for wrong in ("bytes 0-98/100", "bytes 1-99/100", "bytes 0-99/*", "bytes 0-59/60"):
+        assert read_answer(206, headers | {"content-range": wrong}, None) == Refused()
+    assert read_answer(206, {"content-range": "bytes 0-99/100"}, None) == Refused()
+    part = {"content-range": "bytes 0-3/100", "content-length": "4"}
+    assert read_answer(206, part, None) == Refused()
+
+
 @pytest.mark.parametrize("status", [204, 206, 304, 400, 403, 404, 412, 416, 500, 503])
 def test_an_answer_without_the_file_is_refused(status: int) -> None:
     """An unrequested part counts as an answer without the file, too."""

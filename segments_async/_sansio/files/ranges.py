@@ -128,7 +128,8 @@ def read_answer(
     if status == 200:
         return _read_whole(headers, asked)
     if asked is None:
-        return Refused()
+        # Some servers and caches answer each request so, although no range was asked for.
+        return _read_whole(headers, None) if status == 206 and _is_all(headers) else Refused()
     if status == 206:
         return _read_range(headers, asked)
     if status == 412:
@@ -210,6 +211,12 @@ def _read_whole(
     if found.total not in (None, asked.version.total):
         return WrongRange("a file of another length came as the same version")
     return attrs.evolve(found, total=asked.version.total)
+
+
+def _is_all(headers: Mapping[str, str]) -> bool:
+    """Whether the range of a 206 is the whole file, by all that the answer says."""
+    length = content_length(headers)
+    return length is not None and content_range(headers) == (0, length, length)
 
 
 def _is_named_alike(
