@@ -112,21 +112,14 @@ class OpenedRun:
         self.trace: Sequence[PacePoint] = trace
         #: The run's pace as JSON, until it is stored.
         self.unstored_trace: str | None = None
+        self.name: str = label(row["name"])
         self.location: str = backend.location
-
-    @property
-    def name(self) -> str:
-        return label(self._row["name"])
+        self.has_sessions: bool = backend.has_sessions
 
     @property
     def ended(self) -> bool:
         """Whether the run had ended before it was opened here, or has ended since."""
         return self._row["ended_at"] is not None
-
-    @property
-    def has_sessions(self) -> bool:
-        """Whether the connection can be lost while this process and the database go on."""
-        return self._backend.has_sessions
 
     def row(self, entry: LogEntry, payload: str) -> dict[str, Any]:
         """The row of the event, with the next number of the run's log."""

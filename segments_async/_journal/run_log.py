@@ -15,11 +15,12 @@ from segments_async._filesystem.threads import NoThread, in_thread
 from segments_async._journal.group_commit import GRACE, Entry, GroupCommit
 from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.refusals import journal_error
+from segments_async._sansio.jobs.commits import UNAWAITED
 from segments_async._sansio.jobs.journal_outage import BUSY_PAUSE, LONGEST_OUTAGE
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async._sansio.jobs.payload import NOTHING, Payload, payload_to_json
 from segments_async._sansio.jobs.run_state import RunState
-from segments_async._sansio.pace.trace import PacePoint
+from segments_async._sansio.pace.trace import PacePoint, trace_to_json
 from segments_async.errors import JournalError
 
 logger: logging.Logger = logging.getLogger("segments_async")
@@ -33,37 +34,50 @@ class RunLog(GroupCommit):
             that comes of it is appended to the log.
         finished: whether the run had ended before it was opened here, or has ended since. Nothing
             can be recorded then.
+        trace: the run's pace over time, as earlier sessions stored it.
+        has_sessions: whether the database can end the run's session unnoticed; `check` finds that
+            out.
     """
+
+    durable: bool = True
 
     def __init__(self, run: OpenedRun) -> None:
         super().__init__(run)
         self._closed = False
         self.run_state: RunState = RunState(run.known)
         self.finished: bool = run.ended
+        self.name: str = run.name
+        self.trace: Sequence[PacePoint] = run.trace
+        self.has_sessions: bool = run.has_sessions
 
-    @property
-    def name(self) -> str:
-        return self.opened.name
-
-    @property
-    def trace(self) -> Sequence[PacePoint]:
-        """The run's pace over time, as earlier sessions stored it."""
-        return self.opened.trace
-
-    def keep_trace(self, points: str) -> None:
-        """Store the run's pace, as JSON, with the next events that are written."""
+    def keep_trace(self, points: Sequence[PacePoint]) -> None:
+        """Store the run's pace with the next events that are written."""
         if not self.finished:
-            self.opened.unstored_trace = points
-
-    @property
-    def has_sessions(self) -> bool:
-        """Whether the database can end the run's session unnoticed; `check` finds that out."""
-        return self.opened.has_sessions
+            self.opened.unstored_trace = trace_to_json(points)
 
     def knows_export(self, segment_id: str) -> bool:
         """Whether a later session will find the export of this segment, in the log or set aside."""
         known = self.run_state.record(segment_id).export is not None
         return known and self.tells_export(segment_id)
+
+    async def on_event(self, segment_id: str, event: Event, payload: Payload = NOTHING) -> State:
+        """Record an event of a session as durably as it has to be. Returns the state after it.
+
+        The task may be another caller's, because the requests of a shared export are sent by
+        whichever of its followers is handed the permit. So recording is shielded from that caller's
+        cancellation; the log bounds how long a write may take.
+
+        A caller has to `flush` afterwards. Raises as `record` does.
+        """
+        # FETCH is of no use to a later session, which asks for the link anew: not worth a commit.
+        if event is Event.FETCH:
+            self.run_state.apply(segment_id, event, payload, at=datetime.now(UTC))
+        elif event in UNAWAITED:
+            self.add(segment_id, event, payload)
+        else:
+            with anyio.CancelScope(shield=True):
+                await self.record(segment_id, event, payload)
+        return self.run_state.state(segment_id)
 
     async def record(self, segment_id: str, event: Event, payload: Payload = NOTHING) -> None:
         """Log the event. Returns once the event is durable, or at once while the database is away.
@@ -125,7 +139,7 @@ class RunLog(GroupCommit):
         Raises:
             JournalError: another process has gone on with the run...
         """
-        if self.idle() >= idle:
+        if not self.away and self.idle() >= idle:
             await self.written(Entry())
 
     async def finish(self, *, patience: float = LONGEST_OUTAGE) -> None:

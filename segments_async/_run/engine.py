@@ -341,6 +341,6 @@ class Engine(Generic[OutcomeT]):
             job.shared = None
 
     async def _record(self, job: Job, event: Event, payload: Payload = NOTHING) -> State:
-        state = await self._recorder.record(job.segment_id, event, payload.named(job.name))
+        state = await self._recorder.on_event(job.segment_id, event, payload.named(job.name))
         self.upkeep.look_after()
         return state

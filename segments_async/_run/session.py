@@ -26,8 +26,9 @@ from segments_async._telemetry.guard import log
 from segments_async.errors import JournalError, SegmentsError
 from segments_async.results import NotExported, OutcomeT
 
-#: Seconds that a run that ends waits for the journal to take the ticket guard.
-GUARD_AT_THE_END = 2.0
+#: Seconds that a session that ends waits for the journal to take the ticket guard, and as many for
+#: the journal to take the run's end.
+AT_THE_END = 2.0
 
 
 class Session(Generic[OutcomeT]):
@@ -102,7 +103,7 @@ class Session(Generic[OutcomeT]):
                         sharing = Sharing(self._resources.gate, journal, guard.on_read)
                         await sharing.join()
                         tasks.start_soon(sharing.keep, done)
-                    if self._recorder.can_be_lost and unfinished:
+                    if self._recorder.has_sessions and unfinished:
                         tasks.start_soon(self.engine.upkeep.check_until, done)
                     tasks.start_soon(self._telemetry.look, done, self.view.waits)
                     tasks.start_soon(self.view.pace.watch, done)
@@ -181,7 +182,7 @@ class Session(Generic[OutcomeT]):
         self._keep_pace()
         with anyio.CancelScope(shield=True):
             await self.outcomes.write()
-            with anyio.move_on_after(GUARD_AT_THE_END):
+            with anyio.move_on_after(AT_THE_END):
                 # A run that is left at the moment of a 500 has not written the guard yet.
                 await self.engine.upkeep.record_guard()
             try:
@@ -192,7 +193,11 @@ class Session(Generic[OutcomeT]):
         self._telemetry.ended()
 
     async def _close_recorder(self, *, finished: bool) -> None:
-        await self._recorder.close(finished=finished)
+        try:
+            if finished:
+                await self._recorder.finish(patience=AT_THE_END)
+        finally:
+            await self._recorder.aclose()
 
     def _keep_pace(self) -> None:
         self.view.pace.look()

@@ -22,7 +22,7 @@ from segments_async._run.parts import Parts
 from segments_async._run.recorder import GuardWriter
 from segments_async._run.request import RunRequest
 from segments_async._run.resources import Resources
-from segments_async._run.session import GUARD_AT_THE_END, ending_error, first_error
+from segments_async._run.session import AT_THE_END, ending_error, first_error
 from segments_async._run.shared_view import SharedSessionView
 from segments_async._sansio.files.naming import file_name
 from segments_async._sansio.jobs.journal_outage import JournalLooks
@@ -264,7 +264,7 @@ class SharedSession(Generic[OutcomeT]):
         self.view.pace.look()
         with anyio.CancelScope(shield=True):
             await self.outcomes.write()
-            with anyio.move_on_after(GUARD_AT_THE_END):
+            with anyio.move_on_after(AT_THE_END):
                 try:
                     await self._guard.record(self._resources.gate.guard)
                 except JournalError as exc:

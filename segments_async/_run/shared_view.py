@@ -11,7 +11,7 @@ import attrs
 from segments_async._run.outcomes import Outcomes, field_of
 from segments_async._run.pace_watch import PaceWatch
 from segments_async._run.parts import Parts
-from segments_async._run.recorder import Recorder
+from segments_async._run.recorder import MemoryLog
 from segments_async._run.request import RunRequest
 from segments_async._run.resources import Resources
 from segments_async._sansio.jobs.decisions import left_outcome, named, recorded_outcome
@@ -69,7 +69,7 @@ class SharedSessionView(Generic[OutcomeT]):
         self._records: dict[str, ExportRecord] = {}
         gate = resources.gate
         self._requests_before, self._throttled_before = gate.requests, gate.throttled
-        self.pace: PaceWatch = PaceWatch(gate, Recorder(), lambda: self.progress().held)
+        self.pace: PaceWatch = PaceWatch(gate, MemoryLog(), lambda: self.progress().held)
 
     async def whole(self) -> tuple[list[OutcomeT | NotExported], Progress]:
         """The outcomes of all processes, as far as they are recorded, and their counts.

@@ -15,7 +15,7 @@ import attrs
 
 from segments_async._files.places import Place
 from segments_async._requests.sharing import read_news
-from segments_async._run.recorder import GuardWriter, Recorder
+from segments_async._run.recorder import GuardWriter, MemoryLog, Recorder
 from segments_async._run.request import RunRequest
 from segments_async._run.resources import Resources
 from segments_async._sansio.files.naming import is_in
@@ -67,7 +67,7 @@ async def start_run(resources: Resources, request: RunRequest) -> RunStart:
     now_name = datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
     if request.journal is None:
         obstacles = await _obstacles(request, ())
-        return RunStart(name=request.run or now_name, recorder=Recorder(), obstacles=obstacles)
+        return RunStart(name=request.run or now_name, recorder=MemoryLog(), obstacles=obstacles)
     # Not at the top: most programs have no journal.
     from segments_async._journal.sql import SqlJournal
 
@@ -112,7 +112,7 @@ async def start_with(
     own = {file.location for file in [*files.values(), *known.values()]}
     return RunStart(
         name=log.name,
-        recorder=Recorder(log),
+        recorder=log,
         obstacles=await _obstacles(request, own),
         unchanged=unchanged,
         files_present=present.keys(),

@@ -26,7 +26,7 @@ from segments_async import (
 )
 from segments_async._journal.records import GuardRecord
 from segments_async._journal.sql import SqlJournal
-from segments_async._run.recorder import Recorder
+from segments_async._run.recorder import MemoryLog
 from segments_async._run.resources import account_of
 from segments_async._sansio.jobs.lifecycle import Event, State
 from segments_async.sandbox import API_ORIGIN, PAGE_API_KEY, Durations, Fault, Sandbox
@@ -40,17 +40,17 @@ def slow_commits(
     monkeypatch: pytest.MonkeyPatch, event: Event, seconds: float, *, first_run_only: bool = False
 ) -> None:
     """Recording the event takes so long, as on a busy disk; in every run, or in the first one."""
-    record = Recorder.record
-    runs: list[Recorder] = []
+    record = MemoryLog.on_event
+    runs: list[MemoryLog] = []
 
-    async def slow(recorder: Recorder, segment_id: str, what: Event, *payload: Any) -> State:
+    async def slow(recorder: MemoryLog, segment_id: str, what: Event, *payload: Any) -> State:
         runs.append(recorder)
         state = await record(recorder, segment_id, what, *payload)
         if what is event and (recorder is runs[0] or not first_run_only):
             await anyio.sleep(seconds)
         return state
 
-    monkeypatch.setattr(Recorder, "record", slow)
+    monkeypatch.setattr(MemoryLog, "on_event", slow)
 
 
 async def test_a_run_left_during_a_silence_takes_nobody_with_it(tmp_path: Path) -> None:

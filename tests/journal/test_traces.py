@@ -14,7 +14,7 @@ from segments_async._journal.database import Database
 from segments_async._journal.records import StoredRun
 from segments_async._journal.sql import SqlJournal
 from segments_async._journal.tables import traces
-from segments_async._sansio.pace.trace import PacePoint, trace_to_json
+from segments_async._sansio.pace.trace import PacePoint
 
 pytestmark = pytest.mark.alternating
 
@@ -36,11 +36,11 @@ async def test_a_trace_is_written_with_the_next_events(where: str) -> None:
     """It costs no transaction of its own, and replaces the earlier one."""
     journal = await opened(where)
     log = await journal.open_run(destination=None, name="x", now_name="now")
-    log.keep_trace(trace_to_json(POINTS))
+    log.keep_trace(POINTS)
     assert await pace(journal) == []
     await live(log, "a")
     assert await pace(journal) == POINTS
-    log.keep_trace(trace_to_json(LATER))
+    log.keep_trace(LATER)
     await live(log, "b")
     assert await pace(journal) == LATER
     assert len(rows(where, "SELECT * FROM segments_async_traces")) == 1
@@ -53,7 +53,7 @@ async def test_the_last_trace_is_written_at_the_end(where: str, finishes: bool) 
     journal = await opened(where)
     log = await journal.open_run(destination=None, name="x", now_name="now")
     await live(log, "a")
-    log.keep_trace(trace_to_json(LATER))
+    log.keep_trace(LATER)
     if finishes:
         await log.finish()
     await log.aclose()
@@ -65,7 +65,7 @@ async def test_a_later_session_begins_with_the_earlier_one_s(where: str) -> None
     journal = await opened(where)
     log = await journal.open_run(destination=None, name="x", now_name="now")
     assert list(log.trace) == []
-    log.keep_trace(trace_to_json(POINTS))
+    log.keep_trace(POINTS)
     await live(log, "a")
     await log.aclose()
     log = await (await opened(where)).open_run(destination=None, name="x", now_name="now")
@@ -77,7 +77,7 @@ async def test_a_trace_that_was_changed_is_damage(where: str) -> None:
     """No page is drawn from a row that is not as it was written."""
     journal = await opened(where)
     log = await journal.open_run(destination=None, name="x", now_name="now")
-    log.keep_trace(trace_to_json(POINTS))
+    log.keep_trace(POINTS)
     await live(log, "a")
     await log.aclose()
     execute(where, "UPDATE segments_async_traces SET points = replace(points, '20', '21')")
@@ -99,7 +99,7 @@ async def test_a_journal_of_an_earlier_version_has_no_pace(where: str) -> None:
     assert found is not None
     assert (list(found.pace), set(found.records)) == ([], {"a"})
     log = await journal.open_run(destination=None, name="x", now_name="now")
-    log.keep_trace(trace_to_json(POINTS))
+    log.keep_trace(POINTS)
     await live(log, "b")
     await log.aclose()
     assert await pace(journal) == POINTS
@@ -109,7 +109,7 @@ async def test_a_pruned_run_takes_its_pace_along(where: str) -> None:
     """The database deletes the trace with its run."""
     journal = await opened(where)
     log = await journal.open_run(destination=None, name="x", now_name="now")
-    log.keep_trace(trace_to_json(POINTS))
+    log.keep_trace(POINTS)
     await live(log, "a")
     await log.aclose()
     assert await journal.prune(datetime.now(UTC) + timedelta(days=1)) == 1
