@@ -28,6 +28,7 @@ from segments_async._journal import shared
 from segments_async._journal.claiming import claim
 from segments_async._journal.database import Database
 from segments_async._journal.opened_run import OpenedRun
+from segments_async._sansio.jobs.parts import FIRST_CLAIM
 from segments_async._sansio.pace.shared_limit import Own
 from segments_async.sandbox import Durations, Sandbox, TokenBucket
 from segments_async.testing import virtual_time
@@ -112,9 +113,9 @@ def _costs(counting: _Counting, directory: Path) -> Costs:
         return Cost(counter["statements"], counter["commits"])
 
     def take(some: list[tuple[str, str | None]]) -> Callable[[], object]:
-        return lambda: claim(database, run_id, "me", some).close()
+        return lambda: claim(database, run_id, "me", some, most=FIRST_CLAIM).close()
 
-    claim(database, run_id, "another", wanted[:IDS_AT_ONCE], every=True).close()
+    claim(database, run_id, "another", wanted[:IDS_AT_ONCE], most=None).close()
     # The second list begins with 500 ids that another process has claimed.
     near = cost(take(wanted[IDS_AT_ONCE : IDS_AT_ONCE + 20]))
     far = cost(take(wanted[: 2 * IDS_AT_ONCE]))

@@ -1,6 +1,6 @@
 """Journal, part, sidecar, file and manifest of one export, in the order in which they are written.
 
-The order is that of `_run/recorder.py`, `_requests/export_requests.py`, `_files/part.py` and
+The order is that of `_journal/run_log.py`, `_requests/export_requests.py`, `_files/part.py` and
 `_run/outcomes.py`. Names of events and the sidecar's interval come from the code.
 """
 

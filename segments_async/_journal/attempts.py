@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
 
 import anyio
 
@@ -24,24 +23,18 @@ logger: logging.Logger = logging.getLogger("segments_async")
 _STALL_SECONDS = 5.0
 
 
-class OnBroken(Protocol):
-    """Called once nothing can be written any more.
-
-    `keep`: whether the rows that the database hasn't taken are kept. Returns how many these are.
-    """
-
-    def __call__(self, *, keep: bool) -> int: ...
-
-
 class Attempts:
     """The attempts to use the database of one run.
 
     Args:
         on_away: called after each attempt that finds the database away.
-        on_broken: called after the attempt that ends all others.
+        on_broken: called after the attempt that ends all others, with whether the rows that the
+            database hasn't taken are to be kept. Returns how many these are.
     """
 
-    def __init__(self, run: OpenedRun, on_away: Callable[[], None], on_broken: OnBroken) -> None:
+    def __init__(
+        self, run: OpenedRun, on_away: Callable[[], None], on_broken: Callable[[bool], int]
+    ) -> None:
         self._run = run
         self._on_away = on_away
         self._on_broken = on_broken
@@ -132,7 +125,7 @@ class Attempts:
                 self._break(why, cause, keep=True)
 
     def _break(self, why: JournalError, cause: Exception, *, keep: bool) -> None:
-        unwritten = self._on_broken(keep=keep)
+        unwritten = self._on_broken(keep)
         error = self._gone(why, unwritten) if keep else why
         error.__cause__ = cause.__cause__ if cause is error else cause
         self._broken = error

@@ -14,9 +14,9 @@ import attrs
 from sqlalchemy import Connection, func, insert, select
 
 from segments_async._journal.database import Database
-from segments_async._journal.opened_run import OpenedRun
 from segments_async._journal.opening import check_lock, new_run, read_run
 from segments_async._journal.refusals import Locked
+from segments_async._journal.run_log import RunLog
 from segments_async._journal.shared_rows import files_of, part_row, run_row, view_of
 from segments_async._journal.tables import (
     PART,
@@ -29,20 +29,19 @@ from segments_async._journal.tables import (
     with_checksum,
 )
 from segments_async._sansio.files.naming import alike, free_name
-from segments_async._sansio.jobs.parts import FIRST_CLAIM, claim_size
+from segments_async._sansio.jobs.parts import claim_size
 
 
 @attrs.frozen
-class OpenedPart:
+class PartLog:
     """A part that this process has locked.
 
     Attributes:
-        run: the part in the database.
         files: the name of each of its segments' files, by segment id; None without files.
     """
 
     run_id: int
-    run: OpenedRun
+    log: RunLog
     files: Mapping[str, str | None]
 
 
@@ -55,13 +54,13 @@ class Claimed:
         looked_at: how many of the wanted segments, from the first on, have a part now.
     """
 
-    part: OpenedPart | None
+    part: PartLog | None
     looked_at: int
 
     def close(self) -> None:
         """Release the part."""
         if self.part is not None:
-            self.part.run.close()
+            self.part.log.opened.close()
 
 
 def claim(
@@ -69,9 +68,7 @@ def claim(
     run_id: int,
     member: str,
     wanted: Sequence[tuple[str, str | None]],
-    *,
-    most: int = FIRST_CLAIM,
-    every: bool = False,
+    most: int | None,
 ) -> Claimed:
     """Make a part of some of the wanted segments that have none, and open the part.
 
@@ -81,11 +78,11 @@ def claim(
         run_id: of the shared run.
         wanted: segments, each with the name of its file if there is one, in the order in which they
             are claimed.
-        most: the most segments to claim, by this process's pace.
-        every: claim all of them: the process was given no others.
+        most: the most segments to claim, by this process's pace; None for all of them: the process
+            was given no others.
     """
     backend = database.backend
-    skipped = 0 if every else _taken_at_first(database, run_id, wanted)
+    skipped = 0 if most is None else _taken_at_first(database, run_id, wanted)
     with database.errors(), contextlib.ExitStack() as undo:
         connection = backend.engine.connect()
         undo.callback(connection.close)
@@ -94,7 +91,7 @@ def claim(
             if view.ended:
                 return Claimed(None, len(wanted))
             size = len(wanted)
-            if not every:
+            if most is not None:
                 unclaimed = _unclaimed(connection, run_id)
                 size = claim_size(unclaimed, view.processes(member), most)
             found, looked_at = _free(connection, run_id, wanted[skipped:], size)
@@ -110,7 +107,7 @@ def claim(
         check_lock(database, connection, lock)
         opened = read_run(database, connection, row, lock)
         undo.pop_all()
-    return Claimed(OpenedPart(row["id"], opened, files), looked_at)
+    return Claimed(PartLog(row["id"], RunLog(opened), files), looked_at)
 
 
 def take_over(database: Database, run_id: int, part_id: int, member: str) -> Claimed:
@@ -133,7 +130,7 @@ def take_over(database: Database, run_id: int, part_id: int, member: str) -> Cla
         check_lock(database, connection, lock)
         opened = read_run(database, connection, row, lock)
         undo.pop_all()
-    return Claimed(OpenedPart(part_id, opened, files), 0)
+    return Claimed(PartLog(part_id, RunLog(opened), files), 0)
 
 
 def leave_over(database: Database, part_id: int, member: str) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from segments_async._journal import claiming, coordination, shared
-from segments_async._journal.shared_log import PartLog, SharedRunLog
+from segments_async._journal import coordination, shared
+from segments_async._journal.claiming import Claimed
+from segments_async._journal.shared_log import SharedRunLog
 from segments_async._sansio.jobs.parts import SharedView
 from segments_async._sansio.pace.shared_outage import News
 
@@ -42,17 +43,16 @@ class BatchLog(SharedRunLog):
             JournalError: the journal can't be read, or the run was deleted.
         """
         look = partial(coordination.look_at_batch, run_id=self.joined.run_id, segment_ids=self._ids)
-        found = await self.journal.ask(look)
-        self.coordinated = found.coordinated
-        return found.view, found.news
+        view, news, self.coordinated = await self.journal.ask(look)
+        return view, news
 
     async def claim(
         self,
         wanted: Sequence[tuple[str, str | None]],
-        most: int,  # noqa: ARG002 - all of them are this process's, however fast it is
-    ) -> tuple[PartLog | None, int]:
+        most: int | None,  # noqa: ARG002 - all of them are this process's, however fast it is
+    ) -> Claimed:
         """Claim all of these segments that have no part."""
-        return await self._hand_over_claim(partial(claiming.claim, wanted=wanted, every=True))
+        return await super().claim(wanted, None)
 
 
 class CoordinatedRun(SharedRunLog):

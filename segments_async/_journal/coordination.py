@@ -85,23 +85,13 @@ def coordinate(database: Database, run_id: int) -> CoordinatorLock:
     return CoordinatorLock(database, connection, lock)
 
 
-@attrs.frozen
-class BatchLook:
+def look_at_batch(
+    database: Database, run_id: int, segment_ids: Sequence[str]
+) -> tuple[SharedView, shared_outage.News, bool]:
     """A shared run, as the process of one batch sees it.
 
-    Attributes:
-        view: of the run, with the parts that have segments of the batch, and no others.
-        news: what the account's processes tell each other.
-        coordinated: whether the coordinator is there.
-    """
-
-    view: SharedView
-    news: shared_outage.News
-    coordinated: bool
-
-
-def look_at_batch(database: Database, run_id: int, segment_ids: Sequence[str]) -> BatchLook:
-    """How the run and one batch of it stand.
+    Returns: the view of the run, with the parts that have segments of the batch, and no others;
+        what the account's processes tell each other; and whether the coordinator is there.
 
     Raises:
         JournalError: the run was deleted.
@@ -110,11 +100,9 @@ def look_at_batch(database: Database, run_id: int, segment_ids: Sequence[str]) -
         of_batch = _parts_of(connection, run_id, segment_ids)
         view = view_of(database, connection, run_id)
         own = [part for part in view.parts if part.run_id in of_batch]
-        return BatchLook(
-            attrs.evolve(view, parts=own),
-            read_news(connection, database.backend),
-            database.backend.is_locked(connection, run_id),
-        )
+        news = read_news(connection, database.backend)
+        there = database.backend.is_locked(connection, run_id)
+        return attrs.evolve(view, parts=own), news, there
 
 
 def _parts_of(connection: Connection, run_id: int, segment_ids: Sequence[str]) -> set[int]:

@@ -149,10 +149,6 @@ class GroupCommit:
             if entry.wakeup is not None:
                 entry.wakeup.set()
 
-    def _append(self, entry: Entry) -> None:
-        """Put an entry into the queue without waiting for it."""
-        self._queue.append(entry)
-
     async def flush(self) -> None:
         """Write the entries for which no caller waits, once each is due, until there are none.
 
@@ -171,7 +167,7 @@ class GroupCommit:
         Raises:
             JournalError: nothing can be written any more.
         """
-        self._append(entry)
+        self._queue.append(entry)
         try:
             await self._settle(entry)
         except anyio.get_cancelled_exc_class():
@@ -188,7 +184,7 @@ class GroupCommit:
             JournalError: nothing can be written any more.
         """
         entry = Entry(patient=True)
-        self._append(entry)
+        self._queue.append(entry)
         await self._settle(entry)
 
     async def returned(self) -> None:
@@ -261,7 +257,7 @@ class GroupCommit:
             if entry.wakeup is not None:
                 entry.wakeup.set()
 
-    def _on_broken(self, *, keep: bool) -> int:
+    def _on_broken(self, keep: bool) -> int:
         """Nothing can be written any more. Returns how many rows the database hasn't taken.
 
         Args:

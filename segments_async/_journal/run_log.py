@@ -109,7 +109,7 @@ class RunLog(GroupCommit):
         entry = self._entry(segment_id, event, payload)
         await self.written(entry)
         if not entry.settled and event is Event.INTENT:
-            self._append(self._entry(segment_id, Event.NOT_SENT, NOTHING))
+            self._queue.append(self._entry(segment_id, Event.NOT_SENT, NOTHING))
 
     def add(self, segment_id: str, event: Event, payload: Payload = NOTHING) -> None:
         """Log the event without waiting: it is durable before the segment's next event is.
@@ -119,7 +119,7 @@ class RunLog(GroupCommit):
         self._check_open()
         entry = self._entry(segment_id, event, payload)
         entry.due = self.due_later()
-        self._append(entry)
+        self._queue.append(entry)
 
     def _check_open(self) -> None:
         self.attempts.raise_broken()

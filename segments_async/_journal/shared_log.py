@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-import attrs
-
 from segments_async._journal import claiming, shared, shared_marks
-from segments_async._journal.run_log import RunLog
+from segments_async._journal.claiming import Claimed, PartLog
 from segments_async._journal.shared_whole import Recorded, whole
 from segments_async._sansio.jobs.parts import SharedView
 from segments_async._sansio.pace.shared_outage import News
 
 if TYPE_CHECKING:
     from segments_async._journal.sql import SqlJournal
-
-
-@attrs.frozen
-class PartLog:
-    """A part that this process works at.
-
-    Attributes:
-        files: the name of each segment's file, by segment id; None without files.
-    """
-
-    run_id: int
-    log: RunLog
-    files: Mapping[str, str | None]
 
 
 class SharedRunLog:
@@ -49,28 +34,18 @@ class SharedRunLog:
         """
         return await self.journal.ask(partial(shared.look, run_id=self.joined.run_id))
 
-    async def claim(
-        self, wanted: Sequence[tuple[str, str | None]], most: int
-    ) -> tuple[PartLog | None, int]:
-        """Claim some segments; see `claiming.claim`.
-
-        Returns: the new part, if any, and how many of the wanted segments have a part now.
-        """
-        return await self._hand_over_claim(partial(claiming.claim, wanted=wanted, most=most))
-
-    async def _hand_over_claim(
-        self, claim: Callable[..., claiming.Claimed]
-    ) -> tuple[PartLog | None, int]:
-        by_us = partial(claim, run_id=self.joined.run_id, member=self.member)
-        claimed = await self.journal.hand_over(by_us)
-        return _part_log(claimed.part), claimed.looked_at
+    async def claim(self, wanted: Sequence[tuple[str, str | None]], most: int | None) -> Claimed:
+        """Claim some segments; see `claiming.claim`."""
+        run_id, member = self.joined.run_id, self.member
+        claim = partial(claiming.claim, run_id=run_id, member=member, wanted=wanted, most=most)
+        return await self.journal.hand_over(claim)
 
     async def take_over(self, part_id: int) -> PartLog | None:
         """Open a part whose process is gone; None where another process has been quicker."""
         take = partial(
             claiming.take_over, run_id=self.joined.run_id, part_id=part_id, member=self.member
         )
-        return _part_log((await self.journal.hand_over(take)).part)
+        return (await self.journal.hand_over(take)).part
 
     async def leave_over(self, part_id: int) -> None:
         """Leave what a part has left to the next round."""
@@ -95,8 +70,3 @@ class SharedRunLog:
         """Every segment of the run, as the journal has it."""
         run_id = self.joined.run_id
         return await self.journal.ask(lambda database: list(whole(database, run_id)))
-
-
-def _part_log(part: claiming.OpenedPart | None) -> PartLog | None:
-    """The part, for coroutines."""
-    return None if part is None else PartLog(part.run_id, RunLog(part.run), part.files)

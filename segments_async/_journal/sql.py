@@ -9,13 +9,12 @@ import contextlib
 import os
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import anyio
-import attrs
 
 from segments_async._filesystem.posix import require_posix
 from segments_async._filesystem.threads import NoThread, in_thread
@@ -28,7 +27,7 @@ from segments_async._sansio.pace.shared_limit import GroupView, Report
 from segments_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from segments_async._journal.coordinated_log import BatchLog, CoordinatedRun
+    from segments_async._journal.coordinated_log import CoordinatedRun
     from segments_async._journal.database import Database
     from segments_async._journal.run_log import RunLog
     from segments_async._journal.shared_log import SharedRunLog
@@ -132,31 +131,6 @@ class SqlJournal:
         _check_texts(name, destination)
         joined = await self.ask(lambda database: join(database, destination, name, spec))
         return SharedRunLog(self, joined)
-
-    async def enter_batch(
-        self,
-        *,
-        destination: str | None,
-        name: str,
-        round_: int,
-        segment_ids: Sequence[str],
-        member: str,
-    ) -> BatchLog:
-        """Enter the shared run of a coordinator, for one batch of its segments.
-
-        Args:
-            destination: the directory of the run's files; None for a run without files.
-            round_: the round that the coordinator works in.
-            member: the beginning of this process's name in the run.
-
-        Raises:
-            JournalError: the journal lacks the run, or is an older copy.
-        """
-        from segments_async._journal.coordinated_log import BatchLog
-        from segments_async._journal.shared import join
-
-        joined = await self.ask(lambda database: join(database, destination, name, None))
-        return BatchLog(self, attrs.evolve(joined, round=round_), segment_ids, member)
 
     async def coordinate(
         self, *, destination: str | None, name: str, spec: RunSpec

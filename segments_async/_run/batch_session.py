@@ -9,7 +9,10 @@ is gone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
+
+import attrs
 
 from segments_async._requests.sharing import read_news
 from segments_async._run.request import RunRequest
@@ -41,16 +44,14 @@ async def enter_batch(
     from segments_async._journal.sql import SqlJournal
 
     journal = await SqlJournal.open(request.journal, account=resources.account, create=False)
-    directory = request.destination.location
-    entered = await journal.enter_batch(
-        destination=directory,
-        name=request.run,
-        round_=round_,
-        segment_ids=list(request.segments),
-        member=member,
-    )
+    # Only now: without SQLAlchemy, an extra, `open` says what to install.
+    from segments_async._journal.coordinated_log import BatchLog
+    from segments_async._journal.shared import join
+
+    find = partial(join, destination=request.directory, name=request.run, spec=None)
+    joined = attrs.evolve(await journal.ask(find), round=round_)
     await read_news(resources.gate, journal)
-    return entered
+    return BatchLog(journal, joined, list(request.segments), member)
 
 
 class BatchSession(SharedSession[OutcomeT]):

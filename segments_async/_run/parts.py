@@ -26,7 +26,8 @@ from segments_async.errors import SegmentsError
 from segments_async.results import OutcomeT
 
 if TYPE_CHECKING:
-    from segments_async._journal.shared_log import PartLog, SharedRunLog
+    from segments_async._journal.claiming import PartLog
+    from segments_async._journal.shared_log import SharedRunLog
 
 
 class Parts(Generic[OutcomeT]):

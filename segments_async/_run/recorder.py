@@ -1,4 +1,4 @@
-"""What a run has in the place of a journal, and the ticket guard's place in the journal."""
+"""The log of a run that has no journal, and the writer of the ticket guard into a journal."""
 
 from __future__ import annotations
 

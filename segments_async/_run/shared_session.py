@@ -215,9 +215,9 @@ class SharedSession(Generic[OutcomeT]):
         rate = self._submit_rate.after(self._parts.submitted, now)
         if self._wanted and wants_more(self._parts.waiting, rate):
             most = most_by_pace(rate, now - self._working_since)
-            part, looked_at = await self._shared.claim(self._wanted, most)
-            del self._wanted[:looked_at]
-            await self._parts.begin(sessions, part)
+            claimed = await self._shared.claim(self._wanted, most)
+            del self._wanted[: claimed.looked_at]
+            await self._parts.begin(sessions, claimed.part)
 
     async def _is_over(self, view: SharedView) -> bool:
         round_ = self._shared.joined.round

@@ -57,7 +57,7 @@ async def test_a_part_that_is_claimed_during_a_look_is_not_worked_through(
     def claims_then(database: Any, connection: Any, run_id: int) -> Any:
         view = view_of(database, connection, run_id)
         if not claimed:
-            claimed.append(claim(database, run_id, "worker", [("a", "a.csv")], every=True))
+            claimed.append(claim(database, run_id, "worker", [("a", "a.csv")], most=None))
         return view
 
     monkeypatch.setattr(coordination, "view_of", claims_then)

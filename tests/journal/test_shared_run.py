@@ -277,7 +277,7 @@ async def test_two_names_that_are_alike_in_two_parts(tmp_path: Path) -> None:
     for one, name in [("12345678-a", "Köln-12345678.csv"), ("12345678-b", "KÖLN-12345678.csv")]:
         found = await journal.hand_over(
             lambda database, one=one, name=name: claim(
-                database, log.joined.run_id, "me", [(one, name)]
+                database, log.joined.run_id, "me", [(one, name)], most=1
             )
         )
         assert found.part is not None
@@ -295,7 +295,7 @@ async def test_claims_of_others_are_looked_up_before_the_others_are_excluded(
     wanted: list[tuple[str, str | None]] = [(f"{number:08}", None) for number in range(3000)]
     spec = RunSpec(segments=[one for one, _ in wanted], options={})
     run_id = shared.join(database, None, "n", spec).run_id
-    claim(database, run_id, "other", wanted[:2600], every=True).close()
+    claim(database, run_id, "other", wanted[:2600], most=None).close()
     excluding: list[str] = []
 
     def note(connection: Connection, _: Any, statement: str, *__: Any) -> None:
