@@ -70,14 +70,16 @@ class HighWaterMark:
 
 
 class HighWaterFile:
-    """The file of a run that this process has locked. Its errors are logged and not raised."""
+    """The file of a run that this process has locked. Its errors are logged and not raised.
 
-    def __init__(self, destination: str, journal: str, run: str, started_at: str) -> None:
+    A run whose files go to no directory has none, and then nothing is written.
+    """
+
+    def __init__(self, destination: str | None, journal: str, run: str, started_at: str) -> None:
         self._about = {"journal": digest(journal), "run": run, "started_at": started_at}
-        self._directory = Path(destination) / DIRECTORY
-        self._path = mark_path(destination, journal, run, started_at)
+        self._path = mark_path(destination or "", journal, run, started_at)
         self._descriptor: int | None = None
-        self._failed = False
+        self._failed = not is_local(destination)
 
     def write(self, events: int, *, finished: bool) -> None:
         """Store the number of durable events."""
@@ -100,7 +102,7 @@ class HighWaterFile:
     def _open(self) -> int:
         # Without parents: the run has created the directory of the files.
         with contextlib.suppress(FileExistsError):
-            self._directory.mkdir(mode=0o700)
+            self._path.parent.mkdir(mode=0o700)
         return open_regular(self._path, os.O_WRONLY | os.O_CREAT)
 
 

@@ -76,7 +76,7 @@ class OpenedRun:
         lock: excludes other processes from the run; None for a finished run.
         known: records of its exports, by segment id.
         log: of the run, which has been read.
-        high_water: the file for the number of durable events; None for a run without a directory.
+        high_water: the file for the number of durable events.
         set_aside: the file for unwritten events; None for a run without a directory.
         trace: the run's pace, as earlier sessions stored it.
     """
@@ -89,7 +89,7 @@ class OpenedRun:
         row: Mapping[str, Any],
         known: dict[str, ExportRecord],
         log: Log,
-        high_water: HighWaterFile | None,
+        high_water: HighWaterFile,
         set_aside: SetAside | None,
         trace: Sequence[PacePoint] = (),
     ) -> None:
@@ -212,8 +212,7 @@ class OpenedRun:
             finally:
                 if self._lock is not None:
                     self._lock.release()
-                if self._high_water is not None:
-                    self._high_water.close()
+                self._high_water.close()
 
     # ----------------------------------------------------------------- connections
 
@@ -291,8 +290,7 @@ class OpenedRun:
             for known in [n for n in self._in_doubt if n <= number]:
                 del self._in_doubt[known]
             self._durable, self._last_checksum = number, checksum
-            if self._high_water is not None:
-                self._high_water.write(number, finished=False)
+            self._high_water.write(number, finished=False)
 
     def _store_trace(self, connection: Connection) -> str | None:
         """Store the run's pace, in a transaction, if there is a newer one. Returns it."""
@@ -308,8 +306,7 @@ class OpenedRun:
 
     def _ended(self, row: dict[str, Any]) -> None:
         self._row = row
-        if self._high_water is not None:
-            self._high_water.write(self._durable, finished=True)
+        self._high_water.write(self._durable, finished=True)
         if self._set_aside is not None:
             self._set_aside.remove()
 

@@ -122,7 +122,7 @@ def read_run(
         log = Log(database.reading, row["id"])
         known = records(log)
     known = in_present_directory(known, row["destination"], former)
-    high_water = _high_water_file(journal, row)
+    high_water = HighWaterFile(row["destination"], journal, row["name"], row["started_at"])
     return OpenedRun(
         database.backend, connection, lock, row, known, log, high_water, set_aside, trace
     )
@@ -336,9 +336,3 @@ def _older_copy(database: Database, seen: HighWaterMark, was: str, now: str) -> 
         "twice. Put the newest copy back; or, to go on with this copy all the same, remove "
         f"{str(seen.path)!r}",
     )
-
-
-def _high_water_file(journal: str, row: Mapping[str, Any]) -> HighWaterFile | None:
-    if not is_local(row["destination"]) or row["ended_at"] is not None:
-        return None
-    return HighWaterFile(row["destination"], journal, row["name"], row["started_at"])

@@ -62,7 +62,7 @@ class SharedRunLog:
         """Write the run's end, if it has come; see `shared.finish`."""
         return await self.journal.ask(partial(shared.finish, run_id=self.joined.run_id))
 
-    async def tidy(self, destination: str) -> None:
+    async def tidy(self, destination: str | None) -> None:
         """Replace the marks of ended runs' parts in this directory; see `shared_marks.tidy`."""
         await self.journal.ask(partial(shared_marks.tidy, destination=destination))
 

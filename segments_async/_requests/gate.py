@@ -45,35 +45,18 @@ class GateStatistics:
         free_slots: slots that no request has.
         has_leader: whether a caller sleeps until the next request may go.
         waiting: callers that wait without leading.
-        queued_calls: queued lists and statuses of single calls.
-        queued_submits: queued submits, those included that wait for a retry.
-        queued_polls: queued polls of exports.
+        queued: requests that are queued, those included that wait for a retry.
         pending: exports submitted, or being submitted, that are not known to have ended.
-        requests: API requests sent so far, with any result.
-        throttled: answers of 429 so far.
         internal_errors: answers of 500 so far.
-        rate: requests/s sent at most now; None while nothing limits them.
     """
 
     slots: int
     free_slots: int
     has_leader: bool
     waiting: int
-    queued_calls: int
-    queued_submits: int
-    queued_polls: int
+    queued: int
     pending: int
-    requests: int
-    throttled: int
     internal_errors: int
-    rate: float | None
-
-    @property
-    def at_rest(self) -> bool:
-        """Whether no caller waits, nothing is queued or on the wire, and no export is pending."""
-        queued = self.queued_calls + self.queued_submits + self.queued_polls
-        busy = (self.has_leader, self.waiting, queued, self.pending)
-        return self.free_slots == self.slots and not any(busy)
 
 
 class Gate:
@@ -92,30 +75,16 @@ class Gate:
         #: API requests sent so far, with any result.
         self.requests: int = 0
 
-    def __repr__(self) -> str:
-        now = self.statistics()
-        queued = f"{now.queued_calls} calls, {now.queued_submits} submits, {now.queued_polls} polls"
-        return (
-            f"<Gate: {now.free_slots} of {now.slots} slots free, {queued} queued, {now.waiting} "
-            f"waiting{' and a leader' if now.has_leader else ''}, {now.pending} pending>"
-        )
-
     def statistics(self) -> GateStatistics:
         """The gate at this moment."""
-        queued = self.admission.scheduler.queued
         return GateStatistics(
             slots=SLOTS,
             free_slots=self.admission.free,
             has_leader=self._leader.leads,
             waiting=self._leader.waiting,
-            queued_calls=queued(Kind.CALL),
-            queued_submits=queued(Kind.SUBMIT),
-            queued_polls=queued(Kind.POLL),
+            queued=sum(map(self.admission.scheduler.queued, Kind)),
             pending=self.pending,
-            requests=self.requests,
-            throttled=self.throttled,
             internal_errors=self.guard.internal_errors,
-            rate=self.rate,
         )
 
     @property

@@ -6,12 +6,12 @@ import heapq
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 from segments_async._files.refusals import LIFETIME
+from segments_async._run.job import Job
 from segments_async._sansio.jobs.exports import file_since
 from segments_async._telemetry.guard import log
 from segments_async.models import Export
@@ -19,10 +19,8 @@ from segments_async.models import Export
 #: A warning is logged where less than this is left of a file's 48 hours when its fetch begins.
 WARN_BELOW = timedelta(hours=6)
 
-ItemT = TypeVar("ItemT")
 
-
-class DownloadQueue(Generic[ItemT]):
+class DownloadQueue:
     """Fetches the oldest file first, since files stay for 48 hours.
 
     Args:
@@ -33,25 +31,25 @@ class DownloadQueue(Generic[ItemT]):
 
     def __init__(
         self,
-        fetch: Callable[[ItemT, Export], Awaitable[None]],
+        fetch: Callable[[Job, Export], Awaitable[None]],
         slots: anyio.Semaphore,
         at_once: int,
     ) -> None:
         self._fetch = fetch
         self._slots = slots
         self._at_once = at_once
-        self._queue: list[tuple[datetime, int, ItemT, Export]] = []
+        self._queue: list[tuple[datetime, int, Job, Export]] = []
         self._added = 0
         self._fetchers = 0
         self._under_way: dict[int, datetime] = {}
         self._done = 0
         self._seconds = 0.0
 
-    def add(self, item: ItemT, export: Export, tasks: TaskGroup | None) -> None:
+    def add(self, job: Job, export: Export, tasks: TaskGroup | None) -> None:
         """Queue a file. `tasks`: None once the run's time is up: then no file is fetched."""
         self._added += 1
         since = file_since(export) or datetime.now(UTC)
-        heapq.heappush(self._queue, (since, self._added, item, export))
+        heapq.heappush(self._queue, (since, self._added, job, export))
         if tasks is not None and self._fetchers < self._at_once:
             self._fetchers += 1
             tasks.start_soon(self._fetch_all)
@@ -80,7 +78,7 @@ class DownloadQueue(Generic[ItemT]):
         finally:
             self._fetchers -= 1
 
-    async def _fetch_one(self, since: datetime, number: int, item: ItemT, export: Export) -> None:
+    async def _fetch_one(self, since: datetime, number: int, job: Job, export: Export) -> None:
         began = anyio.current_time()
         left = since + LIFETIME - datetime.now(UTC)
         if timedelta() < left < WARN_BELOW:
@@ -92,7 +90,7 @@ class DownloadQueue(Generic[ItemT]):
             )
         self._under_way[number] = since
         try:
-            await self._fetch(item, export)
+            await self._fetch(job, export)
         finally:
             del self._under_way[number]
         self._done += 1

@@ -98,7 +98,7 @@ class Engine(Generic[OutcomeT]):
         self._fetcher = FileFetcher(
             resources.files, request, self._state, self.stats, self._given_up
         )
-        self.downloads: DownloadQueue[Job] = DownloadQueue(
+        self.downloads: DownloadQueue = DownloadQueue(
             self._fetch, resources.files.slots, resources.files.downloads
         )
         self.upkeep: JournalUpkeep = JournalUpkeep(

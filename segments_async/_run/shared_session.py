@@ -223,22 +223,17 @@ class SharedSession(Generic[OutcomeT]):
         round_ = self._shared.joined.round
         if self._parts.live or self._wanted or not view.is_over(round_):
             return False
-        if view.ended or view.round > round_:
-            await self._tidy()
-            return True
-        over, missing = await self._shared.finish()
+        over, missing = view.ended or view.round > round_, list[str]()
+        if not over:
+            over, missing = await self._shared.finish()
         if over:
-            await self._tidy()
+            await self._shared.tidy(self._request.directory)
         files = self._request.destination is not None
         # Another process's, which is gone: its id alone is known here.
         self._wanted = [(one, file_name(one, None) if files else None) for one in missing]
         if missing:
             self._news.set()
         return over
-
-    async def _tidy(self) -> None:
-        if self._request.directory is not None:
-            await self._shared.tidy(self._request.directory)
 
     def _on_part_end(self, error: BaseException | None) -> None:
         self._news.set()

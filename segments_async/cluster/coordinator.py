@@ -28,7 +28,7 @@ from segments_async._sansio.jobs.journal_outage import JournalLooks, is_away
 from segments_async._sansio.jobs.verdict import fatal
 from segments_async._telemetry.guard import log
 from segments_async.cluster.task import Batch, BatchEnd, name_of_attempt
-from segments_async.cluster.tasks import Refused, Submitter, Task, all_done, any_done
+from segments_async.cluster.tasks import AnyExecutor, Refused, Task, all_done, any_done, submit
 from segments_async.cluster.tracking import Tracking
 from segments_async.cluster.view import CoordinatorView
 from segments_async.cluster.worker import work
@@ -55,21 +55,6 @@ LEFT_LOOK = 0.25
 LEAVING = 20.0
 
 
-@attrs.frozen(kw_only=True)
-class Plan:
-    """How the segments are given out.
-
-    Attributes:
-        batch: segments of one batch, at most.
-        retries: see `export_on`.
-        template: a batch without segments.
-    """
-
-    batch: int
-    retries: int
-    template: Batch
-
-
 @attrs.define(eq=False)
 class _Given:
     """One batch of this session, and its latest task."""
@@ -94,15 +79,21 @@ class Coordinator:
     Args:
         shared: the run, whose row this process has locked.
         order: the segments, in the order in which they are given out.
+        template: a batch without segments.
+        batch: segments of one batch, at most.
+        retries: see `export_on`.
     """
 
     def __init__(
         self,
         request: RunRequest,
         shared: CoordinatedRun,
-        submitter: Submitter,
-        plan: Plan,
+        executor: AnyExecutor,
         order: Iterable[str],
+        template: Batch,
+        *,
+        batch: int,
+        retries: int,
     ) -> None:
         assert request.destination is not None
         self.name: str = shared.joined.name
@@ -110,8 +101,10 @@ class Coordinator:
         self._names = request.destination.names
         self._directory = request.destination.location
         self._shared = shared
-        self._submitter = submitter
-        self._plan = plan
+        self._executor = executor
+        self._template = template
+        self._batch = batch
+        self._retries = retries
         self._tracking = Tracking(self.name, request)
         # The workers write the manifest's lines of the outcomes that they have.
         self._manifest = Manifest(request.destination)
@@ -233,7 +226,7 @@ class Coordinator:
         for one in due:
             one.attempts.start(self._tracking.view(one.ids))
             self._say_lost(one)
-        tasks = await self._submitter.submit(work, [(self._batch(one),) for one in due])
+        tasks = await submit(self._executor, work, [(self._task_of(one),) for one in due])
         for one, task in zip(due, tasks, strict=True):
             one.task, one.read = task, False
 
@@ -246,21 +239,21 @@ class Coordinator:
         self._unbatched = [
             i for i in self._unbatched if not (tracking.is_free(i) or tracking.is_settled(i))
         ]
-        for ids in batches(new, self._plan.batch):
-            self._given.append(_Given(ids, Attempts(self._plan.retries)))
+        for ids in batches(new, self._batch):
+            self._given.append(_Given(ids, Attempts(self._retries)))
 
-    def _batch(self, one: _Given) -> Batch:
+    def _task_of(self, one: _Given) -> Batch:
         segments = self._tracking.segments
         only_changed = self._request.only_changed  # for which a bare id is not enough
         given = [segments[i] or (Segment(i) if only_changed else i) for i in one.ids]
         names = {i: self._names.get(i) or file_name(i, None) for i in one.ids if is_id(i)}
-        options = dict(self._plan.template.options)
+        options = dict(self._template.options)
         expected = self._request.options.expected_seconds
         options["expected_seconds"] = {i: expected[i] for i in one.ids if i in expected}
         attempt = uuid.uuid4().hex
         self._attempts.add(name_of_attempt(attempt))
         return attrs.evolve(
-            self._plan.template,
+            self._template,
             segments=given,
             files=names,
             options=options,

@@ -24,10 +24,10 @@ from segments_async._run.run_session import RunSession
 from segments_async._run.shared_session import longest_first
 from segments_async._sansio.arguments import check_at_least_one
 from segments_async._sansio.jobs.workers import WorkerFacts, refusal
-from segments_async.cluster.coordinator import Coordinator, Plan
+from segments_async.cluster.coordinator import Coordinator
 from segments_async.cluster.machine import check_travels, machine, recognizable
 from segments_async.cluster.task import Batch, Place, WorkerOptions
-from segments_async.cluster.tasks import AnyExecutor, Refused, Submitter, Task, all_done
+from segments_async.cluster.tasks import AnyExecutor, Refused, Task, all_done, submit
 from segments_async.cluster.worker import check_options, facts
 from segments_async.errors import ConfigurationError
 from segments_async.models import Segment
@@ -101,7 +101,7 @@ class _Start:
         if retries < 0:
             raise ConfigurationError(f"retries: 0 or more, not {retries!r}")
         check_options(client)
-        self._submitter = Submitter(executor)
+        self._executor = executor
         self._batch = batch
         self._retries = retries
         self._client = client
@@ -142,8 +142,15 @@ class _Start:
             options=request.stored_options,
             client=self._client,
         )
-        plan = Plan(batch=self._batch, retries=self._retries, template=template)
-        return Coordinator(request, shared, self._submitter, plan, order)
+        return Coordinator(
+            request,
+            shared,
+            self._executor,
+            order,
+            template,
+            batch=self._batch,
+            retries=self._retries,
+        )
 
     async def _account(self, place: Place) -> str:
         """The account of the workers.
@@ -176,7 +183,7 @@ class _Start:
     async def _called(self, place: Place) -> list[Task[WorkerFacts]]:
         try:
             calls = [(place, self._client, uuid.uuid4().hex) for _ in range(_ASKED)]
-            tasks = await self._submitter.submit(facts, calls)
+            tasks = await submit(self._executor, facts, calls)
         except Refused as error:
             text = f"the executor takes no tasks ({error}). Nothing was sent"
             raise ConfigurationError(text) from error

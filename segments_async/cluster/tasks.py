@@ -94,42 +94,36 @@ class Refused(Exception):
     """The executor takes no more tasks. Its text says why."""
 
 
-class Submitter:
-    """Gives tasks to the executor."""
+async def submit(
+    executor: AnyExecutor, fn: Callable[..., T], arguments: Sequence[tuple[Any, ...]]
+) -> list[Task[T]]:
+    """Submit a call for each tuple of arguments, in a thread: an executor may take its time.
 
-    def __init__(self, executor: AnyExecutor) -> None:
-        self._executor = executor
+    Raises:
+        Refused: the executor takes no more tasks. Those before it are cancelled.
+    """
+    tasks: list[Task[T]] = []
+    left = threading.Event()
 
-    async def submit(
-        self, fn: Callable[..., T], arguments: Sequence[tuple[Any, ...]]
-    ) -> list[Task[T]]:
-        """Submit a call for each tuple of arguments, in a thread: an executor may take its time.
+    def submit_all() -> None:
+        for each in arguments:
+            tasks.append(Task(executor.submit(fn, *each)))
+            if left.is_set():
+                tasks[-1].cancel()
+                return
 
-        Raises:
-            Refused: the executor takes no more tasks. Those before it are cancelled.
-        """
-        tasks: list[Task[T]] = []
-        left = threading.Event()
-
-        def submit() -> None:
-            for each in arguments:
-                tasks.append(Task(self._executor.submit(fn, *each)))
-                if left.is_set():
-                    tasks[-1].cancel()
-                    return
-
-        try:
-            # Not waited for by a cancelled caller: some executors take a task only once a worker
-            # is free.
-            await anyio.to_thread.run_sync(submit, abandon_on_cancel=True)
-        except BaseException as exc:
-            left.set()
-            for task in tasks:
-                task.cancel()
-            if isinstance(exc, Exception):
-                raise Refused(told(exc)) from exc
-            raise
-        return tasks
+    try:
+        # Not waited for by a cancelled caller: some executors take a task only once a worker
+        # is free.
+        await anyio.to_thread.run_sync(submit_all, abandon_on_cancel=True)
+    except BaseException as exc:
+        left.set()
+        for task in tasks:
+            task.cancel()
+        if isinstance(exc, Exception):
+            raise Refused(told(exc)) from exc
+        raise
+    return tasks
 
 
 async def all_done(tasks: Sequence[Task[Any]]) -> None:

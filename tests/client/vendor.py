@@ -66,7 +66,8 @@ async def connected(sandbox: Sandbox, **options: Any) -> AsyncIterator[SegmentsC
 def assert_at_rest(client: SegmentsClient, sandbox: Sandbox) -> None:
     """No caller waits, nothing is queued, all slots are free, and no request is open."""
     gate, downloads = statistics_of(client)
-    assert gate.at_rest, gate
+    assert gate.free_slots == gate.slots, gate
+    assert not any((gate.has_leader, gate.waiting, gate.queued, gate.pending)), gate
     assert downloads == 0
     assert sandbox.record.under_way() == 0
 
