@@ -26,6 +26,7 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import attrs
 
 from segments_async._journal.attempts import Attempts
 from segments_async._journal.opened_run import OpenedRun
@@ -40,6 +41,7 @@ _MOST_AT_ONCE = 1000
 GRACE = 0.5
 
 
+@attrs.define(eq=False)
 class Entry:
     """A place in the queue. Without a row, it waits for those before it.
 
@@ -53,23 +55,13 @@ class Entry:
         wakeup: set when the caller that waits is to look again.
     """
 
-    __slots__ = ("due", "log_entry", "patient", "row", "settled", "waited", "wakeup")
-
-    def __init__(
-        self,
-        row: dict[str, Any] | None = None,
-        log_entry: LogEntry | None = None,
-        *,
-        due: float = -math.inf,
-        patient: bool = False,
-    ) -> None:
-        self.row = row
-        self.log_entry = log_entry
-        self.due = due
-        self.settled = False
-        self.patient = patient
-        self.waited = False
-        self.wakeup: anyio.Event | None = None
+    row: dict[str, Any] | None = None
+    log_entry: LogEntry | None = None
+    due: float = -math.inf
+    settled: bool = False
+    patient: bool = False
+    waited: bool = False
+    wakeup: anyio.Event | None = None
 
     def first_tells_export(self, segment_id: str | None = None) -> bool:
         """Whether the log has the segment's export from this entry on; None: any segment's."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from segments_async._journal import claiming, shared, shared_marks
 from segments_async._journal.claiming import Claimed, PartLog
-from segments_async._journal.shared_whole import Recorded, whole
+from segments_async._journal.shared_rows import Recorded, whole
 from segments_async._sansio.jobs.parts import SharedView
 from segments_async._sansio.pace.shared_outage import News
 

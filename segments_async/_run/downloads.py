@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import anyio
+import attrs
 from anyio.abc import TaskGroup
 
 from segments_async._files.refusals import LIFETIME
@@ -20,6 +21,7 @@ from segments_async.models import Export
 WARN_BELOW = timedelta(hours=6)
 
 
+@attrs.define(eq=False)
 class DownloadQueue:
     """Fetches the oldest file first, since files stay for 48 hours.
 
@@ -29,21 +31,17 @@ class DownloadQueue:
         at_once: files of this run fetched at once.
     """
 
-    def __init__(
-        self,
-        fetch: Callable[[Job, Export], Awaitable[None]],
-        slots: anyio.Semaphore,
-        at_once: int,
-    ) -> None:
-        self._fetch = fetch
-        self._slots = slots
-        self._at_once = at_once
-        self._queue: list[tuple[datetime, int, Job, Export]] = []
-        self._added = 0
-        self._fetchers = 0
-        self._under_way: dict[int, datetime] = {}
-        self._done = 0
-        self._seconds = 0.0
+    _fetch: Callable[[Job, Export], Awaitable[None]]
+    _slots: anyio.Semaphore
+    _at_once: int
+    _queue: list[tuple[datetime, int, Job, Export]] = attrs.field(
+        factory=list[tuple[datetime, int, Job, Export]]
+    )
+    _added: int = 0
+    _fetchers: int = 0
+    _under_way: dict[int, datetime] = attrs.field(factory=dict[int, datetime])
+    _done: int = 0
+    _seconds: float = 0.0
 
     def add(self, job: Job, export: Export, tasks: TaskGroup | None) -> None:
         """Queue a file. `tasks`: None once the run's time is up: then no file is fetched."""

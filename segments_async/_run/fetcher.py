@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable
 from functools import partial
 
+import attrs
+
 from segments_async._files.export_files import ExportFiles
 from segments_async._files.places import Place
 from segments_async._run.job import Job
@@ -25,24 +27,16 @@ logger: logging.Logger = logging.getLogger("segments_async")
 REFUSED_LINKS = 2
 
 
+@attrs.define(eq=False)
 class FileFetcher:
     """Fetches the files of one run."""
 
-    def __init__(
-        self,
-        files: ExportFiles,
-        request: RunRequest,
-        run_state: RunState,
-        stats: RunStats,
-        given_up: Callable[[Job, SegmentsError], Decision],
-    ) -> None:
-        self._files = files
-        self._destination = request.destination
-        self._options = request.options
-        self._state = run_state
-        self._stats = stats
-        self._given_up = given_up
-        self._refusals: list[DownloadError] = []
+    _files: ExportFiles
+    _request: RunRequest
+    _state: RunState
+    _stats: RunStats
+    _given_up: Callable[[Job, SegmentsError], Decision]
+    _refusals: list[DownloadError] = attrs.field(factory=list[DownloadError])
 
     @property
     def refused_links(self) -> DownloadError | None:
@@ -53,7 +47,7 @@ class FileFetcher:
 
     async def fetch(self, job: Job, export: Export) -> Decision:
         """Fetch the segment's file to its place. Raises nothing but a cancellation."""
-        segment_id, place = job.segment_id, self._destination
+        segment_id, place = job.segment_id, self._request.destination
         if place is None:
             raise AssertionError("nowhere to put the file")
         target = place.target(segment_id)
@@ -64,7 +58,7 @@ class FileFetcher:
                 on_break = partial(setattr, job, "broke")
                 file = await self._files.fetch_in_slot(export, target, progress, on_break)
         except ExportExpiredError as exc:
-            replaced, options = job.replaced, self._options
+            replaced, options = job.replaced, self._request.options
             return on_expired(segment_id, export, exc, options=options, replaced=replaced)
         except DownloadError as exc:
             if exc.by_policy:

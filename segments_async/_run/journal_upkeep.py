@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import anyio
+import attrs
 from anyio.abc import TaskGroup
 
 from segments_async._run.job import Job
@@ -21,6 +22,7 @@ logger: logging.Logger = logging.getLogger("segments_async")
 CHECK_JOURNAL = 30.0
 
 
+@attrs.define(eq=False)
 class JournalUpkeep:
     """Waits for the run's journal while it is away, and then submits the segments that waited.
 
@@ -33,24 +35,16 @@ class JournalUpkeep:
         stop: ends the run for a JournalError.
     """
 
-    def __init__(
-        self,
-        recorder: Recorder,
-        guard: TicketGuard,
-        writer: GuardWriter | None,
-        submit: Callable[[Job], Awaitable[None]],
-        stop: Callable[[JournalError], None],
-    ) -> None:
-        self._recorder = recorder
-        self._guard = guard
-        self._writer = writer
-        self._submit = submit
-        self._stop = stop
-        self._tasks: TaskGroup | None = None
-        self._waiting = False
-        self._flushing = False
-        self._jobs: list[Job] = []
-        self._guard_failed = False
+    _recorder: Recorder
+    _guard: TicketGuard
+    _writer: GuardWriter | None
+    _submit: Callable[[Job], Awaitable[None]]
+    _stop: Callable[[JournalError], None]
+    _tasks: TaskGroup | None = None
+    _waiting: bool = False
+    _flushing: bool = False
+    _jobs: list[Job] = attrs.field(factory=list[Job])
+    _guard_failed: bool = False
 
     def open(self, tasks: TaskGroup | None) -> None:
         """Wait in this task group from now on; None: wait no more."""

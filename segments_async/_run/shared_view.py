@@ -30,7 +30,7 @@ from segments_async.results import (
 
 if TYPE_CHECKING:
     from segments_async._journal.shared_log import SharedRunLog
-    from segments_async._journal.shared_whole import Recorded
+    from segments_async._journal.shared_rows import Recorded
 
 
 class SharedSessionView(Generic[OutcomeT]):

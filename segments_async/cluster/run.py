@@ -54,9 +54,20 @@ class ClusterRun(BulkRun[Exported]):
     whole files, and `rate` and `eta_seconds` are None: each worker has a pace of its own.
     """
 
-    def __init__(self, request: RunRequest, start: _Start) -> None:
+    def __init__(
+        self,
+        request: RunRequest,
+        executor: AnyExecutor,
+        *,
+        batch: int,
+        retries: int,
+        client: WorkerOptions,
+    ) -> None:
         self._request = request
-        self._start = start
+        self._executor = executor
+        self._batch = batch
+        self._retries = retries
+        self._client = client
         self._session: RunSession[Exported] | None = None
         self._tasks = None
         self._stack = AsyncExitStack()
@@ -82,41 +93,25 @@ class ClusterRun(BulkRun[Exported]):
 
     async def _opened(self) -> RunSession[Exported]:
         try:
-            return await self._start.open(self._request, self._stack)
+            return await self._open()
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await self._stack.aclose()
             raise
 
-
-class _Start:
-    """The start of a run: everything is checked before a worker sends a request."""
-
-    def __init__(
-        self, executor: AnyExecutor, batch: int, retries: int, client: WorkerOptions
-    ) -> None:
-        check_at_least_one("batch", batch)
-        if batch > _LARGEST:
-            raise ConfigurationError(f"batch: at most {_LARGEST}, not {batch}")
-        if retries < 0:
-            raise ConfigurationError(f"retries: 0 or more, not {retries!r}")
-        check_options(client)
-        self._executor = executor
-        self._batch = batch
-        self._retries = retries
-        self._client = client
-
-    async def open(self, request: RunRequest, stack: AsyncExitStack) -> Coordinator:
+    async def _open(self) -> Coordinator:
+        """Check everything before a worker sends a request, and open the session."""
         # Not at the top: SQLAlchemy is an extra.
         from segments_async._journal.sql import SqlJournal
 
+        request = self._request
         destination, where = request.destination, request.journal
         assert destination is not None
         assert where is not None
         assert request.run is not None
         await destination.with_names({}).obstacles(())
         files = ExitStack()
-        stack.push_async_callback(anyio.to_thread.run_sync, files.close)
+        self._stack.push_async_callback(anyio.to_thread.run_sync, files.close)
         place = await anyio.to_thread.run_sync(
             files.enter_context, recognizable(destination.location, where.reveal())
         )
@@ -250,9 +245,14 @@ def export_on(
         JournalError: on entering: another process gives out this run's segments (``locked``), or
             the journal is damaged...
     """
-    start = _Start(executor, batch, retries, client or {})
+    check_at_least_one("batch", batch)
+    if batch > _LARGEST:
+        raise ConfigurationError(f"batch: at most {_LARGEST}, not {batch}")
+    if retries < 0:
+        raise ConfigurationError(f"retries: 0 or more, not {retries!r}")
+    check_options(client or {})
     request = bulk_export(segments, to, journal=journal, run=run, shared=True, **options)
     del journal  # an error below shows this frame's variables to error reporters
     assert request.journal is not None
     check_travels(request.journal)
-    return ClusterRun(request, start)
+    return ClusterRun(request, executor, batch=batch, retries=retries, client=client or {})
