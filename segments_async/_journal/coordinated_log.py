@@ -84,20 +84,17 @@ class CoordinatedRun(SharedRunLog):
         Raises:
             JournalError: the journal can't be read.
         """
-        run_id, before = self.joined.run_id, self._following
-        # After an error, the next look reads all events again: some may have been read in vain.
-        self._following = None
-        following, news = await self.journal.ask(lambda database: _look(database, run_id, before))
-        self._following = following
+        kept, self._following = self._following, None
+
+        def look(database: Database) -> tuple[coordination.Following, coordination.News]:
+            nonlocal kept
+            # After an error, the next look reads all events again: some may have been read in vain.
+            following, kept = kept or coordination.Following(database, self.joined.run_id), None
+            return following, following.look()
+
+        self._following, news = await self.journal.ask(look)
         return news
 
     async def release(self) -> None:
         """Release the run: its workers leave it within a second or two."""
         await self.journal.ask(lambda _: self._lock.close())
-
-
-def _look(
-    database: Database, run_id: int, following: coordination.Following | None
-) -> tuple[coordination.Following, coordination.News]:
-    following = following or coordination.Following(database, run_id)
-    return following, following.look()

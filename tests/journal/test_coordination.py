@@ -5,18 +5,21 @@ Of SQLite, both hold by themselves: its sessions can't be lost, and a reader see
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
 
-from journal.lives import DESTINATION, opened
+from journal.lives import DESTINATION, live, opened
 from journal.server import PostgresServer
 from segments_async import JournalError
 from segments_async._journal import coordination
 from segments_async._journal.claiming import claim
 from segments_async._journal.coordinated_log import CoordinatedRun
 from segments_async._journal.records import RunSpec
+from segments_async._journal.refusals import Locked
 from segments_async._journal.sql import SqlJournal
+from segments_async._sansio.jobs.lifecycle import Event, State
 
 pytestmark = [pytest.mark.needs("PostgreSQL"), pytest.mark.alternating]
 
@@ -69,4 +72,34 @@ async def test_a_part_that_is_claimed_during_a_look_is_not_worked_through(
     assert not news.settled
     assert news.locked == {claimed[0].part.run_id}
     claimed[0].close()
+    await run.release()
+
+
+async def test_a_look_that_is_made_again_misses_nothing(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A table is locked in the middle of a look: the next attempt has what the first one read."""
+    journal = await opened(postgres.schema())
+    run = await coordinated(journal)
+    await run.news()
+    take = partial(
+        claim, run_id=run.joined.run_id, member="worker", wanted=[("a", None)], most=None
+    )
+    claimed = await journal.hand_over(take)
+    assert claimed.part is not None
+    await live(claimed.part.log, "a", (Event.INTENT, Event.ACCEPTED))
+    present, attempts = coordination.in_present_directory, []
+
+    def locked_at_first(*arguments: Any) -> Any:
+        attempts.append(arguments)
+        if len(attempts) == 1:
+            raise Locked("a table is locked")
+        return present(*arguments)
+
+    monkeypatch.setattr(coordination, "in_present_directory", locked_at_first)
+    news = await run.news()
+    assert len(attempts) == 2
+    assert news.claimed == {"a": claimed.part.run_id}
+    assert news.records["a"].state is State.SUBMITTED
+    await claimed.part.log.aclose()
     await run.release()
