@@ -84,10 +84,6 @@ class Backend(Protocol):
         """Lock a run, for as long as the connection lives; None if another process has the lock."""
         ...
 
-    def is_locked(self, connection: Connection, run_id: int) -> bool:
-        """Whether a live process has the run. No lock is taken."""
-        ...
-
     def locked(self, connection: Connection, run_ids: Collection[int]) -> Collection[int]:
         """Those of these runs that live processes have. No lock is taken."""
         ...

@@ -101,7 +101,7 @@ def look_at_batch(
         view = view_of(database, connection, run_id)
         own = [part for part in view.parts if part.run_id in of_batch]
         news = read_news(connection, database.backend)
-        there = database.backend.is_locked(connection, run_id)
+        there = bool(database.backend.locked(connection, [run_id]))
         return attrs.evolve(view, parts=own), news, there
 
 
@@ -188,4 +188,4 @@ def is_coordinated(database: Database, name: str) -> bool:
     """Whether a live process gives out the segments of the run of this name."""
     with database.reading() as connection:
         run_id = connection.execute(select(runs.c.id).where(runs.c.name == name)).scalar()
-        return run_id is not None and database.backend.is_locked(connection, run_id)
+        return run_id is not None and bool(database.backend.locked(connection, [run_id]))

@@ -79,7 +79,7 @@ def follow_moves(connection: Connection, backend: Backend) -> list[Path]:
         found = connection.execute(select(runs).where(runs.c.destination == move.before)).all()
         rows = [checked(runs, row) for row in found]
         for row in rows:
-            if row["ended_at"] is None and backend.is_locked(connection, row["id"]):
+            if row["ended_at"] is None and backend.locked(connection, [row["id"]]):
                 raise Locked(f"run {row['name']} is held by a live process, in {move.before}")
             update_row(connection, runs, {**row, "destination": move.now})
         _remember(connection, move.before, move.now)

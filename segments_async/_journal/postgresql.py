@@ -88,9 +88,6 @@ class PostgreSQL:
         lock = AdvisoryLock(self._key(connection, run_id), self.location)
         return lock if lock.try_acquire(connection) else None
 
-    def is_locked(self, connection: Connection, run_id: int) -> bool:
-        return _holder(connection, self._key(connection, run_id)) is not None
-
     def locked(self, connection: Connection, run_ids: Collection[int]) -> Collection[int]:
         if not run_ids:
             return ()

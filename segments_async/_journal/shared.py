@@ -35,7 +35,6 @@ from segments_async._journal.shared_rows import (
     missing_segments,
     part_row,
     run_row,
-    shared_row,
     view_of,
 )
 from segments_async._journal.specs import drop_spec, load_spec, store_spec
@@ -127,10 +126,9 @@ def look(database: Database, run_id: int) -> tuple[SharedView, News]:
 def add_internal_errors(database: Database, run_id: int, round_: int, count: int) -> None:
     """Count answers of 500 for the whole run."""
     with database.writing() as connection:
-        row = shared_row(database, connection, run_id)
-        if row["round"] == round_:
-            total = row["internal_errors"] + count
-            update_row(connection, shared_runs, {**row, "internal_errors": total})
+        view = view_of(database, connection, run_id)
+        if view.round == round_:
+            _write_round(connection, run_id, round_, view.internal_errors + count)
 
 
 def finish(database: Database, run_id: int) -> tuple[bool, list[str]]:
@@ -164,15 +162,19 @@ def finish(database: Database, run_id: int) -> tuple[bool, list[str]]:
 def _round(database: Database, connection: Connection, run_id: int) -> int:
     """The round in which a process that joins now works: the present one, or another one."""
     view = view_of(database, connection, run_id)
-    row = shared_row(database, connection, run_id)
     if not starts_round(view, unclaimed=lambda: len(missing_segments(connection, run_id))):
         return view.round
     number = view.round + 1
-    update_row(connection, shared_runs, {**row, "round": number, "internal_errors": 0})
+    _write_round(connection, run_id, number, 0)
     for one in view.parts:
         part = part_row(connection, one.run_id)
         update_row(connection, parts, {**part, "round": number, "left_over": False})
     return number
+
+
+def _write_round(connection: Connection, run_id: int, round_: int, internal_errors: int) -> None:
+    values = {"run_id": run_id, "round": round_, "internal_errors": internal_errors}
+    update_row(connection, shared_runs, values)
 
 
 def _add_to_spec(connection: Connection, run_id: int, spec: RunSpec) -> None:

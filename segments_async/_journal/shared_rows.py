@@ -20,30 +20,11 @@ from segments_async._journal.tables import checked, checked_of, claims, parts, r
 from segments_async._sansio.jobs.parts import PartView, SharedView
 from segments_async._sansio.jobs.record import ExportRecord
 from segments_async._sansio.jobs.replay import records
-from segments_async.errors import JournalError
 
 
 def run_row(connection: Connection, run_id: int) -> dict[str, Any]:
     """The row of `runs`, of the shared run or of a part."""
     return checked(runs, connection.execute(select(runs).where(runs.c.id == run_id)).one())
-
-
-def shared_row(database: Database, connection: Connection, run_id: int) -> dict[str, Any]:
-    """The run's row of `shared_runs`.
-
-    Raises:
-        JournalError: the run was deleted.
-    """
-    query = select(shared_runs).where(shared_runs.c.run_id == run_id)
-    found = connection.execute(query).one_or_none()
-    if found is None:
-        raise _deleted(database)
-    return checked(shared_runs, found)
-
-
-def _deleted(database: Database) -> JournalError:
-    text = "another process has deleted the shared run. This process sends nothing more for it"
-    return journal_error(database.location, "missing", text)
 
 
 def part_row(connection: Connection, part_id: int) -> dict[str, Any]:
@@ -61,7 +42,8 @@ def view_of(database: Database, connection: Connection, run_id: int) -> SharedVi
     """
     found = connection.execute(_VIEW.where(shared_runs.c.run_id == run_id)).all()
     if not found:
-        raise _deleted(database)
+        text = "another process has deleted the shared run. This process sends nothing more for it"
+        raise journal_error(database.location, "missing", text)
     shared = checked_of(shared_runs, found[0][_OF_SHARED]) or {}
     of_run = [part for row in found if (part := checked_of(parts, row[_OF_PART])) is not None]
     locked = database.backend.locked(connection, [part["run_id"] for part in of_run])

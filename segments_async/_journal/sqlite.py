@@ -103,11 +103,12 @@ class Sqlite:
                 "unsupported",
             ) from exc
 
-    def is_locked(self, connection: Connection, run_id: int) -> bool:  # noqa: ARG002
-        return FileLock.is_locked(self._lock_file(run_id))
-
-    def locked(self, connection: Connection, run_ids: Collection[int]) -> Collection[int]:
-        return {run_id for run_id in run_ids if self.is_locked(connection, run_id)}
+    def locked(
+        self,
+        connection: Connection,  # noqa: ARG002
+        run_ids: Collection[int],
+    ) -> Collection[int]:
+        return {run_id for run_id in run_ids if FileLock.is_locked(self._lock_file(run_id))}
 
     def holder(self, run_id: int) -> int | None:
         return FileLock.holder(self._lock_file(run_id))

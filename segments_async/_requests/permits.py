@@ -7,6 +7,7 @@ from collections import deque
 from typing import Any, Protocol
 
 import anyio
+import attrs
 
 from segments_async._sansio.pace.admission import Grant
 from segments_async._sansio.pace.scheduler import QueuedRequest
@@ -24,20 +25,18 @@ class Watch(Protocol):
     def on_due(self, due: float, /) -> None: ...
 
 
+@attrs.define(eq=False)
 class Permit:
     """A slot and a grant, for one request. Spend it with `Gate.send`, or `Gate.release` it."""
 
-    __slots__ = ("_scope", "_until", "_watch", "due", "grant", "may_have_left")
-
-    def __init__(self, grant: Grant[Target]) -> None:
-        self.grant: Grant[Target] = grant
-        #: Whether the request may have left this process. False means that it provably didn't.
-        self.may_have_left: bool = False
-        #: When the request's time is over; inf before the request is sent.
-        self.due: float = math.inf
-        self._until = math.inf
-        self._scope: anyio.CancelScope | None = None
-        self._watch: Watch | None = None
+    grant: Grant[Target]
+    #: Whether the request may have left this process. False means that it provably didn't.
+    may_have_left: bool = False
+    #: When the request's time is over; inf before the request is sent.
+    due: float = math.inf
+    _until: float = math.inf
+    _scope: anyio.CancelScope | None = None
+    _watch: Watch | None = None
 
     @property
     def queued(self) -> QueuedRequest[Target]:

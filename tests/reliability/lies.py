@@ -32,7 +32,6 @@ def of_locks() -> Iterator[tuple[Any, str, Callable[..., Any]]]:
     for backend in (sqlite.Sqlite, postgresql.PostgreSQL):
         yield backend, "try_lock", lambda *_: _Lock()
         yield backend, "locked", lambda *_: ()
-        yield backend, "is_locked", lambda *_: False
 
 
 def shift_clock(seconds: float) -> None:
