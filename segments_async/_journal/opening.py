@@ -55,13 +55,7 @@ def open_run(
     now_name: str,
     spec: RunSpec | None = None,
 ) -> OpenedRun:
-    """Open the run to go on with, or a new one.
-
-    Args:
-        destination: the directory of the run's files; None for a run without files.
-        name: of the run; None for the unfinished run that no caller named.
-        now_name: the name of a new run where `name` is None.
-        spec: stored in place of an earlier session's; None stores nothing.
+    """Open the run to go on with, or a new one; the arguments are those of `SqlJournal.open_run`.
 
     Raises:
         Locked: a live process has the run.

@@ -85,7 +85,7 @@ class PostgreSQL:
         return func.to_char(now, 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"', type_=Text)
 
     def try_lock(self, connection: Connection, run_id: int) -> AdvisoryLock | None:
-        lock = AdvisoryLock(self._key(connection, run_id), self.location)
+        lock = AdvisoryLock(_key(_schema(connection), run_id), self.location)
         return lock if lock.try_acquire(connection) else None
 
     def locked(self, connection: Connection, run_ids: Collection[int]) -> Collection[int]:
@@ -139,12 +139,9 @@ class PostgreSQL:
                 "one). Nothing was written or sent",
             )
 
-    def _key(self, connection: Connection, run_id: int) -> int:
-        """The number of an advisory lock. All schemas share the numbers, so the schema counts."""
-        return _key(_schema(connection), run_id)
-
 
 def _key(schema: str | None, run_id: int) -> int:
+    """The number of an advisory lock. All schemas share the numbers, so the schema counts."""
     digest = hashlib.sha256(f"segments-async {schema} {run_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 

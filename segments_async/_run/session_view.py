@@ -24,31 +24,27 @@ from segments_async.results import Activity, Held, NotExported, OutcomeT, Progre
 _MOST_SAMPLES = 24
 
 
+@attrs.define(eq=False)
 class SessionView(Generic[OutcomeT]):
     """What others see of a session.
 
     Args:
-        destination: of the run's files; None for a run without files.
+        place: of the run's files; None for a run without files.
 
     Attributes:
         pace: of the run over time.
     """
 
-    def __init__(
-        self,
-        resources: Resources,
-        recorder: Recorder,
-        engine: Engine[OutcomeT],
-        outcomes: Outcomes[OutcomeT],
-        destination: Place | None,
-    ) -> None:
-        self._resources = resources
-        self._recorder = recorder
-        self._engine = engine
-        self._place = destination
-        self._outcomes = outcomes
-        self.pace: PaceWatch = PaceWatch(resources.gate, recorder, self.held)
-        self._ended_at = 0.0
+    _resources: Resources
+    _recorder: Recorder
+    _engine: Engine[OutcomeT]
+    _outcomes: Outcomes[OutcomeT]
+    _place: Place | None
+    _ended_at: float = 0.0
+    pace: PaceWatch = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.pace = PaceWatch(self._resources.gate, self._recorder, self.held)
 
     def on_end(self) -> None:
         """The session has ended: the run's clock stops."""

@@ -115,13 +115,14 @@ class SharedSession(Generic[OutcomeT]):
         )
         self._looks = JournalLooks()
         self.view: SharedSessionView[OutcomeT] = SharedSessionView(
+            self.name,
             resources,
             request,
             shared,
             self.outcomes,
             self._parts,
-            unclaimed=lambda: bool(self._wanted),
-            looks=self._looks,
+            lambda: bool(self._wanted),
+            self._looks,
         )
         self._news = anyio.Event()
         self.started_at: datetime = datetime.now(UTC)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from segments_async._journal.shared_rows import Recorded
 
 
+@attrs.define(eq=False)
 class SharedSessionView(Generic[OutcomeT]):
     """What others see of one process's session of a shared run.
 
@@ -46,30 +47,24 @@ class SharedSessionView(Generic[OutcomeT]):
             processes had.
     """
 
-    def __init__(
-        self,
-        resources: Resources,
-        request: RunRequest,
-        shared: SharedRunLog,
-        outcomes: Outcomes[OutcomeT],
-        parts: Parts[OutcomeT],
-        *,
-        unclaimed: Callable[[], bool],
-        looks: JournalLooks,
-    ) -> None:
-        self._name = shared.joined.name
-        self._resources = resources
-        self._request = request
-        self._shared = shared
-        self._outcomes = outcomes
-        self._parts = parts
-        self._unclaimed = unclaimed
-        self._looks = looks
-        self.idle: bool = False
-        self._records: dict[str, ExportRecord] = {}
-        gate = resources.gate
+    _name: str
+    _resources: Resources
+    _request: RunRequest
+    _shared: SharedRunLog
+    _outcomes: Outcomes[OutcomeT]
+    _parts: Parts[OutcomeT]
+    _unclaimed: Callable[[], bool]
+    _looks: JournalLooks
+    idle: bool = False
+    _records: dict[str, ExportRecord] = attrs.field(factory=dict[str, ExportRecord])
+    _requests_before: int = attrs.field(init=False)
+    _throttled_before: int = attrs.field(init=False)
+    pace: PaceWatch = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        gate = self._resources.gate
         self._requests_before, self._throttled_before = gate.requests, gate.throttled
-        self.pace: PaceWatch = PaceWatch(gate, MemoryLog(), lambda: self.progress().held)
+        self.pace = PaceWatch(gate, MemoryLog(), lambda: self.progress().held)
 
     async def whole(self) -> tuple[list[OutcomeT | NotExported], Progress]:
         """The outcomes of all processes, as far as they are recorded, and their counts.
