@@ -101,7 +101,8 @@ class Sharing:
         share.partners.append(self)
         try:
             while share.exchanging and not finished.is_set():
-                await _pause(finished)
+                with anyio.move_on_after(BUSY):
+                    await finished.wait()
             if not finished.is_set():
                 share.exchanging, share.wake = True, self._wake
                 try:
@@ -244,8 +245,3 @@ def _took(gate: Gate, own: Mapping[str, OwnOutage], agreed: Mapping[str, Agreed]
             hear_pace(on_told(what, back=word is Word.BACK))
     if changes:
         gate.on_new_pace()
-
-
-async def _pause(finished: anyio.Event) -> None:
-    with anyio.move_on_after(BUSY):
-        await finished.wait()

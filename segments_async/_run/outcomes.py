@@ -10,6 +10,7 @@ from anyio.abc import TaskGroup
 
 from segments_async._files.places import Place
 from segments_async._run.manifest import Manifest
+from segments_async.errors import JournalError
 from segments_async.results import Exported, NotExported, Outcome, OutcomeT, leaves_all_as_it_was
 
 
@@ -33,6 +34,11 @@ class Outcomes(Generic[OutcomeT]):
         self.told: list[OutcomeT | NotExported] = []
         self.finished: anyio.Event = anyio.Event()
         self.error: BaseException | None = None
+
+    @property
+    def tells_the_rest(self) -> bool:
+        """Whether unfinished segments get outcomes: not where the account ended the run."""
+        return self.error is None or isinstance(self.error, JournalError)
 
     def add(self, outcome: Outcome, tasks: TaskGroup | None) -> None:
         """Add an outcome for every iterator. A task of the group, or the end, writes its line."""

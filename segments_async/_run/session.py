@@ -79,9 +79,9 @@ class Session(Generic[OutcomeT]):
                 with self._deadline:  # which may have been cancelled before
                     await self._work()
                     await self._finish_recording()
-                if self._deadline.cancelled_caught and self._tells_the_rest():
+                if self._deadline.cancelled_caught and self.outcomes.tells_the_rest:
                     self.engine.interrupt(self._stop_reason)
-            if self.scope.cancelled_caught and self._tells_the_rest():
+            if self.scope.cancelled_caught and self.outcomes.tells_the_rest:
                 self.engine.interrupt("the run was left before its end")
         except (BaseExceptionGroup, Exception) as exc:  # noqa: BLE001 - raised to the run's caller
             # Kept, not raised: the caller's task group would wrap it in an ExceptionGroup.
@@ -157,10 +157,6 @@ class Session(Generic[OutcomeT]):
             self._stop_reason = f"the journal ended the run: {error}"
         self.outcomes.error = self.outcomes.error or error
         self._deadline.cancel()
-
-    def _tells_the_rest(self) -> bool:
-        """Whether unfinished segments get outcomes: not where the account ended the run."""
-        return self.outcomes.error is None or isinstance(self.outcomes.error, JournalError)
 
     # ----------------------------------------------------------------- the end
 

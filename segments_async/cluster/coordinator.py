@@ -312,7 +312,7 @@ class Coordinator:
             await self._learn_the_last()
         except JournalError as exc:
             self.outcomes.error = self.outcomes.error or exc
-        if self.outcomes.error is None or isinstance(self.outcomes.error, JournalError):
+        if self.outcomes.tells_the_rest:
             self._tell(self._tracking.give_up(list(self._tracking.untold), self._stop_reason))
         await self._manifest.write()
         self.ended_at = datetime.now(UTC)
