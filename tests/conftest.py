@@ -138,12 +138,12 @@ def _use_memory() -> None:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: two per processor, since a part of the time are waits.
+    """For `-n auto`: three per processor, since more than half of their time are waits.
 
-    For sockets, disks and processes. Each imports all tests, and has a PostgreSQL and servers of
-    its own, so there are six at the most.
+    They wait for sockets, disks and processes. Each worker imports all tests, which takes 7 s of a
+    processor, and has a PostgreSQL and servers of its own, so there are eight at the most.
     """
-    return min(6, 2 * _processors())
+    return min(8, 3 * _processors())
 
 
 def _processors() -> int:

@@ -147,6 +147,7 @@ async def test_each_expression_is_of_metrics_that_are_exported(
     assert len(used) == 8, "one of each metric"
 
 
+@pytest.mark.whole
 @pytest.mark.needs("prometheus")
 def test_prometheus_has_values_for_each_expression(
     dashboard: dict[str, Any], tmp_path: Path

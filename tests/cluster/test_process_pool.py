@@ -194,6 +194,7 @@ def sandbox(serve: Serve) -> Sandbox:
 
 
 @pytest.mark.real_time
+@pytest.mark.alternating
 async def test_a_killed_worker_costs_a_retry(sandbox: Sandbox, tmp_path: Path) -> None:
     """SIGKILL on the way: no second POST, each segment has an outcome, no half file."""
     before = children()
