@@ -468,15 +468,18 @@ async def test_a_bomb_is_refused() -> None:
     "wrap",
     [
         lambda told: {"segments": told, "errors": [], "links": [{"rel": "self"}]},
+        lambda told: {"segments": told, "next": None, "hasMore": "false", "last": True},
+        lambda told: {"segments": told, "_links": {"next": {"href": None}}},
+        lambda told: {"segments": told, "nextUpdate": "2026-11-28", "next_run": 1},
         lambda told: {"data": {"segments": told}},
         lambda told: {"status": "success", "data": {"segments": told, "next": None}},
     ],
-    ids=["beside others", "deeper", "beside a status"],
+    ids=["beside others", "last page", "empty link", "times", "deeper", "beside a status"],
 )
 async def test_a_list_is_found_in_its_envelope(
     wrap: Callable[[object], object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The list of segments is found beside other lists, or one level deeper."""
+    """The list of segments is found beside other lists, or one level deeper. It is whole."""
     sandbox = Sandbox(segments=3)
     change = Fault.changed(lambda body: json.dumps(wrap(json.loads(body))).encode())
     sandbox.inject(change, path="list")

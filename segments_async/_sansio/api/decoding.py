@@ -119,7 +119,8 @@ def _segments_in(answer: ApiAnswer) -> SegmentList | Fault:
             first = first or found
         else:
             segments.append(found)
-    more = goes_on(value) or 'rel="next"' in answer.headers.get("link", "").lower()
+    link = answer.headers.get("link", "").lower().replace('"', "")
+    more = goes_on(value) or "rel=next" in link
     if first is None:
         return SegmentList(segments, goes_on=more)
     left_out = len(records) - len(segments)

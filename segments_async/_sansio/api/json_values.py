@@ -13,8 +13,14 @@ NOT_JSON = object()
 #: Envelopes in envelopes that are searched.
 _DEEPEST = 3
 
-#: Fields beside a list that say, where they are not empty, that the list goes on elsewhere.
-_MORE = re.compile(r"[_@]?(odata\.)?(next|has_?(more|next))", re.IGNORECASE)
+#: Fields beside a list that say, where they are not empty, that the list goes on elsewhere. Each
+#: name that begins with "next" counts, except those of times: a page that isn't noticed costs
+#: segments.
+_TIMES = r"_?(run|update|refresh|sync|schedul|execut|calc|maintenance|time|date|at$)"
+_MORE = re.compile(rf"[_@]?(odata\.)?(next(?!{_TIMES})|has_?(more|next))", re.IGNORECASE)
+
+#: "No" as some servers write it, in a string.
+_NO = frozenset({"", "0", "false", "no", "none", "null"})
 
 
 def parsed(body: bytes) -> Any:
@@ -113,11 +119,19 @@ def goes_on(value: Any, depth: int = 0) -> bool:
     """Whether an envelope says that its list is a page, and that another one follows."""
     for key, inner in (as_object(value) or {}).items():
         # `"last": false` is that of Java's Spring.
-        if (inner and _MORE.match(key)) or (key == "last" and inner is False):
+        if (_MORE.match(key) and not _is_no(inner)) or (key == "last" and inner is False):
             return True
         if depth < _DEEPEST and goes_on(inner, depth + 1):
             return True
     return False
+
+
+def _is_no(value: Any) -> bool:
+    """Whether a field says that nothing follows, also as a link without an address."""
+    if isinstance(value, str):
+        return value.strip().lower() in _NO
+    link = as_object(value)
+    return not (value if link is None else link.get("href", link))
 
 
 def with_text_id(value: Any, key: str) -> Any:
