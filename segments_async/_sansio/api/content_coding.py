@@ -39,8 +39,10 @@ def decoded(body: bytes, names: list[str], cap: int) -> bytes | None:
     So does a body that is whole JSON, whatever coding the header names.
     """
     for name in reversed(names):
-        if is_whole(body) or (name == "gzip" and body[:2] != _GZIP):
+        if name == "gzip" and body[:2] != _GZIP:
             continue
+        if is_whole(body):
+            break  # it stays whole JSON, however many codings are left: it is parsed once
         found = _inflated(body, cap) if name in ("gzip", "deflate") else None
         if found is None:
             return None
