@@ -255,6 +255,7 @@ class Engine(Generic[OutcomeT]):
         except JournalError as exc:
             self._stop(exc)
             return
+        job.broke = ""  # the fetch is over: what ends the segment later has its own reason
         job.replaced = job.replaced or isinstance(decision.step, Submit)
         if self._recorder.durable and self._tasks is not None:
             # In a task of its own: the next file needn't wait until this one is recorded.

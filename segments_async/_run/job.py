@@ -19,7 +19,7 @@ class Job:
         name: the segment's; None where the caller gave only the id.
         shared: the export that the segment follows; None where it follows none.
         bytes: of its file, fetched so far.
-        broke: why the last attempt to fetch its file failed; empty where none did.
+        broke: why the last attempt of the fetch under way failed; empty where none did.
         decided: its outcome, from the moment that it is decided until it is told.
         retry: its outcome if the run ends before the next try, while it waits for that.
         settled: whether its outcome was told.

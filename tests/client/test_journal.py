@@ -493,6 +493,28 @@ async def test_a_file_that_is_gone_before_it_was_fetched(on_expired: str, tmp_pa
         assert len(sandbox.record.submits()) == 2
 
 
+async def test_a_second_export_has_no_reason_of_the_first_ones_download(tmp_path: Path) -> None:
+    """Where time runs out for the export that replaces one, no reason of the first one is told."""
+    sandbox = sandbox_of(1)
+    await session(sandbox, tmp_path, timeout=2.0)
+    async with connected(sandbox) as client:
+        await anyio.sleep(49 * 3600)
+        page = Fault.status(200, headers={"Content-Type": "text/html"}, body=b"<html>")
+        sandbox.inject(page, origin="files", times=1)
+        report = await client.bulk_export(
+            sandbox.segment_ids,
+            tmp_path / "out",
+            journal=tmp_path / "runs.db",
+            on_expired="resubmit",
+            timeout=3.0,
+        )
+    assert [entry.status for entry in sandbox.record.files()] == [200, 404]
+    assert len(sandbox.record.submits()) == 2
+    (outcome,) = report.not_exported
+    assert isinstance(outcome.error, ExportTimeoutError)
+    assert "broke off" not in str(outcome.error)
+
+
 async def test_an_expired_link_is_renewed_once(tmp_path: Path) -> None:
     """An expired link is renewed by a poll, without a new export."""
     sandbox = sandbox_of(1, link_lifetime=60)
