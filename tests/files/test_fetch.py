@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gzip
 import hashlib
 import os
 import random
@@ -418,15 +419,26 @@ async def test_zeros_behind_a_gzip_are_padding(tmp_path: Path, small_batches: No
     assert is_whole(sandbox, file.path, PAGE_SEGMENT_ID)
 
 
+LOGIN = b"\n<!DOCTYPE html><html><p>Please log in</p><p>with your name and password</p></html>"
+
+PAGES = {
+    "login": ({"Content-Type": "text/html; charset=UTF-8"}, LOGIN),
+    "compressed": (
+        {"Content-Type": "text/html", "Content-Encoding": "gzip"},
+        gzip.compress(LOGIN + bytes(range(256))),
+    ),
+    "error": ({"Content-Type": "application/xml"}, b"<?xml?><Error/>"),
+}
+
+
 @pytest.mark.alternating
-@pytest.mark.parametrize("kind", ["text/html; charset=UTF-8", "application/xml"])
+@pytest.mark.parametrize(("headers", "body"), PAGES.values(), ids=PAGES)
 async def test_a_page_in_a_files_place_is_no_file(
-    kind: str, tmp_path: Path, one_attempt: None
+    headers: dict[str, str], body: bytes, tmp_path: Path, one_attempt: None
 ) -> None:
     """A login page, or an error of storage, that comes with 200 never becomes the file."""
     sandbox = sandbox_of(5)
-    body = b"\n<!DOCTYPE html><html>log in</html>" if "html" in kind else b"<?xml?><Error/>"
-    page = Fault.status(200, headers={"Content-Type": kind}, body=body)
+    page = Fault.status(200, headers=headers, body=body)
     sandbox.inject(page, origin="files", times=2)
     async with connected(sandbox) as client:
         export = await complete(client)
@@ -454,11 +466,14 @@ async def test_a_reason_that_downloads_had_is_in_the_timeout(tmp_path: Path) -> 
 
 
 @pytest.mark.alternating
-async def test_a_file_with_the_type_of_a_page_is_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("coding", ["", "gzip"])
+async def test_a_file_with_the_type_of_a_page_is_a_file(coding: str, tmp_path: Path) -> None:
     """Some uploaders give each file the type of a page: the bytes tell."""
     sandbox = sandbox_of(5)
     body = sandbox.content(PAGE_SEGMENT_ID)
-    labelled = Fault.status(200, headers={"Content-Type": "text/html"}, body=body)
+    stored = gzip.compress(body) if coding else body
+    headers = {"Content-Type": "text/html", "Content-Encoding": coding}
+    labelled = Fault.status(200, headers=headers, body=stored)
     sandbox.inject(labelled, origin="files", times=2)
     async with connected(sandbox) as client:
         export = await complete(client)

@@ -11,6 +11,7 @@ Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping
 from typing import Literal
 
@@ -33,8 +34,8 @@ _REGION = re.compile(r"[a-z]{2,8}(-[a-z0-9]{1,16}){1,4}")
 _PAGE_TYPES = frozenset({"text/html", "application/xhtml+xml", "application/xml", "text/xml"})
 _PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b"<error", b"<!--", b"<head")
 
-#: Bytes of a body that tell whether it is a page.
-PAGE_START = 64
+#: Bytes of a body that tell whether it is a page, also of a compressed one: its codes come first.
+PAGE_START = 512
 
 
 @attrs.frozen
@@ -145,7 +146,12 @@ def has_type_of_page(headers: Mapping[str, str]) -> bool:
 
 
 def is_page(start: bytes) -> bool:
-    """Whether a body that begins so is a page."""
+    """Whether a body that begins so is a page. Gateways compress pages, also where none asked."""
+    if start.startswith(b"\x1f\x8b"):
+        try:
+            start = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(start, PAGE_START)
+        except zlib.error:
+            return False
     return start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_PAGE_STARTS)
 
 
