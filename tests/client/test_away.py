@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -370,6 +371,17 @@ async def test_submits_without_a_route_cost_two_segments_though_lists_have_one(s
     assert sum(entry.status == status for entry in sandbox.record.submits()) <= 15
     assert len(sandbox.record.lists()) <= 8
     assert sandbox.record.duplicates() == {}
+
+
+async def test_a_list_that_is_encoded_twice_shows_its_segments() -> None:
+    """While submits have no route, a list in a string tells, too, that the segments exist."""
+    sandbox = Sandbox(segments=40, durations=Durations(10.0), limit=TokenBucket(20, 20))
+    sandbox.inject(Fault.status(404), since=1.0, until=31.0, **POST)
+    twice = Fault.changed(lambda body: json.dumps(body.decode()).encode())
+    sandbox.inject(twice, path="list", times=1000)
+    async with connected(sandbox, pacer=Pacer(rate=15)) as client:
+        report = await client.bulk_export(sandbox.segment_ids, None)
+    assert len(report.exported) >= 38
 
 
 @pytest.mark.parametrize("get", ["503", "a login page"])

@@ -93,9 +93,11 @@ def read_status(
 def shows_segment(answer: ApiAnswer, segment_id: str) -> bool:
     """Whether the answer to a list request has the segment.
 
-    The text is searched, not parsed: parsing a list of 200 000 segments takes seconds.
+    The text is searched, not parsed: parsing a list of 200 000 segments takes seconds. The list
+    may be encoded twice: see `parsed`.
     """
-    return 200 <= answer.status <= 299 and f'"{segment_id}"'.encode() in answer.body
+    quoted, quoted_twice = f'"{segment_id}"'.encode(), f'"{segment_id}\\"'.encode()
+    return 200 <= answer.status <= 299 and (quoted in answer.body or quoted_twice in answer.body)
 
 
 def _or_raise(request: ApiRequest, found: T | Fault) -> T:
