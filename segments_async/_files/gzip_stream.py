@@ -6,6 +6,7 @@ limits the output of a call, and compares the checksum in the trailer of each gz
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import AsyncIterator
 
@@ -19,6 +20,8 @@ STEP = 1024 * 1024
 #: Input of one step, in bytes, at a member's start and at most. zlib copies the input behind a
 #: member's end: that of a whole batch for each of its members, which may have 20 bytes.
 _FIRST_INPUT, _LARGEST_INPUT = 4 * 1024, 256 * 1024
+
+_ZEROS = re.compile(rb"\0*")
 
 
 class NotGzip(StorageBroken):
@@ -69,8 +72,9 @@ class GzipDecoder:
 
     def _skip_padding(self) -> None:
         """Skip zeros behind a member, as gzip does: some archives fill up their last block."""
-        if self._input and not self._input[0]:
-            self._input = memoryview(bytes(self._input).lstrip(b"\0"))
+        padding = _ZEROS.match(self._input)  # without a copy, which each member would cost
+        assert padding is not None
+        self._input = self._input[padding.end() :]
 
     def end(self) -> None:
         """Raises NotGzip without the last trailer, ChecksumMismatch with another MD5."""
