@@ -240,8 +240,8 @@ class SegmentsClient:
     async def list_segments(self, *, timeout: float | None = None) -> list[Segment]:
         """List the account's user segments, in the vendor's order.
 
-        A record without a readable id is left out, with a warning. So are further pages, which the
-        vendor's page doesn't describe.
+        A record without a readable id is left out, with a warning. A warning also says where the
+        answer is one page of several: the vendor doesn't document any, and the others are not read.
 
         Args:
             timeout: seconds for the answer, the wait for the request's turn included. While the
