@@ -254,6 +254,18 @@ async def test_a_poll_without_a_body_is_not_yet_over(status: int, tmp_path: Path
     assert max(entry.at for entry in sandbox.record.submits()) < 10
 
 
+async def test_polls_without_a_body_make_no_outage_longer(tmp_path: Path) -> None:
+    """A list, not another poll, shows that the vendor is back where polls are answered 204."""
+    sandbox = Sandbox(segments=200, rows=5, limit=TokenBucket(5, 5))
+    sandbox.inject(Fault.status(503, body=b"<html>"), since=5, until=40)
+    sandbox.inject(Fault.status(204, body=b""), **POLL, times=10**6, until=1200)
+    async with connected(sandbox) as client:
+        report = await client.bulk_export(sandbox.segment_ids, tmp_path)
+    assert len(report.exported) >= 198
+    assert max(entry.at for entry in sandbox.record.submits()) < 300
+    assert sandbox.record.duplicates() == {}
+
+
 async def test_a_reason_that_polls_had_is_in_the_timeout(caplog: pytest.LogCaptureFixture) -> None:
     """The timeout of an export whose polls were never readable has the reason, as a warning has."""
     sandbox = Sandbox(segments=1, durations=Durations(median=1, sigma=0))

@@ -157,6 +157,7 @@ class Admission(Generic[Target]):
         #: What the answers to submits say about their path.
         self.submit_route: SubmitRoute = SubmitRoute(self._submit_hold)
         self._cap_told = math.inf
+        self._poll_told_nothing = False
 
     def next(self, now: float) -> Grant[Target] | Wait:
         """Grant the next request, or say when one may go."""
@@ -179,7 +180,8 @@ class Admission(Generic[Target]):
         if at > now:
             self._pacer.on_waiting()
             return Wait(at, paced=True)
-        queued = self.scheduler.pop(now, harmless=self.guard.armed or self.outage.armed)
+        polls_first = self.outage.armed and not self._poll_told_nothing
+        queued = self.scheduler.pop(now, harmless=self.guard.armed or polls_first)
         if queued is None:
             raise AssertionError("the scheduler said that a request is due")
         return self._grant(queued, now)
@@ -362,6 +364,8 @@ class Admission(Generic[Target]):
         """A gateway answered in the vendor's place: no request was granted, and none refused."""
         now = answer.at
         self._on_no_answer(now, grant, chance)
+        # This may be the vendor's own word. A list tells; another poll would be answered alike.
+        self._poll_told_nothing = grant.kind is Kind.POLL and is_not_yet(answer)
         asked = retry_after_seconds(answer.status, answer.headers)
         self.outage.on_away(now, grant.at, chance, retry_after=asked)
         if grant.instead:
