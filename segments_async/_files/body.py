@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from segments_async._files.refusals import download_error
 from segments_async._files.rows import Rows
-from segments_async._http.storage import StorageBroken
+from segments_async._http.storage_body import StorageBroken
 from segments_async.errors import ConfigurationError
 from segments_async.models import Export
 

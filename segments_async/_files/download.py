@@ -26,7 +26,8 @@ from segments_async._files.gzip_stream import GzipDecoder
 from segments_async._files.min_speed import MinSpeed
 from segments_async._files.target import Part
 from segments_async._filesystem.threads import in_thread
-from segments_async._http.storage import NO_HEADERS, Storage, StorageAnswer, StorageBroken
+from segments_async._http.storage import NO_HEADERS, Storage, StorageAnswer
+from segments_async._http.storage_body import StorageBroken
 from segments_async._sansio.files.progress_limit import TOO_SLOW
 from segments_async._sansio.files.range_allocator import RangeAllocator, size_of
 from segments_async._sansio.files.ranges import (

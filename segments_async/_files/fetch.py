@@ -33,7 +33,8 @@ from segments_async._files.refusals import (
 )
 from segments_async._files.target import Part, Target
 from segments_async._filesystem.threads import NoThread
-from segments_async._http.storage import Storage, StorageBroken
+from segments_async._http.storage import Storage
+from segments_async._http.storage_body import StorageBroken
 from segments_async._http.storage_gate import LONGEST_PAUSE, StorageUnavailable
 from segments_async._sansio.files.destination_outage import DestinationOutage
 from segments_async._sansio.files.links import LinkRefused

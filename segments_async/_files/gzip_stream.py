@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 from segments_async._files.digest import md5
 from segments_async._files.part import SLICE, ChecksumMismatch, PartFile
-from segments_async._http.storage import StorageBroken
+from segments_async._http.storage_body import StorageBroken
 
 #: Bytes: largest output of one step; input without output (empty members) after which it ends.
 STEP = 1024 * 1024

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Generator
 
 import anyio
 
-from segments_async._http.storage import StorageBroken
+from segments_async._http.storage_body import StorageBroken
 from segments_async._sansio.files.progress_limit import MIN_BYTES_WINDOW, TOO_SLOW, SpeedMeter
 from segments_async._sansio.pace.standstill import LATE
 

@@ -20,7 +20,8 @@ import anyio
 import attrs
 
 from segments_async._filesystem.threads import NoThread, in_thread
-from segments_async._http.storage import SignedLink, StorageBroken
+from segments_async._http.storage import SignedLink
+from segments_async._http.storage_body import StorageBroken
 from segments_async._sansio.api.redaction import redact
 from segments_async._sansio.files.links import LinkRefused
 from segments_async._sansio.files.s3_links import DEFAULT_REGION, S3Object, S3Place, object_url

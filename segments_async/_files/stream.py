@@ -20,7 +20,8 @@ from segments_async._files.refusals import (
     refuse,
     with_fresh_link,
 )
-from segments_async._http.storage import Storage, StorageAnswer, StorageBroken
+from segments_async._http.storage import Storage, StorageAnswer
+from segments_async._http.storage_body import StorageBroken
 from segments_async._sansio.files.links import LinkRefused
 from segments_async._sansio.files.progress_limit import MIN_BYTES_WINDOW, TOO_SLOW
 from segments_async._sansio.files.ranges import ObjectVersion, WrongRange, read_answer

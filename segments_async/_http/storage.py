@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from urllib.parse import urljoin, urlsplit
 
 import anyio
@@ -18,14 +17,19 @@ import attrs
 
 from segments_async._http.addresses import addresses_of
 from segments_async._http.clients import USER_AGENT, Clients, HttpClient, stands_in
-from segments_async._http.errors import described, forget_request, is_no_answer, was_sent
+from segments_async._http.errors import forget_request, is_no_answer
 from segments_async._http.redaction import no_tracing, redact_logs
-from segments_async._http.responses import Response, body_chunks, close, joined_headers
+from segments_async._http.responses import Response, close
+from segments_async._http.storage_body import (
+    NoAnswer,
+    StorageBody,
+    StorageBroken,
+    raise_storage_broken,
+)
 from segments_async._http.storage_gate import StorageGate
 from segments_async._sansio.api.credentials import Secret
 from segments_async._sansio.api.redaction import place_of
 from segments_async._sansio.files.links import LinkRefused, quoted, request_target
-from segments_async._sansio.files.ranges import content_length
 from segments_async._sansio.files.s3_links import S3Object, is_s3_link, parse_s3_link
 from segments_async._sansio.files.storage_errors import (
     PAGE_START,
@@ -36,7 +40,7 @@ from segments_async._sansio.files.storage_errors import (
 from segments_async._sansio.pace.hold import Hold
 
 if TYPE_CHECKING:
-    from segments_async._http.fast_transport import DirectRead
+    pass
 
 #: Seconds an idle connection is kept: longer than to the API, since these requests can be repeated.
 STORAGE_KEEPALIVE = 15.0
@@ -67,20 +71,6 @@ class StorageAnswer:
     chunks: AsyncIterator[bytes] = attrs.field(repr=False)
     read_into: Callable[[memoryview], Awaitable[int]] = attrs.field(repr=False)
     away: bool = False
-
-
-class StorageBroken(Exception):
-    """The connection to storage failed. The message holds no URL.
-
-    Attributes:
-        away: whether storage as a whole is unavailable, so that this file is not the cause.
-    """
-
-    away: bool = False
-
-
-class NoAnswer(StorageBroken):
-    """The request got no answer."""
 
 
 @attrs.frozen
@@ -180,25 +170,41 @@ class Storage:
             sent_at, file = anyio.current_time(), _file_of(link)
             answer = await self._open(client, link, headers)
             try:
+                await self._refuse_page(answer, file, sent_at)
                 status = answer.response.status_code
                 away = self._gate.on_answer(status, answer.headers, file, sent_at=sent_at)
-                if status == 200 and has_type_of_page(answer.headers):
-                    await self._refuse_page(answer)
                 yield StorageAnswer(status, answer.headers, answer, answer.read_into, away)
             finally:
                 await answer.aclose()
         finally:
             self._clients.give_back(client)
 
-    async def _refuse_page(self, answer: _Chunks) -> None:
-        """Raise if a page came in the file's place: a login, a firewall's test, an error."""
+    async def _refuse_page(self, answer: StorageBody, file: str, sent_at: float) -> None:
+        """Raise if a page came in the file's place: a login, a firewall's test, an error.
+
+        Such pages come to all files of a network, or of a storage that is away.
+        """
+        try:
+            page = await self._begins_as_page(answer)
+        except BaseException:
+            self._gate.on_inconclusive()
+            raise
+        if page:
+            what = "a web page came with status 200 in the file's place"
+            broken = StorageBroken(what)
+            broken.away = self._gate.on_failed("fault", file, what, sent_at=sent_at)
+            raise broken
+
+    async def _begins_as_page(self, answer: StorageBody) -> bool:
+        if answer.response.status_code != 200 or not has_type_of_page(answer.headers):
+            return False
         with anyio.move_on_after(self._timeout):
-            if is_page(await answer.peek(PAGE_START)):
-                raise StorageBroken("a web page came with status 200 in the file's place")
-            return
+            return is_page(await answer.peek(PAGE_START))
         raise StorageBroken("the body didn't begin in time")
 
-    async def _open(self, client: HttpClient, link: Secret, headers: Mapping[str, str]) -> _Chunks:
+    async def _open(
+        self, client: HttpClient, link: Secret, headers: Mapping[str, str]
+    ) -> StorageBody:
         handled, sent_at = sys.exception(), anyio.current_time()
         self._gate.on_sent()
         try:
@@ -220,7 +226,7 @@ class Storage:
 
     async def _signed(
         self, client: HttpClient, signer: Signer, target: S3Object, headers: Mapping[str, str]
-    ) -> _Chunks:
+    ) -> StorageBody:
         """Sign the link and request the file; sign once more if the bucket is in another region."""
         first = await signer.sign(target)
         answer = await self._follow(client, first.url, headers, signed=True)
@@ -238,12 +244,12 @@ class Storage:
 
     async def _follow(
         self, client: HttpClient, link: str, headers: Mapping[str, str], *, signed: bool = False
-    ) -> _Chunks:
+    ) -> StorageBody:
         for _ in range(self._redirects + 1):
             link = quoted(link)
             await self._admit(link)
             response = await self._request(client, link, headers)
-            answer = _Chunks(response, self._timeout)
+            answer = StorageBody(response, self._timeout)
             location = answer.headers.get("location")
             # A signature is valid for its host alone. If the answer names the bucket's region, the
             # link is signed for that region instead.
@@ -257,7 +263,7 @@ class Storage:
                 link = location  # not a URL: the policy refuses it
         raise StorageBroken(f"more than {self._redirects} redirects")
 
-    async def _other_region(self, answer: _Chunks) -> str | None:
+    async def _other_region(self, answer: StorageBody) -> str | None:
         """The bucket's region, if the answer says that the request went to another one."""
         response = answer.response
         if response.status_code not in (301, 307, 400):
@@ -296,7 +302,7 @@ class Storage:
             return cast(Response, answer)
         except Exception as exc:  # noqa: BLE001 - raised again, as ours or as itself
             kind = NoAnswer if is_no_answer(exc) else StorageBroken
-            _raise_storage_broken(exc, handled, kind=kind)
+            raise_storage_broken(exc, handled, kind=kind)
 
 
 def _keep_path(outgoing: Any, link: str) -> None:
@@ -312,102 +318,8 @@ def _no_credentials(outgoing: Any) -> Any:
     return outgoing
 
 
-class _Chunks:
-    """The chunks of a response's body; httpx's errors are raised as StorageBroken."""
-
-    __slots__ = ("_ahead", "_chunk", "_left", "_raw", "_rest", "_timeout", "headers", "response")
-
-    def __init__(self, response: Response, timeout: float) -> None:
-        self.response = response
-        self.headers: Mapping[str, str] = joined_headers(response.headers.raw)
-        self._timeout = timeout
-        self._raw = body_chunks(response)
-        self._ahead: deque[bytes] = deque()
-        self._left = content_length(self.headers) or 0
-        self._chunk = memoryview(b"")
-        self._rest: DirectRead | None = None
-
-    def __aiter__(self) -> _Chunks:
-        return self
-
-    async def __anext__(self) -> bytes:
-        return self._ahead.popleft() if self._ahead else await self._read()
-
-    async def read_into(self, buffer: memoryview) -> int:
-        """Read at least one byte of the body. Returns the number of bytes; 0 at the end."""
-        if self._rest is not None and not self._chunk:
-            try:
-                return await self._rest.read_into(buffer)
-            except OSError as exc:
-                _raise_storage_broken(exc)
-        while not self._chunk:
-            try:
-                self._next(await self.__anext__())
-            except StopAsyncIteration:
-                return 0
-        size = min(len(buffer), len(self._chunk))
-        buffer[:size] = self._chunk[:size]
-        self._chunk = self._chunk[size:]
-        return size
-
-    def _next(self, chunk: bytes) -> None:
-        self._chunk = memoryview(chunk)
-        if not self._ahead:
-            # Not at the top: with httpcore, it takes as long to import as httpx.
-            from segments_async._http.fast_transport import start_direct_read
-
-            self._rest = start_direct_read(
-                self.response.extensions, chunk, self._left, self._timeout
-            )
-
-    async def aclose(self) -> None:
-        await close(self.response)
-        if self._rest is not None:
-            # httpx's and httpcore's generators still wait for the bytes that were read directly. A
-            # read on the closed connection ends them; else the garbage collector warns of each.
-            with contextlib.suppress(StorageBroken, StopAsyncIteration):
-                await self._read()
-
-    async def peek(self, size: int) -> bytes:
-        """The body's first bytes; they are read again afterwards."""
-        with contextlib.suppress(StopAsyncIteration):
-            while sum(map(len, self._ahead)) < size:
-                self._ahead.append(await self._read())
-        return b"".join(self._ahead)[:size]
-
-    async def _read(self) -> bytes:
-        handled = sys.exception()
-        try:
-            with redact_logs("the body of a file"):  # httpcore logs what it can't read of a body
-                chunk = await self._raw.__anext__()
-        except Exception as exc:
-            if isinstance(exc, StopAsyncIteration):
-                raise
-            _raise_storage_broken(exc, handled)
-        except BaseException as exc:  # such as a cancellation: its traceback must not show the link
-            forget_request(exc, handled)
-            raise
-        self._left -= len(chunk)
-        return chunk
-
-
 def _file_of(link: Secret) -> str:
     """A name of the file that reveals nothing of its link."""
     # The policy, which refuses half a surrogate pair, comes later.
     text = link.reveal().partition("?")[0].encode(errors="surrogatepass")
     return hashlib.sha256(text).hexdigest()
-
-
-def _raise_storage_broken(
-    exc: Exception,
-    handled: BaseException | None = None,
-    *,
-    kind: type[StorageBroken] = StorageBroken,
-) -> NoReturn:
-    # An OSError of a transport would be taken for one of the disk. httpx raises UnicodeError for
-    # invalid punycode in a host, if NO_PROXY is set.
-    if was_sent(exc) is None and not isinstance(exc, OSError | UnicodeError):
-        raise exc
-    # `from None`: the cause holds the signed link. `forget_request`: its frames hold it, too.
-    forget_request(exc, handled)
-    raise kind(described(exc)) from None

@@ -49,6 +49,8 @@ class Away(httpx.AsyncBaseTransport):
                 raise httpx.ReadTimeout("", request=request)
             if self._way == "unreachable":
                 raise httpx.ConnectError("Network is unreachable", request=request)
+            if self._way == "a login page":
+                return httpx.Response(200, html="<!doctype html><form>Who are you?</form>")
             return httpx.Response(int(self._way))
         return httpx.Response(200, content=b"user_id\n1\n", headers={"etag": '"a"'})
 
@@ -71,7 +73,14 @@ async def run_through(storage: Away, tmp_path: Path, segments: int, **options: A
 
 @pytest.mark.parametrize(
     ("way", "minutes"),
-    [("unreachable", 1), ("unreachable", 30), ("503", 5), ("silent", 5), ("500", 30)],
+    [
+        ("unreachable", 1),
+        ("unreachable", 30),
+        ("503", 5),
+        ("silent", 5),
+        ("500", 30),
+        ("a login page", 5),
+    ],
 )
 async def test_all_are_exported(way: str, minutes: int, tmp_path: Path) -> None:
     """200 exports complete during an outage of storage: each is exported, after few requests."""

@@ -23,7 +23,8 @@ from client.vendor import until
 from segments_async._http import fast_transport
 from segments_async._http.clients import OwnClients
 from segments_async._http.errors import was_sent
-from segments_async._http.storage import Storage, StorageBroken, _Chunks
+from segments_async._http.storage import Storage
+from segments_async._http.storage_body import StorageBody, StorageBroken
 from segments_async._http.transport import OneConnection
 from segments_async._sansio.files.ranges import NO_END
 
@@ -502,7 +503,7 @@ async def test_what_was_peeked_is_read_first(direct: bool) -> None:
     body, buffer = b"", memoryview(bytearray(100_003))
     with serving(HEAD % len(BODY) + BODY, None) as port, anyio.fail_after(PATIENCE):
         async with storage.get(f"http://127.0.0.1:{port}/") as answer:
-            assert isinstance(answer.chunks, _Chunks)
+            assert isinstance(answer.chunks, StorageBody)
             # From several reads; h11 returned the last one whole.
             assert await answer.chunks.peek(1_000_000) == BODY[:1_000_000]
             while size := await answer.read_into(buffer):

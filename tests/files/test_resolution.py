@@ -17,7 +17,8 @@ from frames import an_export
 
 from segments_async import DownloadError, SegmentsClient
 from segments_async._http.clients import CallersClient
-from segments_async._http.storage import Storage, StorageBroken
+from segments_async._http.storage import Storage
+from segments_async._http.storage_body import StorageBroken
 from segments_async._sansio.api.decoding import read_status
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
 from segments_async._sansio.files.links import LinkRefused, check_addresses, check_link

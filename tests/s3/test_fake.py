@@ -15,7 +15,8 @@ from s3.fake import ACCESS_KEY, SECRET_KEY, Answer, FakeS3, error
 from s3.reading import read, refused
 from segments_async._files.s3 import S3Signer
 from segments_async._http.clients import CallersClient
-from segments_async._http.storage import Storage, StorageBroken
+from segments_async._http.storage import Storage
+from segments_async._http.storage_body import StorageBroken
 from segments_async._sansio.files.links import LinkRefused, check_link
 
 pytestmark = [pytest.mark.real_time, pytest.mark.usefixtures("credentials")]

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnec
 from s3.fake import ACCESS_KEY, SECRET_KEY
 from segments_async._files import s3
 from segments_async._files.s3 import S3Signer
-from segments_async._http.storage import StorageBroken
+from segments_async._http.storage_body import StorageBroken
 from segments_async._sansio.files.links import LinkRefused
 from segments_async._sansio.files.s3_links import S3Object
 

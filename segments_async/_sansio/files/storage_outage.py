@@ -1,8 +1,9 @@
 """An outage of storage: the downloads of a client wait together, and no file's attempts count.
 
-In an outage, requests get no answer, or a gateway's (502, 503, 504 and the like). That concerns all
-downloads of the client, not one file. So one backoff holds all of them; then one request is sent as
-a probe. The first answer of any other kind ends the outage. See `outage` for the API's.
+In an outage, requests get no answer, a gateway's (502, 503, 504 and the like), or a web page in the
+file's place. That concerns all downloads of the client, not one file. So one backoff holds all of
+them; then one request is sent as a probe. The first answer of any other kind ends the outage. See
+`outage` for the API's.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ BLAMED = 2
 #: Seconds without a failure after which the next failure begins another outage.
 _FORGOTTEN_AFTER = 900.0
 
-#: What came instead of a file: no answer, a gateway's answer, or an error of storage itself. The
-#: last may concern one file alone, and makes an outage once it has met two files.
+#: What came instead of a file: no answer, a gateway's answer, or an error of storage itself or a
+#: web page. The last may concern one file alone, and makes an outage once it has met two files.
 StorageFailure = Literal["unreachable", "away", "fault"]
 
 _FAULT = frozenset({500})
