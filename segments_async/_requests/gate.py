@@ -27,8 +27,9 @@ from segments_async._http.api import SLOTS, Api
 from segments_async._requests.leader import Leader
 from segments_async._requests.permits import Mailbox, Permit, Target
 from segments_async._sansio.api.wire import ApiAnswer, ApiRequest
-from segments_async._sansio.pace.admission import Admission, Grant, Wait
+from segments_async._sansio.pace.admission import Admission
 from segments_async._sansio.pace.backoff import TicketGuard
+from segments_async._sansio.pace.grant import Grant, Wait
 from segments_async._sansio.pace.outage import Outage
 from segments_async._sansio.pace.pacer import Pacer
 from segments_async._sansio.pace.scheduler import Kind, PollScheduler, QueuedRequest

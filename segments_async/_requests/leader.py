@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from segments_async._requests.permits import Mailbox
-from segments_async._sansio.pace.admission import Wait
+from segments_async._sansio.pace.grant import Wait
 from segments_async._sansio.pace.pacer import Pacer
 
 #: Seconds before its time at which a request counts as due. A timer may fire a rounding error too

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import anyio
 import attrs
 
-from segments_async._sansio.pace.admission import Grant
+from segments_async._sansio.pace.grant import Grant
 from segments_async._sansio.pace.scheduler import QueuedRequest
 
 

@@ -39,8 +39,6 @@ import math
 from collections.abc import Mapping
 from typing import Generic
 
-import attrs
-
 from segments_async._sansio.api.retry_after import retry_after_seconds
 from segments_async._sansio.api.wire import (
     ABSENT,
@@ -54,6 +52,7 @@ from segments_async._sansio.api.wire import (
 )
 from segments_async._sansio.pace.absence import Absence
 from segments_async._sansio.pace.backoff import TicketGuard
+from segments_async._sansio.pace.grant import Grant, Wait
 from segments_async._sansio.pace.hold import NOTABLE, Hold
 from segments_async._sansio.pace.limit_headers import read_hint
 from segments_async._sansio.pace.notice import (
@@ -79,44 +78,6 @@ from segments_async.results import HeldReason
 
 #: A client takes the turn to probe for all processes if it has a request within this many seconds.
 PROBE_SOON = 1.0
-
-
-@attrs.frozen
-class Grant(Generic[Target]):
-    """Leave to send one request now.
-
-    Attributes:
-        at: when it was granted, in seconds.
-        epoch: the pacer's, which has to know it with the result.
-        guard_probe: whether the request is the ticket guard's probe.
-        instead: whether a list has to be sent in place of the queued submit. The vendor may be
-            away, and an answer to the submit that isn't the vendor's own would leave unknown
-            whether an export runs.
-    """
-
-    queued: QueuedRequest[Target]
-    at: float
-    epoch: int
-    guard_probe: bool
-    instead: bool
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of the request that is really sent."""
-        return Kind.CALL if self.instead else self.queued.kind
-
-
-@attrs.frozen
-class Wait:
-    """No request may go now.
-
-    Attributes:
-        at: when to ask again, in seconds; inf where only a result can change anything.
-        paced: whether the pacer alone delays the next request.
-    """
-
-    at: float
-    paced: bool = False
 
 
 class Admission(Generic[Target]):
@@ -237,10 +198,8 @@ class Admission(Generic[Target]):
         self.free += 1
         unrouted = self.submit_route.on_answer(grant.queued, grant.at, request, answer)
         self._note_absence(grant, request, answer)
-        no_route = answer.status in UNROUTED and (self.outage.armed or request.path == LIST_PATH)
-        # During an outage the same answer may be a gateway's.
-        not_yet = grant.kind is Kind.POLL and is_not_yet(answer) and not self.outage.armed
-        if (is_away(answer) and not not_yet) or no_route:
+        not_yet = grant.kind is Kind.POLL and is_not_yet(answer)
+        if self._is_gateways(request, answer, not_yet=not_yet):
             return self._on_away(grant, request, answer, chance)
         back: Notice | None = None
         if not_yet:
@@ -253,6 +212,12 @@ class Admission(Generic[Target]):
         else:
             notice = self._on_granted(grant, answer)
         return self._on_guarded(grant, request, answer) or notice or unrouted or back
+
+    def _is_gateways(self, request: ApiRequest, answer: ApiAnswer, *, not_yet: bool) -> bool:
+        """Whether a gateway answered. In an outage, the vendor's usual answers may be one's."""
+        if answer.status in UNROUTED:
+            return self.outage.armed or request.path == LIST_PATH
+        return is_away(answer) and (self.outage.armed or not not_yet)
 
     def _on_guarded(
         self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer
