@@ -27,7 +27,7 @@ logger: logging.Logger = logging.getLogger("segments_async")
 REFUSED_LINKS = 2
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class FileFetcher:
     """Fetches the files of one run."""
 
@@ -55,8 +55,7 @@ class FileFetcher:
             file = await _placed(place, segment_id, export)
             if file is None:
                 progress = partial(self._on_bytes, job)
-                on_break = partial(setattr, job, "broke")
-                file = await self._files.fetch_in_slot(export, target, progress, on_break)
+                file = await self._files.fetch_in_slot(export, target, progress, job.on_break)
         except ExportExpiredError as exc:
             replaced, options = job.replaced, self._request.options
             return on_expired(segment_id, export, exc, options=options, replaced=replaced)

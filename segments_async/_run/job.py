@@ -40,6 +40,10 @@ class Job:
     replaced: bool = False
     retold: bool = False
 
+    def on_break(self, reason: str) -> None:
+        """An attempt to fetch the file failed, and another one follows."""
+        self.broke = reason
+
     @property
     def waiting(self) -> bool:
         """Whether nothing is under way for the segment, and its outcome isn't decided."""

@@ -24,7 +24,7 @@ from segments_async.results import Activity, Held, NotExported, OutcomeT, Progre
 _MOST_SAMPLES = 24
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class SessionView(Generic[OutcomeT]):
     """What others see of a session.
 

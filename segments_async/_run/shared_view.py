@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from segments_async._journal.shared_rows import Recorded
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class SharedSessionView(Generic[OutcomeT]):
     """What others see of one process's session of a shared run.
 
