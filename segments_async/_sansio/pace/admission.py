@@ -199,7 +199,7 @@ class Admission(Generic[Target]):
         unrouted = self.submit_route.on_answer(grant.queued, grant.at, request, answer)
         self._note_absence(grant, request, answer)
         not_yet = grant.kind is Kind.POLL and is_not_yet(answer)
-        if self._is_gateways(request, answer, not_yet=not_yet):
+        if _is_gateways(request, answer, not_yet=not_yet, outage=self.outage.armed):
             return self._on_away(grant, request, answer, chance)
         back: Notice | None = None
         if not_yet:
@@ -212,12 +212,6 @@ class Admission(Generic[Target]):
         else:
             notice = self._on_granted(grant, answer)
         return self._on_guarded(grant, request, answer) or notice or unrouted or back
-
-    def _is_gateways(self, request: ApiRequest, answer: ApiAnswer, *, not_yet: bool) -> bool:
-        """Whether a gateway answered. In an outage, the vendor's usual answers may be one's."""
-        if answer.status in UNROUTED:
-            return self.outage.armed or request.path == LIST_PATH
-        return is_away(answer) and (self.outage.armed or not not_yet)
 
     def _on_guarded(
         self, grant: Grant[Target], request: ApiRequest, answer: ApiAnswer
@@ -375,3 +369,10 @@ class Admission(Generic[Target]):
         self.outage.on_no_word()
         if grant.guard_probe:
             self.guard.on_probe_answer(now, passed=False)
+
+
+def _is_gateways(request: ApiRequest, answer: ApiAnswer, *, not_yet: bool, outage: bool) -> bool:
+    """Whether a gateway answered. In an outage, the vendor's usual answers may be a gateway's."""
+    if answer.status in UNROUTED:
+        return outage or request.path == LIST_PATH
+    return is_away(answer) and (outage or not not_yet)
